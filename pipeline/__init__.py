@@ -1,0 +1,1 @@
+"""RMOS Runs: run requests on Kafka become immutable artifacts on disk."""

@@ -1,0 +1,78 @@
+"""Every error that the program raises on purpose, in one flat list.
+
+| error | consumer | HTTP | exit | whose fault |
+|---|---|---|---|---|
+| InputError | - | 422 | 2 | the caller's: a file or an option; nothing was sent or written |
+| NotFoundError | - | 404 | 3 | nobody's: the thing asked for is not there |
+| RefusedError | - | 409 | 4 | the request's: blocked, in conflict or rejected |
+| FloodError | stops | - | 4 | ours, most likely: more than half of the records fail |
+| IntegrityError | - | 500 | 5 | somebody changed what was stored |
+| StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
+| StoreNotReadyError | stops | 503 | 6 | the operator's: not initialised, another cluster, behind its group |
+| BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
+| TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
+| ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
+
+A record that can never succeed is no error here: it gets a verdict
+(`pipeline.core.verdict.Rejected`) and a dead letter.
+"""
+
+
+class RmosError(Exception):
+    """Base of all of them; its text is one sentence: what, where, what to do."""
+
+    exit_status = 1
+
+
+class InputError(RmosError):
+    """The caller gave a file, an option or a value that cannot be used. Nothing was done."""
+
+    exit_status = 2
+
+
+class NotFoundError(RmosError):
+    """What was asked for does not exist."""
+
+    exit_status = 3
+
+
+class RefusedError(RmosError):
+    """The request was understood and refused: blocked, in conflict or rejected."""
+
+    exit_status = 4
+
+
+class FloodError(RmosError):
+    """Most of the recent records fail, so the fault is likely ours. Nothing of the batch was written."""
+
+    exit_status = 4
+
+
+class IntegrityError(RmosError):
+    """What is stored is not what was written. Nothing was repaired."""
+
+    exit_status = 5
+
+
+class StoreError(RmosError):
+    """The store cannot be read or written. Nothing was acknowledged; a restart does it again."""
+
+    exit_status = 6
+
+
+class StoreNotReadyError(StoreError):
+    """The store is missing, belongs to another cluster, or does not fit the log. Nothing was done."""
+
+
+class BrokerError(RmosError):
+    """The broker cannot be reached or refused. Nothing was committed."""
+
+    exit_status = 6
+
+
+class TopicsError(BrokerError):
+    """A topic is missing or has other settings than it must have. Nothing was consumed."""
+
+
+class ReceiptTimeoutError(BrokerError):
+    """The broker holds the request, but its event did not arrive in time. It will be judged."""

@@ -1,0 +1,106 @@
+"""Every setting, read once from the environment (prefix `RMOS_`) and frozen.
+
+Sizes, limits and patterns that decide bytes or verdicts are no settings: they are constants
+of a schema version.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import InputError
+from pipeline.topics import KEEP_FOREVER_MS, TopicNames
+
+
+class Settings(BaseSettings):
+    """All knobs. Names in the environment are these in upper case with `RMOS_` before them."""
+
+    model_config = SettingsConfigDict(env_prefix="RMOS_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("rmos-data"), description="root folder of the store")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated")
+    prefix: str = Field(
+        "rmos",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,49}$",
+        description="first part of topic and group names",
+    )
+    replication: int = Field(1, ge=1, le=32767, description="replication factor of new topics")
+    request_retention_ms: int = Field(
+        KEEP_FOREVER_MS,
+        ge=-1,
+        description="how long request topics are kept; less than for ever gives up restoring",
+    )
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how clients talk to the broker"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism"
+    )
+    sasl_username: str | None = Field(None, description="SASL user name")
+    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    ssl_cafile: Path | None = Field(None, description="certificate authorities that sign the broker")
+    ssl_certfile: Path | None = Field(None, description="client certificate")
+    ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
+    ssl_keyfile_password: SecretStr | None = Field(None, description="password of that key")
+
+    instance: str | None = Field(
+        None, description="name of this worker for static group membership; unique in its group"
+    )
+    batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
+    batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
+    session_timeout_ms: int = Field(
+        10_000, ge=1000, description="silence after which the group drops a worker"
+    )
+    max_poll_interval_ms: int = Field(
+        300_000, ge=1000, description="longest time between two polls of a worker"
+    )
+    stop_timeout_seconds: float = Field(
+        30.0, gt=0, description="longest wait for the batch in hand when stopping"
+    )
+    broker_pause_seconds: float = Field(
+        1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"
+    )
+    receipt_timeout_seconds: float = Field(
+        30.0, gt=0, description="longest wait for the event of a published request"
+    )
+
+    metrics_host: str = Field("127.0.0.1", description="address of metrics and health")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of metrics and health; unset for none, 0 for any"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto is console on a terminal, else json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged"
+    )
+
+    broker_port: int = Field(
+        9092, ge=0, le=65535, description="port of the local broker; 0 for any free one"
+    )
+    broker_cache_dir: Path | None = Field(
+        None, description="where the local broker's jars are kept; unset for the user's cache"
+    )
+
+    @property
+    def topics(self) -> TopicNames:
+        """The full names of topics and groups."""
+        return TopicNames(self.prefix)
+
+
+def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
+    """Read the environment, `overrides` first.
+
+    Raises:
+        InputError: A setting has a value that it cannot have.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "RMOS_" + "_".join(str(part) for part in first["loc"]).upper()
+        message = f"{name} cannot be {first['input']!r}: {first['msg']}."
+        raise InputError(message) from error

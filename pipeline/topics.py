@@ -1,0 +1,145 @@
+"""The topics: names, numbers of partitions and settings that the pipeline relies on."""
+
+from dataclasses import dataclass, field
+
+DAY_MS = 86_400_000
+KEEP_FOREVER_MS = -1
+
+REQUEST_PARTITIONS = 12
+"""Fixed for ever: the partition of a run_id must never change."""
+
+REQUEST_VALUE_LIMIT_BYTES = 4_194_304
+"""Largest value of a run or advisory request."""
+
+BROKER_MESSAGE_LIMIT_BYTES = 5 * 1024 * 1024
+"""`max.message.bytes` of every topic but the dead letters."""
+
+DEAD_LETTER_MESSAGE_LIMIT_BYTES = 6 * 1024 * 1024
+"""`max.message.bytes` of dead letters: the record and the headers that say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic: full name, partitions, and the settings that differ from the broker's."""
+
+    name: str
+    partitions: int
+    configs: dict[str, str] = field(default_factory=dict)
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """Full names under one prefix.
+
+    Attributes:
+        prefix: First part of every name, `rmos` unless a setting says otherwise.
+    """
+
+    prefix: str = "rmos"
+
+    @property
+    def run_requests(self) -> str:
+        """Run requests: the source of every artifact."""
+        return f"{self.prefix}.runs.requests"
+
+    @property
+    def run_events(self) -> str:
+        """What became of each run request."""
+        return f"{self.prefix}.runs.events"
+
+    @property
+    def run_dead_letters(self) -> str:
+        """Run requests that can never succeed."""
+        return f"{self.prefix}.runs.dead-letters"
+
+    @property
+    def persist_group(self) -> str:
+        """Consumer group of the persist worker."""
+        return f"{self.prefix}.persist"
+
+
+def topic_table(
+    prefix: str = "rmos", *, request_retention_ms: int = KEEP_FOREVER_MS, replication: int = 1
+) -> tuple[Topic, ...]:
+    """Return every topic of the pipeline under `prefix`.
+
+    Args:
+        prefix: First part of every name.
+        request_retention_ms: How long requests are kept, in ms; -1 is for ever. A shorter time
+            gives up restoring what is older than the log's start.
+        replication: Replication factor; with three or more, `min.insync.replicas` is 2.
+    """
+    quorum = {"min.insync.replicas": "2"} if replication >= 3 else {}  # noqa: PLR2004
+
+    def topic(
+        name: str,
+        partitions: int,
+        retention_ms: int,
+        summary: str,
+        *,
+        limit_bytes: int = BROKER_MESSAGE_LIMIT_BYTES,
+        broker_time: bool = False,
+    ) -> Topic:
+        configs = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(retention_ms),
+            "max.message.bytes": str(limit_bytes),
+            **({"message.timestamp.type": "LogAppendTime"} if broker_time else {}),
+            **quorum,
+        }
+        return Topic(f"{prefix}.{name}", partitions, configs, summary)
+
+    def dead_letters(area: str) -> Topic:
+        return topic(
+            f"{area}.dead-letters",
+            3,
+            365 * DAY_MS,
+            f"{area} requests that can never succeed, untouched, with the reason in headers",
+            limit_bytes=DEAD_LETTER_MESSAGE_LIMIT_BYTES,
+        )
+
+    requests = [
+        topic(
+            f"{area}.requests", REQUEST_PARTITIONS, request_retention_ms, summary, broker_time=True
+        )
+        for area, summary in (
+            ("runs", "run requests from CAM systems, key run_id"),
+            ("advisories", "advisory requests from explainer engines, key run_id"),
+        )
+    ]
+    events = [
+        topic(f"{area}.events", REQUEST_PARTITIONS, 30 * DAY_MS, f"what became of {area} requests")
+        for area in ("runs", "advisories")
+    ]
+    retries = [
+        topic(
+            f"advisories.retry-{step}",
+            6,
+            7 * DAY_MS,
+            f"advisories that wait for their run, delay {step} of 4",
+            broker_time=True,
+        )
+        for step in range(1, 5)
+    ]
+    audits = [
+        topic(f"audits.{name}", 3, 90 * DAY_MS, f"audit {name}")
+        for name in ("requests", "findings", "reports")
+    ]
+    return (
+        *requests,
+        *events,
+        topic(
+            "runs.legacy",
+            3,
+            KEEP_FOREVER_MS,
+            "rows of an older store, read by migration and replay only",
+            broker_time=True,
+        ),
+        topic("redrives", 1, KEEP_FOREVER_MS, "which dead letters were brought back"),
+        *retries,
+        *audits,
+        dead_letters("runs"),
+        dead_letters("advisories"),
+        dead_letters("audits"),
+    )
