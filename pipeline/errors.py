@@ -8,7 +8,7 @@
 | FloodError | stops | - | 4 | ours, most likely: more than half of the records fail |
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
-| StoreNotReadyError | stops | 503 | 6 | the operator's: not initialised, another cluster, behind its group |
+| StoreNotReadyError | stops | 503 | 6 | the operator's: no store, another cluster's, or behind its group |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
@@ -43,7 +43,7 @@ class RefusedError(RmosError):
 
 
 class FloodError(RmosError):
-    """Most of the recent records fail, so the fault is likely ours. Nothing of the batch was written."""
+    """Most of the recent records fail, so the fault is likely ours. Nothing was written."""
 
     exit_status = 4
 
@@ -61,7 +61,7 @@ class StoreError(RmosError):
 
 
 class StoreNotReadyError(StoreError):
-    """The store is missing, belongs to another cluster, or does not fit the log. Nothing was done."""
+    """The store is missing, of another cluster, or does not fit the log. Nothing was done."""
 
 
 class BrokerError(RmosError):

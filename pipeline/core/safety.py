@@ -1,0 +1,175 @@
+"""The safety policy: which risk a request carries, and which status that gives it.
+
+Unsafe is never OK. The worst risk found anywhere counts, whatever else a producer says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.fields import PROSE_LIMIT_CHARACTERS, RISK_LEVELS, normalise_risk
+
+RISK_ORDER = ("GREEN", "YELLOW", "UNKNOWN", "ERROR", "RED")
+"""From the best to the worst."""
+
+_RANK = {level: rank for rank, level in enumerate(RISK_ORDER)}
+CUTTABLE_RISKS = frozenset({"GREEN", "YELLOW"})
+SCORE_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place where a producer may have put a verdict.
+
+    Attributes:
+        content: The object there.
+        free_form: Whether its fields are the producer's own; only then are `risk_bucket`,
+            `blocking` and `blocking_reasons` looked at.
+    """
+
+    content: dict[str, Any]
+    free_form: bool
+
+    @property
+    def risk_level(self) -> str | None:
+        """The worst risk named here; None where none is."""
+        keys = ("risk_level", "risk_bucket") if self.free_form else ("risk_level",)
+        found = [self.content[key] for key in keys if self.content.get(key) is not None]
+        return max(map(_risk_of, found), key=_RANK.__getitem__, default=None)
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether an evaluation says in so many words that it blocks."""
+        return self.free_form and self.content.get("blocking") is True
+
+    @property
+    def score(self) -> float | int | None:
+        """The score, where it is one."""
+        score = self.content.get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float):
+            return None
+        return score if 0 <= score <= SCORE_LIMIT else None
+
+    @property
+    def block_reason(self) -> str | None:
+        """The reason, else the reasons joined; None where there is none or it does not fit."""
+        reason = self.content.get("block_reason")
+        if _is_prose(reason) and reason:
+            return str(reason)
+        reasons = self.content.get("blocking_reasons") if self.free_form else None
+        if reasons is None or not _is_prose_list(reasons):
+            return None
+        joined = "; ".join(reasons)
+        return joined if joined and len(joined) <= PROSE_LIMIT_CHARACTERS else None
+
+    @property
+    def warnings(self) -> list[str] | None:
+        """The warnings, where they are a list of texts."""
+        warnings = self.content.get("warnings")
+        return warnings if _is_prose_list(warnings) else None
+
+
+def _risk_of(value: object) -> str:
+    return normalise_risk(value) if isinstance(value, str) else "UNKNOWN"
+
+
+def _is_prose(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= PROSE_LIMIT_CHARACTERS
+
+
+def _is_prose_list(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, list) and all(map(_is_prose, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the policy says of one complete request.
+
+    Attributes:
+        status: OK, BLOCKED or ERROR.
+        decision: The artifact's decision, absent values left out.
+    """
+
+    status: str
+    decision: dict[str, Any]
+
+
+def judge_safety(
+    *,
+    decision: dict[str, Any] | None,
+    feasibility: dict[str, Any],
+    producer_status: str | None,
+    producer_failed: bool,
+) -> Judgement:
+    """Return status and decision of a request without violations.
+
+    Args:
+        decision: The producer's decision, if it sent one.
+        feasibility: The server's evaluation.
+        producer_status: The status that the producer saw, if any.
+        producer_failed: Whether the producer reported an error.
+    """
+    places = list(_places(decision, feasibility))
+    risk_level = max(
+        (place.risk_level for place in places if place.risk_level is not None),
+        key=_RANK.__getitem__,
+        default="UNKNOWN",
+    )
+    # The first place that holds the worst risk speaks first, then the others in their order.
+    places.sort(key=lambda place: place.risk_level != risk_level)
+    blocking = any(place.is_blocking for place in places)
+    status, fallback_reason = _status(risk_level, producer_status, producer_failed, blocking)
+    return Judgement(status, _decision(risk_level, places, fallback_reason, decision))
+
+
+def _places(decision: dict[str, Any] | None, feasibility: dict[str, Any]) -> Iterator[Place]:
+    if decision is not None:
+        yield Place(decision, free_form=False)
+    yield Place(feasibility, free_form=True)
+    for key in ("decision", "safety"):
+        inner = feasibility.get(key)
+        if isinstance(inner, dict):
+            yield Place(inner, free_form=True)
+
+
+def _status(
+    risk_level: str, producer_status: str | None, producer_failed: bool, blocking: bool
+) -> tuple[str, str | None]:
+    """Return the status and the reason that stands where no place gives one."""
+    if risk_level not in CUTTABLE_RISKS:
+        return "BLOCKED", f"RISK_{risk_level}"
+    if producer_status == "BLOCKED":
+        return "BLOCKED", "PRODUCER_BLOCKED"
+    if blocking:
+        return "BLOCKED", "FEASIBILITY_BLOCKING"
+    if producer_status == "ERROR" or producer_failed:
+        return "ERROR", "PRODUCER_ERROR"
+    return "OK", None
+
+
+def _decision(
+    risk_level: str,
+    places: list[Place],
+    fallback_reason: str | None,
+    sent: dict[str, Any] | None,
+) -> dict[str, Any]:
+    lists = [place.warnings for place in places if place.warnings is not None]
+    found = {
+        "risk_level": risk_level,
+        "score": next((place.score for place in places if place.score is not None), None),
+        "block_reason": next(
+            (place.block_reason for place in places if place.block_reason), fallback_reason
+        ),
+        # An empty list says nothing, unless nobody says anything.
+        "warnings": next(filter(None, lists), lists[0] if lists else None),
+        "details": sent.get("details") if sent else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def may_cut(*, status: str, risk_level: str, legacy: bool = False) -> bool:
+    """Tell whether a machine may cut by a stored run."""
+    return status == "OK" and risk_level in CUTTABLE_RISKS and not legacy
+
+
+assert frozenset(RISK_ORDER) == RISK_LEVELS

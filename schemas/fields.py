@@ -1,0 +1,98 @@
+"""The field types that all messages and files share: identifiers, hashes, times, texts."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+from schemas.timestamps import TIMESTAMP_PATTERN, normalise_timestamp
+
+RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+KIND_PATTERN = r"^[a-z0-9_]{1,64}$"
+MIME_PATTERN = r"^[a-z0-9.+-]+/[a-z0-9.+-]+(; ?charset=[A-Za-z0-9-]+)?$"
+LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,200}$"
+FILENAME_PATTERN = r"^[^/\x00-\x1f\x7f-\x9f]{1,200}$"
+MIME_LIMIT_CHARACTERS = 127
+PROSE_LIMIT_CHARACTERS = 20_000
+LARGEST_EXACT_INTEGER = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
+
+_RUN_ID = re.compile(RUN_ID_PATTERN[1:-1])
+_RESERVED_RUN_IDS = frozenset({"diff", "attachments"})
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether `text` may name a run: the pattern, and nothing a route or a file means."""
+    return (
+        _RUN_ID.fullmatch(text) is not None
+        and "_advisory_" not in text
+        and not text.endswith("_advisory")
+        and text not in _RESERVED_RUN_IDS
+    )
+
+
+def _check_run_id(text: str) -> str:
+    if not is_run_id(text):
+        message = "reserved run_id"
+        raise ValueError(message)
+    return text
+
+
+class Frozen(BaseModel):
+    """Base of every shape: strict types, unknown fields refused, values never changed."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+RiskLevel = Literal["GREEN", "YELLOW", "RED", "UNKNOWN", "ERROR"]
+RunStatus = Literal["OK", "BLOCKED", "ERROR"]
+
+RISK_LEVELS: frozenset[str] = frozenset({"GREEN", "YELLOW", "RED", "UNKNOWN", "ERROR"})
+
+
+def normalise_risk(text: str) -> str:
+    """Return the risk level that `text` names, upper-cased and stripped; UNKNOWN if none."""
+    level = text.strip().upper()
+    return level if level in RISK_LEVELS else "UNKNOWN"
+
+
+def _normalise_risk_value(value: object) -> object:
+    return normalise_risk(value) if isinstance(value, str) else value
+
+
+RunId = Annotated[
+    str,
+    Field(pattern=RUN_ID_PATTERN, description="Chosen by the producer; the key of the record."),
+    AfterValidator(_check_run_id),
+]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, description="SHA-256, lower-case hex.")]
+UtcTimestamp = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": TIMESTAMP_PATTERN}),
+    AfterValidator(normalise_timestamp),
+]
+"""A time of the form of RFC 3339, 2000 to 2099; its value is the normalised text."""
+
+Label = Annotated[str, Field(pattern=LABEL_PATTERN)]
+"""1 to 200 characters, none of Unicode category Cc."""
+
+Prose = Annotated[str, Field(max_length=PROSE_LIMIT_CHARACTERS)]
+Kind = Annotated[str, Field(pattern=KIND_PATTERN)]
+Mime = Annotated[str, Field(pattern=MIME_PATTERN, max_length=MIME_LIMIT_CHARACTERS)]
+Filename = Annotated[str, Field(pattern=FILENAME_PATTERN)]
+SizeBytes = Annotated[int, Field(ge=0, le=LARGEST_EXACT_INTEGER)]
+Score = Annotated[float, Field(ge=0, le=100)]
+FreeForm = dict[str, Any]
+"""A JSON object whose content is the producer's; stored as it came."""
+
+AnyJson = JsonValue
+"""Any JSON value."""
+
+LenientRisk = Annotated[
+    RiskLevel,
+    BeforeValidator(_normalise_risk_value, json_schema_input_type=str),
+]
+"""Upper-cased and stripped; a text that is none of the five is UNKNOWN."""

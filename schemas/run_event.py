@@ -1,0 +1,51 @@
+"""RunEvent: what became of one record of the run request topic."""
+
+from typing import Final, Literal
+
+from pydantic import Field
+
+from schemas.fields import Frozen, Label, Prose, RiskLevel, RunId, RunStatus, Sha256, SizeBytes
+from schemas.run_artifact import RunHashes
+
+RUN_EVENT_VERSION: Final = "rmos.run_event/1"
+
+RunOutcome = Literal["persisted", "duplicate", "conflict", "rejected"]
+
+
+class EventSource(Frozen):
+    """The record that the event is about."""
+
+    topic: Label
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0)
+
+
+class EventError(Frozen):
+    """Why a record was not stored as it came."""
+
+    code: Label
+    message: Prose
+
+
+class RunEvent(Frozen):
+    """One event for every record, at least once; de-duplicate by `event_id`.
+
+    A machine looks at `may_cut` alone.
+    """
+
+    schema_version: Literal["rmos.run_event/1"] = RUN_EVENT_VERSION
+    event_id: Sha256
+    outcome: RunOutcome
+    may_cut: bool = Field(
+        description="True only for a run stored with status OK and risk GREEN or YELLOW."
+    )
+    run_id: RunId | None = None
+    status: RunStatus | None = None
+    risk_level: RiskLevel | None = None
+    block_reason: Prose | None = None
+    hashes: RunHashes | None = None
+    artifact_sha256: Sha256 | None = None
+    artifact_path: Label | None = None
+    size_bytes: SizeBytes | None = None
+    source: EventSource
+    error: EventError | None = None
