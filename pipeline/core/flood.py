@@ -1,0 +1,36 @@
+"""The flood limit: when most records fail, the fault is ours, so stop.
+
+More than half of the last 1,000 verdicts, once 500 have been seen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+WINDOW = 1000
+LEAST_SEEN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class FloodWindow:
+    """The last verdicts of one consumer group.
+
+    Attributes:
+        verdicts: One letter each, oldest first: `0` good, `1` failed; at most 1,000.
+    """
+
+    verdicts: str = ""
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether too many have failed."""
+        seen = len(self.verdicts)
+        return seen >= LEAST_SEEN and self.verdicts.count("1") * 2 > seen
+
+    def after(self, failures: Iterable[bool]) -> "tuple[FloodWindow, bool]":
+        """Return the window after more verdicts, and whether it was flooded at any of them."""
+        window, flooded = self, False
+        for failed in failures:
+            window = FloodWindow((window.verdicts + ("1" if failed else "0"))[-WINDOW:])
+            # Only a failure can bring the share above the limit.
+            flooded = flooded or (failed and window.is_flooded)
+        return window, flooded

@@ -1,0 +1,76 @@
+"""The event that tells what became of a run request, and its CloudEvents headers.
+
+CloudEvents 1.0, Kafka protocol binding, binary content mode: attributes are headers `ce_*`.
+"""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.outcome import Outcome, RecordSource
+from schemas.run_event import RUN_EVENT_VERSION
+from schemas.timestamps import format_timestamp
+
+Headers = list[tuple[str, bytes]]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EVENT_SOURCE = "/rmos/persist"
+
+
+def event_id(source: RecordSource) -> str:
+    """Return the SHA-256 of `epoch/topic/partition/offset`: equal for every delivery."""
+    name = f"{source.epoch}/{source.topic}/{source.partition}/{source.offset}"
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def run_event(outcome: Outcome, source: RecordSource) -> bytes:
+    """Return the value of the event: canonical JSON of a `RunEvent`."""
+    event: dict[str, Any] = {
+        "schema_version": RUN_EVENT_VERSION,
+        "event_id": event_id(source),
+        "outcome": outcome.kind,
+        "may_cut": outcome.may_cut,
+        "source": {
+            "topic": source.topic,
+            "partition": source.partition,
+            "offset": source.offset,
+        },
+    }
+    if outcome.run_id is not None:
+        event["run_id"] = outcome.run_id
+    if outcome.code is not None:
+        event["error"] = {"code": outcome.code, "message": outcome.message}
+    run = outcome.run
+    if run is not None:
+        event |= {
+            "status": run.status,
+            "risk_level": run.risk_level,
+            "hashes": run.hashes,
+            "artifact_sha256": run.artifact_sha256,
+            "artifact_path": run.artifact_path,
+            "size_bytes": run.size_bytes,
+        }
+        if run.block_reason is not None:
+            event["block_reason"] = run.block_reason
+    return canonical_json(event)
+
+
+def run_event_headers(outcome: Outcome, source: RecordSource, timestamp_ms: int) -> Headers:
+    """Return the headers of the event of a record with broker time `timestamp_ms`."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id(source).encode()),
+        ("ce_source", EVENT_SOURCE.encode()),
+        ("ce_type", f"rmos.run.{outcome.kind}.v1".encode()),
+        ("ce_time", broker_time(timestamp_ms).encode()),
+        ("content-type", b"application/json"),
+    ]
+    if outcome.run_id is not None:
+        headers.append(("ce_subject", outcome.run_id.encode()))
+    return headers
+
+
+def broker_time(timestamp_ms: int) -> str:
+    """Return a broker time as a stored time. A record without one, which is -1, counts as 1970."""
+    return format_timestamp(_EPOCH + timedelta(milliseconds=max(timestamp_ms, 0)))

@@ -1,0 +1,53 @@
+"""A fault of the disk in one sentence: what failed, where, and what to do."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.errors import StoreError
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "raise the quota or free some space",
+    errno.EROFS: "mount the volume for writing; after an I/O error check the disk first",
+    errno.EIO: "check the disk before you start again",
+    errno.EACCES: "give this user the rights to write there",
+    errno.EPERM: "give this user the rights to write there",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) to 1,024 or more",
+}
+
+
+@contextmanager
+def store_faults(root: Path) -> Iterator[None]:
+    """Translate OSError and SQLite errors of the store at `root`.
+
+    Raises:
+        StoreError: The disk or the index failed. Never retried in place: after a failed flush
+            the kernel may have dropped the page, so only the records in the topic are sure.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(_sentence(root, error)) from error
+    except SQLAlchemyError as error:
+        cause = error.__cause__ or error
+        message = (
+            f"The index of the store {root} failed ({cause}): nothing was acknowledged; "
+            "check the disk, then start again; if it is damaged, run rmos index rebuild."
+        )
+        raise StoreError(message) from error
+
+
+def _sentence(root: Path, error: OSError) -> str:
+    number = error.errno or 0
+    reason = os.strerror(number) if number else str(error)
+    advice = _ADVICE.get(number, "check the disk")
+    where = f" at {error.filename}" if isinstance(error.filename, str) else ""
+    return (
+        f"The store {root} cannot be used: {reason}{where}; nothing was acknowledged; "
+        f"{advice}, then start again."
+    )

@@ -1,0 +1,165 @@
+"""The identity of a store: `store.json` says which store it is and whose log it keeps.
+
+A folder without it is refused: an unmounted volume must not become a new, empty store.
+"""
+
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.errors import InputError, StoreNotReadyError
+from pipeline.storage.durable_files import DurableFiles, NewFile
+from pipeline.storage.faults import store_faults
+
+STORE_FORMAT = "rmos.store/1"
+STORE_FILE = "store.json"
+_STORE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIdentity:
+    """What `store.json` holds.
+
+    Attributes:
+        format: `rmos.store/1`.
+        store_id: 32 random hex digits, for the life of the store.
+        cluster_id: The Kafka cluster whose topics it keeps.
+        prefix: First part of the topics' names.
+        epoch: Whole number from 1; one more for each new broker.
+    """
+
+    format: str
+    store_id: str
+    cluster_id: str
+    prefix: str
+    epoch: int
+
+
+def create_store(
+    root: Path, *, cluster_id: str, prefix: str, store_id: str | None = None, epoch: int = 1
+) -> StoreIdentity:
+    """Make a store at `root`, a new folder or an empty one.
+
+    Raises:
+        InputError: `store_id` or `epoch` is not of its form.
+        StoreNotReadyError: There is a store already, or something else.
+        StoreError: The disk failed.
+    """
+    if store_id is not None and not _STORE_ID.fullmatch(store_id):
+        message = f"Expected a store id of 32 lower-case hex digits, found {store_id!r}."
+        raise InputError(message)
+    if epoch < 1:
+        message = f"Expected an epoch from 1, found {epoch}."
+        raise InputError(message)
+    identity = StoreIdentity(
+        STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch
+    )
+    with store_faults(root):
+        root.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign_content(root)
+        DurableFiles(root).create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
+    return identity
+
+
+def _refuse_foreign_content(root: Path) -> None:
+    # The local broker's data may be there first: the store needs its cluster id.
+    found = sorted(entry.name for entry in root.iterdir() if entry.name != "kafka")
+    if STORE_FILE in found:
+        message = f"There is a store at {root} already; rmos store status tells about it."
+        raise StoreNotReadyError(message)
+    if found:
+        message = (
+            f"Expected {root} to be a new or an empty folder for a store, found {found[0]} in it."
+        )
+        raise StoreNotReadyError(message)
+
+
+def read_store(root: Path) -> StoreIdentity:
+    """Return the identity of the store at `root`.
+
+    Raises:
+        StoreNotReadyError: There is no store, or one of another format.
+        StoreError: The disk failed.
+    """
+    path = root / STORE_FILE
+    with store_faults(root):
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            message = (
+                f"There is no store at {root}: mount its volume, or make a new store with "
+                "rmos store init."
+            )
+            raise StoreNotReadyError(message) from None
+    return _parse_identity(path, text)
+
+
+def _parse_identity(path: Path, text: bytes) -> StoreIdentity:
+    try:
+        identity = StoreIdentity(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        message = f"Expected {path} to tell the store's identity, found {error}."
+        raise StoreNotReadyError(message) from error
+    if identity.format != STORE_FORMAT:
+        message = (
+            f"Expected a store of format {STORE_FORMAT} at {path.parent}, found "
+            f"{identity.format}: use the version of this program that made it."
+        )
+        raise StoreNotReadyError(message)
+    return identity
+
+
+def check_identity(identity: StoreIdentity, root: Path, *, cluster_id: str, prefix: str) -> None:
+    """Check that the store keeps the log of this cluster and prefix.
+
+    Raises:
+        StoreNotReadyError: It keeps another; nothing was consumed.
+    """
+    if identity.cluster_id != cluster_id:
+        message = (
+            f"The store {root} belongs to the Kafka cluster {identity.cluster_id}, the broker is "
+            f"of {cluster_id}: set RMOS_BOOTSTRAP_SERVERS to its own broker, or, after a new "
+            "broker, run rmos store new-epoch."
+        )
+        raise StoreNotReadyError(message)
+    if identity.prefix != prefix:
+        message = (
+            f"The store {root} keeps the topics {identity.prefix}.*, RMOS_PREFIX says {prefix}: "
+            "set the prefix of the store."
+        )
+        raise StoreNotReadyError(message)
+
+
+def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:
+    """Go on with a new broker: the next epoch, of the cluster `cluster_id`.
+
+    `store.json` is replaced by rename; files and rows of earlier epochs stay as they are.
+
+    Raises:
+        StoreNotReadyError: There is no store.
+        StoreError: The disk failed.
+    """
+    current = read_store(root)
+    following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)
+    with store_faults(root):
+        _replace_identity(root, following)
+    return following
+
+
+def _replace_identity(root: Path, identity: StoreIdentity) -> None:
+    temporary = root / f".{STORE_FILE}.{os.getpid()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(canonical_json(asdict(identity)))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(root / STORE_FILE)
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,369 @@
+"""The index: one row a run, in SQLite. It decides who was first, and can be rebuilt.
+
+SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a power cut.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pipeline.core.flood import FloodWindow
+from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.errors import StoreNotReadyError
+from schemas.timestamps import microseconds_since_epoch, parse_timestamp
+
+INDEX_FILE = "index.sqlite3"
+INDEX_LOCK = "index.lock"
+INDEX_FORMAT = 1
+"""`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
+
+_metadata = MetaData()
+
+runs = Table(
+    "runs",
+    _metadata,
+    Column("run_id", String, primary_key=True),
+    Column("created_at_utc", String, nullable=False),
+    # Sorts as the time does; the text does not, as its fraction is left out where it is zero.
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("event_type", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("mode", String, nullable=False),
+    Column("tool_id", String, nullable=False),
+    Column("material_id", String),
+    Column("machine_id", String),
+    Column("workflow_session_id", String),
+    Column("risk_level", String, nullable=False),
+    Column("score", Float),
+    Column("block_reason", String),
+    Column("feasibility_sha256", String, nullable=False),
+    Column("toolpaths_sha256", String),
+    Column("gcode_sha256", String),
+    Column("opplan_sha256", String),
+    Column("legacy", Boolean, nullable=False),
+    Column("artifact_sha256", String, nullable=False),
+    Column("artifact_path", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("request_sha256", String, nullable=False),
+    Column("source_epoch", Integer),
+    Column("source_topic", String),
+    Column("source_partition", Integer),
+    Column("source_offset", BigInteger),
+    Index("runs_newest_first", "created_at_us", "run_id"),
+)
+
+attachments = Table(
+    "attachments",
+    _metadata,
+    Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("sha256", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Index("attachments_by_blob", "sha256"),
+)
+
+positions = Table(
+    "positions",
+    _metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+)
+
+flood_windows = Table(
+    "flood_windows",
+    _metadata,
+    Column("group_id", String, primary_key=True),
+    Column("verdicts", String, nullable=False),
+)
+
+_HASHES = ("feasibility_sha256", "toolpaths_sha256", "gcode_sha256", "opplan_sha256")
+_SHOWN = ("material_id", "machine_id", "workflow_session_id")
+_STORED = (
+    *_HASHES,
+    "run_id",
+    "status",
+    "risk_level",
+    "block_reason",
+    "legacy",
+    "artifact_sha256",
+    "artifact_path",
+    "size_bytes",
+    "request_sha256",
+    "source_epoch",
+    "source_topic",
+    "source_partition",
+    "source_offset",
+)
+_known = select(*(runs.c[name] for name in _STORED)).where(
+    runs.c.run_id.in_(bindparam("run_ids", expanding=True))
+)
+_LOOKUP_IDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRun:
+    """A run as the index keeps it: a row of `runs`, and those of its attachments."""
+
+    row: dict[str, Any]
+    attachments: list[dict[str, Any]]
+
+
+def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
+    """Return what the index keeps of the artifact `document`, which `run` describes."""
+    source = run.source
+    decision = document["decision"]
+    row = {
+        "run_id": run.run_id,
+        "created_at_utc": document["created_at_utc"],
+        "created_at_us": microseconds_since_epoch(parse_timestamp(document["created_at_utc"])),
+        "event_type": document["event_type"],
+        "status": run.status,
+        "mode": document["mode"],
+        "tool_id": document["tool_id"],
+        **{name: document.get(name) for name in _SHOWN},
+        "risk_level": run.risk_level,
+        "score": decision.get("score"),
+        "block_reason": run.block_reason,
+        **{name: run.hashes.get(name) for name in _HASHES},
+        "legacy": run.legacy,
+        "artifact_sha256": run.artifact_sha256,
+        "artifact_path": run.artifact_path,
+        "size_bytes": run.size_bytes,
+        "request_sha256": run.request_sha256,
+        "source_epoch": source.epoch if source else None,
+        "source_topic": source.topic if source else None,
+        "source_partition": source.partition if source else None,
+        "source_offset": source.offset if source else None,
+    }
+    listed = [
+        {
+            "run_id": run.run_id,
+            "position": position,
+            "sha256": ref["sha256"],
+            "kind": ref["kind"],
+        }
+        for position, ref in enumerate(document["attachments"])
+    ]
+    return IndexedRun(row, listed)
+
+
+def stored_run_of_row(row: RowMapping) -> StoredRun:
+    """Return what a row of `runs` tells of its run."""
+    source = (
+        None
+        if row["source_offset"] is None
+        else RecordSource(
+            row["source_epoch"],
+            row["source_topic"],
+            row["source_partition"],
+            row["source_offset"],
+        )
+    )
+    return StoredRun(
+        run_id=row["run_id"],
+        source=source,
+        status=row["status"],
+        risk_level=row["risk_level"],
+        block_reason=row["block_reason"],
+        hashes={name: row[name] for name in _HASHES if row[name] is not None},
+        artifact_sha256=row["artifact_sha256"],
+        artifact_path=row["artifact_path"],
+        size_bytes=row["size_bytes"],
+        request_sha256=row["request_sha256"],
+        legacy=row["legacy"],
+    )
+
+
+class RunIndex:
+    """The index file of one store. Its writers take turns by the lock of the store."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the index at `path`, made where it is missing.
+
+        Raises:
+            StoreNotReadyError: The file is damaged or of another format.
+        """
+        self._path = path
+        self._engine = _open_engine(path)
+        self._inode = _prepare(self._engine, path)
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether another file is under the index's name now, as after a rebuild."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator["IndexTransaction"]:
+        """Begin to write; commit at the end of the block, or roll back if it raises."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield IndexTransaction(connection)
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read one consistent state while the block runs."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def find(self, run_id: str) -> StoredRun | None:
+        """Return the run, or None where the index has none."""
+        with self.reading() as connection:
+            return IndexTransaction(connection).known_runs([run_id]).get(run_id)
+
+    def positions(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Return the next offset of each topic and partition in `epoch`."""
+        with self.reading() as connection:
+            return IndexTransaction(connection).positions(epoch)
+
+    def count(self) -> int:
+        """Return the number of runs."""
+        with self.reading() as connection:
+            return connection.execute(select(func.count()).select_from(runs)).scalar_one()
+
+
+class IndexTransaction:
+    """What is done between the begin and the commit of one batch."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def known_runs(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return those of `run_ids` that the index holds."""
+        found: dict[str, StoredRun] = {}
+        for start in range(0, len(run_ids), _LOOKUP_IDS):
+            chunk = list(run_ids[start : start + _LOOKUP_IDS])
+            for row in self._connection.execute(_known, {"run_ids": chunk}).mappings():
+                found[row["run_id"]] = stored_run_of_row(row)
+        return found
+
+    def add_runs(self, added: Iterable[IndexedRun]) -> None:
+        """Insert new runs with their attachments."""
+        entries = list(added)
+        listed = [row for entry in entries for row in entry.attachments]
+        if entries:
+            self._connection.execute(insert(runs), [entry.row for entry in entries])
+        if listed:
+            self._connection.execute(insert(attachments), listed)
+
+    def positions(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Return the next offset of each topic and partition in `epoch`."""
+        rows = self._connection.execute(select(positions).where(positions.c.epoch == epoch))
+        return {(row.topic, row.partition): row.next_offset for row in rows}
+
+    def advance(self, epoch: int, next_offsets: Mapping[tuple[str, int], int]) -> None:
+        """Note the next offset of partitions; never one that is smaller than before."""
+        statement = insert(positions)
+        statement = statement.on_conflict_do_update(
+            index_elements=["epoch", "topic", "partition"],
+            set_={"next_offset": func.max(positions.c.next_offset, statement.excluded.next_offset)},
+        )
+        rows = [
+            {"epoch": epoch, "topic": topic, "partition": partition, "next_offset": offset}
+            for (topic, partition), offset in next_offsets.items()
+        ]
+        if rows:
+            self._connection.execute(statement, rows)
+
+    def flood_window(self, group_id: str) -> FloodWindow:
+        """Return the last verdicts of a consumer group."""
+        statement = select(flood_windows.c.verdicts).where(flood_windows.c.group_id == group_id)
+        return FloodWindow(self._connection.execute(statement).scalar() or "")
+
+    def keep_flood_window(self, group_id: str, window: FloodWindow) -> None:
+        """Note the last verdicts of a consumer group."""
+        statement = insert(flood_windows)
+        statement = statement.on_conflict_do_update(
+            index_elements=["group_id"], set_={"verdicts": statement.excluded.verdicts}
+        )
+        self._connection.execute(statement, {"group_id": group_id, "verdicts": window.verdicts})
+
+
+def _open_engine(path: Path) -> Engine:
+    # Transactions are begun in so many words, so the driver must not begin any itself.
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": 60.0, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        del record
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+def _prepare(engine: Engine, path: Path) -> int:
+    """Make the tables of a new file, check the format of an old one; return its inode."""
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if found == 0:
+                _metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
+            connection.exec_driver_sql("COMMIT")
+    except DatabaseError as error:
+        if not _is_damaged(error):
+            raise
+        message = f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
+        raise StoreNotReadyError(message) from error
+    if found not in {0, INDEX_FORMAT}:
+        message = (
+            f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
+            "run rmos index rebuild."
+        )
+        raise StoreNotReadyError(message)
+    return path.stat().st_ino
+
+
+def _is_damaged(error: DatabaseError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -1,0 +1,80 @@
+"""The system calls of the durable writer, one method each, so that a test can fail any of them."""
+
+import ctypes
+import errno
+import os
+
+_UNNAMED = getattr(os, "O_TMPFILE", 0)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SystemCalls:
+    """What the durable writer asks of the kernel. Every method raises OSError."""
+
+    def open_folder(self, name: str, parent: int | None = None) -> int:
+        """Open a folder; relative to the folder descriptor `parent` if given."""
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+
+    def make_folder(self, name: str, parent: int, mode: int) -> None:
+        """Make a folder under the folder descriptor `parent`."""
+        os.mkdir(name, mode, dir_fd=parent)
+
+    def open_unnamed(self, folder: int) -> int:
+        """Open a new file that has no name yet, on the file system of `folder`.
+
+        Never with O_EXCL, which would forbid giving it a name later (open(2)).
+        """
+        if not _UNNAMED:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return os.open(".", _UNNAMED | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+
+    def open_new(self, name: str, folder: int) -> int:
+        """Make and open a file that must not exist yet."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=folder)
+
+    def open_existing(self, name: str, folder: int) -> int:
+        """Open an existing file for reading."""
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+
+    def write(self, descriptor: int, content: memoryview) -> int:
+        """Write some of `content`; return how many bytes."""
+        return os.write(descriptor, content)
+
+    def set_mode(self, descriptor: int, mode: int) -> None:
+        """Set the mode, whatever the umask says."""
+        os.fchmod(descriptor, mode)
+
+    def link_unnamed(self, descriptor: int, name: str, folder: int) -> None:
+        """Give an unnamed file its name. Link, unlike rename, refuses an existing name."""
+        # The folder descriptors make Python call linkat(2) with AT_SYMLINK_FOLLOW; plain
+        # link(2) would try to link the entry of /proc itself.
+        os.link(
+            f"/proc/self/fd/{descriptor}",
+            name,
+            src_dir_fd=folder,
+            dst_dir_fd=folder,
+            follow_symlinks=True,
+        )
+
+    def link_named(self, old: str, new: str, source: int, target: int) -> None:
+        """Give a file a second name in the folder `target`; refuses an existing name."""
+        os.link(old, new, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+    def unlink(self, name: str, folder: int) -> None:
+        """Remove a name of a temporary file."""
+        os.unlink(name, dir_fd=folder)
+
+    def syncfs(self, descriptor: int) -> None:
+        """Make all of a file system durable; reports earlier write-back errors (syncfs(2))."""
+        if _libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def fsync(self, descriptor: int) -> None:
+        """Make one file or folder durable."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
