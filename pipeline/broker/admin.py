@@ -1,0 +1,302 @@
+"""Topics and groups as the broker has them: created, compared and looked at, never altered."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupIdNotFound, KafkaError, TopicAlreadyExistsError, for_code
+
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    admin_client,
+    broker_errors,
+    client_options,
+)
+from pipeline.errors import BrokerError, TopicsError
+from pipeline.settings import Settings
+from pipeline.topics import Topic, topic_table
+
+RETRY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDifference:
+    """One thing about one topic that is not as it must be.
+
+    Attributes:
+        topic: Full name.
+        setting: `topic` where it is missing; `partitions`, `replication.factor`, or the name
+            of a setting of the topic.
+        expected: What it must be.
+        found: What it is, None where it is missing.
+    """
+
+    topic: str
+    setting: str
+    expected: str
+    found: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """The offsets that a partition holds.
+
+    Attributes:
+        beginning: Offset of the first record that is still there.
+        end: Offset of the next record to come; equal to `beginning` where there is none.
+    """
+
+    beginning: int
+    end: int
+
+
+async def apply_topics(settings: Settings) -> list[TopicDifference]:
+    """Create the topics that are missing; alter and delete nothing.
+
+    Returns:
+        What is still not as it must be: topics that were there before with other settings.
+
+    Raises:
+        BrokerError: The broker cannot be reached or refuses a topic.
+    """
+    wanted = _wanted(settings)
+    async with admin_client(settings) as admin:
+        there = await _described(admin)
+        missing = [topic for topic in wanted if topic.name not in there]
+        if missing:
+            await _create(admin, missing, settings.replication)
+            there = await _described_when_made(admin, missing)
+        return await _differences(admin, wanted, there, settings.replication)
+
+
+async def compare_topics(settings: Settings) -> list[TopicDifference]:
+    """Return what is not as it must be, in the order of the topic table.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    async with admin_client(settings) as admin:
+        there = await _described(admin)
+        return await _differences(admin, _wanted(settings), there, settings.replication)
+
+
+async def partition_offsets(
+    settings: Settings, topics: Iterable[str]
+) -> dict[tuple[str, int], OffsetRange]:
+    """Return the offsets that each partition of `topics` holds, open transactions included.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    partitions = await _partitions(settings, topics)
+    async with _consumer(settings, None) as consumer:
+        beginnings = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+    return {
+        (each.topic, each.partition): OffsetRange(beginnings[each], ends[each])
+        for each in partitions
+    }
+
+
+async def committed_offsets(
+    settings: Settings, group: str, topics: Iterable[str]
+) -> dict[tuple[str, int], int]:
+    """Return what `group` committed, without the partitions where it never did.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    partitions = await _partitions(settings, topics)
+    found = {}
+    # The admin client's own way drops the error code of the group: a coordinator that is
+    # still loading would look like a group that never committed.
+    async with _consumer(settings, group) as consumer:
+        for each in partitions:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                offset = await consumer.committed(each)
+            if offset is not None:
+                found[each.topic, each.partition] = offset
+    return found
+
+
+async def group_members(settings: Settings, group: str) -> list[str]:
+    """Return the member ids of the live members of `group`, sorted; none where it is empty.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    async with admin_client(settings) as admin:
+        deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+        while True:
+            try:
+                return await _members(admin, group)
+            except KafkaError as error:
+                # The first question about any group makes the broker create its offsets topic.
+                if not error.retriable or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def _wanted(settings: Settings) -> tuple[Topic, ...]:
+    return topic_table(
+        settings.prefix,
+        request_retention_ms=settings.request_retention_ms,
+        replication=settings.replication,
+    )
+
+
+async def _described(admin: AIOKafkaAdminClient) -> dict[str, dict[str, Any]]:
+    """Return the metadata of every topic by name.
+
+    Asking for a topic by name would create it on brokers that make topics by themselves.
+    """
+    return {
+        topic["topic"]: topic for topic in await admin.describe_topics() if topic["error_code"] == 0
+    }
+
+
+async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], replication: int) -> None:
+    new = [
+        NewTopic(topic.name, topic.partitions, replication, topic_configs=topic.configs)
+        for topic in topics
+    ]
+    response = await admin.create_topics(new)
+    # aiokafka raises for none of them; somebody who applies at the same time is no fault.
+    for name, code, reason, *_ in response.topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            message = f"The broker refused to create topic {name}: {reason or for_code(code)}"
+            raise BrokerError(message)
+
+
+async def _described_when_made(
+    admin: AIOKafkaAdminClient, topics: list[Topic]
+) -> dict[str, dict[str, Any]]:
+    """Wait until the broker that we ask has heard from its controller of the new topics."""
+    deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+    while True:
+        there = await _described(admin)
+        if all(topic.name in there for topic in topics):
+            return there
+        if asyncio.get_running_loop().time() > deadline:
+            return there
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _differences(
+    admin: AIOKafkaAdminClient,
+    wanted: tuple[Topic, ...],
+    there: dict[str, dict[str, Any]],
+    replication: int,
+) -> list[TopicDifference]:
+    present = [topic for topic in wanted if topic.name in there]
+    configs = await _configs(admin, present)
+    found = []
+    for topic in wanted:
+        if topic.name not in there:
+            expected = f"{topic.partitions} partitions"
+            found.append(TopicDifference(topic.name, "topic", expected, None))
+        else:
+            found += _layout_differences(topic, there[topic.name]["partitions"], replication)
+            found += _config_differences(topic, configs[topic.name])
+    return found
+
+
+def _layout_differences(
+    topic: Topic, partitions: list[dict[str, Any]], replication: int
+) -> list[TopicDifference]:
+    # Partitions may differ in their replicas; the fewest are what a fault leaves us with.
+    replicas = min((len(each["replicas"]) for each in partitions), default=0)
+    pairs = (
+        ("partitions", topic.partitions, len(partitions)),
+        ("replication.factor", replication, replicas),
+    )
+    return [
+        TopicDifference(topic.name, setting, str(expected), str(found))
+        for setting, expected, found in pairs
+        if expected != found
+    ]
+
+
+def _config_differences(topic: Topic, found: dict[str, str]) -> list[TopicDifference]:
+    return [
+        TopicDifference(topic.name, setting, expected, found.get(setting, ""))
+        for setting, expected in topic.configs.items()
+        if found.get(setting) != expected
+    ]
+
+
+async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str, dict[str, str]]:
+    """Return the settings of each topic that the table has an opinion about."""
+    if not topics:
+        return {}
+    questions = [
+        ConfigResource(ConfigResourceType.TOPIC, topic.name, topic.configs) for topic in topics
+    ]
+    answers = {}
+    for response in await admin.describe_configs(questions):
+        for code, reason, _type, name, entries in response.resources:
+            if code != 0:
+                message = f"The broker does not show the settings of topic {name}: {reason}"
+                raise BrokerError(message)
+            answers[name] = {entry[0]: entry[1] for entry in entries}
+    return answers
+
+
+async def _partitions(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
+    """Return every partition of `topics`.
+
+    Raises:
+        TopicsError: A topic is missing.
+    """
+    names = list(topics)
+    async with admin_client(settings) as admin:
+        there = await _described(admin)
+    missing = [name for name in names if name not in there]
+    if missing:
+        message = (
+            f"Topic {missing[0]} is missing at {settings.bootstrap_servers}: "
+            "run `rmos topics apply`."
+        )
+        raise TopicsError(message)
+    return [
+        TopicPartition(name, number)
+        for name in names
+        for number in sorted(each["partition"] for each in there[name]["partitions"])
+    ]
+
+
+@asynccontextmanager
+async def _consumer(settings: Settings, group: str | None) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer that joins no group and reads no record."""
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        group_id=group,
+        enable_auto_commit=False,
+        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+    )
+    with broker_errors(settings):
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                await consumer.start()
+            yield consumer
+        finally:
+            await consumer.stop()
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+    (response,) = await admin.describe_consumer_groups([group])
+    (described,) = response.groups
+    code, _group, _state, _protocol_type, _protocol, members, *_ = described
+    # Newer answers say so of a group that nobody ever used, older ones call it dead.
+    if code == GroupIdNotFound.errno:
+        return []
+    if code != 0:
+        raise for_code(code)(f"group {group}")
+    return sorted(member[0] for member in members)

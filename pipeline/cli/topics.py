@@ -1,0 +1,76 @@
+"""`rmos topics`: create the topics, or compare them with what they must be."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.broker.admin import TopicDifference, apply_topics, compare_topics
+from pipeline.settings import Settings, read_settings
+from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
+
+DIFFERENT = 5
+"""Exit status where something is not as it must be."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+app = typer.Typer(no_args_is_help=True, help="Create the topics, or compare them.")
+
+
+@app.command()
+def apply(as_json: AsJson = False) -> None:
+    """Create the topics that are missing, then compare all; nothing is altered or deleted."""
+    settings = read_settings()
+    _report(settings, asyncio.run(apply_topics(settings)), as_json=as_json)
+
+
+@app.command()
+def check(as_json: AsJson = False) -> None:
+    """Compare the topics with what they must be; exit 5 where something differs."""
+    settings = read_settings()
+    _report(settings, asyncio.run(compare_topics(settings)), as_json=as_json)
+
+
+def _report(settings: Settings, differences: list[TopicDifference], *, as_json: bool) -> None:
+    number = len(topic_table(settings.prefix))
+    if as_json:
+        typer.echo(json.dumps(_document(settings, number, differences)))
+    elif differences:
+        Console().print(_table(differences))
+    else:
+        typer.echo(f"{number} topics as they must be")
+    _tell_retention(settings)
+    if differences:
+        raise typer.Exit(DIFFERENT)
+
+
+def _document(
+    settings: Settings, number: int, differences: list[TopicDifference]
+) -> dict[str, object]:
+    return {
+        "topics": number,
+        "request_retention_ms": settings.request_retention_ms,
+        "differences": [asdict(each) for each in differences],
+    }
+
+
+def _table(differences: list[TopicDifference]) -> Table:
+    table = Table("topic", "setting", "must be", "is")
+    for each in differences:
+        found = "missing" if each.found is None else each.found
+        table.add_row(each.topic, each.setting, each.expected, found)
+    return table
+
+
+def _tell_retention(settings: Settings) -> None:
+    if settings.request_retention_ms == KEEP_FOREVER_MS:
+        return
+    days = settings.request_retention_ms / DAY_MS
+    Console(stderr=True, highlight=False).print(
+        f"Requests are kept for {days:g} days only (RMOS_REQUEST_RETENTION_MS): what is older "
+        "than the log's start cannot be restored from it."
+    )
