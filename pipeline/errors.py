@@ -8,7 +8,7 @@
 | FloodError | stops | - | 4 | ours, most likely: more than half of the records fail |
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
-| StoreNotReadyError | stops | 503 | 6 | the operator's: no store, another cluster's, or behind its group |
+| StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |

@@ -1,0 +1,149 @@
+"""The composition root: the only place that wires settings, store, broker and consumers."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from pipeline.broker.sender import BatchSender
+from pipeline.consumers.batches import BatchConsumer, Pace
+from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
+from pipeline.consumers.run_requests import RunRequestJudge
+from pipeline.consumers.start_checks import check_start
+from pipeline.consumers.subscription import Subscription
+from pipeline.settings import Settings
+from pipeline.storage.run_store import RunStore
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PersistWorker:
+    """A running persist worker.
+
+    Attributes:
+        subscription: Its part in the consumer group.
+        fault: Done when it cannot go on; its exception says why.
+    """
+
+    subscription: Subscription
+    fault: asyncio.Future[None]
+
+
+@asynccontextmanager
+async def persist_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[PersistWorker]:
+    """Run a persist worker for the length of a block; then finish its batch and leave.
+
+    Raises:
+        StoreError: The store is not usable, or does not fit broker and group.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    async with AsyncExitStack() as stack:
+        store = RunStore(settings.data_dir)
+        stack.callback(store.close)
+        topics = settings.topics
+        await check_start(
+            settings,
+            store,
+            topic=topics.run_requests,
+            group=topics.persist_group,
+            accept_loss=accept_loss,
+        )
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        sender = BatchSender(settings)
+        stack.push_async_callback(sender.stop)
+        await sender.start()
+        consumer = BatchConsumer(
+            topics.persist_group,
+            RunRequestJudge(store, topics, executor, accepted_rejects),
+            sender,
+            Pace(settings.broker_pause_seconds),
+        )
+        subscription = Subscription(
+            settings,
+            topic=topics.run_requests,
+            group=topics.persist_group,
+            handler=consumer.handle,
+        )
+        stack.push_async_callback(subscription.stop)
+        await subscription.start()
+        _log.info(
+            "persist worker started",
+            store=str(store.root),
+            store_id=store.identity.store_id,
+            epoch=store.identity.epoch,
+            group_commit=store.group_commits,
+        )
+        yield PersistWorker(subscription, consumer.fault)
+    _log.info("persist worker stopped")
+
+
+async def run_persist_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> None:
+    """Run a persist worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with persist_worker(
+        settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss
+    ) as worker:
+        with serve_health(settings, [worker]):
+            await until_stopped(stop, worker.fault)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def until_stopped(stop: asyncio.Event, *faults: asyncio.Future[None]) -> None:
+    """Wait until `stop` is set or one of `faults` is done, and raise its exception."""
+    stopped = asyncio.create_task(stop.wait())
+    awaited: list[asyncio.Future[Any]] = [stopped, *faults]
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    for fault in faults:
+        if fault.done():
+            fault.result()
+
+
+@contextmanager
+def serve_health(settings: Settings, workers: Sequence[PersistWorker]) -> Iterator[None]:
+    """Serve metrics and health of this process while a block runs, if there is a port for them.
+
+    Raises:
+        InputError: The port cannot be bound.
+    """
+    if settings.metrics_port is None:
+        yield
+        return
+
+    def checks() -> Checks:
+        return {
+            "consumers hold partitions and poll": all(
+                worker.subscription.is_ready for worker in workers
+            ),
+            "disk writable": is_disk_writable(settings.data_dir),
+        }
+
+    server = HealthServer(settings.metrics_host, settings.metrics_port, checks)
+    server.start()
+    _log.info("metrics and health", address=server.address)
+    try:
+        yield
+    finally:
+        server.stop()

@@ -1,0 +1,34 @@
+"""All groups of commands under one name, and errors as one sentence with an exit status."""
+
+import sys
+
+import typer
+
+from pipeline.cli import broker, store, topics, worker
+from pipeline.cli.terminal import say_error
+from pipeline.errors import RmosError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Run requests become immutable artifacts: what was approved, and why.",
+)
+app.add_typer(broker.app, name="broker")
+app.add_typer(topics.app, name="topics")
+app.add_typer(store.app, name="store")
+app.add_typer(worker.app, name="worker")
+
+
+def run() -> None:
+    """Run the command line.
+
+    An error that is meant for the caller becomes one line on standard error.
+    """
+    # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
+    sys.set_int_max_str_digits(0)
+    try:
+        app()
+    except RmosError as error:
+        say_error(str(error))
+        sys.exit(error.exit_status)

@@ -1,0 +1,101 @@
+"""`rmos store`: make a store, go on with a new broker, tell about a store."""
+
+import asyncio
+import os
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.broker.admin import group_members
+from pipeline.broker.connection import describe_cluster
+from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.errors import StoreNotReadyError
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store
+from pipeline.storage.run_store import RunStore
+
+app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def init(
+    store_id: Annotated[
+        str | None, typer.Option(help="Id of a store that is rebuilt: 32 hex digits.")
+    ] = None,
+    epoch: Annotated[int, typer.Option(min=1, help="Epoch of a store that is rebuilt.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new store in RMOS_DATA_DIR for the cluster at RMOS_BOOTSTRAP_SERVERS."""
+    settings = read_settings()
+    identity = create_store(
+        settings.data_dir,
+        cluster_id=asyncio.run(describe_cluster(settings)),
+        prefix=settings.prefix,
+        store_id=store_id,
+        epoch=epoch,
+    )
+    _show(settings, identity, as_json=as_json)
+
+
+@app.command("new-epoch")
+def new_epoch(as_json: AsJson = False) -> None:
+    """Go on with a new broker; what earlier epochs stored stays as it is."""
+    settings = read_settings()
+    cluster_id = asyncio.run(_cluster_of_idle_group(settings))
+    _show(settings, begin_epoch(settings.data_dir, cluster_id=cluster_id), as_json=as_json)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Tell which store it is, what it holds and how much room is left."""
+    settings = read_settings()
+    store = RunStore(settings.data_dir)
+    try:
+        document = _status(store)
+    finally:
+        store.close()
+    if as_json:
+        print_json(document)
+        return
+    positions = document.pop("positions")
+    print_pairs(document.items())
+    for place in positions:
+        typer.echo(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
+
+
+def _status(store: RunStore) -> dict[str, Any]:
+    space = os.statvfs(store.root)
+    positions = store.index.positions(store.identity.epoch)
+    return {
+        **asdict(store.identity),
+        "runs": store.index.count(),
+        "free_bytes": space.f_bavail * space.f_frsize,
+        "free_inodes": space.f_favail,
+        "group_commit": store.group_commits,
+        "positions": [
+            {"topic": topic, "partition": partition, "next_offset": offset}
+            for (topic, partition), offset in sorted(positions.items())
+        ],
+    }
+
+
+async def _cluster_of_idle_group(settings: Settings) -> str:
+    members = await group_members(settings, settings.topics.persist_group)
+    if members:
+        message = (
+            f"Stop the workers of {settings.topics.persist_group} first, {len(members)} of them "
+            "run: they would go on in the old epoch."
+        )
+        raise StoreNotReadyError(message)
+    return await describe_cluster(settings)
+
+
+def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(identity))
+        return
+    notes().print(f"Store at {settings.data_dir}:")
+    print_pairs(asdict(identity).items())

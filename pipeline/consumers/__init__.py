@@ -1,0 +1,1 @@
+"""Kafka in, Kafka out: batches of raw records, judged one by one."""

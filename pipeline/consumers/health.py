@@ -1,0 +1,96 @@
+"""Metrics and health of one process over HTTP, from a thread of its own.
+
+A thread, so that a stuck event loop is seen as not ready rather than as no answer.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+from pipeline import metrics
+from pipeline.errors import InputError
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Checks = Mapping[str, bool]
+
+
+class HealthServer:
+    """Serves `/metrics`, `/health/live` and `/health/ready`."""
+
+    def __init__(self, host: str, port: int, checks: Callable[[], Checks]) -> None:
+        """Bind; nothing is answered before `start`.
+
+        Args:
+            host: Address to bind.
+            port: Port to bind; 0 for any free one.
+            checks: What must hold to be ready, by name.
+
+        Raises:
+            InputError: The address cannot be bound.
+        """
+        self._checks = checks
+        self._metrics = make_wsgi_app(metrics.REGISTRY)
+        try:
+            self._server: WSGIServer = make_server(host, port, self._answer, handler_class=_Quiet)
+        except OSError as error:
+            message = (
+                f"Metrics cannot be served at {host}:{port} ({error.strerror}): set "
+                "RMOS_METRICS_HOST and RMOS_METRICS_PORT to a free address, or unset the port."
+            )
+            raise InputError(message) from error
+        self._thread = Thread(target=self._server.serve_forever, name="health", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        host, port = self._server.server_address[:2]
+        return f"{host!s}:{port}"
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and give the port back."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
+        if path == "/health/live":
+            return _json(start_response, "200 OK", {"live": True})
+        if path == "/health/ready":
+            checks = dict(self._checks())
+            ready = all(checks.values())
+            status = "200 OK" if ready else "503 Service Unavailable"
+            return _json(start_response, status, {"ready": ready, "checks": checks})
+        return _json(start_response, "404 Not Found", {"error": "NOT_FOUND"})
+
+
+def _json(start_response: StartResponse, status: str, document: object) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "application/json")])
+    return [json.dumps(document).encode()]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Say nothing: a probe every few seconds is no event."""
+
+
+def is_disk_writable(root: Path) -> bool:
+    """Tell whether the store's disk is mounted, writable and not full."""
+    try:
+        space = os.statvfs(root)
+    except OSError:
+        return False
+    return os.access(root, os.W_OK) and space.f_bavail > 0 and not space.f_flag & os.ST_RDONLY

@@ -1,0 +1,188 @@
+"""One FastStream batch subscriber of a worker, with what it lets others see of it.
+
+Positions are committed only after the handler has returned; a handler that raises rewinds every
+partition of its batch. Before partitions are given away in a rebalance the batch in hand is
+finished, its commit included.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+
+from pipeline import metrics
+from pipeline.broker.connection import client_options
+from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
+from pipeline.settings import Settings
+
+FETCH_BYTES = 16 * 1024 * 1024
+"""Most bytes of one fetch; the broker sends a single larger record all the same."""
+
+PARTITION_FETCH_BYTES = 2 * 1024 * 1024
+OBSERVE_SECONDS = 1.0
+READY_POLL_AGE_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When the consumer last took part: it asks for records, or it works on a batch."""
+
+    last_poll: float = 0.0
+
+    def beat(self) -> None:
+        """Note that the consumer asks or answers now."""
+        self.last_poll = time.monotonic()
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self.last_poll
+
+
+class Subscription:
+    """Feeds the batches of one topic to a handler, in one consumer group."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        topic: str,
+        group: str,
+        handler: Callable[[list[Record]], Awaitable[None]],
+    ) -> None:
+        """Prepare; nothing is consumed before `start`."""
+        self.group = group
+        self._topic = topic
+        self._pulse = Pulse()
+        self._observer: asyncio.Task[None] | None = None
+        self._drain_seconds = settings.stop_timeout_seconds
+        self._broker = KafkaBroker(
+            settings.bootstrap_servers,
+            security=_security(settings),
+            # Events go through a producer of our own: FastStream's sends records one by one.
+            consumer_only=True,
+            client_id=settings.instance or f"{group}-worker",
+            graceful_timeout=settings.stop_timeout_seconds,
+            logger=None,
+        )
+        self._subscriber = self._broker.subscriber(
+            topic,
+            batch=True,
+            group_id=group,
+            group_instance_id=settings.instance,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            max_records=settings.batch_records,
+            batch_timeout_ms=settings.batch_wait_ms,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            session_timeout_ms=settings.session_timeout_ms,
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            rebalance_timeout_ms=settings.max_poll_interval_ms,
+            parser=parse_raw,
+            decoder=decode_raw,
+            listener=_DrainOnRevoke(self._drain),
+        )
+        self._subscriber(handler)
+
+    async def start(self) -> None:
+        """Join the group and begin to consume."""
+        await self._broker.start()
+        self._beat_on_poll()
+        self._observer = asyncio.create_task(self._observe())
+
+    async def stop(self) -> None:
+        """Finish the batch in hand and leave the group."""
+        if self._observer is not None:
+            self._observer.cancel()
+        await self._broker.stop()
+
+    @property
+    def assigned(self) -> set[TopicPartition]:
+        """The partitions that this worker holds."""
+        consumer = self._subscriber.consumer
+        return set(consumer.assignment()) if consumer is not None else set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it holds partitions and asks for records."""
+        return bool(self.assigned) and self._pulse.age_seconds < READY_POLL_AGE_SECONDS
+
+    def _beat_on_poll(self) -> None:
+        """Note every poll of the consumer: neither FastStream nor a ping tells of them."""
+        consumer = self._subscriber.consumer
+        assert consumer is not None
+        poll, pulse = consumer.getmany, self._pulse
+
+        async def getmany(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            pulse.beat()
+            return await poll(*args, **kwargs)
+
+        consumer.getmany = getmany
+        pulse.beat()
+
+    async def _drain(self) -> None:
+        # The lock of the subscriber is held from before the handler until after the commit.
+        await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
+
+    async def _observe(self) -> None:
+        while True:
+            await self._measure()
+            await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _measure(self) -> None:
+        metrics.LAST_POLL_AGE_SECONDS.labels(self.group).set(self._pulse.age_seconds)
+        assigned = self.assigned
+        metrics.ASSIGNED_PARTITIONS.labels(self.group).set(len(assigned))
+        consumer = self._subscriber.consumer
+        if consumer is None:
+            return
+        for place in assigned:
+            end = consumer.highwater(place)
+            # Unknown until the first fetch, and again while partitions move.
+            with suppress(TimeoutError, IllegalStateError):
+                position = await asyncio.wait_for(consumer.position(place), OBSERVE_SECONDS)
+                lag = metrics.LAG_RECORDS.labels(self.group, place.topic, place.partition)
+                lag.set(max(0, end - position) if end is not None else 0)
+
+
+class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Finishes the batch in hand before its partitions go to another worker."""
+
+    def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
+        self._drain = drain
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            await self._drain()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Nothing to do: the position is the committed offset, nothing else."""
+
+
+def _security(settings: Settings) -> BaseSecurity:
+    options = client_options(settings)
+    context = options.get("ssl_context")
+    use_ssl = context is not None
+    if not settings.security_protocol.startswith("SASL"):
+        return BaseSecurity(ssl_context=context, use_ssl=use_ssl)
+    kinds: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
+        "PLAIN": SASLPlaintext,
+        "SCRAM-SHA-256": SASLScram256,
+        "SCRAM-SHA-512": SASLScram512,
+    }
+    return kinds[settings.sasl_mechanism](
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=context,
+        use_ssl=use_ssl,
+    )

@@ -1,0 +1,67 @@
+"""Log lines: JSON for machines, readable on a terminal; standard error, never standard output."""
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import Processor
+
+from pipeline.settings import Settings
+
+_SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up logging for this process, the libraries' own included."""
+    readable = settings.log_format == "console" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
+    renderer: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if readable
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    handler.addFilter(_OncePerMinute())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+    # The Kafka client tells of every attempt to reconnect; what it means is logged by us.
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
+
+
+class _OncePerMinute(logging.Filter):
+    """Lets a message of the Kafka client through once a minute, however often it repeats."""
+
+    _SECONDS = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("aiokafka"):
+            return True
+        # The traceback of a lost connection says nothing that its message does not.
+        record.exc_info = None
+        last = self._last.get(record.msg, float("-inf"))
+        if record.created - last < self._SECONDS:
+            return False
+        self._last[record.msg] = record.created
+        return True

@@ -1,0 +1,81 @@
+"""Every metric of the pipeline, declared once: kind, labels, unit and meaning."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+RECORDS = Counter(
+    "rmos_records_total",
+    "Records judged, by what became of them",
+    ["group", "outcome"],
+    registry=REGISTRY,
+)
+DEAD_LETTERS = Counter(
+    "rmos_dead_letters_total",
+    "Records that can never succeed, by why",
+    ["group", "code"],
+    registry=REGISTRY,
+)
+CONFLICTS = Counter(
+    "rmos_conflicts_total",
+    "Requests that came with the run_id of another request; each is an alarm",
+    ["group"],
+    registry=REGISTRY,
+)
+CORRUPT_ARTIFACTS = Counter(
+    "rmos_corrupt_artifacts_total",
+    "Records whose file is missing or has other bytes; each is an alarm",
+    ["group"],
+    registry=REGISTRY,
+)
+RENDER_DRIFT = Counter(
+    "rmos_render_drift_total",
+    "Requests that this program renders to other bytes than are stored; each is our fault",
+    ["group"],
+    registry=REGISTRY,
+)
+BATCH_RECORDS = Histogram(
+    "rmos_batch_records",
+    "Records of a batch",
+    ["group"],
+    buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096),
+    registry=REGISTRY,
+)
+STAGE_SECONDS = Histogram(
+    "rmos_stage_seconds",
+    "Seconds that one stage of a batch took: judge, store, publish",
+    ["group", "stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
+RECORD_AGE_SECONDS = Histogram(
+    "rmos_record_age_seconds",
+    "Age of a batch's oldest record, by the broker's clock, when its offset may be committed",
+    ["group"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 3600),
+    registry=REGISTRY,
+)
+LAG_RECORDS = Gauge(
+    "rmos_consumer_lag_records",
+    "Records of a partition that are not judged yet",
+    ["group", "topic", "partition"],
+    registry=REGISTRY,
+)
+ASSIGNED_PARTITIONS = Gauge(
+    "rmos_assigned_partitions",
+    "Partitions that this worker holds",
+    ["group"],
+    registry=REGISTRY,
+)
+LAST_POLL_AGE_SECONDS = Gauge(
+    "rmos_last_poll_age_seconds",
+    "Seconds since the worker last asked for records; it asks many times a second",
+    ["group"],
+    registry=REGISTRY,
+)
+FAULTS = Counter(
+    "rmos_faults_total",
+    "Batches that a fault of the infrastructure put off, by whose: broker or store",
+    ["group", "side"],
+    registry=REGISTRY,
+)
