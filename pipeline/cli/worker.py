@@ -1,11 +1,10 @@
 """`rmos worker`: one service each, for production."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
-from pipeline.app import run_persist_worker
+from pipeline.app import run_persist_worker, run_service
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -28,6 +27,6 @@ def persist(
     """Store run requests as artifacts."""
     settings = read_settings(instance=instance)
     configure_logging(settings)
-    asyncio.run(
+    run_service(
         run_persist_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
     )
