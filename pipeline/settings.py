@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     )
     sasl_username: str | None = Field(None, description="SASL user name")
     sasl_password: SecretStr | None = Field(None, description="SASL password")
-    ssl_cafile: Path | None = Field(None, description="certificate authorities that sign the broker")
+    ssl_cafile: Path | None = Field(
+        None, description="certificate authorities that sign the broker"
+    )
     ssl_certfile: Path | None = Field(None, description="client certificate")
     ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
     ssl_keyfile_password: SecretStr | None = Field(None, description="password of that key")

@@ -260,6 +260,19 @@ class RunIndex:
         with self.reading() as connection:
             return IndexTransaction(connection).positions(epoch)
 
+    def all_runs(self) -> Iterator[StoredRun]:
+        """Return every run, in the order of run_ids."""
+        with self.reading() as connection:
+            query = select(*(runs.c[name] for name in _STORED)).order_by(runs.c.run_id)
+            result = connection.execution_options(yield_per=_LOOKUP_IDS).execute(query)
+            for row in result.mappings():
+                yield stored_run_of_row(row)
+
+    def fold_log(self) -> None:
+        """Move everything from the write-ahead log into the file itself, durably."""
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def count(self) -> int:
         """Return the number of runs."""
         with self.reading() as connection:
