@@ -3,25 +3,30 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 import uvloop
 
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
+from pipeline.errors import BrokerError, TopicsError
 from pipeline.settings import Settings
+from pipeline.storage.identity import STORE_FILE, create_store
 from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
+_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,95 @@ async def run_persist_worker(
     ) as worker:
         with serve_health(settings, [worker]):
             await until_stopped(stop, worker.fault)
+
+
+async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Run a local broker, its topics, a store and every consumer until a signal stops them.
+
+    One part stops, all stop.
+
+    Args:
+        settings: The broker's port and the store's folder; its address is the broker's own.
+        tell: Told what is being done, and where things are.
+
+    Raises:
+        RmosError: A part could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with local_broker(settings, tell) as broker:
+        settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        await prepare_local(settings, broker, tell)
+        async with persist_worker(settings) as worker, watch(broker) as broker_fault:
+            with serve_health(settings, [worker]):
+                tell(f"broker {broker.bootstrap_servers}, store {settings.data_dir}: ready")
+                await until_stopped(stop, worker.fault, broker_fault)
+        tell("stopping")
+
+
+@asynccontextmanager
+async def local_broker(
+    settings: Settings, tell: Callable[[str], None]
+) -> AsyncIterator[LocalBroker]:
+    """Run the local broker for the length of a block.
+
+    Raises:
+        BrokerError: It could not start.
+    """
+    broker = LocalBroker(
+        settings.data_dir / "kafka",
+        port=settings.broker_port,
+        cache_dir=settings.broker_cache_dir,
+        on_progress=tell,
+    )
+    try:
+        await asyncio.to_thread(broker.start)
+        yield broker
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def prepare_local(
+    settings: Settings, broker: LocalBroker, tell: Callable[[str], None]
+) -> None:
+    """Make what is missing for a local broker: the store and the topics.
+
+    Raises:
+        StoreError: The folder cannot be a store.
+        TopicsError: A topic is there with other settings.
+    """
+    if not (settings.data_dir / STORE_FILE).exists():
+        create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+        tell(f"new store at {settings.data_dir}")
+    differences = await apply_topics(settings)
+    if differences:
+        message = (
+            f"The topic {differences[0].topic} is not as it must be: rmos topics check tells what "
+            "differs."
+        )
+        raise TopicsError(message)
+
+
+@asynccontextmanager
+async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
+    """Give a future that fails when the local broker ends by itself during the block."""
+    fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def look() -> None:
+        while broker.is_running():  # noqa: ASYNC110
+            await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
+        message = f"The local broker ended: {broker.exit_reason()}"
+        fault.set_exception(BrokerError(message))
+
+    task = asyncio.create_task(look())
+    try:
+        yield fault
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        if fault.done():
+            # Another part may have been the first to fail; its error is the one that is told.
+            fault.exception()
 
 
 def run_service(service: Coroutine[Any, Any, None]) -> None:

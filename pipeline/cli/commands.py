@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from pipeline.cli import broker, store, topics, worker
+from pipeline.cli import broker, index, runs, store, topics, up, worker
 from pipeline.cli.terminal import say_error
 from pipeline.errors import RmosError
 
@@ -14,10 +14,13 @@ app = typer.Typer(
     add_completion=False,
     help="Run requests become immutable artifacts: what was approved, and why.",
 )
+app.command()(up.up)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(store.app, name="store")
 app.add_typer(worker.app, name="worker")
+app.add_typer(runs.app, name="runs")
+app.add_typer(index.app, name="index")
 
 
 def run() -> None:

@@ -1,0 +1,73 @@
+"""`rmos index`: the index is derived from files and topic; check it, rebuild it."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import notes, print_json, print_table
+from pipeline.index_rebuild import RebuildReport, rebuild_index
+from pipeline.settings import read_settings
+from pipeline.storage.index_check import check_index
+from pipeline.storage.run_store import RunStore
+
+DIFFERENCE_FOUND = 5
+"""Exit status where files and index, or files and topic, do not tell the same."""
+
+app = typer.Typer(no_args_is_help=True, help="The index of the store in RMOS_DATA_DIR.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def rebuild(as_json: AsJson = False) -> None:
+    """Make the index again from the files and the request topic; the files are not touched.
+
+    Stop the workers first. Exit 5 where files are missing or strange: they get their rows all
+    the same, so that every later check finds them.
+    """
+    settings = read_settings()
+    with notes().status("reading the store") as shown:
+        report = asyncio.run(
+            rebuild_index(settings, lambda what, count: shown.update(f"{count:,} {what} read"))
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _tell(report)
+    if not report.is_clean:
+        raise typer.Exit(DIFFERENCE_FOUND)
+
+
+@app.command()
+def check(as_json: AsJson = False) -> None:
+    """Compare the index with every file, by hash; exit 5 where they differ."""
+    store = RunStore(read_settings().data_dir)
+    try:
+        with notes().status("reading the store") as shown:
+            differences = list(
+                check_index(store, lambda count: shown.update(f"{count:,} files read"))
+            )
+        runs = store.index.count()
+    finally:
+        store.close()
+    if as_json:
+        print_json({"runs": runs, "differences": [asdict(each) for each in differences]})
+    elif differences:
+        rows = [[each.path, each.expected, each.found] for each in differences]
+        print_table(["path", "expected", "found"], rows)
+    else:
+        typer.echo(f"{runs:,} runs as the index says")
+    if differences:
+        raise typer.Exit(DIFFERENCE_FOUND)
+
+
+def _tell(report: RebuildReport) -> None:
+    typer.echo(f"{report.runs:,} runs in the new index")
+    for run_id in report.without_record:
+        notes().print(f"{run_id}: no record of the topic explains its file")
+    for run_id in report.without_file:
+        notes().print(f"{run_id}: its file is missing or has other bytes")
+    for file in report.strange:
+        notes().print(f"{file.path}: {file.reason}")

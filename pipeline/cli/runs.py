@@ -1,0 +1,173 @@
+"""`rmos runs`: read what is stored."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import notes, print_json, print_pairs, print_table
+from pipeline.core.outcome import StoredRun
+from pipeline.errors import InputError, NotFoundError
+from pipeline.settings import read_settings
+from pipeline.storage.artifact_files import read_artifact
+from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter, list_runs
+from pipeline.storage.run_store import RunStore
+
+app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
+
+_COLUMNS = (
+    "created_at_utc",
+    "run_id",
+    "status",
+    "risk_level",
+    "mode",
+    "tool_id",
+    "event_type",
+    "artifact_sha256",
+)
+_SHOWN_HASH_DIGITS = 12
+
+
+class Status(StrEnum):
+    """Statuses of a run."""
+
+    OK = "OK"
+    BLOCKED = "BLOCKED"
+    ERROR = "ERROR"
+
+
+class Risk(StrEnum):
+    """Risk levels."""
+
+    GREEN = "GREEN"
+    YELLOW = "YELLOW"
+    RED = "RED"
+    UNKNOWN = "UNKNOWN"
+    ERROR = "ERROR"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
+
+
+@app.command("list")
+def list_command(
+    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
+    risk_level: Annotated[Risk | None, typer.Option(case_sensitive=False)] = None,
+    mode: Annotated[str | None, typer.Option()] = None,
+    tool_id: Annotated[str | None, typer.Option()] = None,
+    tool_id_prefix: Annotated[str | None, typer.Option()] = None,
+    event_type: Annotated[str | None, typer.Option()] = None,
+    workflow_session_id: Annotated[str | None, typer.Option()] = None,
+    date_from: Day = None,
+    date_to: Day = None,
+    limit: Annotated[
+        int, typer.Option(help=f"Runs of a page, 1 to {LARGEST_LIMIT}.")
+    ] = DEFAULT_LIMIT,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    wanted = RunFilter(
+        status=status,
+        mode=mode,
+        tool_id=tool_id,
+        tool_id_prefix=tool_id_prefix,
+        event_type=event_type,
+        risk_level=risk_level,
+        workflow_session_id=workflow_session_id,
+        date_from=_day(date_from),
+        date_to=_day(date_to),
+    )
+    with _store() as store, store.index.reading() as connection:
+        page = list_runs(connection, wanted, limit=limit, cursor=cursor)
+    if as_json:
+        print_json(page.as_json())
+        return
+    rows = [[_cell(name, item[name]) for name in _COLUMNS] for item in page.items]
+    print_table(_COLUMNS, rows)
+    if page.next_cursor is not None:
+        notes().print(f"More: --cursor {page.next_cursor}")
+    elif not page.items:
+        notes().print("No run fits.")
+
+
+@app.command()
+def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
+    """Show one run: its artifact, checked against the index."""
+    with _store() as store:
+        run = _find(store, run_id)
+        document = json.loads(read_artifact(store.root, run))
+    if as_json:
+        print_json(document)
+        return
+    print_pairs(
+        [
+            ("run_id", run.run_id),
+            ("status", run.status),
+            ("may_cut", str(run.may_cut).lower()),
+            ("risk_level", run.risk_level),
+            ("block_reason", run.block_reason or "-"),
+            ("artifact", run.artifact_path),
+            ("sha256", run.artifact_sha256),
+            ("size_bytes", run.size_bytes),
+        ]
+    )
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@app.command()
+def download(
+    run_id: RunIdArgument,
+    to: Annotated[
+        Path | None, typer.Option(help="File to write; standard output if not given.")
+    ] = None,
+) -> None:
+    """Write the exact bytes of a run's artifact, checked against the index."""
+    with _store() as store:
+        content = read_artifact(store.root, _find(store, run_id))
+    if to is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    # Never over an existing file: what was downloaded before may be evidence.
+    try:
+        with to.open("xb") as file:
+            file.write(content)
+    except OSError as error:
+        message = f"{to} cannot be written: {error.strerror}; name a new file."
+        raise InputError(message) from error
+    notes().print(f"{len(content):,} bytes to {to}")
+
+
+@contextmanager
+def _store() -> Iterator[RunStore]:
+    store = RunStore(read_settings().data_dir)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _find(store: RunStore, run_id: str) -> StoredRun:
+    run = store.index.find(run_id)
+    if run is None:
+        message = f"RUN_NOT_FOUND: the store {store.root} has no run {run_id!r}."
+        raise NotFoundError(message)
+    return run
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment is not None else None
+
+
+def _cell(name: str, value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text[:_SHOWN_HASH_DIGITS] if name.endswith("_sha256") else text

@@ -1,0 +1,16 @@
+"""`rmos up`: everything on this machine, to try it out or for a small shop."""
+
+from pipeline.app import run_everything, run_service
+from pipeline.cli.terminal import notes
+from pipeline.logs import configure_logging
+from pipeline.settings import read_settings
+
+
+def up() -> None:
+    """Run a local Apache Kafka, the store, its topics and all consumers.
+
+    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT. Ctrl-C stops all of it.
+    """
+    settings = read_settings()
+    configure_logging(settings)
+    run_service(run_everything(settings, notes().print))
