@@ -14,6 +14,7 @@ and folders.
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +35,10 @@ FILE_MODE = 0o444
 FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
 PRIVATE_FOLDER_MODE = 0o700
-_COMPARE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
+# A symbolic link, what we may not read, a socket: what is there is not the file.
+_NOT_THE_FILE = {errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO}
 
 
 class Creation(Enum):
@@ -98,6 +101,25 @@ class DurableFiles:
                 else:
                     self._commit_named(batch, folders, creations)
         return creations
+
+    def holds(self, path: str, sha256: str, size_bytes: int) -> bool:
+        """Tell whether the file at `path` is there, readable, with exactly these bytes.
+
+        Raises:
+            OSError: The disk failed, so it cannot be told.
+        """
+        try:
+            descriptor = self._open_file(str(self._root / path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if descriptor is None:
+            return False
+        try:
+            return (
+                os.fstat(descriptor).st_size == size_bytes and _sha256_of_file(descriptor) == sha256
+            )
+        finally:
+            self._calls.close(descriptor)
 
     def _commit_unnamed(
         self,
@@ -172,31 +194,47 @@ class DurableFiles:
 
     def _holds(self, name: str, folder: int, content: bytes) -> bool:
         """Tell whether a file has exactly `content`; flush it, as its writer may have died."""
+        descriptor = self._open_file(name, folder)
+        if descriptor is None:
+            return False
         try:
-            descriptor = self._calls.open_existing(name, folder)
-        except OSError as error:
-            # A symbolic link under this name is not the file, nor is what we may not read.
-            if error.errno in {errno.ELOOP, errno.EACCES}:
-                return False
-            raise
-        try:
-            same = stat.S_ISREG(os.fstat(descriptor).st_mode) and _same(descriptor, content)
+            same = _same(descriptor, content)
             if same and not self._unnamed:
                 self._calls.fsync(descriptor)
             return same
         finally:
             self._calls.close(descriptor)
 
+    def _open_file(self, name: str, folder: int | None = None) -> int | None:
+        """Open what should be a file of ours; None where something else is in its place."""
+        try:
+            descriptor = self._calls.open_existing(name, folder)
+        except OSError as error:
+            if error.errno in _NOT_THE_FILE:
+                return None
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        self._calls.close(descriptor)
+        return None
+
 
 def _same(descriptor: int, content: bytes) -> bool:
     if os.fstat(descriptor).st_size != len(content):
         return False
     rest = memoryview(content)
-    while piece := os.read(descriptor, _COMPARE_BYTES):
+    while piece := os.read(descriptor, _READ_BYTES):
         if rest[: len(piece)] != piece:
             return False
         rest = rest[len(piece) :]
     return not rest
+
+
+def _sha256_of_file(descriptor: int) -> str:
+    digest = hashlib.sha256()
+    while piece := os.read(descriptor, _READ_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 class _Folders:

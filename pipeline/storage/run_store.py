@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.flood import FloodWindow
-from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.outcome import (
     Outcome,
@@ -163,11 +162,7 @@ class RunStore:
         return plan
 
     def _is_intact(self, run: StoredRun) -> bool:
-        try:
-            content = (self.root / run.artifact_path).read_bytes()
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
-            return False
-        return sha256_of_bytes(content) == run.artifact_sha256
+        return self._files.holds(run.artifact_path, run.artifact_sha256, run.size_bytes)
 
     def _create_files(self, plan: _Plan) -> set[str]:
         """Create the files of the new runs; return the runs that could not be stored whole.

@@ -12,8 +12,15 @@ class SystemCalls:
     """What the durable writer asks of the kernel. Every method raises OSError."""
 
     def open_folder(self, name: str, parent: int | None = None) -> int:
-        """Open a folder; relative to the folder descriptor `parent` if given."""
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        """Open a folder; relative to the folder descriptor `parent` if given.
+
+        Below a parent never through a symbolic link, which could lead out of the file system
+        that is flushed.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if parent is not None:
+            flags |= os.O_NOFOLLOW
+        return os.open(name, flags, dir_fd=parent)
 
     def make_folder(self, name: str, parent: int, mode: int) -> None:
         """Make a folder under the folder descriptor `parent`."""
@@ -33,9 +40,14 @@ class SystemCalls:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(name, flags, 0o600, dir_fd=folder)
 
-    def open_existing(self, name: str, folder: int) -> int:
-        """Open an existing file for reading."""
-        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    def open_existing(self, name: str, folder: int | None = None) -> int:
+        """Open an existing file for reading; relative to the folder descriptor if given.
+
+        Not through a symbolic link under this name, and without waiting: a pipe in place of the
+        file would otherwise hold the caller until somebody writes to it.
+        """
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(name, flags, dir_fd=folder)
 
     def write(self, descriptor: int, content: memoryview) -> int:
         """Write some of `content`; return how many bytes."""
