@@ -16,6 +16,7 @@ and folders.
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,7 @@ FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
 PRIVATE_FOLDER_MODE = 0o700
 _READ_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 # A symbolic link, what we may not read, a socket: what is there is not the file.
 _NOT_THE_FILE = {errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO}
@@ -65,6 +67,11 @@ class NewFile:
     content: bytes
     private: bool = False
     needs: frozenset[str] = frozenset()
+
+
+def temporary_name() -> str:
+    """Return a name that nothing else has, which `DurableFiles.remove_leftovers` knows."""
+    return f".{uuid4().hex}.tmp"
 
 
 class DurableFiles:
@@ -101,6 +108,21 @@ class DurableFiles:
                 else:
                     self._commit_named(batch, folders, creations)
         return creations
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary names that a process left in the root when it died.
+
+        The caller sees to it that nobody is writing meanwhile. A published file keeps its name.
+        """
+        names = [file.name for file in self._root.iterdir() if _TEMPORARY.fullmatch(file.name)]
+        if not names:
+            return
+        folder = self._calls.open_folder(str(self._root))
+        try:
+            for name in names:
+                self._calls.unlink(name, folder)
+        finally:
+            self._calls.close(folder)
 
     def holds(self, path: str, sha256: str, size_bytes: int) -> bool:
         """Tell whether the file at `path` is there, readable, with exactly these bytes.
@@ -163,7 +185,7 @@ class DurableFiles:
 
     @contextmanager
     def _temporary(self, file: NewFile, root: int) -> Iterator[str]:
-        name = f".{uuid4().hex}.tmp"
+        name = temporary_name()
         descriptor = self._calls.open_new(name, root)
         try:
             try:

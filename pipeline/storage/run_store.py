@@ -101,8 +101,10 @@ class RunStore:
         self.root = root
         self.identity: StoreIdentity = read_store(root)
         with store_faults(root):
-            self.index = open_index(root)
             self._files = DurableFiles(root, calls)
+            with exclusive_lock(root / INDEX_LOCK):
+                self._files.remove_leftovers()
+            self.index = open_index(root)
 
     def close(self) -> None:
         """Let go of the index."""
