@@ -21,6 +21,7 @@ from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.errors import BrokerError, TopicsError
+from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.identity import STORE_FILE, create_store
 from pipeline.storage.run_store import RunStore
@@ -81,6 +82,7 @@ async def persist_worker(
         )
         stack.push_async_callback(subscription.stop)
         await subscription.start()
+        hear_kafka_client()
         _log.info(
             "persist worker started",
             store=str(store.root),

@@ -42,7 +42,16 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    # The Kafka client tells of every attempt to reconnect; what it means is logged by us.
+    silence_kafka_client()
+
+
+def silence_kafka_client() -> None:
+    """Let the Kafka client say nothing: what its errors mean is said by us, in one sentence."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+
+
+def hear_kafka_client() -> None:
+    """Let the Kafka client tell of trouble, as a service that has started should."""
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
 
 

@@ -4,9 +4,10 @@ import sys
 
 import typer
 
-from pipeline.cli import broker, index, runs, store, topics, up, worker
+from pipeline.cli import broker, demo, index, publish, runs, store, topics, up, worker
 from pipeline.cli.terminal import say_error
 from pipeline.errors import RmosError
+from pipeline.logs import silence_kafka_client
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,11 +15,13 @@ app = typer.Typer(
     add_completion=False,
     help="Run requests become immutable artifacts: what was approved, and why.",
 )
+app.command()(demo.demo)
 app.command()(up.up)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(store.app, name="store")
 app.add_typer(worker.app, name="worker")
+app.add_typer(publish.app, name="publish")
 app.add_typer(runs.app, name="runs")
 app.add_typer(index.app, name="index")
 
@@ -30,6 +33,7 @@ def run() -> None:
     """
     # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
     sys.set_int_max_str_digits(0)
+    silence_kafka_client()
     try:
         app()
     except RmosError as error:

@@ -1,10 +1,12 @@
 """What a person sees: data on standard output, all else on standard error."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 
@@ -15,7 +17,19 @@ def notes() -> Console:
 
 def say_error(sentence: str) -> None:
     """Say what went wrong in one line."""
-    notes().print(f"[bold red]Error:[/] {_escaped(sentence)}", soft_wrap=True)
+    notes().print(f"[bold red]Error:[/] {escaped(sentence)}", soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on a terminal while a block runs; the block calls what it is given once a step."""
+    console = notes()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
 
 
 def print_json(document: object) -> None:
@@ -41,9 +55,10 @@ def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> No
         return
     table = Table(*headings)
     for row in rows:
-        table.add_row(*(_escaped(str(cell)) for cell in row))
+        table.add_row(*(escaped(str(cell)) for cell in row))
     console.print(table)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return `text` so that Rich shows it as it is."""
     return text.replace("[", r"\[")

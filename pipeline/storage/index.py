@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     BigInteger,
     Boolean,
     Column,
@@ -206,15 +207,23 @@ def stored_run_of_row(row: RowMapping) -> StoredRun:
 class RunIndex:
     """The index file of one store. Its writers take turns by the lock of the store."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the index at `path`, made where it is missing.
+    def __init__(self, path: Path, *, may_be_new: bool = True) -> None:
+        """Open the index at `path`, made where it is missing or empty.
+
+        Args:
+            path: The file.
+            may_be_new: Whether an index without anything in it can be the right one.
 
         Raises:
-            StoreNotReadyError: The file is damaged or of another format.
+            StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
         self._engine = _open_engine(path)
-        self._inode = _prepare(self._engine, path)
+        try:
+            self._inode = _prepare(self._engine, path, may_be_new=may_be_new)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def was_replaced(self) -> bool:
@@ -235,10 +244,12 @@ class RunIndex:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield IndexTransaction(connection)
+                connection.exec_driver_sql("COMMIT")
             except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
+                # Not in so many words: after a fault of the disk SQLite may have rolled back by
+                # itself, and the complaint about that would hide the fault.
+                connection.rollback()
                 raise
-            connection.exec_driver_sql("COMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -248,7 +259,7 @@ class RunIndex:
             try:
                 yield connection
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                connection.rollback()
 
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
@@ -339,7 +350,8 @@ class IndexTransaction:
 def _open_engine(path: Path) -> Engine:
     # Transactions are begun in so many words, so the driver must not begin any itself.
     engine = create_engine(
-        f"sqlite:///{path}",
+        # Not as text, in which a `?` of the path would begin options.
+        URL.create("sqlite", database=str(path)),
         connect_args={"timeout": 60.0, "check_same_thread": False, "isolation_level": None},
     )
 
@@ -353,13 +365,13 @@ def _open_engine(path: Path) -> Engine:
     return engine
 
 
-def _prepare(engine: Engine, path: Path) -> int:
+def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> int:
     """Make the tables of a new file, check the format of an old one; return its inode."""
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if found == 0:
+            if found == 0 and may_be_new:
                 _metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
             connection.exec_driver_sql("COMMIT")
@@ -368,6 +380,9 @@ def _prepare(engine: Engine, path: Path) -> int:
             raise
         message = f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
         raise StoreNotReadyError(message) from error
+    if found == 0 and not may_be_new:
+        message = f"The index {path} is empty, but there are runs: run rmos index rebuild."
+        raise StoreNotReadyError(message)
     if found not in {0, INDEX_FORMAT}:
         message = (
             f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
@@ -379,4 +394,5 @@ def _prepare(engine: Engine, path: Path) -> int:
 
 def _is_damaged(error: DatabaseError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", None)
-    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    # The low byte is the kind of error, the others say more about it (sqlite.org/rescode.html).
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

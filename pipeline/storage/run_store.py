@@ -184,14 +184,15 @@ def open_index(root: Path) -> RunIndex:
     """Open the index of the store at `root`; a new store has none yet.
 
     Raises:
-        StoreNotReadyError: The index is missing though there are runs, or damaged.
+        StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
     """
     path = root / INDEX_FILE
     with exclusive_lock(root / INDEX_LOCK):
-        if not path.exists() and any((root / "runs").glob("*/*")):
+        has_runs = any((root / "runs").glob("*/*"))
+        if has_runs and not path.exists():
             message = f"The index of the store {root} is missing: run rmos index rebuild."
             raise StoreNotReadyError(message)
-        return RunIndex(path)
+        return RunIndex(path, may_be_new=not has_runs)
 
 
 def _new_files(plan: _Plan) -> list[NewFile]:

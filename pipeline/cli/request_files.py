@@ -1,0 +1,122 @@
+"""Requests in files: one JSON object, or one object a line (NDJSON)."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.verdict import Rejected, judge_run_record
+from pipeline.errors import InputError, RefusedError
+
+STANDARD_INPUT = "-"
+_TOLD = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One record of a file.
+
+    Attributes:
+        where: File and line, for a sentence.
+        body: Its bytes, as they are sent.
+        run_id: Where it has one that can be read.
+    """
+
+    where: str
+    body: bytes
+    run_id: str | None
+
+    @property
+    def key(self) -> bytes | None:
+        """The record's key."""
+        return self.run_id.encode() if self.run_id is not None else None
+
+
+def read_records(names: list[str], *, raw: bool) -> list[FileRecord]:
+    """Return every record of the files; `-` is standard input.
+
+    Args:
+        names: The files.
+        raw: Whether a line that is no JSON object is a record all the same.
+
+    Raises:
+        InputError: A file cannot be read or holds no records, or, unless `raw`, something that
+            is not strict JSON.
+    """
+    return [record for name in names for record in _records_of(name, raw=raw)]
+
+
+def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
+    content = _content(name)
+    whole = _record(name, content.strip())
+    if whole is not None:
+        yield whole
+        return
+    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    if not lines:
+        message = f"{name} is empty: expected a JSON object, or one a line."
+        raise InputError(message)
+    for number, line in lines:
+        where = f"{name}, line {number}"
+        record = _record(where, line.strip())
+        if record is not None:
+            yield record
+        elif raw:
+            yield FileRecord(where, line, None)
+        else:
+            raise InputError(f"{where}: {_why_not(line)}; --raw would send it as it is.")
+
+
+def _content(name: str) -> bytes:
+    try:
+        if name == STANDARD_INPUT:
+            return sys.stdin.buffer.read()
+        return Path(name).read_bytes()
+    except OSError as error:
+        message = f"{name} cannot be read: {error.strerror}."
+        raise InputError(message) from error
+
+
+def _record(where: str, body: bytes) -> FileRecord | None:
+    try:
+        document, _ = parse_object(body)
+    except InvalidJsonError:
+        return None
+    run_id = document.get("run_id")
+    return FileRecord(where, body, run_id if isinstance(run_id, str) else None)
+
+
+def _why_not(line: bytes) -> str:
+    try:
+        parse_object(line)
+    except InvalidJsonError as error:
+        return str(error)
+    return "expected strict JSON"
+
+
+def refuse_bad_requests(records: list[FileRecord]) -> None:
+    """Check that every record is a complete run request.
+
+    Raises:
+        RefusedError: One is not; the text names the first ten and why.
+    """
+    bad = [(record, why) for record in records if (why := _fault(record)) is not None]
+    if not bad:
+        return
+    told = "\n".join(f"  {record.where}: {why}" for record, why in bad[:_TOLD])
+    more = f"\n  and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+    raise RefusedError(
+        f"{len(bad)} of {len(records)} requests are not valid, so none was sent "
+        f"(--raw sends them all the same):\n{told}{more}"
+    )
+
+
+def _fault(record: FileRecord) -> str | None:
+    verdict = judge_run_record(record.key, record.body)
+    if isinstance(verdict, Rejected):
+        return f"{verdict.code}: {verdict.message}"
+    if not verdict.is_incomplete:
+        return None
+    violations = verdict.built.document["decision"]["details"]["violations"]
+    return "; ".join(f"{each['field']}: {each['reason']}" for each in violations)
