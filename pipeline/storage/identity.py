@@ -7,17 +7,31 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
 from pipeline.errors import InputError, StoreNotReadyError
-from pipeline.storage.durable_files import DurableFiles, NewFile
+from pipeline.storage.durable_files import (
+    FILE_MODE,
+    Creation,
+    DurableFiles,
+    NewFile,
+    temporary_name,
+)
 from pipeline.storage.faults import store_faults
+from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.locks import exclusive_lock
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
+# The local broker's data may be there first, as the store needs its cluster id; lost+found is
+# the file system's own.
+_NOT_OURS = {"kafka", "lost+found"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +73,46 @@ def create_store(
         STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch
     )
     with store_faults(root):
-        root.mkdir(parents=True, exist_ok=True)
+        _make_folder(root)
+        if (root / STORE_FILE).exists():
+            raise _there_already(root)
+        files = DurableFiles(root)
+        files.remove_leftovers()
         _refuse_foreign_content(root)
-        DurableFiles(root).create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
+        made = files.create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
+    # Of two that make a store at the same time one was first.
+    if made[STORE_FILE] is not Creation.CREATED:
+        raise _there_already(root)
     return identity
 
 
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each for good."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with _open_folder(path.parent) as above:
+        os.fsync(above)
+
+
+@contextmanager
+def _open_folder(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _there_already(root: Path) -> StoreNotReadyError:
+    return StoreNotReadyError(
+        f"There is a store at {root} already; rmos store status tells about it."
+    )
+
+
 def _refuse_foreign_content(root: Path) -> None:
-    # The local broker's data may be there first: the store needs its cluster id.
-    found = sorted(entry.name for entry in root.iterdir() if entry.name != "kafka")
-    if STORE_FILE in found:
-        message = f"There is a store at {root} already; rmos store status tells about it."
-        raise StoreNotReadyError(message)
+    found = sorted(entry.name for entry in root.iterdir() if entry.name not in _NOT_OURS)
     if found:
         message = (
             f"Expected {root} to be a new or an empty folder for a store, found {found[0]} in it."
@@ -100,17 +142,32 @@ def read_store(root: Path) -> StoreIdentity:
 
 def _parse_identity(path: Path, text: bytes) -> StoreIdentity:
     try:
-        identity = StoreIdentity(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        found = json.loads(text)
+    except ValueError as error:
         message = f"Expected {path} to tell the store's identity, found {error}."
         raise StoreNotReadyError(message) from error
-    if identity.format != STORE_FORMAT:
+    # The format first: that of another version has other fields.
+    if isinstance(found, dict) and found.get("format", STORE_FORMAT) != STORE_FORMAT:
         message = (
             f"Expected a store of format {STORE_FORMAT} at {path.parent}, found "
-            f"{identity.format}: use the version of this program that made it."
+            f"{found['format']}: use the version of this program that made it."
         )
         raise StoreNotReadyError(message)
-    return identity
+    if not _is_identity(found):
+        message = f"Expected {path} to tell the store's identity, found something else."
+        raise StoreNotReadyError(message)
+    return StoreIdentity(**found)
+
+
+def _is_identity(found: Any) -> bool:  # noqa: ANN401
+    return (
+        isinstance(found, dict)
+        and found.keys() == StoreIdentity.__annotations__.keys()
+        and all(isinstance(found[name], str) for name in ("store_id", "cluster_id", "prefix"))
+        and _STORE_ID.fullmatch(found["store_id"]) is not None
+        and type(found["epoch"]) is int
+        and found["epoch"] >= 1
+    )
 
 
 def check_identity(identity: StoreIdentity, root: Path, *, cluster_id: str, prefix: str) -> None:
@@ -143,23 +200,21 @@ def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:
         StoreNotReadyError: There is no store.
         StoreError: The disk failed.
     """
-    current = read_store(root)
-    following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)
-    with store_faults(root):
+    read_store(root)
+    with store_faults(root), exclusive_lock(root / INDEX_LOCK):
+        current = read_store(root)
+        following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)
         _replace_identity(root, following)
     return following
 
 
 def _replace_identity(root: Path, identity: StoreIdentity) -> None:
-    temporary = root / f".{STORE_FILE}.{os.getpid()}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-    with os.fdopen(descriptor, "wb") as file:
+    temporary = root / temporary_name()
+    with temporary.open("xb") as file:
         file.write(canonical_json(asdict(identity)))
         file.flush()
+        os.fchmod(file.fileno(), FILE_MODE)
         os.fsync(file.fileno())
     temporary.replace(root / STORE_FILE)
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _open_folder(root) as folder:
         os.fsync(folder)
-    finally:
-        os.close(folder)
