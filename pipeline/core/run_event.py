@@ -15,6 +15,8 @@ from schemas.timestamps import format_timestamp
 Headers = list[tuple[str, bytes]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, the last that `datetime` knows."""
 EVENT_SOURCE = "/rmos/persist"
 
 
@@ -72,5 +74,9 @@ def run_event_headers(outcome: Outcome, source: RecordSource, timestamp_ms: int)
 
 
 def broker_time(timestamp_ms: int) -> str:
-    """Return a broker time as a stored time. A record without one, which is -1, counts as 1970."""
-    return format_timestamp(_EPOCH + timedelta(milliseconds=max(timestamp_ms, 0)))
+    """Return a broker time as a stored time; one before 1970 or after 9999 as the nearest in it.
+
+    A record without a time has -1; any other can come where a topic keeps the producers' times.
+    """
+    known_ms = min(max(timestamp_ms, 0), _LATEST_MS)
+    return format_timestamp(_EPOCH + timedelta(milliseconds=known_ms))
