@@ -31,6 +31,6 @@ class FloodWindow:
         window, flooded = self, False
         for failed in failures:
             window = FloodWindow((window.verdicts + ("1" if failed else "0"))[-WINDOW:])
-            # Only a failure can bring the share above the limit.
+            # A good record never stops the worker: no accepted reject could let it through.
             flooded = flooded or (failed and window.is_flooded)
         return window, flooded
