@@ -17,6 +17,8 @@ _ADVICE = {
     errno.EIO: "check the disk before you start again",
     errno.EACCES: "give this user the rights to write there",
     errno.EPERM: "give this user the rights to write there",
+    errno.EXDEV: "keep all of the store on one file system",
+    errno.ENOTDIR: "put the folder back in its place",
     errno.EMFILE: "raise the limit of open files (ulimit -n) to 1,024 or more",
 }
 
@@ -46,7 +48,9 @@ def _sentence(root: Path, error: OSError) -> str:
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
     advice = _ADVICE.get(number, "check the disk")
-    where = f" at {error.filename}" if isinstance(error.filename, str) else ""
+    # Of a link the new name is the second; the first is only a descriptor.
+    name = error.filename2 or error.filename
+    where = f" at {name}" if isinstance(name, str) else ""
     return (
         f"The store {root} cannot be used: {reason}{where}; nothing was acknowledged; "
         f"{advice}, then start again."
