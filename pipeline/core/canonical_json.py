@@ -18,9 +18,9 @@ _FAST_OPTIONS = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 
-# orjson writes numbers below 1e-4 in another form than repr. Only a number can follow one of
-# these separators like this; in a text the match costs time and changes nothing.
-_SMALL_NUMBER = re.compile(rb"[:\[,]-?(?:0\.0000[0-9]|[0-9](?:\.[0-9]+)?e-)")
+# orjson writes numbers below 1e-4 in another form than repr. Only a number can stand alone or
+# follow one of these separators like this; in a text the match costs time and changes nothing.
+_SMALL_NUMBER = re.compile(rb"(?:^|[:\[,])-?(?:0\.0000[0-9]|[0-9](?:\.[0-9]+)?e-)")
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401
