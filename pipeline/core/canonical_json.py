@@ -7,6 +7,7 @@ standard library's `json.dumps` with those options; orjson is a faster way to th
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -56,7 +57,27 @@ def canonical_json_by_rule(value: Any) -> bytes:  # noqa: ANN401
         TypeError: `value` holds something that JSON has not.
         ValueError: `value` holds NaN, an infinity or a lone surrogate.
     """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except ValueError:
+        # NaN, or an integer of more digits than Python has been told to write.
+        text = _text_of_any_digits(value)
     return text.encode()
+
+
+def _text_of_any_digits(value: Any) -> str:  # noqa: ANN401
+    """Return the same text as the rule, whatever PYTHONINTMAXSTRDIGITS says."""
+    if isinstance(value, dict):
+        members = (
+            f"{_text_of_any_digits(key)}:{_text_of_any_digits(item)}"
+            for key, item in sorted(value.items())
+        )
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text_of_any_digits, value)) + "]"
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Decimal is exact here, and has no limit of digits.
+        return str(Decimal(value))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
