@@ -111,7 +111,8 @@ def _decode_text(body: bytes) -> str:
         raise InvalidJsonError(message) from error
 
 
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A string that never ends matches too: refused at each of its quotes, it would take hours.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKET = re.compile(r"[^\[\]{}]+")
 
 
