@@ -87,8 +87,9 @@ def shape_violations(document: dict[str, Any], shape: type[BaseModel]) -> list[V
 
 
 def _code_of(kind: str, value: object) -> str:
-    # Null is the same as leaving the field out.
-    return "MISSING" if value is None else _CODES.get(kind, "WRONG_TYPE")
+    code = _CODES.get(kind, "WRONG_TYPE")
+    # Null is the same as leaving a field out; that does not make a field known.
+    return "MISSING" if value is None and code != "UNKNOWN_FIELD" else code
 
 
 def decision_on_violations(violations: list[Violation]) -> dict[str, Any]:
