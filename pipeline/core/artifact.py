@@ -58,12 +58,14 @@ class BuiltRun:
         content: Its canonical bytes: those of the file.
         blobs: Attachments whose content came with the request, by SHA-256.
         quarantined: The request's canonical body, where the run is not OK.
+        is_incomplete: Whether the request had violations.
     """
 
     document: dict[str, Any]
     content: bytes
     blobs: tuple[Blob, ...]
     quarantined: Blob | None
+    is_incomplete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
         canonical_json(document),
         tuple(blobs.values()),
         None if judgement.status == "OK" else Blob(provenance["request_sha256"], body),
+        bool(violations),
     )
 
 

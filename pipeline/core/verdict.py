@@ -37,8 +37,7 @@ class JudgedRun:
     @property
     def is_incomplete(self) -> bool:
         """Whether the request had violations."""
-        decision = self.built.document["decision"]
-        return bool(decision.get("block_reason", "").startswith("INCOMPLETE_REQUEST: "))
+        return self.built.is_incomplete
 
 
 @dataclass(frozen=True, slots=True)
