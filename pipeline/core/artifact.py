@@ -126,7 +126,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
     if judgement.status == "OK":
         blobs = _show(document, content)
     else:
-        blobs = _withhold(document, provenance, content)
+        blobs = _withhold(document, provenance, content, _generated_hashes(request))
     blobs |= _attach_request(document, fields.get("request", {}))
     document["provenance"] = provenance
     return BuiltRun(
@@ -240,11 +240,17 @@ def _show(document: dict[str, Any], content: _Content) -> dict[str, Blob]:
 
 
 def _withhold(
-    document: dict[str, Any], provenance: dict[str, Any], content: _Content
+    document: dict[str, Any],
+    provenance: dict[str, Any],
+    content: _Content,
+    generated: set[str],
 ) -> dict[str, Blob]:
     """Keep what could be cut out of `document` and name it; return the blobs that may stay."""
     refs = content.attachments.refs
-    to_cut = _hashes_to_cut_by(content)
+    # By content, not by kind alone: G-code listed as `debug` is still G-code.
+    to_cut = generated | {
+        ref["sha256"] for ref in refs if ref["kind"] not in KINDS_KEPT_WHEN_BLOCKED
+    }
     kept = [ref for ref in refs if ref["sha256"] not in to_cut]
     withheld = {f"outputs.{name}" for name in content.fields.get("outputs", {})}
     withheld |= {f"hashes.{name}" for name in content.hashes if name != "feasibility_sha256"}
@@ -258,20 +264,21 @@ def _withhold(
     return {sha256: blob for sha256, blob in content.attachments.blobs.items() if sha256 in names}
 
 
-def _hashes_to_cut_by(content: _Content) -> set[str]:
-    """Return the hash of everything that a machine could cut by.
+def _generated_hashes(request: dict[str, Any]) -> set[str]:
+    """Return the hash of every payload that `request` holds or claims, wrong fields included.
 
-    That goes by content, not by kind alone: G-code listed as `debug` is still G-code.
+    A field that is dropped for a violation is no less dangerous as an attachment.
     """
-    generated = {
+    outputs, claims = (
+        _without_nulls(value) if isinstance(value, dict) else {}
+        for value in (request.get("outputs"), request.get("hashes"))
+    )
+    if not isinstance(outputs.get("gcode_text", ""), str):
+        del outputs["gcode_text"]
+    return {
         sha256
-        for name, sha256 in (content.claims | content.hashes).items()
-        if name != "feasibility_sha256"
-    }
-    return generated | {
-        ref["sha256"]
-        for ref in content.attachments.refs
-        if ref["kind"] not in KINDS_KEPT_WHEN_BLOCKED
+        for name, sha256 in [*claims.items(), *_payload_hashes({}, outputs).items()]
+        if name != "feasibility_sha256" and isinstance(sha256, str)
     }
 
 
