@@ -11,8 +11,9 @@ RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 KIND_PATTERN = r"^[a-z0-9_]{1,64}$"
 MIME_PATTERN = r"^[a-z0-9.+-]+/[a-z0-9.+-]+(; ?charset=[A-Za-z0-9-]+)?$"
-LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,200}$"
-FILENAME_PATTERN = r"^[^/\x00-\x1f\x7f-\x9f]{1,200}$"
+LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+FILENAME_PATTERN = r"^[^/\x00-\x1f\x7f-\x9f]*$"
+LABEL_LIMIT_CHARACTERS = 200
 MIME_LIMIT_CHARACTERS = 127
 PROSE_LIMIT_CHARACTERS = 20_000
 LARGEST_EXACT_INTEGER = 2**53 - 1
@@ -76,13 +77,17 @@ UtcTimestamp = Annotated[
 ]
 """A time of the form of RFC 3339, 2000 to 2099; its value is the normalised text."""
 
-Label = Annotated[str, Field(pattern=LABEL_PATTERN)]
+Label = Annotated[
+    str, Field(pattern=LABEL_PATTERN, min_length=1, max_length=LABEL_LIMIT_CHARACTERS)
+]
 """1 to 200 characters, none of Unicode category Cc."""
 
 Prose = Annotated[str, Field(max_length=PROSE_LIMIT_CHARACTERS)]
 Kind = Annotated[str, Field(pattern=KIND_PATTERN)]
 Mime = Annotated[str, Field(pattern=MIME_PATTERN, max_length=MIME_LIMIT_CHARACTERS)]
-Filename = Annotated[str, Field(pattern=FILENAME_PATTERN)]
+Filename = Annotated[
+    str, Field(pattern=FILENAME_PATTERN, min_length=1, max_length=LABEL_LIMIT_CHARACTERS)
+]
 SizeBytes = Annotated[int, Field(ge=0, le=LARGEST_EXACT_INTEGER)]
 Score = Annotated[float, Field(ge=0, le=100)]
 FreeForm = dict[str, Any]
