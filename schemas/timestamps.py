@@ -58,8 +58,8 @@ def _without_offset(local: datetime, sign: str, hours: int, minutes: int) -> dat
 
 def format_timestamp(moment: datetime) -> str:
     """Return `moment`, which is in UTC, as stored: `2025-12-18T14:03:22[.ffffff]Z`."""
-    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    # isoformat writes six digits of a fraction, or none where it is zero.
+    return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
 def normalise_timestamp(text: str) -> str:

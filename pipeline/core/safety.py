@@ -25,17 +25,12 @@ class Place:
         content: The object there.
         free_form: Whether its fields are the producer's own; only then are `risk_bucket`,
             `blocking` and `blocking_reasons` looked at.
+        risk_level: The worst risk named here; None where none is.
     """
 
     content: dict[str, Any]
     free_form: bool
-
-    @property
-    def risk_level(self) -> str | None:
-        """The worst risk named here; None where none is."""
-        keys = ("risk_level", "risk_bucket") if self.free_form else ("risk_level",)
-        found = [self.content[key] for key in keys if self.content.get(key) is not None]
-        return max(map(_risk_of, found), key=_RANK.__getitem__, default=None)
+    risk_level: str | None
 
     @property
     def is_blocking(self) -> bool:
@@ -67,6 +62,12 @@ class Place:
         """The warnings, where they are a list of texts."""
         warnings = self.content.get("warnings")
         return warnings if _is_prose_list(warnings) else None
+
+
+def _place(content: dict[str, Any], *, free_form: bool) -> Place:
+    keys = ("risk_level", "risk_bucket") if free_form else ("risk_level",)
+    found = [_risk_of(content[key]) for key in keys if content.get(key) is not None]
+    return Place(content, free_form, max(found, key=_RANK.__getitem__, default=None))
 
 
 def _risk_of(value: object) -> str:
@@ -124,12 +125,12 @@ def judge_safety(
 
 def _places(decision: dict[str, Any] | None, feasibility: dict[str, Any]) -> Iterator[Place]:
     if decision is not None:
-        yield Place(decision, free_form=False)
-    yield Place(feasibility, free_form=True)
+        yield _place(decision, free_form=False)
+    yield _place(feasibility, free_form=True)
     for key in ("decision", "safety"):
         inner = feasibility.get(key)
         if isinstance(inner, dict):
-            yield Place(inner, free_form=True)
+            yield _place(inner, free_form=True)
 
 
 def _status(
@@ -153,13 +154,13 @@ def _decision(
     fallback_reason: str | None,
     sent: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    lists = [place.warnings for place in places if place.warnings is not None]
+    scores = (place.score for place in places)
+    reasons = (place.block_reason for place in places)
+    lists = [found for place in places if (found := place.warnings) is not None]
     found = {
         "risk_level": risk_level,
-        "score": next((place.score for place in places if place.score is not None), None),
-        "block_reason": next(
-            (place.block_reason for place in places if place.block_reason), fallback_reason
-        ),
+        "score": next((score for score in scores if score is not None), None),
+        "block_reason": next(filter(None, reasons), fallback_reason),
         # An empty list says nothing, unless nobody says anything.
         "warnings": next(filter(None, lists), lists[0] if lists else None),
         "details": sent.get("details") if sent else None,
