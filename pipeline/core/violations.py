@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.core.bounded_document import bounded_document
+
 VIOLATION_LIMIT = 50
 """Most violations that an artifact lists."""
 
@@ -77,7 +79,7 @@ def violation_at(path: Iterable[str | int], code: str) -> Violation:
 def shape_violations(document: dict[str, Any], shape: type[BaseModel]) -> list[Violation]:
     """Return what `shape` finds wrong with `document`, which has been parsed strictly."""
     try:
-        shape.model_validate(document)
+        shape.model_validate(bounded_document(document, shape))
     except ValidationError as error:
         return [
             violation_at(found["loc"], _code_of(found["type"], found["input"]))
