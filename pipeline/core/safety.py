@@ -156,7 +156,7 @@ def _decision(
 ) -> dict[str, Any]:
     scores = (place.score for place in places)
     reasons = (place.block_reason for place in places)
-    lists = [found for place in places if (found := place.warnings) is not None]
+    lists = [listed for place in places if (listed := place.warnings) is not None]
     found = {
         "risk_level": risk_level,
         "score": next((score for score in scores if score is not None), None),
