@@ -10,7 +10,9 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.identity import create_store
 from pipeline.topics import topic_table
+from tests.e2e.worker_processes import WorkerPool, worker_pool
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,17 @@ async def settings(settings_without_topics: Settings) -> AsyncIterator[Settings]
     names = [topic.name for topic in topic_table(settings_without_topics.prefix)]
     async with admin_client(settings_without_topics) as admin:
         await admin.delete_topics(names)
+
+
+@pytest.fixture
+def store_settings(settings: Settings, broker: LocalBroker) -> Settings:
+    """Give settings whose topics and store are there."""
+    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    return settings
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[WorkerPool]:
+    """Give a place to start worker processes from; none outlives the test."""
+    with worker_pool(tmp_path) as pool:
+        yield pool

@@ -1,0 +1,238 @@
+"""Topics and groups with bare aiokafka, so that nothing under test tells about itself."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.structs import RecordMetadata
+
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.connection import admin_client
+from pipeline.broker.local import LocalBroker
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.identity import create_store
+from pipeline.topics import topic_table
+from tests.builders import record
+
+POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 90.0
+"""Far more than anything takes; a test that waits this long fails."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One record to send; without `partition` the key decides, as for any producer."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    partition: int
+    offset: int
+
+
+def sending(
+    request: dict[str, Any], headers: Headers = (), partition: int | None = None
+) -> Sending:
+    return Sending(*record(request), headers, partition)
+
+
+def new_settings(broker: LocalBroker, data_dir: Path, **changes: Any) -> Settings:
+    """Return settings with a prefix that nobody else uses."""
+    return read_settings(
+        **{
+            "prefix": f"t{uuid.uuid4().hex[:12]}",
+            "bootstrap_servers": broker.bootstrap_servers,
+            "data_dir": data_dir,
+            **changes,
+        }
+    )
+
+
+@asynccontextmanager
+async def topics_and_store(broker: LocalBroker, settings: Settings) -> AsyncIterator[Settings]:
+    """Make topics and store for the length of a block; the topics are deleted afterwards."""
+    assert await apply_topics(settings) == []
+    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    try:
+        yield settings
+    finally:
+        names = [topic.name for topic in topic_table(settings.prefix)]
+        async with admin_client(settings) as admin:
+            await admin.delete_topics(names)
+
+
+@asynccontextmanager
+async def producer_of(
+    settings: Settings, *, compression: str | None = None
+) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        acks="all",
+        # A duplicate that the client makes by itself would spoil what the tests count.
+        enable_idempotence=True,
+        max_request_size=16 * 1024 * 1024,
+        compression_type=compression,
+        linger_ms=5,
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def produce(
+    settings: Settings,
+    records: Iterable[Sending],
+    *,
+    topic: str | None = None,
+    compression: str | None = None,
+) -> list[Place]:
+    """Send records to the request topic, or to `topic`, in order; return where they are."""
+    async with producer_of(settings, compression=compression) as producer:
+        name = topic or settings.topics.run_requests
+        futures = [await _send(producer, name, each) for each in records]
+        confirmed = await asyncio.gather(*futures)
+    return [Place(each.partition, each.offset) for each in confirmed]
+
+
+async def _send(producer: AIOKafkaProducer, topic: str, each: Sending) -> Awaitable[RecordMetadata]:
+    headers = list(each.headers)
+    if each.key is None and each.value is None:
+        # aiokafka sends neither alone; other clients do.
+        batch = producer.create_batch()
+        assert batch.append(timestamp=None, key=None, value=None, headers=headers)
+        batch.close()
+        return await producer.send_batch(batch, topic, partition=each.partition)
+    return await producer.send(
+        topic, key=each.key, value=each.value, headers=headers, partition=each.partition
+    )
+
+
+async def read_topic(settings: Settings, topic: str) -> list[ConsumerRecord]:
+    """Return every record of `topic`, in offset order within each partition."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+    )
+    await consumer.start()
+    try:
+        partitions = partitions_of(settings, topic)
+        consumer.assign(partitions)
+        begin = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        found: list[ConsumerRecord] = []
+        for each in partitions:
+            consumer.seek(each, begin[each])
+        while missing := [p for p in partitions if await consumer.position(p) < ends[p]]:
+            batches = await consumer.getmany(*missing, timeout_ms=1000)
+            found.extend(each for batch in batches.values() for each in batch)
+    finally:
+        await consumer.stop()
+    return sorted(found, key=lambda each: (each.partition, each.offset))
+
+
+def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
+    (number,) = [each.partitions for each in topic_table(settings.prefix) if each.name == topic]
+    return [TopicPartition(topic, partition) for partition in range(number)]
+
+
+@asynccontextmanager
+async def group_consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """Give a client that asks for the persist group's offsets and never joins it."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        group_id=settings.topics.persist_group,
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def wait_until(
+    condition: Callable[[], bool | Awaitable[bool]],
+    what: str,
+    *,
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
+    """Wait until `condition` holds; fail with `what` when it takes too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if await found if isawaitable(found) else found:
+            return
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def wait_until_consumed(
+    settings: Settings,
+    *,
+    check: Callable[[], None] = lambda: None,
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
+    """Wait until the persist group has committed the end of every partition of its topic.
+
+    Args:
+        settings: Which topic and group.
+        check: Called at every look; raises where waiting has no sense any more.
+        seconds: Longest wait.
+    """
+    async with group_consumer(settings) as consumer:
+        partitions = partitions_of(settings, settings.topics.run_requests)
+        open_ends = await consumer.end_offsets(partitions)
+
+        async def is_consumed() -> bool:
+            check()
+            while open_ends:
+                place, end = next(iter(open_ends.items()))
+                if end and (await consumer.committed(place) or 0) < end:
+                    return False
+                del open_ends[place]
+            return True
+
+        await wait_until(is_consumed, f"consumed to {open_ends}", seconds=seconds)
+
+
+async def committed(settings: Settings) -> dict[int, int]:
+    """Return what the persist group committed of each partition, where it did."""
+    found = {}
+    async with group_consumer(settings) as consumer:
+        for place in partitions_of(settings, settings.topics.run_requests):
+            offset = await consumer.committed(place)
+            if offset is not None:
+                found[place.partition] = offset
+    return found
+
+
+async def commit(settings: Settings, offsets: dict[int, int]) -> None:
+    """Commit offsets in the name of the persist group, which must have no members."""
+    topic = settings.topics.run_requests
+    async with group_consumer(settings) as consumer:
+        places = {TopicPartition(topic, number): offset for number, offset in offsets.items()}
+        consumer.assign(list(places))
+        await consumer.commit(places)
+
+
+def header_dict(each: ConsumerRecord) -> dict[str, bytes | None]:
+    """Return the headers of a record; of two with one name the last counts."""
+    return dict(each.headers)

@@ -1,0 +1,138 @@
+"""Persist workers as processes of their own: `rmos worker persist`, as in production."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import Settings
+from tests.e2e.kafka_reading import wait_until
+
+RMOS = Path(sys.executable).with_name("rmos")
+REPOSITORY = Path(__file__).resolve().parents[2]
+STOP_SECONDS = 45.0
+
+
+def worker_environment(settings: Settings, **changes: str) -> dict[str, str]:
+    """Return the environment of a worker: ours without settings, and what the test sets."""
+    inherited = {name: value for name, value in os.environ.items() if "RMOS_" not in name}
+    return {
+        **inherited,
+        "RMOS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "RMOS_DATA_DIR": str(settings.data_dir),
+        "RMOS_PREFIX": settings.prefix,
+        # The least that a broker accepts by default.
+        "RMOS_SESSION_TIMEOUT_MS": "6000",
+        **changes,
+    }
+
+
+class WorkerProcess:
+    """One worker process; what it says goes to a file, so that it never waits for a reader."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], output: Path) -> None:
+        self.output = output
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text(encoding="utf-8")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return the log lines; each must be one JSON object."""
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        # The last line may be half written.
+        whole = self.text.rpartition("\n")[0].splitlines()
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def check(self) -> None:
+        """Fail where the process has ended."""
+        assert self.process.poll() is None, f"exit {self.process.returncode}: {self.text}"
+
+    async def wait_until_started(self) -> None:
+        def is_started() -> bool:
+            self.check()
+            return bool(self.logged("persist worker started"))
+
+        await wait_until(is_started, "the worker started")
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+
+    async def ended(self, *, seconds: float = STOP_SECONDS) -> int:
+        """Wait until the process ends by itself; return its exit status."""
+        await wait_until(
+            lambda: self.process.poll() is not None, f"the end of: {self.text}", seconds=seconds
+        )
+        return self.process.returncode
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.send(number)
+        return await self.ended()
+
+
+class WorkerPool:
+    """Starts workers for one test and leaves none behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[WorkerProcess] = []
+
+    def start(
+        self, settings: Settings, *options: str, wrapper: Sequence[str] = (), **environment: str
+    ) -> WorkerProcess:
+        command = [*wrapper, str(RMOS), "worker", "persist", *options]
+        return self.run(command, settings, **environment)
+
+    def run(self, command: Sequence[str], settings: Settings, **environment: str) -> WorkerProcess:
+        output = self._folder / f"worker-{len(self._started)}.log"
+        worker = WorkerProcess(command, worker_environment(settings, **environment), output)
+        self._started.append(worker)
+        return worker
+
+    def kill_all(self) -> None:
+        for worker in self._started:
+            if worker.process.poll() is None:
+                worker.kill()
+
+
+@contextmanager
+def worker_pool(folder: Path) -> Iterator[WorkerPool]:
+    pool = WorkerPool(folder)
+    try:
+        yield pool
+    finally:
+        pool.kill_all()
+
+
+def only_sentence(text: str) -> str:
+    """Return what a command said, which must be one line that begins with Error."""
+    lines = [line for line in text.splitlines() if not line.startswith("{")]
+    assert len(lines) == 1, text
+    assert lines[0].startswith("Error: "), text
+    return lines[0].removeprefix("Error: ")
