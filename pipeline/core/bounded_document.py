@@ -107,7 +107,7 @@ def _part(name: str, annotation: Any) -> _Part | None:  # noqa: ANN401
             name,
             element if _is_model(element) else None,
             TypeAdapter(element),
-            TypeAdapter(Annotated[list[element], FailFast()]),  # type: ignore[valid-type]
+            TypeAdapter(Annotated[list[element], FailFast()]),  # type: ignore[valid-type,arg-type]
         )
     return _Part(name, annotation) if _is_model(annotation) else None
 
