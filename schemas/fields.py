@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from schemas.timestamps import TIMESTAMP_PATTERN, normalise_timestamp
 
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+RESERVED_RUN_ID_PATTERN = r"^(diff|attachments)$|_advisory_|_advisory$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 KIND_PATTERN = r"^[a-z0-9_]{1,64}$"
 MIME_PATTERN = r"^[a-z0-9.+-]+/[a-z0-9.+-]+(; ?charset=[A-Za-z0-9-]+)?$"
@@ -66,13 +67,23 @@ def _normalise_risk_value(value: object) -> object:
 
 RunId = Annotated[
     str,
-    Field(pattern=RUN_ID_PATTERN, description="Chosen by the producer; the key of the record."),
+    Field(
+        pattern=RUN_ID_PATTERN,
+        description="Chosen by the producer; the key of the record. Not `diff` or `attachments`; "
+        "`_advisory_` is not in it, and `_advisory` not at its end.",
+        json_schema_extra={"not": {"pattern": RESERVED_RUN_ID_PATTERN}},
+    ),
     AfterValidator(_check_run_id),
 ]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, description="SHA-256, lower-case hex.")]
 UtcTimestamp = Annotated[
     str,
-    Field(json_schema_extra={"pattern": TIMESTAMP_PATTERN}),
+    Field(
+        description="A time that exists, with Z or an offset up to 23:59; hours to 23, minutes "
+        "and seconds to 59; 2000-01-01 to 2099-12-31 in UTC. Stored in UTC with Z, its fraction "
+        "cut to six digits and left out if zero.",
+        json_schema_extra={"pattern": TIMESTAMP_PATTERN},
+    ),
     AfterValidator(normalise_timestamp),
 ]
 """A time of the form of RFC 3339, 2000 to 2099; its value is the normalised text."""
@@ -88,7 +99,10 @@ Mime = Annotated[str, Field(pattern=MIME_PATTERN, max_length=MIME_LIMIT_CHARACTE
 Filename = Annotated[
     str, Field(pattern=FILENAME_PATTERN, min_length=1, max_length=LABEL_LIMIT_CHARACTERS)
 ]
-SizeBytes = Annotated[int, Field(ge=0, le=LARGEST_EXACT_INTEGER)]
+SizeBytes = Annotated[
+    int,
+    Field(ge=0, le=LARGEST_EXACT_INTEGER, description="Written without a fraction or an exponent."),
+]
 Score = Annotated[float, Field(ge=0, le=100)]
 FreeForm = dict[str, Any]
 """A JSON object whose content is the producer's; stored as it came."""
@@ -99,5 +113,9 @@ AnyJson = JsonValue
 LenientRisk = Annotated[
     RiskLevel,
     BeforeValidator(_normalise_risk_value, json_schema_input_type=str),
+    Field(
+        description="GREEN, YELLOW, RED, UNKNOWN or ERROR; upper-cased and stripped before it is "
+        "read. Any other text counts as UNKNOWN."
+    ),
 ]
 """Upper-cased and stripped; a text that is none of the five is UNKNOWN."""

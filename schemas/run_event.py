@@ -37,7 +37,8 @@ class RunEvent(Frozen):
     event_id: Sha256
     outcome: RunOutcome
     may_cut: bool = Field(
-        description="True only for a run stored with status OK and risk GREEN or YELLOW."
+        description="True only for persisted or duplicate of a run with status OK and risk GREEN "
+        "or YELLOW that is no migrated history."
     )
     run_id: RunId | None = None
     status: RunStatus | None = None

@@ -1,0 +1,233 @@
+"""The published JSON Schemas never change, and say what the models say.
+
+A frozen file is a promise to everybody who validates by it. To change a shape, publish a NEW
+version: give it a new number in `schemas/`, add it to `schemas/export.py`, write its file with
+
+    python -c "from schemas.export import *; write_schemas(FROZEN_FOLDER)"
+
+and leave every file that was there before as it is.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError as JsonSchemaError
+from jsonschema.validators import extend
+from pydantic import BaseModel, ValidationError
+
+from pipeline.core.dead_letter import dead_letter
+from pipeline.core.outcome import RecordSource, settle_rejected, settle_run, stored_run
+from pipeline.core.run_event import run_event
+from pipeline.core.verdict import Rejected
+from schemas.dead_letter import DeadLetterHeaders
+from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
+from schemas.run_artifact import RunArtifact
+from schemas.run_event import RunEvent
+from schemas.run_request import RunRequest
+from tests.builders import (
+    ABSENT,
+    attachment,
+    attachment_ref,
+    document,
+    incomplete_request,
+    judged,
+    red_request,
+    rosette_request,
+    router_request,
+    run_request,
+)
+
+HOW_TO_CHANGE = (
+    "{name}.json is frozen: it describes messages and files that exist. Publish a NEW version "
+    "(a new number, a new file) instead; see the docstring of this test."
+)
+PUBLISHED = {
+    "rmos.dead_letter_headers-1",
+    "rmos.run_artifact-2",
+    "rmos.run_event-1",
+    "rmos.run_request-1",
+}
+SOURCE = RecordSource(1, "rmos.runs.requests", 3, 41)
+
+
+def frozen(name: str) -> dict[str, Any]:
+    return json.loads((FROZEN_FOLDER / f"{name}.json").read_text())
+
+
+def _pattern(_: object, pattern: str, instance: object, __: object):
+    # JSON Schema means ECMA-262, where $ is the very end; Python's $ also fits before a newline.
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+        yield JsonSchemaError(f"{instance!r} does not match {pattern!r}")
+
+
+Validator = extend(Draft202012Validator, {"pattern": _pattern})
+
+
+def fits_model(value: Any, shape: type[BaseModel]) -> bool:
+    try:
+        shape.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def fits_schema(value: Any, name: str) -> bool:
+    return Validator(frozen(name)).is_valid(value)
+
+
+def test_every_published_version_is_frozen_and_nothing_else() -> None:
+    assert {path.stem for path in FROZEN_FOLDER.iterdir()} == PUBLISHED == set(json_schemas())
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_the_models_still_say_what_was_published(name: str) -> None:
+    written = (FROZEN_FOLDER / f"{name}.json").read_text()
+    assert schema_text(json_schemas()[name]) == written, HOW_TO_CHANGE.format(name=name)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_each_is_a_schema_of_2020_12_that_names_itself(name: str) -> None:
+    schema = frozen(name)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$id"] == "urn:" + name.replace(".", ":").replace("-", ":")
+    assert schema["title"] == name.replace("-", "/")
+
+
+def test_writing_gives_the_frozen_files_in_order_of_name(tmp_path: Path) -> None:
+    paths = write_schemas(tmp_path)
+    assert [path.stem for path in paths] == sorted(PUBLISHED)
+    for path in paths:
+        assert path.read_bytes() == (FROZEN_FOLDER / path.name).read_bytes()
+
+
+GOOD_REQUESTS = {
+    "saw": run_request(),
+    "router": router_request(),
+    "rosette": rosette_request(),
+    "red": red_request(),
+    "attachments": run_request(attachments=[attachment(), attachment_ref(b"x", kind="debug")]),
+    "nulls in typed fields": run_request(decision=None, errors=None, notes=None, outputs=None),
+    "nulls inside typed parts": run_request(decision={"risk_level": None, "score": None}),
+    "risk in another spelling": run_request(decision={"risk_level": " green\n"}),
+    "no schema_version": run_request(schema_version=ABSENT),
+    "empty notes": run_request(notes="", errors=["", "x" * 20_000]),
+    "label of 200 characters, some outside the BMP": run_request(tool_id="\U0001fa9a" * 200),
+}
+
+BAD_REQUESTS = {
+    "no tool": incomplete_request(),
+    "null tool": run_request(tool_id=None),
+    "empty feasibility": run_request(feasibility={}),
+    "feasibility as a list": run_request(feasibility=[]),
+    "unknown field": run_request(risk="GREEN"),
+    "unknown field in a typed part": run_request(decision={"risk_bucket": "GREEN"}),
+    "text for a number": run_request(decision={"score": "50"}),
+    "true for a number": run_request(decision={"score": True}),
+    "one for true": run_request(drift_detected=1),
+    "score above 100": run_request(decision={"score": 100.5}),
+    "risk as a number": run_request(decision={"risk_level": 1}),
+    "status in lower case": run_request(status="ok"),
+    "label with a newline at its end": run_request(tool_id="saw\n"),
+    "label of 201 characters": run_request(tool_id="x" * 201),
+    "notes above 20,000 characters": run_request(notes="x" * 20_001),
+    "run_id with a newline at its end": run_request(run_id="run_1\n"),
+    "reserved run_id": run_request(run_id="diff"),
+    "run_id like a link": run_request(run_id="a_advisory_b"),
+    "run_id that ends like a link": run_request(run_id="a_advisory"),
+    "time without an offset": run_request(created_at_utc="2025-12-18T14:03:22"),
+    "hash in upper case": run_request(hashes={"gcode_sha256": "A" * 64}),
+    "file name with a folder": run_request(attachments=[attachment(filename="a/b")]),
+    "mime without a subtype": run_request(attachments=[attachment(mime="text")]),
+    "size below zero": run_request(attachments=[attachment(size_bytes=-1)]),
+    "size above 2^53-1": run_request(attachments=[attachment(size_bytes=2**53)]),
+    "attachment without a kind": run_request(attachments=[attachment(kind=ABSENT)]),
+    "another version": run_request(schema_version="rmos.run_request/2"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_REQUESTS)
+def test_good_requests_fit_model_and_schema(name: str) -> None:
+    request = GOOD_REQUESTS[name]
+    assert fits_model(request, RunRequest)
+    assert fits_schema(request, "rmos.run_request-1")
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_bad_requests_fit_neither_model_nor_schema(name: str) -> None:
+    request = BAD_REQUESTS[name]
+    assert not fits_model(request, RunRequest)
+    assert not fits_schema(request, "rmos.run_request-1")
+
+
+@pytest.mark.parametrize(
+    ("request_", "path"),
+    [
+        (run_request(created_at_utc="2025-02-29T00:00:00Z"), ("properties", "created_at_utc")),
+        (run_request(created_at_utc="1999-12-31T23:59:59Z"), ("properties", "created_at_utc")),
+        (
+            run_request(attachments=[attachment(size_bytes=10.0)]),
+            ("$defs", "RequestAttachment", "properties", "size_bytes"),
+        ),
+    ],
+)
+def test_what_json_schema_cannot_say_is_said_in_words(
+    request_: dict[str, Any], path: tuple[str, ...]
+) -> None:
+    assert not fits_model(request_, RunRequest)
+    assert fits_schema(request_, "rmos.run_request-1")
+    described: Any = frozen("rmos.run_request-1")
+    for part in path:
+        described = described[part]
+    assert "description" in described
+
+
+@pytest.mark.parametrize("name", [*GOOD_REQUESTS, "no tool", "unknown field"])
+def test_every_artifact_that_we_write_fits_model_and_schema(name: str) -> None:
+    written = document((GOOD_REQUESTS | BAD_REQUESTS)[name])
+    assert fits_model(written, RunArtifact)
+    assert fits_schema(written, "rmos.run_artifact-2")
+
+
+def test_an_artifact_with_a_null_in_a_typed_field_fits_its_schema_no_more() -> None:
+    assert not fits_schema(document(run_request()) | {"notes": None}, "rmos.run_artifact-2")
+
+
+@pytest.mark.parametrize("request_", [run_request(), red_request(), incomplete_request()])
+def test_every_event_that_we_write_fits_model_and_schema(request_: dict[str, Any]) -> None:
+    run = judged(request_)
+    stored = stored_run(run, SOURCE)
+    later = RecordSource(1, "rmos.runs.requests", 3, 42)
+    other = judged(request_ | {"notes": "changed"})
+    outcomes = [
+        settle_run(run, stored, SOURCE, intact=True),
+        settle_run(run, stored, later, intact=True),
+        settle_run(other, stored, later, intact=True),
+        settle_run(run, stored, later, intact=False),
+        settle_rejected(Rejected("INVALID_JSON", "Expected an object.")),
+    ]
+    kinds = [outcome.kind for outcome in outcomes]
+    assert kinds == ["persisted", "duplicate", "conflict", "rejected", "rejected"]
+    for outcome in outcomes:
+        event = json.loads(run_event(outcome, later))
+        assert fits_model(event, RunEvent)
+        assert fits_schema(event, "rmos.run_event-1")
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{", b"x" * (5 * 1024 * 1024 + 1)])
+def test_the_headers_of_every_dead_letter_fit_model_and_schema(value: bytes | None) -> None:
+    letter = dead_letter(
+        (None, value, [("traceparent", b"00-1")]),
+        SOURCE,
+        -1,
+        code="INVALID_JSON",
+        message="Expected \N{SNOWMAN}." * 200,
+        group="rmos.persist",
+    )
+    headers = {name: text.decode() for name, text in letter.headers if text is not None}
+    assert fits_model(headers, DeadLetterHeaders)
+    assert fits_schema(headers, "rmos.dead_letter_headers-1")
