@@ -151,4 +151,4 @@ def test_the_base_install_says_which_extra_the_commands_need(
 def test_no_command_shows_help(rmos: CommandLine) -> None:
     done = rmos()
     assert done.status == 2
-    assert b"Usage: rmos" in done.out + done.err.encode()
+    assert "Run requests become immutable artifacts" in done.text + done.err
