@@ -141,7 +141,7 @@ def _explain(
     run = stored_run(judged, source)
     same_file = known is not None and known.run.artifact_sha256 == run.artifact_sha256
     if same_file or record.offset < committed:
-        indexed = indexed_run(judged.built.document, run)
+        indexed = indexed_run(judged.built.outline, run)
         rows[run.run_id] = _Row(run, indexed, has_file=same_file)
 
 

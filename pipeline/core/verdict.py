@@ -90,7 +90,7 @@ def _judge(key: bytes | None, value: bytes | None) -> JudgedRun:
     built = build_run(request, body, created_at_utc)
     return JudgedRun(
         run_id,
-        built.document["provenance"]["request_sha256"],
+        built.outline["provenance"]["request_sha256"],
         sha256_of_bytes(built.content),
         artifact_path(created_at_utc, run_id),
         built,

@@ -220,7 +220,7 @@ def _blob_files(judged: JudgedRun) -> dict[str, NewFile]:
 
 def _rows(plan: _Plan) -> list[IndexedRun]:
     # Also of a damaged run: its row is as if the file were right, so later deliveries agree.
-    return [indexed_run(judged.built.document, run) for judged, run in plan.new.values()]
+    return [indexed_run(judged.built.outline, run) for judged, run in plan.new.values()]
 
 
 def _next_offsets(records: Sequence[JudgedRecord]) -> dict[tuple[str, int], int]:

@@ -406,8 +406,8 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         change_index(root, "UPDATE runs SET status = 'BLOCKED'")
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
-        document = record.verdict.built.document | {"status": "BLOCKED"}
-        verdict = replace(record.verdict, built=replace(record.verdict.built, document=document))
+        outline = record.verdict.built.outline | {"status": "BLOCKED"}
+        verdict = replace(record.verdict, built=replace(record.verdict.built, outline=outline))
         record = replace(record, verdict=verdict)
     outcome = one(store, record)
     assert outcome.drifted
