@@ -204,10 +204,11 @@ def _replace_index(
     finally:
         index.close()
     with exclusive_lock(root / INDEX_LOCK):
-        _, *logs = _files_of(root / INDEX_FILE)
-        for log in logs:
-            # Left behind, it would be taken for the log of the new file.
-            log.unlink(missing_ok=True)
+        # The file first: a death on the way leaves no index, which says so, rather than an index
+        # without its log, which would be an older one. A log that stayed would be taken for that
+        # of the new file.
+        for old in _files_of(root / INDEX_FILE):
+            old.unlink(missing_ok=True)
         new.replace(root / INDEX_FILE)
         _flush_folder(root)
 
