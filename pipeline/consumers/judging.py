@@ -64,7 +64,11 @@ class Judging:
         try:
             return await loop.run_in_executor(self._pool, _judge_all, bodies)
         except BrokenProcessPool as error:
-            message = "The judging process of this worker was killed; nothing was acknowledged."
+            message = (
+                "The process in which this worker judges was killed, most likely for want of "
+                "memory; nothing was acknowledged; give it more memory, or set a smaller "
+                "RMOS_BATCH_RECORDS, then start again."
+            )
             raise MemoryError(message) from error
 
 
