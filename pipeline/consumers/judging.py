@@ -25,6 +25,11 @@ Body = tuple[bytes | None, bytes | None]
 Verdict = JudgedRun | Rejected
 
 SMALL_BATCH_RECORDS = 64
+
+SMALL_BATCH_BYTES = 1024 * 1024
+"""4 MiB of the worst digits take a second and more: judged here, some of them kept the loop from
+its heartbeats until the group gave the worker up."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,7 +63,7 @@ class Judging:
             MemoryError: The helper was killed, as the kernel does where memory is short.
             OSError: The machine is at fault, not a record.
         """
-        if self._pool is None or len(bodies) < SMALL_BATCH_RECORDS:
+        if self._pool is None or _is_small(bodies):
             return _judge_all(bodies)
         loop = asyncio.get_running_loop()
         try:
@@ -70,6 +75,13 @@ class Judging:
                 "RMOS_BATCH_RECORDS, then start again."
             )
             raise MemoryError(message) from error
+
+
+def _is_small(bodies: Sequence[Body]) -> bool:
+    return (
+        len(bodies) < SMALL_BATCH_RECORDS
+        and sum(len(value or b"") for _, value in bodies) < SMALL_BATCH_BYTES
+    )
 
 
 def _judge_all(bodies: Sequence[Body]) -> list[Verdict]:
