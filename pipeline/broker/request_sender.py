@@ -2,21 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_errors,
-    client_options,
     unreachable,
 )
+from pipeline.broker.producers import close_producer, start_producer
 from pipeline.errors import BrokerError, InputError, RmosError
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
@@ -101,27 +99,15 @@ class RequestSender:
     async def _connected(self) -> _Channel:
         async with self._connecting:
             if self._channel is None:
-                self._channel = _Channel(await self._new_producer())
+                self._channel = _Channel(
+                    await start_producer(
+                        self._settings,
+                        max_batch_size=BATCH_BYTES,
+                        max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
+                        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+                    )
+                )
             return self._channel
-
-    async def _new_producer(self) -> Any:  # noqa: ANN401 - aiokafka has no types
-        producer = AIOKafkaProducer(
-            **client_options(self._settings),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            max_batch_size=BATCH_BYTES,
-            max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
-            request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
-        )
-        with broker_errors(self._settings):
-            try:
-                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                    await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
-        return producer
 
     def _new_delivery(self, channel: _Channel) -> Delivery:
         loop = asyncio.get_running_loop()
@@ -191,15 +177,7 @@ class RequestSender:
 async def _close(channel: _Channel) -> None:
     while channel.pending:
         await asyncio.wait(set(channel.pending))
-    # `producer.stop` would flush first, which without a broker never ends; these are its other
-    # steps, for which aiokafka has no public name.
-    channel.producer._closed = True
-    try:
-        # A producer that could not go on raises here what all its records were told already.
-        with suppress(KafkaError):
-            await channel.producer._sender.close()
-    finally:
-        await channel.producer.client.close()
+    await close_producer(channel.producer)
 
 
 def _fail(delivery: Delivery, error: RmosError) -> None:

@@ -26,6 +26,7 @@ from pipeline.core.hashing import sha256_of_bytes, sha256_of_json, sha256_of_tex
 from pipeline.core.layout import attachment_path
 from pipeline.core.request_summary import summarise_request
 from pipeline.core.safety import Judgement, judge_safety
+from pipeline.core.strict_json import parse_by_rule
 from pipeline.core.violations import (
     Violation,
     decision_on_violations,
@@ -78,7 +79,12 @@ class BuiltRun:
 def _read_built_run(
     content: bytes, blobs: tuple[Blob, ...], quarantined: Blob | None, is_incomplete: bool
 ) -> BuiltRun:
-    return BuiltRun(_decode(content), content, blobs, quarantined, is_incomplete)
+    try:
+        document = _decode(content)
+    except ValueError:
+        # More digits than this process has been told to read.
+        document = parse_by_rule(content)
+    return BuiltRun(document, content, blobs, quarantined, is_incomplete)
 
 
 @dataclass(frozen=True, slots=True)
