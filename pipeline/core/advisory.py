@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.core.attachments import Blob
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.envelope import RejectionError, Rejected, judged_apart, open_envelope
+from pipeline.core.envelope import Rejected, RejectionError, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.violations import shape_violations
 from schemas.advisory_link import ADVISORY_LINK_VERSION
