@@ -52,6 +52,11 @@ class JudgedAdvisory:
     claim: AdvisoryClaim
     blob: Blob | None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Run and advisory: what names it."""
+        return self.run_id, self.advisory_id
+
 
 def judge_advisory_record(key: bytes | None, value: bytes | None) -> JudgedAdvisory | Rejected:
     """Return what a record with this `key` and `value` is; the first rule that fits.
