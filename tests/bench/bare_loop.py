@@ -1,8 +1,9 @@
 """The persist worker without FastStream and without our skeleton: a bare loop of aiokafka.
 
 The same judging, store, events and order of steps, written as tightly as they allow, on the same
-event loop and collector: each poll is a chunk, and the next one is fetched and judged while one
-is being stored. What the real worker is slower than this is the price of its frame.
+event loop and collector: each poll is a chunk; while one is stored, the next one is fetched and
+judged, and the one before is told and committed. What the real worker is slower than this is the
+price of its frame.
 `python -m tests.bench.bare_loop`, with settings in the environment;
 `RMOS_JUDGE_IN_HELPER=false` judges and stores in turns, in one process.
 """
@@ -84,6 +85,7 @@ class BarePersist:
         self._store = RunStore(settings.data_dir)
         self._events = settings.topics.run_events
         self._guard = FloodGuard(settings.topics.persist_group)
+        self._telling: asyncio.Task[None] | None = None
 
     async def consume(self, judging: Judging[Verdict], wait_ms: int) -> None:
         ahead: tuple[Records, asyncio.Task[list[Verdict]]] | None = None
@@ -110,9 +112,16 @@ class BarePersist:
         result = await asyncio.get_running_loop().run_in_executor(
             self._executor, self._store.commit, judged, self._guard
         )
+        if self._telling is not None:
+            await self._telling
+        self._telling = asyncio.create_task(self._tell(records, judged, result.outcomes))
+
+    async def _tell(
+        self, records: Records, judged: list[JudgedRecord], outcomes: Sequence[Outcome]
+    ) -> None:
         await self._sender.send(
             self._event(record, each.source, outcome)
-            for record, each, outcome in zip(records, judged, result.outcomes, strict=True)
+            for record, each, outcome in zip(records, judged, outcomes, strict=True)
         )
         # The last record of a partition wins, and it is the latest.
         await self._consumer.commit(

@@ -95,6 +95,32 @@ def test_check_finds_a_flipped_bit_a_missing_and_a_foreign_file(
     assert rmos_with_runs("index", "check").status == 5
 
 
+def test_check_finds_an_artifact_that_was_edited_with_care(rmos_with_runs: CommandLine) -> None:
+    path = rmos_with_runs.data_dir / "runs/2025-12-18/saw_1.json"
+    content = path.read_bytes()
+    path.chmod(0o644)
+    # Still canonical JSON, still an artifact.
+    path.write_bytes(content.replace(b'"operator":"ana"', b'"operator":"eva"'))
+    assert path.read_bytes() != content
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    (found,) = done.document["differences"]
+    assert found["path"] == "runs/2025-12-18/saw_1.json"
+    assert found["expected"].startswith("SHA-256 ")
+    assert found["found"].startswith("SHA-256 ")
+
+
+def test_check_finds_an_artifact_without_a_row(rmos_with_runs: CommandLine) -> None:
+    with sqlite3.connect(rmos_with_runs.data_dir / "index.sqlite3") as connection:
+        connection.execute("DELETE FROM runs WHERE run_id = 'saw_1'")
+    connection.close()
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    (found,) = done.document["differences"]
+    assert found["path"] == "runs/2025-12-18/saw_1.json"
+    assert found["expected"] == "no file: the index has no such run"
+
+
 def test_a_missing_index_over_runs_is_refused(rmos_with_runs: CommandLine) -> None:
     for file in rmos_with_runs.data_dir.glob("index.sqlite3*"):
         file.unlink()
@@ -151,4 +177,4 @@ def test_the_base_install_says_which_extra_the_commands_need(
 def test_no_command_shows_help(rmos: CommandLine) -> None:
     done = rmos()
     assert done.status == 2
-    assert b"Usage: rmos" in done.out + done.err.encode()
+    assert "Run requests become immutable artifacts" in done.text + done.err

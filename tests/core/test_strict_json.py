@@ -266,7 +266,7 @@ def test_every_cut_of_a_request_is_refused() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"a":"' + b'\\"' * 2_000_000,
+        b'{"a":"' + b'\\"' * 60_000,
         b'{"a":' + b"[" * 4_000_000,
         b'{"a":' + b"1" * 4_000_000 + b"}",
         b'{"a":1e' + b"1" * 4_000_000 + b"}",
@@ -278,5 +278,5 @@ def test_a_large_hostile_body_is_refused_in_no_time(body: bytes) -> None:
     began = time.process_time()
     with pytest.raises(InvalidJsonError):
         parse_object(body)
-    # Tens of milliseconds; what grows with the square of the length takes hours.
-    assert time.process_time() - began < 5
+    # Tens of milliseconds; what grows with the square of the length takes half a minute or hours.
+    assert time.process_time() - began < 3
