@@ -45,6 +45,7 @@ def test_headers_may_be_a_tuple_as_a_consumer_gives_them() -> None:
         lambda ours: [*ours[:3], ("rmos-source-offset", "٣".encode()), ours[4]],
         lambda ours: [ours[0], ("rmos-source-topic", b"other"), *ours[2:]],
     ],
+    ids=range(10),
 )
 def test_headers_that_are_not_ours_name_no_request(change) -> None:
     ours = retry_headers(SOURCE, 7, [])

@@ -1,34 +1,36 @@
 """Advisories on the real broker: every outcome, and a link wherever its run is, in any order."""
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers import advisory_claims
-from pipeline.settings import Settings
-from schemas.advisory_event import AdvisoryEvent
-from schemas.dead_letter import DeadLetterHeaders
-from tests.builders import ABSENT, advisory_request, record, run_request, sha256
+from tests.builders import ABSENT, advisory_request, record, sha256
+from tests.e2e.advisories import (
+    NEVER,
+    advisory_of,
+    committed_retries,
+    letter_headers,
+    links,
+    outcomes,
+    publish,
+    run_of,
+    store_of,
+    wait_for,
+    wait_until_all_told,
+    wait_until_persisted,
+    words,
+)
 from tests.e2e.kafka_reading import (
-    Place,
     Sending,
     header_dict,
-    new_settings,
-    partitions_of,
     produce,
     read_topic,
-    sending,
-    topics_and_store,
     wait_until,
 )
 
@@ -36,80 +38,12 @@ pytestmark = pytest.mark.e2e
 
 TRACEPARENT = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 AWKWARD_HEADERS = (("latin", b"caf\xe9"), ("nothing", None), TRACEPARENT)
-NEVER = 3600.0
 
 
 @pytest.fixture(autouse=True)
 def _quick_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the claims be looked at at the start alone, unless a test says otherwise."""
     monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
-
-
-def run_of(name: str, **changes: Any) -> Sending:
-    return sending(run_request(run_id=name, **changes))
-
-
-def advisory_of(name: str, **changes: Any) -> Sending:
-    return Sending(*record(advisory_request(run_id=name, **changes)))
-
-
-async def publish(settings: Settings, *sendings: Sending) -> list[Place]:
-    return await produce(settings, sendings, topic=settings.topics.advisory_requests)
-
-
-@asynccontextmanager
-async def store_of(
-    broker: LocalBroker, folder: Path, retries: tuple[float, ...]
-) -> AsyncIterator[Settings]:
-    settings = new_settings(broker, folder, advisory_retry_seconds=retries, session_timeout_ms=6000)
-    async with topics_and_store(broker, settings) as ready:
-        yield ready
-
-
-async def outcomes(settings: Settings) -> dict[Place, list[AdvisoryEvent]]:
-    """Return the different events about each record, in the order of their delivery."""
-    found: dict[Place, dict[str, AdvisoryEvent]] = {}
-    for each in await read_topic(settings, settings.topics.advisory_events):
-        event = AdvisoryEvent.model_validate_json(each.value)
-        assert event.source.topic == settings.topics.advisory_requests
-        place = Place(event.source.partition, event.source.offset)
-        known = found.setdefault(place, {}).setdefault(event.event_id, event)
-        assert known == event, "two deliveries of one event differ"
-    return {place: list(events.values()) for place, events in found.items()}
-
-
-async def words(settings: Settings, place: Place) -> list[str]:
-    events = (await outcomes(settings)).get(place, [])
-    return [event.error.code if event.error else event.outcome for event in events]
-
-
-async def wait_for(settings: Settings, place: Place, word: str) -> None:
-    async def is_told() -> bool:
-        return word in await words(settings, place)
-
-    await wait_until(is_told, f"{word} of {place}")
-
-
-async def wait_until_all_told(settings: Settings, places: list[Place]) -> None:
-    async def are_told() -> bool:
-        return set(places) <= (await outcomes(settings)).keys()
-
-    await wait_until(are_told, f"events of {len(places)} records")
-
-
-def links(settings: Settings) -> dict[str, dict[str, Any]]:
-    return {
-        path.name: json.loads(path.read_bytes())
-        for path in sorted((settings.data_dir / "runs").rglob("*_advisory_*.json"))
-    }
-
-
-async def wait_until_persisted(settings: Settings, count: int) -> None:
-    def is_there() -> bool:
-        found = (settings.data_dir / "runs").rglob("*.json")
-        return sum("_advisory_" not in path.name for path in found) >= count
-
-    await wait_until(is_there, f"{count} runs")
 
 
 async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
@@ -139,7 +73,7 @@ async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
             assert await words(settings, place) == [word]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        codes = {_letter_of(each).error_code: each for each in letters}
+        codes = {letter_headers(each).error_code: each for each in letters}
         assert codes.keys() == sent.keys() - {"linked", "duplicate", "waiting"}
         conflict = codes["ADVISORY_CONFLICT"]
         asked = sent["ADVISORY_CONFLICT"]
@@ -155,15 +89,6 @@ async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
         traced = [each for each in told if TRACEPARENT in each.headers]
         assert len(traced) == 3
         assert {header_dict(each)["ce_source"] for each in told} == {b"/rmos/advise"}
-
-
-def _letter_of(each: ConsumerRecord) -> DeadLetterHeaders:
-    ours = {
-        name: value.decode()
-        for name, value in header_dict(each).items()
-        if value is not None and name.startswith("rmos-")
-    }
-    return DeadLetterHeaders.model_validate(ours)
 
 
 async def test_the_same_advisory_from_many_publishers_is_one_link(
@@ -213,25 +138,6 @@ async def test_an_advisory_published_before_its_run_is_linked(
         assert await committed_retries(settings) == {0: 1, 1: 1}
 
 
-async def committed_retries(settings: Settings) -> dict[int, int]:
-    """Return how many records of each retry topic are committed."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers,
-        group_id=settings.topics.advise_retry_group,
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    try:
-        found = {}
-        for step, topic in enumerate(settings.topics.advisory_retries):
-            each = [await consumer.committed(place) for place in partitions_of(settings, topic)]
-            if any(each):
-                found[step] = sum(offset or 0 for offset in each)
-    finally:
-        await consumer.stop()
-    return found
-
-
 async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +150,7 @@ async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
             (letter,) = await read_topic(settings, settings.topics.advisory_dead_letters)
             assert (letter.key, letter.value) == (sent.key, sent.value)
             assert tuple(letter.headers[: len(AWKWARD_HEADERS)]) == AWKWARD_HEADERS
-            headers = _letter_of(letter)
+            headers = letter_headers(letter)
             assert headers.source_topic == settings.topics.advisory_requests
             assert (headers.source_partition, headers.source_offset) == (
                 str(place.partition),
@@ -312,7 +218,7 @@ async def test_what_is_no_retry_of_ours_is_a_dead_letter(
 
             await wait_until(are_told, "two dead letters")
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        assert {_letter_of(each).source_topic for each in letters} == {topic}
+        assert {letter_headers(each).source_topic for each in letters} == {topic}
         assert {(each.key, each.value) for each in letters} == {(s.key, s.value) for s in sent}
         assert links(settings) == {}
 
