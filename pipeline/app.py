@@ -335,7 +335,9 @@ async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
     async def look() -> None:
         while broker.is_running():  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
-        message = f"The local broker ended: {broker.exit_reason()}"
+        status, *lines = (broker.exit_reason() or "stopped").splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        message = f"The local broker ended by itself ({status}){last}"
         fault.set_exception(BrokerError(message))
 
     task = asyncio.create_task(look())

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     instance: str | None = Field(
         None, description="name of this worker for static group membership; unique in its group"
     )
-    batch_records: int = Field(4000, ge=1, le=20000, description="most records of one batch")
+    batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
     judge_in_helper: bool = Field(
         True,
         description="whether large batches are judged in a process beside the worker",

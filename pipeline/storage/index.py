@@ -201,7 +201,10 @@ class IndexedRun:
 
 
 def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
-    """Return what the index keeps of the artifact `document`, which `run` describes."""
+    """Return what the index keeps of the artifact `document`, or of its outline.
+
+    `run` describes the same artifact.
+    """
     source = run.source
     hashes = run.hashes
     created_at_utc = document["created_at_utc"]
