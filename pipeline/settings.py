@@ -58,7 +58,9 @@ class Settings(BaseSettings):
     )
     batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
     session_timeout_ms: int = Field(
-        10_000, ge=1000, description="silence after which the group drops a worker"
+        10_000,
+        ge=6000,
+        description="silence after which the group drops a worker; Kafka takes 6 s and more",
     )
     max_poll_interval_ms: int = Field(
         300_000, ge=1000, description="longest time between two polls of a worker"

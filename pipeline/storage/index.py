@@ -46,9 +46,10 @@ from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
+from pipeline.storage.faults import INDEX_NAME
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
-INDEX_FILE = "index.sqlite3"
+INDEX_FILE = INDEX_NAME
 INDEX_LOCK = "index.lock"
 INDEX_FORMAT = 2
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
