@@ -2,14 +2,16 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiokafka.structs import RecordMetadata
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.broker.event_matching import EventFuture, Place
 from pipeline.broker.request_sender import Delivery
 from pipeline.errors import BrokerError, ReceiptTimeoutError
-from schemas.run_event import RunEvent
+
+Event = TypeVar("Event", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Published:
         return str(Place(self.topic, self.partition, self.offset))
 
 
-class Receipt:
+class Receipt(Generic[Event]):
     """A request on its way: the broker acknowledges it, later an event tells what became of it."""
 
     def __init__(
@@ -38,12 +40,14 @@ class Receipt:
         delivery: Delivery,
         run_id: str | None,
         timeout_seconds: float,
-        event: EventFuture | None,
+        event: EventFuture,
+        shape: type[Event],
     ) -> None:
         self._delivery = delivery
         self._run_id = run_id
         self._timeout_seconds = timeout_seconds
         self._event = event
+        self._shape = shape
 
     async def published(self) -> Published:
         """Wait until the broker has the request, durable by its own rules.
@@ -55,8 +59,10 @@ class Receipt:
         # Others may wait for the same: one that gives up must not end it for all.
         return published_at(await asyncio.shield(self._delivery), self._run_id)
 
-    async def event(self, timeout_seconds: float | None = None) -> RunEvent:
-        """Wait for the event of this very request.
+    async def event(self, timeout_seconds: float | None = None) -> Event:
+        """Wait for the last event of this very request.
+
+        Where it says that it waits, and nothing else by the end of the time, that is returned.
 
         Args:
             timeout_seconds: Longest wait, from this call and the broker's acknowledgement on,
@@ -66,19 +72,20 @@ class Receipt:
             ReceiptTimeoutError: It was not judged in time; it will be.
             BrokerError: The broker did not acknowledge it, or its events cannot be read.
         """
-        assert self._event is not None, "the request was sent without asking for its event"
         published = await self.published()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 value = await asyncio.shield(self._event)
         except TimeoutError:
-            raise _not_in_time(published, seconds) from None
+            if self._event.interim is None:
+                raise _not_in_time(published, seconds) from None
+            value = self._event.interim
         except BrokerError as error:
             # One error for all that waited; each of them is told where its own request is.
             message = f"{error} {_how_to_retry(published)}"
             raise BrokerError(message) from error
-        return _run_event(value, published)
+        return _validated(value, self._shape, published)
 
 
 def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
@@ -86,9 +93,9 @@ def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
     return Published(kept.topic, kept.partition, kept.offset, run_id)
 
 
-def _run_event(value: bytes, published: Published) -> RunEvent:
+def _validated(value: bytes, shape: type[Event], published: Published) -> Event:
     try:
-        return RunEvent.model_validate_json(value)
+        return shape.model_validate_json(value)
     except ValidationError as error:
         message = (
             f"The event of {published} is not of the form that this release knows: install the "

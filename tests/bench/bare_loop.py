@@ -18,9 +18,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pipeline.app import run_service, stop_on_signals
 from pipeline.broker.connection import client_options
 from pipeline.broker.sender import BatchSender, Message
-from pipeline.consumers.judging import Judging, Verdict
+from pipeline.consumers.judging import Judging
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
+from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 
@@ -29,6 +30,7 @@ FETCH_BYTES = 16 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
 Records = list[ConsumerRecord]
+Verdict = JudgedRun | Rejected
 
 
 def main() -> None:
@@ -40,7 +42,8 @@ async def _serve(settings: Settings) -> None:
     consumer, sender = _consumer(settings), BatchSender(settings)
     await sender.start()
     await consumer.start()
-    with ThreadPoolExecutor(1) as executor, Judging(helper=settings.judge_in_helper) as judging:
+    judging = Judging(judge_run_record, helper=settings.judge_in_helper)
+    with ThreadPoolExecutor(1) as executor, judging:
         persist = BarePersist(settings, consumer, sender, executor)
         consuming = asyncio.create_task(persist.consume(judging, settings.batch_wait_ms))
         stopped = asyncio.create_task(stop.wait())
@@ -84,7 +87,7 @@ class BarePersist:
         self._guard = FloodGuard(settings.topics.persist_group)
         self._telling: asyncio.Task[None] | None = None
 
-    async def consume(self, judging: Judging, wait_ms: int) -> None:
+    async def consume(self, judging: Judging[Verdict], wait_ms: int) -> None:
         ahead: tuple[Records, asyncio.Task[list[Verdict]]] | None = None
         while True:
             # Nothing is waited for while a judged chunk could be stored.

@@ -72,7 +72,11 @@ def test_an_index_that_fits_its_files_is_said_so(rmos_with_runs: CommandLine) ->
     done = rmos_with_runs("index", "check")
     assert done.status == 0
     assert done.text == "5 runs as the index says\n"
-    assert rmos_with_runs("index", "check", "--json").document == {"runs": 5, "differences": []}
+    assert rmos_with_runs("index", "check", "--json").document == {
+        "runs": 5,
+        "advisories": 0,
+        "differences": [],
+    }
 
 
 def test_check_finds_a_flipped_bit_a_missing_and_a_foreign_file(

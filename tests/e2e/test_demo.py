@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.storage.artifact_files import find_artifacts
+from pipeline.storage.artifact_files import find_run_files
 from tests.builders import encode, run_request
 from tests.e2e.kafka_reading import wait_until
 from tests.e2e.worker_processes import RMOS
@@ -180,7 +180,7 @@ async def test_up_takes_a_request_and_stops_in_order(
     assert await up.stop(number) == 0
     assert up.errors == []
     assert brokers_below(up.data_dir) == []
-    assert len(list(find_artifacts(up.data_dir))) == 1
+    assert len(list(find_run_files(up.data_dir))) == 1
 
 
 async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path) -> None:
@@ -203,7 +203,7 @@ async def test_up_ends_when_its_broker_ends(up: Up) -> None:
     os.kill(up.broker["pid"], signal.SIGKILL)
     assert await up.ended() == 6
     assert len(up.errors) == 1
-    assert up.errors[0].startswith("Error: The local broker ended: exit status -9")
+    assert up.errors[0].startswith("Error: The local broker ended by itself (exit status -9)")
     assert "Traceback" not in up.text
 
 
