@@ -86,6 +86,7 @@ async def producer_of(
         enable_idempotence=True,
         max_request_size=16 * 1024 * 1024,
         compression_type=compression,
+        max_batch_size=1024 * 1024,
         linger_ms=5,
     )
     await producer.start()

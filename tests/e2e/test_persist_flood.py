@@ -54,6 +54,7 @@ async def test_a_flood_stops_before_anything_of_its_batch_is_written_until_the_o
     assert 400 <= passed < 500
     assert len(stopped.events) == passed
     assert len(stopped.letters) == passed // 2
+    assert len(stopped.artifacts()) == len(stopped.rows)
     assert not [run_id for run_id in stopped.rows if not run_id.startswith("run_bad_")]
 
     accepting = workers.start(settings, "--accept-rejects", "200")

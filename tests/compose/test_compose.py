@@ -1,0 +1,115 @@
+"""The containers cannot be run here, so all that can be read in their files is checked."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.broker.runtime import KAFKA_VERSION
+from pipeline.settings import Settings, read_settings
+from tests.docs.command_words import fault_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "compose"
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
+DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: each for name, each in SERVICES.items() if "build" in each}
+
+of_ours = pytest.mark.parametrize("name", OURS)
+
+
+def command_lines(service: dict[str, Any]) -> list[str]:
+    if "entrypoint" not in service:
+        return [shlex.join(["rmos", *service["command"]])]
+    (script,) = service["command"]
+    return re.findall(r"rmos [a-z -]+[a-z]", script)
+
+
+def test_it_starts_the_broker_the_topics_the_store_and_the_worker() -> None:
+    assert SERVICES.keys() == {"kafka", "topics", "store", "persist"}
+    lines = {line for service in OURS.values() for line in command_lines(service)}
+    assert lines == {
+        "rmos topics apply",
+        "rmos store init",
+        "rmos store status",
+        "rmos worker persist --instance persist-1",
+    }
+
+
+@of_ours
+def test_every_command_exists(name: str) -> None:
+    lines = command_lines(OURS[name])
+    assert lines
+    assert [fault_of(line) for line in lines] == [None] * len(lines)
+
+
+def test_the_command_of_the_image_exists() -> None:
+    entry = re.search(r'^ENTRYPOINT \["(.*)"\]$', DOCKERFILE, re.MULTILINE)
+    command = re.search(r"^CMD \[(.*)\]$", DOCKERFILE, re.MULTILINE)
+    assert entry is not None
+    assert command is not None
+    assert entry[1] == "rmos"
+    assert fault_of("rmos " + command[1].replace('"', "").replace(",", "")) is None
+
+
+def test_every_setting_exists() -> None:
+    known = {f"RMOS_{name.upper()}" for name in Settings.model_fields}
+    texts = [DOCKERFILE, (FOLDER / "compose.yaml").read_text(encoding="utf-8")]
+    named = {name for text in texts for name in re.findall(r"RMOS_[A-Z_]*[A-Z]", text)}
+    assert "RMOS_METRICS_PORT" in named
+    assert named <= known
+
+
+@of_ours
+def test_every_setting_has_a_value_that_it_can_have(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in OURS[name]["environment"].items():
+        monkeypatch.setenv(variable, str(value))
+    settings = read_settings()
+    assert settings.bootstrap_servers == "kafka:9092"
+    assert str(settings.data_dir) in DOCKERFILE
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_refers_to_is_there(name: str) -> None:
+    service = SERVICES[name]
+    for volume in service["volumes"]:
+        assert volume.partition(":")[0] in COMPOSE["volumes"]
+    for other, how in service.get("depends_on", {}).items():
+        assert other in SERVICES
+        if how["condition"] == "service_healthy":
+            assert "healthcheck" in SERVICES[other]
+        if how["condition"] == "service_completed_successfully":
+            assert SERVICES[other]["restart"] == "no"
+    if "build" in service:
+        context = (FOLDER / service["build"]["context"]).resolve()
+        assert (context / service["build"]["dockerfile"]).is_file()
+
+
+def test_what_the_image_copies_is_there() -> None:
+    for sources in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists()
+
+
+def test_the_broker_is_the_one_that_the_tests_run() -> None:
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+
+
+def test_the_worker_has_health_a_volume_and_time_to_stop() -> None:
+    worker = SERVICES["persist"]
+    port = worker["environment"]["RMOS_METRICS_PORT"]
+    assert f"http://127.0.0.1:{port}/health/ready" in worker["healthcheck"]["test"][-1]
+    assert worker["volumes"] == [f"store:{worker['environment']['RMOS_DATA_DIR']}"]
+    assert worker["restart"] != "no"
+    assert int(worker["stop_grace_period"].removesuffix("s")) > read_settings().stop_timeout_seconds
+
+
+def test_the_readme_says_that_it_was_not_run() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "It was **not run**" in readme

@@ -1,0 +1,96 @@
+"""Tables of the documents, made from the program: `python -m tests.docs.tables` prints them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from prometheus_client.metrics import MetricWrapperBase
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from pipeline import metrics
+from pipeline.settings import Settings
+
+
+def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(headings)
+    lines = [heads, ["---"] * len(heads), *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def settings_table() -> str:
+    """Return the table of every setting, in the order of its class."""
+    return markdown_table(
+        ("setting", "default", "values", "meaning"),
+        (
+            (f"`RMOS_{name.upper()}`", _default(field), _values(field), field.description or "")
+            for name, field in Settings.model_fields.items()
+        ),
+    )
+
+
+def metrics_table() -> str:
+    """Return the table of every metric, in the order of its module."""
+    return markdown_table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (
+                f"`{_exposed_name(found)}`",
+                str(found._type),
+                ", ".join(found._labelnames),
+                found._documentation,
+            )
+            for found in vars(metrics).values()
+            if isinstance(found, MetricWrapperBase)
+        ),
+    )
+
+
+def _exposed_name(metric: MetricWrapperBase) -> str:
+    return f"{metric._name}_total" if metric._type == "counter" else metric._name
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None:
+        return "unset"
+    return f"`{str(field.default).lower() if field.default is True else field.default}`"
+
+
+def _values(field: FieldInfo) -> str:
+    kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
+    choices = [kind for kind in kinds if isinstance(kind, str)]
+    if choices:
+        return ", ".join(choices)
+    found = [_limit(limit) for limit in field.metadata]
+    words = [_word(field.annotation, kinds), *filter(None, found)]
+    return " ".join(words)
+
+
+def _word(annotation: Any, kinds: list[Any]) -> str:
+    kind = kinds[0] if get_origin(annotation) is not None or kinds else annotation
+    words = {
+        Path: "path",
+        SecretStr: "secret text",
+        str: "text",
+        bool: "true or false",
+        int: "integer",
+        float: "number",
+    }
+    return words[kind]
+
+
+def _limit(limit: object) -> str:
+    if isinstance(limit, Ge):
+        return f"from {limit.ge}"
+    if isinstance(limit, Gt):
+        return f"above {limit.gt}"
+    if isinstance(limit, Le):
+        return f"to {limit.le}"
+    pattern = getattr(limit, "pattern", None)
+    return f"`{pattern}`" if pattern else ""
+
+
+if __name__ == "__main__":
+    print(settings_table())
+    print(metrics_table())
