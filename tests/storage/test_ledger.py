@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core import log_growth
 from pipeline.core.checkpoints import Checkpoint, open_checkpoint
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.ledger_leaf import LedgerLeaf
@@ -411,6 +412,30 @@ def test_what_the_disk_holds_is_read_back_before_it_is_signed(tmp_path: Path, si
             with pytest.raises(IntegrityError, match="is not as it was written"):
                 batch.publish(creations)
         assert reader(root).size == 0
+
+
+def test_a_hash_that_was_computed_wrong_is_not_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a flipped bit of memory makes it: the disk holds just what was meant to be written."""
+    writer = ledger(tmp_path)
+    real = log_growth.sha256
+
+    def wrong(data: bytes) -> object:
+        return real(data + b"\x01" if b'"offset":5,' in data else data)
+
+    monkeypatch.setattr(log_growth, "sha256", wrong)
+    with pytest.raises(IntegrityError, match="expected leaf 5 in tile/entries"):
+        writer.append_all({LOG: leaves(0, 9)})
+    assert reader(tmp_path).size == 0
+
+
+def test_a_damaged_tile_that_no_leaf_needs_is_refused(tmp_path: Path) -> None:
+    """Of 256 leaves the tile above holds the root itself, which is in nobody's path."""
+    ledger(tmp_path).append_all({LOG: leaves(0, 256)})
+    damage(tile_path(tmp_path, Tile(1, 0, 1)))
+    with pytest.raises(IntegrityError, match="expected the tiles of the root"):
+        ledger(tmp_path).append_all({LOG: leaves(256, 258)})
 
 
 def test_a_log_of_another_store_or_key_is_refused(tmp_path: Path) -> None:
