@@ -1,0 +1,278 @@
+"""The leaf of a record: its bytes for every kind, what it does not depend on, and back."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.evidence import EvidenceError
+from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf, run_leaf
+from pipeline.core.outcome import (
+    Outcome,
+    RecordSource,
+    StoredRun,
+    settle_rejected,
+    settle_run,
+    stored_run,
+)
+from pipeline.core.tiles import ENTRY_LIMIT_BYTES
+from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from tests.builders import record, red_request, run_request
+
+SOURCE = RecordSource(1, "rmos.runs.requests", 3, 41)
+BODY_SHA256 = "ab" * 32
+TIMESTAMP_MS = 1_766_066_602_123
+
+
+def judged(**changes: Any) -> JudgedRun:
+    verdict = judge_run_record(*record(run_request(**changes)))
+    assert isinstance(verdict, JudgedRun)
+    return verdict
+
+
+def leaf_of(outcome: Outcome, source: RecordSource = SOURCE) -> LedgerLeaf:
+    return run_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
+
+
+def settled(verdict: JudgedRun, run: StoredRun, source: RecordSource = SOURCE) -> LedgerLeaf:
+    return leaf_of(settle_run(verdict, run, source, intact=True), source)
+
+
+RUN = stored_run(judged(run_id="run_a"), SOURCE)
+ARTIFACT = (
+    '"path":"runs/2025-12-18/run_a.json","run_id":"run_a",'
+    f'"sha256":"{RUN.artifact_sha256}","size_bytes":{RUN.size_bytes}'
+)
+PLACE = '"offset":41,"partition":3,"timestamp_ms":1766066602123,"topic":"rmos.runs.requests"'
+LATER = replace(SOURCE, offset=42)
+
+
+def test_the_leaf_of_a_new_run() -> None:
+    assert settled(judged(run_id="run_a"), RUN).encode().decode() == (
+        f'{{"body_sha256":"{BODY_SHA256}","kind":"run",{ARTIFACT},"source":{{{PLACE}}},"v":1}}'
+    )
+
+
+def test_the_leaf_of_a_duplicate_names_the_stored_run() -> None:
+    found = json.loads(settled(judged(run_id="run_a"), RUN, LATER).encode())
+    assert found == {
+        "v": 1,
+        "kind": "duplicate",
+        "run_id": "run_a",
+        "path": "runs/2025-12-18/run_a.json",
+        "sha256": RUN.artifact_sha256,
+        "size_bytes": RUN.size_bytes,
+        "body_sha256": BODY_SHA256,
+        "source": {
+            "topic": "rmos.runs.requests",
+            "partition": 3,
+            "offset": 42,
+            "timestamp_ms": TIMESTAMP_MS,
+        },
+    }
+
+
+def test_the_leaf_of_a_conflict_names_the_stored_run_and_the_code() -> None:
+    found = json.loads(settled(judged(run_id="run_a", notes="changed"), RUN, LATER).encode())
+    assert (found["kind"], found["code"]) == ("conflict", "RUN_CONFLICT")
+    assert (found["path"], found["sha256"]) == (RUN.artifact_path, RUN.artifact_sha256)
+
+
+@pytest.mark.parametrize("run_id", [None, "run_a"])
+def test_the_leaf_of_a_rejected_record_has_a_code_and_no_artifact(run_id: str | None) -> None:
+    rejected = Rejected("KEY_MISMATCH", "a message that may be put better one day", run_id)
+    found = leaf_of(settle_rejected(rejected)).encode().decode()
+    expected = '"run_id":"run_a",' if run_id else ""
+    assert found == (
+        f'{{"body_sha256":"{BODY_SHA256}","code":"KEY_MISMATCH","kind":"rejected",'
+        f'{expected}"source":{{{PLACE}}},"v":1}}'
+    )
+
+
+def test_a_blocked_run_is_a_run() -> None:
+    verdict = judge_run_record(*record(red_request()))
+    assert isinstance(verdict, JudgedRun)
+    assert settled(verdict, stored_run(verdict, SOURCE)).kind == "run"
+
+
+def test_a_run_delivered_again_has_the_same_leaf() -> None:
+    assert settled(judged(run_id="run_a"), RUN) == settled(judged(run_id="run_a"), RUN)
+
+
+def test_the_leaf_is_that_of_the_stored_run_whatever_we_render_today() -> None:
+    once = replace(RUN, artifact_sha256="cd" * 32, size_bytes=7)
+    outcome = settle_run(judged(run_id="run_a"), once, SOURCE, intact=True)
+    assert outcome.drifted
+    leaf = leaf_of(outcome)
+    assert (leaf.sha256, leaf.size_bytes) == ("cd" * 32, 7)
+    assert leaf_of(replace(outcome, drifted=False, may_cut=True, message="x")) == leaf
+
+
+@pytest.mark.parametrize("source", [SOURCE, LATER])
+def test_the_leaf_of_a_damaged_run_must_be_made_as_if_it_were_intact(source: RecordSource) -> None:
+    verdict = judged(run_id="run_a")
+    damaged = settle_run(verdict, RUN, source, intact=False)
+    with pytest.raises(ValueError, match="as if the file were intact"):
+        leaf_of(damaged, source)
+    assert settled(verdict, RUN, source).kind == ("run" if source == SOURCE else "duplicate")
+
+
+def test_another_epoch_changes_nothing_but_whose_run_it_is() -> None:
+    """The epoch is in the origin of the log, so no leaf repeats it."""
+    assert "epoch" not in settled(judged(run_id="run_a"), RUN).encode().decode()
+    assert settled(judged(run_id="run_a"), RUN, replace(SOURCE, epoch=2)).kind == "duplicate"
+
+
+LEAVES = [
+    settled(judged(run_id="run_a"), RUN),
+    settled(judged(run_id="run_a"), RUN, LATER),
+    settled(judged(run_id="run_a", notes="changed"), RUN, LATER),
+    leaf_of(settle_rejected(Rejected("INVALID_JSON", "text"))),
+    leaf_of(settle_rejected(Rejected("KEY_MISMATCH", "text", "run_a"))),
+]
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: f"{leaf.kind} {leaf.code}")
+def test_every_leaf_is_read_back(leaf: LedgerLeaf) -> None:
+    assert parse_leaf(leaf.encode()) == leaf
+    assert len(leaf.encode()) < 600
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.integers(-(2**63), 2**63 - 1))
+def test_every_place_and_time_of_a_broker_is_read_back(
+    partition: int, offset: int, timestamp_ms: int
+) -> None:
+    leaf = replace(LEAVES[0], partition=partition, offset=offset, timestamp_ms=timestamp_ms)
+    assert parse_leaf(leaf.encode()) == leaf
+
+
+def test_the_largest_leaf_fits_many_times() -> None:
+    largest = LedgerLeaf(
+        "conflict",
+        topic="t" * 249,
+        partition=2**31 - 1,
+        offset=2**63 - 1,
+        timestamp_ms=-(2**63),
+        body_sha256="a" * 64,
+        code="RUN_CONFLICT",
+        run_id="r" * 100,
+        path=f"runs/2025-12-18/{'r' * 100}.json",
+        sha256="a" * 64,
+        size_bytes=2**53 - 1,
+    )
+    assert parse_leaf(largest.encode()) == largest
+    assert len(largest.encode()) < ENTRY_LIMIT_BYTES // 50
+    with pytest.raises(EvidenceError, match="at most 65535 bytes"):
+        replace(largest, code="x" * 65_535).encode()
+
+
+def changed(leaf: LedgerLeaf, change: dict[str, Any]) -> bytes:
+    fields = json.loads(leaf.encode())
+    for name, value in change.items():
+        holder = fields["source"] if name in fields["source"] else fields
+        if value is ...:
+            del holder[name]
+        else:
+            holder[name] = value
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2},
+        {"v": True},
+        {"v": "1"},
+        {"v": ...},
+        {"kind": "persisted"},
+        {"kind": "rejected"},
+        {"kind": "conflict"},
+        {"kind": None},
+        {"kind": ["run"]},
+        {"code": "RUN_CONFLICT"},
+        {"code": None},
+        {"run_id": ...},
+        {"run_id": "diff"},
+        {"run_id": "run_b"},
+        {"run_id": 1},
+        {"path": "runs/2025-12-18/run_b.json"},
+        {"path": "runs/2025-12-18/run_a_advisory_x.json"},
+        {"path": "../run_a.json"},
+        {"path": None},
+        {"sha256": "AB" * 32},
+        {"sha256": "ab" * 31},
+        {"sha256": ...},
+        {"size_bytes": 0},
+        {"size_bytes": -1},
+        {"size_bytes": True},
+        {"size_bytes": "7"},
+        {"size_bytes": 2**53},
+        {"size_bytes": ...},
+        {"body_sha256": "ab" * 33},
+        {"body_sha256": ...},
+        {"body_sha256": None},
+        {"source": None},
+        {"source": []},
+        {"source": {}},
+        {"topic": ...},
+        {"topic": ""},
+        {"topic": "a/b"},
+        {"topic": "t" * 250},
+        {"partition": -1},
+        {"partition": 2**31},
+        {"partition": True},
+        {"offset": -1},
+        {"offset": 2**63},
+        {"offset": 1.5},
+        {"offset": "1"},
+        {"timestamp_ms": None},
+        {"timestamp_ms": 2**63},
+        {"timestamp_ms": 1.0},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_leaf_of_a_run_with_a_field_changed_is_refused(change: dict[str, Any]) -> None:
+    assert parse_leaf(changed(LEAVES[0], {})) == LEAVES[0]
+    with pytest.raises(EvidenceError, match=r"in a leaf|fields of a leaf"):
+        parse_leaf(changed(LEAVES[0], change))
+
+
+@pytest.mark.parametrize("code", ["KEY_MISMATCH", "ARTIFACT_CORRUPT", "x", "", "A" * 65, None])
+def test_a_conflict_has_one_code(code: str | None) -> None:
+    with pytest.raises(EvidenceError, match="another value of code"):
+        parse_leaf(changed(LEAVES[2], {"code": code}))
+
+
+@pytest.mark.parametrize("code", ["RUN_CONFLICT", "ARTIFACT_CORRUPT", "x", 1])
+def test_a_rejected_record_has_a_code_of_its_own(code: object) -> None:
+    with pytest.raises(EvidenceError, match="another value of code"):
+        parse_leaf(changed(LEAVES[3], {"code": code}))
+
+
+GOOD = LEAVES[0].encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b" " + GOOD,
+        GOOD + b"\n",
+        GOOD.replace(b":", b": ", 1),
+        GOOD.replace(b'"kind":"run",', b"")[:-1] + b',"kind":"run"}',
+        GOOD[:-1] + b',"v":1}',
+        GOOD.replace(b'"run_a"', b'"run\\u005fa"'),
+        GOOD[:-1],
+        b"[" + GOOD + b"]",
+        b"\xef\xbb\xbf" + GOOD,
+        b"",
+        b"null",
+    ],
+)
+def test_a_leaf_in_other_bytes_is_refused(content: bytes) -> None:
+    assert content != GOOD
+    with pytest.raises(EvidenceError, match="expected a leaf"):
+        parse_leaf(content)

@@ -1,0 +1,189 @@
+"""Ledgers to test on: leaves, what is on disk, and system calls that can be watched or failed."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
+from pipeline.core.log_id import LogId, signer_name
+from pipeline.core.merkle import leaf_hash, root_of_hashes
+from pipeline.core.notes import NoteSigner
+from pipeline.core.tiles import Tile, tiles_of_growth
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.log_calls import LogCalls
+from pipeline.storage.log_reader import LogReader
+from pipeline.storage.system_calls import SystemCalls
+from tests.core.signers import signer
+
+STORE_ID = "0" * 32
+TOPIC = "rmos.runs.requests"
+LOG = LogId(1, TOPIC, 0)
+OTHER_LOG = LogId(1, TOPIC, 10)
+SIGNER = signer(signer_name(STORE_ID))
+KEYS = [SIGNER.key]
+
+
+def leaves(start: int, end: int, log: LogId = LOG, *, body: str = "body") -> list[LedgerLeaf]:
+    """Return a leaf for each offset from `start` to `end`."""
+    return [leaf(offset, log, body=body) for offset in range(start, end)]
+
+
+def leaf(offset: int, log: LogId = LOG, *, body: str = "body") -> LedgerLeaf:
+    """Return the leaf of one offset; each fourth is of a rejected record."""
+    digest = sha256(f"{body} {log.partition} {offset}".encode()).hexdigest()
+    if offset % 4 == 3:
+        return LedgerLeaf(
+            "rejected", log.topic, log.partition, offset, 7, digest, code="INVALID_JSON"
+        )
+    run_id = f"run_{digest[:32]}"
+    return LedgerLeaf(
+        "run",
+        log.topic,
+        log.partition,
+        offset,
+        timestamp_ms=1_766_066_602_000 + offset,
+        body_sha256=digest,
+        run_id=run_id,
+        path=f"runs/2025-12-18/{run_id}.json",
+        sha256=digest[::-1],
+        size_bytes=2965,
+    )
+
+
+def ledger(
+    root: Path, calls: LogCalls | None = None, signers: Sequence[NoteSigner] = (SIGNER,)
+) -> Ledger:
+    """Open the ledger at `root`, as a process that has just started."""
+    return Ledger(root, STORE_ID, signers, calls=calls)
+
+
+def reader(root: Path, log: LogId = LOG) -> LogReader:
+    """Open a log at its checkpoint."""
+    return LogReader.open(root, log, STORE_ID, KEYS)
+
+
+def on_disk(root: Path) -> dict[str, bytes | None]:
+    """Return all that lies in the ledger by path: the bytes of files, None for folders."""
+    return {
+        path.relative_to(root).as_posix(): None if path.is_dir() else path.read_bytes()
+        for path in sorted((root / "ledger").rglob("*"))
+    }
+
+
+def check_whole(root: Path, log: LogId = LOG) -> LogReader:
+    """Check a log as an auditor does, from its files: every leaf, every tile, the signed root."""
+    opened = reader(root, log)
+    entries = list(opened.entries())
+    assert len(entries) == opened.size
+    assert root_of_hashes(map(leaf_hash, entries)) == opened.checkpoint.root
+    for tile in tiles_of_growth(0, opened.size):
+        assert (root / log.path / str(tile)).is_file(), tile
+    offsets = [parse_leaf(entry).offset for entry in entries]
+    assert offsets == sorted(set(offsets))
+    return opened
+
+
+def damage(path: Path, place: int = -1) -> None:
+    """Flip a bit of a file behind the program's back."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+    path.chmod(0o444)
+
+
+def rewrite_log(root: Path, new: list[bytes], signer_: NoteSigner = SIGNER) -> None:
+    """Write a whole log of other leaves, signed with the key that was stolen."""
+    from pipeline.core.checkpoints import Checkpoint, sign_checkpoint
+    from pipeline.core.log_growth import LogGrowth
+
+    growth = LogGrowth()
+    growth.extend(new)
+    folder = root / LOG.path
+    for tile, content in growth.new_tiles().items():
+        path = folder / str(tile)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+    checkpoint = Checkpoint(LOG.origin(STORE_ID), growth.size, growth.root())
+    (folder / "checkpoint").unlink()
+    (folder / "checkpoint").write_bytes(sign_checkpoint(checkpoint, [signer_]))
+
+
+def tile_path(root: Path, tile: Tile, log: LogId = LOG) -> Path:
+    """Return where a tile lies."""
+    return root / log.path / str(tile)
+
+
+Hook = Callable[[str, tuple[Any, ...]], None]
+CALL_NAMES = tuple(
+    name for calls in (SystemCalls, LogCalls) for name in vars(calls) if not name.startswith("_")
+)
+
+
+class WatchedLogCalls(LogCalls):
+    """System calls that tell `before` and `after` of each call; what those raise is its result."""
+
+    def __init__(self) -> None:
+        self.before: Hook | None = None
+        self.after: Hook | None = None
+
+
+class NamedLogCalls(WatchedLogCalls):
+    """Those of a file system without O_TMPFILE and syncfs."""
+
+
+def _watched(name: str) -> Callable[..., Any]:
+    real = getattr(LogCalls, name)
+
+    def call(self: WatchedLogCalls, *arguments: Any) -> Any:
+        if name == "close" and self.before is not None:
+            # The kernel closes a descriptor whatever it reports (close(2)).
+            real(self, *arguments)
+            self.before(name, arguments)
+            return None
+        if self.before is not None:
+            self.before(name, arguments)
+        result = real(self, *arguments)
+        if self.after is not None:
+            try:
+                self.after(name, arguments)
+            except OSError:
+                if name.startswith("open_"):
+                    os.close(result)
+                raise
+        return result
+
+    return call
+
+
+for _name in CALL_NAMES:
+    setattr(WatchedLogCalls, _name, _watched(_name))
+
+
+def _open_unnamed_unsupported(self: NamedLogCalls, folder: int) -> int:
+    del self, folder
+    raise OSError(95, "Operation not supported")
+
+
+NamedLogCalls.open_unnamed = _open_unnamed_unsupported  # type: ignore[method-assign]
+
+WRITERS = {"group commit": WatchedLogCalls, "fallback": NamedLogCalls}
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Do `work` in a forked child; return its wait status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  # the child may not go on as a second test run
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
