@@ -17,6 +17,7 @@ from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
+from pipeline.consumers.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
@@ -70,7 +71,13 @@ async def persist_worker(
         await sender.start()
         consumer = BatchConsumer(
             topics.persist_group,
-            RunRequestJudge(store, topics, executor, accepted_rejects),
+            RunRequestJudge(
+                store,
+                topics,
+                judging=stack.enter_context(Judging(helper=settings.judge_in_helper)),
+                executor=executor,
+                accepted_rejects=accepted_rejects,
+            ),
             sender,
             Pace(settings.broker_pause_seconds),
         )

@@ -8,11 +8,15 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import broker_errors
+from pipeline.broker.producers import close_producer, start_producer
 from pipeline.settings import Settings
 
 BATCH_BYTES = 1024 * 1024
 """Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
+
+CONFIRM_TIMEOUT_SECONDS = 20.0
+"""Longest wait for the broker to confirm the messages of one chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Message:
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = field(default_factory=tuple)
+    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
 
 
 class BatchSender:
@@ -44,27 +48,13 @@ class BatchSender:
         Raises:
             BrokerError: No broker answers.
         """
-        producer = AIOKafkaProducer(
-            **client_options(self._settings),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            max_batch_size=BATCH_BYTES,
-            linger_ms=0,
-        )
-        with broker_errors(self._settings):
-            try:
-                await producer.start()
-            except BaseException:
-                await producer.stop()
-                raise
-        self._producer = producer
+        self._producer = await start_producer(self._settings, max_batch_size=BATCH_BYTES)
 
     async def stop(self) -> None:
         """Disconnect; what is not confirmed by now is not sent."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await close_producer(producer)
 
     async def send(self, messages: Iterable[Message]) -> None:
         """Send `messages`, in order within each partition; return when the broker has them all.
@@ -78,7 +68,10 @@ class BatchSender:
         assert self._producer is not None
         with broker_errors(self._settings):
             try:
-                await self._send(self._producer, messages)
+                # aiokafka's idempotent producer tries for ever: the end of our patience is ours
+                # to set, so that a worker without a broker can still be stopped.
+                async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
+                    await self._send(self._producer, messages)
             except (KafkaError, OSError):
                 await self.stop()
                 raise

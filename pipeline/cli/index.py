@@ -1,12 +1,13 @@
 """`rmos index`: the index is derived from files and topic; check it, rebuild it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_table
+from pipeline.cli.terminal import escaped, notes, print_json, print_table
 from pipeline.index_rebuild import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
 from pipeline.storage.index_check import check_index
@@ -14,6 +15,9 @@ from pipeline.storage.run_store import RunStore
 
 DIFFERENCE_FOUND = 5
 """Exit status where files and index, or files and topic, do not tell the same."""
+
+TOLD_OF_A_KIND = 10
+"""Most lines about one kind of finding; after a new broker every older run is such a finding."""
 
 app = typer.Typer(no_args_is_help=True, help="The index of the store in RMOS_DATA_DIR.")
 
@@ -65,9 +69,15 @@ def check(as_json: AsJson = False) -> None:
 
 def _tell(report: RebuildReport) -> None:
     typer.echo(f"{report.runs:,} runs in the new index")
-    for run_id in report.without_record:
-        notes().print(f"{run_id}: no record of the topic explains its file")
-    for run_id in report.without_file:
-        notes().print(f"{run_id}: its file is missing or has other bytes")
-    for file in report.strange:
-        notes().print(f"{file.path}: {file.reason}")
+    _tell_some(
+        [f"{each}: no record of the topic explains its file" for each in report.without_record]
+    )
+    _tell_some([f"{each}: its file is missing or has other bytes" for each in report.without_file])
+    _tell_some([f"{file.path}: {file.reason}" for file in report.strange])
+
+
+def _tell_some(lines: Sequence[str]) -> None:
+    for line in lines[:TOLD_OF_A_KIND]:
+        notes().print(escaped(line), soft_wrap=True)
+    if len(lines) > TOLD_OF_A_KIND:
+        notes().print(f"and {len(lines) - TOLD_OF_A_KIND:,} more; --json names all")

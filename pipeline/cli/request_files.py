@@ -49,6 +49,8 @@ def read_records(names: list[str], *, raw: bool) -> list[FileRecord]:
 
 def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
     content = _content(name)
+    if name == STANDARD_INPUT:
+        name = "standard input"
     whole = _record(name, content.strip())
     if whole is not None:
         yield whole

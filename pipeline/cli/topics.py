@@ -1,15 +1,13 @@
 """`rmos topics`: create the topics, or compare them with what they must be."""
 
 import asyncio
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pipeline.broker.admin import TopicDifference, apply_topics, compare_topics
+from pipeline.cli.terminal import notes, print_json, print_table
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
 
@@ -38,9 +36,9 @@ def check(as_json: AsJson = False) -> None:
 def _report(settings: Settings, differences: list[TopicDifference], *, as_json: bool) -> None:
     number = len(topic_table(settings.prefix))
     if as_json:
-        typer.echo(json.dumps(_document(settings, number, differences)))
+        print_json(_document(settings, number, differences))
     elif differences:
-        Console().print(_table(differences))
+        print_table(("topic", "setting", "must be", "is"), _rows(differences))
     else:
         typer.echo(f"{number} topics as they must be")
     _tell_retention(settings)
@@ -58,19 +56,18 @@ def _document(
     }
 
 
-def _table(differences: list[TopicDifference]) -> Table:
-    table = Table("topic", "setting", "must be", "is")
-    for each in differences:
-        found = "missing" if each.found is None else each.found
-        table.add_row(each.topic, each.setting, each.expected, found)
-    return table
+def _rows(differences: list[TopicDifference]) -> list[list[str]]:
+    return [
+        [each.topic, each.setting, each.expected, "missing" if each.found is None else each.found]
+        for each in differences
+    ]
 
 
 def _tell_retention(settings: Settings) -> None:
     if settings.request_retention_ms == KEEP_FOREVER_MS:
         return
     days = settings.request_retention_ms / DAY_MS
-    Console(stderr=True, highlight=False).print(
+    notes().print(
         f"Requests are kept for {days:g} days only (RMOS_REQUEST_RETENTION_MS): what is older "
         "than the log's start cannot be restored from it."
     )

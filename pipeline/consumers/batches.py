@@ -14,7 +14,7 @@ next is judged. The states of a chunk, and what happens if the process dies ther
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,7 +66,7 @@ class BatchConsumer:
     def __init__(
         self,
         group: str,
-        judge: Callable[[Sequence[Record]], Chunk],
+        judge: Callable[[Sequence[Record]], Awaitable[Chunk]],
         sender: BatchSender,
         pace: Pace,
     ) -> None:
@@ -115,20 +115,22 @@ class BatchConsumer:
 
     async def _settle(self, records: Sequence[Record]) -> None:
         metrics.BATCH_RECORDS.labels(self.group).observe(len(records))
-        pending: asyncio.Task[None] | None = None
+        judging: asyncio.Task[Chunk] | None = None
         try:
             for chunk in chunks_of(records):
-                with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
-                    judged = self._judge(chunk)
-                if pending is not None:
-                    await pending
-                pending = asyncio.create_task(self._store_and_tell(judged))
-                # Let the storing begin before this thread is busy with judging again.
-                await asyncio.sleep(0)
+                following = asyncio.create_task(self._judged(chunk))
+                if judging is not None:
+                    await self._store_and_tell(await judging)
+                judging = following
+            if judging is not None:
+                await self._store_and_tell(await judging)
         finally:
-            if pending is not None:
-                await pending
+            await _dropped(judging)
         self._observe_age(records)
+
+    async def _judged(self, chunk: Sequence[Record]) -> Chunk:
+        with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
+            return await self._judge(chunk)
 
     async def _store_and_tell(self, chunk: Chunk) -> None:
         with metrics.STAGE_SECONDS.labels(self.group, "store").time():
@@ -141,6 +143,13 @@ class BatchConsumer:
         metrics.RECORD_AGE_SECONDS.labels(self.group).observe(
             max(0.0, time.time() - oldest_ms / 1000)
         )
+
+
+async def _dropped(judging: "asyncio.Task[Chunk] | None") -> None:
+    """Wait for what was still being judged when another chunk failed; its verdicts are dropped."""
+    if judging is not None and not judging.done():
+        judging.cancel()
+        await asyncio.wait([judging])
 
 
 def chunks_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -9,11 +9,11 @@ import structlog
 
 from pipeline import metrics
 from pipeline.broker.sender import Message
+from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
 from pipeline.core.dead_letter import dead_letter
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
-from pipeline.core.verdict import judge_run_record
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 from pipeline.topics import TopicNames
 
@@ -25,30 +25,38 @@ class RunRequestJudge:
     """Judges chunks of the run request topic for one store."""
 
     def __init__(
-        self, store: RunStore, topics: TopicNames, executor: Executor, accepted_rejects: int = 0
+        self,
+        store: RunStore,
+        topics: TopicNames,
+        *,
+        judging: Judging,
+        executor: Executor,
+        accepted_rejects: int = 0,
     ) -> None:
         """Make a judge.
 
         Args:
             store: Where runs go.
             topics: Where events and dead letters go.
+            judging: Judges bodies.
             executor: One thread, which does all that waits for the disk.
             accepted_rejects: Failures that do not count against the flood limit.
         """
         self._store = store
         self._topics = topics
+        self._judging = judging
         self._executor = executor
         self._accepted_rejects = accepted_rejects
 
-    def __call__(self, records: Sequence[Record]) -> "JudgedChunk":
+    async def __call__(self, records: Sequence[Record]) -> "JudgedChunk":
         """Judge `records`, without touching the disk."""
         epoch = self._store.identity.epoch
+        verdicts = await self._judging.judge([(record.key, record.value) for record in records])
         judged = [
             JudgedRecord(
-                RecordSource(epoch, record.topic, record.partition, record.offset),
-                judge_run_record(record.key, record.value),
+                RecordSource(epoch, record.topic, record.partition, record.offset), verdict
             )
-            for record in records
+            for record, verdict in zip(records, verdicts, strict=True)
         ]
         return JudgedChunk(records, judged, self._topics, self._store_chunk)
 

@@ -84,9 +84,11 @@ async def partition_states(
     Raises:
         BrokerError: No broker answers.
     """
-    offsets = await partition_offsets(settings, [topic])
+    # In the order in which a record passes them backwards: another worker that goes on while we
+    # look only makes the later ones larger, and must not look like a loss.
     committed = await committed_offsets(settings, group, [topic])
     stored = store.index.positions(store.identity.epoch)
+    offsets = await partition_offsets(settings, [topic])
     return [
         PartitionState(
             topic,

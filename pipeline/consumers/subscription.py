@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
@@ -29,22 +29,23 @@ FETCH_BYTES = 16 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 OBSERVE_SECONDS = 1.0
 READY_POLL_AGE_SECONDS = 30.0
+READY_ANSWER_AGE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class Pulse:
-    """When the consumer last took part: it asks for records, or it works on a batch."""
+    """When something last happened, such as a poll of the consumer or an answer of the broker."""
 
-    last_poll: float = 0.0
+    last: float = 0.0
 
     def beat(self) -> None:
-        """Note that the consumer asks or answers now."""
-        self.last_poll = time.monotonic()
+        """Note that it happens now."""
+        self.last = time.monotonic()
 
     @property
     def age_seconds(self) -> float:
         """Seconds since the last beat."""
-        return time.monotonic() - self.last_poll
+        return time.monotonic() - self.last
 
 
 class Subscription:
@@ -62,6 +63,7 @@ class Subscription:
         self.group = group
         self._topic = topic
         self._pulse = Pulse()
+        self._answers = Pulse()
         self._observer: asyncio.Task[None] | None = None
         self._drain_seconds = settings.stop_timeout_seconds
         self._broker = KafkaBroker(
@@ -114,8 +116,15 @@ class Subscription:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it holds partitions and asks for records."""
-        return bool(self.assigned) and self._pulse.age_seconds < READY_POLL_AGE_SECONDS
+        """Whether it holds partitions, asks for records, and the broker answers.
+
+        Without a broker the client keeps its partitions and goes on asking, in vain.
+        """
+        return (
+            bool(self.assigned)
+            and self._pulse.age_seconds < READY_POLL_AGE_SECONDS
+            and self._answers.age_seconds < READY_ANSWER_AGE_SECONDS
+        )
 
     def _beat_on_poll(self) -> None:
         """Note every poll of the consumer: neither FastStream nor a ping tells of them."""
@@ -144,15 +153,16 @@ class Subscription:
         assigned = self.assigned
         metrics.ASSIGNED_PARTITIONS.labels(self.group).set(len(assigned))
         consumer = self._subscriber.consumer
-        if consumer is None:
+        if consumer is None or not assigned:
             return
-        for place in assigned:
-            end = consumer.highwater(place)
-            # Unknown until the first fetch, and again while partitions move.
-            with suppress(TimeoutError, IllegalStateError):
-                position = await asyncio.wait_for(consumer.position(place), OBSERVE_SECONDS)
-                lag = metrics.LAG_RECORDS.labels(self.group, place.topic, place.partition)
-                lag.set(max(0, end - position) if end is not None else 0)
+        # Partitions may move while we look, and the broker may be away.
+        with suppress(TimeoutError, IllegalStateError, KafkaError):
+            async with asyncio.timeout(OBSERVE_SECONDS):
+                ends = await consumer.end_offsets(assigned)
+                self._answers.beat()
+                for place, end in ends.items():
+                    lag = metrics.LAG_RECORDS.labels(self.group, place.topic, place.partition)
+                    lag.set(max(0, end - await consumer.position(place)))
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]

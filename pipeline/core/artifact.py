@@ -13,6 +13,8 @@ The procedure, with the same numbers in `build_run`:
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from pipeline.core.attachments import (
     KINDS_KEPT_WHEN_BLOCKED,
     AttachmentSet,
@@ -24,6 +26,7 @@ from pipeline.core.hashing import sha256_of_bytes, sha256_of_json, sha256_of_tex
 from pipeline.core.layout import attachment_path
 from pipeline.core.request_summary import summarise_request
 from pipeline.core.safety import Judgement, judge_safety
+from pipeline.core.strict_json import parse_by_rule
 from pipeline.core.violations import (
     Violation,
     decision_on_violations,
@@ -44,6 +47,7 @@ VERSION_STAMPS = (
 )
 """The version stamps that a complete request carries, sorted."""
 
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _CONTEXT_FIELDS = tuple(name for name in RunContext.model_fields if name != "error")
 # Inside these a null is the same as leaving the field out; elsewhere it is the producer's.
 _TYPED_OBJECTS = ("decision", "outputs", "hashes", "error")
@@ -66,6 +70,21 @@ class BuiltRun:
     blobs: tuple[Blob, ...]
     quarantined: Blob | None
     is_incomplete: bool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the document: its bytes say the same and travel in a tenth of the time."""
+        return _read_built_run, (self.content, self.blobs, self.quarantined, self.is_incomplete)
+
+
+def _read_built_run(
+    content: bytes, blobs: tuple[Blob, ...], quarantined: Blob | None, is_incomplete: bool
+) -> BuiltRun:
+    try:
+        document = _decode(content)
+    except ValueError:
+        # More digits than this process has been told to read.
+        document = parse_by_rule(content)
+    return BuiltRun(document, content, blobs, quarantined, is_incomplete)
 
 
 @dataclass(frozen=True, slots=True)

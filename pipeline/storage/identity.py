@@ -74,15 +74,14 @@ def create_store(
     )
     with store_faults(root):
         _make_folder(root)
-        if (root / STORE_FILE).exists():
-            raise _there_already(root)
+        _refuse_store(root)
         files = DurableFiles(root)
         files.remove_leftovers()
         _refuse_foreign_content(root)
         made = files.create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
     # Of two that make a store at the same time one was first.
     if made[STORE_FILE] is not Creation.CREATED:
-        raise _there_already(root)
+        _refuse_store(root)
     return identity
 
 
@@ -105,14 +104,16 @@ def _open_folder(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _there_already(root: Path) -> StoreNotReadyError:
-    return StoreNotReadyError(
-        f"There is a store at {root} already; rmos store status tells about it."
-    )
+def _refuse_store(root: Path) -> None:
+    if os.path.lexists(root / STORE_FILE):
+        message = f"There is a store at {root} already; rmos store status tells about it."
+        raise StoreNotReadyError(message)
 
 
 def _refuse_foreign_content(root: Path) -> None:
     found = sorted(entry.name for entry in root.iterdir() if entry.name not in _NOT_OURS)
+    if STORE_FILE in found:
+        _refuse_store(root)
     if found:
         message = (
             f"Expected {root} to be a new or an empty folder for a store, found {found[0]} in it."

@@ -1,0 +1,112 @@
+"""What a publisher gives back for a request: where the broker keeps it, and later its event."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiokafka.structs import RecordMetadata
+from pydantic import ValidationError
+
+from pipeline.broker.event_matching import EventFuture, Place
+from pipeline.broker.request_sender import Delivery
+from pipeline.errors import BrokerError, ReceiptTimeoutError
+from schemas.run_event import RunEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where the broker keeps a request that it has acknowledged.
+
+    Attributes:
+        run_id: None where the record was published raw.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    run_id: str | None
+
+    def __str__(self) -> str:
+        """Return the form in which messages tell of it."""
+        return str(Place(self.topic, self.partition, self.offset))
+
+
+class Receipt:
+    """A request on its way: the broker acknowledges it, later an event tells what became of it."""
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        run_id: str | None,
+        timeout_seconds: float,
+        event: EventFuture | None,
+    ) -> None:
+        self._delivery = delivery
+        self._run_id = run_id
+        self._timeout_seconds = timeout_seconds
+        self._event = event
+
+    async def published(self) -> Published:
+        """Wait until the broker has the request, durable by its own rules.
+
+        Raises:
+            BrokerError: It did not say so; it may have the request all the same.
+            InputError: The record is too large for it.
+        """
+        # Others may wait for the same: one that gives up must not end it for all.
+        return published_at(await asyncio.shield(self._delivery), self._run_id)
+
+    async def event(self, timeout_seconds: float | None = None) -> RunEvent:
+        """Wait for the event of this very request.
+
+        Args:
+            timeout_seconds: Longest wait, from this call and the broker's acknowledgement on,
+                whichever is later. None for RMOS_RECEIPT_TIMEOUT_SECONDS.
+
+        Raises:
+            ReceiptTimeoutError: It was not judged in time; it will be.
+            BrokerError: The broker did not acknowledge it, or its events cannot be read.
+        """
+        assert self._event is not None, "the request was sent without asking for its event"
+        published = await self.published()
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                value = await asyncio.shield(self._event)
+        except TimeoutError:
+            raise _not_in_time(published, seconds) from None
+        except BrokerError as error:
+            # One error for all that waited; each of them is told where its own request is.
+            message = f"{error} {_how_to_retry(published)}"
+            raise BrokerError(message) from error
+        return _run_event(value, published)
+
+
+def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
+    """Return what the broker's confirmation tells."""
+    return Published(kept.topic, kept.partition, kept.offset, run_id)
+
+
+def _run_event(value: bytes, published: Published) -> RunEvent:
+    try:
+        return RunEvent.model_validate_json(value)
+    except ValidationError as error:
+        message = (
+            f"The event of {published} is not of the form that this release knows: install the "
+            f"release of the pipeline ({error.error_count()} differences)."
+        )
+        raise BrokerError(message) from error
+
+
+def _not_in_time(published: Published, seconds: float) -> ReceiptTimeoutError:
+    return ReceiptTimeoutError(
+        f"No event within {seconds:g} s: the pipeline is behind or does not run. "
+        + _how_to_retry(published)
+    )
+
+
+def _how_to_retry(published: Published) -> str:
+    name = "The record" if published.run_id is None else f"The request {published.run_id}"
+    return (
+        f"{name} is in the log at {published} and will be judged; to ask again, send the same "
+        "body with the same run_id: a duplicate is success."
+    )

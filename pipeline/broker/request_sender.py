@@ -1,0 +1,198 @@
+"""Sends records one by one and tells of each when the broker has it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.structs import RecordMetadata
+
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    unreachable,
+)
+from pipeline.broker.producers import close_producer, start_producer
+from pipeline.errors import BrokerError, InputError, RmosError
+from pipeline.settings import Settings
+from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
+
+BATCH_BYTES = 1024 * 1024
+"""Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
+
+DELIVERY_TIMEOUT_SECONDS = 30.0
+"""Longest wait for the broker's confirmation; long enough for a broker that restarts."""
+
+FLUSH_TIMEOUT_SECONDS = 5.0
+"""Longest wait when stopping for what is not confirmed yet."""
+
+Delivery = asyncio.Future[RecordMetadata]
+Headers = Sequence[tuple[str, bytes]]
+
+
+@dataclass(eq=False, slots=True)
+class _Channel:
+    """A producer, and what it has not confirmed yet."""
+
+    producer: Any
+    pending: set[Delivery] = field(default_factory=set)
+
+
+class RequestSender:
+    """An idempotent producer with acks=all, replaced by a new one after a failure.
+
+    A record that is reported as failed may still be in the log: the sender of a request sends
+    the same body again, and one of the two becomes a duplicate.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._channel: _Channel | None = None
+        self._connecting = asyncio.Lock()
+        self._closings: dict[asyncio.Task[None], _Channel] = {}
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerError: No broker answers.
+        """
+        await self._connected()
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Delivery:
+        """Put a record in line; who awaits this call before the next keeps their order.
+
+        Returns:
+            A future of where the broker keeps the record. It fails with BrokerError within
+            30 s, or with InputError where the broker finds the record too large.
+
+        Raises:
+            InputError: The record is too large. Nothing was sent.
+            BrokerError: No broker answers. Nothing was sent.
+        """
+        channel = await self._connected()
+        delivery = self._new_delivery(channel)
+        try:
+            confirmation = await self._enqueue(channel, topic, key, value, headers)
+        except BaseException:
+            delivery.cancel()
+            raise
+        confirmation.add_done_callback(partial(self._settle, channel, delivery))
+        return delivery
+
+    async def stop(self) -> None:
+        """Wait a little for confirmations, then disconnect; what is left fails."""
+        if self._channel is not None:
+            self._retire(self._channel)
+        if self._closings:
+            closings = dict(self._closings)
+            await asyncio.wait(closings, timeout=FLUSH_TIMEOUT_SECONDS)
+            for channel in closings.values():
+                for delivery in list(channel.pending):
+                    _fail(delivery, _stopped())
+            await asyncio.wait(closings)
+
+    async def _connected(self) -> _Channel:
+        async with self._connecting:
+            if self._channel is None:
+                self._channel = _Channel(
+                    await start_producer(
+                        self._settings,
+                        max_batch_size=BATCH_BYTES,
+                        max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
+                        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+                    )
+                )
+            return self._channel
+
+    def _new_delivery(self, channel: _Channel) -> Delivery:
+        loop = asyncio.get_running_loop()
+        delivery: Delivery = loop.create_future()
+        # From here on the channel stays open for it, also while it waits for room in a batch.
+        channel.pending.add(delivery)
+        # aiokafka's idempotent producer tries for ever: the end of our patience is ours to set.
+        patience = loop.call_later(DELIVERY_TIMEOUT_SECONDS, self._give_up, channel, delivery)
+        delivery.add_done_callback(lambda _done: patience.cancel())
+        delivery.add_done_callback(channel.pending.discard)
+        return delivery
+
+    async def _enqueue(
+        self,
+        channel: _Channel,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+    ) -> asyncio.Future[RecordMetadata]:
+        try:
+            async with asyncio.timeout(DELIVERY_TIMEOUT_SECONDS):
+                confirmation: asyncio.Future[RecordMetadata] = await channel.producer.send(
+                    topic, value=value, key=key, headers=list(headers)
+                )
+        except MessageSizeTooLargeError as error:
+            raise _too_large() from error
+        except (KafkaError, OSError) as error:
+            self._retire(channel)
+            raise self._translated(error) from error
+        return confirmation
+
+    def _settle(
+        self, channel: _Channel, delivery: Delivery, confirmation: asyncio.Future[Any]
+    ) -> None:
+        error = confirmation.exception()
+        if error is not None:
+            # Its sequence numbers have a gap now, so the broker would refuse all that follows.
+            self._retire(channel)
+            _fail(delivery, self._translated(error))
+        elif not delivery.done():
+            delivery.set_result(confirmation.result())
+
+    def _give_up(self, channel: _Channel, delivery: Delivery) -> None:
+        # Those who come next are to hear at once that no broker answers.
+        self._retire(channel)
+        _fail(delivery, unreachable(self._settings))
+
+    def _retire(self, channel: _Channel) -> None:
+        """Send nothing more by `channel`, and close it once each of its deliveries has ended."""
+        if self._channel is channel:
+            self._channel = None
+            closing = asyncio.create_task(_close(channel), name="rmos request sender closing")
+            self._closings[closing] = channel
+            closing.add_done_callback(self._closings.pop)
+
+    def _translated(self, error: BaseException) -> RmosError:
+        if isinstance(error, MessageSizeTooLargeError):
+            return _too_large()
+        try:
+            with broker_errors(self._settings):
+                raise error
+        except BrokerError as translated:
+            return translated
+
+
+async def _close(channel: _Channel) -> None:
+    while channel.pending:
+        await asyncio.wait(set(channel.pending))
+    await close_producer(channel.producer)
+
+
+def _fail(delivery: Delivery, error: RmosError) -> None:
+    if not delivery.done():
+        delivery.set_exception(error)
+        # Read once, so that nobody is told of an exception that nobody waited for.
+        delivery.exception()
+
+
+def _stopped() -> BrokerError:
+    return BrokerError("The publisher was stopped before the broker confirmed the record.")
+
+
+def _too_large() -> InputError:
+    return InputError(
+        f"The record is too large: its topic takes at most {BROKER_MESSAGE_LIMIT_BYTES:,} bytes, "
+        "or what `rmos topics check` shows. Upload large blobs and name them as attachments."
+    )

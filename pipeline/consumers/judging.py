@@ -1,0 +1,83 @@
+"""Judging in a process of its own, so that it runs while this one waits for the disk.
+
+Threads would not do: judging holds the interpreter, and the many short system calls of the store
+each have to wait for it. Small batches are judged here and now: the way to the other process and
+back would take longer.
+"""
+
+import asyncio
+import ctypes
+import gc
+import multiprocessing
+import signal
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Self
+
+from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+
+Body = tuple[bytes | None, bytes | None]
+"""Key and value of a record."""
+
+Verdict = JudgedRun | Rejected
+
+SMALL_BATCH_RECORDS = 64
+_PR_SET_PDEATHSIG = 1
+
+
+class Judging:
+    """Judges bodies, in order, with up to one helper process."""
+
+    def __init__(self, *, helper: bool) -> None:
+        """Prepare; the helper begins with the first batch that is not small.
+
+        Args:
+            helper: Whether there is one.
+        """
+        # Spawned, not forked: this process has threads, and connections to the broker.
+        self._pool = (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_helper)
+            if helper
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    async def judge(self, bodies: Sequence[Body]) -> list[Verdict]:
+        """Return what each of `bodies` is.
+
+        Raises:
+            MemoryError: The helper was killed, as the kernel does where memory is short.
+            OSError: The machine is at fault, not a record.
+        """
+        if self._pool is None or len(bodies) < SMALL_BATCH_RECORDS:
+            return _judge_all(bodies)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, _judge_all, bodies)
+        except BrokenProcessPool as error:
+            message = "The judging process of this worker was killed; nothing was acknowledged."
+            raise MemoryError(message) from error
+
+
+def _judge_all(bodies: Sequence[Body]) -> list[Verdict]:
+    return [judge_run_record(key, value) for key, value in bodies]
+
+
+def _begin_helper() -> None:
+    """Set up the helper: it ends with its worker, and with nothing else."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Both reach a whole process group; the worker still needs the helper to finish its batch.
+        signal.signal(number, signal.SIG_IGN)
+    # A worker that is killed cannot stop its helper, so the kernel does (prctl(2)).
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.set_int_max_str_digits(0)
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)

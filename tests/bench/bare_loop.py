@@ -1,0 +1,130 @@
+"""The persist worker without FastStream and without our skeleton: a bare loop of aiokafka.
+
+The same judging, store, events and order of steps, written as tightly as they allow, on the same
+event loop and collector: each poll is a chunk, and the next one is fetched and judged while one
+is being stored. What the real worker is slower than this is the price of its frame.
+`python -m tests.bench.bare_loop`, with settings in the environment;
+`RMOS_JUDGE_IN_HELPER=false` judges and stores in turns, in one process.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import chain
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from pipeline.app import run_service, stop_on_signals
+from pipeline.broker.connection import client_options
+from pipeline.broker.sender import BatchSender, Message
+from pipeline.consumers.judging import Judging, Verdict
+from pipeline.core.outcome import Outcome, RecordSource
+from pipeline.core.run_event import run_event, run_event_headers
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
+
+CHUNK_RECORDS = 512
+FETCH_BYTES = 16 * 1024 * 1024
+PARTITION_FETCH_BYTES = 2 * 1024 * 1024
+
+Records = list[ConsumerRecord]
+
+
+def main() -> None:
+    run_service(_serve(read_settings()))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = stop_on_signals()
+    consumer, sender = _consumer(settings), BatchSender(settings)
+    await sender.start()
+    await consumer.start()
+    with ThreadPoolExecutor(1) as executor, Judging(helper=settings.judge_in_helper) as judging:
+        persist = BarePersist(settings, consumer, sender, executor)
+        consuming = asyncio.create_task(persist.consume(judging, settings.batch_wait_ms))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([consuming, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if consuming.done():
+            consuming.result()
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
+    await consumer.stop()
+    await sender.stop()
+
+
+def _consumer(settings: Settings) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        settings.topics.run_requests,
+        **client_options(settings),
+        group_id=settings.topics.persist_group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_max_bytes=FETCH_BYTES,
+        max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+    )
+
+
+class BarePersist:
+    """Polls, judges, stores, tells, commits."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        sender: BatchSender,
+        executor: Executor,
+    ) -> None:
+        self._consumer = consumer
+        self._sender = sender
+        self._executor = executor
+        self._store = RunStore(settings.data_dir)
+        self._events = settings.topics.run_events
+        self._guard = FloodGuard(settings.topics.persist_group)
+
+    async def consume(self, judging: Judging, wait_ms: int) -> None:
+        ahead: tuple[Records, asyncio.Task[list[Verdict]]] | None = None
+        while True:
+            # Nothing is waited for while a judged chunk could be stored.
+            polled = await self._consumer.getmany(
+                timeout_ms=0 if ahead else wait_ms, max_records=CHUNK_RECORDS
+            )
+            records = list(chain.from_iterable(polled.values()))
+            bodies = [(record.key, record.value) for record in records]
+            following = asyncio.create_task(judging.judge(bodies)) if records else None
+            if ahead is not None:
+                await self._persist(ahead[0], await ahead[1])
+            ahead = (records, following) if following is not None else None
+
+    async def _persist(self, records: Records, verdicts: Sequence[Verdict]) -> None:
+        epoch = self._store.identity.epoch
+        judged = [
+            JudgedRecord(
+                RecordSource(epoch, record.topic, record.partition, record.offset), verdict
+            )
+            for record, verdict in zip(records, verdicts, strict=True)
+        ]
+        result = await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._store.commit, judged, self._guard
+        )
+        await self._sender.send(
+            self._event(record, each.source, outcome)
+            for record, each, outcome in zip(records, judged, result.outcomes, strict=True)
+        )
+        # The last record of a partition wins, and it is the latest.
+        await self._consumer.commit(
+            {TopicPartition(each.topic, each.partition): each.offset + 1 for each in records}
+        )
+
+    def _event(self, record: ConsumerRecord, source: RecordSource, outcome: Outcome) -> Message:
+        return Message(
+            self._events,
+            record.partition,
+            record.key,
+            run_event(outcome, source),
+            run_event_headers(outcome, source, record.timestamp),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The race: each contender runs once in every round, one after the other, from a start line."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipeline.broker.local import LocalBroker
+from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
+from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined
+from tests.bench.requests import encoded_requests
+
+BIN = Path(sys.executable).parent
+REPOSITORY = Path(__file__).resolve().parents[2]
+DISK_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One contender of the race.
+
+    Attributes:
+        name: What tables call it.
+        title: What it is, in a few words.
+        command: How it is started.
+        share: Part of the records that it gets, as a slow one would take the whole time.
+        changes: Environment of its own.
+    """
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    share: float = 1.0
+    changes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one contender, from the start line to its last event.
+
+    Attributes:
+        broker_cpu_seconds: CPU time of the broker meanwhile.
+        others: Cores that neither contender nor broker kept busy meanwhile, but others did.
+    """
+
+    name: str
+    round: int
+    records: int
+    seconds: float
+    cpu: Cpu
+    peak_rss_mb: float
+    broker_cpu_seconds: float
+    others: float
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.records / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds a record, user and system."""
+        return self.cpu.total / self.records * 1e6
+
+
+class Watch:
+    """What contender, broker and everybody else cost between a start line and now."""
+
+    def __init__(self, contender: Contender, broker: LocalBroker) -> None:
+        self._contender = contender
+        self._broker_pid = broker.pid or os.getpid()
+        self._since = time.monotonic()
+        self._before = self._now()
+
+    def result(self, name: str, number: int, records: int, seconds: float | None = None) -> Result:
+        """Return what was measured; `seconds` is the time where it is known better."""
+        elapsed = time.monotonic() - self._since
+        own, broker, busy = (
+            after - before for after, before in zip(self._now(), self._before, strict=True)
+        )
+        return Result(
+            name,
+            number,
+            records,
+            seconds or elapsed,
+            Cpu(own.user, own.system),
+            self._contender.peak_rss_mb(),
+            broker.total,
+            max(0.0, busy.total - own.total - broker.total) / elapsed,
+        )
+
+    def _now(self) -> tuple[Cpu, Cpu, Cpu]:
+        machine = psutil.cpu_times()
+        busy = Cpu(machine.user + machine.nice, machine.system + machine.irq + machine.softirq)
+        return self._contender.cpu(), cpu_of(self._broker_pid), busy
+
+
+def _python(module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"tests.bench.{module}")
+
+
+WORKER = (str(BIN / "rmos"), "worker", "persist")
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("disk", "a. disk ceiling: group commit alone", _python("disk_ceiling")),
+        Entry("bare", "b. bare aiokafka loop, same core", _python("bare_loop")),
+        Entry("worker", "c. rmos worker persist", WORKER),
+        Entry(
+            "tutorial",
+            "d. FastStream as its tutorial teaches",
+            (str(BIN / "faststream"), "run", "tests.bench.tutorial:app"),
+            share=0.2,
+        ),
+        Entry(
+            "bare-serial",
+            "b'. bare loop, one process, in turns",
+            _python("bare_loop"),
+            changes=(("RMOS_JUDGE_IN_HELPER", "false"),),
+        ),
+        Entry(
+            "worker-serial",
+            "c'. rmos worker persist, one process",
+            WORKER,
+            changes=(("RMOS_JUDGE_IN_HELPER", "false"),),
+        ),
+    )
+}
+DEFAULT = ("disk", "bare", "worker", "tutorial")
+
+
+async def race(
+    broker: LocalBroker,
+    folder: Path,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    records: int,
+    tell: Callable[[str], None],
+) -> list[Result]:
+    """Run every round; return one result for each contender and round."""
+    requests = list(encoded_requests(records))
+    results = []
+    for number in range(1, rounds + 1):
+        for name in names:
+            entry = ENTRIES[name]
+            mine = requests[: max(1, int(records * entry.share))]
+            if name == "disk":
+                result = _run_disk(broker, entry, folder, number, len(mine))
+            else:
+                result = await _run_consumer(broker, folder, entry, number, mine)
+            tell(
+                f"round {number} {name}: {result.rate:,.0f}/s, {result.cpu_us:,.0f} us CPU, "
+                f"others {result.others:.2f} cores"
+            )
+            results.append(result)
+    return results
+
+
+def _run_disk(broker: LocalBroker, entry: Entry, folder: Path, number: int, records: int) -> Result:
+    name = f"disk-{number}"
+    command = (*entry.command, str(folder / name), str(records))
+    environment = Lane.inherited_environment()
+    with Contender(command, environment, folder / f"{name}.log") as contender:
+        contender.wait_for("ready")
+        watch = Watch(contender, broker)
+        contender.say("go")
+        contender.wait_for("}", DISK_SECONDS)
+        seconds = json.loads(contender.text.splitlines()[-1])["seconds"]
+        result = watch.result("disk", number, records, seconds)
+        contender.say("done")
+    return result
+
+
+async def _run_consumer(
+    broker: LocalBroker,
+    folder: Path,
+    entry: Entry,
+    number: int,
+    requests: Sequence[tuple[bytes, bytes]],
+) -> Result:
+    lane = await make_lane(broker, folder, f"{entry.name}-{number}", len(requests))
+    environment = lane.environment(**dict(entry.changes))
+    log = folder / f"{entry.name}-{number}.log"
+    async with start_line(lane, requests) as producer, EventCounter(lane) as events:
+        with Contender(entry.command, environment, log) as contender:
+            await wait_until_joined(lane, contender)
+            watch, started = Watch(contender, broker), time.time()
+            await producer.commit_transaction()
+            await events.wait_for(len(requests), contender)
+            seconds = await events.last_event_seconds() - started
+            result = watch.result(entry.name, number, len(requests), seconds)
+            contender.stop()
+    _check_files(lane)
+    return result
+
+
+def _check_files(lane: Lane) -> None:
+    runs = lane.settings.data_dir / "runs"
+    files = sum(1 for path in runs.rglob("*.json"))
+    if files != lane.records:
+        raise BenchError(f"{lane.settings.prefix}: {files} files of {lane.records} records")

@@ -1,0 +1,154 @@
+"""`rmos store` and `rmos index` where there is no broker, and settings that cannot be."""
+
+import sqlite3
+import sys
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.cli.index import TOLD_OF_A_KIND, _tell
+from pipeline.index_rebuild import RebuildReport
+from pipeline.storage.artifact_files import StrangeFile
+from tests.cli.command_line import CommandLine
+from tests.cli.test_runs import flip_bit
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["runs list", "runs show x", "runs download x", "index check", "index rebuild", "store status"],
+)
+def test_a_folder_without_a_store_is_refused_and_left_empty(
+    rmos: CommandLine, command: str
+) -> None:
+    rmos.data_dir.mkdir()
+    done = rmos(*command.split())
+    assert done.status == 6
+    assert done.sentence == (
+        f"There is no store at {rmos.data_dir}: mount its volume, or make a new store with "
+        "rmos store init."
+    )
+    assert list(rmos.data_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["store init", "store new-epoch", "topics apply"])
+def test_a_broker_that_does_not_answer_is_told(rmos: CommandLine, command: str) -> None:
+    done = rmos(*command.split())
+    assert done.status == 6
+    assert done.sentence.startswith("No Kafka broker answers at ")
+    assert not rmos.data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RMOS_METRICS_PORT", "99999"),
+        ("RMOS_BATCH_RECORDS", "many"),
+        ("RMOS_PREFIX", "Not A Prefix"),
+        ("RMOS_SECURITY_PROTOCOL", "TLS"),
+        ("RMOS_STOP_TIMEOUT_SECONDS", "0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(
+    rmos_with_runs: CommandLine, name: str, value: str
+) -> None:
+    rmos_with_runs.set(name, value)
+    done = rmos_with_runs("store", "status")
+    assert done.status == 2
+    assert done.sentence.startswith(f"{name} cannot be '{value}': ")
+
+
+def test_status_tells_identity_runs_and_positions(rmos_with_runs: CommandLine) -> None:
+    document = rmos_with_runs("store", "status", "--json").document
+    assert document["format"] == "rmos.store/1"
+    assert document["cluster_id"] == "cluster"
+    assert document["runs"] == 5
+    assert document["free_bytes"] > 0
+    assert document["positions"] == [
+        {"topic": "rmos.runs.requests", "partition": 0, "next_offset": 5}
+    ]
+
+
+def test_an_index_that_fits_its_files_is_said_so(rmos_with_runs: CommandLine) -> None:
+    done = rmos_with_runs("index", "check")
+    assert done.status == 0
+    assert done.text == "5 runs as the index says\n"
+    assert rmos_with_runs("index", "check", "--json").document == {"runs": 5, "differences": []}
+
+
+def test_check_finds_a_flipped_bit_a_missing_and_a_foreign_file(
+    rmos_with_runs: CommandLine,
+) -> None:
+    runs = rmos_with_runs.data_dir / "runs"
+    flip_bit(runs / "2025-12-18/saw_1.json")
+    (runs / "2025-12-18/saw_2.json").unlink()
+    (runs / "2025-12-18/notes.txt").write_text("mine")
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    found = {each["path"]: each for each in done.document["differences"]}
+    assert found.keys() == {
+        "runs/2025-12-18/saw_1.json",
+        "runs/2025-12-18/saw_2.json",
+        "runs/2025-12-18/notes.txt",
+    }
+    assert found["runs/2025-12-18/saw_2.json"]["found"] == "no file"
+    assert found["runs/2025-12-18/notes.txt"]["expected"] == "nothing"
+    assert rmos_with_runs("index", "check").status == 5
+
+
+def test_a_missing_index_over_runs_is_refused(rmos_with_runs: CommandLine) -> None:
+    for file in rmos_with_runs.data_dir.glob("index.sqlite3*"):
+        file.unlink()
+    done = rmos_with_runs("runs", "list")
+    assert done.status == 6
+    assert done.sentence.endswith(" is missing: run rmos index rebuild.")
+
+
+def test_a_damaged_index_is_refused(rmos_with_runs: CommandLine) -> None:
+    (rmos_with_runs.data_dir / "index.sqlite3").write_bytes(b"no database, but long enough" * 9)
+    done = rmos_with_runs("runs", "list")
+    assert done.status == 6
+    assert done.sentence.endswith(": run rmos index rebuild.")
+
+
+def test_an_index_of_another_format_is_refused(rmos_with_runs: CommandLine) -> None:
+    with sqlite3.connect(rmos_with_runs.data_dir / "index.sqlite3") as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    done = rmos_with_runs("index", "check")
+    assert done.status == 6
+    assert "found 99: run rmos index rebuild." in done.sentence
+
+
+def test_a_rebuild_tells_ten_of_a_kind_and_how_many_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many = [f"run_{number}" for number in range(TOLD_OF_A_KIND + 3)]
+    _tell(RebuildReport(20, many, ["lost_1"], [StrangeFile("runs/a", "expected [a] date")]))
+    out, err = capsys.readouterr()
+    assert out == "20 runs in the new index\n"
+    told = err.splitlines()
+    assert len(told) == TOLD_OF_A_KIND + 1 + 1 + 1
+    assert told[TOLD_OF_A_KIND] == "and 3 more; --json names all"
+    assert told[-2:] == [
+        "lost_1: its file is missing or has other bytes",
+        "runs/a: expected [a] date",
+    ]
+
+
+def test_the_base_install_says_which_extra_the_commands_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What find_spec sees of a module that is not installed.
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("The rmos commands need the extra server: ")
+
+
+def test_no_command_shows_help(rmos: CommandLine) -> None:
+    done = rmos()
+    assert done.status == 2
+    assert b"Usage: rmos" in done.out + done.err.encode()

@@ -1,0 +1,114 @@
+"""A broker that goes and comes back in the middle: the worker waits, tells so, and goes on."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.local import LocalBroker
+from pipeline.settings import Settings
+from pipeline.storage.identity import create_store
+from tests.builders import run_request
+from tests.e2e.kafka_reading import (
+    new_settings,
+    produce,
+    sending,
+    wait_until,
+    wait_until_consumed,
+)
+from tests.e2e.store_audit import audit_store
+from tests.e2e.worker_processes import WorkerPool, WorkerProcess
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+PAUSE_SECONDS = 0.5
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
+    own = LocalBroker(tmp_path / "kafka", port=0)
+    own.start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+async def own_settings(own_broker: LocalBroker, tmp_path: Path) -> Settings:
+    settings = new_settings(own_broker, tmp_path / "store")
+    assert await apply_topics(settings) == []
+    create_store(settings.data_dir, cluster_id=own_broker.cluster_id, prefix=settings.prefix)
+    return settings
+
+
+def status_of(address: str, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+async def is_status(address: str, path: str, expected: int) -> bool:
+    return await asyncio.to_thread(status_of, address, path) == expected
+
+
+async def health_address(worker: WorkerProcess) -> str:
+    await wait_until(lambda: bool(worker.logged("metrics and health")), "the address")
+    (line,) = worker.logged("metrics and health")
+    return str(line["address"])
+
+
+async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
+    own_broker: LocalBroker, own_settings: Settings, workers: WorkerPool
+) -> None:
+    settings = own_settings
+    address_before = own_broker.bootstrap_servers
+    worker = workers.start(
+        settings, RMOS_METRICS_PORT="0", RMOS_BROKER_PAUSE_SECONDS=str(PAUSE_SECONDS)
+    )
+    health = await health_address(worker)
+    await wait_until(lambda: is_status(health, "/health/ready", 200), "ready")
+    await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000)))
+    await wait_until(lambda: bool(worker.logged("batch stored")), "a batch in hand")
+    # As a crash of its machine, in the middle of a batch.
+    own_broker.kill()
+    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
+    assert await is_status(health, "/health/live", 200)
+    worker.check()
+
+    await asyncio.to_thread(own_broker.start)
+    assert own_broker.bootstrap_servers == address_before
+    await wait_until_consumed(settings, check=worker.check)
+    await wait_until(lambda: is_status(health, "/health/ready", 200), "ready again")
+    await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000, 3200)))
+    await wait_until_consumed(settings, check=worker.check)
+
+    # In order, while the worker has nothing to do.
+    await asyncio.to_thread(own_broker.stop)
+    await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
+    await asyncio.to_thread(own_broker.start)
+    await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3200, 3300)))
+    await wait_until_consumed(settings, check=worker.check)
+    await wait_until(lambda: is_status(health, "/health/ready", 200), "ready again")
+    assert await worker.stop() == 0
+
+    audit = await audit_store(settings)
+    audit.assert_whole()
+    assert audit.outcomes() == {"persisted": 3300}
+    assert_no_tight_loop(worker)
+
+
+def assert_no_tight_loop(worker: WorkerProcess) -> None:
+    put_off = [datetime.fromisoformat(line["timestamp"]) for line in worker.logged("batch put off")]
+    for earlier, later in pairwise(put_off):
+        assert (later - earlier).total_seconds() >= PAUSE_SECONDS
+    # Nor does anything else tell of every attempt.
+    warnings = [line for line in worker.log_lines() if line["event"] != "batch stored"]
+    assert len(warnings) < 60, warnings

@@ -1,0 +1,84 @@
+"""The producers of the docs do what they say, as the programs that a vendor would run."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.app import persist_worker
+from pipeline.broker.connection import describe_cluster
+from pipeline.settings import Settings
+from pipeline.storage.identity import create_store
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+PRODUCERS = ("plain_aiokafka.py", "confluent_kafka_producer.py", "run_publisher.py")
+
+MAY_CUT, MUST_NOT_CUT = 0, 4
+
+
+@pytest.fixture(autouse=True)
+async def worker(settings: Settings) -> AsyncIterator[None]:
+    """Run the real persist worker over a new store."""
+    cluster_id = await describe_cluster(settings)
+    create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    async with persist_worker(settings):
+        yield
+
+
+async def run(settings: Settings, producer: str, *request: str) -> tuple[int | None, str]:
+    paths = [str(EXAMPLES / "requests" / name) for name in request]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", str(EXAMPLES / "producers" / producer)),
+        *(settings.bootstrap_servers, *paths, "--prefix", settings.prefix),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, complaints = await process.communicate()
+    assert complaints == b""
+    return process.returncode, output.decode()
+
+
+def run_id_of(name: str) -> str:
+    run_id: str = json.loads((EXAMPLES / "requests" / name).read_bytes())["run_id"]
+    return run_id
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+async def test_producer_may_cut_green_and_yellow_but_not_red(
+    settings: Settings, producer: str
+) -> None:
+    status, line = await run(settings, producer, "saw_green.json")
+    assert (status, line) == (MAY_CUT, f"{run_id_of('saw_green.json')}: persisted OK\n")
+    status, line = await run(settings, producer, "router_yellow.json")
+    assert (status, line) == (MAY_CUT, f"{run_id_of('router_yellow.json')}: persisted OK\n")
+    status, line = await run(settings, producer, "saw_red.json")
+    assert status == MUST_NOT_CUT
+    assert line == (
+        f"{run_id_of('saw_red.json')}: persisted BLOCKED "
+        "rim speed 67 m/s is above the 50 m/s of this blade\n"
+    )
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+async def test_producer_sends_its_own_example(settings: Settings, producer: str) -> None:
+    status, line = await run(settings, producer)
+    assert (status, line.partition(": ")[2]) == (MAY_CUT, "persisted OK\n")
+
+
+async def test_same_request_of_three_clients_is_one_run_in_one_partition(
+    settings: Settings,
+) -> None:
+    found = [await run(settings, producer, "saw_green.json") for producer in PRODUCERS]
+    assert [status for status, _ in found] == [MAY_CUT] * 3
+    assert [line.split()[1] for _, line in found] == ["persisted", "duplicate", "duplicate"]
+
+
+async def test_incomplete_request_is_kept_and_must_not_cut(settings: Settings) -> None:
+    status, line = await run(settings, PRODUCERS[2], "saw_incomplete.json")
+    assert status == MUST_NOT_CUT
+    assert "persisted BLOCKED INCOMPLETE_REQUEST: tool_id" in line

@@ -1,0 +1,131 @@
+"""A persist worker that signals itself at one step of its first batch.
+
+Run as a program: `worker_stopped_at.py SIGNAL STEP [STEP ...]`. Each step gets a process of its
+own, forked from one that has imported everything: it sends some records, works until the step,
+and there SIGKILL ends it, or SIGSTOP halts it. It prints how each of them ended.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from faststream.kafka.message import KafkaAckableMessage
+
+from pipeline.app import run_persist_worker, run_service
+from pipeline.broker import sender
+from pipeline.broker.sender import BatchSender
+from pipeline.consumers.batches import BatchConsumer
+from pipeline.consumers.run_requests import JudgedChunk, RunRequestJudge
+from pipeline.logs import configure_logging
+from pipeline.settings import read_settings
+from pipeline.storage import run_store
+from pipeline.storage.index import IndexTransaction
+from pipeline.storage.run_store import RunStore
+from pipeline.storage.system_calls import SystemCalls
+from tests.builders import incomplete_request, red_request, run_request
+from tests.e2e.kafka_reading import Sending, produce, sending
+
+RECORDS_OF_A_STEP = 24
+
+# A step is a function, the call of it that counts, and whether it stops before or after.
+Step = tuple[Any, str, int, bool]
+BEFORE, AFTER = True, False
+
+STEPS: dict[str, Step] = {
+    "polled": (BatchConsumer, "handle", 1, BEFORE),
+    "judged": (RunRequestJudge, "__call__", 1, AFTER),
+    "locked": (RunStore, "_plan", 1, BEFORE),
+    "planned": (run_store, "_check_flood", 1, AFTER),
+    "file opened": (SystemCalls, "open_unnamed", 3, AFTER),
+    "file written": (SystemCalls, "write", 5, AFTER),
+    "contents flushed": (SystemCalls, "syncfs", 2, AFTER),
+    "some linked": (SystemCalls, "link_unnamed", 7, AFTER),
+    "all linked": (SystemCalls, "syncfs", 3, BEFORE),
+    "names flushed": (SystemCalls, "syncfs", 3, AFTER),
+    "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
+    "positions noted": (IndexTransaction, "advance", 1, AFTER),
+    "index committed": (RunStore, "commit", 1, AFTER),
+    "to be told": (JudgedChunk, "store", 1, AFTER),
+    "some told": (sender, "_send_partition", 5, AFTER),
+    "told": (BatchSender, "send", 1, AFTER),
+    "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
+    "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
+}
+
+
+def stop_at(step: Step, number: signal.Signals) -> None:
+    """Make this process signal itself at `step`, once."""
+    owner, name, count, before = step
+    original = getattr(owner, name)
+    left = [count]
+
+    def passing(now: bool) -> None:
+        if now is before:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), number)
+
+    setattr(owner, name, _stopping(original, passing))
+
+
+def _stopping(original: Any, passing: Callable[[bool], None]) -> Any:
+    if asyncio.iscoroutinefunction(original):
+
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            passing(BEFORE)
+            result = await original(*args, **kwargs)
+            passing(AFTER)
+            return result
+
+        return awaited
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        passing(BEFORE)
+        result = original(*args, **kwargs)
+        passing(AFTER)
+        return result
+
+    return called
+
+
+def records_of(step: str) -> list[Sending]:
+    """Return runs of every kind, a duplicate, a conflict and what is no request at all."""
+    name = step.replace(" ", "-")
+    runs = [run_request(run_id=f"run_{name}_{number}") for number in range(RECORDS_OF_A_STEP)]
+    return [
+        *map(sending, runs),
+        sending(red_request(run_id=f"run_{name}_red")),
+        sending(incomplete_request(run_id=f"run_{name}_incomplete")),
+        sending(runs[0]),
+        sending(runs[1] | {"mode": "other"}),
+        Sending(f"{name}_bad".encode(), b"{"),
+        Sending(None, None, partition=2),
+    ]
+
+
+def work_until(step: str, number: signal.Signals) -> None:
+    settings = read_settings(instance="stopped")
+    asyncio.run(produce(settings, records_of(step)))
+    configure_logging(settings)
+    stop_at(STEPS[step], number)
+    run_service(run_persist_worker(settings))
+
+
+def main() -> None:
+    number, *steps = sys.argv[1:]
+    for step in steps:
+        child = os.fork()
+        if child == 0:
+            try:
+                work_until(step, signal.Signals[number])
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(f"{step}: {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""The index: what a row keeps, who begins and ends a transaction, and what is refused."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from pipeline.core.flood import FloodWindow
+from pipeline.core.outcome import StoredRun, stored_run
+from pipeline.errors import StoreNotReadyError
+from pipeline.storage.index import INDEX_FORMAT, IndexedRun, RunIndex, indexed_run, runs
+from tests.builders import (
+    attachment,
+    attachment_ref,
+    incomplete_request,
+    judged,
+    red_request,
+    rosette_request,
+    router_request,
+    run_request,
+)
+from tests.storage.stores import open_descriptors, source
+
+REQUESTS = {
+    "saw": run_request(),
+    "router": router_request(),
+    "rosette": rosette_request(),
+    "red": red_request(),
+    "incomplete": incomplete_request(),
+    "strange texts": run_request(
+        notes="\u0000", mode="säge 🪚", machine_id="a'b\"c", workflow_session_id=" "
+    ),
+    "a reason with a zero": run_request(
+        decision={"risk_level": "RED", "block_reason": "a\u0000b\n🪚" * 300}
+    ),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "index.sqlite3"
+
+
+@pytest.fixture
+def index(path: Path) -> Iterator[RunIndex]:
+    index = RunIndex(path)
+    yield index
+    index.close()
+
+
+def entry(request: dict[str, Any], offset: int = 0) -> tuple[StoredRun, IndexedRun]:
+    verdict = judged(request)
+    run = stored_run(verdict, source(offset))
+    return run, indexed_run(verdict.built.document, run)
+
+
+def add(index: RunIndex, *requests: dict[str, Any]) -> list[StoredRun]:
+    entries = [entry(request, offset) for offset, request in enumerate(requests)]
+    with index.transaction() as transaction:
+        transaction.add_runs(indexed for _, indexed in entries)
+    return [run for run, _ in entries]
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_run_is_read_back_as_it_was_added(index: RunIndex, name: str) -> None:
+    (run,) = add(index, REQUESTS[name])
+    found = index.find(run.run_id)
+    assert found == run
+    assert found is not None
+    assert type(found.legacy) is bool
+    assert type(found.size_bytes) is int
+
+
+def test_each_column_of_a_row_holds_what_its_name_says(index: RunIndex, path: Path) -> None:
+    request = run_request(outputs={"gcode_text": "G1", "opplan_json": {}, "toolpaths": []})
+    (run,) = add(index, request)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        (row,) = map(dict, connection.execute("SELECT * FROM runs"))
+    assert row == {
+        "run_id": request["run_id"],
+        "created_at_utc": "2025-12-18T14:03:22.123456Z",
+        "created_at_us": 1_766_066_602_123_456,
+        "event_type": "toolpaths",
+        "status": "OK",
+        "mode": "saw",
+        "tool_id": "saw:veneer_160",
+        "material_id": "maple",
+        "machine_id": "shop_saw_2",
+        "workflow_session_id": "ws_42",
+        "risk_level": "GREEN",
+        "score": 92.5,
+        "block_reason": None,
+        **run.hashes,
+        "legacy": 0,
+        "artifact_sha256": run.artifact_sha256,
+        "artifact_path": run.artifact_path,
+        "size_bytes": run.size_bytes,
+        "request_sha256": run.request_sha256,
+        "source_epoch": 1,
+        "source_topic": "rmos.runs.requests",
+        "source_partition": 0,
+        "source_offset": 0,
+    }
+    assert len(run.hashes) == 4
+
+
+def test_a_run_without_a_source_is_read_back_without_one(index: RunIndex) -> None:
+    verdict = judged(run_request())
+    run = stored_run(verdict, None)
+    with index.transaction() as transaction:
+        transaction.add_runs([indexed_run(verdict.built.document, run)])
+    assert index.find(run.run_id) == run
+
+
+def test_what_nobody_added_is_not_found(index: RunIndex) -> None:
+    add(index, run_request(run_id="Run_A"))
+    assert index.find("run_a") is None
+    assert index.find("RUN_A") is None
+    assert index.find("") is None
+    assert index.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "score"),
+    [(run_request(), 92.5), (router_request(), 68), (incomplete_request(), None)],
+)
+def test_a_score_is_kept_as_the_number_it_is(
+    index: RunIndex, request_: dict[str, Any], score: float | None
+) -> None:
+    (run,) = add(index, request_)
+    with index.reading() as connection:
+        assert connection.execute(select(runs.c.score)).scalar_one() == score
+    assert index.find(run.run_id) == run
+
+
+def test_the_number_of_a_time_sorts_as_the_time_does(index: RunIndex) -> None:
+    in_order = [
+        "2000-01-01T00:00:00Z",
+        "2025-12-18T14:03:22Z",
+        "2025-12-18T14:03:22.000001Z",
+        "2025-12-18T14:03:22.1Z",
+        "2025-12-18T14:03:23Z",
+        "2025-12-18T23:30:00-01:00",
+        "2099-12-31T23:59:59.999999Z",
+    ]
+    shuffled = [in_order[place] for place in (3, 0, 6, 2, 5, 1, 4)]
+    add(
+        index,
+        *(
+            run_request(run_id=f"run_{in_order.index(time)}", created_at_utc=time)
+            for time in shuffled
+        ),
+    )
+    with index.reading() as connection:
+        query = select(runs.c.run_id).order_by(runs.c.created_at_us)
+        found = list(connection.execute(query).scalars())
+    assert found == [f"run_{place}" for place in range(7)]
+
+
+def test_attachments_are_listed_in_their_order_also_twice_the_same(
+    index: RunIndex, path: Path
+) -> None:
+    listed = [attachment(b"one"), attachment_ref(b"two"), attachment(b"one")]
+    (run,) = add(index, run_request(attachments=listed))
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT position, sha256, run_id FROM attachments ORDER BY position"
+        found = connection.execute(query).fetchall()
+    assert found == [(n, listed[n]["sha256"], run.run_id) for n in range(3)]
+
+
+def test_a_run_is_added_once_and_a_second_time_rolls_all_back(index: RunIndex) -> None:
+    add(index, run_request(run_id="run_1"))
+    with pytest.raises(IntegrityError):
+        add(index, run_request(run_id="run_2"), run_request(run_id="run_1"))
+    assert index.count() == 1
+
+
+def test_an_attachment_belongs_to_a_run(index: RunIndex) -> None:
+    orphan = ("nobody", 0, "0" * 64, "debug")
+    with (
+        pytest.raises(IntegrityError, match="FOREIGN KEY"),
+        index.transaction() as transaction,
+    ):
+        transaction.add_runs([IndexedRun(entry(run_request())[1].row, [orphan])])
+    assert index.count() == 0
+
+
+def test_more_ids_than_one_look_up_takes_are_all_found(index: RunIndex) -> None:
+    template = entry(run_request())[1].row
+    names = [f"run_{n}" for n in range(1201)]
+    with index.transaction() as transaction:
+        transaction.add_runs(IndexedRun((name, *template[1:]), []) for name in names)
+    with index.transaction() as transaction:
+        found = transaction.known_runs([*names, "unknown"])
+    assert set(found) == set(names)
+
+
+def advance_and_raise(index: RunIndex, error: BaseException) -> None:
+    with index.transaction() as transaction:
+        transaction.advance(1, {("topic", 0): 5})
+        raise error
+
+
+def can_go_on(index: RunIndex) -> bool:
+    """Tell whether nothing of a failed transaction is left, and the next one is kept."""
+    assert index.positions(1) == {}
+    with index.transaction() as transaction:
+        transaction.advance(1, {("topic", 0): 6})
+    return index.positions(1) == {("topic", 0): 6}
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), KeyboardInterrupt()], ids=repr)
+def test_whatever_is_raised_inside_rolls_back(index: RunIndex, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        advance_and_raise(index, error)
+    assert can_go_on(index)
+
+
+def test_a_rollback_that_sqlite_did_itself_does_not_hide_the_fault(index: RunIndex) -> None:
+    def be_rolled_back() -> None:
+        with index.transaction() as transaction:
+            transaction.advance(1, {("topic", 0): 5})
+            transaction._connection.exec_driver_sql("ROLLBACK")
+            raise ValueError("the first fault")
+
+    with pytest.raises(ValueError, match="the first fault"):
+        be_rolled_back()
+    assert can_go_on(index)
+
+
+def test_a_commit_that_fails_is_rolled_back(index: RunIndex) -> None:
+    def fail_at_commit() -> None:
+        with index.transaction() as transaction:
+            transaction.advance(1, {("topic", 0): 5})
+            # A foreign key that is checked at the commit alone.
+            transaction._connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+            transaction._connection.exec_driver_sql(
+                "INSERT INTO attachments VALUES ('nobody', 0, 'sha', 'kind')"
+            )
+
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        fail_at_commit()
+    assert can_go_on(index)
+
+
+def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, index: RunIndex) -> None:
+    with closing_index(path) as other, index.transaction() as transaction:
+        transaction.advance(1, {("topic", 0): 5})
+        assert other.positions(1) == {}
+        assert index.positions(1) == {}
+    assert index.positions(1) == {("topic", 0): 5}
+
+
+def closing_index(path: Path) -> closing[RunIndex]:
+    return closing(RunIndex(path))
+
+
+def test_positions_of_epochs_are_kept_apart_and_never_go_back(index: RunIndex) -> None:
+    with index.transaction() as transaction:
+        transaction.advance(1, {("topic", 0): 5, ("topic", 1): 7})
+        transaction.advance(2, {("topic", 0): 1})
+        transaction.advance(1, {("topic", 0): 4, ("topic", 1): 2**40})
+        transaction.advance(1, {})
+    assert index.positions(1) == {("topic", 0): 5, ("topic", 1): 2**40}
+    assert index.positions(2) == {("topic", 0): 1}
+    assert index.positions(3) == {}
+
+
+def test_flood_windows_of_groups_are_kept_apart_and_replaced(index: RunIndex) -> None:
+    with index.transaction() as transaction:
+        assert transaction.flood_window("a") == FloodWindow()
+        transaction.keep_flood_window("a", FloodWindow("01"))
+        transaction.keep_flood_window("b", FloodWindow("1"))
+        transaction.keep_flood_window("a", FloodWindow("011"))
+    with index.transaction() as transaction:
+        assert transaction.flood_window("a") == FloodWindow("011")
+        assert transaction.flood_window("b") == FloodWindow("1")
+
+
+def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
+    with index.reading() as connection:
+        settings = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    full = 2
+    assert settings == {"journal_mode": "wal", "synchronous": full, "foreign_keys": 1}
+
+
+def test_connections_of_other_threads_are_set_up_alike(index: RunIndex) -> None:
+    found: list[int] = []
+
+    def look() -> None:
+        with index.reading() as connection:
+            found.append(connection.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    with index.reading():
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    assert found == [2]
+
+
+def test_rows_survive_closing_and_opening(path: Path) -> None:
+    with closing_index(path) as index:
+        (run,) = add(index, run_request())
+    with closing_index(path) as index:
+        assert index.find(run.run_id) == run
+
+
+def test_rows_in_the_log_alone_are_found_after_a_death(path: Path, tmp_path: Path) -> None:
+    """Copy file and log while they are open: what a death leaves."""
+    with closing_index(path) as index:
+        (run,) = add(index, run_request())
+        copy = tmp_path / "copy" / path.name
+        copy.parent.mkdir()
+        for name in (path.name, f"{path.name}-wal"):
+            copy.with_name(name).write_bytes(path.with_name(name).read_bytes())
+    with closing_index(copy) as index:
+        assert index.find(run.run_id) == run
+
+
+def test_an_index_of_another_format_is_refused(path: Path) -> None:
+    with closing_index(path):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version={INDEX_FORMAT + 1}")
+    with pytest.raises(StoreNotReadyError, match="run rmos index rebuild"):
+        RunIndex(path)
+
+
+def test_a_damaged_index_is_refused_and_nothing_stays_open(path: Path) -> None:
+    with closing_index(path) as index:
+        add(index, run_request())
+    path.write_bytes(b"\xa5" * path.stat().st_size)
+    before = open_descriptors()
+    for _ in range(2):
+        with pytest.raises(StoreNotReadyError, match=r"cannot be read.*run rmos index rebuild"):
+            RunIndex(path)
+    assert open_descriptors() == before
+
+
+def test_an_index_with_nothing_in_it_is_refused_where_it_cannot_be_new(path: Path) -> None:
+    with pytest.raises(StoreNotReadyError, match=r"is empty.*run rmos index rebuild"):
+        RunIndex(path, may_be_new=False)
+
+
+def test_an_index_that_lost_its_log_while_young_is_refused(path: Path) -> None:
+    index = RunIndex(path)
+    young = path.read_bytes()
+    index.close()
+    path.write_bytes(young)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (0,)
+    with pytest.raises(StoreNotReadyError, match="run rmos index rebuild"):
+        RunIndex(path, may_be_new=False)
+
+
+def test_a_replaced_index_is_noticed(path: Path, index: RunIndex, tmp_path: Path) -> None:
+    assert not index.was_replaced
+    (tmp_path / "other").write_bytes(b"")
+    (tmp_path / "other").replace(path)
+    assert index.was_replaced
+    path.unlink()
+    assert index.was_replaced
+
+
+def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(OperationalError):
+        RunIndex(tmp_path / "none" / "index.sqlite3")

@@ -1,0 +1,292 @@
+"""A power cut: what was acknowledged before it is there after it.
+
+A store lies on a file system in an image file. A child commits batches and tells of each that is
+acknowledged through a pipe. In the middle of it the image is copied: the page cache of the mounted
+file system is not in it, so only what was flushed counts. The copy is mounted, which recovers its
+journal, and looked through.
+
+The model is the loss of memory, not a disk that lies about its own cache.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, event
+
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.verdict import JudgedRun
+from pipeline.storage.run_store import JudgedRecord
+from pipeline.storage.system_calls import SystemCalls
+from tests.builders import attachment, red_request, run_request
+from tests.storage.stores import NamedCalls, judged_record, kinds, make_store, opened
+
+IMAGE_BYTES = 64 << 20
+BATCHES = 100
+RUNS_OF_A_BATCH = 6
+
+
+def run_program(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
+
+
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    """Mount the file system in `image` at `folder`; its loop device goes with it."""
+    folder.mkdir()
+    run_program("mount", "-o", "loop", str(image), str(folder))
+    try:
+        yield folder
+    finally:
+        run_program("umount", str(folder))
+
+
+@pytest.fixture(scope="module")
+def new_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an image with an empty file system, or say why there can be none."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting an image needs root")
+    missing = [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    folder = tmp_path_factory.mktemp("image")
+    image = folder / "empty"
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+    try:
+        run_program("mkfs.ext4", "-q", "-F", str(image))
+        with mounted(image, folder / "try"):
+            pass
+    except OSError as error:
+        pytest.skip(f"no image can be mounted here: {error}")
+    return image
+
+
+@cache
+def batch(number: int) -> list[JudgedRecord]:
+    """Return a batch of runs: with blobs, with a quarantined request, and plain."""
+    first = number * RUNS_OF_A_BATCH
+    makers = (
+        lambda n: run_request(run_id=f"run_{n}", attachments=[attachment(b"blob %d" % n)]),
+        lambda n: red_request(run_id=f"run_{n}"),
+        lambda n: run_request(run_id=f"run_{n}", created_at_utc="2026-01-01T00:00:00Z"),
+    )
+    return [
+        judged_record(makers[n % len(makers)](n), n) for n in range(first, first + RUNS_OF_A_BATCH)
+    ]
+
+
+class Worker:
+    """A child that commits batches and tells of each by one byte."""
+
+    def __init__(self, root: Path, calls: Callable[[], SystemCalls]) -> None:
+        self.acknowledged = 0
+        batches = [batch(number) for number in range(BATCHES)]
+        self._reading, writing = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            try:
+                os.close(self._reading)
+                with opened(root, calls()) as store:
+                    for records in batches:
+                        assert set(kinds(store.commit(records))) == {"persisted"}
+                        os.write(writing, b".")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(writing)
+
+    def wait_for(self, batches: int) -> None:
+        """Wait until so many batches are acknowledged."""
+        while self.acknowledged < batches:
+            told = os.read(self._reading, 1)
+            assert told, "the worker died"
+            self.acknowledged += len(told)
+
+    def stop_in_the_middle(self) -> None:
+        """Stop the child wherever it is, so that the copy is of one moment."""
+        os.kill(self._child, signal.SIGSTOP)
+        os.waitpid(self._child, os.WUNTRACED)
+        os.set_blocking(self._reading, False)
+        with suppress(BlockingIOError):
+            self.acknowledged += len(os.read(self._reading, BATCHES))
+        os.set_blocking(self._reading, True)
+
+    def go_on(self) -> None:
+        os.kill(self._child, signal.SIGCONT)
+
+    def end(self) -> None:
+        os.kill(self._child, signal.SIGKILL)
+        os.waitpid(self._child, 0)
+        os.close(self._reading)
+
+
+@contextmanager
+def working(root: Path, calls: Callable[[], SystemCalls]) -> Iterator[Worker]:
+    worker = Worker(root, calls)
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+def lost(root: Path, batches: int) -> list[str]:
+    """Return what is missing or broken of the first batches, path by path."""
+    found = []
+    with closing(sqlite3.connect(root / "index.sqlite3")) as index:
+        if index.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+            found.append("index.sqlite3")
+        rows = dict(index.execute("SELECT run_id, artifact_sha256 FROM runs"))
+        (position,) = index.execute("SELECT max(next_offset) FROM positions").fetchone()
+    if (position or 0) < batches * RUNS_OF_A_BATCH:
+        found.append("position")
+    for number in range(batches):
+        for record in batch(number):
+            assert isinstance(record.verdict, JudgedRun)
+            if rows.get(record.verdict.run_id) != record.verdict.artifact_sha256:
+                found.append(f"row of {record.verdict.run_id}")
+            for path, sha256 in files_of(record.verdict).items():
+                if not is_whole(root / path, sha256):
+                    found.append(path)
+    return found
+
+
+def files_of(verdict: JudgedRun) -> dict[str, str]:
+    """Return path and hash of every file that the run needs."""
+    named = {verdict.path: verdict.artifact_sha256}
+    for blob in verdict.built.blobs:
+        named[f"attachments/{blob.sha256[:2]}/{blob.sha256[2:4]}/{blob.sha256}"] = blob.sha256
+    kept = verdict.built.quarantined
+    if kept is not None:
+        named[f"quarantine/{kept.sha256[:2]}/{kept.sha256[2:4]}/{kept.sha256}"] = kept.sha256
+    return named
+
+
+def is_whole(path: Path, sha256: str) -> bool:
+    return path.exists() and sha256_of_bytes(path.read_bytes()) == sha256
+
+
+def half_files(root: Path) -> list[str]:
+    """Return every file that is there with bytes other than its own, acknowledged or not."""
+    whole = {
+        path: sha256
+        for number in range(BATCHES)
+        for record in batch(number)
+        if isinstance(record.verdict, JudgedRun)
+        for path, sha256 in files_of(record.verdict).items()
+    }
+    there = (root / folder for folder in ("runs", "attachments", "quarantine"))
+    paths = [path for folder in there for path in folder.rglob("*") if path.is_file()]
+    return [
+        str(path) for path in paths if not is_whole(path, whole[path.relative_to(root).as_posix()])
+    ]
+
+
+def copy_of(image: Path, name: str) -> Path:
+    return Path(shutil.copyfile(image, image.with_name(name)))
+
+
+@pytest.fixture
+def image(new_image: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(new_image, tmp_path / "image"))
+
+
+@pytest.mark.parametrize("calls", [SystemCalls, NamedCalls], ids=["group commit", "fallback"])
+def test_whatever_was_acknowledged_before_a_power_cut_is_there_after_it(
+    image: Path, tmp_path: Path, calls: type[SystemCalls]
+) -> None:
+    cuts: list[tuple[Path, int]] = []
+    with mounted(image, tmp_path / "disk") as root:
+        make_store(root)
+        with working(root, calls) as worker:
+            for cut in range(5):
+                worker.wait_for(worker.acknowledged + 1 + 3 * cut)
+                worker.stop_in_the_middle()
+                cuts.append((copy_of(image, f"cut_{cut}"), worker.acknowledged))
+                worker.go_on()
+    for copy, batches in cuts:
+        with mounted(copy, tmp_path / f"{copy.name}_disk") as root:
+            assert lost(root, batches) == []
+            assert half_files(root) == []
+    assert len({batches for _, batches in cuts}) == 5
+
+
+def test_after_a_power_cut_the_worker_goes_on_where_it_was(image: Path, tmp_path: Path) -> None:
+    with mounted(image, tmp_path / "disk") as root:
+        make_store(root)
+        with working(root, SystemCalls) as worker:
+            worker.wait_for(3)
+            worker.stop_in_the_middle()
+            copy = copy_of(image, "cut")
+            done = worker.acknowledged
+    with mounted(copy, tmp_path / "cut_disk") as root:
+        with opened(root) as store:
+            for number in range(done + 2):
+                assert set(kinds(store.commit(batch(number)))) == {"persisted"}
+        assert lost(root, done + 2) == []
+
+
+def flush(root: Path) -> None:
+    """Make all that is there survive, so that only what comes later can be lost."""
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        SystemCalls().syncfs(folder)
+    finally:
+        os.close(folder)
+
+
+class WithoutFlush(SystemCalls):
+    """A program in which somebody forgot the flushes."""
+
+    def syncfs(self, descriptor: int) -> None:
+        del descriptor
+
+
+class WithoutNamedFlush(NamedCalls):
+    """The same for the fallback."""
+
+    def fsync(self, descriptor: int) -> None:
+        del descriptor
+
+
+def forget_to_flush(connection: sqlite3.Connection, *rest: object) -> None:
+    del rest
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+@pytest.mark.parametrize("calls", [WithoutFlush, WithoutNamedFlush])
+@pytest.mark.parametrize("index_flushes", [True, False])
+def test_without_its_flushes_the_loss_is_seen(
+    image: Path, tmp_path: Path, calls: type[SystemCalls], index_flushes: bool
+) -> None:
+    """Prove that the tests above can fail: cut at once after the first acknowledgement."""
+    with mounted(image, tmp_path / "disk") as root:
+        make_store(root)
+        with opened(root):
+            flush(root)
+        if not index_flushes:
+            event.listen(Engine, "checkout", forget_to_flush)
+        try:
+            with working(root, calls) as worker:
+                worker.wait_for(1)
+                worker.stop_in_the_middle()
+                copy = copy_of(image, "cut")
+                done = worker.acknowledged
+        finally:
+            if not index_flushes:
+                event.remove(Engine, "checkout", forget_to_flush)
+    with mounted(copy, tmp_path / "cut_disk") as root:
+        missing = lost(root, done)
+    # An index that flushes takes the names with it, and leaves files without content.
+    artifacts = [path for path in missing if path.startswith("runs/")]
+    assert len(artifacts) >= RUNS_OF_A_BATCH
+    assert any(path.startswith("row") for path in missing) is not index_flushes
