@@ -14,6 +14,7 @@ from pydantic_core import core_schema
 
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.run_artifact import RUN_ARTIFACT_VERSION, RunArtifact
+from schemas.run_diff import RUN_DIFF_VERSION, RunDiff
 from schemas.run_event import RUN_EVENT_VERSION, RunEvent
 from schemas.run_request import RUN_REQUEST_VERSION, RunRequest
 
@@ -48,6 +49,7 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (RUN_REQUEST_VERSION, RunRequest, _AsSent),
     (RUN_ARTIFACT_VERSION, RunArtifact, _AsWritten),
     (RUN_EVENT_VERSION, RunEvent, _AsWritten),
+    (RUN_DIFF_VERSION, RunDiff, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
 )
 

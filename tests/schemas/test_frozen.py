@@ -48,6 +48,7 @@ HOW_TO_CHANGE = (
 PUBLISHED = {
     "rmos.dead_letter_headers-1",
     "rmos.run_artifact-2",
+    "rmos.run_diff-1",
     "rmos.run_event-1",
     "rmos.run_request-1",
 }
