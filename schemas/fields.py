@@ -9,6 +9,7 @@ from schemas.timestamps import TIMESTAMP_PATTERN, normalise_timestamp
 
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RESERVED_RUN_ID_PATTERN = r"^(diff|attachments)$|_advisory_|_advisory$"
+ADVISORY_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 KIND_PATTERN = r"^[a-z0-9_]{1,64}$"
 MIME_PATTERN = r"^[a-z0-9.+-]+/[a-z0-9.+-]+(; ?charset=[A-Za-z0-9-]+)?$"
@@ -74,6 +75,9 @@ RunId = Annotated[
         json_schema_extra={"not": {"pattern": RESERVED_RUN_ID_PATTERN}},
     ),
     AfterValidator(_check_run_id),
+]
+AdvisoryId = Annotated[
+    str, Field(pattern=ADVISORY_ID_PATTERN, description="Unique within its run.")
 ]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, description="SHA-256, lower-case hex.")]
 UtcTimestamp = Annotated[

@@ -147,6 +147,24 @@ _ROSETTE: dict[str, Any] = {
 }
 
 
+_ADVISORY: dict[str, Any] = {
+    "schema_version": "rmos.advisory_request/1",
+    "run_id": RUN_ID,
+    "advisory_id": "adv_1",
+    "created_at_utc": "2025-12-19T08:00:00Z",
+    "kind": "explanation",
+    "engine_id": "explainer",
+    "engine_version": "20260101",
+    "title": "Why this cut is safe",
+    "content_text": "The rim speed stays **below** the blade's limit.",
+}
+
+
+def advisory_request(**changes: Any) -> dict[str, Any]:
+    """Return an explanation of the saw request, its text inline."""
+    return _changed(_ADVISORY, changes)
+
+
 def run_request(**changes: Any) -> dict[str, Any]:
     """Return a complete saw request: GREEN at the top of its feasibility, G-code inline."""
     return _changed(_SAW, changes)

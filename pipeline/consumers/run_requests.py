@@ -14,7 +14,7 @@ from pipeline.consumers.raw_records import Record
 from pipeline.core.dead_letter import dead_letter
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
-from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
+from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames
 
 _log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ class RunRequestJudge:
         ]
         return JudgedChunk(records, judged, self._topics, self._store_chunk)
 
-    async def _store_chunk(self, judged: Sequence[JudgedRecord]) -> list[Outcome]:
+    async def _store_chunk(self, judged: Sequence[RunRecord]) -> list[Outcome]:
         guard = FloodGuard(self._topics.persist_group, self._accepted_rejects)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(self._executor, self._store.commit, judged, guard)
@@ -73,9 +73,9 @@ class JudgedChunk:
     """Records with their verdicts, not stored yet."""
 
     records: Sequence[Record]
-    judged: Sequence[JudgedRecord]
+    judged: Sequence[RunRecord]
     topics: TopicNames
-    commit: Callable[[Sequence[JudgedRecord]], Awaitable[list[Outcome]]]
+    commit: Callable[[Sequence[RunRecord]], Awaitable[list[Outcome]]]
 
     async def store(self) -> list[Message]:
         """Store the chunk; return its events and dead letters.

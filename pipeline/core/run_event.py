@@ -33,11 +33,7 @@ def run_event(outcome: Outcome, source: RecordSource) -> bytes:
         "event_id": event_id(source),
         "outcome": outcome.kind,
         "may_cut": outcome.may_cut,
-        "source": {
-            "topic": source.topic,
-            "partition": source.partition,
-            "offset": source.offset,
-        },
+        "source": event_source(source),
     }
     if outcome.run_id is not None:
         event["run_id"] = outcome.run_id
@@ -60,16 +56,42 @@ def run_event(outcome: Outcome, source: RecordSource) -> bytes:
 
 def run_event_headers(outcome: Outcome, source: RecordSource, timestamp_ms: int) -> Headers:
     """Return the headers of the event of a record with broker time `timestamp_ms`."""
+    return cloud_event_headers(
+        event_id(source),
+        EVENT_SOURCE,
+        f"rmos.run.{outcome.kind}.v1",
+        timestamp_ms,
+        outcome.run_id,
+    )
+
+
+def event_source(source: RecordSource) -> dict[str, Any]:
+    """Return how every event names the record that it is about."""
+    return {"topic": source.topic, "partition": source.partition, "offset": source.offset}
+
+
+def cloud_event_headers(
+    identity: str, origin: str, kind: str, timestamp_ms: int, subject: str | None
+) -> Headers:
+    """Return the attributes of a CloudEvent.
+
+    Args:
+        identity: Its `ce_id`.
+        origin: Its `ce_source`.
+        kind: Its `ce_type`.
+        timestamp_ms: Broker time of the record that it is about.
+        subject: Its `ce_subject`, where it has one.
+    """
     headers = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", event_id(source).encode()),
-        ("ce_source", EVENT_SOURCE.encode()),
-        ("ce_type", f"rmos.run.{outcome.kind}.v1".encode()),
+        ("ce_id", identity.encode()),
+        ("ce_source", origin.encode()),
+        ("ce_type", kind.encode()),
         ("ce_time", broker_time(timestamp_ms).encode()),
         ("content-type", b"application/json"),
     ]
-    if outcome.run_id is not None:
-        headers.append(("ce_subject", outcome.run_id.encode()))
+    if subject is not None:
+        headers.append(("ce_subject", subject.encode()))
     return headers
 
 

@@ -124,8 +124,13 @@ class DurableFiles:
         finally:
             self._calls.close(folder)
 
-    def holds(self, path: str, sha256: str, size_bytes: int) -> bool:
+    def holds(self, path: str, sha256: str, size_bytes: int | None = None) -> bool:
         """Tell whether the file at `path` is there, readable, with exactly these bytes.
+
+        Args:
+            path: Relative to the store.
+            sha256: Of the bytes.
+            size_bytes: Where it is known; a file of another size need not be read.
 
         Raises:
             OSError: The disk failed, so it cannot be told.
@@ -137,9 +142,8 @@ class DurableFiles:
         if descriptor is None:
             return False
         try:
-            return (
-                os.fstat(descriptor).st_size == size_bytes and _sha256_of_file(descriptor) == sha256
-            )
+            size_fits = size_bytes is None or os.fstat(descriptor).st_size == size_bytes
+            return size_fits and _sha256_of_file(descriptor) == sha256
         finally:
             self._calls.close(descriptor)
 

@@ -1,6 +1,7 @@
-"""The index: one row a run, in SQLite. It decides who was first, and can be rebuilt.
+"""The index: one row a run and one an advisory, in SQLite. It decides who was first.
 
-SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a power cut.
+It can be rebuilt. SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a
+power cut.
 """
 
 import json
@@ -29,15 +30,19 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    exists,
     func,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from pipeline.core.advisory import AdvisoryClaim
+from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
@@ -45,7 +50,7 @@ from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = "index.sqlite3"
 INDEX_LOCK = "index.lock"
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
 _metadata = MetaData()
@@ -91,6 +96,40 @@ attachments = Table(
     Column("sha256", String, nullable=False),
     Column("kind", String, nullable=False),
     Index("attachments_by_blob", "sha256"),
+)
+
+advisories = Table(
+    "advisories",
+    _metadata,
+    # Not a foreign key: a claim may come before its run.
+    Column("run_id", String, primary_key=True),
+    Column("advisory_id", String, primary_key=True),
+    Column("created_at_utc", String, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("engine_id", String),
+    Column("engine_version", String),
+    Column("request_id", String),
+    Column("title", String),
+    Column("content_sha256", String),
+    Column("mime", String),
+    Column("size_bytes", BigInteger),
+    Column("link_sha256", String, nullable=False),
+    Column("link_path", String),
+    Column("source_epoch", Integer),
+    Column("source_topic", String),
+    Column("source_partition", Integer),
+    Column("source_offset", BigInteger),
+    Index("advisories_of_run", "run_id", "created_at_us", "advisory_id"),
+)
+
+Index(
+    "advisories_unlinked",
+    advisories.c.source_epoch,
+    advisories.c.source_topic,
+    advisories.c.source_partition,
+    advisories.c.source_offset,
+    sqlite_where=advisories.c.link_path.is_(None),
 )
 
 positions = Table(
@@ -140,6 +179,12 @@ _KNOWN_RUNS = text(
     f"SELECT {', '.join(_STORED)} FROM runs WHERE run_id IN (SELECT value FROM json_each(:ids))"  # noqa: S608
 ).columns(*(runs.c[name] for name in _STORED))
 _LOOKUP_IDS = 500
+_INSERT_ADVISORY = _driver_sql(insert(advisories))
+_LINK_ADVISORY = "UPDATE advisories SET link_path = ? WHERE run_id = ? AND advisory_id = ?"
+_KNOWN_ADVISORIES = text(
+    "SELECT * FROM advisories WHERE (run_id, advisory_id) IN "
+    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:ids))"
+).columns(*advisories.c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +242,9 @@ def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
 
 def stored_run_of_row(row: RowMapping) -> StoredRun:
     """Return what a row of `runs` tells of its run."""
-    source = (
-        None
-        if row["source_offset"] is None
-        else RecordSource(
-            row["source_epoch"],
-            row["source_topic"],
-            row["source_partition"],
-            row["source_offset"],
-        )
-    )
     return StoredRun(
         run_id=row["run_id"],
-        source=source,
+        source=_source_of_row(row),
         status=row["status"],
         risk_level=row["risk_level"],
         block_reason=row["block_reason"],
@@ -219,6 +254,57 @@ def stored_run_of_row(row: RowMapping) -> StoredRun:
         size_bytes=row["size_bytes"],
         request_sha256=row["request_sha256"],
         legacy=row["legacy"],
+    )
+
+
+def _source_of_row(row: RowMapping) -> RecordSource | None:
+    if row["source_offset"] is None:
+        return None
+    return RecordSource(
+        row["source_epoch"], row["source_topic"], row["source_partition"], row["source_offset"]
+    )
+
+
+def _advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
+    """Return the row of `advisories`, in the order of its columns."""
+    source = advisory.source
+    return (
+        advisory.run_id,
+        advisory.advisory_id,
+        advisory.created_at_utc,
+        microseconds_since_epoch(parse_timestamp(advisory.created_at_utc)),
+        advisory.claim.kind,
+        advisory.claim.engine_id,
+        advisory.claim.engine_version,
+        advisory.request_id,
+        advisory.title,
+        advisory.claim.content_sha256,
+        advisory.mime,
+        advisory.size_bytes,
+        advisory.link_sha256,
+        advisory.link_path,
+        source.epoch if source else None,
+        source.topic if source else None,
+        source.partition if source else None,
+        source.offset if source else None,
+    )
+
+
+def _advisory_of_row(row: RowMapping) -> StoredAdvisory:
+    return StoredAdvisory(
+        run_id=row["run_id"],
+        advisory_id=row["advisory_id"],
+        source=_source_of_row(row),
+        created_at_utc=row["created_at_utc"],
+        claim=AdvisoryClaim(
+            row["kind"], row["engine_id"], row["engine_version"], row["content_sha256"]
+        ),
+        request_id=row["request_id"],
+        title=row["title"],
+        mime=row["mime"],
+        size_bytes=row["size_bytes"],
+        link_sha256=row["link_sha256"],
+        link_path=row["link_path"],
     )
 
 
@@ -297,6 +383,52 @@ class RunIndex:
             for row in result.mappings():
                 yield stored_run_of_row(row)
 
+    def linked_advisories(self, run_id: str) -> list[StoredAdvisory]:
+        """Return the linked advisories of a run, in the order of (created_at_utc, advisory_id)."""
+        query = (
+            select(advisories)
+            .where(advisories.c.run_id == run_id, advisories.c.link_path.is_not(None))
+            .order_by(advisories.c.created_at_us, advisories.c.advisory_id)
+        )
+        with self.reading() as connection:
+            return [_advisory_of_row(row) for row in connection.execute(query).mappings()]
+
+    def all_advisories(self) -> Iterator[StoredAdvisory]:
+        """Return every advisory, linked or not, in the order of run_id and advisory_id."""
+        query = select(advisories).order_by(advisories.c.run_id, advisories.c.advisory_id)
+        with self.reading() as connection:
+            result = connection.execution_options(yield_per=_LOOKUP_IDS).execute(query)
+            for row in result.mappings():
+                yield _advisory_of_row(row)
+
+    def claims_to_link(
+        self, epoch: int, topic: str, after: tuple[int, int], limit: int
+    ) -> list[RecordSource]:
+        """Return claims whose run is there, in the order of their records.
+
+        Args:
+            epoch: That of the records; those of an earlier one cannot be read any more.
+            topic: The request topic.
+            after: Partition and offset that the records lie behind.
+            limit: Most claims to return.
+        """
+        place = (advisories.c.source_partition, advisories.c.source_offset)
+        query = (
+            select(*place)
+            .where(
+                advisories.c.link_path.is_(None),
+                advisories.c.source_epoch == epoch,
+                advisories.c.source_topic == topic,
+                tuple_(*place) > after,
+                exists().where(runs.c.run_id == advisories.c.run_id),
+            )
+            .order_by(*place)
+            .limit(limit)
+        )
+        with self.reading() as connection:
+            found = connection.execute(query).all()
+        return [RecordSource(epoch, topic, partition, offset) for partition, offset in found]
+
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""
         with self._engine.connect() as connection:
@@ -304,8 +436,15 @@ class RunIndex:
 
     def count(self) -> int:
         """Return the number of runs."""
+        return self._count(runs)
+
+    def count_advisories(self) -> int:
+        """Return the number of advisories, linked or not."""
+        return self._count(advisories)
+
+    def _count(self, table: Table) -> int:
         with self.reading() as connection:
-            return connection.execute(select(func.count()).select_from(runs)).scalar_one()
+            return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 class IndexTransaction:
@@ -332,6 +471,30 @@ class IndexTransaction:
             self._connection.exec_driver_sql(_INSERT_RUN, [entry.row for entry in entries])
         if listed:
             self._connection.exec_driver_sql(_INSERT_ATTACHMENT, listed)
+
+    def known_advisories(
+        self, keys: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], StoredAdvisory]:
+        """Return those of `keys`, each a run_id and an advisory_id, that the index holds."""
+        found: dict[tuple[str, str], StoredAdvisory] = {}
+        for start in range(0, len(keys), _LOOKUP_IDS):
+            ids = json.dumps(keys[start : start + _LOOKUP_IDS])
+            for row in self._connection.execute(_KNOWN_ADVISORIES, {"ids": ids}).mappings():
+                advisory = _advisory_of_row(row)
+                found[advisory.key] = advisory
+        return found
+
+    def add_advisories(self, added: Iterable[StoredAdvisory]) -> None:
+        """Insert new advisories, linked or not."""
+        entries = [_advisory_row(advisory) for advisory in added]
+        if entries:
+            self._connection.exec_driver_sql(_INSERT_ADVISORY, entries)
+
+    def link_advisories(self, linked: Iterable[StoredAdvisory]) -> None:
+        """Note the links of advisories that were waiting for their run."""
+        entries = [(each.link_path, *each.key) for each in linked]
+        if entries:
+            self._connection.exec_driver_sql(_LINK_ADVISORY, entries)
 
     def positions(self, epoch: int) -> dict[tuple[str, int], int]:
         """Return the next offset of each topic and partition in `epoch`."""

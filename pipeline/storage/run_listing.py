@@ -2,11 +2,12 @@
 
 import base64
 import binascii
+import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select, text
 
 from pipeline.errors import InputError
 from pipeline.storage.index import runs
@@ -34,6 +35,12 @@ _SHOWN = (
     "gcode_sha256",
     "artifact_sha256",
     "artifact_path",
+)
+# For the runs of one page alone, each found by the index over its advisories.
+_COUNT_ADVISORIES = text(
+    "SELECT run_id, count(*) AS linked, sum(kind = 'explanation') AS explanations "
+    "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
+    "AND link_path IS NOT NULL GROUP BY run_id"
 )
 
 
@@ -101,15 +108,26 @@ def list_runs(
     )
     rows = list(connection.execute(query).mappings())
     last = rows[limit - 1] if len(rows) > limit else None
+    linked = _linked_advisories(connection, [row["run_id"] for row in rows[:limit]])
     return RunPage(
-        [_item({name: row[name] for name in _SHOWN}) for row in rows[:limit]],
+        [_item(row, *linked.get(row["run_id"], (0, 0))) for row in rows[:limit]],
         _write_cursor(last["created_at_us"], last["run_id"]) if last is not None else None,
         limit,
     )
 
 
-def _item(shown: dict[str, Any]) -> dict[str, Any]:
-    return {**shown, "advisory_count": 0, "explanation_status": "NONE"}
+def _linked_advisories(connection: Connection, run_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """Return how many advisories each run has that are linked, and how many explain it."""
+    found = connection.execute(_COUNT_ADVISORIES, {"ids": json.dumps(run_ids)})
+    return {row.run_id: (row.linked, row.explanations) for row in found}
+
+
+def _item(row: RowMapping, linked: int, explanations: int) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in _SHOWN},
+        "advisory_count": linked,
+        "explanation_status": "READY" if explanations else "NONE",
+    }
 
 
 def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:

@@ -21,7 +21,7 @@ from pipeline.consumers.batches import BatchConsumer
 from pipeline.consumers.run_requests import JudgedChunk, RunRequestJudge
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
-from pipeline.storage import run_store
+from pipeline.storage import batch_store
 from pipeline.storage.index import IndexTransaction
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.system_calls import SystemCalls
@@ -38,7 +38,7 @@ STEPS: dict[str, Step] = {
     "polled": (BatchConsumer, "handle", 1, BEFORE),
     "judged": (RunRequestJudge, "__call__", 1, AFTER),
     "locked": (RunStore, "_plan", 1, BEFORE),
-    "planned": (run_store, "_check_flood", 1, AFTER),
+    "planned": (batch_store, "check_flood", 1, AFTER),
     "file opened": (SystemCalls, "open_unnamed", 3, AFTER),
     "file written": (SystemCalls, "write", 5, AFTER),
     "contents flushed": (SystemCalls, "syncfs", 2, AFTER),

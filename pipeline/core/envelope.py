@@ -1,0 +1,141 @@
+"""What every request record has in common: strict JSON, an identity, its key, a known version.
+
+A record that fails here can never succeed, whatever the store holds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
+from schemas.fields import is_run_id
+from schemas.timestamps import format_timestamp, parse_timestamp
+
+Judged = TypeVar("Judged")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that can never succeed.
+
+    Attributes:
+        code: TOMBSTONE, TOO_LARGE, INVALID_JSON, INVALID_IDENTITY, KEY_MISMATCH,
+            UNSUPPORTED_VERSION, INVALID_ADVISORY or INTERNAL_ERROR.
+        message: One sentence: what was expected and what came.
+        run_id: Where it could be read.
+    """
+
+    code: str
+    message: str
+    run_id: str | None = None
+
+
+class RejectionError(Exception):
+    """Carries a verdict out of the rules that found it; never leaves core."""
+
+    def __init__(self, code: str, message: str, run_id: str | None = None) -> None:
+        super().__init__(message)
+        self.rejected = Rejected(code, message, run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A request whose common part is right.
+
+    Attributes:
+        document: As parsed, nothing changed.
+        body: Its canonical JSON.
+        run_id: The run that it is about.
+        created_at_utc: Normalised.
+    """
+
+    document: dict[str, Any]
+    body: bytes
+    run_id: str
+    created_at_utc: str
+
+
+def judged_apart(judge: Callable[[], Judged]) -> Judged | Rejected:
+    """Return what `judge` says of one record, or why it is rejected.
+
+    An exception that is not the record's fault or the machine's becomes INTERNAL_ERROR: one
+    record that our program cannot handle must not hold up the others.
+
+    Raises:
+        OSError: The machine is at fault, not the record.
+        MemoryError: The same.
+    """
+    try:
+        return judge()
+    except RejectionError as error:
+        return error.rejected
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  # the promise above
+        return Rejected("INTERNAL_ERROR", f"{type(error).__name__} while judging the record.")
+
+
+def open_envelope(key: bytes | None, value: bytes | None, *, version: str) -> Envelope:
+    """Return the request of a record; the first rule that fails decides.
+
+    Raises:
+        RejectionError: It can never succeed.
+    """
+    document, body = _parse(value)
+    run_id, created_at_utc = _identity(document)
+    _check_key(key, run_id)
+    _check_version(document, run_id, version)
+    return Envelope(document, body, run_id, created_at_utc)
+
+
+def _parse(value: bytes | None) -> tuple[dict[str, Any], bytes]:
+    if value is None:
+        code = "TOMBSTONE"
+        raise RejectionError(code, "Expected a request, found a record without a value.")
+    if len(value) > REQUEST_VALUE_LIMIT_BYTES:
+        code = "TOO_LARGE"
+        raise RejectionError(
+            code,
+            f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}.",
+        )
+    try:
+        return parse_object(value)
+    except InvalidJsonError as error:
+        text = str(error)
+        raise RejectionError("INVALID_JSON", f"{text[0].upper()}{text[1:]}.") from error
+
+
+def _identity(request: dict[str, Any]) -> tuple[str, str]:
+    run_id = request.get("run_id")
+    if not isinstance(run_id, str) or not is_run_id(run_id):
+        raise RejectionError("INVALID_IDENTITY", "Expected a run_id of the published pattern.")
+    created_at_utc = request.get("created_at_utc")
+    if not isinstance(created_at_utc, str):
+        raise RejectionError(
+            "INVALID_IDENTITY",
+            "Expected created_at_utc, a time such as 2025-12-18T14:03:22Z.",
+            run_id,
+        )
+    try:
+        return run_id, format_timestamp(parse_timestamp(created_at_utc))
+    except ValueError as error:
+        message = "Expected created_at_utc to be a time that exists, 2000 to 2099, with an offset."
+        raise RejectionError("INVALID_IDENTITY", message, run_id) from error
+
+
+def _check_key(key: bytes | None, run_id: str) -> None:
+    if key != run_id.encode():
+        raise RejectionError(
+            "KEY_MISMATCH", "Expected the record's key to be the run_id of its value.", run_id
+        )
+
+
+def _check_version(request: dict[str, Any], run_id: str, version: str) -> None:
+    found = request.get("schema_version")
+    if found is not None and found != version:
+        raise RejectionError(
+            "UNSUPPORTED_VERSION",
+            f"Expected schema_version {version}, found another.",
+            run_id,
+        )

@@ -1,0 +1,168 @@
+"""The store of advisories: what a batch of advisory requests makes of links and rows.
+
+The first well-formed request for an id makes its row. Its link is made with the row where the
+run is there, else when that same record is given again later; never from another record. The
+artifact of the run is neither read nor touched. The procedure of a batch, and what dying in
+between leaves, is `batch_store`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+from pipeline.core.advisory import JudgedAdvisory
+from pipeline.core.advisory_outcome import (
+    AdvisoryOutcome,
+    StoredAdvisory,
+    settle_advisory,
+    settle_rejected_advisory,
+    stored_advisory,
+)
+from pipeline.core.envelope import Rejected
+from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.outcome import StoredRun
+from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
+from pipeline.storage.durable_files import NewFile
+from pipeline.storage.index import IndexTransaction
+
+AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
+
+_Key: TypeAlias = tuple[str, str]
+
+
+class AdvisoryStore(BatchStore[JudgedAdvisory | Rejected, AdvisoryOutcome]):
+    """Advisories on disk. One thread at a time; others take turns by the store's lock."""
+
+    def commit_again(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
+        """Store records that `commit` has judged before: their runs may have come meanwhile.
+
+        They move no position and count against no flood limit.
+
+        Raises:
+            StoreError: The disk or the index failed; nothing may be acknowledged.
+        """
+        return self._commit(records, None, {})
+
+    def _plan(self, records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
+        judged = [r.verdict for r in records if isinstance(r.verdict, JudgedAdvisory)]
+        known = transaction.known_advisories(list(dict.fromkeys(each.key for each in judged)))
+        runs = transaction.known_runs(list(dict.fromkeys(each.run_id for each in judged)))
+        damaged = {advisory.key for advisory in known.values() if not self._is_intact(advisory)}
+        plan = _Plan(records, damaged)
+        for record in records:
+            plan.add(record, known, runs)
+        return plan
+
+    def _is_intact(self, advisory: StoredAdvisory) -> bool:
+        path = advisory.link_path
+        return path is None or self._files.holds(path, advisory.link_sha256)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a batch will do.
+
+    Attributes:
+        records: The batch.
+        damaged: Advisories whose link is not what their row says.
+        advisories: The advisory of each record.
+        claimed: Rows that are new.
+        linked: Rows that waited and now get their link.
+        to_link: The requests whose links are to be made.
+    """
+
+    records: Sequence[AdvisoryRecord]
+    damaged: set[_Key]
+    advisories: list[StoredAdvisory | None] = field(default_factory=list)
+    claimed: dict[_Key, StoredAdvisory] = field(default_factory=dict)
+    linked: dict[_Key, StoredAdvisory] = field(default_factory=dict)
+    to_link: dict[_Key, tuple[str, JudgedAdvisory]] = field(default_factory=dict)
+
+    def add(
+        self,
+        record: AdvisoryRecord,
+        known: dict[_Key, StoredAdvisory],
+        runs: Mapping[str, StoredRun],
+    ) -> None:
+        """Say what to do for one more record; `known` learns what it makes."""
+        judged = record.verdict
+        if isinstance(judged, Rejected):
+            self.advisories.append(None)
+            return
+        path = _link_path(judged, runs.get(judged.run_id))
+        advisory = known.get(judged.key)
+        if advisory is None:
+            advisory = stored_advisory(judged, record.source, path)
+            self.claimed[judged.key] = advisory
+            self._link(judged, path)
+        elif path is not None and _makes_link(record, judged, advisory):
+            advisory = replace(advisory, link_path=path)
+            self.linked[judged.key] = advisory
+            self._link(judged, path)
+        known[judged.key] = advisory
+        self.advisories.append(advisory)
+
+    def _link(self, judged: JudgedAdvisory, path: str | None) -> None:
+        if path is not None:
+            self.to_link[judged.key] = (path, judged)
+
+    def outcomes(self) -> list[AdvisoryOutcome]:
+        return [
+            self._outcome(record, advisory)
+            for record, advisory in zip(self.records, self.advisories, strict=True)
+        ]
+
+    def _outcome(self, record: AdvisoryRecord, advisory: StoredAdvisory | None) -> AdvisoryOutcome:
+        if isinstance(record.verdict, Rejected) or advisory is None:
+            assert isinstance(record.verdict, Rejected)
+            return settle_rejected_advisory(record.verdict)
+        intact = advisory.link_path is None or advisory.key not in self.damaged
+        return settle_advisory(record.verdict, advisory, record.source, intact=intact)
+
+    def failures(self) -> list[bool]:
+        # Waiting is no failure: runs and advisories come by different topics.
+        return [outcome.is_dead_letter for outcome in self.outcomes()]
+
+    def new_files(self) -> list[NewFile]:
+        """Return every blob of the batch once, then the links that name them."""
+        blobs: dict[str, NewFile] = {}
+        links = []
+        for path, judged in self.to_link.values():
+            own = _blob_files(judged)
+            blobs |= own
+            links.append(NewFile(path, judged.content, needs=frozenset(own)))
+        return [*blobs.values(), *links]
+
+    def note_not_stored(self, paths: frozenset[str]) -> None:
+        self.damaged |= {key for key, (path, _) in self.to_link.items() if path in paths}
+
+    def add_rows(self, transaction: IndexTransaction) -> None:
+        # Also of a damaged link: its row is as if the file were right, so later deliveries agree.
+        transaction.add_advisories(self.claimed.values())
+        transaction.link_advisories(self.linked.values())
+
+
+def _link_path(judged: JudgedAdvisory, run: StoredRun | None) -> str | None:
+    """Return where the link lies: in the folder of its run, whatever its own date."""
+    if run is None:
+        return None
+    date = PurePosixPath(run.artifact_path).parent.name
+    return str(LinkPath(date, judged.run_id, judged.advisory_id))
+
+
+def _makes_link(record: AdvisoryRecord, judged: JudgedAdvisory, advisory: StoredAdvisory) -> bool:
+    """Tell whether this record may make the link of a claim that waits: only the claim's own."""
+    return (
+        advisory.link_path is None
+        and advisory.source == record.source
+        and advisory.link_sha256 == judged.link_sha256
+    )
+
+
+def _blob_files(judged: JudgedAdvisory) -> dict[str, NewFile]:
+    blob = judged.blob
+    if blob is None:
+        return {}
+    path = attachment_path(blob.sha256)
+    return {path: NewFile(path, blob.content)}
