@@ -8,6 +8,9 @@ KEEP_FOREVER_MS = -1
 REQUEST_PARTITIONS = 12
 """Fixed for ever: the partition of a run_id must never change."""
 
+ADVISORY_RETRIES = 4
+"""How often an advisory looks for its run again, each time by a topic of its own."""
+
 REQUEST_VALUE_LIMIT_BYTES = 4_194_304
 """Largest value of a run or advisory request."""
 
@@ -57,6 +60,37 @@ class TopicNames:
     def persist_group(self) -> str:
         """Consumer group of the persist worker."""
         return f"{self.prefix}.persist"
+
+    @property
+    def advisory_requests(self) -> str:
+        """Advisory requests: the source of every link."""
+        return f"{self.prefix}.advisories.requests"
+
+    @property
+    def advisory_events(self) -> str:
+        """What became of each advisory request."""
+        return f"{self.prefix}.advisories.events"
+
+    @property
+    def advisory_dead_letters(self) -> str:
+        """Advisory requests that can never succeed, and those whose run has not come."""
+        return f"{self.prefix}.advisories.dead-letters"
+
+    @property
+    def advisory_retries(self) -> tuple[str, ...]:
+        """Advisory requests that wait for their run: one topic a delay, in order."""
+        steps = range(1, ADVISORY_RETRIES + 1)
+        return tuple(f"{self.prefix}.advisories.retry-{step}" for step in steps)
+
+    @property
+    def advise_group(self) -> str:
+        """Consumer group of the advise worker."""
+        return f"{self.prefix}.advise"
+
+    @property
+    def advise_retry_group(self) -> str:
+        """Consumer group of the advise worker's retries."""
+        return f"{self.prefix}.advise-retry"
 
 
 def topic_table(
@@ -117,10 +151,10 @@ def topic_table(
             f"advisories.retry-{step}",
             6,
             7 * DAY_MS,
-            f"advisories that wait for their run, delay {step} of 4",
+            f"advisories that wait for their run, delay {step} of {ADVISORY_RETRIES}",
             broker_time=True,
         )
-        for step in range(1, 5)
+        for step in range(1, ADVISORY_RETRIES + 1)
     ]
     audits = [
         topic(f"audits.{name}", 3, 90 * DAY_MS, f"audit {name}")

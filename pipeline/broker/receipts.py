@@ -2,14 +2,16 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiokafka.structs import RecordMetadata
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.broker.event_matching import EventFuture, Place
 from pipeline.broker.request_sender import Delivery
 from pipeline.errors import BrokerError, ReceiptTimeoutError
-from schemas.run_event import RunEvent
+
+Event = TypeVar("Event", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Published:
         return str(Place(self.topic, self.partition, self.offset))
 
 
-class Receipt:
+class EventReceipt(Generic[Event]):
     """A request on its way: the broker acknowledges it, later an event tells what became of it."""
 
     def __init__(
@@ -39,11 +41,13 @@ class Receipt:
         run_id: str | None,
         timeout_seconds: float,
         event: EventFuture | None,
+        shape: type[Event],
     ) -> None:
         self._delivery = delivery
         self._run_id = run_id
         self._timeout_seconds = timeout_seconds
         self._event = event
+        self._shape = shape
 
     async def published(self) -> Published:
         """Wait until the broker has the request, durable by its own rules.
@@ -55,7 +59,7 @@ class Receipt:
         # Others may wait for the same: one that gives up must not end it for all.
         return published_at(await asyncio.shield(self._delivery), self._run_id)
 
-    async def event(self, timeout_seconds: float | None = None) -> RunEvent:
+    async def event(self, timeout_seconds: float | None = None) -> Event:
         """Wait for the event of this very request.
 
         Args:
@@ -78,7 +82,7 @@ class Receipt:
             # One error for all that waited; each of them is told where its own request is.
             message = f"{error} {_how_to_retry(published)}"
             raise BrokerError(message) from error
-        return _run_event(value, published)
+        return _read_event(value, published, self._shape)
 
 
 def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
@@ -86,9 +90,9 @@ def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
     return Published(kept.topic, kept.partition, kept.offset, run_id)
 
 
-def _run_event(value: bytes, published: Published) -> RunEvent:
+def _read_event(value: bytes, published: Published, shape: type[Event]) -> Event:
     try:
-        return RunEvent.model_validate_json(value)
+        return shape.model_validate_json(value)
     except ValidationError as error:
         message = (
             f"The event of {published} is not of the form that this release knows: install the "

@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.errors import InputError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_run_id
-from schemas.run_request import RunRequest
 
-Request = Mapping[str, Any] | RunRequest | bytes
+Request = Mapping[str, Any] | BaseModel | bytes
 """A request as the caller has it: an object, a model, or its JSON text in UTF-8."""
 
 
@@ -41,8 +42,8 @@ def encode_request(request: Request) -> tuple[str, bytes]:
     return run_id, value
 
 
-def _document(request: Mapping[str, Any] | RunRequest) -> dict[str, Any]:
-    if isinstance(request, RunRequest):
+def _document(request: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
+    if isinstance(request, BaseModel):
         return request.model_dump(exclude_unset=True)
     return dict(request)
 

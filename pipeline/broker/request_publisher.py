@@ -1,0 +1,211 @@
+"""A publisher of one kind of request: sends, and waits for what became of each.
+
+Runs and advisories are published by the same steps; they differ in topics and events alone.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import Generic, Self
+
+from pipeline.broker.connection import admin_client
+from pipeline.broker.event_matching import EventFuture, Place
+from pipeline.broker.event_reader import EventReader
+from pipeline.broker.receipts import Event, EventReceipt, Published, published_at
+from pipeline.broker.request_encoding import Request, encode_request
+from pipeline.broker.request_sender import Delivery, Headers, RequestSender
+from pipeline.errors import InputError, TopicsError
+from pipeline.settings import Settings, read_settings
+
+
+class RequestPublisher(ABC, Generic[Event]):
+    """Publishes requests from one event loop, any number of them at once.
+
+    What the caller gives is sent unchanged: nothing is added, defaulted or normalised, no
+    header either, because the hash of the body decides what is a duplicate. Whether a request
+    is complete is judged by the pipeline, which keeps a record also of those that are not.
+    The events of all requests are read by one consumer, made with the first request whose
+    event is wanted, and before that request is sent.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        bootstrap_servers: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        """Prepare a publisher; `start` or `async with` connects it.
+
+        Args:
+            settings: All settings; None to read them from the environment.
+            bootstrap_servers: In place of that of the settings.
+            prefix: In place of that of the settings.
+
+        Raises:
+            InputError: A setting has a value that it cannot have.
+        """
+        overrides = {"bootstrap_servers": bootstrap_servers, "prefix": prefix}
+        if settings is None:
+            self._settings = read_settings(**overrides)
+        else:
+            given = {name: value for name, value in overrides.items() if value is not None}
+            self._settings = settings.model_copy(update=given)
+        self._sender = RequestSender(self._settings)
+        self._reader: EventReader | None = None
+        self._event_partitions: list[int] = []
+        self._starting_reader = asyncio.Lock()
+
+    @property
+    @abstractmethod
+    def _request_topic(self) -> str:
+        """Where requests are sent."""
+
+    @property
+    @abstractmethod
+    def _event_topic(self) -> str:
+        """Where it is told what became of them."""
+
+    @property
+    @abstractmethod
+    def _event_shape(self) -> type[Event]:
+        """What is told."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            TopicsError: A topic is missing.
+            BrokerError: No broker answers.
+        """
+        there = await _partitions(self._settings, self._request_topic, self._event_topic)
+        self._event_partitions = there[self._event_topic]
+        await self._sender.start()
+
+    async def stop(self) -> None:
+        """Disconnect, after at most 5 s for what the broker has not acknowledged yet."""
+        await self._sender.stop()
+        if self._reader is not None:
+            await self._reader.stop()
+
+    async def publish(self, request: Request, headers: Headers = ()) -> Published:
+        """Publish a request; return where the broker keeps it, once it has acknowledged it.
+
+        Raises:
+            InputError: It has no usable run_id, is no JSON or too large. Nothing was sent.
+            BrokerError: The broker did not acknowledge it; it may have it all the same, and the
+                same body sent again is a duplicate, which is success.
+        """
+        run_id, value = encode_request(request)
+        delivery = await self._send(run_id.encode(), value, headers)
+        return published_at(await delivery, run_id)
+
+    async def publish_raw(
+        self, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> Published:
+        """Publish a record as it is, whatever it is.
+
+        Raises:
+            InputError: It has neither key nor value, or is above 5 MiB. Nothing was sent.
+            BrokerError: As `publish`.
+        """
+        return published_at(await (await self._send(key, value, headers)), None)
+
+    async def publish_and_wait(
+        self, request: Request, timeout_seconds: float | None = None, headers: Headers = ()
+    ) -> Event:
+        """Publish a request and wait for its event; look at the event's `may_cut`.
+
+        Raises:
+            InputError: As `publish`. Nothing was sent.
+            BrokerError: As `publish`.
+            ReceiptTimeoutError: It is in the log and will be judged, but was not in time.
+        """
+        return await (await self.send(request, headers)).event(timeout_seconds)
+
+    async def send(self, request: Request, headers: Headers = ()) -> EventReceipt[Event]:
+        """Put a request in line; its receipt gives acknowledgement and event, each when wanted.
+
+        Many can be on their way at once. Who awaits each call before the next keeps their
+        order. A receipt that is thrown away is no longer waited for.
+
+        Raises:
+            InputError: As `publish`. Nothing was sent.
+            BrokerError: No broker answers. Nothing was sent.
+        """
+        run_id, value = encode_request(request)
+        return await self._send_for_event(run_id.encode(), value, headers, run_id)
+
+    async def send_raw(
+        self, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> EventReceipt[Event]:
+        """Put a record in line as it is, as `send` does.
+
+        Raises:
+            InputError: As `publish_raw`. Nothing was sent.
+            BrokerError: No broker answers. Nothing was sent.
+        """
+        return await self._send_for_event(key, value, headers, None)
+
+    async def _send_for_event(
+        self, key: bytes | None, value: bytes | None, headers: Headers, run_id: str | None
+    ) -> EventReceipt[Event]:
+        matcher = (await self._live_reader()).matcher
+        ticket = matcher.announce()
+        try:
+            delivery = await self._send(key, value, headers)
+        except BaseException:
+            matcher.withdraw(ticket)
+            raise
+        event: EventFuture = asyncio.get_running_loop().create_future()
+
+        def expect(delivery: Delivery) -> None:
+            if delivery.cancelled() or delivery.exception() is not None:
+                matcher.withdraw(ticket)
+            else:
+                kept = delivery.result()
+                matcher.expect(ticket, Place(kept.topic, kept.partition, kept.offset), event)
+
+        delivery.add_done_callback(expect)
+        return EventReceipt(
+            delivery, run_id, self._settings.receipt_timeout_seconds, event, self._event_shape
+        )
+
+    async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> Delivery:
+        if key is None and value is None:
+            message = "Expected a record with a key or a value. Nothing was sent."
+            raise InputError(message)
+        return await self._sender.send(self._request_topic, key, value, headers)
+
+    async def _live_reader(self) -> EventReader:
+        async with self._starting_reader:
+            if self._reader is None or not self._reader.is_alive:
+                reader = EventReader(self._settings, self._event_topic, self._event_partitions)
+                await reader.start()
+                self._reader = reader
+            return self._reader
+
+
+async def _partitions(settings: Settings, *topics: str) -> dict[str, list[int]]:
+    async with admin_client(settings) as admin:
+        # Asking for a topic by name would create it on brokers that make topics by themselves.
+        described = await admin.describe_topics()
+    there = {
+        topic["topic"]: sorted(each["partition"] for each in topic["partitions"])
+        for topic in described
+        if topic["error_code"] == 0
+    }
+    for topic in topics:
+        if topic not in there:
+            message = (
+                f"Topic {topic} is missing at {settings.bootstrap_servers}: "
+                "run `rmos topics apply`."
+            )
+            raise TopicsError(message)
+    return there
