@@ -5,7 +5,13 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +21,21 @@ import uvloop
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender
+from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
+from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
+from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
+from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
+from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.identity import STORE_FILE, create_store
 from pipeline.storage.run_store import RunStore
 
@@ -32,22 +44,29 @@ _WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class PersistWorker:
-    """A running persist worker.
+class Worker:
+    """A running worker.
 
     Attributes:
         subscription: Its part in the consumer group.
-        fault: Done when it cannot go on; its exception says why.
+        faults: Each done when it cannot go on; its exception says why.
+        also_ready: What must hold besides for it to be ready.
     """
 
     subscription: Subscription
-    fault: asyncio.Future[None]
+    faults: Sequence[asyncio.Future[None]]
+    also_ready: Callable[[], bool] = lambda: True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it holds partitions, polls, and the broker answers."""
+        return self.subscription.is_ready and self.also_ready()
 
 
 @asynccontextmanager
 async def persist_worker(
     settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
-) -> AsyncIterator[PersistWorker]:
+) -> AsyncIterator[Worker]:
     """Run a persist worker for the length of a block; then finish its batch and leave.
 
     Raises:
@@ -63,42 +82,149 @@ async def persist_worker(
             store,
             topic=topics.run_requests,
             group=topics.persist_group,
+            writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
         )
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
-        sender = BatchSender(settings)
-        stack.push_async_callback(sender.stop)
-        await sender.start()
+        sender = await _started_sender(settings, stack)
+        judging = Judging(judge_run_record, helper=settings.judge_in_helper)
         consumer = BatchConsumer(
             topics.persist_group,
             RunRequestJudge(
                 store,
                 topics,
-                judging=stack.enter_context(Judging(helper=settings.judge_in_helper)),
+                judging=stack.enter_context(judging),
                 executor=executor,
                 accepted_rejects=accepted_rejects,
             ),
             sender,
             Pace(settings.broker_pause_seconds),
         )
-        subscription = Subscription(
-            settings,
-            topic=topics.run_requests,
-            group=topics.persist_group,
-            handler=consumer.handle,
+        subscription = await _subscribed(
+            settings, stack, topics.run_requests, topics.persist_group, consumer
         )
-        stack.push_async_callback(subscription.stop)
-        await subscription.start()
-        hear_kafka_client()
-        _log.info(
-            "persist worker started",
-            store=str(store.root),
-            store_id=store.identity.store_id,
-            epoch=store.identity.epoch,
-            group_commit=store.group_commits,
-        )
-        yield PersistWorker(subscription, consumer.fault)
+        _tell_start("persist worker", store)
+        yield Worker(subscription, [consumer.fault])
     _log.info("persist worker stopped")
+
+
+@asynccontextmanager
+async def advise_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[Worker]:
+    """Run an advise worker for the length of a block: requests, retries and claims.
+
+    Raises:
+        StoreError: The store is not usable, or does not fit broker and group.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    async with AsyncExitStack() as stack:
+        store = AdvisoryStore(settings.data_dir)
+        stack.callback(store.close)
+        topics = settings.topics
+        await check_start(
+            settings,
+            store,
+            topic=topics.advisory_requests,
+            group=topics.advise_group,
+            writes=(
+                topics.advisory_events,
+                topics.advisory_dead_letters,
+                *topics.advisory_retries,
+            ),
+            accept_loss=accept_loss,
+        )
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="advisories"))
+        sender = await _started_sender(settings, stack)
+        judging = Judging(judge_advisory_record, helper=settings.judge_in_helper)
+        desk = AdvisoryDesk(store, topics, judging=stack.enter_context(judging), executor=executor)
+        pace = Pace(settings.broker_pause_seconds)
+        consumer, retried, claimed = (
+            BatchConsumer(group, judge, sender, pace)
+            for group, judge in (
+                (
+                    topics.advise_group,
+                    AdvisoryRequestJudge(desk, accepted_rejects=accepted_rejects),
+                ),
+                (topics.advise_retry_group, AdvisoryRetryJudge(desk)),
+                (topics.advise_group, AdvisoryClaimJudge(desk)),
+            )
+        )
+        retries = AdvisoryRetries(settings, retried)
+        stack.push_async_callback(retries.stop)
+        await retries.start()
+        retrying = await stack.enter_async_context(_running(retries.run()))
+        claims = AdvisoryClaims(settings, desk, claimed)
+        claiming = await stack.enter_async_context(_running(claims.run()))
+        subscription = await _subscribed(
+            settings, stack, topics.advisory_requests, topics.advise_group, consumer
+        )
+        _tell_start("advise worker", store)
+        yield Worker(
+            subscription,
+            [consumer.fault, retried.fault, claimed.fault, retrying, claiming],
+            lambda: retries.is_ready,
+        )
+    _log.info("advise worker stopped")
+
+
+async def _started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:
+    sender = BatchSender(settings)
+    stack.push_async_callback(sender.stop)
+    await sender.start()
+    return sender
+
+
+async def _subscribed(
+    settings: Settings, stack: AsyncExitStack, topic: str, group: str, consumer: BatchConsumer
+) -> Subscription:
+    subscription = Subscription(settings, topic=topic, group=group, handler=consumer.handle)
+    stack.push_async_callback(subscription.stop)
+    await subscription.start()
+    hear_kafka_client()
+    return subscription
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `work` beside a block, and end it with the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            # Another part may have been the first to fail; its error is the one that is told.
+            task.exception()
+
+
+def _tell_start(what: str, store: RunStore | AdvisoryStore) -> None:
+    _log.info(
+        f"{what} started",
+        store=str(store.root),
+        store_id=store.identity.store_id,
+        epoch=store.identity.epoch,
+        group_commit=store.group_commits,
+    )
+
+
+async def run_worker(
+    settings: Settings, worker: Callable[[], AbstractAsyncContextManager[Worker]]
+) -> None:
+    """Run one worker until a signal stops it.
+
+    Args:
+        settings: Where metrics and health are served.
+        worker: Starts it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with worker() as running:
+        with serve_health(settings, [running]):
+            await until_stopped(stop, *running.faults)
 
 
 async def run_persist_worker(
@@ -109,12 +235,26 @@ async def run_persist_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    stop = stop_on_signals()
-    async with persist_worker(
-        settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss
-    ) as worker:
-        with serve_health(settings, [worker]):
-            await until_stopped(stop, worker.fault)
+    await run_worker(
+        settings,
+        lambda: persist_worker(
+            settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss
+        ),
+    )
+
+
+async def run_advise_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> None:
+    """Run an advise worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    await run_worker(
+        settings,
+        lambda: advise_worker(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
+    )
 
 
 async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
@@ -133,10 +273,14 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
     async with local_broker(settings, tell) as broker:
         settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         await prepare_local(settings, broker, tell)
-        async with persist_worker(settings) as worker, watch(broker) as broker_fault:
-            with serve_health(settings, [worker]):
+        async with (
+            persist_worker(settings) as persist,
+            advise_worker(settings) as advise,
+            watch(broker) as broker_fault,
+        ):
+            with serve_health(settings, [persist, advise]):
                 tell(f"broker {broker.bootstrap_servers}, store {settings.data_dir}: ready")
-                await until_stopped(stop, worker.fault, broker_fault)
+                await until_stopped(stop, *persist.faults, *advise.faults, broker_fault)
         tell("stopping")
 
 
@@ -238,7 +382,7 @@ async def until_stopped(stop: asyncio.Event, *faults: asyncio.Future[None]) -> N
 
 
 @contextmanager
-def serve_health(settings: Settings, workers: Sequence[PersistWorker]) -> Iterator[None]:
+def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None]:
     """Serve metrics and health of this process while a block runs, if there is a port for them.
 
     Raises:
@@ -250,9 +394,7 @@ def serve_health(settings: Settings, workers: Sequence[PersistWorker]) -> Iterat
 
     def checks() -> Checks:
         return {
-            "consumers hold partitions and poll": all(
-                worker.subscription.is_ready for worker in workers
-            ),
+            "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
             "disk writable": is_disk_writable(settings.data_dir),
         }
 

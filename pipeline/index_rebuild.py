@@ -1,20 +1,25 @@
-"""Rebuild the index of a store from what it is derived from: files, and the request topic.
+"""Rebuild the index of a store from what it is derived from: files, and the request topics.
 
 The files say which runs there are; the topic says which record made each. Procedure, with the
 same numbers in `rebuild_index`:
 
 1. Refuse while a worker runs: it would go on writing into the old index.
-2. Read every artifact.
-3. Read the topic from its start. A record whose artifact is on disk, byte for byte, made it. A
-   record before the committed offset whose artifact is not on disk gets a row all the same: the
-   row is as if the file were right, so that the loss is found and not papered over.
-4. Write a new index beside the old one and put it in its place by rename.
+2. Read every artifact and every link.
+3. Read the run requests from their start. A record whose artifact is on disk, byte for byte,
+   made it. A record before the committed offset whose artifact is not on disk gets a row all the
+   same: the row is as if the file were right, so that the loss is found and not papered over.
+4. Read the advisory requests likewise; `rebuilt_advisories` says what they tell.
+5. Write a new index beside the old one and put it in its place by rename.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -23,14 +28,22 @@ from pipeline.broker.connection import broker_errors, client_options, describe_c
 from pipeline.core.outcome import RecordSource, StoredRun, stored_run
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.errors import StoreNotReadyError
+from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.settings import Settings
-from pipeline.storage.artifact_files import FoundArtifact, StrangeFile, find_artifacts
+from pipeline.storage.artifact_files import (
+    FoundArtifact,
+    FoundLink,
+    StrangeFile,
+    find_run_files,
+)
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, IndexedRun, RunIndex, indexed_run
 from pipeline.storage.locks import exclusive_lock
 
 _ROWS = 500
+_NEW_INDEX = f"{INDEX_FILE}.rebuilt"
+_Entry = TypeVar("_Entry")
 _POLL_MS = 500
 
 
@@ -42,18 +55,26 @@ class RebuildReport:
         runs: Rows of the new index.
         without_record: Runs whose file no record of the topic explains.
         without_file: Runs that a record made and whose file is missing or has other bytes.
-        strange: Files below `runs` that are no artifact of their place.
+        strange: Files below `runs` that are no artifact and no link of their place.
+        advisories: Rows of advisories in the new index, linked or not.
+        links_without_record: Advisories whose link no record of the topic explains.
+        links_changed: Advisories whose link is not what their first request makes.
+        links_to_make: Claims whose run is there: the advise worker links them.
     """
 
     runs: int = 0
     without_record: list[str] = field(default_factory=list)
     without_file: list[str] = field(default_factory=list)
     strange: list[StrangeFile] = field(default_factory=list)
+    advisories: int = 0
+    links_without_record: list[str] = field(default_factory=list)
+    links_changed: list[str] = field(default_factory=list)
+    links_to_make: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Whether files and topic tell the same."""
-        return not (self.without_file or self.strange)
+        return not (self.without_file or self.links_changed or self.strange)
 
 
 @dataclass(slots=True)
@@ -84,43 +105,64 @@ async def rebuild_index(
     )
     await _refuse_running_workers(settings)  # 1.
     report = RebuildReport()
-    rows = _rows_of_files(root, report, progress)  # 2.
-    group, topic = settings.topics.persist_group, settings.topics.run_requests
-    committed = await committed_offsets(settings, group, [topic])
-    count = 0
-    async for record in _read_topic(settings, topic):  # 3.
-        _explain(rows, identity, record, committed.get((topic, record.partition), 0))
-        count += 1
-        progress("records", count)
+    rows, advisories = _rows_of_files(root, report, progress)  # 2.
+    topics = settings.topics
+    committed = await committed_offsets(settings, topics.persist_group, [topics.run_requests])
+    committed |= await committed_offsets(settings, topics.advise_group, [topics.advisory_requests])
+    read = partial(_read_counted, settings, committed, progress)
+    async for record, offset in read(topics.run_requests, "run requests"):  # 3.
+        _explain(rows, identity, record, offset)
+    async for record, offset in read(topics.advisory_requests, "advisory requests"):  # 4.
+        advisories.explain(record, identity.epoch, offset)
     _report(rows, report)
+    _report_advisories(advisories, rows, report)
     with store_faults(root):
-        _replace_index(root, identity, (row.indexed for row in rows.values()), committed)  # 4.
+        with _new_index(root) as index, index.transaction() as transaction:  # 5.
+            for batch in _batches(row.indexed for row in rows.values()):
+                transaction.add_runs(batch)
+            for claims in _batches(advisories.rows.values()):
+                transaction.add_advisories(claims)
+            transaction.advance(identity.epoch, committed)
+        _put_in_place(root)
     return report
 
 
 async def _refuse_running_workers(settings: Settings) -> None:
-    members = await group_members(settings, settings.topics.persist_group)
-    if members:
-        message = (
-            f"Stop the workers of {settings.topics.persist_group} first, {len(members)} of them "
-            "run: they would go on writing into the old index."
-        )
-        raise StoreNotReadyError(message)
+    topics = settings.topics
+    for group in (topics.persist_group, topics.advise_group, topics.advise_retry_group):
+        members = await group_members(settings, group)
+        if members:
+            message = (
+                f"Stop the workers of {group} first, {len(members)} of them run: they would go on "
+                "writing into the old index."
+            )
+            raise StoreNotReadyError(message)
 
 
-def _rows_of_files(root: Path, report: RebuildReport, progress: Progress) -> dict[str, _Row]:
+def _rows_of_files(
+    root: Path, report: RebuildReport, progress: Progress
+) -> tuple[dict[str, _Row], RebuiltAdvisories]:
     rows: dict[str, _Row] = {}
-    for count, found in enumerate(find_artifacts(root), start=1):
+    advisories = RebuiltAdvisories()
+    for count, found in enumerate(find_run_files(root), start=1):
         progress("files", count)
-        if isinstance(found, StrangeFile):
-            report.strange.append(found)
-        elif found.run.run_id in rows:
-            first = rows[found.run.run_id].run.artifact_path
-            reason = f"expected one file of a run, found another at {first}"
-            report.strange.append(StrangeFile(found.run.artifact_path, reason))
+        if isinstance(found, FoundLink):
+            strange = advisories.add_link(found.advisory)
+        elif isinstance(found, FoundArtifact):
+            strange = _add_run(rows, found)
         else:
-            rows[found.run.run_id] = _row_of_file(found)
-    return rows
+            strange = found
+        if strange is not None:
+            report.strange.append(strange)
+    return rows, advisories
+
+
+def _add_run(rows: dict[str, _Row], found: FoundArtifact) -> StrangeFile | None:
+    known = rows.setdefault(found.run.run_id, _row_of_file(found))
+    if known.run is found.run:
+        return None
+    reason = f"expected one file of a run, found another at {known.run.artifact_path}"
+    return StrangeFile(found.run.artifact_path, reason)
 
 
 def _row_of_file(found: FoundArtifact) -> _Row:
@@ -154,6 +196,36 @@ def _report(rows: dict[str, _Row], report: RebuildReport) -> None:
             report.without_file.append(run_id)
 
 
+def _report_advisories(
+    advisories: RebuiltAdvisories, rows: dict[str, _Row], report: RebuildReport
+) -> None:
+    paths = {run_id: row.run.artifact_path for run_id, row in rows.items()}
+    report.advisories = len(advisories.rows)
+    report.links_without_record = _names(advisories.without_record())
+    report.links_changed = _names(advisories.changed)
+    report.links_to_make = _names(advisories.to_be_linked(paths))
+    report.strange += advisories.misplaced(paths)
+
+
+def _names(keys: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{run_id} {advisory_id}" for run_id, advisory_id in keys]
+
+
+async def _read_counted(
+    settings: Settings,
+    committed: Mapping[tuple[str, int], int],
+    progress: Progress,
+    topic: str,
+    what: str,
+) -> AsyncIterator[tuple[ConsumerRecord, int]]:
+    """Read `topic`, each record with the committed offset of its partition."""
+    count = 0
+    async for record in _read_topic(settings, topic):
+        yield record, committed.get((topic, record.partition), 0)
+        count += 1
+        progress(what, count)
+
+
 async def _read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerRecord]:
     """Read `topic` from its start to where it ends now, each partition in order."""
     ends = {
@@ -180,35 +252,33 @@ async def _read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerR
             await consumer.stop()
 
 
-def _replace_index(
-    root: Path,
-    identity: StoreIdentity,
-    rows: Iterable[IndexedRun],
-    committed: dict[tuple[str, int], int],
-) -> None:
-    new = root / f"{INDEX_FILE}.rebuilt"
-    for leftover in _files_of(new):
+@contextmanager
+def _new_index(root: Path) -> Iterator[RunIndex]:
+    """Make an index beside the old one, whole and durable at the end of the block."""
+    path = root / _NEW_INDEX
+    for leftover in _files_of(path):
         leftover.unlink(missing_ok=True)
-    index = RunIndex(new)
+    index = RunIndex(path)
     try:
-        with index.transaction() as transaction:
-            batch: list[IndexedRun] = []
-            for row in rows:
-                batch.append(row)
-                if len(batch) == _ROWS:
-                    transaction.add_runs(batch)
-                    batch.clear()
-            transaction.add_runs(batch)
-            transaction.advance(identity.epoch, committed)
+        yield index
         index.fold_log()
     finally:
         index.close()
+
+
+def _batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _ROWS)):
+        yield batch
+
+
+def _put_in_place(root: Path) -> None:
     with exclusive_lock(root / INDEX_LOCK):
         _, *logs = _files_of(root / INDEX_FILE)
         for log in logs:
             # Left behind, it would be taken for the log of the new file.
             log.unlink(missing_ok=True)
-        new.replace(root / INDEX_FILE)
+        (root / _NEW_INDEX).replace(root / INDEX_FILE)
         _flush_folder(root)
 
 

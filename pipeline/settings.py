@@ -5,13 +5,13 @@ of a schema version.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import InputError
-from pipeline.topics import KEEP_FOREVER_MS, TopicNames
+from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, TopicNames
 
 
 class Settings(BaseSettings):
@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     )
     broker_pause_seconds: float = Field(
         1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"
+    )
+    advisory_retry_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (5.0, 30.0, 120.0, 600.0),
+        min_length=ADVISORY_RETRIES,
+        max_length=ADVISORY_RETRIES,
+        description="how long an advisory without its run waits in each retry topic, as JSON",
     )
     receipt_timeout_seconds: float = Field(
         30.0, gt=0, description="longest wait for the event of a published request"

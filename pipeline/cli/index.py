@@ -26,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command()
 def rebuild(as_json: AsJson = False) -> None:
-    """Make the index again from the files and the request topic; the files are not touched.
+    """Make the index again from the files and the request topics; the files are not touched.
 
     Stop the workers first. Exit 5 where files are missing or strange: they get their rows all
     the same, so that every later check finds them.
@@ -53,27 +53,40 @@ def check(as_json: AsJson = False) -> None:
             differences = list(
                 check_index(store, lambda count: shown.update(f"{count:,} files read"))
             )
-        runs = store.index.count()
+        runs, advisories = store.index.count(), store.index.count_advisories()
     finally:
         store.close()
     if as_json:
-        print_json({"runs": runs, "differences": [asdict(each) for each in differences]})
+        found = [asdict(each) for each in differences]
+        print_json({"runs": runs, "advisories": advisories, "differences": found})
     elif differences:
         rows = [[each.path, each.expected, each.found] for each in differences]
         print_table(["path", "expected", "found"], rows)
     else:
-        typer.echo(f"{runs:,} runs as the index says")
+        typer.echo(f"{_counted(runs, advisories)} as the index says")
     if differences:
         raise typer.Exit(DIFFERENCE_FOUND)
 
 
 def _tell(report: RebuildReport) -> None:
-    typer.echo(f"{report.runs:,} runs in the new index")
+    typer.echo(f"{_counted(report.runs, report.advisories)} in the new index")
     _tell_some(
         [f"{each}: no record of the topic explains its file" for each in report.without_record]
     )
     _tell_some([f"{each}: its file is missing or has other bytes" for each in report.without_file])
+    _tell_some(
+        [
+            f"{each}: no record of the topic explains its link"
+            for each in report.links_without_record
+        ]
+    )
+    _tell_some([f"{each}: its link has other bytes" for each in report.links_changed])
+    _tell_some([f"{each}: the advise worker will link it" for each in report.links_to_make])
     _tell_some([f"{file.path}: {file.reason}" for file in report.strange])
+
+
+def _counted(runs: int, advisories: int) -> str:
+    return f"{runs:,} runs, {advisories:,} advisories" if advisories else f"{runs:,} runs"
 
 
 def _tell_some(lines: Sequence[str]) -> None:

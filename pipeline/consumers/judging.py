@@ -11,31 +11,33 @@ import gc
 import multiprocessing
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Self
-
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from typing import Generic, Self, TypeVar
 
 Body = tuple[bytes | None, bytes | None]
 """Key and value of a record."""
 
-Verdict = JudgedRun | Rejected
+Verdict = TypeVar("Verdict")
+Judge = Callable[[bytes | None, bytes | None], Verdict]
+"""A function of a module, so that the helper finds it by its name."""
 
 SMALL_BATCH_RECORDS = 64
 _PR_SET_PDEATHSIG = 1
 
 
-class Judging:
+class Judging(Generic[Verdict]):
     """Judges bodies, in order, with up to one helper process."""
 
-    def __init__(self, *, helper: bool) -> None:
+    def __init__(self, judge: Judge[Verdict], *, helper: bool) -> None:
         """Prepare; the helper begins with the first batch that is not small.
 
         Args:
+            judge: Says what a record is.
             helper: Whether there is one.
         """
+        self._judge = judge
         # Spawned, not forked: this process has threads, and connections to the broker.
         self._pool = (
             ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_helper)
@@ -58,17 +60,17 @@ class Judging:
             OSError: The machine is at fault, not a record.
         """
         if self._pool is None or len(bodies) < SMALL_BATCH_RECORDS:
-            return _judge_all(bodies)
+            return _judge_all(self._judge, bodies)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, _judge_all, bodies)
+            return await loop.run_in_executor(self._pool, _judge_all, self._judge, bodies)
         except BrokenProcessPool as error:
             message = "The judging process of this worker was killed; nothing was acknowledged."
             raise MemoryError(message) from error
 
 
-def _judge_all(bodies: Sequence[Body]) -> list[Verdict]:
-    return [judge_run_record(key, value) for key, value in bodies]
+def _judge_all(judge: Judge[Verdict], bodies: Sequence[Body]) -> list[Verdict]:
+    return [judge(key, value) for key, value in bodies]
 
 
 def _begin_helper() -> None:

@@ -4,7 +4,9 @@ A worker that starts over the wrong folder or the wrong broker would write a sec
 the first, so each misfit is refused, with nothing committed, and the sentence names the way out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -12,10 +14,13 @@ from pipeline.broker.admin import committed_offsets, compare_topics, partition_o
 from pipeline.broker.connection import describe_cluster
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
+from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.identity import check_identity
-from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
+
+Store: TypeAlias = BatchStore[Any, Any]
+"""Of runs or of advisories: what is checked is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,13 @@ class PartitionState:
 
 
 async def check_start(
-    settings: Settings, store: RunStore, *, topic: str, group: str, accept_loss: bool
+    settings: Settings,
+    store: Store,
+    *,
+    topic: str,
+    group: str,
+    writes: Iterable[str],
+    accept_loss: bool,
 ) -> None:
     """Check that this worker may consume `topic` into `store` in `group`.
 
@@ -52,6 +63,7 @@ async def check_start(
         store: The opened store.
         topic: The request topic.
         group: The consumer group.
+        writes: The topics that must be there besides.
         accept_loss: The operator accepts that the named offsets are not in the store.
 
     Raises:
@@ -61,7 +73,7 @@ async def check_start(
     """
     cluster_id = await describe_cluster(settings)
     check_identity(store.identity, store.root, cluster_id=cluster_id, prefix=settings.prefix)
-    await _check_topics(settings)
+    await _check_topics(settings, {topic, *writes})
     states = await partition_states(settings, store, topic=topic, group=group)
     for state in states:
         _refuse_lost_log(state, accept_loss=accept_loss)
@@ -77,7 +89,7 @@ async def check_start(
 
 
 async def partition_states(
-    settings: Settings, store: RunStore, *, topic: str, group: str
+    settings: Settings, store: Store, *, topic: str, group: str
 ) -> list[PartitionState]:
     """Return every partition of `topic` as log, group and store see it.
 
@@ -102,12 +114,7 @@ async def partition_states(
     ]
 
 
-async def _check_topics(settings: Settings) -> None:
-    needed = {
-        settings.topics.run_requests,
-        settings.topics.run_events,
-        settings.topics.run_dead_letters,
-    }
+async def _check_topics(settings: Settings, needed: set[str]) -> None:
     for difference in await compare_topics(settings):
         if difference.topic not in needed:
             continue
@@ -166,7 +173,7 @@ def _lost_records(state: PartitionState) -> str | None:
     return None
 
 
-def _move_store_to_group(store: RunStore, states: list[PartitionState]) -> None:
+def _move_store_to_group(store: Store, states: list[PartitionState]) -> None:
     """Note where the group goes on, so that an accepted loss is not met again."""
     behind = {
         (state.topic, state.partition): state.committed

@@ -4,6 +4,7 @@ Its link is a function of the record's body. Where the link lies follows its run
 advisory is new is the index's to say.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,20 +76,24 @@ def _judge(key: bytes | None, value: bytes | None) -> JudgedAdvisory:
     blob, mime = _content(document)
     link = _link(document, request.created_at_utc, blob, mime)
     content = canonical_json(link)
-    claim = AdvisoryClaim(
-        link["kind"],
-        link.get("engine_id"),
-        link.get("engine_version"),
-        link.get("content_sha256"),
-    )
     return JudgedAdvisory(
         request.run_id,
         link["advisory_id"],
         link,
         content,
         sha256_of_bytes(content),
-        claim,
+        claim_of_link(link),
         blob,
+    )
+
+
+def claim_of_link(link: Mapping[str, Any]) -> AdvisoryClaim:
+    """Return what a request must agree on with the one that made `link`."""
+    return AdvisoryClaim(
+        link["kind"],
+        link.get("engine_id"),
+        link.get("engine_version"),
+        link.get("content_sha256"),
     )
 
 

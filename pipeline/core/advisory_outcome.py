@@ -4,10 +4,11 @@ The first well-formed request takes the id and keeps it. Whether it is linked or
 follows from whether its run is there; what every other request is follows from the first alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from pipeline.core.advisory import AdvisoryClaim, JudgedAdvisory
+from pipeline.core.advisory import AdvisoryClaim, JudgedAdvisory, claim_of_link
 from pipeline.core.envelope import Rejected
 from pipeline.core.outcome import RecordSource
 
@@ -78,18 +79,27 @@ def stored_advisory(
     judged: JudgedAdvisory, source: RecordSource | None, link_path: str | None
 ) -> StoredAdvisory:
     """Return what the index will hold of an advisory that `source` claims."""
-    link = judged.link
+    return advisory_of_link(judged.link, judged.link_sha256, link_path, source)
+
+
+def advisory_of_link(
+    link: Mapping[str, Any],
+    link_sha256: str,
+    link_path: str | None,
+    source: RecordSource | None,
+) -> StoredAdvisory:
+    """Return what the index holds of the advisory that has the link `link`."""
     return StoredAdvisory(
-        judged.run_id,
-        judged.advisory_id,
+        link["run_id"],
+        link["advisory_id"],
         source,
         link["created_at_utc"],
-        judged.claim,
+        claim_of_link(link),
         link.get("request_id"),
         link.get("title"),
         link.get("mime"),
         link.get("size_bytes"),
-        judged.link_sha256,
+        link_sha256,
         link_path,
     )
 

@@ -14,6 +14,7 @@ RISK_ORDER = ("GREEN", "YELLOW", "UNKNOWN", "ERROR", "RED")
 
 _RANK = {level: rank for rank, level in enumerate(RISK_ORDER)}
 CUTTABLE_RISKS = frozenset({"GREEN", "YELLOW"})
+_UNSAFE_RISKS = RISK_LEVELS - CUTTABLE_RISKS
 SCORE_LIMIT = 100
 
 
@@ -131,6 +132,9 @@ def _places(decision: dict[str, Any] | None, feasibility: dict[str, Any]) -> Ite
         inner = feasibility.get(key)
         if isinstance(inner, dict):
             yield _place(inner, free_form=True)
+        elif isinstance(inner, str) and inner.strip().upper() in _UNSAFE_RISKS:
+            # No object, so it makes nothing OK; but a RED in so many words is not passed over.
+            yield _place({"risk_level": inner}, free_form=True)
 
 
 def _status(

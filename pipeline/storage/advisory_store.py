@@ -21,9 +21,10 @@ from pipeline.core.advisory_outcome import (
 )
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.outcome import StoredRun
+from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
 from pipeline.storage.durable_files import NewFile
+from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexTransaction
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
@@ -43,6 +44,20 @@ class AdvisoryStore(BatchStore[JudgedAdvisory | Rejected, AdvisoryOutcome]):
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
         return self._commit(records, None, {})
+
+    def claims_to_link(self, topic: str, after: tuple[int, int], limit: int) -> list[RecordSource]:
+        """Return claims of this epoch whose run is there and whose link is not made yet.
+
+        Args:
+            topic: The request topic.
+            after: Partition and offset that the claims' records lie behind.
+            limit: Most claims to return.
+
+        Raises:
+            StoreError: The index failed.
+        """
+        with store_faults(self.root):
+            return self.index.claims_to_link(self.identity.epoch, topic, after, limit)
 
     def _plan(self, records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
         judged = [r.verdict for r in records if isinstance(r.verdict, JudgedAdvisory)]

@@ -1,18 +1,21 @@
-"""Artifacts as files: read one and check it, or find them all."""
+"""Artifacts and links as files: read one and check it, or find them all."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from pipeline.core.advisory_outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.layout import ArtifactPath, parse_path
+from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.core.outcome import StoredRun, run_of_document
 from pipeline.errors import IntegrityError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, indexed_run
+from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
 
 
@@ -25,8 +28,15 @@ class FoundArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundLink:
+    """A file that links an advisory to its run, as the index would keep it."""
+
+    advisory: StoredAdvisory
+
+
+@dataclass(frozen=True, slots=True)
 class StrangeFile:
-    """A file below `runs` that is no artifact of its place.
+    """A file below `runs` that is no artifact and no link of its place.
 
     Attributes:
         path: Relative to the store.
@@ -58,8 +68,8 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
     return content
 
 
-def find_artifacts(root: Path) -> Iterator[FoundArtifact | StrangeFile]:
-    """Read every file below `runs`, in the order of their paths; links of advisories are skipped.
+def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | StrangeFile]:
+    """Read every file below `runs`, in the order of their paths.
 
     Raises:
         StoreError: The disk failed.
@@ -67,27 +77,46 @@ def find_artifacts(root: Path) -> Iterator[FoundArtifact | StrangeFile]:
     with store_faults(root):
         for folder in sorted((root / "runs").glob("*")):
             for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
-                found = _read(path, path.relative_to(root).as_posix())
-                if found is not None:
-                    yield found
+                yield _read(path, path.relative_to(root).as_posix())
 
 
-def _read(path: Path, relative: str) -> FoundArtifact | StrangeFile | None:
+def _read(path: Path, relative: str) -> FoundArtifact | FoundLink | StrangeFile:
     place = parse_path(relative)
-    if place is None:
-        return StrangeFile(relative, "expected a date folder and a file named by its run")
-    if not isinstance(place, ArtifactPath):
-        return None
-    content = path.read_bytes()
-    try:
-        # The model says whether it is one; the document keeps what was written.
-        RunArtifact.model_validate_json(content)
-        document = json.loads(content)
-    except (ValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        return StrangeFile(relative, f"expected an artifact, found something else ({reason})")
+    if isinstance(place, ArtifactPath):
+        return _artifact(path.read_bytes(), relative)
+    if isinstance(place, LinkPath):
+        return _link(path.read_bytes(), relative, place)
+    return StrangeFile(relative, "expected a date folder and a file named by its run")
+
+
+def _artifact(content: bytes, relative: str) -> FoundArtifact | StrangeFile:
+    document = _document(content, RunArtifact)
+    if isinstance(document, str):
+        return StrangeFile(relative, f"expected an artifact, found something else ({document})")
     run = run_of_document(document, sha256_of_bytes(content), relative, len(content), source=None)
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
         return StrangeFile(relative, f"expected the artifact of {expected} at its own place")
     return FoundArtifact(run, indexed_run(document, run))
+
+
+def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | StrangeFile:
+    document = _document(content, AdvisoryLink)
+    if isinstance(document, str):
+        return StrangeFile(relative, f"expected a link, found something else ({document})")
+    # In which folder it belongs only its run can say.
+    expected = str(LinkPath(place.date, document["run_id"], document["advisory_id"]))
+    if expected != relative:
+        return StrangeFile(relative, f"expected the link of {expected} at its own place")
+    return FoundLink(advisory_of_link(document, sha256_of_bytes(content), relative, source=None))
+
+
+def _document(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
+    """Return what is written in a file of `shape`, or in a few words why it is none."""
+    try:
+        # The model says whether it is one; the document keeps what was written.
+        shape.model_validate_json(content)
+        document: dict[str, Any] = json.loads(content)
+    except (ValidationError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return document

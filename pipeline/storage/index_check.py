@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.storage.artifact_files import StrangeFile, find_artifacts
+from pipeline.storage.artifact_files import (
+    FoundArtifact,
+    FoundLink,
+    StrangeFile,
+    find_run_files,
+)
+from pipeline.storage.index import RunIndex
 from pipeline.storage.run_store import RunStore
 
 
@@ -24,22 +30,37 @@ def check_index(
     Raises:
         StoreError: The disk or the index failed.
     """
-    rows = {run.artifact_path: run.artifact_sha256 for run in store.index.all_runs()}
-    for count, found in enumerate(find_artifacts(store.root), start=1):
+    rows = _sha256_by_path(store.index)
+    for count, found in enumerate(find_run_files(store.root), start=1):
         progress(count)
         if isinstance(found, StrangeFile):
-            if found.path in rows:
-                expected = rows.pop(found.path)
-                yield IndexDifference(found.path, f"SHA-256 {expected}", found.reason)
-            else:
-                yield IndexDifference(found.path, "nothing", found.reason)
+            expected = rows.pop(found.path, None)
+            wanted = "nothing" if expected is None else f"SHA-256 {expected}"
+            yield IndexDifference(found.path, wanted, found.reason)
             continue
-        expected = rows.pop(found.run.artifact_path, "")
-        if expected != found.run.artifact_sha256:
+        path, sha256, what = _told_by(found)
+        expected = rows.pop(path, None)
+        if expected != sha256:
+            wanted = f"no file: the index has no such {what}"
             yield IndexDifference(
-                found.run.artifact_path,
-                f"SHA-256 {expected}" if expected else "no file: the index has no such run",
-                f"SHA-256 {found.run.artifact_sha256}",
+                path, wanted if expected is None else f"SHA-256 {expected}", f"SHA-256 {sha256}"
             )
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
+
+
+def _sha256_by_path(index: RunIndex) -> dict[str, str]:
+    """Return what the index expects under each path; a claim that waits has no file yet."""
+    rows = {run.artifact_path: run.artifact_sha256 for run in index.all_runs()}
+    for advisory in index.all_advisories():
+        if advisory.link_path is not None:
+            rows[advisory.link_path] = advisory.link_sha256
+    return rows
+
+
+def _told_by(found: FoundArtifact | FoundLink) -> tuple[str, str, str]:
+    if isinstance(found, FoundArtifact):
+        return found.run.artifact_path, found.run.artifact_sha256, "run"
+    advisory = found.advisory
+    assert advisory.link_path is not None, "a link that was found has a path"
+    return advisory.link_path, advisory.link_sha256, "advisory"

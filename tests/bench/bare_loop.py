@@ -1,8 +1,9 @@
 """The persist worker without FastStream and without our skeleton: a bare loop of aiokafka.
 
 The same judging, store, events and order of steps, written as tightly as they allow, on the same
-event loop and collector: each poll is a chunk, and the next one is fetched and judged while one
-is being stored. What the real worker is slower than this is the price of its frame.
+event loop and collector: each poll is a chunk; while one is stored, the next one is fetched and
+judged, and the one before is told and committed. What the real worker is slower than this is the
+price of its frame.
 `python -m tests.bench.bare_loop`, with settings in the environment;
 `RMOS_JUDGE_IN_HELPER=false` judges and stores in turns, in one process.
 """
@@ -17,9 +18,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pipeline.app import run_service, stop_on_signals
 from pipeline.broker.connection import client_options
 from pipeline.broker.sender import BatchSender, Message
-from pipeline.consumers.judging import Judging, Verdict
+from pipeline.consumers.judging import Judging
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
+from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 
@@ -28,6 +30,7 @@ FETCH_BYTES = 16 * 1024 * 1024
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
 Records = list[ConsumerRecord]
+Verdict = JudgedRun | Rejected
 
 
 def main() -> None:
@@ -39,7 +42,8 @@ async def _serve(settings: Settings) -> None:
     consumer, sender = _consumer(settings), BatchSender(settings)
     await sender.start()
     await consumer.start()
-    with ThreadPoolExecutor(1) as executor, Judging(helper=settings.judge_in_helper) as judging:
+    judging = Judging(judge_run_record, helper=settings.judge_in_helper)
+    with ThreadPoolExecutor(1) as executor, judging:
         persist = BarePersist(settings, consumer, sender, executor)
         consuming = asyncio.create_task(persist.consume(judging, settings.batch_wait_ms))
         stopped = asyncio.create_task(stop.wait())
@@ -81,8 +85,9 @@ class BarePersist:
         self._store = RunStore(settings.data_dir)
         self._events = settings.topics.run_events
         self._guard = FloodGuard(settings.topics.persist_group)
+        self._telling: asyncio.Task[None] | None = None
 
-    async def consume(self, judging: Judging, wait_ms: int) -> None:
+    async def consume(self, judging: Judging[Verdict], wait_ms: int) -> None:
         ahead: tuple[Records, asyncio.Task[list[Verdict]]] | None = None
         while True:
             # Nothing is waited for while a judged chunk could be stored.
@@ -107,9 +112,16 @@ class BarePersist:
         result = await asyncio.get_running_loop().run_in_executor(
             self._executor, self._store.commit, judged, self._guard
         )
+        if self._telling is not None:
+            await self._telling
+        self._telling = asyncio.create_task(self._tell(records, judged, result.outcomes))
+
+    async def _tell(
+        self, records: Records, judged: list[JudgedRecord], outcomes: Sequence[Outcome]
+    ) -> None:
         await self._sender.send(
             self._event(record, each.source, outcome)
-            for record, each, outcome in zip(records, judged, result.outcomes, strict=True)
+            for record, each, outcome in zip(records, judged, outcomes, strict=True)
         )
         # The last record of a partition wins, and it is the latest.
         await self._consumer.commit(

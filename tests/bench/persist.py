@@ -63,6 +63,7 @@ async def _measure_all(
             options.only,
             rounds=options.rounds,
             records=options.records,
+            patience_seconds=options.patience,
             tell=_tell,
         )
         print_race(console, results)
@@ -93,6 +94,13 @@ def _options() -> argparse.Namespace:
         help=f"contenders, of {', '.join(ENTRIES)}",
     )
     parser.add_argument("--latency", type=float, default=20.0, metavar="SECONDS", help="0 for none")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="longest wait before each run for the machine to be quiet",
+    )
     parser.add_argument("--memory", type=int, default=0, metavar="RECORDS", help="0 for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number here")
     parser.add_argument("--folder", type=Path, help="where the one temporary folder is made")

@@ -72,7 +72,11 @@ def test_an_index_that_fits_its_files_is_said_so(rmos_with_runs: CommandLine) ->
     done = rmos_with_runs("index", "check")
     assert done.status == 0
     assert done.text == "5 runs as the index says\n"
-    assert rmos_with_runs("index", "check", "--json").document == {"runs": 5, "differences": []}
+    assert rmos_with_runs("index", "check", "--json").document == {
+        "runs": 5,
+        "advisories": 0,
+        "differences": [],
+    }
 
 
 def test_check_finds_a_flipped_bit_a_missing_and_a_foreign_file(
@@ -93,6 +97,32 @@ def test_check_finds_a_flipped_bit_a_missing_and_a_foreign_file(
     assert found["runs/2025-12-18/saw_2.json"]["found"] == "no file"
     assert found["runs/2025-12-18/notes.txt"]["expected"] == "nothing"
     assert rmos_with_runs("index", "check").status == 5
+
+
+def test_check_finds_an_artifact_that_was_edited_with_care(rmos_with_runs: CommandLine) -> None:
+    path = rmos_with_runs.data_dir / "runs/2025-12-18/saw_1.json"
+    content = path.read_bytes()
+    path.chmod(0o644)
+    # Still canonical JSON, still an artifact.
+    path.write_bytes(content.replace(b'"operator":"ana"', b'"operator":"eva"'))
+    assert path.read_bytes() != content
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    (found,) = done.document["differences"]
+    assert found["path"] == "runs/2025-12-18/saw_1.json"
+    assert found["expected"].startswith("SHA-256 ")
+    assert found["found"].startswith("SHA-256 ")
+
+
+def test_check_finds_an_artifact_without_a_row(rmos_with_runs: CommandLine) -> None:
+    with sqlite3.connect(rmos_with_runs.data_dir / "index.sqlite3") as connection:
+        connection.execute("DELETE FROM runs WHERE run_id = 'saw_1'")
+    connection.close()
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    (found,) = done.document["differences"]
+    assert found["path"] == "runs/2025-12-18/saw_1.json"
+    assert found["expected"] == "no file: the index has no such run"
 
 
 def test_a_missing_index_over_runs_is_refused(rmos_with_runs: CommandLine) -> None:
@@ -151,4 +181,4 @@ def test_the_base_install_says_which_extra_the_commands_need(
 def test_no_command_shows_help(rmos: CommandLine) -> None:
     done = rmos()
     assert done.status == 2
-    assert b"Usage: rmos" in done.out + done.err.encode()
+    assert "Run requests become immutable artifacts" in done.text + done.err

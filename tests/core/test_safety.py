@@ -228,3 +228,18 @@ def test_ok_is_never_said_of_what_is_unsafe(top: Any, inner: Any, safety: Any) -
     assert None not in judgement.decision.values()
     if judgement.status != "OK":
         assert judgement.decision["block_reason"]
+
+
+@pytest.mark.parametrize("place", ["decision", "safety"])
+@pytest.mark.parametrize("text", ["RED", " red ", "UNKNOWN", "ERROR"])
+def test_an_unsafe_risk_as_a_bare_text_is_not_passed_over(place: str, text: str) -> None:
+    judgement = judge({"risk_level": "GREEN", place: text})
+    assert judgement.decision["risk_level"] == text.strip().upper()
+    assert judgement.status == "BLOCKED"
+
+
+@pytest.mark.parametrize("place", ["decision", "safety"])
+@pytest.mark.parametrize("other", ["GREEN", "ALLOWED", 1, True, ["RED"]])
+def test_a_place_that_is_no_object_makes_nothing_ok(place: str, other: object) -> None:
+    assert judge({place: other}).decision["risk_level"] == "UNKNOWN"
+    assert judge({"risk_level": "YELLOW", place: other}).decision["risk_level"] == "YELLOW"

@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError, RequestTimedOutError
+from structlog.testing import capture_logs
 
+from pipeline.app import persist_worker
+from pipeline.broker import sender
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
+from pipeline.consumers.batches import Pace
 from pipeline.settings import Settings
 from pipeline.storage.identity import create_store
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
+    committed,
     new_settings,
     produce,
     sending,
@@ -25,7 +32,7 @@ from tests.e2e.kafka_reading import (
 from tests.e2e.store_audit import audit_store
 from tests.e2e.worker_processes import WorkerPool, WorkerProcess
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = pytest.mark.e2e
 
 PAUSE_SECONDS = 0.5
 
@@ -65,6 +72,7 @@ async def health_address(worker: WorkerProcess) -> str:
     return str(line["address"])
 
 
+@pytest.mark.slow
 async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
     own_broker: LocalBroker, own_settings: Settings, workers: WorkerPool
 ) -> None:
@@ -112,3 +120,51 @@ def assert_no_tight_loop(worker: WorkerProcess) -> None:
     # Nor does anything else tell of every attempt.
     warnings = [line for line in worker.log_lines() if line["event"] != "batch stored"]
     assert len(warnings) < 60, warnings
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [KafkaConnectionError(), RequestTimedOutError(), NotEnoughReplicasError(), OSError("reset")],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_again(
+    store_settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    settings = store_settings.model_copy(update={"broker_pause_seconds": 0.2})
+    confirm = sender._send_partition
+    failures, offsets_when_failing = [0], []
+
+    async def failing(*args: Any) -> None:
+        # The third queue of a batch fails: some events of the batch are there, others are not.
+        failures[0] += 1
+        if failures[0] in {3, 6, 9}:
+            offsets_when_failing.append(await committed(settings))
+            raise fault
+        await confirm(*args)
+
+    monkeypatch.setattr(sender, "_send_partition", failing)
+    requests = [run_request(run_id=f"run_{number}") for number in range(400)]
+    await produce(settings, map(sending, requests))
+    with capture_logs() as logged:
+        async with persist_worker(settings) as worker:
+            await wait_until_consumed(settings)
+            assert not worker.fault.done()
+    put_off = [line for line in logged if line["event"] == "batch put off"]
+    assert 1 <= len(put_off) <= 3
+    assert all(settings.bootstrap_servers in line["why"] for line in put_off)
+    assert offsets_when_failing[0] == {}
+    audit = await audit_store(settings)
+    audit.assert_whole()
+    assert audit.outcomes() == {"persisted": 400}
+    assert max(map(len, audit.events.values())) >= 2
+
+
+async def test_workers_pause_with_jitter_and_not_in_step() -> None:
+    loop = asyncio.get_running_loop()
+    pace, taken = Pace(0.02), []
+    for _ in range(10):
+        start = loop.time()
+        await pace.rest()
+        taken.append(loop.time() - start)
+    assert min(taken) >= 0.02
+    assert len({round(each, 3) for each in taken}) > 1

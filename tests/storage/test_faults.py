@@ -5,14 +5,16 @@ records. Then files, rows and events must be those of a store that never failed.
 """
 
 import errno
+import itertools
 import os
 import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pipeline.errors import StoreError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.run_store import FloodGuard, JudgedRecord
 from tests.builders import attachment, incomplete_request, red_request, run_request
+from tests.storage.mounts import mounted, why_not
 from tests.storage.stores import (
     CALL_NAMES,
     NamedCalls,
@@ -97,19 +100,15 @@ def expected(tmp_path: Path, writer: str) -> Expected:
 
 
 @pytest.fixture
-def new_root(tmp_path: Path) -> Callable[[], Path]:
-    """Give empty stores, each a copy of one."""
-    template = tmp_path / "template"
-    with opened(template):
-        pass
-    count = 0
-
-    def make() -> Path:
-        nonlocal count
-        count += 1
-        return shutil.copytree(template, tmp_path / f"store_{count}")
-
-    return make
+def new_root(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """Give empty stores, each a copy of one; in memory, as hundreds of them are flushed."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        template = Path(folder) / "template"
+        with opened(template):
+            pass
+        numbers = itertools.count()
+        yield lambda: shutil.copytree(template, Path(folder) / f"store_{next(numbers)}")
 
 
 class Fault:
@@ -391,32 +390,34 @@ def kill_at_call_of_sqlite(root: Path, calls: str, nth: int) -> bool:
     return True
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system with room for one store, or say why there can be none."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        try:
+            disk = mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=400k", "tmpfs")
+            folder = stack.enter_context(disk)
+        except OSError as error:
+            pytest.skip(f"no file system can be mounted here: {error}")
+        yield folder
+
+
 def test_a_disk_that_is_really_full_says_so_and_goes_on_after_space_is_freed(
-    tmp_path: Path,
+    small_disk: Path,
 ) -> None:
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(mounted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode != 0:
-        pytest.skip(f"mount is not allowed: {made.stderr.strip()}")
-    try:
-        with opened(mounted / "store") as store:
-            ballast = mounted / "ballast"
-            with pytest.raises(OSError, match="No space left"):
-                ballast.write_bytes(bytes(1 << 20))
-            with pytest.raises(StoreError, match=r"No space left on device.*free some space"):
-                store.commit(batch(), GUARD)
-            assert files(mounted / "store") == {}
-            ballast.unlink()
-            assert kinds(store.commit(batch(), GUARD)) == OUTCOMES
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+    ballast = small_disk / "ballast"
+    root = small_disk / "store"
+    with opened(root) as store:
+        with pytest.raises(OSError, match="No space left"):
+            ballast.write_bytes(bytes(1 << 20))
+        with pytest.raises(StoreError, match=r"No space left on device.*free some space"):
+            store.commit(batch(), GUARD)
+        assert files(root) == {}
+        ballast.unlink()
+        assert kinds(store.commit(batch(), GUARD)) == OUTCOMES
 
 
 def test_the_sentence_names_the_file_that_could_not_be_linked(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from pipeline.core.verdict import JudgedRun
 from pipeline.storage.run_store import JudgedRecord
 from pipeline.storage.system_calls import SystemCalls
 from tests.builders import attachment, red_request, run_request
+from tests.storage.mounts import mounted, run_program, why_not
 from tests.storage.stores import NamedCalls, judged_record, kinds, make_store, opened
 
 IMAGE_BYTES = 64 << 20
@@ -33,38 +33,23 @@ BATCHES = 100
 RUNS_OF_A_BATCH = 6
 
 
-def run_program(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise OSError(f"{' '.join(words)}: {done.stderr.strip()}")
-
-
-@contextmanager
-def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    """Mount the file system in `image` at `folder`; its loop device goes with it."""
-    folder.mkdir()
-    run_program("mount", "-o", "loop", str(image), str(folder))
-    try:
-        yield folder
-    finally:
-        run_program("umount", str(folder))
+def mounted_image(image: Path, folder: Path) -> AbstractContextManager[Path]:
+    return mounted(folder, "-o", "loop", str(image))
 
 
 @pytest.fixture(scope="module")
 def new_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give an image with an empty file system, or say why there can be none."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting an image needs root")
-    missing = [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    reason = why_not("mkfs.ext4")
+    if reason is not None:
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("image")
     image = folder / "empty"
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
     try:
         run_program("mkfs.ext4", "-q", "-F", str(image))
-        with mounted(image, folder / "try"):
+        with mounted_image(image, folder / "try"):
             pass
     except OSError as error:
         pytest.skip(f"no image can be mounted here: {error}")
@@ -205,7 +190,7 @@ def test_whatever_was_acknowledged_before_a_power_cut_is_there_after_it(
     image: Path, tmp_path: Path, calls: type[SystemCalls]
 ) -> None:
     cuts: list[tuple[Path, int]] = []
-    with mounted(image, tmp_path / "disk") as root:
+    with mounted_image(image, tmp_path / "disk") as root:
         make_store(root)
         with working(root, calls) as worker:
             for cut in range(5):
@@ -214,21 +199,21 @@ def test_whatever_was_acknowledged_before_a_power_cut_is_there_after_it(
                 cuts.append((copy_of(image, f"cut_{cut}"), worker.acknowledged))
                 worker.go_on()
     for copy, batches in cuts:
-        with mounted(copy, tmp_path / f"{copy.name}_disk") as root:
+        with mounted_image(copy, tmp_path / f"{copy.name}_disk") as root:
             assert lost(root, batches) == []
             assert half_files(root) == []
     assert len({batches for _, batches in cuts}) == 5
 
 
 def test_after_a_power_cut_the_worker_goes_on_where_it_was(image: Path, tmp_path: Path) -> None:
-    with mounted(image, tmp_path / "disk") as root:
+    with mounted_image(image, tmp_path / "disk") as root:
         make_store(root)
         with working(root, SystemCalls) as worker:
             worker.wait_for(3)
             worker.stop_in_the_middle()
             copy = copy_of(image, "cut")
             done = worker.acknowledged
-    with mounted(copy, tmp_path / "cut_disk") as root:
+    with mounted_image(copy, tmp_path / "cut_disk") as root:
         with opened(root) as store:
             for number in range(done + 2):
                 assert set(kinds(store.commit(batch(number)))) == {"persisted"}
@@ -269,7 +254,7 @@ def test_without_its_flushes_the_loss_is_seen(
     image: Path, tmp_path: Path, calls: type[SystemCalls], index_flushes: bool
 ) -> None:
     """Prove that the tests above can fail: cut at once after the first acknowledgement."""
-    with mounted(image, tmp_path / "disk") as root:
+    with mounted_image(image, tmp_path / "disk") as root:
         make_store(root)
         with opened(root):
             flush(root)
@@ -284,7 +269,7 @@ def test_without_its_flushes_the_loss_is_seen(
         finally:
             if not index_flushes:
                 event.remove(Engine, "checkout", forget_to_flush)
-    with mounted(copy, tmp_path / "cut_disk") as root:
+    with mounted_image(copy, tmp_path / "cut_disk") as root:
         missing = lost(root, done)
     # An index that flushes takes the names with it, and leaves files without content.
     artifacts = [path for path in missing if path.startswith("runs/")]

@@ -1,0 +1,163 @@
+"""Claims whose run has come: linked by reading their request again, whatever the retries say.
+
+So a link exists exactly where its run does. At the start and every minute the index is asked;
+each request is read at its source offset, by a consumer without a group that commits nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faststream.exceptions import NackMessage
+
+from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.sender import Message
+from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
+from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.raw_records import Record
+from pipeline.consumers.telling import Delivery, delivery_of
+from pipeline.core.advisory_outcome import AdvisoryOutcome
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
+
+SCAN_SECONDS = 60.0
+NEAR_OFFSETS = 500
+"""Up to so many records are read over rather than asked for anew."""
+
+_POLL_MS = 1000
+_log = structlog.get_logger(__name__)
+
+
+class AdvisoryClaimJudge:
+    """Judges requests of claims whose run has come."""
+
+    def __init__(self, desk: AdvisoryDesk) -> None:
+        self._desk = desk
+
+    async def __call__(self, records: Sequence[Record]) -> AdvisoryChunk:
+        """Judge `records`, without touching the disk."""
+        deliveries = [delivery_of(record, self._desk.epoch) for record in records]
+        return await self._desk.judge(deliveries, self._desk.commit_again, _tell_nothing)
+
+
+def _tell_nothing(delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:
+    """Tell nothing of a claim that still waits: its record is not the one that made it."""
+    del delivery, outcome
+    return iter(())
+
+
+class AdvisoryClaims:
+    """Links, now and then, every claim whose run has come."""
+
+    def __init__(self, settings: Settings, desk: AdvisoryDesk, handler: BatchConsumer) -> None:
+        """Prepare.
+
+        Args:
+            settings: The broker.
+            desk: Its store knows the claims.
+            handler: Judges, stores and tells.
+        """
+        self._settings = settings
+        self._desk = desk
+        self._handler = handler
+        self._topic = settings.topics.advisory_requests
+
+    async def run(self) -> None:
+        """Look at the start and every minute until cancelled, or until the handler gives up."""
+        while not self._handler.fault.done():
+            try:
+                await self.link_claims()
+            except BrokerError as error:
+                _log.warning("claims put off", why=str(error))
+            await asyncio.sleep(SCAN_SECONDS)
+
+    async def link_claims(self) -> None:
+        """Link every claim whose run is there.
+
+        Raises:
+            BrokerError: The requests cannot be read; what is linked by then stays.
+        """
+        after = (-1, -1)
+        while page := await self._page(after):
+            after = page[-1]
+            async with _reader(self._settings) as consumer:
+                for partition, places in groupby(page, key=lambda place: place[0]):
+                    wanted = deque(offset for _, offset in places)
+                    place = TopicPartition(self._topic, partition)
+                    async for records in _records_at(consumer, place, wanted):
+                        await self._handle(records)
+
+    async def _page(self, after: tuple[int, int]) -> list[tuple[int, int]]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._desk.executor,
+            self._desk.store.claims_to_link,
+            self._topic,
+            after,
+            CHUNK_RECORDS,
+        )
+        return [(source.partition, source.offset) for source in found]
+
+    async def _handle(self, records: list[Record]) -> None:
+        try:
+            await self._handler.handle(records)
+        except NackMessage:
+            return  # the claims stay, and the handler has paused already
+
+
+@asynccontextmanager
+async def _reader(settings: Settings) -> AsyncIterator[Any]:
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        enable_auto_commit=False,
+        # An offset that the log does not hold must not lead to another record.
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+    )
+    with broker_errors(settings):
+        try:
+            await consumer.start()
+            yield consumer
+        finally:
+            await consumer.stop()
+
+
+async def _records_at(
+    consumer: Any,  # noqa: ANN401 - aiokafka has no types
+    place: TopicPartition,
+    wanted: deque[int],
+) -> AsyncIterator[list[Record]]:
+    """Read the records of `place` at the offsets `wanted`, which are sorted and get used up."""
+    consumer.assign([place])
+    begin = (await consumer.beginning_offsets([place]))[place]
+    end = (await consumer.end_offsets([place]))[place]
+    _drop_removed(place, wanted, begin, end)
+    position: int | None = None
+    while wanted:
+        if position is None or not 0 <= wanted[0] - position <= NEAR_OFFSETS:
+            consumer.seek(place, wanted[0])
+        fetched = await consumer.getmany(place, timeout_ms=_POLL_MS)
+        records = [each for each in fetched.get(place, []) if each.offset in wanted]
+        position = await consumer.position(place)
+        while wanted and wanted[0] < position:
+            wanted.popleft()
+        if records:
+            yield records
+
+
+def _drop_removed(place: TopicPartition, wanted: deque[int], begin: int, end: int) -> None:
+    there = [offset for offset in wanted if begin <= offset < end]
+    if len(there) < len(wanted):
+        _log.warning(
+            "claims whose request the log has no more",
+            topic=place.topic,
+            partition=place.partition,
+            count=len(wanted) - len(there),
+        )
+    wanted.clear()
+    wanted.extend(there)

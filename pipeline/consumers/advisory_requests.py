@@ -1,0 +1,189 @@
+"""Advisory requests: judged one by one, stored as links, told as events and dead letters.
+
+A request whose run is not there yet waits: it is a row, and goes through the retry topics, which
+`advisory_retries` reads. Whatever becomes of it there, `advisory_claims` links it once its run
+appears. All three judge, store and tell by what is here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from pipeline.broker.sender import Message
+from pipeline.consumers.judging import Judging
+from pipeline.consumers.raw_records import Record
+from pipeline.consumers.telling import Delivery, Telling, delivery_of
+from pipeline.core.advisory import JudgedAdvisory
+from pipeline.core.advisory_event import advisory_event, advisory_event_headers
+from pipeline.core.advisory_outcome import AdvisoryOutcome, run_not_found
+from pipeline.core.advisory_retry import retry_headers
+from pipeline.core.envelope import Rejected
+from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
+from pipeline.storage.batch_store import FloodGuard, JudgedRecord
+from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, TopicNames
+
+_FRAME_BYTES = 4096
+"""Room for our headers and what the log's format adds; the rest of a record is the producer's."""
+
+Commit = Callable[[Sequence[AdvisoryRecord]], Awaitable[list[AdvisoryOutcome]]]
+TellWaiting = Callable[[Delivery, AdvisoryOutcome], Iterator[Message]]
+
+
+class AdvisoryDesk:
+    """What all three readers of advisory requests share: the store, judging and telling."""
+
+    def __init__(
+        self,
+        store: AdvisoryStore,
+        topics: TopicNames,
+        *,
+        judging: Judging[JudgedAdvisory | Rejected],
+        executor: Executor,
+    ) -> None:
+        """Make a desk.
+
+        Args:
+            store: Where links go.
+            topics: Where events, dead letters and retries go.
+            judging: Judges bodies.
+            executor: One thread, which does all that waits for the disk.
+        """
+        self.store = store
+        self.topics = topics
+        self.telling = Telling(
+            topics.advise_group, topics.advisory_events, topics.advisory_dead_letters
+        )
+        self.executor = executor
+        self._judging = judging
+
+    @property
+    def epoch(self) -> int:
+        """That of the store."""
+        return self.store.identity.epoch
+
+    async def judge(
+        self,
+        deliveries: Sequence[Delivery],
+        commit: Commit,
+        tell_waiting: TellWaiting,
+        strays: Sequence[Message] = (),
+    ) -> "AdvisoryChunk":
+        """Judge requests, without touching the disk.
+
+        Args:
+            deliveries: The requests.
+            commit: Stores them.
+            tell_waiting: Says what is told where a run is not there.
+            strays: What is told besides, of records that are no requests.
+        """
+        verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
+        judged = [
+            JudgedRecord(delivery.source, verdict)
+            for delivery, verdict in zip(deliveries, verdicts, strict=True)
+        ]
+        return AdvisoryChunk(deliveries, judged, self.telling, commit, tell_waiting, strays)
+
+    async def commit_again(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
+        """Store requests that were judged before."""
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self.executor, self.store.commit_again, judged)
+        return result.outcomes
+
+    def tell_to_retry(self, delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:
+        """Send a request whose run is not there to the next retry topic, or give it up."""
+        topics = (self.topics.advisory_requests, *self.topics.advisory_retries)
+        step = topics.index(delivery.read_from)
+        if step == 0:
+            yield told(self.telling, delivery, outcome)
+        if step + 1 == len(topics):
+            yield from _settled(self.telling, delivery, run_not_found(outcome))
+            return
+        message = _retried(delivery, topics[step + 1])
+        # What leaves no room for our headers has no retries; its claim is linked all the same.
+        if _size_bytes(message) <= BROKER_MESSAGE_LIMIT_BYTES - _FRAME_BYTES:
+            yield message
+
+
+class AdvisoryRequestJudge:
+    """Judges chunks of the advisory request topic."""
+
+    def __init__(self, desk: AdvisoryDesk, *, accepted_rejects: int = 0) -> None:
+        """Make a judge.
+
+        Args:
+            desk: Judges, stores and tells.
+            accepted_rejects: Failures that do not count against the flood limit.
+        """
+        self._desk = desk
+        self._accepted_rejects = accepted_rejects
+
+    async def __call__(self, records: Sequence[Record]) -> "AdvisoryChunk":
+        """Judge `records`, without touching the disk."""
+        deliveries = [delivery_of(record, self._desk.epoch) for record in records]
+        return await self._desk.judge(deliveries, self._commit, self._desk.tell_to_retry)
+
+    async def _commit(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
+        desk = self._desk
+        guard = FloodGuard(desk.telling.group, self._accepted_rejects)
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(desk.executor, desk.store.commit, judged, guard)
+        self._accepted_rejects -= result.accepted_rejects
+        return result.outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class AdvisoryChunk:
+    """Requests with their verdicts, not stored yet."""
+
+    deliveries: Sequence[Delivery]
+    judged: Sequence[AdvisoryRecord]
+    telling: Telling
+    commit: Commit
+    tell_waiting: TellWaiting
+    strays: Sequence[Message] = field(default=())
+
+    async def store(self) -> list[Message]:
+        """Store the chunk; return its events, dead letters and retries.
+
+        Raises:
+            FloodError: Too many records fail; nothing was written.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        outcomes = await self.commit(self.judged)
+        self.telling.count(self.deliveries, outcomes)
+        return [*self.strays, *self._messages(outcomes)]
+
+    def _messages(self, outcomes: Sequence[AdvisoryOutcome]) -> Iterator[Message]:
+        for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
+            if outcome.kind == "waiting":
+                yield from self.tell_waiting(delivery, outcome)
+            else:
+                yield from _settled(self.telling, delivery, outcome)
+
+
+def told(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Message:
+    """Return the event of a request."""
+    source = delivery.source
+    return telling.event(
+        delivery,
+        outcome.run_id,
+        advisory_event(outcome, source),
+        advisory_event_headers(outcome, source, delivery.timestamp_ms),
+    )
+
+
+def _settled(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:
+    yield told(telling, delivery, outcome)
+    if outcome.code is not None:
+        yield telling.dead_letter(delivery, outcome.code, outcome.message)
+
+
+def _retried(delivery: Delivery, topic: str) -> Message:
+    headers = retry_headers(delivery.source, delivery.timestamp_ms, delivery.headers)
+    return Message(topic, delivery.source.partition, delivery.key, delivery.value, headers)
+
+
+def _size_bytes(message: Message) -> int:
+    headers = sum(len(name.encode()) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

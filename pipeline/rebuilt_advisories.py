@@ -1,0 +1,89 @@
+"""Rows of advisories out of what they are derived from: link files, and the request topic.
+
+The files say which links there are; the topic says which record claimed each. A record before
+the committed offset that no link shows is a claim: its run had not come, or its link is lost,
+which nothing can tell apart. Either way the advise worker makes the link once the run is there,
+with the bytes that it had or would have had.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from aiokafka import ConsumerRecord
+
+from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
+from pipeline.core.advisory_outcome import StoredAdvisory, stored_advisory
+from pipeline.core.outcome import RecordSource
+from pipeline.storage.artifact_files import StrangeFile
+
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class RebuiltAdvisories:
+    """Rows on their way into a new index.
+
+    Attributes:
+        rows: By run_id and advisory_id.
+        changed: Those whose link file is not what their first request makes.
+    """
+
+    rows: dict[_Key, StoredAdvisory] = field(default_factory=dict)
+    changed: list[_Key] = field(default_factory=list)
+
+    def add_link(self, advisory: StoredAdvisory) -> StrangeFile | None:
+        """Take the row of a link file; return the file where another one has told of it."""
+        known = self.rows.setdefault(advisory.key, advisory)
+        if known is advisory:
+            return None
+        assert advisory.link_path is not None, "a link that was found has a path"
+        reason = f"expected one link of an advisory, found another at {known.link_path}"
+        return StrangeFile(advisory.link_path, reason)
+
+    def explain(self, record: ConsumerRecord, epoch: int, committed: int) -> None:
+        """Let `record` explain its advisory, unless an earlier record has."""
+        judged = judge_advisory_record(record.key, record.value)
+        if not isinstance(judged, JudgedAdvisory):
+            return
+        known = self.rows.get(judged.key)
+        if known is not None and known.source is not None:
+            return
+        source = RecordSource(epoch, record.topic, record.partition, record.offset)
+        if known is not None and known.link_sha256 == judged.link_sha256:
+            self.rows[judged.key] = replace(known, source=source)
+        elif record.offset < committed:
+            # As if the link were right, so that the difference is found and not papered over.
+            link_path = known.link_path if known is not None else None
+            self.rows[judged.key] = stored_advisory(judged, source, link_path)
+            if known is not None:
+                self.changed.append(judged.key)
+
+    def without_record(self) -> Iterator[_Key]:
+        """Give the advisories whose link no record of the topic explains."""
+        return (key for key, row in sorted(self.rows.items()) if row.source is None)
+
+    def to_be_linked(self, artifact_paths: Mapping[str, str]) -> Iterator[_Key]:
+        """Give the claims whose run is there: the advise worker links them.
+
+        Args:
+            artifact_paths: Of the runs, by run_id.
+        """
+        for key, row in sorted(self.rows.items()):
+            if row.link_path is None and row.run_id in artifact_paths:
+                yield key
+
+    def misplaced(self, artifact_paths: Mapping[str, str]) -> Iterator[StrangeFile]:
+        """Give the links that lie in another folder than their run, or have none.
+
+        Args:
+            artifact_paths: Of the runs, by run_id.
+        """
+        for row in self.rows.values():
+            path = artifact_paths.get(row.run_id)
+            if row.link_path is None:
+                continue
+            if path is None:
+                yield StrangeFile(row.link_path, f"expected its run {row.run_id}, found none")
+            elif PurePosixPath(path).parent != PurePosixPath(row.link_path).parent:
+                yield StrangeFile(row.link_path, f"expected the link beside {path}")

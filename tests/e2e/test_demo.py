@@ -1,0 +1,252 @@
+"""`rmos demo` and `rmos up` as a person starts them: what they print, and what they leave."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.storage.artifact_files import find_run_files
+from tests.builders import encode, run_request
+from tests.e2e.kafka_reading import wait_until
+from tests.e2e.worker_processes import RMOS
+
+pytestmark = pytest.mark.e2e
+
+OUTCOMES = [
+    ("GREEN", "persisted", "OK", "yes", ""),
+    ("YELLOW, 300 KB of G-code", "persisted", "OK", "yes", ""),
+    ("RED", "persisted", "BLOCKED", "no", "z_rough must be negative (cutting"),
+    ("no risk in it", "persisted", "BLOCKED", "no", "RISK_UNKNOWN"),
+    ("incomplete: tool_id is 42", "persisted", "BLOCKED", "no", "INCOMPLETE_REQUEST: tool_id"),
+    ("not JSON", "rejected", "-", "no", "INVALID_JSON"),
+    ("the GREEN one again", "duplicate", "OK", "yes", ""),
+    ("the GREEN one, changed", "conflict", "OK", "no", "RUN_CONFLICT"),
+]
+STOP_SECONDS = 60
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return our environment without settings, but for those given."""
+    inherited = {name: value for name, value in os.environ.items() if "RMOS_" not in name}
+    return {**inherited, **settings}
+
+
+def brokers_below(folder: Path) -> list[int]:
+    """Return the processes of local brokers whose data are below `folder`."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or [])
+        and "kafka.Kafka" in process.info["cmdline"]
+    ]
+
+
+class Up:
+    """One `rmos up` over a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_dir = folder / "data"
+        self._output = folder / "up.log"
+        self._settings = {"RMOS_DATA_DIR": str(self.data_dir), "RMOS_BROKER_PORT": "0"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **settings: str) -> None:
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [RMOS, "up"],
+                env=environment(**{**self._settings, **settings}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.text.splitlines() if line.startswith("Error: ")]
+
+    @property
+    def broker(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.data_dir / "kafka/broker.json").read_text())
+        return found
+
+    async def wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.text
+            return ": ready" in self.text
+
+        await wait_until(is_ready, "rmos up is ready")
+
+    async def ended(self) -> int:
+        process = self.process
+        assert process is not None
+        await wait_until(
+            lambda: process.poll() is not None, "the end of rmos up", seconds=STOP_SECONDS
+        )
+        return int(process.returncode)
+
+    async def stop(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return await self.ended()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command against it."""
+        address = f"127.0.0.1:{self.broker['port']}"
+        return subprocess.run(
+            [RMOS, *arguments],
+            env=environment(**self._settings, RMOS_BOOTSTRAP_SERVERS=address),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STOP_SECONDS,
+        )
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(STOP_SECONDS)
+        # Killed like this it cannot stop its broker.
+        for pid in brokers_below(self.data_dir):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    started = Up(tmp_path)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    file = tmp_path / "request.json"
+    file.write_bytes(encode(run_request(run_id="from_a_file")))
+    return file
+
+
+def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [RMOS, "demo"],
+        env=environment(TMPDIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=STOP_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert rows_of_the_table(done.stdout) == OUTCOMES
+    computed, told = re.findall(r"^  ([0-9a-f]{64})\b", done.stdout, re.MULTILINE)
+    assert computed == told
+    assert done.stdout.endswith("Everything was stopped and the temporary folder removed.\n")
+    assert list(tmp_path.iterdir()) == []
+    assert brokers_below(tmp_path) == []
+
+
+def rows_of_the_table(text: str) -> list[tuple[str, ...]]:
+    rows = [
+        tuple(cell.strip() for cell in line.strip("│").split("│"))
+        for line in text.splitlines()
+        if line.startswith("│")
+    ]
+    # A row that begins with nothing goes on with the reason of the one above.
+    return [row for row in rows if row[0]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_up_takes_a_request_and_stops_in_order(
+    up: Up, request_file: Path, number: signal.Signals
+) -> None:
+    up.start()
+    await up.wait_until_ready()
+    published = up.run("publish", "run", "--wait", str(request_file))
+    assert published.returncode == 0, published.stderr
+    assert published.stdout == "from_a_file  persisted  OK  may_cut=true\n"
+    assert await up.stop(number) == 0
+    assert up.errors == []
+    assert brokers_below(up.data_dir) == []
+    assert len(list(find_run_files(up.data_dir))) == 1
+
+
+async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path) -> None:
+    up.start()
+    await up.wait_until_ready()
+    up.run("publish", "run", "--wait", str(request_file))
+    await up.stop(signal.SIGTERM)
+    up.start()
+    await up.wait_until_ready()
+    again = up.run("publish", "run", "--wait", "--json", str(request_file))
+    event, summary = map(json.loads, again.stdout.splitlines())
+    assert event["outcome"] == "duplicate"
+    assert summary == {"summary": {"published": 1, "duplicate": 1, "refused": 0}}
+    assert await up.stop(signal.SIGTERM) == 0
+
+
+async def test_up_ends_when_its_broker_ends(up: Up) -> None:
+    up.start()
+    await up.wait_until_ready()
+    os.kill(up.broker["pid"], signal.SIGKILL)
+    assert await up.ended() == 6
+    assert len(up.errors) == 1
+    assert up.errors[0].startswith("Error: The local broker ended: exit status -9")
+    assert "Traceback" not in up.text
+
+
+async def test_up_says_that_its_port_is_taken(up: Up) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up.start(RMOS_BROKER_PORT=str(port))
+        assert await up.ended() == 6
+    assert up.text == (
+        f"Error: Port {port} at 127.0.0.1 is taken: stop what listens there, or set "
+        "RMOS_BROKER_PORT to another one (RMOS_BROKER_PORT=0 takes any that is free).\n"
+    )
+    assert not (up.data_dir / "store.json").exists()
+
+
+async def test_an_up_beside_another_says_who_runs(up: Up) -> None:
+    up.start()
+    await up.wait_until_ready()
+    second = up.run("up")
+    assert second.returncode == 6
+    assert second.stderr.startswith("Error: Another broker already uses ")
+    assert second.stderr.count("\n") == 1
+    assert await up.stop(signal.SIGTERM) == 0
+
+
+def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [RMOS, "demo"],
+        env=environment(TMPDIR=str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("2. "):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait(STOP_SECONDS) != 0
+    process.stdout.close()
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+    assert brokers_below(tmp_path) == []
