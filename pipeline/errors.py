@@ -12,6 +12,7 @@
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
+| ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
@@ -20,11 +21,16 @@ A record that can never succeed is no error here: it gets a verdict
 (`pipeline.core.verdict.Rejected`) and a dead letter.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RmosError(Exception):
     """Base of all of them; its text is one sentence: what, where, what to do."""
 
     exit_status = 1
+    details: Mapping[str, Any] = {}
+    """What the HTTP API said besides, where the error is the answer of one."""
 
 
 class InputError(RmosError):
@@ -77,6 +83,12 @@ class DiskFullError(StoreError):
 
 class AddressTakenError(RmosError):
     """Another program listens at the address of a server. Nothing was started."""
+
+    exit_status = 6
+
+
+class ServiceError(RmosError):
+    """The HTTP API cannot be reached, or its answer is none that this release knows."""
 
     exit_status = 6
 
