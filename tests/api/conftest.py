@@ -14,8 +14,7 @@ from pipeline.api.broker_link import BrokerLink
 from pipeline.api.guard import Guard
 from pipeline.api.parts import ApiParts, Threads
 from pipeline.api.tokens import Tokens
-from pipeline.broker.advisory_publisher import AdvisoryPublisher
-from pipeline.broker.publisher import RunPublisher
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.outcome import RecordSource
 from pipeline.errors import BrokerError
