@@ -18,8 +18,15 @@ from typing import Any
 import structlog
 import uvloop
 
+from pipeline.api.application import create_api
+from pipeline.api.broker_link import BrokerLink
+from pipeline.api.parts import ApiParts, Threads
+from pipeline.api.server import address_of, listen, serving
+from pipeline.api.tokens import tokens_for
 from pipeline.broker.admin import apply_topics
+from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.sender import BatchSender
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
@@ -32,15 +39,19 @@ from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.verdict import judge_run_record
-from pipeline.errors import BrokerError, TopicsError
+from pipeline.errors import BrokerError, RmosError, TopicsError
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.identity import STORE_FILE, create_store
+from pipeline.storage.identity import STORE_FILE, check_identity, create_store, read_store
+from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 0.5
+_QUICK_THREADS = 8
+_BULK_THREADS = 4
+_PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,102 @@ async def advise_worker(
     _log.info("advise worker stopped")
 
 
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """A running API.
+
+    Attributes:
+        address: Host and port, as a URL has them.
+        fault: Done when it cannot go on.
+    """
+
+    address: str
+    fault: asyncio.Future[None]
+
+
+@asynccontextmanager
+async def api_server(
+    settings: Settings, workers: Sequence[Worker] = ()
+) -> AsyncIterator[ApiServer]:
+    """Serve the HTTP API for the length of a block; then let requests under way end.
+
+    It starts without a broker: what is stored can be read, and publishing is tried at need.
+
+    Args:
+        settings: Address, tokens, store and broker.
+        workers: Those of this process; the API is ready only if they are.
+
+    Raises:
+        InputError: Other machines could reach it and there are no tokens, or no usable ones.
+        AddressTakenError: Another program listens there.
+        StoreError: The store is not usable.
+    """
+    async with AsyncExitStack() as stack:
+        tokens = tokens_for(settings.api_host, settings.api_tokens_file)
+        listening = stack.enter_context(listen(settings.api_host, settings.api_port))
+        reader = RunReader(settings.data_dir)
+        stack.callback(reader.close)
+        parts = _api_parts(settings, reader, workers)
+        stack.callback(parts.quick.close)
+        stack.callback(parts.bulk.close)
+        stack.push_async_callback(parts.runs.stop)
+        stack.push_async_callback(parts.advisories.stop)
+        fault = await stack.enter_async_context(
+            serving(
+                create_api(parts, tokens), listening, stop_seconds=settings.stop_timeout_seconds
+            )
+        )
+        address = address_of(listening)
+        _log.info("api started", address=address, tokens=tokens is not None)
+        yield ApiServer(address, fault)
+    _log.info("api stopped")
+
+
+def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker]) -> ApiParts:
+    async def check_broker() -> None:
+        cluster_id = await describe_cluster(settings)
+        root = settings.data_dir
+        check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
+
+    async def broker_answers() -> bool:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await check_broker()
+        except (RmosError, TimeoutError):
+            return False
+        return True
+
+    async def checks() -> Checks:
+        return {
+            "broker answers": await broker_answers(),
+            "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
+            "disk writable": is_disk_writable(settings.data_dir),
+        }
+
+    return ApiParts(
+        settings,
+        reader,
+        BrokerLink(lambda: RunPublisher(settings), check_broker),
+        BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
+        Threads(_QUICK_THREADS, "api"),
+        Threads(_BULK_THREADS, "blobs"),
+        checks,
+    )
+
+
+async def run_api(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Serve the HTTP API until a signal stops it.
+
+    Raises:
+        RmosError: It could not start; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with api_server(settings) as server:
+        with serve_health(settings, []):
+            tell(f"API http://{server.address}/api/rmos/runs")
+            await until_stopped(stop, server.fault)
+
+
 async def _started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:
     sender = BatchSender(settings)
     stack.push_async_callback(sender.stop)
@@ -258,7 +365,7 @@ async def run_advise_worker(
 
 
 async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Run a local broker, its topics, a store and every consumer until a signal stops them.
+    """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
 
     One part stops, all stop.
 
@@ -277,10 +384,13 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
             persist_worker(settings) as persist,
             advise_worker(settings) as advise,
             watch(broker) as broker_fault,
+            api_server(settings, [persist, advise]) as api,
         ):
             with serve_health(settings, [persist, advise]):
+                tell(f"API http://{api.address}/api/rmos/runs")
                 tell(f"broker {broker.bootstrap_servers}, store {settings.data_dir}: ready")
-                await until_stopped(stop, *persist.faults, *advise.faults, broker_fault)
+                faults = (*persist.faults, *advise.faults, api.fault, broker_fault)
+                await until_stopped(stop, *faults)
         tell("stopping")
 
 

@@ -3,12 +3,16 @@
 | error | consumer | HTTP | exit | whose fault |
 |---|---|---|---|---|
 | InputError | - | 422 | 2 | the caller's: a file or an option; nothing was sent or written |
+| HashMismatchError | - | 422 | 2 | the caller's: the bytes are not those of their name |
 | NotFoundError | - | 404 | 3 | nobody's: the thing asked for is not there |
 | RefusedError | - | 409 | 4 | the request's: blocked, in conflict or rejected |
 | FloodError | stops | - | 4 | ours, most likely: more than half of the records fail |
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
+| DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
+| AddressTakenError | - | - | 6 | the operator's: another program listens there |
+| ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
@@ -17,17 +21,26 @@ A record that can never succeed is no error here: it gets a verdict
 (`pipeline.core.verdict.Rejected`) and a dead letter.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RmosError(Exception):
     """Base of all of them; its text is one sentence: what, where, what to do."""
 
     exit_status = 1
+    details: Mapping[str, Any] = {}
+    """What the HTTP API said besides, where the error is the answer of one."""
 
 
 class InputError(RmosError):
     """The caller gave a file, an option or a value that cannot be used. Nothing was done."""
 
     exit_status = 2
+
+
+class HashMismatchError(InputError):
+    """The bytes of a blob have another hash than it was said. Nothing was written."""
 
 
 class NotFoundError(RmosError):
@@ -62,6 +75,22 @@ class StoreError(RmosError):
 
 class StoreNotReadyError(StoreError):
     """The store is missing, of another cluster, or does not fit the log. Nothing was done."""
+
+
+class DiskFullError(StoreError):
+    """No space is left for a blob. Nothing of it was kept."""
+
+
+class AddressTakenError(RmosError):
+    """Another program listens at the address of a server. Nothing was started."""
+
+    exit_status = 6
+
+
+class ServiceError(RmosError):
+    """The HTTP API cannot be reached, or its answer is none that this release knows."""
+
+    exit_status = 6
 
 
 class BrokerError(RmosError):

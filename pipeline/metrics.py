@@ -79,3 +79,16 @@ FAULTS = Counter(
     ["group", "side"],
     registry=REGISTRY,
 )
+HTTP_REQUESTS = Counter(
+    "rmos_http_requests_total",
+    "Requests of the API, by route and status; status 0 is a connection that was cut",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+HTTP_SECONDS = Histogram(
+    "rmos_http_request_seconds",
+    "Seconds from a request's head to the end of its answer",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)

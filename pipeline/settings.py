@@ -81,6 +81,21 @@ class Settings(BaseSettings):
         30.0, gt=0, description="longest wait for the event of a published request"
     )
 
+    api_host: str = Field(
+        "127.0.0.1", description="address of the HTTP API; beyond loopback it needs tokens"
+    )
+    api_port: int = Field(8080, ge=0, le=65535, description="port of the HTTP API; 0 for any")
+    api_tokens_file: Path | None = Field(
+        None, description="who may use the API: a line `name role sha256hex` for each token"
+    )
+    api_idle_seconds: float = Field(
+        60.0, gt=0, description="longest silence of a client that sends or takes a body"
+    )
+    api_requests: int = Field(500, ge=1, description="most requests of the API at a time")
+    upload_limit_bytes: int = Field(
+        2 * 1024**3, ge=1, description="largest blob that the API takes"
+    )
+
     metrics_host: str = Field("127.0.0.1", description="address of metrics and health")
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of metrics and health; unset for none, 0 for any"

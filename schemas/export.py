@@ -17,6 +17,7 @@ from schemas.advisory_link import ADVISORY_LINK_VERSION, AdvisoryLink
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.run_artifact import RUN_ARTIFACT_VERSION, RunArtifact
+from schemas.run_diff import RUN_DIFF_VERSION, RunDiff
 from schemas.run_event import RUN_EVENT_VERSION, RunEvent
 from schemas.run_request import RUN_REQUEST_VERSION, RunRequest
 
@@ -51,6 +52,7 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (RUN_REQUEST_VERSION, RunRequest, _AsSent),
     (RUN_ARTIFACT_VERSION, RunArtifact, _AsWritten),
     (RUN_EVENT_VERSION, RunEvent, _AsWritten),
+    (RUN_DIFF_VERSION, RunDiff, _AsWritten),
     (ADVISORY_REQUEST_VERSION, AdvisoryRequest, _AsSent),
     (ADVISORY_LINK_VERSION, AdvisoryLink, _AsWritten),
     (ADVISORY_EVENT_VERSION, AdvisoryEvent, _AsWritten),

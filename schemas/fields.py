@@ -22,6 +22,7 @@ LARGEST_EXACT_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
 
 _RUN_ID = re.compile(RUN_ID_PATTERN[1:-1])
+_SHA256 = re.compile(SHA256_PATTERN[1:-1])
 _RESERVED_RUN_IDS = frozenset({"diff", "attachments"})
 
 
@@ -33,6 +34,11 @@ def is_run_id(text: str) -> bool:
         and not text.endswith("_advisory")
         and text not in _RESERVED_RUN_IDS
     )
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether `text` is a SHA-256 as we write it."""
+    return _SHA256.fullmatch(text) is not None
 
 
 def _check_run_id(text: str) -> str:

@@ -4,7 +4,20 @@ import sys
 
 import typer
 
-from pipeline.cli import broker, demo, index, publish, runs, schemas, store, topics, up, worker
+from pipeline.cli import (
+    api,
+    attachments,
+    broker,
+    demo,
+    index,
+    publish,
+    runs,
+    schemas,
+    store,
+    topics,
+    up,
+    worker,
+)
 from pipeline.cli.terminal import say_error
 from pipeline.errors import RmosError
 from pipeline.logs import silence_kafka_client
@@ -20,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(up.up)
+app.command()(api.api)
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(store.app, name="store")
@@ -27,6 +41,7 @@ app.add_typer(worker.app, name="worker")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(publish.app, name="publish")
 app.add_typer(runs.app, name="runs")
+app.add_typer(attachments.app, name="attachments")
 app.add_typer(index.app, name="index")
 
 

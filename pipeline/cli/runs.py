@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from enum import StrEnum
@@ -11,12 +11,15 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.diff_view import print_diff
 from pipeline.cli.terminal import notes, print_json, print_pairs, print_table
+from pipeline.core.diff import diff_runs
 from pipeline.core.outcome import StoredRun
-from pipeline.errors import InputError, NotFoundError
+from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.settings import read_settings
 from pipeline.storage.artifact_files import read_artifact
 from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter, list_runs
+from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
 
 app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
@@ -31,6 +34,9 @@ _COLUMNS = (
     "event_type",
     "artifact_sha256",
 )
+_ADVISORY_COLUMNS = ("created_at_utc", "advisory_id", "kind", "engine_id", "title")
+_ATTACHMENT_COLUMNS = ("sha256", "kind", "mime", "size_bytes", "filename")
+_VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
 _SHOWN_HASH_DIGITS = 12
 
 
@@ -145,6 +151,74 @@ def download(
         message = f"{to} cannot be written: {error.strerror}; name a new file."
         raise InputError(message) from error
     notes().print(f"{len(content):,} bytes to {to}")
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A")],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    as_json: AsJson = False,
+) -> None:
+    """Show how run B differs from run A."""
+    with _reader() as reader:
+        found = diff_runs(reader.find(a).view(), reader.find(b).view())
+    if as_json:
+        print_json(found)
+    else:
+        print_diff(found)
+
+
+@app.command()
+def advisories(run_id: RunIdArgument, as_json: AsJson = False) -> None:
+    """List the advisories of a run, oldest first."""
+    with _reader() as reader:
+        answer = reader.advisories(run_id)
+    if as_json:
+        print_json(answer)
+        return
+    _print_fields(_ADVISORY_COLUMNS, answer["advisories"])
+
+
+@app.command()
+def attachments(run_id: RunIdArgument, as_json: AsJson = False) -> None:
+    """List the attachments of a run, in its order."""
+    with _reader() as reader:
+        answer = reader.attachments_of(run_id)
+    if as_json:
+        print_json(answer)
+        return
+    _print_fields(_ATTACHMENT_COLUMNS, answer["attachments"])
+
+
+@app.command()
+def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
+    """Read every byte of a run's attachments; exit 5 if one is not as it was."""
+    with _reader() as reader:
+        answer = reader.verify_attachments(run_id)
+    verification = answer["verification"]
+    if as_json:
+        print_json(answer)
+    else:
+        _print_fields(_VERIFIED_COLUMNS, verification["results"])
+        bad = sum(not result["ok"] for result in verification["results"])
+        notes().print(f"{verification['count']} attachments, {bad} not as they were")
+    if not verification["ok"]:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+@contextmanager
+def _reader() -> Iterator[RunReader]:
+    reader = RunReader(read_settings().data_dir)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _print_fields(columns: Sequence[str], items: Sequence[Mapping[str, object]]) -> None:
+    print_table(columns, [[_cell(name, item.get(name)) for name in columns] for item in items])
+    if not items:
+        notes().print("None.")
 
 
 @contextmanager

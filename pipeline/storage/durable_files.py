@@ -83,7 +83,7 @@ class DurableFiles:
     def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
         self._root = root
         self._calls = calls or SystemCalls()
-        self._unnamed = _supports_unnamed_files(root, self._calls)
+        self._unnamed = supports_unnamed_files(root, self._calls)
 
     @property
     def group_commits(self) -> bool:
@@ -102,7 +102,7 @@ class DurableFiles:
         remaining = iter(files)
         while batch := list(islice(remaining, ROUND_FILES)):
             with ExitStack() as open_files:
-                folders = _Folders(self._root, self._calls, open_files)
+                folders = Folders(self._root, self._calls, open_files)
                 if self._unnamed:
                     self._commit_unnamed(batch, folders, open_files, creations)
                 else:
@@ -147,7 +147,7 @@ class DurableFiles:
             raise
 
     def _has_bytes(self, path: str, sha256: str, size_bytes: int | None) -> bool:
-        descriptor = self._open_file(str(self._root / path))
+        descriptor = open_file(self._calls, str(self._root / path))
         if descriptor is None:
             return False
         try:
@@ -159,7 +159,7 @@ class DurableFiles:
     def _commit_unnamed(
         self,
         files: list[NewFile],
-        folders: "_Folders",
+        folders: "Folders",
         open_files: ExitStack,
         creations: dict[str, Creation],
     ) -> None:
@@ -184,7 +184,7 @@ class DurableFiles:
         self._calls.set_mode(descriptor, PRIVATE_FILE_MODE if file.private else FILE_MODE)
 
     def _commit_named(
-        self, files: list[NewFile], folders: "_Folders", creations: dict[str, Creation]
+        self, files: list[NewFile], folders: "Folders", creations: dict[str, Creation]
     ) -> None:
         """Create files where the file system lacks O_TMPFILE or syncfs: a flush for each."""
         for file in files:
@@ -213,13 +213,13 @@ class DurableFiles:
     def _publish(
         self,
         file: NewFile,
-        folders: "_Folders",
+        folders: "Folders",
         link: Callable[[str, int], None],
         creations: dict[str, Creation],
     ) -> Creation:
         if any(creations[path] is Creation.DIFFERENT for path in file.needs):
             return Creation.NOT_MADE
-        folder, name = folders.of(file)
+        folder, name = folders.of(file.path, private=file.private)
         try:
             link(name, folder)
         except FileExistsError:
@@ -229,7 +229,7 @@ class DurableFiles:
 
     def _holds(self, name: str, folder: int, content: bytes) -> bool:
         """Tell whether a file has exactly `content`; flush it, as its writer may have died."""
-        descriptor = self._open_file(name, folder)
+        descriptor = open_file(self._calls, name, folder)
         if descriptor is None:
             return False
         try:
@@ -240,18 +240,19 @@ class DurableFiles:
         finally:
             self._calls.close(descriptor)
 
-    def _open_file(self, name: str, folder: int | None = None) -> int | None:
-        """Open what should be a file of ours; None where something else is in its place."""
-        try:
-            descriptor = self._calls.open_existing(name, folder)
-        except OSError as error:
-            if error.errno in _NOT_THE_FILE:
-                return None
-            raise
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
-        self._calls.close(descriptor)
-        return None
+
+def open_file(calls: SystemCalls, name: str, folder: int | None = None) -> int | None:
+    """Open what should be a file of ours; None where something else is in its place."""
+    try:
+        descriptor = calls.open_existing(name, folder)
+    except OSError as error:
+        if error.errno in _NOT_THE_FILE:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    calls.close(descriptor)
+    return None
 
 
 def _same(descriptor: int, content: bytes) -> bool:
@@ -272,7 +273,7 @@ def _sha256_of_file(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-class _Folders:
+class Folders:
     """The folder descriptors of one round, opened before anything is written and kept."""
 
     def __init__(self, root: Path, calls: SystemCalls, open_files: ExitStack) -> None:
@@ -281,10 +282,10 @@ class _Folders:
         self._descriptors: dict[str, int] = {}
         self.root = self._keep("", calls.open_folder(str(root)))
 
-    def of(self, file: NewFile) -> tuple[int, str]:
+    def of(self, path: str, *, private: bool = False) -> tuple[int, str]:
         """Return the descriptor of the file's folder, made where it is missing, and its name."""
-        folder, _, name = file.path.rpartition("/")
-        mode = PRIVATE_FOLDER_MODE if file.private else FOLDER_MODE
+        folder, _, name = path.rpartition("/")
+        mode = PRIVATE_FOLDER_MODE if private else FOLDER_MODE
         return self._open(folder, mode), name
 
     def flush(self) -> None:
@@ -316,7 +317,7 @@ class _Folders:
         return descriptor
 
 
-def _supports_unnamed_files(root: Path, calls: SystemCalls) -> bool:
+def supports_unnamed_files(root: Path, calls: SystemCalls) -> bool:
     """Try what the group commit needs: a file without a name, and the flush of a file system."""
     folder = calls.open_folder(str(root))
     try:

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,11 @@ from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME
 INDEX_LOCK = "index.lock"
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
+
+LISTED_BY = ("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id")
+"""Columns by which runs are listed."""
 
 _metadata = MetaData()
 
@@ -86,7 +89,10 @@ runs = Table(
     Column("source_topic", String),
     Column("source_partition", Integer),
     Column("source_offset", BigInteger),
+    # One for each filter of the listing, each in the order of the listing: no query walks over
+    # more rows than fit its filter.
     Index("runs_newest_first", "created_at_us", "run_id"),
+    *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )
 
 attachments = Table(
@@ -97,6 +103,14 @@ attachments = Table(
     Column("sha256", String, nullable=False),
     Column("kind", String, nullable=False),
     Index("attachments_by_blob", "sha256"),
+)
+
+# Blobs that a run names and does not show, so that no other way leads to them.
+withheld_blobs = Table(
+    "withheld_blobs",
+    _metadata,
+    Column("sha256", String, primary_key=True),
+    Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
 )
 
 advisories = Table(
@@ -175,6 +189,8 @@ def _driver_sql(statement: ClauseElement) -> str:
 
 _INSERT_RUN = _driver_sql(insert(runs))
 _INSERT_ATTACHMENT = _driver_sql(insert(attachments))
+_INSERT_WITHHELD = _driver_sql(insert(withheld_blobs))
+_WITHHELD_BLOB = "attachments."
 # One value for all the ids: binding each took as long as finding it.
 _KNOWN_RUNS = text(
     f"SELECT {', '.join(_STORED)} FROM runs WHERE run_id IN (SELECT value FROM json_each(:ids))"  # noqa: S608
@@ -195,10 +211,12 @@ class IndexedRun:
     Attributes:
         row: A row of `runs`, in the order of its columns.
         attachments: Rows of `attachments`, likewise.
+        withheld: Rows of `withheld_blobs`, likewise.
     """
 
     row: tuple[Any, ...]
     attachments: list[tuple[Any, ...]]
+    withheld: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
@@ -241,7 +259,12 @@ def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
         (run.run_id, position, ref["sha256"], ref["kind"])
         for position, ref in enumerate(document["attachments"])
     ]
-    return IndexedRun(row, listed)
+    withheld = [
+        (name.removeprefix(_WITHHELD_BLOB), run.run_id)
+        for name in document["provenance"].get("withheld", ())
+        if name.startswith(_WITHHELD_BLOB)
+    ]
+    return IndexedRun(row, listed, withheld)
 
 
 def stored_run_of_row(row: RowMapping) -> StoredRun:
@@ -387,6 +410,12 @@ class RunIndex:
             for row in result.mappings():
                 yield stored_run_of_row(row)
 
+    def is_withheld(self, sha256: str) -> bool:
+        """Tell whether any run names this blob without showing it."""
+        query = select(exists().where(withheld_blobs.c.sha256 == sha256))
+        with self.reading() as connection:
+            return bool(connection.execute(query).scalar_one())
+
     def linked_advisories(self, run_id: str) -> list[StoredAdvisory]:
         """Return the linked advisories of a run, in the order of (created_at_utc, advisory_id)."""
         query = (
@@ -470,11 +499,14 @@ class IndexTransaction:
         """Insert new runs with their attachments."""
         entries = list(added)
         listed = [row for entry in entries for row in entry.attachments]
+        withheld = [row for entry in entries for row in entry.withheld]
         # Straight to the driver: binding 26 named values a row took longer than the insert.
         if entries:
             self._connection.exec_driver_sql(_INSERT_RUN, [entry.row for entry in entries])
         if listed:
             self._connection.exec_driver_sql(_INSERT_ATTACHMENT, listed)
+        if withheld:
+            self._connection.exec_driver_sql(_INSERT_WITHHELD, withheld)
 
     def known_advisories(
         self, keys: Sequence[tuple[str, str]]

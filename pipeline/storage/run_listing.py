@@ -3,20 +3,24 @@
 import base64
 import binascii
 import json
+import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select, text
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select, text, tuple_
 
 from pipeline.errors import InputError
-from pipeline.storage.index import runs
+from pipeline.storage.index import LISTED_BY, runs
+from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.timestamps import microseconds_since_epoch
 
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 200
 
-_EXACT = ("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id")
+_CURSOR = re.compile(r"(-?[0-9]{1,18})\|(.+)")
+_DAY_US = 86_400_000_000
+_LAST_TEXT = "\U0010ffff" * LABEL_LIMIT_CHARACTERS
 _SHOWN = (
     "run_id",
     "created_at_utc",
@@ -100,13 +104,7 @@ def list_runs(
     conditions = _conditions(wanted)
     if cursor is not None:
         conditions.append(_after(*_read_cursor(cursor)))
-    query = (
-        select(*(runs.c[name] for name in (*_SHOWN, "created_at_us")))
-        .where(and_(True, *conditions))
-        .order_by(runs.c.created_at_us.desc(), runs.c.run_id.desc())
-        .limit(limit + 1)
-    )
-    rows = list(connection.execute(query).mappings())
+    rows = list(connection.execute(_page(conditions, wanted, limit + 1)).mappings())
     last = rows[limit - 1] if len(rows) > limit else None
     linked = _linked_advisories(connection, [row["run_id"] for row in rows[:limit]])
     return RunPage(
@@ -114,6 +112,18 @@ def list_runs(
         _write_cursor(last["created_at_us"], last["run_id"]) if last is not None else None,
         limit,
     )
+
+
+def _page(
+    conditions: list[ColumnElement[bool]], wanted: RunFilter, count: int
+) -> Select[tuple[Any, ...]]:
+    newest_first = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
+    shown = select(*(runs.c[name] for name in (*_SHOWN, "created_at_us")))
+    if wanted.tool_id_prefix is None:
+        return shown.where(*conditions).order_by(*newest_first).limit(count)
+    # All that the prefix fits must be sorted, so the rows themselves are looked up afterwards.
+    found = select(runs.c.run_id).where(*conditions).order_by(*newest_first).limit(count)
+    return shown.where(runs.c.run_id.in_(found.scalar_subquery())).order_by(*newest_first)
 
 
 def _linked_advisories(connection: Connection, run_ids: list[str]) -> dict[str, tuple[int, int]]:
@@ -132,14 +142,17 @@ def _item(row: RowMapping, linked: int, explanations: int) -> dict[str, Any]:
 
 def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
-        runs.c[name] == value for name in _EXACT if (value := getattr(wanted, name)) is not None
+        runs.c[name] == value for name in LISTED_BY if (value := getattr(wanted, name)) is not None
     ]
     if wanted.tool_id_prefix is not None:
-        conditions.append(runs.c.tool_id.startswith(wanted.tool_id_prefix, autoescape=True))
-    if wanted.date_from is not None:
-        conditions.append(runs.c.created_at_us >= _midnight(wanted.date_from))
+        # Not LIKE, which does not tell `saw` from `SAW` and so cannot use the index.
+        conditions.append(runs.c.tool_id >= wanted.tool_id_prefix)
+        conditions.append(runs.c.tool_id < wanted.tool_id_prefix + _LAST_TEXT)
+    # Always bounded, so that a page is searched for and not scanned from the start.
+    earliest = wanted.date_from or date(2000, 1, 1)
+    conditions.append(runs.c.created_at_us >= _midnight(earliest))
     if wanted.date_to is not None:
-        conditions.append(runs.c.created_at_us < _midnight(wanted.date_to + timedelta(days=1)))
+        conditions.append(runs.c.created_at_us < _midnight(wanted.date_to) + _DAY_US)
     return conditions
 
 
@@ -148,10 +161,7 @@ def _midnight(day: date) -> int:
 
 
 def _after(created_at_us: int, run_id: str) -> ColumnElement[bool]:
-    return or_(
-        runs.c.created_at_us < created_at_us,
-        and_(runs.c.created_at_us == created_at_us, runs.c.run_id < run_id),
-    )
+    return tuple_(runs.c.created_at_us, runs.c.run_id) < (created_at_us, run_id)
 
 
 def _write_cursor(created_at_us: int, run_id: str) -> str:
@@ -159,9 +169,13 @@ def _write_cursor(created_at_us: int, run_id: str) -> str:
 
 
 def _read_cursor(cursor: str) -> tuple[int, str]:
+    """Return where the next page begins; only what `_write_cursor` wrote is read."""
     try:
-        created_at_us, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
-        return int(created_at_us), run_id
-    except (ValueError, binascii.Error) as error:
+        text = base64.urlsafe_b64decode(cursor).decode()
+    except (ValueError, binascii.Error):
+        text = ""
+    found = _CURSOR.fullmatch(text)
+    if found is None or not is_run_id(found[2]) or _write_cursor(int(found[1]), found[2]) != cursor:
         message = "Expected a cursor from an earlier page of this listing."
-        raise InputError(message) from error
+        raise InputError(message)
+    return int(found[1]), found[2]

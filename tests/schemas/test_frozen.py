@@ -59,6 +59,7 @@ PUBLISHED = {
     "rmos.advisory_request-1",
     "rmos.dead_letter_headers-1",
     "rmos.run_artifact-2",
+    "rmos.run_diff-1",
     "rmos.run_event-1",
     "rmos.run_request-1",
 }

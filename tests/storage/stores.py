@@ -22,7 +22,7 @@ from tests.builders import record
 
 TOPIC = "rmos.runs.requests"
 CALL_NAMES = tuple(name for name in vars(SystemCalls) if not name.startswith("_"))
-_TABLES = ("runs", "attachments", "advisories", "positions", "flood_windows")
+_TABLES = ("runs", "attachments", "withheld_blobs", "advisories", "positions", "flood_windows")
 _DERIVED = {INDEX_FILE, f"{INDEX_FILE}-wal", f"{INDEX_FILE}-shm", "index.lock", "store.json"}
 
 

@@ -1,0 +1,117 @@
+"""The advisories of a run: attach one, list them."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipeline.api import examples
+from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.documentation import answer, errors, json_body
+from pipeline.api.parts import Parts
+from pipeline.api.publishing import (
+    Submission,
+    accepted,
+    now,
+    parse_body,
+    publish,
+    read_request,
+    refused,
+    rejected,
+)
+from pipeline.api.runs import RunIdPath
+from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.envelope import Rejected
+from schemas.advisory_event import AdvisoryEvent
+from schemas.http_answers import (
+    AcceptedAnswer,
+    AdvisoriesAnswer,
+    AdvisorySubmission,
+    AttachedAnswer,
+    RetryAnswer,
+)
+
+router = APIRouter()
+
+_INVALID = "INVALID_ADVISORY"
+
+
+@router.post(
+    "/{run_id}/attach-advisory",
+    summary="Attach an advisory to a run",
+    openapi_extra=json_body(AdvisorySubmission, examples.ADVISORY_REQUEST),
+    responses={
+        **errors(404, 408, 409, 413, 415, 422, e422=_INVALID, e409="ADVISORY_CONFLICT"),
+        200: answer(AttachedAnswer, examples.ATTACHED, "It is linked to its run."),
+        202: answer(
+            AcceptedAnswer,
+            {**examples.ACCEPTED, "advisory_id": "adv_1"},
+            "Not judged in time; it will be.",
+        ),
+        503: answer(
+            RetryAnswer,
+            {"error": "BROKER_UNAVAILABLE", "message": "The broker did not confirm."},
+            "The broker cannot be used now; send the same again.",
+        ),
+    },
+)
+async def attach_advisory(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+    """Publish an advisory, and wait for the event of this very record.
+
+    Its run is that of the path. It never changes the run.
+    """
+    body = await read_request(request, parts.settings.api_idle_seconds)
+    await parts.quick(parts.reader.check_exists, run_id)
+    submission = await parts.quick(_submission, run_id, body)
+    event = await publish(parts.advisories, submission, request)
+    if isinstance(event, Response):
+        return event
+    return _settled(submission, event)
+
+
+def _submission(run_id: str, body: bytes) -> Submission:
+    document = parse_body(body, _INVALID)
+    if document.get("run_id") is not None:
+        message = "Expected no run_id in the body: the run is that of the path."
+        raise ApiError(422, _INVALID, message)
+    document["run_id"] = run_id
+    if document.get("created_at_utc") is None:
+        # Not part of what makes two advisories the same, so a retry may have another time.
+        document["created_at_utc"] = now()
+    content = canonical_json(document)
+    verdict = judge_advisory_record(run_id.encode(), content)
+    if isinstance(verdict, Rejected):
+        raise rejected(verdict.code, verdict.message, _INVALID)
+    return Submission(run_id, document["created_at_utc"], content, verdict.advisory_id)
+
+
+def _settled(submission: Submission, event: AdvisoryEvent) -> Response:
+    if event.outcome == "waiting":
+        return accepted(submission)
+    if event.outcome == "conflict":
+        message = (
+            "This advisory_id belongs to an advisory of another kind, engine or content; a "
+            "changed one needs a new advisory_id."
+        )
+        raise ApiError(409, "ADVISORY_CONFLICT", message, {"run_id": submission.run_id})
+    if event.outcome == "rejected":
+        raise refused(event.error, submission)
+    return json_answer(
+        {
+            "run_id": submission.run_id,
+            "advisory_id": submission.advisory_id,
+            "status": "attached" if event.outcome == "linked" else "already_attached",
+        }
+    )
+
+
+@router.get(
+    "/{run_id}/advisories",
+    summary="List the advisories of a run",
+    responses={
+        **errors(404),
+        200: answer(AdvisoriesAnswer, examples.ADVISORIES, "Oldest first."),
+    },
+)
+async def list_advisories(parts: Parts, run_id: RunIdPath) -> Response:
+    """Return the advisories of a run by (created_at_utc, advisory_id)."""
+    return json_answer(await parts.quick(parts.reader.advisories, run_id))

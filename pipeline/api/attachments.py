@@ -1,0 +1,191 @@
+"""The attachments of a run: list them, verify them, download one."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response, StreamingResponse
+
+from pipeline.api import examples
+from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.byte_range import ByteRange, UnsatisfiableRangeError, parse_range
+from pipeline.api.content_disposition import content_disposition, disposition_of
+from pipeline.api.documentation import SHA256, answer, errors, raw_answer
+from pipeline.api.entity_tag import entity_tag, is_known
+from pipeline.api.parts import ApiParts, Parts, Threads
+from pipeline.api.runs import RunIdPath
+from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.storage.attachment_files import OpenBlob
+from pipeline.storage.run_reader import NamedBlob
+from schemas.fields import is_sha256
+from schemas.http_answers import AttachmentsAnswer, VerificationAnswer
+
+router = APIRouter()
+
+CHECKED_FIRST_LIMIT_BYTES = 16 << 20
+"""Up to this size a blob is read and hashed before its first byte is sent: about 15 ms."""
+
+Sha256Path = Annotated[str, Path(json_schema_extra=SHA256)]
+_UNKNOWN_MIME = "application/octet-stream"
+# Whatever a browser makes of it, it may load and run nothing.
+_SANDBOX = "default-src 'none'; sandbox"
+
+_log = structlog.get_logger(__name__)
+
+
+@router.get(
+    "/{run_id}/attachments",
+    summary="List the attachments of a run",
+    responses={
+        **errors(404),
+        200: answer(AttachmentsAnswer, examples.ATTACHMENTS, "In the order of the run."),
+    },
+)
+async def list_attachments(parts: Parts, run_id: RunIdPath) -> Response:
+    """Return what the run lists; whether the blobs are there is what verify tells."""
+    return json_answer(await parts.quick(parts.reader.attachments_of, run_id))
+
+
+@router.get(
+    "/{run_id}/attachments/verify",
+    summary="Verify the attachments of a run",
+    responses={
+        **errors(404),
+        200: answer(VerificationAnswer, examples.VERIFICATION, "What every byte says."),
+    },
+)
+async def verify_attachments(parts: Parts, run_id: RunIdPath) -> Response:
+    """Read every byte of every attachment and compare it with its name."""
+    return json_answer(await parts.bulk(parts.reader.verify_attachments, run_id))
+
+
+@router.get(
+    "/{run_id}/attachments/{sha256}",
+    summary="Download an attachment of a run",
+    response_class=Response,
+    responses={
+        **errors(404, e404="ATTACHMENT_NOT_FOUND", e500="ATTACHMENT_CORRUPT"),
+        304: {"description": "As the client has it."},
+        200: raw_answer("The blob.", {"ETag": "Its SHA-256."}),
+        206: raw_answer("The bytes that were asked for.", {"Content-Range": "Which they are."}),
+        416: errors(416, e416="RANGE_NOT_SATISFIABLE")[416],
+    },
+)
+async def download_attachment(
+    parts: Parts, request: Request, run_id: RunIdPath, sha256: Sha256Path
+) -> Response:
+    """Stream a blob, if the run or one of its links names it; Range is understood."""
+    named = await parts.quick(_named, parts, run_id, sha256)
+    headers = _headers(named)
+    if is_known(headers["ETag"], request.headers.get("if-none-match")):
+        return Response(status_code=304, headers=headers)
+    blob = await parts.bulk(parts.reader.attachments.open, sha256)
+    try:
+        wanted = _wanted(request, blob, headers["ETag"])
+        if blob.size_bytes <= CHECKED_FIRST_LIMIT_BYTES:
+            await parts.bulk(_check, blob)
+    except BaseException:
+        blob.close()
+        raise
+    return _stream(blob, wanted, headers, parts.bulk)
+
+
+def _named(parts: ApiParts, run_id: str, sha256: str) -> NamedBlob:
+    if not is_sha256(sha256):
+        message = "ATTACHMENT_NOT_FOUND: neither the run nor a link of it names this blob."
+        raise NotFoundError(message)
+    return parts.reader.named_blob(run_id, sha256)
+
+
+def _headers(named: NamedBlob) -> dict[str, str]:
+    mime = named.mime or _UNKNOWN_MIME
+    filename = named.filename or named.sha256
+    return {
+        "Content-Type": mime,
+        "Content-Disposition": content_disposition(disposition_of(mime), filename),
+        "Content-Security-Policy": _SANDBOX,
+        "ETag": entity_tag(named.sha256),
+        "Cache-Control": "private, no-cache",
+        "Accept-Ranges": "bytes",
+    }
+
+
+def _wanted(request: Request, blob: OpenBlob, tag: str) -> ByteRange | None:
+    if request.headers.get("if-range", tag) != tag:
+        return None
+    try:
+        return parse_range(request.headers.get("range"), blob.size_bytes)
+    except UnsatisfiableRangeError as error:
+        message = f"Expected a range within {blob.size_bytes:,} bytes."
+        headers = {"Content-Range": f"bytes */{blob.size_bytes}"}
+        raise ApiError(416, "RANGE_NOT_SATISFIABLE", message, headers=headers) from error
+
+
+def _check(blob: OpenBlob) -> None:
+    found = blob.check()
+    if found.error is not None:
+        message = (
+            f"ATTACHMENT_CORRUPT: expected the blob {found.sha256} to have this SHA-256, found "
+            f"{found.actual_sha256}."
+        )
+        raise IntegrityError(message)
+
+
+def _stream(
+    blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: Threads
+) -> Response:
+    part = wanted or ByteRange(0, blob.size_bytes, blob.size_bytes)
+    headers = {**headers, "Content-Length": str(part.length)}
+    if wanted is not None:
+        headers["Content-Range"] = wanted.content_range
+    is_whole_and_unchecked = wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES
+    pieces = _hashed(blob, threads) if is_whole_and_unchecked else _pieces(blob, part, threads)
+    return _BlobResponse(blob, pieces, 200 if wanted is None else 206, headers)
+
+
+async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncIterator[bytes]:
+    offset = part.first
+    while offset < part.end:
+        piece = await threads(blob.read, offset)
+        if not piece:
+            return  # cut behind our back; a Content-Length that is not met says so
+        piece = piece[: part.end - offset]
+        offset += len(piece)
+        yield piece
+
+
+async def _hashed(blob: OpenBlob, threads: Threads) -> AsyncIterator[bytes]:
+    """Yield a whole blob, its last piece only if all of it has the hash of its name.
+
+    What is not as it was must not arrive whole: the client sees that the answer broke off.
+    """
+    digest = hashlib.sha256()
+    held = b""
+    async for piece in _pieces(blob, ByteRange(0, blob.size_bytes, blob.size_bytes), threads):
+        await threads(digest.update, piece)
+        if held:
+            yield held
+        held = piece
+    if digest.hexdigest() != blob.sha256:
+        _log.error("a blob is corrupt; its download was broken off", sha256=blob.sha256)
+        message = f"ATTACHMENT_CORRUPT: expected the blob {blob.sha256} to have this SHA-256."
+        raise IntegrityError(message)
+    yield held
+
+
+class _BlobResponse(StreamingResponse):
+    """Lets go of the file whatever becomes of the answer."""
+
+    def __init__(
+        self, blob: OpenBlob, pieces: AsyncIterator[bytes], status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(pieces, status, headers)
+        self._blob = blob
+
+    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._blob.close()

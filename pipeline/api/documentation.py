@@ -1,0 +1,128 @@
+"""What OpenAPI tells of each route: every answer with its shape and an example."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from pipeline.api import examples
+from schemas.fields import ADVISORY_ID_PATTERN, RUN_ID_PATTERN, SHA256_PATTERN
+from schemas.http_answers import (
+    AdvisorySubmission,
+    ErrorAnswer,
+    RunSubmission,
+)
+
+Responses = dict[int | str, dict[str, Any]]
+
+_ERRORS: dict[int, tuple[str, str]] = {
+    401: ("UNAUTHORIZED", "No token, or one that is not known."),
+    403: ("FORBIDDEN", "The token may only read."),
+    404: ("RUN_NOT_FOUND", "There is no such run."),
+    408: ("REQUEST_TIMEOUT", "The body did not come in time."),
+    409: ("CONFLICT", "The name belongs to something else."),
+    413: ("TOO_LARGE", "The body is too large."),
+    415: ("UNSUPPORTED_MEDIA_TYPE", "The body is of another type."),
+    416: ("RANGE_NOT_SATISFIABLE", "No byte lies in the range."),
+    422: ("INVALID_QUERY", "A value cannot be used."),
+    500: ("ARTIFACT_CORRUPT", "What is stored is not what was written, or the server failed."),
+    503: ("STORE_UNAVAILABLE", "The store or the broker cannot be used now."),
+    507: ("DISK_FULL", "There is no room; nothing was kept."),
+}
+_REQUEST_SHAPES: tuple[type[BaseModel], ...] = (RunSubmission, AdvisorySubmission)
+_REFERENCE = "#/components/schemas/Request{model}"
+
+RUN_ID = {"pattern": RUN_ID_PATTERN, "example": examples.RUN_ID}
+SHA256 = {"pattern": SHA256_PATTERN, "example": examples.SHA256}
+ADVISORY_ID = {"pattern": ADVISORY_ID_PATTERN}
+
+
+def answer(shape: type[BaseModel], example: object, description: str) -> dict[str, Any]:
+    """Describe one answer."""
+    content = {"application/json": {"example": example}}
+    return {"model": shape, "description": description, "content": content}
+
+
+def errors(*statuses: int, **codes: str) -> Responses:
+    """Describe errors.
+
+    Args:
+        *statuses: Those of this route, beside what any route may answer.
+        **codes: Codes in place of the usual ones: `e422="INVALID_REQUEST"`.
+    """
+    described: Responses = {}
+    for status in sorted({401, 403, 500, 503, *statuses}):
+        code, message = _ERRORS[status]
+        example = {"error": codes.get(f"e{status}", code), "message": message}
+        described[status] = answer(ErrorAnswer, example, message)
+    return described
+
+
+def json_body(shape: type[BaseModel], example: object) -> dict[str, Any]:
+    """Describe the body of a request that the route itself reads."""
+    schema = {"$ref": _REFERENCE.format(model=shape.__name__)}
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def raw_body() -> dict[str, Any]:
+    """Describe a body of any bytes."""
+    schema = {"type": "string", "format": "binary"}
+    content = {"application/octet-stream": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def raw_answer(description: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """Describe an answer of any bytes."""
+    return {
+        "description": description,
+        "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in headers.items()
+        },
+    }
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of `app`, made once."""
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        _add_request_shapes(found)
+        _leave_out_unused_errors(found)
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401
+        return False
+
+
+def _add_request_shapes(found: dict[str, Any]) -> None:
+    _, definitions = models_json_schema(
+        [(shape, "validation") for shape in _REQUEST_SHAPES],
+        schema_generator=_WithoutTitles,
+        ref_template=_REFERENCE,
+    )
+    shapes = definitions["$defs"]
+    # The run is that of the path.
+    del shapes["AdvisorySubmission"]["properties"]["run_id"]
+    schemas = found["components"]["schemas"]
+    schemas |= {f"Request{name}": shape for name, shape in shapes.items()}
+
+
+def _leave_out_unused_errors(found: dict[str, Any]) -> None:
+    """Take out what FastAPI says of errors that our routes answer in their own form."""
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            described = operation["responses"].get("422", {}).get("content", {})
+            if "HTTPValidationError" in str(described):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        found["components"]["schemas"].pop(name, None)

@@ -1,0 +1,93 @@
+"""Every error becomes an answer of one form, and none tells where anything lies on the server."""
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from pipeline.api.answers import ApiError, error_answer
+from pipeline.errors import (
+    BrokerError,
+    DiskFullError,
+    HashMismatchError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    RmosError,
+)
+from schemas.fields import is_run_id
+
+_log = structlog.get_logger(__name__)
+
+_BY_STATUS = {
+    404: ("NOT_FOUND", "There is nothing under this path."),
+    405: ("METHOD_NOT_ALLOWED", "This path does not know this method."),
+}
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """Let `app` answer errors."""
+    app.add_exception_handler(ApiError, _answer)
+    app.add_exception_handler(RmosError, _answer)
+    app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(RequestValidationError, _answer)
+    app.add_exception_handler(ClientDisconnect, _answer)
+    # Raised on after it is answered; the guard logs it.
+    app.add_exception_handler(Exception, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    told = _told(request, error)
+    if isinstance(error, RmosError) and told.status >= 500:  # noqa: PLR2004
+        # What the answer leaves out: the log is the operator's.
+        _log.error("request failed", code=told.code, reason=str(error))
+    return error_answer(told)
+
+
+def _told(request: Request, error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException):
+        code, message = _BY_STATUS.get(error.status_code, ("ERROR", "The request failed."))
+        return ApiError(error.status_code, code, message, headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        return _invalid_query(error)
+    if isinstance(error, ClientDisconnect):
+        # Nobody reads it; it is for the log line.
+        return ApiError(400, "CLIENT_GONE", "The client went away.")
+    if isinstance(error, RmosError):
+        return _of_ours(request, error)
+    return ApiError(500, "INTERNAL_ERROR", "The server failed; its log says why.")
+
+
+def _of_ours(request: Request, error: RmosError) -> ApiError:
+    run_id = request.path_params.get("run_id")
+    details = {"run_id": run_id} if isinstance(run_id, str) and is_run_id(run_id) else {}
+    code, _, text = str(error).partition(": ")
+    if isinstance(error, NotFoundError):
+        return ApiError(404, code, _sentence(text), details)
+    if isinstance(error, HashMismatchError):
+        return ApiError(422, "HASH_MISMATCH", str(error))
+    if isinstance(error, InputError):
+        return ApiError(422, "INVALID_QUERY", str(error))
+    if isinstance(error, IntegrityError):
+        return ApiError(500, code, _sentence(text), details)
+    if isinstance(error, DiskFullError):
+        return ApiError(507, "DISK_FULL", "There is no room for the blob; nothing of it was kept.")
+    if isinstance(error, BrokerError):
+        message = "The broker does not answer; nothing was published."
+        return ApiError(503, "BROKER_UNAVAILABLE", message, details)
+    message = "The store cannot be used now; the log of the server says why."
+    return ApiError(503, "STORE_UNAVAILABLE", message, details)
+
+
+def _invalid_query(error: RequestValidationError) -> ApiError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    return ApiError(422, "INVALID_QUERY", f"{name}: {first['msg']}.")
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

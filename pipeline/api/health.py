@@ -1,0 +1,60 @@
+"""Health and metrics of the API, at the root."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from pipeline import metrics
+from pipeline.api import examples
+from pipeline.api.answers import json_answer
+from pipeline.api.documentation import Responses, answer, errors
+from pipeline.api.parts import Parts
+from schemas.http_answers import LiveAnswer, ReadyAnswer
+
+router = APIRouter()
+
+_TEXT: dict[str, Any] = {
+    "description": "Metrics in the text format of Prometheus.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+}
+_BUSY: Responses = {503: errors()[503]}
+
+
+@router.get(
+    "/health/live",
+    summary="Is the process alive",
+    responses={**_BUSY, 200: answer(LiveAnswer, examples.LIVE, "It answers.")},
+)
+async def live() -> Response:
+    """Answer."""
+    return json_answer({"live": True})
+
+
+@router.get(
+    "/health/ready",
+    summary="Can the API do its work",
+    responses={
+        200: answer(ReadyAnswer, examples.READY, "It can."),
+        503: answer(ReadyAnswer, {"ready": False, "checks": {"broker answers": False}}, "No."),
+    },
+)
+async def ready(parts: Parts) -> Response:
+    """Look at what the API rests on."""
+    checks = dict(await parts.checks())
+    is_ready = all(checks.values())
+    return json_answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics",
+    response_class=Response,
+    responses={**errors(), 200: _TEXT},
+)
+async def read_metrics() -> Response:
+    """Return every metric of this process."""
+    return Response(
+        generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
+    )

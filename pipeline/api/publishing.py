@@ -1,0 +1,152 @@
+"""Publish one request and wait for its event: the steps that runs and advisories share."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.broker_link import BrokerLink
+from pipeline.api.parts import PREFIX
+from pipeline.api.request_body import drain, read_json_body
+from pipeline.broker.request_sender import Headers
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
+from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
+from schemas.run_event import EventError
+from schemas.timestamps import format_timestamp
+
+Event = TypeVar("Event", bound=BaseModel)
+
+_TRACEPARENT_LIMIT_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that is right, as it is sent.
+
+    Attributes:
+        run_id: The run that it is about.
+        created_at_utc: As its body has it: whoever sends it again must send the same.
+        body: Exactly what is sent.
+        advisory_id: Where it is an advisory.
+    """
+
+    run_id: str
+    created_at_utc: str
+    body: bytes
+    advisory_id: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a client needs to send it again."""
+        identity = {"run_id": self.run_id, "created_at_utc": self.created_at_utc}
+        return identity | ({"advisory_id": self.advisory_id} if self.advisory_id else {})
+
+    @property
+    def location(self) -> str:
+        """Where the run is, or will be."""
+        return f"{PREFIX}/{self.run_id}"
+
+
+async def read_request(request: Request, idle_seconds: float) -> bytes:
+    """Return the JSON body of a request to publish.
+
+    Raises:
+        ApiError: As `read_json_body`.
+    """
+    try:
+        return await read_json_body(
+            request, limit_bytes=REQUEST_VALUE_LIMIT_BYTES, idle_seconds=idle_seconds
+        )
+    except ApiError:
+        await drain(request)
+        raise
+
+
+def parse_body(body: bytes, code: str) -> dict[str, Any]:
+    """Return the object that `body` holds, by the rules of the topic.
+
+    Raises:
+        ApiError: It is no strict JSON; its code is `code`.
+    """
+    try:
+        return parse_object(body)[0]
+    except InvalidJsonError as error:
+        text = str(error)
+        raise ApiError(422, code, f"{text[:1].upper()}{text[1:]}.") from error
+
+
+def rejected(rejection_code: str, message: str, code: str) -> ApiError:
+    """Say why a request cannot be published."""
+    if rejection_code == "TOO_LARGE":
+        return ApiError(413, "TOO_LARGE", message)
+    return ApiError(422, code, message)
+
+
+def now() -> str:
+    """Return the time as it is stored."""
+    return format_timestamp(datetime.now(UTC))
+
+
+async def publish(
+    link: BrokerLink[Event], submission: Submission, request: Request
+) -> Event | Response:
+    """Return what became of a request, or the answer that it was not told in time.
+
+    Raises:
+        ApiError: It could not be published (503), or is too large for the topic (413).
+    """
+    try:
+        publisher = await link.publisher()
+        receipt = await publisher.send(submission.body, _headers(request))
+        return await receipt.event()
+    except ReceiptTimeoutError:
+        return accepted(submission)
+    except BrokerError as error:
+        message = (
+            "The broker did not confirm the request, which it may have all the same: send the "
+            "same body again, with this run_id and created_at_utc."
+        )
+        raise ApiError(503, "BROKER_UNAVAILABLE", message, submission.identity) from error
+    except StoreNotReadyError as error:
+        message = "The broker is not that of the store; nothing was published."
+        raise ApiError(503, "STORE_UNAVAILABLE", message, submission.identity) from error
+    except InputError as error:
+        message = "The request is too large for its topic; nothing was published."
+        raise ApiError(413, "TOO_LARGE", message) from error
+
+
+def accepted(submission: Submission) -> Response:
+    """Answer that the broker has the request and that nothing more is known yet."""
+    message = (
+        "The broker has the request; it was not judged in time and will be. The same body with "
+        "this run_id and created_at_utc asks again."
+    )
+    document = {"status": "ACCEPTED", "message": message, **submission.identity}
+    return json_answer(document, 202, {"Location": submission.location})
+
+
+def refused(error: EventError | None, submission: Submission) -> ApiError:
+    """Say what the event of a record that was not stored says."""
+    details = {"run_id": submission.run_id}
+    if error is None:
+        return ApiError(422, "INVALID_REQUEST", "The request was rejected.", details)
+    code, told = error.code, error.message
+    if code in {"ARTIFACT_CORRUPT", "INTERNAL_ERROR"}:
+        return ApiError(500, code, told, details)
+    if code == "RUN_NOT_FOUND":
+        return ApiError(404, code, told, details)
+    return ApiError(422, code, told, details)
+
+
+def _headers(request: Request) -> Headers:
+    """Return what is carried on with the record; nothing of it reaches an artifact."""
+    headers = [("x-request-id", request.state.request_id.encode())]
+    traceparent = request.headers.get("traceparent", "")
+    if 0 < len(traceparent) <= _TRACEPARENT_LIMIT_CHARACTERS:
+        headers.append(("traceparent", traceparent.encode()))
+    return headers

@@ -1,0 +1,92 @@
+"""What clients send: read with a limit of size and of silence, and of the right type."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.requests import ClientDisconnect, Request
+
+from pipeline.api.answers import ApiError
+
+_DRAIN_SECONDS = 2.0
+
+
+async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: float) -> bytes:
+    """Return the body of a request that must be JSON.
+
+    Raises:
+        ApiError: It is of another type (415), too large (413) or too slow (408).
+    """
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.partition("charset=")[2].strip().strip('"').lower()
+    if kind.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
+        message = "Expected a body of Content-Type application/json in UTF-8."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    body = bytearray()
+    # The whole of it within the time: a few MiB a byte at a time would hold a place for ever.
+    async with _time_limit(idle_seconds):
+        async for piece in limited_body(
+            request, limit_bytes=limit_bytes, idle_seconds=idle_seconds
+        ):
+            body += piece
+    return bytes(body)
+
+
+async def limited_body(
+    request: Request, *, limit_bytes: int, idle_seconds: float
+) -> AsyncIterator[bytes]:
+    """Yield the body piece by piece.
+
+    Raises:
+        ApiError: It is encoded (415), too large (413) or silent for too long (408).
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        message = "Expected a body without Content-Encoding."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    # Before the first byte is asked for: a client that waits for `100 Continue` sends none.
+    if _announced_bytes(request) > limit_bytes:
+        raise _too_large(limit_bytes)
+    received = 0
+    pieces = request.stream()
+    while True:
+        async with _time_limit(idle_seconds):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        received += len(piece)
+        if received > limit_bytes:
+            raise _too_large(limit_bytes)
+        if piece:
+            yield piece
+
+
+async def drain(request: Request) -> None:
+    """Read on for a moment what a client still sends, so that it hears our answer.
+
+    Closing a connection with unread bytes resets it, and a client that is writing would see
+    the reset alone.
+    """
+    with suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in request.stream():
+                pass
+
+
+def _announced_bytes(request: Request) -> int:
+    announced = request.headers.get("content-length", "0")
+    return int(announced) if re.fullmatch("[0-9]{1,18}", announced) else 0
+
+
+def _too_large(limit_bytes: int) -> ApiError:
+    return ApiError(413, "TOO_LARGE", f"Expected a body of at most {limit_bytes:,} bytes.")
+
+
+@asynccontextmanager
+async def _time_limit(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        message = f"Expected the body to come within {seconds:g} s."
+        raise ApiError(408, "REQUEST_TIMEOUT", message, headers={"Connection": "close"}) from error

@@ -1,0 +1,91 @@
+"""GET one run: as it is shown, its exact bytes, or beside another."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from pipeline.api import examples
+from pipeline.api.content_disposition import content_disposition
+from pipeline.api.documentation import RUN_ID, answer, errors, raw_answer
+from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
+from pipeline.api.parts import Parts
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.diff import diff_runs
+from pipeline.storage.run_reader import FoundRun, RunReader
+from schemas.http_answers import RunView
+from schemas.run_diff import RunDiff
+
+router = APIRouter()
+
+RunIdPath = Annotated[str, Path(json_schema_extra=RUN_ID)]
+RunIdQuery = Annotated[str, Query(json_schema_extra=RUN_ID)]
+_REVALIDATE = "private, no-cache"
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the client has it."}}
+
+
+@router.get(
+    "/diff",
+    summary="Compare two runs",
+    responses={**errors(404, 422), 200: answer(RunDiff, examples.RUN_DIFF, "How b differs.")},
+)
+async def get_diff(parts: Parts, a: RunIdQuery, b: RunIdQuery) -> Response:
+    """Return how run b differs from run a; a is looked for first."""
+    return Response(await parts.quick(_diff, parts.reader, a, b), media_type="application/json")
+
+
+def _diff(reader: RunReader, a: str, b: str) -> bytes:
+    return canonical_json(diff_runs(reader.find(a).view(), reader.find(b).view()))
+
+
+@router.get(
+    "/{run_id}",
+    summary="Show a run",
+    responses={
+        **errors(404),
+        **_NOT_MODIFIED,
+        200: answer(RunView, examples.RUN_VIEW, "The artifact, with its linked advisories."),
+    },
+)
+async def get_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+    """Return the artifact, hashed again and compared with the index, with its links merged in."""
+    known = request.headers.get("if-none-match")
+    tag, content = await parts.quick(_view, parts.reader, run_id, known)
+    headers = {"ETag": tag, "Cache-Control": _REVALIDATE}
+    if content is None:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def _view(reader: RunReader, run_id: str, known: str | None) -> tuple[str, bytes | None]:
+    found = reader.find(run_id)
+    tag = _tag(found)
+    return tag, None if is_known(tag, known) else canonical_json(found.view())
+
+
+def _tag(found: FoundRun) -> str:
+    links = (link.link_sha256 for link in found.links)
+    return combined_tag([found.run.artifact_sha256, *links])
+
+
+@router.get(
+    "/{run_id}/download",
+    summary="Download the exact bytes of an artifact",
+    responses={
+        **errors(404),
+        **_NOT_MODIFIED,
+        200: raw_answer("The bytes of the file.", {"ETag": "The SHA-256 of the bytes."}),
+    },
+)
+async def download_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+    """Return the file as it is, checked."""
+    found = await parts.quick(parts.reader.find, run_id)
+    tag = entity_tag(found.run.artifact_sha256)
+    headers = {
+        "ETag": tag,
+        "Cache-Control": _REVALIDATE,
+        "Content-Disposition": content_disposition("attachment", f"{found.run.run_id}.json"),
+    }
+    if is_known(tag, request.headers.get("if-none-match")):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type="application/json")

@@ -1,0 +1,146 @@
+"""POST a run request: publish it, and answer with what became of it."""
+
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipeline.api import examples
+from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.documentation import answer, errors, json_body
+from pipeline.api.parts import ApiParts, Parts
+from pipeline.api.publishing import (
+    Submission,
+    now,
+    parse_body,
+    publish,
+    read_request,
+    refused,
+    rejected,
+)
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.verdict import Rejected, judge_run_record
+from pipeline.errors import NotFoundError
+from pipeline.storage.run_reader import FoundRun
+from schemas.http_answers import (
+    AcceptedAnswer,
+    BlockedRun,
+    ErrorAnswer,
+    RetryAnswer,
+    RunSubmission,
+    SubmittedRun,
+)
+from schemas.run_event import RunEvent
+
+router = APIRouter()
+
+_INVALID = "INVALID_REQUEST"
+_TOLD_VIOLATIONS = 10
+
+
+@router.post(
+    "",
+    summary="Ask for a run",
+    status_code=201,
+    openapi_extra=json_body(RunSubmission, examples.RUN_REQUEST),
+    responses={
+        **errors(408, 413, 415, 422, e422=_INVALID),
+        200: answer(
+            SubmittedRun, {**examples.SUBMITTED, "outcome": "duplicate"}, "It was stored before."
+        ),
+        201: answer(SubmittedRun, examples.SUBMITTED, "The run is stored and OK."),
+        202: answer(AcceptedAnswer, examples.ACCEPTED, "Not judged in time; it will be."),
+        409: answer(
+            BlockedRun | ErrorAnswer,  # type: ignore[arg-type]
+            examples.BLOCKED,
+            "SAFETY_BLOCKED: stored, and not OK. RUN_CONFLICT: the run_id is another request's.",
+        ),
+        503: answer(
+            RetryAnswer,
+            {"error": "BROKER_UNAVAILABLE", "message": "The broker did not confirm."},
+            "The broker cannot be used now; send the same again.",
+        ),
+    },
+)
+async def post_run(parts: Parts, request: Request) -> Response:
+    """Publish a request, and wait for the event of this very record.
+
+    A request that is incomplete is refused here, before anything is published.
+    """
+    body = await read_request(request, parts.settings.api_idle_seconds)
+    submission = await parts.quick(_submission, body)
+    event = await publish(parts.runs, submission, request)
+    if isinstance(event, Response):
+        return event
+    return await _settled(parts, submission, event)
+
+
+def _submission(body: bytes) -> Submission:
+    document = parse_body(body, _INVALID)
+    run_id, created_at_utc = document.get("run_id"), document.get("created_at_utc")
+    if (run_id is None) != (created_at_utc is None):
+        message = "Expected run_id and created_at_utc both, or none of them."
+        raise ApiError(422, _INVALID, message)
+    if run_id is None:
+        run_id, created_at_utc = f"run_{uuid.uuid4().hex}", now()
+        document |= {"run_id": run_id, "created_at_utc": created_at_utc}
+        # The same value in all else, so the client's own body with both is the same request.
+        body = canonical_json(document)
+    _check(run_id, body)
+    return Submission(run_id, str(created_at_utc), body)
+
+
+def _check(run_id: object, body: bytes) -> None:
+    """Judge the request as the worker will, so that nothing incomplete is published.
+
+    Raises:
+        ApiError: It is not a complete request.
+    """
+    key = run_id.encode() if isinstance(run_id, str) else None
+    verdict = judge_run_record(key, body)
+    if isinstance(verdict, Rejected):
+        raise rejected(verdict.code, verdict.message, _INVALID)
+    if verdict.is_incomplete:
+        raise _incomplete(verdict.built.document["decision"]["details"]["violations"])
+
+
+def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
+    told = "; ".join(f"{each['field']}: {each['reason']}" for each in violations[:_TOLD_VIOLATIONS])
+    return ApiError(422, _INVALID, f"Nothing was published. {told}.", {"violations": violations})
+
+
+async def _settled(parts: ApiParts, submission: Submission, event: RunEvent) -> Response:
+    if event.outcome == "conflict":
+        message = "This run_id belongs to another request; a changed one needs a new run_id."
+        raise ApiError(409, "RUN_CONFLICT", message, {"run_id": submission.run_id})
+    if event.outcome == "rejected":
+        raise refused(event.error, submission)
+    try:
+        found = await parts.quick(parts.reader.find, submission.run_id)
+    except NotFoundError as missing:
+        message = "The run is stored, and not in the store of this API."
+        raise ApiError(503, "STORE_UNAVAILABLE", message, submission.identity) from missing
+    return _answer(found, submission, event)
+
+
+def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Response:
+    artifact = found.document()
+    run = found.run
+    document = {
+        "run_id": run.run_id,
+        "created_at_utc": artifact["created_at_utc"],
+        "status": run.status,
+        "may_cut": event.may_cut,
+        "decision": artifact["decision"],
+        "feasibility_sha256": run.hashes["feasibility_sha256"],
+        "artifact_sha256": run.artifact_sha256,
+        "artifact_path": run.artifact_path,
+        "outcome": event.outcome,
+    }
+    headers = {"Location": submission.location}
+    if run.status != "OK":
+        message = f"The run is stored and {run.status}: {run.block_reason}."
+        blocked = {"error": "SAFETY_BLOCKED", "message": message, **document}
+        return json_answer(blocked, 409, headers)
+    return json_answer(document, 201 if event.outcome == "persisted" else 200, headers)

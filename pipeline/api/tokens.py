@@ -1,0 +1,113 @@
+"""Who may use the API: a file of token hashes, and addresses that need none.
+
+A line is `name role sha256hex`: the hash is that of the token, so the file gives none away.
+Empty lines and lines that begin with `#` are skipped. `publish` may read too.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import InputError
+from schemas.fields import is_sha256
+
+Role = Literal["read", "publish"]
+_FIELDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One line of the file."""
+
+    name: str
+    role: Role
+    sha256: str
+
+
+class Tokens:
+    """The tokens of an API."""
+
+    def __init__(self, tokens: tuple[Token, ...]) -> None:
+        self._tokens = tokens
+
+    def find(self, token: str) -> Token | None:
+        """Return whose token this is; the time that it takes tells nothing about the others."""
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        found = None
+        for known in self._tokens:
+            # No early end: all are compared, each in constant time.
+            if hmac.compare_digest(digest, known.sha256):
+                found = known
+        return found
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a server at `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tokens_for(host: str, file: Path | None) -> Tokens | None:
+    """Return the tokens that an API at `host` asks for; None where it asks for none.
+
+    Raises:
+        InputError: It could be reached from elsewhere and there is no file, or the file is not
+            of its form.
+    """
+    if file is not None:
+        return read_tokens(file)
+    if is_loopback(host):
+        return None
+    message = (
+        f"RMOS_API_HOST={host} can be reached from other machines: set RMOS_API_TOKENS_FILE to a "
+        "file with a line `name role sha256hex` for each token (roles: read, publish), or bind "
+        "to 127.0.0.1."
+    )
+    raise InputError(message)
+
+
+def read_tokens(file: Path) -> Tokens:
+    """Read a file of tokens.
+
+    Raises:
+        InputError: It cannot be read, holds no token, or a line is not of the form.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        message = f"RMOS_API_TOKENS_FILE={file} cannot be read: {reason}."
+        raise InputError(message) from error
+    found = [
+        _token(file, number, line)
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not found:
+        message = f"RMOS_API_TOKENS_FILE={file} holds no token: expected `name role sha256hex`."
+        raise InputError(message)
+    return Tokens(tuple(found))
+
+
+def _token(file: Path, number: int, line: str) -> Token:
+    words = line.split()
+    # The line itself is not shown: somebody may have written a token instead of its hash.
+    where = f"{file}, line {number}"
+    if len(words) != _FIELDS:
+        message = f"{where}: expected `name role sha256hex`, found {len(words)} words."
+        raise InputError(message)
+    name, role, sha256 = words
+    if role not in {"read", "publish"}:
+        message = f"{where}: expected the role read or publish."
+        raise InputError(message)
+    if not is_sha256(sha256):
+        message = f"{where}: expected the SHA-256 of the token as 64 lower-case hex digits."
+        raise InputError(message)
+    return Token(name, "publish" if role == "publish" else "read", sha256)

@@ -1,0 +1,57 @@
+"""PUT a blob: streamed to the disk, hashed on the way, there whole or not at all."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipeline.api import examples
+from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.attachments import Sha256Path
+from pipeline.api.documentation import answer, errors, raw_body
+from pipeline.api.parts import Parts
+from pipeline.api.request_body import drain, limited_body
+from pipeline.errors import RmosError
+from pipeline.storage.answers import stored_answer
+from schemas.fields import is_sha256
+from schemas.http_answers import StoredAttachment
+
+router = APIRouter()
+
+
+@router.put(
+    "/attachments/{sha256}",
+    summary="Upload a blob",
+    status_code=201,
+    openapi_extra=raw_body(),
+    responses={
+        **errors(
+            404,
+            408,
+            413,
+            415,
+            422,
+            507,
+            e404="NOT_FOUND",
+            e422="HASH_MISMATCH",
+            e500="ATTACHMENT_CORRUPT",
+        ),
+        200: answer(StoredAttachment, {**examples.STORED, "status": "exists"}, "It was there."),
+        201: answer(StoredAttachment, examples.STORED, "It is there for good."),
+    },
+)
+async def put_attachment(parts: Parts, request: Request, sha256: Sha256Path) -> Response:
+    """Store raw bytes under their SHA-256; bytes of another hash leave nothing behind."""
+    if not is_sha256(sha256):
+        await drain(request)
+        raise ApiError(404, "NOT_FOUND", "A blob is named by 64 lower-case hex digits.")
+    settings = parts.settings
+    pieces = limited_body(
+        request,
+        limit_bytes=settings.upload_limit_bytes,
+        idle_seconds=settings.api_idle_seconds,
+    )
+    try:
+        stored = await parts.reader.attachments.receive(sha256, pieces, parts.bulk)
+    except (ApiError, RmosError):
+        await drain(request)
+        raise
+    return json_answer(stored_answer(stored), 201 if stored.created else 200)

@@ -1,0 +1,51 @@
+"""`rmos attachments`: put blobs into the store."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import notes, print_json
+from pipeline.errors import InputError
+from pipeline.settings import read_settings
+from pipeline.storage.answers import stored_answer
+from pipeline.storage.attachment_files import AttachmentFiles, StoredBlob
+from pipeline.storage.identity import read_store
+
+app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
+
+
+@app.callback()
+def _group() -> None:
+    """Stay a group, whatever the number of its commands."""
+
+
+@app.command()
+def put(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+) -> None:
+    """Store files under their SHA-256, and print it; a blob that is there is success."""
+    root = read_settings().data_dir
+    read_store(root)
+    store = AttachmentFiles(root)
+    created = 0
+    for file in files:
+        stored = _put(store, file)
+        created += stored.created
+        if as_json:
+            print_json(stored_answer(stored))
+        else:
+            typer.echo(f"{stored.sha256}  {file}")
+    if as_json:
+        print_json({"summary": {"created": created, "exists": len(files) - created}})
+    else:
+        notes().print(f"{created:,} created, {len(files) - created:,} there before")
+
+
+def _put(store: AttachmentFiles, file: Path) -> StoredBlob:
+    try:
+        return store.put(file)
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}."
+        raise InputError(message) from error

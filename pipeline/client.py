@@ -1,0 +1,393 @@
+"""The HTTP client: every route of the API, typed by the schemas.
+
+    async with RunsClient("http://127.0.0.1:8080") as client:
+        run = await client.submit(request)
+        if run.may_cut:
+            ...
+
+It needs the extra `client`.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import (
+    BrokerError,
+    DiskFullError,
+    HashMismatchError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    ReceiptTimeoutError,
+    RefusedError,
+    RmosError,
+    ServiceError,
+    StoreError,
+)
+from schemas.fields import is_run_id, is_sha256
+from schemas.http_answers import (
+    AdvisoriesAnswer,
+    AttachedAnswer,
+    AttachmentsAnswer,
+    RunItem,
+    RunPageAnswer,
+    RunView,
+    StoredAttachment,
+    SubmittedRun,
+    VerificationAnswer,
+)
+from schemas.run_diff import RunDiff
+
+PIECE_BYTES: Final = 1 << 20
+TIMEOUT_SECONDS: Final = 120.0
+"""Longest silence of the API: a POST may wait for the broker and then for the event."""
+
+Shape = TypeVar("Shape", bound=BaseModel)
+Request = Mapping[str, Any] | BaseModel | bytes
+
+_RUNS: Final = "/api/rmos/runs"
+_ACCEPTED: Final = 202
+_BY_CODE: Final[dict[str, type[RmosError]]] = {
+    "ARTIFACT_CORRUPT": IntegrityError,
+    "ATTACHMENT_CORRUPT": IntegrityError,
+    "HASH_MISMATCH": HashMismatchError,
+    "DISK_FULL": DiskFullError,
+    "BROKER_UNAVAILABLE": BrokerError,
+    "STORE_UNAVAILABLE": StoreError,
+}
+_BY_STATUS: Final[dict[int, type[RmosError]]] = {
+    401: RefusedError,
+    403: RefusedError,
+    404: NotFoundError,
+    409: RefusedError,
+    413: InputError,
+    415: InputError,
+    416: InputError,
+    422: InputError,
+}
+
+
+class RunsClient:
+    """Asks one API. Any number of calls may be under way at once, on one event loop.
+
+    An answer that is an error is raised: NotFoundError, RefusedError (blocked, in conflict, no
+    right), InputError, IntegrityError, BrokerError, StoreError, or ServiceError where there is no
+    usable answer at all. What the answer holds besides is in the error's `details`.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8080",
+        *,
+        token: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            base_url: Scheme, host and port of the API.
+            token: Where it asks for one.
+            timeout_seconds: Longest silence of the API.
+        """
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._http.aclose()
+
+    async def submit(self, request: Request) -> SubmittedRun:
+        """Ask for a run; look at the answer's `may_cut`.
+
+        Raises:
+            RefusedError: It is stored and blocked, or its run_id is another request's.
+            InputError: It is not complete; nothing was published.
+            ReceiptTimeoutError: Not judged in time; the same with the run_id and created_at_utc
+                of `details` asks again.
+            BrokerError: Not confirmed; the same retry is safe.
+            RmosError: As the class says.
+        """
+        return await self._posted(_RUNS, request, SubmittedRun)
+
+    async def list_runs(self, **wanted: str | int | None) -> RunPageAnswer:
+        """Return one page of runs, newest first.
+
+        Args:
+            **wanted: status, mode, tool_id, tool_id_prefix, event_type, risk_level,
+                workflow_session_id, date_from, date_to, limit, cursor.
+
+        Raises:
+            InputError: A value cannot be used.
+            RmosError: As the class says.
+        """
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return await self._read(_RUNS, RunPageAnswer, given)
+
+    async def all_runs(self, **wanted: str | int | None) -> AsyncIterator[RunItem]:
+        """Yield every run that fits, newest first, page by page.
+
+        Raises:
+            RmosError: As `list_runs`.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self.list_runs(**{**wanted, "cursor": cursor})
+            for item in page.items:
+                yield item
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def get_run(self, run_id: str) -> RunView:
+        """Return a run with its advisories.
+
+        Raises:
+            NotFoundError: There is none.
+            IntegrityError: Its file is not what was stored.
+            RmosError: As the class says.
+        """
+        return await self._read(_run(run_id), RunView)
+
+    async def download_run(self, run_id: str) -> bytes:
+        """Return the exact bytes of a run's artifact; their hash is compared with the answer's.
+
+        Raises:
+            NotFoundError: There is no such run.
+            IntegrityError: Its file, or what arrived, is not what was stored.
+            RmosError: As the class says.
+        """
+        with _reaching(self._http):
+            answer = await self._http.get(f"{_run(run_id)}/download")
+        _raise_error(answer)
+        _check_hash(answer.headers.get("etag", "").strip('"'), hashlib.sha256(answer.content))
+        return answer.content
+
+    async def diff(self, a: str, b: str) -> RunDiff:
+        """Return how run `b` differs from run `a`.
+
+        Raises:
+            NotFoundError: One of them is not there.
+            RmosError: As the class says.
+        """
+        return await self._read(f"{_RUNS}/diff", RunDiff, {"a": a, "b": b})
+
+    async def attach_advisory(self, run_id: str, advisory: Request) -> AttachedAnswer:
+        """Attach an advisory to a run.
+
+        Raises:
+            NotFoundError: There is no such run.
+            RefusedError: Its advisory_id is another advisory's.
+            InputError: It is not of its form.
+            ReceiptTimeoutError: Not judged in time; the same asks again.
+            RmosError: As the class says.
+        """
+        return await self._posted(f"{_run(run_id)}/attach-advisory", advisory, AttachedAnswer)
+
+    async def advisories(self, run_id: str) -> AdvisoriesAnswer:
+        """Return the advisories of a run, oldest first.
+
+        Raises:
+            NotFoundError: There is no such run.
+            RmosError: As the class says.
+        """
+        return await self._read(f"{_run(run_id)}/advisories", AdvisoriesAnswer)
+
+    async def attachments(self, run_id: str) -> AttachmentsAnswer:
+        """Return the attachments of a run.
+
+        Raises:
+            NotFoundError: There is no such run.
+            RmosError: As the class says.
+        """
+        return await self._read(f"{_run(run_id)}/attachments", AttachmentsAnswer)
+
+    async def verify_attachments(self, run_id: str) -> VerificationAnswer:
+        """Let the API read every byte of a run's attachments.
+
+        Raises:
+            NotFoundError: There is no such run.
+            RmosError: As the class says.
+        """
+        return await self._read(f"{_run(run_id)}/attachments/verify", VerificationAnswer)
+
+    async def download_attachment(self, run_id: str, sha256: str, to: BinaryIO) -> int:
+        """Write an attachment into `to` as it arrives; return its size in bytes.
+
+        A legacy blob, whose name is the hash of its canonical form, is what the API has checked.
+
+        Raises:
+            NotFoundError: The run is not there, or names no such blob.
+            IntegrityError: The blob is not what was stored, or broke off.
+            RmosError: As the class says.
+        """
+        size_bytes = 0
+        async with self._streamed(f"{_run(run_id)}/{_blob(sha256)}") as answer:
+            async for piece in answer.aiter_bytes(PIECE_BYTES):
+                to.write(piece)
+                size_bytes += len(piece)
+        return size_bytes
+
+    async def upload(self, file: Path, sha256: str | None = None) -> StoredAttachment:
+        """Store a file as a blob, read piece by piece.
+
+        Args:
+            file: What to upload.
+            sha256: Its hash where it is known; else the file is read once more before.
+
+        Raises:
+            HashMismatchError: The file has another hash.
+            DiskFullError: The store has no room for it.
+            InputError: It is too large.
+            OSError: It cannot be read.
+            RmosError: As the class says.
+        """
+        size_bytes, name = await asyncio.to_thread(_measured, file, sha256)
+        headers = {"Content-Length": str(size_bytes)}
+        with _reaching(self._http):
+            answer = await self._http.put(
+                f"{_RUNS}/{_blob(name)}", content=_pieces(file), headers=headers
+            )
+        return _parsed(answer, StoredAttachment)
+
+    async def is_ready(self) -> bool:
+        """Ask whether the API can do its work.
+
+        Raises:
+            ServiceError: It does not answer.
+        """
+        with _reaching(self._http):
+            return (await self._http.get("/health/ready")).is_success
+
+    async def _read(
+        self, path: str, shape: type[Shape], query: Mapping[str, str | int] | None = None
+    ) -> Shape:
+        with _reaching(self._http):
+            answer = await self._http.get(path, params=dict(query or {}))
+        return _parsed(answer, shape)
+
+    async def _posted(self, path: str, request: Request, shape: type[Shape]) -> Shape:
+        headers = {"Content-Type": "application/json"}
+        with _reaching(self._http):
+            answer = await self._http.post(path, content=_encoded(request), headers=headers)
+        return _parsed(answer, shape)
+
+    @asynccontextmanager
+    async def _streamed(self, path: str) -> AsyncIterator[httpx.Response]:
+        with _reaching(self._http):
+            async with self._http.stream("GET", path) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                _raise_error(answer)
+                try:
+                    yield answer
+                except httpx.RemoteProtocolError as error:
+                    message = "The download broke off: the blob is not what was stored."
+                    raise IntegrityError(message) from error
+
+
+@contextmanager
+def _reaching(http: httpx.AsyncClient) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        message = f"The API at {http.base_url} does not answer ({type(error).__name__})."
+        raise ServiceError(message) from error
+
+
+def _parsed(answer: httpx.Response, shape: type[Shape]) -> Shape:
+    _raise_error(answer)
+    try:
+        return shape.model_validate_json(answer.content)
+    except ValidationError as error:
+        message = f"The API answered something else than {shape.__name__}: update this client."
+        raise ServiceError(message) from error
+
+
+def _raise_error(answer: httpx.Response) -> None:
+    if answer.is_success and answer.status_code != _ACCEPTED:
+        return
+    document = _document(answer)
+    code = str(document.get("error", ""))
+    kind: type[RmosError] = ServiceError
+    if answer.status_code == _ACCEPTED:
+        kind = ReceiptTimeoutError
+    else:
+        kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code, ServiceError)
+    message = document.get("message", f"The API answered {answer.status_code}.")
+    error = kind(f"{code}: {message}" if code else str(message))
+    error.details = document
+    raise error
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        found = json.loads(answer.content)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_hash(expected: str, digest: "hashlib._Hash") -> None:
+    found = digest.hexdigest()
+    if found != expected:
+        message = f"Expected bytes with SHA-256 {expected}, {found} arrived."
+        raise IntegrityError(message)
+
+
+def _encoded(request: Request) -> bytes:
+    if isinstance(request, bytes):
+        return request
+    document = (
+        request.model_dump(exclude_unset=True) if isinstance(request, BaseModel) else dict(request)
+    )
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        message = f"The request has a value that JSON cannot express: {error}."
+        raise InputError(message) from error
+
+
+def _run(run_id: str) -> str:
+    # What is no name of a run must not become another path.
+    if not is_run_id(run_id):
+        message = f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run."
+        raise NotFoundError(message)
+    return f"{_RUNS}/{run_id}"
+
+
+def _blob(sha256: str) -> str:
+    if not is_sha256(sha256):
+        message = f"NOT_FOUND: {sha256!r:.120} cannot name a blob."
+        raise NotFoundError(message)
+    return f"attachments/{sha256}"
+
+
+def _measured(file: Path, sha256: str | None) -> tuple[int, str]:
+    """Return size and SHA-256 of a file, which is read only if the hash is not known."""
+    with file.open("rb") as opened:
+        name = sha256 or hashlib.file_digest(opened, "sha256").hexdigest()
+        return os.fstat(opened.fileno()).st_size, name
+
+
+async def _pieces(file: Path) -> AsyncIterator[bytes]:
+    opened = await asyncio.to_thread(file.open, "rb")
+    try:
+        while piece := await asyncio.to_thread(opened.read, PIECE_BYTES):
+            yield piece
+    finally:
+        opened.close()

@@ -1,0 +1,152 @@
+"""How two runs differ: the fields that people ask about, and every value behind the decision.
+
+`diff` compares fields as a whole, group by group; `items` goes down into the parts on which the
+decision rests. Absent values are left out, never written as null, so a null in the answer is
+one that a document holds.
+"""
+
+from typing import Any
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.value_diff import ABSENT, ValueDiff, diff_values, dotted_path, present_sides
+from schemas.run_diff import DiffSeverity
+
+_WHOLE_FIELDS = ("status", "mode", "event_type", "notes", "errors")
+_CONTEXT_FIELDS = ("tool_id", "material_id", "machine_id", "workflow_mode", "workflow_session_id")
+_DECISION_FIELDS = ("risk_level", "score", "block_reason", "warnings")
+# An advisory_id says which advisory within its run only; its content is known by its hash.
+_ADVISORY_FIELDS = ("advisory_id", "kind", "content_sha256")
+_ITEM_SCOPE = ("decision", "feasibility", "hashes", "request_summary")
+
+_CRITICAL_PATHS = frozenset(
+    {"decision.risk_level", "hashes.gcode_sha256", "hashes.toolpaths_sha256", "status"}
+)
+_WARNING_PATHS = frozenset({"decision.score", "hashes.feasibility_sha256"})
+
+_SUMMARY_PATHS = 5
+_SUMMARY_PATH_LIMIT_CHARACTERS = 100
+
+
+def diff_runs(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Return how run `b` differs from run `a`, in the shape of `RunDiff`.
+
+    Args:
+        a: An artifact, with its links merged into `advisory_inputs`.
+        b: Another, or the same.
+
+    Returns:
+        A document that shares its values with `a` and `b`. Besides the items, which have limits
+        of their own, it repeats what differs at most once a group.
+    """
+    fields = _changed_fields(_whole_view(a), _whole_view(b))
+    groups = _changed_groups(a, b)
+    paths = _changed_paths(fields, groups)
+    severity = _severity(paths)
+    found = diff_values(_item_scope(a), _item_scope(b))
+    return {
+        "a": _identity(a),
+        "b": _identity(b),
+        "diff_severity": severity,
+        "changed_paths": paths,
+        "diff": fields | groups,
+        "items": found.items,
+        "truncated": found.truncated,
+        "counts": found.counts,
+        "summary": _summary(severity, paths, found),
+    }
+
+
+def _identity(run: dict[str, Any]) -> dict[str, Any]:
+    return {"run_id": run["run_id"], "created_at_utc": run["created_at_utc"]}
+
+
+def _changed_fields(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Return the leaf `{a, b}` of every field that is not the same on both sides."""
+    pairs = ((key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted(a.keys() | b.keys()))
+    return {key: present_sides(old, new) for key, old, new in pairs if not _is_same(old, new)}
+
+
+def _is_same(a: object, b: object) -> bool:
+    if a is ABSENT or b is ABSENT:
+        return a is b
+    return canonical_json(a) == canonical_json(b)
+
+
+def _whole_view(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what is compared as one value each."""
+    return _only(run, _WHOLE_FIELDS) | {
+        "attachments": _references(run.get("attachments", []), ("kind", "sha256")),
+        "advisory_inputs": _references(run.get("advisory_inputs", []), _ADVISORY_FIELDS),
+    }
+
+
+def _references(entries: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return `names` of every entry, sorted by their values in order of name."""
+    return sorted((_only(entry, names) for entry in entries), key=canonical_json)
+
+
+def _changed_groups(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Return the leaves of every group that has some, under the group's name."""
+    a_view, b_view = _grouped_view(a), _grouped_view(b)
+    changed = {name: _changed_fields(a_view[name], b_view[name]) for name in a_view}
+    return {name: leaves for name, leaves in changed.items() if leaves}
+
+
+def _grouped_view(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what is compared field by field."""
+    return {
+        "context": _only(run, _CONTEXT_FIELDS),
+        "hashes": run.get("hashes", {}),
+        "decision": _only(run.get("decision", {}), _DECISION_FIELDS),
+        "feasibility": run.get("feasibility", {}),
+        "meta": run.get("meta", {}),
+    }
+
+
+def _only(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value[name] for name in names if name in value}
+
+
+def _changed_paths(fields: dict[str, Any], groups: dict[str, Any]) -> list[str]:
+    """Return the path of every leaf, sorted: `decision.score`, `status`."""
+    inside = [dotted_path((name, field)) for name, leaves in groups.items() for field in leaves]
+    return sorted([*fields, *inside])
+
+
+def _item_scope(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a run that `items` compares, as they lie in the run."""
+    return _only(run, _ITEM_SCOPE) | {"outputs": _only(run.get("outputs", {}), ("opplan_json",))}
+
+
+def _severity(paths: list[str]) -> DiffSeverity:
+    if not _CRITICAL_PATHS.isdisjoint(paths):
+        return "CRITICAL"
+    return "INFO" if _WARNING_PATHS.isdisjoint(paths) else "WARNING"
+
+
+def _summary(severity: DiffSeverity, paths: list[str], found: ValueDiff) -> str:
+    """Return one sentence for a log or a list.
+
+    At most five paths, those that decide the severity first, each cut to 100 characters.
+    """
+    if not paths and not found.items:
+        return "No differences detected in the fields that are compared."
+    weightiest = sorted(paths, key=_weight)[:_SUMMARY_PATHS]
+    shown = [_shortened(path) for path in weightiest]
+    if len(paths) > _SUMMARY_PATHS:
+        shown.append("...")
+    named = f" ({', '.join(shown)})" if shown else ""
+    noun = "field" if len(paths) == 1 else "fields"
+    values = ", ".join(f"{number:,} {op}" for op, number in found.counts.items())
+    return f"{severity}: {len(paths):,} {noun} changed{named}; values: {values}."
+
+
+def _weight(path: str) -> int:
+    """Return what sorts the weightiest path first."""
+    return 0 if path in _CRITICAL_PATHS else 1 if path in _WARNING_PATHS else 2
+
+
+def _shortened(path: str) -> str:
+    if len(path) <= _SUMMARY_PATH_LIMIT_CHARACTERS:
+        return path
+    return path[:_SUMMARY_PATH_LIMIT_CHARACTERS] + "..."

@@ -1,0 +1,428 @@
+"""Attachments as files: streamed in under the hash of their bytes, checked, and read back.
+
+States of a blob on its way in, and what is left if the process dies there:
+
+| state | if the process dies here |
+|---|---|
+| being written, without a name | nothing; the kernel frees it |
+| flushed, without a name | nothing; the kernel frees it |
+| linked | the whole blob, or no name for it after a power cut; an upload again finds or makes it |
+| linked and flushed | the whole blob, for good |
+
+Where the file system lacks O_TMPFILE the first two have a temporary name, and a lock that ends
+with the process: whoever opens the store next removes what nobody holds.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Final, Literal, ParamSpec, Protocol, Self, TypeVar
+from uuid import uuid4
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.layout import attachment_path
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
+from pipeline.storage.durable_files import (
+    FILE_MODE,
+    Folders,
+    open_file,
+    supports_unnamed_files,
+)
+from pipeline.storage.faults import store_faults
+from pipeline.storage.system_calls import SystemCalls
+
+PIECE_BYTES: Final = 1 << 20
+"""What is hashed, written or read at a time: 1 MiB, about a millisecond of hashing."""
+
+LEGACY_JSON_LIMIT_BYTES: Final = 16 << 20
+"""Largest blob that is tried as pretty-printed JSON, which is read whole."""
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.upload")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+HashRule = Literal["raw", "canonical"]
+BlobError = Literal["hash_mismatch", "blob_not_found"]
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+class InThread(Protocol):
+    """Calls a function in a thread and waits for it: `asyncio.to_thread` or its like."""
+
+    def __call__(
+        self,
+        function: Callable[Arguments, Value],
+        /,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Awaitable[Value]:
+        """Return what `function` returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob that is there for good.
+
+    Attributes:
+        created: False where it was there before.
+    """
+
+    sha256: str
+    size_bytes: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobCheck:
+    """What a look at every byte of a blob found.
+
+    Attributes:
+        sha256: Its name.
+        size_bytes: Of its file; None where there is none.
+        actual_sha256: Of the bytes of its file; None where there is none.
+        rule: By which its name is its hash: `raw` of the bytes, `canonical` of the JSON that a
+            blob of an older store holds pretty-printed; None where by neither.
+    """
+
+    sha256: str
+    size_bytes: int | None
+    actual_sha256: str | None
+    rule: HashRule | None
+
+    @property
+    def error(self) -> BlobError | None:
+        """What is wrong; None where nothing is."""
+        if self.size_bytes is None:
+            return "blob_not_found"
+        return None if self.rule is not None else "hash_mismatch"
+
+
+class OpenBlob:
+    """A blob opened for reading; it stays the same file whatever happens to its name."""
+
+    def __init__(self, descriptor: int, sha256: str) -> None:
+        self._descriptor = descriptor
+        self.sha256 = sha256
+        self.size_bytes = os.fstat(descriptor).st_size
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+    def read(self, offset: int, limit_bytes: int = PIECE_BYTES) -> bytes:
+        """Return at most so many bytes from `offset` on; none behind the end."""
+        return os.pread(self._descriptor, limit_bytes, offset)
+
+    def check(self) -> BlobCheck:
+        """Read all of it and compare with its name, by both rules."""
+        digest = hashlib.sha256()
+        for piece in self._pieces():
+            digest.update(piece)
+        actual = digest.hexdigest()
+        rule: HashRule | None = None
+        if actual == self.sha256:
+            rule = "raw"
+        elif self.size_bytes <= LEGACY_JSON_LIMIT_BYTES and self._is_legacy_json():
+            rule = "canonical"
+        return BlobCheck(self.sha256, self.size_bytes, actual, rule)
+
+    def _pieces(self) -> Iterator[bytes]:
+        offset = 0
+        while piece := self.read(offset):
+            yield piece
+            offset += len(piece)
+
+    def _is_legacy_json(self) -> bool:
+        content = b"".join(self._pieces())
+        canonical = _canonical(content)
+        # A canonical blob of ours in which one byte was changed keeps its length: `\u001f` with
+        # a capital F is the same value, and still not the bytes that were stored.
+        return (
+            canonical is not None
+            and len(canonical) != len(content)
+            and sha256_of_bytes(canonical) == self.sha256
+        )
+
+
+def _canonical(content: bytes) -> bytes | None:
+    """Return the canonical bytes of the one JSON value in `content`; None where it is none."""
+    try:
+        # The strict parser takes objects alone, and a blob may hold any value.
+        wrapped, _ = parse_object(b'{"value":' + content + b"}")
+    except InvalidJsonError:
+        return None
+    return canonical_json(wrapped["value"]) if len(wrapped) == 1 else None
+
+
+class Upload:
+    """One blob on its way in. Use it as a context: at its end nothing is left but what it gave.
+
+    One thread at a time.
+    """
+
+    def __init__(self, root: Path, calls: SystemCalls, *, unnamed: bool) -> None:
+        self._root = root
+        self._calls = calls
+        self._digest = hashlib.sha256()
+        # A caller that is cancelled leaves its thread at work on the descriptor for a moment.
+        self._in_use = Lock()
+        self.size_bytes = 0
+        self._temporary = None if unnamed else f".{uuid4().hex}.upload"
+        self._open = ExitStack()
+        try:
+            with _write_faults(root):
+                self._folders = Folders(root, calls, self._open)
+                self._descriptor = self._open_new()
+        except BaseException:
+            self.end()
+            raise
+
+    def _open_new(self) -> int:
+        folder = self._folders.root
+        if self._temporary is None:
+            descriptor = self._calls.open_unnamed(folder)
+        else:
+            descriptor = self._calls.open_new(self._temporary, folder)
+            self._open.callback(self._calls.unlink, self._temporary, folder)
+        self._open.callback(self._calls.close, descriptor)
+        if self._temporary is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Let go of the file; what has no name by now is gone."""
+        with self._in_use:
+            self._open.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of what has been written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, piece: bytes) -> None:
+        """Add some bytes.
+
+        Raises:
+            DiskFullError: There is no room for them.
+            StoreError: The disk failed.
+        """
+        self._digest.update(piece)
+        rest = memoryview(piece)
+        with _write_faults(self._root), self._in_use:
+            while rest:
+                rest = rest[self._calls.write(self._descriptor, rest) :]
+        self.size_bytes += len(piece)
+
+    def publish(self, expected_sha256: str | None = None) -> StoredBlob:
+        """Give the blob its name, durably, or find that it is there already.
+
+        Args:
+            expected_sha256: Its hash where the caller knows it.
+
+        Raises:
+            HashMismatchError: Its bytes have another hash; nothing is kept.
+            IntegrityError: A file with other bytes has its name; it was not touched.
+            DiskFullError: There is no room for it.
+            StoreError: The disk failed.
+        """
+        found = self.sha256
+        if expected_sha256 not in {None, found}:
+            message = f"Expected bytes with SHA-256 {expected_sha256}, found {found}."
+            raise HashMismatchError(message)
+        with _write_faults(self._root), self._in_use:
+            self._calls.set_mode(self._descriptor, FILE_MODE)
+            self._calls.fsync(self._descriptor)
+            created = self._link(attachment_path(found))
+            # Also where it was there: whoever made it may have died before this.
+            self._folders.flush()
+        return StoredBlob(found, self.size_bytes, created)
+
+    def _link(self, path: str) -> bool:
+        folder, name = self._folders.of(path)
+        try:
+            if self._temporary is None:
+                self._calls.link_unnamed(self._descriptor, name, folder)
+            else:
+                self._calls.link_named(self._temporary, name, self._folders.root, folder)
+        except FileExistsError:
+            return False
+        return True
+
+
+class AttachmentFiles:
+    """The blobs of one store. Any number of threads and processes may use it at once."""
+
+    def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
+        """Look at the file system, and remove what dead processes left of their uploads.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        self._root = root
+        self._calls = calls or SystemCalls()
+        with store_faults(root):
+            self._unnamed = supports_unnamed_files(root, self._calls)
+            _remove_leftovers(root, self._calls)
+
+    def begin(self) -> Upload:
+        """Begin an upload.
+
+        Raises:
+            DiskFullError: There is no room for another file.
+            StoreError: The disk failed.
+        """
+        return Upload(self._root, self._calls, unnamed=self._unnamed)
+
+    def publish(self, upload: Upload, expected_sha256: str | None = None) -> StoredBlob:
+        """Publish an upload; a blob that was there already is checked.
+
+        Raises:
+            HashMismatchError: Its bytes have another hash; nothing is kept.
+            IntegrityError: A file with other bytes has its name; it was not touched.
+            DiskFullError: There is no room for it.
+            StoreError: The disk failed.
+        """
+        stored = upload.publish(expected_sha256)
+        if not stored.created and (check := self.check(stored.sha256)).error is not None:
+            message = (
+                f"ATTACHMENT_CORRUPT: expected the blob {stored.sha256} that is stored to have "
+                f"this SHA-256, found {check.actual_sha256}. Nothing was touched."
+            )
+            raise IntegrityError(message)
+        return stored
+
+    def put(self, file: Path) -> StoredBlob:
+        """Store the content of `file` under its hash.
+
+        Raises:
+            OSError: `file` cannot be read.
+            IntegrityError: As `publish`.
+            DiskFullError: As `publish`.
+            StoreError: The disk failed.
+        """
+        with file.open("rb") as source, self.begin() as upload:
+            while piece := source.read(PIECE_BYTES):
+                upload.write(piece)
+            return self.publish(upload)
+
+    async def receive(
+        self, expected_sha256: str, pieces: AsyncIterable[bytes], in_thread: InThread
+    ) -> StoredBlob:
+        """Store what `pieces` brings, at most 1 MiB of it in memory at a time.
+
+        Raises:
+            HashMismatchError: As `publish`.
+            IntegrityError: As `publish`.
+            DiskFullError: As `publish`.
+            StoreError: The disk failed.
+        """
+        upload = await in_thread(self.begin)
+        try:
+            async for piece in _gathered(pieces):
+                await in_thread(upload.write, piece)
+            return await in_thread(self.publish, upload, expected_sha256)
+        finally:
+            upload.end()
+
+    def open(self, sha256: str) -> OpenBlob:
+        """Open a blob for reading; the caller closes it.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            StoreError: The disk failed.
+        """
+        with store_faults(self._root):
+            try:
+                path = str(self._root / attachment_path(sha256))
+                descriptor = open_file(self._calls, path)
+            except FileNotFoundError:
+                descriptor = None
+        if descriptor is None:
+            message = f"BLOB_NOT_FOUND: the store has no blob {sha256}."
+            raise NotFoundError(message)
+        return OpenBlob(descriptor, sha256)
+
+    def check(self, sha256: str) -> BlobCheck:
+        """Read every byte of a blob and compare with its name.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        try:
+            blob = self.open(sha256)
+        except NotFoundError:
+            return BlobCheck(sha256, None, None, None)
+        try:
+            with store_faults(self._root):
+                return blob.check()
+        finally:
+            blob.close()
+
+
+async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Join small pieces, so that a thread is asked once a MiB and not for each packet."""
+    gathered = bytearray()
+    async for piece in pieces:
+        gathered += piece
+        if len(gathered) >= PIECE_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+@contextmanager
+def _write_faults(root: Path) -> Iterator[None]:
+    """Translate faults of writing; a full disk apart from the others, as it is no fault of ours."""
+    try:
+        with store_faults(root):
+            yield
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            message = f"There is no room for the blob in the store {root}: free some space."
+            raise DiskFullError(message) from cause
+        raise
+
+
+def _remove_leftovers(root: Path, calls: SystemCalls) -> None:
+    names = [file.name for file in root.iterdir() if _TEMPORARY.fullmatch(file.name)]
+    if not names:
+        return
+    with ExitStack() as open_files:
+        folder = calls.open_folder(str(root))
+        open_files.callback(calls.close, folder)
+        for name in names:
+            _remove_if_abandoned(name, folder, calls)
+
+
+def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
+    try:
+        descriptor = open_file(calls, name, folder)
+    except FileNotFoundError:
+        return  # it ended meanwhile
+    if descriptor is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        calls.unlink(name, folder)
+    except BlockingIOError:
+        return  # its process is alive
+    finally:
+        calls.close(descriptor)

@@ -1,0 +1,212 @@
+"""Reads a store that others write: rows of the index, and the files that they name, checked.
+
+A look at a run opens the same number of files whatever is in the store: links are read from the
+index, the artifact from its file. Any number of threads may use it at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.outcome import StoredRun
+from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
+from pipeline.core.strict_json import parse_object
+from pipeline.errors import NotFoundError
+from pipeline.storage.answers import (
+    advisories_answer,
+    attachments_answer,
+    verification_answer,
+)
+from pipeline.storage.artifact_files import read_artifact
+from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.faults import store_faults
+from pipeline.storage.identity import read_store
+from pipeline.storage.index import RunIndex
+from pipeline.storage.run_listing import RunFilter, RunPage, list_runs
+from pipeline.storage.run_store import open_index
+from schemas.fields import is_run_id
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A run as the index knows it, and its artifact, whose bytes are those of the index.
+
+    Attributes:
+        links: In the order of (created_at_utc, advisory_id).
+        content: The exact bytes.
+    """
+
+    run: StoredRun
+    links: list[StoredAdvisory]
+    content: bytes
+
+    def document(self) -> dict[str, Any]:
+        """Return the artifact as a value, with every digit of its numbers."""
+        return parse_object(self.content)[0]
+
+    def view(self) -> dict[str, Any]:
+        """Return the artifact with its links."""
+        return run_view(self.document(), self.links)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBlob:
+    """What a run, or one of its links, says of a blob.
+
+    Attributes:
+        mime: None where nothing says it.
+        filename: Likewise.
+    """
+
+    sha256: str
+    mime: str | None
+    filename: str | None
+
+
+class RunReader:
+    """The runs of one store, for reading."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the store at `root`.
+
+        Raises:
+            StoreNotReadyError: There is no store, or its index is missing or damaged.
+            StoreError: The disk failed.
+        """
+        read_store(root)
+        self.root = root
+        self.attachments = AttachmentFiles(root)
+        self._opening = Lock()
+        self._opened: RunIndex | None = open_index(root)
+
+    def close(self) -> None:
+        """Let go of the index."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def list_runs(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
+        """Return one page of a listing; artifacts are not opened.
+
+        Raises:
+            InputError: The cursor is none of ours.
+            StoreError: The disk or the index failed.
+        """
+        with store_faults(self.root), self._index().reading() as connection:
+            return list_runs(connection, wanted, limit=limit, cursor=cursor)
+
+    def find(self, run_id: str) -> FoundRun:
+        """Return a run, its file compared with the index.
+
+        Raises:
+            NotFoundError: There is none, or `run_id` cannot name one.
+            IntegrityError: Its file is missing, or has other bytes.
+            StoreError: The disk or the index failed.
+        """
+        run, links = self._rows(run_id)
+        return FoundRun(run, links, read_artifact(self.root, run))
+
+    def check_exists(self, run_id: str) -> None:
+        """Look a run up without opening it.
+
+        Raises:
+            NotFoundError: There is none, or `run_id` cannot name one.
+            StoreError: The index failed.
+        """
+        self._rows(run_id)
+
+    def advisories(self, run_id: str) -> dict[str, Any]:
+        """Return the advisories of a run, oldest first, as the API answers them.
+
+        Raises:
+            NotFoundError: As `find`.
+            IntegrityError: As `find`.
+            StoreError: As `find`.
+        """
+        found = self.find(run_id)
+        return advisories_answer(run_id, merged_advisories(found.document(), found.links))
+
+    def attachments_of(self, run_id: str) -> dict[str, Any]:
+        """Return the attachments that a run lists, in its order, as the API answers them.
+
+        Raises:
+            NotFoundError: As `find`.
+            IntegrityError: As `find`.
+            StoreError: As `find`.
+        """
+        return attachments_answer(run_id, self._refs(run_id))
+
+    def verify_attachments(self, run_id: str) -> dict[str, Any]:
+        """Read every byte of the attachments of a run; return what the API answers.
+
+        Raises:
+            NotFoundError: As `find`.
+            IntegrityError: As `find`; what is wrong with an attachment is no error here.
+            StoreError: As `find`.
+        """
+        refs = self._refs(run_id)
+        return verification_answer(
+            run_id, [(ref, self.attachments.check(ref["sha256"])) for ref in refs]
+        )
+
+    def _refs(self, run_id: str) -> list[dict[str, Any]]:
+        refs: list[dict[str, Any]] = self.find(run_id).document()["attachments"]
+        return refs
+
+    def named_blob(self, run_id: str, sha256: str) -> NamedBlob:
+        """Return what a run or one of its links says of a blob.
+
+        A blob that some run withholds is not shown for the sake of a link: whoever may publish
+        an advisory could otherwise lead to what a verdict keeps away from the machines.
+
+        Raises:
+            NotFoundError: There is no such run, or neither names the blob.
+            IntegrityError: As `find`.
+            StoreError: As `find`.
+        """
+        found = self.find(run_id)
+        document = found.document()
+        for ref in document["attachments"]:
+            if ref["sha256"] == sha256:
+                return NamedBlob(sha256, ref["mime"], ref["filename"])
+        for link in found.links:
+            if link.claim.content_sha256 == sha256 and not self._is_withheld(document, sha256):
+                return NamedBlob(sha256, link.mime, _link_filename(link))
+        message = f"ATTACHMENT_NOT_FOUND: neither the run {run_id} nor a link names this blob."
+        raise NotFoundError(message)
+
+    def _is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
+        if sha256 in withheld_blobs(document):
+            return True
+        with store_faults(self.root):
+            return self._index().is_withheld(sha256)
+
+    def _rows(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:
+        run = None
+        if is_run_id(run_id):
+            with store_faults(self.root):
+                index = self._index()
+                run = index.find(run_id)
+        if run is None:
+            message = "RUN_NOT_FOUND: there is no such run."
+            raise NotFoundError(message)
+        with store_faults(self.root):
+            return run, index.linked_advisories(run_id)
+
+    def _index(self) -> RunIndex:
+        """Return the index, opened again where a rebuild has replaced its file."""
+        opened = self._opened
+        if opened is not None and not opened.was_replaced:
+            return opened
+        with self._opening:
+            if self._opened is None or self._opened.was_replaced:
+                self.close()
+                self._opened = None
+                self._opened = open_index(self.root)
+            return self._opened
+
+
+def _link_filename(link: StoredAdvisory) -> str:
+    ending = {"text/markdown": ".md", "application/json": ".json"}.get(link.mime or "", ".bin")
+    return f"{link.advisory_id}{ending}"

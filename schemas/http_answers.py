@@ -1,0 +1,228 @@
+"""What the HTTP API takes and answers: one shape for each route, and one for errors."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from schemas.advisory_request import AdvisoryRequest
+from schemas.fields import (
+    AdvisoryId,
+    Frozen,
+    Label,
+    RiskLevel,
+    RunId,
+    RunStatus,
+    Score,
+    Sha256,
+    SizeBytes,
+    UtcTimestamp,
+)
+from schemas.run_artifact import RunArtifact, RunDecision
+from schemas.run_request import AttachmentRef, RunRequest
+
+ExplanationStatus = Literal["READY", "NONE"]
+
+
+class ErrorAnswer(Frozen):
+    """Every error has this form."""
+
+    error: str = Field(description="A code for programs.")
+    message: str = Field(description="One sentence for people.")
+    run_id: str | None = Field(None, description="Where the error is about one run.")
+
+
+class RetryAnswer(ErrorAnswer):
+    """Whether the request arrived is not known: send it again with this identity."""
+
+    created_at_utc: str | None = None
+
+
+class AcceptedAnswer(Frozen):
+    """The broker has the request; what became of it was not told in time."""
+
+    status: Literal["ACCEPTED"]
+    message: str
+    run_id: RunId
+    created_at_utc: UtcTimestamp
+    advisory_id: AdvisoryId | None = None
+
+
+class RunSubmission(RunRequest):
+    """A run request; run_id and created_at_utc are both given, or both made by the API."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {"run_id": ["created_at_utc"], "created_at_utc": ["run_id"]}
+        }
+    )
+    # Given both or none, which the types cannot say.
+    run_id: RunId | None = None  # type: ignore[assignment]
+    created_at_utc: UtcTimestamp | None = None  # type: ignore[assignment]
+
+
+class SubmittedRun(Frozen):
+    """What became of a submitted request: a run that is OK."""
+
+    run_id: RunId
+    created_at_utc: UtcTimestamp
+    status: RunStatus
+    may_cut: bool = Field(description="The one thing that a machine should look at.")
+    decision: RunDecision
+    feasibility_sha256: Sha256
+    artifact_sha256: Sha256
+    artifact_path: Label
+    outcome: Literal["persisted", "duplicate"]
+
+
+class BlockedRun(SubmittedRun):
+    """The run is stored, and is not OK."""
+
+    error: Literal["SAFETY_BLOCKED"]
+    message: str
+
+
+class RunItem(Frozen):
+    """One run of a listing."""
+
+    run_id: RunId
+    created_at_utc: UtcTimestamp
+    event_type: Label
+    status: RunStatus
+    mode: Label
+    tool_id: Label
+    material_id: Label | None
+    machine_id: Label | None
+    workflow_session_id: Label | None
+    risk_level: RiskLevel
+    score: Score | None
+    block_reason: str | None
+    feasibility_sha256: Sha256
+    toolpaths_sha256: Sha256 | None
+    gcode_sha256: Sha256 | None
+    artifact_sha256: Sha256
+    artifact_path: Label
+    advisory_count: int = Field(ge=0)
+    explanation_status: ExplanationStatus
+
+
+class RunPageAnswer(Frozen):
+    """One page of runs, newest first."""
+
+    items: list[RunItem]
+    next_cursor: str | None = Field(description="Where the next page begins; null at the end.")
+    limit: int = Field(ge=1, le=200)
+
+
+class RunView(RunArtifact):
+    """An artifact as it is stored, with its linked advisories and what follows from them."""
+
+    explanation_status: ExplanationStatus
+
+
+class Advisory(Frozen):
+    """One advisory of a run. What it does not have is left out."""
+
+    # Those of a migrated run have the fields of their time.
+    model_config = ConfigDict(extra="allow")
+
+    advisory_id: str
+    kind: str
+    created_at_utc: str | None = None
+    engine_id: str | None = None
+    engine_version: str | None = None
+    request_id: str | None = None
+    title: str | None = None
+    content_sha256: str | None = None
+    mime: str | None = None
+    size_bytes: SizeBytes | None = None
+    link_sha256: Sha256 | None = None
+    download_url: str | None = Field(None, description="Where its content is, if it has any.")
+
+
+class AdvisoriesAnswer(Frozen):
+    """The advisories of a run, oldest first."""
+
+    run_id: RunId
+    count: int = Field(ge=0)
+    advisories: list[Advisory]
+
+
+class AdvisorySubmission(AdvisoryRequest):
+    """An advisory request; its run is that of the path."""
+
+    run_id: Annotated[None, Field(exclude=True)] = None  # type: ignore[assignment]
+    created_at_utc: UtcTimestamp | None = None  # type: ignore[assignment]
+
+
+class AttachedAnswer(Frozen):
+    """The advisory is linked to its run."""
+
+    run_id: RunId
+    advisory_id: AdvisoryId
+    status: Literal["attached", "already_attached"]
+
+
+class ListedAttachment(AttachmentRef):
+    """An attachment of a run, and where its content is."""
+
+    download_url: str
+
+
+class AttachmentsAnswer(Frozen):
+    """The attachments of a run, in its order."""
+
+    run_id: RunId
+    count: int = Field(ge=0)
+    attachments: list[ListedAttachment]
+
+
+class VerifiedAttachment(Frozen):
+    """What a look at every byte of an attachment found."""
+
+    sha256: Sha256
+    ok: bool
+    size_bytes: SizeBytes | None = Field(description="Of the blob; null where there is none.")
+    actual_sha256: Sha256 | None
+    error: Literal["hash_mismatch", "blob_not_found"] | None
+    kind: Label
+    filename: Label
+    rule: Literal["raw", "canonical"] | None = Field(
+        description="By which the name is the hash: of the bytes, or of the canonical form of "
+        "the JSON that a blob of an older store holds."
+    )
+
+
+class Verification(Frozen):
+    """The attachments of a run, verified."""
+
+    ok: bool
+    count: int = Field(ge=0)
+    results: list[VerifiedAttachment]
+
+
+class VerificationAnswer(Frozen):
+    """Whether the attachments of a run are there as they were."""
+
+    run_id: RunId
+    verification: Verification
+
+
+class StoredAttachment(Frozen):
+    """A blob that is there for good."""
+
+    sha256: Sha256
+    size_bytes: SizeBytes
+    status: Literal["created", "exists"]
+
+
+class LiveAnswer(Frozen):
+    """The process answers."""
+
+    live: bool
+
+
+class ReadyAnswer(Frozen):
+    """Whether the API can do its work, and what it rests on."""
+
+    ready: bool
+    checks: dict[str, bool]
