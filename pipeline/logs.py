@@ -1,5 +1,6 @@
 """Log lines: JSON for machines, readable on a terminal; standard error, never standard output."""
 
+import asyncio
 import logging
 import sys
 
@@ -43,7 +44,9 @@ def configure_logging(settings: Settings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     # FastStream swallows a failed commit of offsets and tells of it here alone.
-    logging.getLogger("faststream").setLevel(logging.ERROR)
+    framework = logging.getLogger("rmos.faststream")
+    framework.setLevel(logging.ERROR)
+    framework.addFilter(_is_no_stop)
     silence_kafka_client()
 
 
@@ -55,6 +58,12 @@ def silence_kafka_client() -> None:
 def hear_kafka_client() -> None:
     """Let the Kafka client tell of trouble, as a service that has started should."""
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
+
+
+def _is_no_stop(record: logging.LogRecord) -> bool:
+    """Tell whether `record` is news: a batch that is cut off when stopping is delivered again."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)
 
 
 class _OncePerMinute(logging.Filter):

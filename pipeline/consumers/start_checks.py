@@ -10,7 +10,12 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from pipeline.broker.admin import committed_offsets, compare_topics, partition_offsets
+from pipeline.broker.admin import (
+    TopicDifference,
+    committed_offsets,
+    compare_topics,
+    partition_offsets,
+)
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_ranges import holds_records
 from pipeline.errors import StoreNotReadyError, TopicsError
@@ -122,6 +127,13 @@ async def _check_topics(settings: Settings, needed: set[str]) -> None:
         if difference.found is None:
             message = f"The topic {difference.topic} is missing: run rmos topics apply."
             raise TopicsError(message)
+        if _holds_less(difference):
+            message = (
+                f"Expected the topic {difference.topic} to take messages of {difference.expected} "
+                f"bytes, found {difference.found}: what it refuses would hold up its partition; "
+                "raise its max.message.bytes."
+            )
+            raise TopicsError(message)
         if difference.setting == "partitions":
             message = (
                 f"Expected the topic {difference.topic} to have {difference.expected} "
@@ -136,6 +148,12 @@ async def _check_topics(settings: Settings, needed: set[str]) -> None:
             expected=difference.expected,
             found=difference.found,
         )
+
+
+def _holds_less(difference: TopicDifference) -> bool:
+    return difference.setting == "max.message.bytes" and int(difference.found or 0) < int(
+        difference.expected
+    )
 
 
 def _refuse_lost_log(state: PartitionState, *, accept_loss: bool) -> None:

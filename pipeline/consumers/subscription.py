@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
@@ -20,11 +21,14 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline import metrics
+from pipeline.broker.admin import committed_offsets
 from pipeline.broker.connection import broker_errors, client_options
+from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.settings import Settings
 
-_faststream_log = logging.getLogger("faststream")
+# FastStream gives its own logger a handler of its own; this one speaks as we do.
+_faststream_log = logging.getLogger("rmos.faststream")
 
 FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
@@ -65,8 +69,10 @@ class Subscription:
         """Prepare; nothing is consumed before `start`."""
         self.group = group
         self._settings = settings
+        self._topic = topic
         self._pulse = Pulse()
         self._answers = Pulse()
+        self._poll_size = PollSize(settings.batch_records)
         self._observer: asyncio.Task[None] | None = None
         self._measured: set[TopicPartition] = set()
         self._drain_seconds = settings.stop_timeout_seconds
@@ -96,7 +102,7 @@ class Subscription:
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
             decoder=decode_raw,
-            listener=_DrainOnRevoke(self._drain),
+            listener=_AtRebalance(self._drain, self._go_on_where_committed),
         )
         self._subscriber(handler)
 
@@ -108,7 +114,7 @@ class Subscription:
         """
         with broker_errors(self._settings):
             await self._broker.start()
-        self._beat_on_poll()
+        self._attend_polls()
         self._observer = asyncio.create_task(self._observe())
 
     async def stop(self) -> None:
@@ -135,15 +141,18 @@ class Subscription:
             and self._answers.age_seconds < READY_ANSWER_AGE_SECONDS
         )
 
-    def _beat_on_poll(self) -> None:
-        """Note every poll of the consumer: neither FastStream nor a ping tells of them."""
+    def _attend_polls(self) -> None:
+        """Note every poll of the consumer, and bound it: FastStream knows a fixed number alone."""
         consumer = self._subscriber.consumer
         assert consumer is not None
-        poll, pulse = consumer.getmany, self._pulse
+        poll, pulse, size = consumer.getmany, self._pulse, self._poll_size
 
-        async def getmany(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        async def getmany(*, timeout_ms: int, max_records: int | None) -> Any:  # noqa: ANN401
+            del max_records
             pulse.beat()
-            return await poll(*args, **kwargs)
+            polled = await poll(timeout_ms=timeout_ms, max_records=size.records)
+            size.learn(chain.from_iterable(polled.values()))
+            return polled
 
         consumer.getmany = getmany
         pulse.beat()
@@ -151,6 +160,20 @@ class Subscription:
     async def _drain(self) -> None:
         # The lock of the subscriber is held from before the handler until after the commit.
         await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
+
+    async def _go_on_where_committed(self, assigned: set[TopicPartition]) -> None:
+        """Set the position of new partitions to what the group has committed.
+
+        The client would ask by itself, but takes a coordinator that is still loading for a group
+        without offsets, and would read the whole topic again.
+        """
+        consumer = self._subscriber.consumer
+        assert consumer is not None
+        committed = await committed_offsets(self._settings, self.group, [self._topic])
+        for place in assigned & consumer.assignment():
+            offset = committed.get((place.topic, place.partition))
+            if offset is not None:
+                consumer.seek(place, offset)
 
     async def _observe(self) -> None:
         while True:
@@ -182,18 +205,24 @@ class Subscription:
             metrics.LAG_RECORDS.remove(self.group, place.topic, place.partition)
 
 
-class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Finishes the batch in hand before its partitions go to another worker."""
+class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Finishes the batch in hand before partitions go, and finds the place where they come."""
 
-    def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        drain: Callable[[], Awaitable[None]],
+        find_place: Callable[[set[TopicPartition]], Awaitable[None]],
+    ) -> None:
         self._drain = drain
+        self._find_place = find_place
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
             await self._drain()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Nothing to do: the position is the committed offset, nothing else."""
+        if assigned:
+            await self._find_place(assigned)
 
 
 def _security(settings: Settings) -> BaseSecurity:

@@ -410,6 +410,29 @@ class RunIndex:
             for row in result.mappings():
                 yield stored_run_of_row(row)
 
+    def differing_columns(self, expected: IndexedRun) -> list[str]:
+        """Return what the index tells of a run otherwise than `expected`, but for its source.
+
+        A run that is not there differs in nothing: that is for its path to tell.
+        """
+        run_id = expected.row[0]
+        with self.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.run_id == run_id)).one_or_none()
+            if row is None:
+                return []
+            differing = [
+                column.name
+                for column, found, wanted in zip(runs.c, row, expected.row, strict=True)
+                if found != wanted and not column.name.startswith("source_")
+            ]
+            parts = ((attachments, expected.attachments), (withheld_blobs, expected.withheld))
+            for table, wanted_rows in parts:
+                query = select(table).where(table.c.run_id == run_id)
+                found_rows = [tuple(each) for each in connection.execute(query)]
+                if sorted(found_rows) != sorted(wanted_rows):
+                    differing.append(table.name)
+        return differing
+
     def is_withheld(self, sha256: str) -> bool:
         """Tell whether any run names this blob without showing it."""
         query = select(exists().where(withheld_blobs.c.sha256 == sha256))

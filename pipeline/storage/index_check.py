@@ -1,14 +1,20 @@
 """Compare the index with the files that it is derived from."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.storage.artifact_files import (
     FoundArtifact,
     FoundLink,
     StrangeFile,
     find_run_files,
 )
+from pipeline.storage.attachment_files import OpenBlob
+from pipeline.storage.faults import store_faults
 from pipeline.storage.index import RunIndex
 from pipeline.storage.run_store import RunStore
 
@@ -25,7 +31,10 @@ class IndexDifference:
 def check_index(
     store: RunStore, progress: Callable[[int], None] = lambda count: None
 ) -> Iterator[IndexDifference]:
-    """Compare every row with its file and every file with its row, by hash.
+    """Compare every row with its file, every file with its row, and every blob with its name.
+
+    A row is compared as a whole, but for the record that made it, of which the file tells
+    nothing. Whether a blob that a run names is there at all is no question of the index.
 
     Raises:
         StoreError: The disk or the index failed.
@@ -45,8 +54,43 @@ def check_index(
             yield IndexDifference(
                 path, wanted if expected is None else f"SHA-256 {expected}", f"SHA-256 {sha256}"
             )
+        elif isinstance(found, FoundArtifact):
+            yield from _row_difference(store.index, found)
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
+    yield from _changed_blobs(store.root)
+
+
+def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDifference]:
+    columns = index.differing_columns(found.indexed)
+    if columns:
+        yield IndexDifference(
+            found.run.artifact_path,
+            "the row that this artifact makes",
+            f"a row with another {', '.join(columns)}",
+        )
+
+
+def _changed_blobs(root: Path) -> Iterator[IndexDifference]:
+    with store_faults(root):
+        for area in BlobArea:
+            for path in sorted((root / area.value).rglob("*")):
+                if not path.is_file():
+                    continue
+                relative = path.relative_to(root).as_posix()
+                yield from _blob_difference(path, relative)
+
+
+def _blob_difference(path: Path, relative: str) -> Iterator[IndexDifference]:
+    place = parse_path(relative)
+    if not isinstance(place, BlobPath):
+        yield IndexDifference(relative, "nothing", "a file that no blob is named like")
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with closing(OpenBlob(descriptor, place.sha256)) as blob:
+        check = blob.check()
+    if check.rule is None:
+        yield IndexDifference(relative, f"SHA-256 {place.sha256}", f"SHA-256 {check.actual_sha256}")
 
 
 def _sha256_by_path(index: RunIndex) -> dict[str, str]:
