@@ -15,6 +15,7 @@ import uvloop
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender
+from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
@@ -54,6 +55,7 @@ async def persist_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    install_tolerant_records()
     async with AsyncExitStack() as stack:
         store = RunStore(settings.data_dir)
         stack.callback(store.close)
