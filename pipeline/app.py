@@ -16,6 +16,7 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender
 from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
@@ -56,6 +57,7 @@ async def persist_worker(
         BrokerError: No broker answers, or its topics are not as they must be.
     """
     install_tolerant_records()
+    install_partition_holds()
     async with AsyncExitStack() as stack:
         store = RunStore(settings.data_dir)
         stack.callback(store.close)
