@@ -28,6 +28,8 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.sender import BatchSender
+from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
@@ -74,6 +76,12 @@ class Worker:
         return self.subscription.is_ready and self.also_ready()
 
 
+def _attend_odd_records() -> None:
+    """Let the consumers of this process read, or set aside, what their client would stumble on."""
+    install_tolerant_records()
+    install_partition_holds()
+
+
 @asynccontextmanager
 async def persist_worker(
     settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
@@ -84,6 +92,7 @@ async def persist_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    _attend_odd_records()
     async with AsyncExitStack() as stack:
         store = RunStore(settings.data_dir)
         stack.callback(store.close)
@@ -129,6 +138,7 @@ async def advise_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    _attend_odd_records()
     async with AsyncExitStack() as stack:
         store = AdvisoryStore(settings.data_dir)
         stack.callback(store.close)
