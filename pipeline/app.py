@@ -49,7 +49,7 @@ from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 0.5
-_QUICK_THREADS = 8
+_QUICK_THREADS = 4
 _BULK_THREADS = 4
 _PROBE_SECONDS = 3.0
 
