@@ -79,3 +79,9 @@ FAULTS = Counter(
     ["group", "side"],
     registry=REGISTRY,
 )
+UNREADABLE_BATCHES = Counter(
+    "rmos_unreadable_batches_total",
+    "Times that a batch of records could not be read; its partition waits meanwhile",
+    ["topic", "partition"],
+    registry=REGISTRY,
+)
