@@ -8,13 +8,13 @@ import pytest
 
 from pipeline.consumers import judging
 from pipeline.consumers.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.verdict import JudgedRun, judge_run_record
 from tests.builders import record, run_request
 
 
 @pytest.fixture(scope="module")
 def with_helper() -> Iterator[Judging]:
-    with Judging(helper=True) as running:
+    with Judging(judge_run_record, helper=True) as running:
         yield running
 
 
@@ -58,6 +58,6 @@ async def test_what_is_many_or_large_is_judged_in_the_helper(
 
 
 async def test_without_a_helper_all_is_judged_here(judged_here: list[int]) -> None:
-    with Judging(helper=False) as alone:
+    with Judging(judge_run_record, helper=False) as alone:
         await alone.judge(bodies(SMALL_BATCH_RECORDS, SMALL_BATCH_BYTES // 16))
     assert judged_here
