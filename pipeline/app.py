@@ -51,7 +51,7 @@ from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 0.5
-_QUICK_THREADS = 8
+_QUICK_THREADS = 4
 _BULK_THREADS = 4
 _PROBE_SECONDS = 3.0
 
@@ -76,12 +76,6 @@ class Worker:
         return self.subscription.is_ready and self.also_ready()
 
 
-def _attend_odd_records() -> None:
-    """Let the consumers of this process read, or set aside, what their client would stumble on."""
-    install_tolerant_records()
-    install_partition_holds()
-
-
 @asynccontextmanager
 async def persist_worker(
     settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
@@ -92,7 +86,7 @@ async def persist_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
-    _attend_odd_records()
+    _read_whatever_comes()
     async with AsyncExitStack() as stack:
         store = RunStore(settings.data_dir)
         stack.callback(store.close)
@@ -138,7 +132,7 @@ async def advise_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
-    _attend_odd_records()
+    _read_whatever_comes()
     async with AsyncExitStack() as stack:
         store = AdvisoryStore(settings.data_dir)
         stack.callback(store.close)
@@ -272,7 +266,7 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
     )
 
 
-async def run_api(settings: Settings, tell: Callable[[str], None]) -> None:
+async def run_api(settings: Settings) -> None:
     """Serve the HTTP API until a signal stops it.
 
     Raises:
@@ -281,8 +275,13 @@ async def run_api(settings: Settings, tell: Callable[[str], None]) -> None:
     stop = stop_on_signals()
     async with api_server(settings) as server:
         with serve_health(settings, []):
-            tell(f"API http://{server.address}/api/rmos/runs")
             await until_stopped(stop, server.fault)
+
+
+def _read_whatever_comes() -> None:
+    """Let no record that the broker took hold up the others in this process."""
+    install_tolerant_records()
+    install_partition_holds()
 
 
 async def _started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:
