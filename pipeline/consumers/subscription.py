@@ -25,6 +25,7 @@ from pipeline.broker.admin import committed_offsets
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
+from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
 # FastStream gives its own logger a handler of its own; this one speaks as we do.
@@ -35,6 +36,7 @@ FETCH_BYTES = 16 * 1024 * 1024
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 OBSERVE_SECONDS = 1.0
+FIND_PLACE_SECONDS = 10.0
 READY_POLL_AGE_SECONDS = 30.0
 READY_ANSWER_AGE_SECONDS = 5.0
 
@@ -73,7 +75,7 @@ class Subscription:
         self._pulse = Pulse()
         self._answers = Pulse()
         self._poll_size = PollSize(settings.batch_records)
-        self._observer: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._measured: set[TopicPartition] = set()
         self._drain_seconds = settings.stop_timeout_seconds
         self._broker = KafkaBroker(
@@ -102,7 +104,7 @@ class Subscription:
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
             decoder=decode_raw,
-            listener=_AtRebalance(self._drain, self._go_on_where_committed),
+            listener=_AtRebalance(self._drain, self._look_after),
         )
         self._subscriber(handler)
 
@@ -115,12 +117,12 @@ class Subscription:
         with broker_errors(self._settings):
             await self._broker.start()
         self._attend_polls()
-        self._observer = asyncio.create_task(self._observe())
+        self._tasks.add(asyncio.create_task(self._observe()))
 
     async def stop(self) -> None:
         """Finish the batch in hand and leave the group."""
-        if self._observer is not None:
-            self._observer.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._broker.stop()
 
     @property
@@ -161,19 +163,29 @@ class Subscription:
         # The lock of the subscriber is held from before the handler until after the commit.
         await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
 
-    async def _go_on_where_committed(self, assigned: set[TopicPartition]) -> None:
-        """Set the position of new partitions to what the group has committed.
+    async def _look_after(self, assigned: set[TopicPartition]) -> None:
+        # Beside the rebalance, which must not wait for positions that it sets itself.
+        task = asyncio.create_task(self._go_on_where_committed(assigned))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        The client would ask by itself, but takes a coordinator that is still loading for a group
-        without offsets, and would read the whole topic again.
+    async def _go_on_where_committed(self, assigned: set[TopicPartition]) -> None:
+        """Take new partitions forward to what the group has committed.
+
+        The client finds the place by itself, but takes a coordinator that is still loading for a
+        group without offsets, and would read the whole topic again. Never backward: the consumer
+        may have gone on meanwhile.
         """
         consumer = self._subscriber.consumer
         assert consumer is not None
-        committed = await committed_offsets(self._settings, self.group, [self._topic])
-        for place in assigned & consumer.assignment():
-            offset = committed.get((place.topic, place.partition))
-            if offset is not None:
-                consumer.seek(place, offset)
+        with suppress(TimeoutError, IllegalStateError, KafkaError, BrokerError):
+            committed = await committed_offsets(self._settings, self.group, [self._topic])
+            for place in assigned & consumer.assignment():
+                offset = committed.get((place.topic, place.partition), 0)
+                async with asyncio.timeout(FIND_PLACE_SECONDS):
+                    position = await consumer.position(place)
+                if position < offset:
+                    consumer.seek(place, offset)
 
     async def _observe(self) -> None:
         while True:
