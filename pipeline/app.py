@@ -24,10 +24,9 @@ from pipeline.api.parts import ApiParts, Threads
 from pipeline.api.server import address_of, listen, serving
 from pipeline.api.tokens import tokens_for
 from pipeline.broker.admin import apply_topics
-from pipeline.broker.advisory_publisher import AdvisoryPublisher
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
-from pipeline.broker.publisher import RunPublisher
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.sender import BatchSender
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
@@ -446,7 +445,9 @@ async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
     async def look() -> None:
         while broker.is_running():  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
-        message = f"The local broker ended: {broker.exit_reason()}"
+        status, *lines = (broker.exit_reason() or "stopped").splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        message = f"The local broker ended by itself ({status}){last}"
         fault.set_exception(BrokerError(message))
 
     task = asyncio.create_task(look())

@@ -183,7 +183,7 @@ def _explain(
     run = stored_run(judged, source)
     same_file = known is not None and known.run.artifact_sha256 == run.artifact_sha256
     if same_file or record.offset < committed:
-        indexed = indexed_run(judged.built.document, run)
+        indexed = indexed_run(judged.built.outline, run)
         rows[run.run_id] = _Row(run, indexed, has_file=same_file)
 
 
@@ -274,10 +274,11 @@ def _batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:
 
 def _put_in_place(root: Path) -> None:
     with exclusive_lock(root / INDEX_LOCK):
-        _, *logs = _files_of(root / INDEX_FILE)
-        for log in logs:
-            # Left behind, it would be taken for the log of the new file.
-            log.unlink(missing_ok=True)
+        # The file first: a death on the way leaves no index, which says so, rather than an index
+        # without its log, which would be an older one. A log that stayed would be taken for that
+        # of the new file.
+        for old in _files_of(root / INDEX_FILE):
+            old.unlink(missing_ok=True)
         (root / _NEW_INDEX).replace(root / INDEX_FILE)
         _flush_folder(root)
 

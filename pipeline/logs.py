@@ -42,6 +42,8 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
+    # FastStream swallows a failed commit of offsets and tells of it here alone.
+    logging.getLogger("faststream").setLevel(logging.ERROR)
     silence_kafka_client()
 
 

@@ -51,14 +51,16 @@ class Settings(BaseSettings):
     instance: str | None = Field(
         None, description="name of this worker for static group membership; unique in its group"
     )
-    batch_records: int = Field(4000, ge=1, le=20000, description="most records of one batch")
+    batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
     judge_in_helper: bool = Field(
         True,
         description="whether large batches are judged in a process beside the worker",
     )
     batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
     session_timeout_ms: int = Field(
-        10_000, ge=1000, description="silence after which the group drops a worker"
+        10_000,
+        ge=6000,
+        description="silence after which the group drops a worker; Kafka takes 6 s and more",
     )
     max_poll_interval_ms: int = Field(
         300_000, ge=1000, description="longest time between two polls of a worker"

@@ -1,8 +1,9 @@
 """AdvisoryRequest: what an explainer engine publishes about a run."""
 
+from itertools import combinations
 from typing import Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.fields import AdvisoryId, Frozen, Label, Prose, RunId, Sha256, UtcTimestamp
 
@@ -11,8 +12,21 @@ ADVISORY_REQUEST_VERSION: Final = "rmos.advisory_request/1"
 AdvisoryKind = Literal["explanation", "advisory", "note", "unknown"]
 
 
+_CONTENTS = ("content_text", "content_json", "content_sha256")
+
+
+def _both(first: str, second: str) -> dict[str, Any]:
+    """Return the JSON Schema of what has both fields; null is the same as leaving one out."""
+    there = {"not": {"type": "null"}}
+    return {"required": [first, second], "properties": {first: there, second: there}}
+
+
 class AdvisoryRequest(Frozen):
     """One advisory. Null in a typed field is the same as leaving it out."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"not": {"anyOf": [_both(*pair) for pair in combinations(_CONTENTS, 2)]}}
+    )
 
     schema_version: Literal["rmos.advisory_request/1"] | None = ADVISORY_REQUEST_VERSION
     run_id: RunId

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from schemas.advisory_event import ADVISORY_EVENT_VERSION, AdvisoryEvent
+from schemas.advisory_link import ADVISORY_LINK_VERSION, AdvisoryLink
+from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.run_artifact import RUN_ARTIFACT_VERSION, RunArtifact
 from schemas.run_diff import RUN_DIFF_VERSION, RunDiff
@@ -49,6 +52,9 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (RUN_REQUEST_VERSION, RunRequest, _AsSent),
     (RUN_ARTIFACT_VERSION, RunArtifact, _AsWritten),
     (RUN_EVENT_VERSION, RunEvent, _AsWritten),
+    (ADVISORY_REQUEST_VERSION, AdvisoryRequest, _AsSent),
+    (ADVISORY_LINK_VERSION, AdvisoryLink, _AsWritten),
+    (ADVISORY_EVENT_VERSION, AdvisoryEvent, _AsWritten),
     (RUN_DIFF_VERSION, RunDiff, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
 )

@@ -5,7 +5,12 @@
 
 from typing import Any, Final
 
+from pipeline.core.advisory_event import ADVISORY_EVENT_SOURCE
+from pipeline.core.advisory_retry import RETRY_HEADER_NAMES
+from pipeline.core.run_event import EVENT_SOURCE
 from pipeline.topics import KEEP_FOREVER_MS, REQUEST_VALUE_LIMIT_BYTES, Topic, topic_table
+from schemas.advisory_event import ADVISORY_EVENT_VERSION
+from schemas.advisory_request import ADVISORY_REQUEST_VERSION
 from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
 from schemas.fields import RUN_ID_PATTERN
 from schemas.run_event import RUN_EVENT_VERSION
@@ -17,8 +22,20 @@ ASYNCAPI_VERSION: Final = "3.0.0"
 CONTRACT_VERSION: Final = "1.0.0"
 KAFKA_BINDING_VERSION: Final = "0.5.0"
 
-_CLOUD_EVENT_HEADERS: Final = "cloud_event_headers"
+_RUN_EVENT_HEADERS: Final = "cloud_event_headers"
+_ADVISORY_EVENT_HEADERS: Final = "advisory_event_headers"
+_RETRY_HEADERS: Final = "retry_headers"
+_REQUESTS = {
+    "runs.requests": RUN_REQUEST_VERSION,
+    "advisories.requests": ADVISORY_REQUEST_VERSION,
+}
+_EVENTS = {
+    "runs.events": (RUN_EVENT_VERSION, _RUN_EVENT_HEADERS),
+    "advisories.events": (ADVISORY_EVENT_VERSION, _ADVISORY_EVENT_HEADERS),
+}
 _RUN_KEY = {"type": "string", "pattern": RUN_ID_PATTERN, "description": "The run_id."}
+
+_RETRY_TOPICS = "advisories.retry-"
 
 # Topics that the pipeline does not only read, or not only write.
 _BOTH = ("receive", "send")
@@ -90,7 +107,7 @@ def _configuration(configs: dict[str, str]) -> Json:
 
 
 def _actions(name: str) -> tuple[str, ...]:
-    if name.startswith("advisories.retry-"):
+    if name.startswith(_RETRY_TOPICS):
         return _BOTH
     return _ACTIONS.get(name, ("send",))
 
@@ -118,22 +135,40 @@ def _message(name: str, topic: Topic) -> Json:
             "headers": _schema_ref(DEAD_LETTER_HEADERS_VERSION),
             "payload": {"description": "The bytes of the record as they came: anything."},
         }
-    if name == "runs.requests":
-        return described | {
-            "title": RUN_REQUEST_VERSION,
-            "description": f"At most {REQUEST_VALUE_LIMIT_BYTES:,} bytes. Headers are optional.",
-            "payload": _schema_ref(RUN_REQUEST_VERSION),
-            "bindings": _key_binding(_RUN_KEY),
-        }
-    if name == "runs.events":
-        return described | {
-            "title": RUN_EVENT_VERSION,
-            "description": "CloudEvents 1.0, Kafka binary mode; at least once.",
-            "headers": _schema_ref(_CLOUD_EVENT_HEADERS),
-            "payload": _schema_ref(RUN_EVENT_VERSION),
-            "bindings": _key_binding(_RUN_KEY),
-        }
+    if name in _REQUESTS:
+        return described | _request(_REQUESTS[name])
+    if name in _EVENTS:
+        return described | _event(*_EVENTS[name])
+    if name.startswith(_RETRY_TOPICS):
+        retried = _request(ADVISORY_REQUEST_VERSION)
+        return (
+            described
+            | retried
+            | {
+                "description": "The request as it came, and headers that say which one it is.",
+                "headers": _schema_ref(_RETRY_HEADERS),
+            }
+        )
     return described | {"payload": {"type": "object"}}
+
+
+def _request(version: str) -> Json:
+    return {
+        "title": version,
+        "description": f"At most {REQUEST_VALUE_LIMIT_BYTES:,} bytes. Headers are optional.",
+        "payload": _schema_ref(version),
+        "bindings": _key_binding(_RUN_KEY),
+    }
+
+
+def _event(version: str, headers: str) -> Json:
+    return {
+        "title": version,
+        "description": "CloudEvents 1.0, Kafka binary mode; at least once.",
+        "headers": _schema_ref(headers),
+        "payload": _schema_ref(version),
+        "bindings": _key_binding(_RUN_KEY),
+    }
 
 
 def _key_binding(key: Json) -> Json:
@@ -150,12 +185,20 @@ def _schema_pointer(version: str) -> str:
 
 def _schemas() -> Json:
     published = json_schemas()
-    versions = (RUN_REQUEST_VERSION, RUN_EVENT_VERSION, DEAD_LETTER_HEADERS_VERSION)
+    versions = (
+        *_REQUESTS.values(),
+        *(version for version, _ in _EVENTS.values()),
+        DEAD_LETTER_HEADERS_VERSION,
+    )
     embedded = {}
     for version in versions:
         name = version.replace("/", "-")
         embedded[name] = _embedded(published[name], _schema_pointer(version))
-    return embedded | {_CLOUD_EVENT_HEADERS: _cloud_event_headers()}
+    return embedded | {
+        _RUN_EVENT_HEADERS: _cloud_event_headers(EVENT_SOURCE, "run"),
+        _ADVISORY_EVENT_HEADERS: _cloud_event_headers(ADVISORY_EVENT_SOURCE, "advisory"),
+        _RETRY_HEADERS: _retry_headers(),
+    }
 
 
 def _embedded(schema: Json, pointer: str) -> Json:
@@ -178,7 +221,7 @@ def _with_references_below(node: Any, pointer: str) -> Any:  # noqa: ANN401 - an
     return node
 
 
-def _cloud_event_headers() -> Json:
+def _cloud_event_headers(source: str, subject: str) -> Json:
     text = {"type": "string"}
     return {
         "type": "object",
@@ -186,8 +229,8 @@ def _cloud_event_headers() -> Json:
         "properties": {
             "ce_specversion": {"const": "1.0"},
             "ce_id": text | {"description": "The event_id, equal for every delivery."},
-            "ce_source": {"const": "/rmos/persist"},
-            "ce_type": text | {"pattern": r"^rmos\.run\.[a-z]+\.v1$"},
+            "ce_source": {"const": source},
+            "ce_type": text | {"pattern": rf"^rmos\.{subject}\.[a-z]+\.v1$"},
             "ce_time": text | {"description": "Broker time of the request."},
             "ce_subject": text | {"description": "The run_id, where it could be read."},
             "content-type": {"const": "application/json"},
@@ -201,4 +244,17 @@ def _cloud_event_headers() -> Json:
             "ce_time",
             "content-type",
         ],
+    }
+
+
+def _retry_headers() -> Json:
+    number = {"type": "string", "pattern": r"^-?[0-9]+$"}
+    return {
+        "type": "object",
+        "description": "The last headers of a record; those before are its producer's.",
+        "properties": {
+            name: {"type": "string"} if name == "rmos-source-topic" else number
+            for name in RETRY_HEADER_NAMES
+        },
+        "required": list(RETRY_HEADER_NAMES),
     }

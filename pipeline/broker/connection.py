@@ -98,6 +98,16 @@ def broker_errors(settings: Settings) -> Iterator[None]:
         raise BrokerError(message) from error
 
 
+async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+    """Stop a consumer, whether the broker still answers or not."""
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        # Where a broker is gone, aiokafka's `stop` is ended by the cancellation of its own
+        # fetch, and leaves the connections and the task that looks for new metadata.
+        await consumer._client.close()
+
+
 def unreachable(settings: Settings) -> BrokerError:
     """Say that no broker answers, and what to do."""
     return BrokerError(

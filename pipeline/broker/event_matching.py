@@ -8,7 +8,18 @@ from weakref import WeakValueDictionary
 EARLY_EVENTS_LIMIT = 100_000
 """Most events that are kept for requests whose offset is not known yet; about 100 MB."""
 
-EventFuture = asyncio.Future[bytes]
+INTERIM_OUTCOME = "waiting"
+"""An event that says so is not the last word about its request."""
+
+
+class EventFuture(asyncio.Future[bytes]):
+    """The last event about one request.
+
+    Attributes:
+        interim: The word before the last, where there is one.
+    """
+
+    interim: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +33,32 @@ class Place:
     def __str__(self) -> str:
         """Return the form in which messages tell of it."""
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventGlance:
+    """What is looked at of every event; a whole one is validated for its one request alone.
+
+    Attributes:
+        place: The record that it is about.
+        is_interim: Whether another event about the same record is to come.
+    """
+
+    place: Place
+    is_interim: bool
+
+
+@dataclass(slots=True)
+class _EarlyEvent:
+    """An event that was read before its request's offset was known.
+
+    Attributes:
+        ticket: The youngest when it was read.
+    """
+
+    ticket: int
+    value: bytes
+    is_interim: bool
 
 
 class EventMatcher:
@@ -38,8 +75,8 @@ class EventMatcher:
         # Tickets of requests under way, oldest first.
         self._under_way: dict[int, None] = {}
         self._last_ticket = 0
-        # Events with the youngest ticket when they were read, which never decreases.
-        self._early: dict[Place, tuple[int, bytes]] = {}
+        # In the order of their tickets, which never decrease.
+        self._early: dict[Place, _EarlyEvent] = {}
         self._failure: Exception | None = None
 
     @property
@@ -56,21 +93,27 @@ class EventMatcher:
     def expect(self, ticket: int, place: Place, event: EventFuture) -> None:
         """Let `event` have the value of the event about `place`, now or when it is read."""
         early = self._early.pop(place, None)
-        if early is not None:
-            event.set_result(early[1])
-        elif self._failure is not None:
+        if early is not None and not early.is_interim:
+            event.set_result(early.value)
+        else:
+            if early is not None:
+                event.interim = early.value
+            self._wait(place, event)
+        self.withdraw(ticket)
+
+    def _wait(self, place: Place, event: EventFuture) -> None:
+        if self._failure is not None:
             _fail(event, self._failure)
         else:
             self._waiting[place] = event
-        self.withdraw(ticket)
 
     def withdraw(self, ticket: int) -> None:
         """Say that the request with this ticket is under way no longer."""
         self._under_way.pop(ticket, None)
         oldest = next(iter(self._under_way), self._last_ticket + 1)
         while self._early:
-            place, (youngest_then, _value) = next(iter(self._early.items()))
-            if youngest_then >= oldest:
+            place, early = next(iter(self._early.items()))
+            if early.ticket >= oldest:
                 break
             del self._early[place]
 
@@ -78,14 +121,18 @@ class EventMatcher:
         """Give the event `value` to its request; drop it where there can be none."""
         if not self._waiting and not self._under_way:
             return
-        place = event_place(value)
-        if place is None:
+        glance = glance_at_event(value)
+        if glance is None:
             return
-        event = self._waiting.pop(place, None)
+        event = self._waiting.get(glance.place)
         if event is None:
-            self._keep(place, value)
-        elif not event.done():
-            event.set_result(value)
+            self._keep(glance, value)
+        elif glance.is_interim:
+            event.interim = value
+        else:
+            del self._waiting[glance.place]
+            if not event.done():
+                event.set_result(value)
 
     def fail(self, error: Exception) -> None:
         """Let all that wait, and all to come, fail with `error`: nothing will be read any more."""
@@ -94,10 +141,16 @@ class EventMatcher:
             _fail(event, error)
         self._waiting.clear()
 
-    def _keep(self, place: Place, value: bytes) -> None:
+    def _keep(self, glance: "EventGlance", value: bytes) -> None:
         if not self._under_way:
             return
-        self._early.setdefault(place, (self._last_ticket, value))
+        known = self._early.get(glance.place)
+        if known is None:
+            known = _EarlyEvent(self._last_ticket, value, glance.is_interim)
+            self._early[glance.place] = known
+        elif known.is_interim and not glance.is_interim:
+            # Under its first ticket: its request was under way by then, and order stays.
+            known.value, known.is_interim = value, False
         if len(self._early) > EARLY_EVENTS_LIMIT:
             # Whose event this was waits until its time is up, and is told how to retry.
             del self._early[next(iter(self._early))]
@@ -110,16 +163,14 @@ def _fail(event: EventFuture, error: Exception) -> None:
         event.exception()
 
 
-def event_place(value: bytes) -> Place | None:
-    """Return the record that the event `value` is about; None where it is no such event.
-
-    Only this is looked at: a whole event is validated for the one request that it is about.
-    """
+def glance_at_event(value: bytes) -> EventGlance | None:
+    """Return what the event `value` is about; None where it is no such event."""
     try:
-        source = json.loads(value)["source"]
+        event = json.loads(value)
+        source = event["source"]
         place = Place(source["topic"], source["partition"], source["offset"])
         hash(place)
+        return EventGlance(place, event.get("outcome") == INTERIM_OUTCOME)
     # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
         return None
-    return place

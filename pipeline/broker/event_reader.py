@@ -10,6 +10,7 @@ from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_errors,
     client_options,
+    close_consumer,
     unreachable,
 )
 from pipeline.broker.event_matching import EventMatcher
@@ -57,7 +58,7 @@ class EventReader:
             try:
                 await self._stand_at_end(consumer)
             except BaseException:
-                await _close(consumer)
+                await close_consumer(consumer)
                 raise
         self._task = asyncio.create_task(self._read(consumer), name="rmos event reader")
         self._task.add_done_callback(self._tell_end)
@@ -92,7 +93,7 @@ class EventReader:
                         # Also the only sign of a fetcher that died inside aiokafka.
                         raise unreachable(self._settings)
         finally:
-            await _close(consumer)
+            await close_consumer(consumer)
 
     def _match(self, fetched: dict[TopicPartition, list[Any]]) -> None:
         for records in fetched.values():
@@ -110,12 +111,3 @@ class EventReader:
             error = task.exception()
         assert isinstance(error, Exception)
         self.matcher.fail(error)
-
-
-async def _close(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
-    try:
-        await consumer.stop()
-    except asyncio.CancelledError:
-        # Where a broker is gone, aiokafka's `stop` is ended by the cancellation of its own
-        # fetch, and leaves the connections and the task that looks for new metadata.
-        await consumer._client.close()

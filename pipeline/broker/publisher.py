@@ -1,6 +1,6 @@
-"""The publishing client: sends run requests and waits for what became of each.
+"""The publishing clients: send requests and wait for what became of each.
 
-This is what a CAM system imports; the base install has all that it needs.
+This is what a CAM system or an explainer engine imports; the base install has all that it needs.
 
     async with RunPublisher() as publisher:
         event = await publisher.publish_and_wait(request)
@@ -8,30 +8,43 @@ This is what a CAM system imports; the base install has all that it needs.
             ...
 """
 
-from typing import TypeAlias
-
-from pipeline.broker.receipts import EventReceipt, Published
+from pipeline.broker.receipts import Published, Receipt
 from pipeline.broker.request_encoding import Request
-from pipeline.broker.request_publisher import RequestPublisher
+from pipeline.broker.request_publisher import Contract, RequestPublisher
 from pipeline.broker.request_sender import Headers
+from pipeline.topics import TopicNames
+from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
 
-__all__ = ["Headers", "Published", "Receipt", "Request", "RunPublisher"]
-
-Receipt: TypeAlias = EventReceipt[RunEvent]
+__all__ = [
+    "AdvisoryPublisher",
+    "Headers",
+    "Published",
+    "Receipt",
+    "Request",
+    "RequestPublisher",
+    "RunPublisher",
+]
 
 
 class RunPublisher(RequestPublisher[RunEvent]):
-    """Publishes run requests; look at the `may_cut` of their events."""
+    """Publishes run requests; of an event a machine looks at `may_cut` alone.
 
-    @property
-    def _request_topic(self) -> str:
-        return self._settings.topics.run_requests
+    The hash of the body decides what is a duplicate, so nothing is added to it. Whether a
+    request is complete is judged by the pipeline, which keeps a record also of those that are
+    not.
+    """
 
-    @property
-    def _event_topic(self) -> str:
-        return self._settings.topics.run_events
+    def _contract_of(self, topics: TopicNames) -> Contract[RunEvent]:
+        return Contract(topics.run_requests, topics.run_events, RunEvent)
 
-    @property
-    def _event_shape(self) -> type[RunEvent]:
-        return RunEvent
+
+class AdvisoryPublisher(RequestPublisher[AdvisoryEvent]):
+    """Publishes advisory requests.
+
+    One whose run is not there yet waits. Its event says so where the time is over by then; the
+    advisory keeps its id, and is linked once the run comes.
+    """
+
+    def _contract_of(self, topics: TopicNames) -> Contract[AdvisoryEvent]:
+        return Contract(topics.advisory_requests, topics.advisory_events, AdvisoryEvent)

@@ -32,7 +32,7 @@ class Published:
         return str(Place(self.topic, self.partition, self.offset))
 
 
-class EventReceipt(Generic[Event]):
+class Receipt(Generic[Event]):
     """A request on its way: the broker acknowledges it, later an event tells what became of it."""
 
     def __init__(
@@ -40,7 +40,7 @@ class EventReceipt(Generic[Event]):
         delivery: Delivery,
         run_id: str | None,
         timeout_seconds: float,
-        event: EventFuture | None,
+        event: EventFuture,
         shape: type[Event],
     ) -> None:
         self._delivery = delivery
@@ -60,7 +60,9 @@ class EventReceipt(Generic[Event]):
         return published_at(await asyncio.shield(self._delivery), self._run_id)
 
     async def event(self, timeout_seconds: float | None = None) -> Event:
-        """Wait for the event of this very request.
+        """Wait for the last event of this very request.
+
+        Where it says that it waits, and nothing else by the end of the time, that is returned.
 
         Args:
             timeout_seconds: Longest wait, from this call and the broker's acknowledgement on,
@@ -70,19 +72,20 @@ class EventReceipt(Generic[Event]):
             ReceiptTimeoutError: It was not judged in time; it will be.
             BrokerError: The broker did not acknowledge it, or its events cannot be read.
         """
-        assert self._event is not None, "the request was sent without asking for its event"
         published = await self.published()
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 value = await asyncio.shield(self._event)
         except TimeoutError:
-            raise _not_in_time(published, seconds) from None
+            if self._event.interim is None:
+                raise _not_in_time(published, seconds) from None
+            value = self._event.interim
         except BrokerError as error:
             # One error for all that waited; each of them is told where its own request is.
             message = f"{error} {_how_to_retry(published)}"
             raise BrokerError(message) from error
-        return _read_event(value, published, self._shape)
+        return _validated(value, self._shape, published)
 
 
 def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
@@ -90,7 +93,7 @@ def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
     return Published(kept.topic, kept.partition, kept.offset, run_id)
 
 
-def _read_event(value: bytes, published: Published, shape: type[Event]) -> Event:
+def _validated(value: bytes, shape: type[Event], published: Published) -> Event:
     try:
         return shape.model_validate_json(value)
     except ValidationError as error:

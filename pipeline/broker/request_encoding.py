@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from pipeline.errors import InputError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
+from schemas.advisory_request import AdvisoryRequest
 from schemas.fields import is_run_id
+from schemas.run_request import RunRequest
 
-Request = Mapping[str, Any] | BaseModel | bytes
+Request = Mapping[str, Any] | RunRequest | AdvisoryRequest | bytes
 """A request as the caller has it: an object, a model, or its JSON text in UTF-8."""
 
 
@@ -36,14 +36,14 @@ def encode_request(request: Request) -> tuple[str, bytes]:
     if len(value) > REQUEST_VALUE_LIMIT_BYTES:
         message = (
             f"The request {run_id} has {len(value):,} bytes, the limit is "
-            f"{REQUEST_VALUE_LIMIT_BYTES:,}: upload large blobs and name them as attachments."
+            f"{REQUEST_VALUE_LIMIT_BYTES:,}: upload large blobs and name them by their hashes."
         )
         raise InputError(message)
     return run_id, value
 
 
-def _document(request: Mapping[str, Any] | BaseModel) -> dict[str, Any]:
-    if isinstance(request, BaseModel):
+def _document(request: Mapping[str, Any] | RunRequest | AdvisoryRequest) -> dict[str, Any]:
+    if isinstance(request, RunRequest | AdvisoryRequest):
         return request.model_dump(exclude_unset=True)
     return dict(request)
 

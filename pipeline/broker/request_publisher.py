@@ -1,30 +1,42 @@
-"""A publisher of one kind of request: sends, and waits for what became of each.
-
-Runs and advisories are published by the same steps; they differ in topics and events alone.
-"""
+"""What every publishing client does: send requests, and wait for what became of each."""
 
 import asyncio
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Generic, Self
 
 from pipeline.broker.connection import admin_client
 from pipeline.broker.event_matching import EventFuture, Place
 from pipeline.broker.event_reader import EventReader
-from pipeline.broker.receipts import Event, EventReceipt, Published, published_at
+from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.request_encoding import Request, encode_request
 from pipeline.broker.request_sender import Delivery, Headers, RequestSender
 from pipeline.errors import InputError, TopicsError
 from pipeline.settings import Settings, read_settings
+from pipeline.topics import TopicNames
+
+
+@dataclass(frozen=True)
+class Contract(Generic[Event]):
+    """What is published, where, and what comes back.
+
+    Attributes:
+        requests: Topic of the requests.
+        events: Topic of their events.
+        event_shape: Of an event.
+    """
+
+    requests: str
+    events: str
+    event_shape: type[Event]
 
 
 class RequestPublisher(ABC, Generic[Event]):
-    """Publishes requests from one event loop, any number of them at once.
+    """Publishes requests of one kind from one event loop, any number of them at once.
 
     What the caller gives is sent unchanged: nothing is added, defaulted or normalised, no
-    header either, because the hash of the body decides what is a duplicate. Whether a request
-    is complete is judged by the pipeline, which keeps a record also of those that are not.
-    The events of all requests are read by one consumer, made with the first request whose
-    event is wanted, and before that request is sent.
+    header either. The events of all requests are read by one consumer, made with the first
+    request whose event is wanted, and before that request is sent.
     """
 
     def __init__(
@@ -50,25 +62,15 @@ class RequestPublisher(ABC, Generic[Event]):
         else:
             given = {name: value for name, value in overrides.items() if value is not None}
             self._settings = settings.model_copy(update=given)
+        self._contract = self._contract_of(self._settings.topics)
         self._sender = RequestSender(self._settings)
         self._reader: EventReader | None = None
         self._event_partitions: list[int] = []
         self._starting_reader = asyncio.Lock()
 
-    @property
     @abstractmethod
-    def _request_topic(self) -> str:
-        """Where requests are sent."""
-
-    @property
-    @abstractmethod
-    def _event_topic(self) -> str:
-        """Where it is told what became of them."""
-
-    @property
-    @abstractmethod
-    def _event_shape(self) -> type[Event]:
-        """What is told."""
+    def _contract_of(self, topics: TopicNames) -> Contract[Event]:
+        """Return what is published, where, and what comes back."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -84,8 +86,9 @@ class RequestPublisher(ABC, Generic[Event]):
             TopicsError: A topic is missing.
             BrokerError: No broker answers.
         """
-        there = await _partitions(self._settings, self._request_topic, self._event_topic)
-        self._event_partitions = there[self._event_topic]
+        requests, events = self._contract.requests, self._contract.events
+        there = await _partitions(self._settings, requests, events)
+        self._event_partitions = there[events]
         await self._sender.start()
 
     async def stop(self) -> None:
@@ -120,7 +123,7 @@ class RequestPublisher(ABC, Generic[Event]):
     async def publish_and_wait(
         self, request: Request, timeout_seconds: float | None = None, headers: Headers = ()
     ) -> Event:
-        """Publish a request and wait for its event; look at the event's `may_cut`.
+        """Publish a request and wait for its last event, as `Receipt.event` does.
 
         Raises:
             InputError: As `publish`. Nothing was sent.
@@ -129,7 +132,7 @@ class RequestPublisher(ABC, Generic[Event]):
         """
         return await (await self.send(request, headers)).event(timeout_seconds)
 
-    async def send(self, request: Request, headers: Headers = ()) -> EventReceipt[Event]:
+    async def send(self, request: Request, headers: Headers = ()) -> Receipt[Event]:
         """Put a request in line; its receipt gives acknowledgement and event, each when wanted.
 
         Many can be on their way at once. Who awaits each call before the next keeps their
@@ -144,7 +147,7 @@ class RequestPublisher(ABC, Generic[Event]):
 
     async def send_raw(
         self, key: bytes | None, value: bytes | None, headers: Headers = ()
-    ) -> EventReceipt[Event]:
+    ) -> Receipt[Event]:
         """Put a record in line as it is, as `send` does.
 
         Raises:
@@ -155,7 +158,7 @@ class RequestPublisher(ABC, Generic[Event]):
 
     async def _send_for_event(
         self, key: bytes | None, value: bytes | None, headers: Headers, run_id: str | None
-    ) -> EventReceipt[Event]:
+    ) -> Receipt[Event]:
         matcher = (await self._live_reader()).matcher
         ticket = matcher.announce()
         try:
@@ -163,7 +166,7 @@ class RequestPublisher(ABC, Generic[Event]):
         except BaseException:
             matcher.withdraw(ticket)
             raise
-        event: EventFuture = asyncio.get_running_loop().create_future()
+        event = EventFuture(loop=asyncio.get_running_loop())
 
         def expect(delivery: Delivery) -> None:
             if delivery.cancelled() or delivery.exception() is not None:
@@ -173,20 +176,24 @@ class RequestPublisher(ABC, Generic[Event]):
                 matcher.expect(ticket, Place(kept.topic, kept.partition, kept.offset), event)
 
         delivery.add_done_callback(expect)
-        return EventReceipt(
-            delivery, run_id, self._settings.receipt_timeout_seconds, event, self._event_shape
+        return Receipt(
+            delivery,
+            run_id,
+            self._settings.receipt_timeout_seconds,
+            event,
+            self._contract.event_shape,
         )
 
     async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> Delivery:
         if key is None and value is None:
             message = "Expected a record with a key or a value. Nothing was sent."
             raise InputError(message)
-        return await self._sender.send(self._request_topic, key, value, headers)
+        return await self._sender.send(self._contract.requests, key, value, headers)
 
     async def _live_reader(self) -> EventReader:
         async with self._starting_reader:
             if self._reader is None or not self._reader.is_alive:
-                reader = EventReader(self._settings, self._event_topic, self._event_partitions)
+                reader = EventReader(self._settings, self._contract.events, self._event_partitions)
                 await reader.start()
                 self._reader = reader
             return self._reader

@@ -2,46 +2,113 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
-from dataclasses import asdict
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Generic
 
 import typer
 
-from pipeline.broker.publisher import Published, Receipt, RunPublisher
-from pipeline.cli.request_files import FileRecord, read_records, refuse_bad_requests
+from pipeline.broker.publisher import (
+    AdvisoryPublisher,
+    Published,
+    Receipt,
+    RequestPublisher,
+    RunPublisher,
+)
+from pipeline.broker.receipts import Event
+from pipeline.cli.request_files import (
+    FileRecord,
+    advisory_fault,
+    read_records,
+    refuse_bad_requests,
+    run_fault,
+)
 from pipeline.cli.terminal import notes, print_json, progress_bar
 from pipeline.settings import read_settings
+from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
 
 REFUSED = 4
-"""Exit status where one of the runs is blocked, in conflict or rejected."""
+"""Exit status where a request is blocked, in conflict or rejected."""
 
 IN_FLIGHT = 1000
 """Most requests on their way at a time."""
 
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="JSON or NDJSON; - for standard input.")
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Send every line as it is, without checking it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
+
 app = typer.Typer(no_args_is_help=True, help="Publish requests.")
+
+
+@dataclass(frozen=True)
+class Errand(Generic[Event]):
+    """One call of a command.
+
+    Attributes:
+        publisher: Not connected yet.
+        records: What to send.
+        raw: Whether to send it as it is.
+        wait: Whether to wait for events.
+        as_json: Whether to print NDJSON.
+        is_accepted: Whether an event is what the caller hoped for.
+        words: What a person is shown of an event.
+    """
+
+    publisher: RequestPublisher[Event]
+    records: list[FileRecord]
+    raw: bool
+    wait: bool
+    as_json: bool
+    is_accepted: Callable[[Event], bool]
+    words: Callable[[Event], list[str]]
 
 
 @app.command()
 def run(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="JSON or NDJSON; - for standard input.")
-    ],
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Send every line as it is, without checking it.")
-    ] = False,
+    files: Files,
+    raw: Raw = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the event of each; exit 4 unless all are OK.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Publish run requests. One bad request and none is sent, unless --raw."""
     records = read_records(files, raw=raw)
     if not raw:
-        refuse_bad_requests(records)
-    counts = asyncio.run(_publish(records, raw=raw, wait=wait, as_json=as_json))
-    if as_json:
+        refuse_bad_requests(records, run_fault)
+    publisher = RunPublisher(read_settings())
+    _do(Errand(publisher, records, raw, wait, as_json, _is_accepted_run, _words_of_run))
+
+
+@app.command()
+def advisory(
+    files: Files,
+    raw: Raw = False,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait for the event of each; exit 4 if one is in conflict or rejected."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish advisory requests. One bad request and none is sent, unless --raw.
+
+    One whose run is not there yet is told as waiting, and is linked once the run comes.
+    """
+    records = read_records(files, raw=raw)
+    if not raw:
+        refuse_bad_requests(records, advisory_fault)
+    publisher = AdvisoryPublisher(read_settings())
+    _do(Errand(publisher, records, raw, wait, as_json, _is_accepted_advisory, _words_of_advisory))
+
+
+def _do(errand: Errand[Event]) -> None:
+    counts = asyncio.run(_publish(errand))
+    if errand.as_json:
         print_json({"summary": dict(counts)})
     else:
         notes().print(", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -49,33 +116,31 @@ def run(
         raise typer.Exit(REFUSED)
 
 
-async def _publish(
-    records: list[FileRecord], *, raw: bool, wait: bool, as_json: bool
-) -> Counter[str]:
+async def _publish(errand: Errand[Event]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    async with RunPublisher(read_settings()) as publisher:
-        with progress_bar("publishing", len(records)) as advance:
-            async for receipt in _sent(publisher, records, raw=raw):
+    async with errand.publisher:
+        with progress_bar("publishing", len(errand.records)) as advance:
+            async for receipt in _sent(errand):
                 published = await receipt.published()
                 counts["published"] += 1
-                if wait:
+                if errand.wait:
                     event = await receipt.event()
-                    counts[event.outcome] += 1
-                    counts["refused"] += not _is_accepted(event)
-                    _tell_event(event, as_json=as_json)
+                    shown: Any = event.model_dump(mode="json", exclude_none=True)
+                    counts[shown["outcome"]] += 1
+                    counts["refused"] += not errand.is_accepted(event)
+                    _tell(shown, errand.words(event), as_json=errand.as_json)
                 else:
-                    _tell_published(published, as_json=as_json)
+                    _tell_published(published, as_json=errand.as_json)
                 advance()
     return counts
 
 
-async def _sent(
-    publisher: RunPublisher, records: list[FileRecord], *, raw: bool
-) -> AsyncIterator[Receipt]:
+async def _sent(errand: Errand[Event]) -> AsyncIterator[Receipt[Event]]:
     """Send the records, so many at a time, and give back their receipts in order."""
-    on_their_way: deque[Receipt] = deque()
-    for record in records:
-        if raw:
+    on_their_way: deque[Receipt[Event]] = deque()
+    publisher = errand.publisher
+    for record in errand.records:
+        if errand.raw:
             on_their_way.append(await publisher.send_raw(record.key, record.body))
         else:
             on_their_way.append(await publisher.send(record.body))
@@ -85,17 +150,35 @@ async def _sent(
         yield on_their_way.popleft()
 
 
-def _is_accepted(event: RunEvent) -> bool:
+def _is_accepted_run(event: RunEvent) -> bool:
     return event.outcome in {"persisted", "duplicate"} and event.status == "OK"
 
 
-def _tell_event(event: RunEvent, *, as_json: bool) -> None:
-    if as_json:
-        print_json(event.model_dump(mode="json", exclude_none=True))
-        return
+def _words_of_run(event: RunEvent) -> list[str]:
     why = event.error.code if event.error is not None else event.block_reason
-    shown: list[Any] = [event.run_id or "-", event.outcome, event.status or "-"]
-    typer.echo("  ".join([*shown, f"may_cut={str(event.may_cut).lower()}", why or ""]).rstrip())
+    return [
+        event.run_id or "-",
+        event.outcome,
+        event.status or "-",
+        f"may_cut={str(event.may_cut).lower()}",
+        why or "",
+    ]
+
+
+def _is_accepted_advisory(event: AdvisoryEvent) -> bool:
+    return event.outcome in {"linked", "duplicate", "waiting"}
+
+
+def _words_of_advisory(event: AdvisoryEvent) -> list[str]:
+    why = event.error.code if event.error is not None else event.link_path
+    return [event.run_id or "-", event.advisory_id or "-", event.outcome, why or ""]
+
+
+def _tell(document: object, words: list[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo("  ".join(words).rstrip())
 
 
 def _tell_published(published: Published, *, as_json: bool) -> None:

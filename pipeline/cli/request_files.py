@@ -1,10 +1,11 @@
 """Requests in files: one JSON object, or one object a line (NDJSON)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.core.verdict import Rejected, judge_run_record
 from pipeline.errors import InputError, RefusedError
@@ -97,13 +98,19 @@ def _why_not(line: bytes) -> str:
     return "expected strict JSON"
 
 
-def refuse_bad_requests(records: list[FileRecord]) -> None:
-    """Check that every record is a complete run request.
+def refuse_bad_requests(
+    records: list[FileRecord], fault_of: Callable[[FileRecord], str | None]
+) -> None:
+    """Check that every record is a complete request.
+
+    Args:
+        records: The records.
+        fault_of: Says what is wrong with one: `run_fault` or `advisory_fault`.
 
     Raises:
         RefusedError: One is not; the text names the first ten and why.
     """
-    bad = [(record, why) for record in records if (why := _fault(record)) is not None]
+    bad = [(record, why) for record in records if (why := fault_of(record)) is not None]
     if not bad:
         return
     told = "\n".join(f"  {record.where}: {why}" for record, why in bad[:_TOLD])
@@ -114,7 +121,8 @@ def refuse_bad_requests(records: list[FileRecord]) -> None:
     )
 
 
-def _fault(record: FileRecord) -> str | None:
+def run_fault(record: FileRecord) -> str | None:
+    """Return what is wrong with a run request."""
     verdict = judge_run_record(record.key, record.body)
     if isinstance(verdict, Rejected):
         return f"{verdict.code}: {verdict.message}"
@@ -122,3 +130,9 @@ def _fault(record: FileRecord) -> str | None:
         return None
     violations = verdict.built.document["decision"]["details"]["violations"]
     return "; ".join(f"{each['field']}: {each['reason']}" for each in violations)
+
+
+def advisory_fault(record: FileRecord) -> str | None:
+    """Return what is wrong with an advisory request."""
+    verdict = judge_advisory_record(record.key, record.body)
+    return f"{verdict.code}: {verdict.message}" if isinstance(verdict, Rejected) else None

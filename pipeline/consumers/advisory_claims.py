@@ -15,7 +15,12 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faststream.exceptions import NackMessage
 
-from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    client_options,
+    close_consumer,
+)
 from pipeline.broker.sender import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
@@ -124,7 +129,7 @@ async def _reader(settings: Settings) -> AsyncIterator[Any]:
             await consumer.start()
             yield consumer
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
 
 async def _records_at(

@@ -82,7 +82,10 @@ class AdvisoryDesk:
             JudgedRecord(delivery.source, verdict)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
-        return AdvisoryChunk(deliveries, judged, self.telling, commit, tell_waiting, strays)
+        last_retry = self.topics.advisory_retries[-1]
+        return AdvisoryChunk(
+            deliveries, judged, self.telling, commit, tell_waiting, last_retry, strays
+        )
 
     async def commit_again(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
         """Store requests that were judged before."""
@@ -91,14 +94,11 @@ class AdvisoryDesk:
         return result.outcomes
 
     def tell_to_retry(self, delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:
-        """Send a request whose run is not there to the next retry topic, or give it up."""
+        """Send a request whose run is not there to the next retry topic."""
         topics = (self.topics.advisory_requests, *self.topics.advisory_retries)
         step = topics.index(delivery.read_from)
         if step == 0:
-            yield told(self.telling, delivery, outcome)
-        if step + 1 == len(topics):
-            yield from _settled(self.telling, delivery, run_not_found(outcome))
-            return
+            yield _event(self.telling, delivery, outcome)
         message = _retried(delivery, topics[step + 1])
         # What leaves no room for our headers has no retries; its claim is linked all the same.
         if _size_bytes(message) <= BROKER_MESSAGE_LIMIT_BYTES - _FRAME_BYTES:
@@ -141,6 +141,7 @@ class AdvisoryChunk:
     telling: Telling
     commit: Commit
     tell_waiting: TellWaiting
+    last_retry: str
     strays: Sequence[Message] = field(default=())
 
     async def store(self) -> list[Message]:
@@ -150,19 +151,30 @@ class AdvisoryChunk:
             FloodError: Too many records fail; nothing was written.
             StoreError: The disk failed; nothing may be acknowledged.
         """
-        outcomes = await self.commit(self.judged)
+        settled = await self.commit(self.judged)
+        outcomes = [
+            self._last_word(delivery, outcome)
+            for delivery, outcome in zip(self.deliveries, settled, strict=True)
+        ]
         self.telling.count(self.deliveries, outcomes)
         return [*self.strays, *self._messages(outcomes)]
+
+    def _last_word(self, delivery: Delivery, outcome: AdvisoryOutcome) -> AdvisoryOutcome:
+        """Return the outcome, which after the last retry is not to wait any more."""
+        given_up = outcome.kind == "waiting" and delivery.read_from == self.last_retry
+        return run_not_found(outcome) if given_up else outcome
 
     def _messages(self, outcomes: Sequence[AdvisoryOutcome]) -> Iterator[Message]:
         for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
             if outcome.kind == "waiting":
                 yield from self.tell_waiting(delivery, outcome)
             else:
-                yield from _settled(self.telling, delivery, outcome)
+                yield _event(self.telling, delivery, outcome)
+                if outcome.code is not None:
+                    yield self.telling.dead_letter(delivery, outcome.code, outcome.message)
 
 
-def told(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Message:
+def _event(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Message:
     """Return the event of a request."""
     source = delivery.source
     return telling.event(
@@ -171,12 +183,6 @@ def told(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Mess
         advisory_event(outcome, source),
         advisory_event_headers(outcome, source, delivery.timestamp_ms),
     )
-
-
-def _settled(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:
-    yield told(telling, delivery, outcome)
-    if outcome.code is not None:
-        yield telling.dead_letter(delivery, outcome.code, outcome.message)
 
 
 def _retried(delivery: Delivery, topic: str) -> Message:

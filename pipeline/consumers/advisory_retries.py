@@ -25,7 +25,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from faststream.exceptions import NackMessage
 
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.broker.sender import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
@@ -143,7 +143,7 @@ class AdvisoryRetries:
     async def stop(self) -> None:
         """Leave the group; what waits is fetched again by whoever comes next."""
         with suppress(KafkaError):
-            await self._consumer.stop()
+            await close_consumer(self._consumer)
 
     @property
     def is_ready(self) -> bool:

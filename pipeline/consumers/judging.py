@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import gc
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,10 @@ def _begin_helper() -> None:
         signal.signal(number, signal.SIG_IGN)
     # A worker that is killed cannot stop its helper, so the kernel does (prctl(2)).
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    worker = multiprocessing.parent_process()
+    if worker is not None and os.getppid() != worker.pid:
+        # It was killed before we could ask the kernel: nobody would ever end us.
+        os._exit(1)
     sys.set_int_max_str_digits(0)
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -80,8 +80,8 @@ async def check_start(
     lost = [message for state in states if (message := _lost_records(state))]
     if lost and not accept_loss:
         raise StoreNotReadyError(
-            f"{'; '.join(lost)}: bring them back with rmos replay restore or rmos index rebuild, "
-            "or go on without them with --accept-loss."
+            f"{'; '.join(lost)}: if only the index is old, run rmos index rebuild; to go on "
+            "without them, start with --accept-loss."
         )
     for message in lost:
         _log.warning("loss accepted", group=group, lost=message)

@@ -6,6 +6,7 @@ finished, its commit included.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,6 +23,8 @@ from pipeline import metrics
 from pipeline.broker.connection import client_options
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.settings import Settings
+
+_faststream_log = logging.getLogger("faststream")
 
 FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
@@ -73,7 +76,7 @@ class Subscription:
             consumer_only=True,
             client_id=settings.instance or f"{group}-worker",
             graceful_timeout=settings.stop_timeout_seconds,
-            logger=None,
+            logger=_faststream_log,
         )
         self._subscriber = self._broker.subscriber(
             topic,

@@ -11,7 +11,7 @@ from pipeline.core.outcome import RecordSource
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-_NAMES = (
+RETRY_HEADER_NAMES = (
     "rmos-source-epoch",
     "rmos-source-topic",
     "rmos-source-partition",
@@ -41,18 +41,18 @@ def retry_headers(
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of a request that goes to a retry topic."""
     values = (source.epoch, source.topic, source.partition, source.offset, timestamp_ms)
-    ours = zip(_NAMES, (str(value).encode() for value in values), strict=True)
+    ours = zip(RETRY_HEADER_NAMES, (str(value).encode() for value in values), strict=True)
     return [*headers, *ours]
 
 
 def read_retry_headers(headers: Headers, *, request_topic: str) -> RetriedRequest | None:
     """Return which request has these headers; None where they are not ours."""
-    ours = headers[-len(_NAMES) :]
-    if tuple(name for name, _ in ours) != _NAMES:
+    ours = headers[-len(RETRY_HEADER_NAMES) :]
+    if tuple(name for name, _ in ours) != RETRY_HEADER_NAMES:
         return None
     epoch, topic, partition, offset, timestamp = (value or b"" for _, value in ours)
     numbers = (epoch, partition, offset, timestamp)
     if topic != request_topic.encode() or not all(map(_NUMBER.fullmatch, numbers)):
         return None
     source = RecordSource(int(epoch), request_topic, int(partition), int(offset))
-    return RetriedRequest(source, int(timestamp), headers[: -len(_NAMES)])
+    return RetriedRequest(source, int(timestamp), headers[: -len(RETRY_HEADER_NAMES)])

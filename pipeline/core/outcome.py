@@ -80,9 +80,8 @@ class Outcome:
 
 def stored_run(judged: JudgedRun, source: RecordSource | None) -> StoredRun:
     """Return what the index will hold of a run that `source` makes."""
-    document = judged.built.document
     return run_of_document(
-        document, judged.artifact_sha256, judged.path, len(judged.built.content), source
+        judged.built.outline, judged.artifact_sha256, judged.path, len(judged.built.content), source
     )
 
 
@@ -93,7 +92,7 @@ def run_of_document(
     size_bytes: int,
     source: RecordSource | None,
 ) -> StoredRun:
-    """Return what the index holds of the artifact `document`."""
+    """Return what the index holds of the artifact `document`, of which its outline will do."""
     provenance = document["provenance"]
     decision = document["decision"]
     return StoredRun(

@@ -56,7 +56,7 @@ def _judge(key: bytes | None, value: bytes | None) -> JudgedRun:
     built = build_run(request.document, request.body, request.created_at_utc)
     return JudgedRun(
         request.run_id,
-        built.document["provenance"]["request_sha256"],
+        built.outline["provenance"]["request_sha256"],
         sha256_of_bytes(built.content),
         artifact_path(request.created_at_utc, request.run_id),
         built,

@@ -133,12 +133,21 @@ class DurableFiles:
             size_bytes: Where it is known; a file of another size need not be read.
 
         Raises:
-            OSError: The disk failed, so it cannot be told.
+            OSError: We may not or cannot look, so it cannot be told.
         """
         try:
-            descriptor = open_file(self._calls, str(self._root / path))
+            return self._has_bytes(path, sha256, size_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            # A bad sector under one old file is a fault of that file. Stopping would meet it
+            # again at every start, and hold up every record behind this one.
+            if error.errno == errno.EIO:
+                return False
+            raise
+
+    def _has_bytes(self, path: str, sha256: str, size_bytes: int | None) -> bool:
+        descriptor = open_file(self._calls, str(self._root / path))
         if descriptor is None:
             return False
         try:

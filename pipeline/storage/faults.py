@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import StoreError
+
+INDEX_NAME = "index.sqlite3"
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -37,6 +40,10 @@ def store_faults(root: Path) -> Iterator[None]:
         raise StoreError(_sentence(root, error)) from error
     except SQLAlchemyError as error:
         cause = error.__cause__ or error
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            # SQLite's own word for a disk without room; it has the file's name, not the number.
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root / INDEX_NAME))
+            raise StoreError(_sentence(root, full)) from error
         message = (
             f"The index of the store {root} failed ({cause}): nothing was acknowledged; "
             "check the disk, then start again; if it is damaged, run rmos index rebuild."

@@ -46,9 +46,10 @@ from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
+from pipeline.storage.faults import INDEX_NAME
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
-INDEX_FILE = "index.sqlite3"
+INDEX_FILE = INDEX_NAME
 INDEX_LOCK = "index.lock"
 INDEX_FORMAT = 3
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
@@ -219,7 +220,10 @@ class IndexedRun:
 
 
 def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
-    """Return what the index keeps of the artifact `document`, which `run` describes."""
+    """Return what the index keeps of the artifact `document`, or of its outline.
+
+    `run` describes the same artifact.
+    """
     source = run.source
     hashes = run.hashes
     created_at_utc = document["created_at_utc"]

@@ -98,7 +98,7 @@ class _Plan:
         transaction.add_runs(self._rows())
 
     def _rows(self) -> list[IndexedRun]:
-        return [indexed_run(judged.built.document, run) for judged, run in self.new.values()]
+        return [indexed_run(judged.built.outline, run) for judged, run in self.new.values()]
 
 
 def _blob_files(judged: JudgedRun) -> dict[str, NewFile]:

@@ -1,8 +1,8 @@
 """One lane of the race: topics and a store of its own, and a start line.
 
 The records are in the topic before the clock starts, inside an open transaction, so nobody sees
-them. Every consumer reads committed records only. So it can connect, join its group and wait;
-then the transaction is committed, and all records are there at once.
+them. Every consumer reads committed records only. So it can connect, join its group, handle a few
+records to warm up, and wait; then the transaction is committed, and all records are there at once.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from pipeline.settings import Settings, read_settings
 from pipeline.storage.identity import create_store
 from pipeline.topics import topic_table
 from tests.bench.contender import START_SECONDS, BenchError, Contender
+from tests.bench.requests import encoded_requests
 
 TRANSACTION_LIMIT_MS = 900_000
 """The longest that a broker allows by default."""
@@ -34,10 +35,16 @@ SILENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Where one contender runs once."""
+    """Where one contender runs once.
+
+    Attributes:
+        records: How many are timed.
+        warm: How many come before them, so that everything has been used once.
+    """
 
     settings: Settings
     records: int
+    warm: int = 0
 
     @staticmethod
     def inherited_environment() -> dict[str, str]:
@@ -55,14 +62,16 @@ class Lane:
         }
 
 
-async def make_lane(broker: LocalBroker, folder: Path, name: str, records: int) -> Lane:
+async def make_lane(
+    broker: LocalBroker, folder: Path, name: str, records: int, warm: int = 0
+) -> Lane:
     """Make the topics and the store of a lane."""
     settings = read_settings(
         bootstrap_servers=broker.bootstrap_servers, prefix=name, data_dir=folder / name
     )
     await _create_topics(settings)
     create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=name)
-    return Lane(settings, records)
+    return Lane(settings, records, warm)
 
 
 async def _create_topics(settings: Settings) -> None:
@@ -93,13 +102,21 @@ async def start_line(
     )
     await producer.start()
     try:
+        async with producer.transaction():
+            await _send(producer, lane, encoded_requests(lane.warm, "warm"))
         await producer.begin_transaction()
-        for key, value in records:
-            await producer.send(lane.settings.topics.run_requests, value, key=key)
-        await producer.flush()
+        await _send(producer, lane, records)
         yield producer
     finally:
         await producer.stop()
+
+
+async def _send(
+    producer: AIOKafkaProducer, lane: Lane, records: Iterable[tuple[bytes, bytes]]
+) -> None:
+    for key, value in records:
+        await producer.send(lane.settings.topics.run_requests, value, key=key)
+    await producer.flush()
 
 
 async def wait_until_joined(lane: Lane, contender: Contender) -> None:

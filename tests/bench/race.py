@@ -19,6 +19,7 @@ from tests.bench.requests import encoded_requests
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_SECONDS = 300.0
+WARM_RECORDS = 1000
 QUIET_PERCENT = 15.0
 """The machine counts as quiet below this, of all its cores together."""
 
@@ -204,16 +205,18 @@ async def _run_consumer(
     requests: Sequence[tuple[bytes, bytes]],
     patience_seconds: float,
 ) -> Result:
-    lane = await make_lane(broker, folder, f"{entry.name}-{number}", len(requests))
+    name, warm = f"{entry.name}-{number}", int(WARM_RECORDS * entry.share)
+    lane = await make_lane(broker, folder, name, len(requests), warm)
     environment = lane.environment(**dict(entry.changes))
-    log = folder / f"{entry.name}-{number}.log"
+    log = folder / f"{name}.log"
     async with start_line(lane, requests) as producer, EventCounter(lane) as events:
         with Contender(entry.command, environment, log) as contender:
             await wait_until_joined(lane, contender)
+            await events.wait_for(warm, contender)
             await asyncio.to_thread(wait_for_quiet, patience_seconds)
             watch, started = Watch(contender, broker), time.time()
             await producer.commit_transaction()
-            await events.wait_for(len(requests), contender)
+            await events.wait_for(warm + len(requests), contender)
             seconds = await events.last_event_seconds() - started
             result = watch.result(entry.name, number, len(requests), seconds)
             contender.stop()
@@ -224,5 +227,5 @@ async def _run_consumer(
 def _check_files(lane: Lane) -> None:
     runs = lane.settings.data_dir / "runs"
     files = sum(1 for path in runs.rglob("*.json"))
-    if files != lane.records:
+    if files != lane.warm + lane.records:
         raise BenchError(f"{lane.settings.prefix}: {files} files of {lane.records} records")

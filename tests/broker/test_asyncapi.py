@@ -9,11 +9,14 @@ import pytest
 from faststream.specification.asyncapi.v3_0_0.schema.schema import ApplicationSchema
 
 from pipeline.broker.asyncapi import asyncapi_document
+from pipeline.core.advisory_event import advisory_event_headers
+from pipeline.core.advisory_outcome import AdvisoryOutcome
+from pipeline.core.advisory_retry import retry_headers
 from pipeline.core.dead_letter import dead_letter
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event_headers
 from pipeline.topics import topic_table
-from tests.builders import rosette_request, router_request, run_request
+from tests.builders import advisory_request, rosette_request, router_request, run_request
 
 DOCUMENT = asyncapi_document()
 SOURCE = RecordSource(1, "rmos.runs.requests", 3, 17)
@@ -116,6 +119,32 @@ def test_headers_of_an_event_fit_their_schema() -> None:
     jsonschema.validate(text, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(text | {"ce_specversion": "0.3"}, schema)
+
+
+def test_request_of_an_explainer_fits_its_schema_also_in_a_retry_topic() -> None:
+    for message in ("AdvisoriesRequests", "AdvisoriesRetry1", "AdvisoriesRetry4"):
+        schema = schema_of(message, "payload")
+        jsonschema.validate(advisory_request(), schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(advisory_request(content_json=1), schema)
+
+
+def test_headers_of_an_advisory_event_fit_their_schema() -> None:
+    outcome = AdvisoryOutcome("waiting", run_id="r")
+    headers = advisory_event_headers(outcome, SOURCE, 1_700_000_000_000)
+    text = {name: value.decode() for name, value in headers}
+    jsonschema.validate(text, schema_of("AdvisoriesEvents", "headers"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(text, schema_of("RunsEvents", "headers"))
+
+
+def test_headers_of_a_retry_fit_their_schema() -> None:
+    headers = retry_headers(SOURCE, -1, [("theirs", b"x")])
+    text = {name: (value or b"").decode() for name, value in headers}
+    schema = schema_of("AdvisoriesRetry2", "headers")
+    jsonschema.validate(text, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(text | {"rmos-source-offset": "x"}, schema)
 
 
 def test_headers_of_a_dead_letter_fit_their_schema() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.broker import event_matching
-from pipeline.broker.event_matching import EventFuture, EventMatcher, Place, event_place
+from pipeline.broker.event_matching import EventFuture, EventMatcher, Place, glance_at_event
 from pipeline.broker.publisher import RunPublisher
 from pipeline.broker.request_encoding import encode_request
 from pipeline.errors import BrokerError, InputError
@@ -34,7 +34,7 @@ def place(offset: int) -> Place:
 
 
 def future() -> EventFuture:
-    return asyncio.get_running_loop().create_future()
+    return EventFuture(loop=asyncio.get_running_loop())
 
 
 async def test_event_goes_to_the_request_of_its_offset() -> None:
@@ -51,6 +51,34 @@ async def test_event_read_first_is_kept_for_a_request_under_way() -> None:
     ticket = matcher.announce()
     matcher.take(event(7))
     matcher.expect(ticket, place(7), wanted)
+    assert wanted.result() == event(7)
+    assert matcher.early_count == 0
+
+
+def waiting(offset: int) -> bytes:
+    return json.dumps(json.loads(event(offset)) | {"outcome": "waiting"}).encode()
+
+
+async def test_an_event_that_says_waiting_is_not_the_last_word() -> None:
+    matcher, wanted = EventMatcher(), future()
+    matcher.expect(matcher.announce(), place(7), wanted)
+    matcher.take(waiting(7))
+    assert (wanted.done(), wanted.interim) == (False, waiting(7))
+    matcher.take(event(7))
+    assert wanted.result() == event(7)
+
+
+@pytest.mark.parametrize("last_is_early", [True, False])
+async def test_waiting_read_first_is_kept_and_gives_way(last_is_early: bool) -> None:
+    matcher, wanted = EventMatcher(), future()
+    ticket = matcher.announce()
+    matcher.take(waiting(7))
+    if last_is_early:
+        matcher.take(event(7))
+        matcher.take(waiting(7))
+    matcher.expect(ticket, place(7), wanted)
+    assert wanted.done() is last_is_early
+    matcher.take(event(7))
     assert wanted.result() == event(7)
     assert matcher.early_count == 0
 
@@ -147,7 +175,7 @@ async def _every_request_gets_its_event(data: Any) -> None:
     ],
 )
 def test_what_is_no_event_has_no_place(value: bytes) -> None:
-    assert event_place(value) is None
+    assert glance_at_event(value) is None
 
 
 def test_object_is_written_as_it_is() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import ABSENT, encode, incomplete_request, run_request
+from tests.builders import ABSENT, advisory_request, encode, incomplete_request, run_request
 from tests.cli.command_line import NOBODY, CommandLine
 
 GOOD = encode(run_request(run_id="good"))
@@ -128,3 +128,30 @@ def test_a_good_request_is_sent_so_the_missing_broker_is_told(
     done = rmos("publish", "run", str(file))
     assert done.status == 6
     assert done.sentence.startswith(f"No Kafka broker answers at {NOBODY}")
+
+
+GOOD_ADVISORY = encode(advisory_request())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"kind": "opinion"}, "INVALID_ADVISORY: Expected an advisory request, found kind: "),
+        ({"advisory_id": ABSENT}, "INVALID_ADVISORY: Expected an advisory request, found "),
+        ({"content_json": 1}, "INVALID_ADVISORY: Expected at most one content, found "),
+        ({"run_id": "diff"}, "INVALID_IDENTITY: Expected a run_id of the published pattern."),
+    ],
+    ids=["kind", "id", "content", "run"],
+)
+def test_one_bad_advisory_and_none_is_sent(
+    rmos: CommandLine, file: Path, change: dict[str, object], why: str
+) -> None:
+    file.write_bytes(GOOD_ADVISORY + b"\n" + encode(advisory_request(**change)))
+    done = rmos("publish", "advisory", str(file))
+    assert done.status == 4
+    assert f"line 2: {why}" in done.err
+
+
+def test_good_advisories_would_be_sent(rmos: CommandLine, file: Path) -> None:
+    file.write_bytes(GOOD_ADVISORY)
+    assert rmos("publish", "advisory", str(file)).status == 6

@@ -29,14 +29,15 @@ def command_lines(service: dict[str, Any]) -> list[str]:
     return re.findall(r"rmos [a-z -]+[a-z]", script)
 
 
-def test_it_starts_the_broker_the_topics_the_store_and_the_worker() -> None:
-    assert SERVICES.keys() == {"kafka", "topics", "store", "persist"}
+def test_it_starts_the_broker_the_topics_the_store_and_the_workers() -> None:
+    assert SERVICES.keys() == {"kafka", "topics", "store", "persist", "advise"}
     lines = {line for service in OURS.values() for line in command_lines(service)}
     assert lines == {
         "rmos topics apply",
         "rmos store init",
         "rmos store status",
         "rmos worker persist --instance persist-1",
+        "rmos worker advise --instance advise-1",
     }
 
 
@@ -101,8 +102,9 @@ def test_the_broker_is_the_one_that_the_tests_run() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
 
 
-def test_the_worker_has_health_a_volume_and_time_to_stop() -> None:
-    worker = SERVICES["persist"]
+@pytest.mark.parametrize("name", ["persist", "advise"])
+def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
+    worker = SERVICES[name]
     port = worker["environment"]["RMOS_METRICS_PORT"]
     assert f"http://127.0.0.1:{port}/health/ready" in worker["healthcheck"]["test"][-1]
     assert worker["volumes"] == [f"store:{worker['environment']['RMOS_DATA_DIR']}"]

@@ -1,5 +1,6 @@
 """Tables of the documents, made from the program: `python -m tests.docs.tables` prints them."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -54,10 +55,14 @@ def _exposed_name(metric: MetricWrapperBase) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is None:
         return "unset"
+    if isinstance(field.default, tuple):
+        return f"`{json.dumps(field.default)}`"
     return f"`{str(field.default).lower() if field.default is True else field.default}`"
 
 
 def _values(field: FieldInfo) -> str:
+    if isinstance(field.default, tuple):
+        return f"JSON list of {len(field.default)} numbers"
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
     choices = [kind for kind in kinds if isinstance(kind, str)]
     if choices:

@@ -203,7 +203,7 @@ async def test_up_ends_when_its_broker_ends(up: Up) -> None:
     os.kill(up.broker["pid"], signal.SIGKILL)
     assert await up.ended() == 6
     assert len(up.errors) == 1
-    assert up.errors[0].startswith("Error: The local broker ended: exit status -9")
+    assert up.errors[0].startswith("Error: The local broker ended by itself (exit status -9)")
     assert "Traceback" not in up.text
 
 

@@ -1,11 +1,13 @@
 """Workers and brokers that die, halt, join and leave: nothing is lost, doubled or torn."""
 
 import asyncio
+import os
 import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -24,7 +26,7 @@ from tests.e2e.kafka_reading import (
     wait_until_consumed,
 )
 from tests.e2e.store_audit import StoreAudit, audit_store
-from tests.e2e.worker_processes import WorkerPool, WorkerProcess
+from tests.e2e.worker_processes import REPOSITORY, WorkerPool, WorkerProcess
 from tests.e2e.worker_stopped_at import RECORDS_OF_A_STEP, STEPS, records_of
 
 pytestmark = pytest.mark.e2e
@@ -34,6 +36,30 @@ DRIVER = [sys.executable, "-m", "tests.e2e.worker_stopped_at"]
 
 def runs(count: int, start: int = 0) -> Iterator[Sending]:
     return (sending(run_request(run_id=f"run_{n}")) for n in range(start, start + count))
+
+
+ORPHAN = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from pipeline.consumers.judging import _begin_helper
+
+def begin_late(folder):
+    worker = os.getppid()
+    (folder / "pid").write_text(str(os.getpid()))
+    while os.getppid() == worker:
+        time.sleep(0.01)
+    _begin_helper()
+    (folder / "went on").touch()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    multiprocessing.get_context("spawn").Process(target=begin_late, args=[folder]).start()
+    while not (folder / "pid").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A worker that is killed before its helper has told the kernel that it depends on it."""
 
 
 @asynccontextmanager
@@ -119,7 +145,35 @@ async def test_twenty_kills_at_random_moments_lose_and_double_nothing(
         assert await worker.stop() == 0
     assert kills == 20
     assert sent[0] >= total
+    await wait_until(lambda: not processes_of(settings), "no process is left")
     await assert_all_stored(settings, sent[0])
+
+
+def processes_of(settings: Settings) -> list[int]:
+    """Return the processes that were started over this store, helpers included."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("RMOS_DATA_DIR") == str(settings.data_dir):
+                found.append(process.pid)
+    return found
+
+
+async def test_a_helper_whose_worker_was_killed_before_it_began_ends_by_itself(
+    settings_without_topics: Settings, workers: WorkerPool, tmp_path: Path
+) -> None:
+    program = tmp_path / "orphan.py"
+    program.write_text(ORPHAN, encoding="utf-8")
+    command = [sys.executable, str(program), str(tmp_path)]
+    worker = workers.run(command, settings_without_topics, PYTHONPATH=str(REPOSITORY))
+    assert await worker.ended() == -signal.SIGKILL
+    helper = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    try:
+        await wait_until(lambda: not psutil.pid_exists(helper), "the helper ended", seconds=15)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(helper, signal.SIGKILL)
+    assert not (tmp_path / "went on").exists()
 
 
 @pytest.mark.slow

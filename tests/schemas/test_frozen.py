@@ -19,10 +19,16 @@ from jsonschema.exceptions import ValidationError as JsonSchemaError
 from jsonschema.validators import extend
 from pydantic import BaseModel, ValidationError
 
+from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
+from pipeline.core.advisory_event import advisory_event
+from pipeline.core.advisory_outcome import settle_advisory, stored_advisory
 from pipeline.core.dead_letter import dead_letter
 from pipeline.core.outcome import RecordSource, settle_rejected, settle_run, stored_run
 from pipeline.core.run_event import run_event
 from pipeline.core.verdict import Rejected
+from schemas.advisory_event import AdvisoryEvent
+from schemas.advisory_link import AdvisoryLink
+from schemas.advisory_request import AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
 from schemas.run_artifact import RunArtifact
@@ -30,11 +36,13 @@ from schemas.run_event import RunEvent
 from schemas.run_request import RunRequest
 from tests.builders import (
     ABSENT,
+    advisory_request,
     attachment,
     attachment_ref,
     document,
     incomplete_request,
     judged,
+    record,
     red_request,
     rosette_request,
     router_request,
@@ -46,6 +54,9 @@ HOW_TO_CHANGE = (
     "(a new number, a new file) instead; see the docstring of this test."
 )
 PUBLISHED = {
+    "rmos.advisory_event-1",
+    "rmos.advisory_link-1",
+    "rmos.advisory_request-1",
     "rmos.dead_letter_headers-1",
     "rmos.run_artifact-2",
     "rmos.run_diff-1",
@@ -217,6 +228,61 @@ def test_every_event_that_we_write_fits_model_and_schema(request_: dict[str, Any
         event = json.loads(run_event(outcome, later))
         assert fits_model(event, RunEvent)
         assert fits_schema(event, "rmos.run_event-1")
+
+
+GOOD_ADVISORIES = {
+    "text": advisory_request(),
+    "json": advisory_request(content_text=ABSENT, content_json=[{"a": 1}]),
+    "false": advisory_request(content_text=ABSENT, content_json=False),
+    "hash": advisory_request(content_text=ABSENT, content_sha256="a" * 64),
+    "no content": advisory_request(content_text=ABSENT, kind="note"),
+    "null contents": advisory_request(content_json=None, content_sha256=None),
+    "only what it needs": advisory_request(
+        engine_id=ABSENT, engine_version=ABSENT, title=ABSENT, schema_version=ABSENT
+    ),
+    "empty title": advisory_request(title=""),
+}
+BAD_ADVISORIES = {
+    "two contents": advisory_request(content_json={}),
+    "two other contents": advisory_request(content_sha256="a" * 64),
+    "no id": advisory_request(advisory_id=ABSENT),
+    "id with a newline at its end": advisory_request(advisory_id="a\n"),
+    "id of 101 characters": advisory_request(advisory_id="a" * 101),
+    "no kind": advisory_request(kind=ABSENT),
+    "null kind": advisory_request(kind=None),
+    "another kind": advisory_request(kind="opinion"),
+    "unknown field": advisory_request(mime="text/plain"),
+    "hash in upper case": advisory_request(content_text=ABSENT, content_sha256="A" * 64),
+    "empty engine": advisory_request(engine_id=""),
+    "title above 20,000 characters": advisory_request(title="x" * 20_001),
+    "a run's version": advisory_request(schema_version="rmos.run_request/1"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_ADVISORIES)
+def test_good_advisories_their_links_and_events_fit_models_and_schemas(name: str) -> None:
+    request = GOOD_ADVISORIES[name]
+    assert fits_model(request, AdvisoryRequest)
+    assert fits_schema(request, "rmos.advisory_request-1")
+    advisory = judge_advisory_record(*record(request))
+    assert isinstance(advisory, JudgedAdvisory)
+    link = json.loads(advisory.content)
+    assert fits_model(link, AdvisoryLink)
+    assert fits_schema(link, "rmos.advisory_link-1")
+    for path in (None, "runs/2025-12-18/r_advisory_a.json"):
+        stored = stored_advisory(advisory, SOURCE, path)
+        for intact in (True, False):
+            outcome = settle_advisory(advisory, stored, SOURCE, intact=intact)
+            event = json.loads(advisory_event(outcome, SOURCE))
+            assert fits_model(event, AdvisoryEvent)
+            assert fits_schema(event, "rmos.advisory_event-1")
+
+
+@pytest.mark.parametrize("name", BAD_ADVISORIES)
+def test_bad_advisories_fit_neither_model_nor_schema(name: str) -> None:
+    request = BAD_ADVISORIES[name]
+    assert not fits_model(request, AdvisoryRequest)
+    assert not fits_schema(request, "rmos.advisory_request-1")
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"x" * (5 * 1024 * 1024 + 1)])

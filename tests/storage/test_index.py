@@ -327,13 +327,16 @@ def test_rows_in_the_log_alone_are_found_after_a_death(path: Path, tmp_path: Pat
         assert index.find(run.run_id) == run
 
 
-def test_an_index_of_another_format_is_refused(path: Path) -> None:
+def test_an_index_of_another_format_is_refused_and_nothing_stays_open(path: Path) -> None:
     with closing_index(path):
         pass
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version={INDEX_FORMAT + 1}")
-    with pytest.raises(StoreNotReadyError, match="run rmos index rebuild"):
+    before = open_descriptors()
+    # The error keeps what it went through alive, so a descriptor would be seen.
+    with pytest.raises(StoreNotReadyError, match="run rmos index rebuild") as caught:
         RunIndex(path)
+    assert open_descriptors() == before, caught
 
 
 def test_a_damaged_index_is_refused_and_nothing_stays_open(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What becomes of records in the store: files, rows and outcomes."""
 
+import errno
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -300,12 +301,13 @@ def test_a_known_run_with_a_damaged_file_is_corrupt_and_nothing_is_touched(
     assert word(one(store, beside)) == "persisted"
 
 
-def test_a_file_that_may_not_be_read_is_corrupt(root: Path) -> None:
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_read_is_corrupt(root: Path, fault: int) -> None:
     calls = WatchedCalls()
 
     def refuse(name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open_existing":
-            raise PermissionError(13, "Permission denied")
+            raise OSError(fault, os.strerror(fault))
 
     with opened(root, calls) as store:
         one(store, judged_record(saw(), 0))
@@ -406,8 +408,8 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         change_index(root, "UPDATE runs SET status = 'BLOCKED'")
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
-        document = record.verdict.built.document | {"status": "BLOCKED"}
-        verdict = replace(record.verdict, built=replace(record.verdict.built, document=document))
+        outline = record.verdict.built.outline | {"status": "BLOCKED"}
+        verdict = replace(record.verdict, built=replace(record.verdict.built, outline=outline))
         record = replace(record, verdict=verdict)
     outcome = one(store, record)
     assert outcome.drifted

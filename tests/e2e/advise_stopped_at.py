@@ -1,0 +1,96 @@
+"""An advise worker that signals itself at one step: of a batch, of a retry, or of a claim.
+
+Run as a program: `advise_stopped_at.py SIGNAL STEP [STEP ...]`, as `worker_stopped_at`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+from faststream.kafka.message import KafkaAckableMessage
+
+from pipeline.app import run_advise_worker, run_service
+from pipeline.broker import sender
+from pipeline.broker.sender import BatchSender
+from pipeline.consumers.advisory_claims import AdvisoryClaims
+from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryRequestJudge
+from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
+from pipeline.consumers.batches import BatchConsumer
+from pipeline.logs import configure_logging
+from pipeline.settings import read_settings
+from pipeline.storage import batch_store
+from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.index import IndexTransaction
+from pipeline.storage.system_calls import SystemCalls
+from tests.builders import advisory_request, record
+from tests.e2e.kafka_reading import Sending, produce
+from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, stop_at
+
+LINKED_OF_A_STEP = 6
+
+STEPS: dict[str, Step] = {
+    "polled": (BatchConsumer, "handle", 1, BEFORE),
+    "judged": (AdvisoryRequestJudge, "__call__", 1, AFTER),
+    "locked": (AdvisoryStore, "_plan", 1, BEFORE),
+    "planned": (batch_store, "check_flood", 1, AFTER),
+    "file written": (SystemCalls, "write", 3, AFTER),
+    "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
+    "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
+    "positions noted": (IndexTransaction, "advance", 1, AFTER),
+    "index committed": (AdvisoryStore, "commit", 1, AFTER),
+    "to be told": (AdvisoryChunk, "store", 1, AFTER),
+    "some told": (sender, "_send_partition", 3, AFTER),
+    "told": (BatchSender, "send", 1, AFTER),
+    "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
+    "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
+    "retry judged": (AdvisoryRetryJudge, "__call__", 1, AFTER),
+    "retry stored": (AdvisoryStore, "commit_again", 1, AFTER),
+    "retry to be committed": (AdvisoryRetries, "_commit", 1, BEFORE),
+    "retry committed": (AdvisoryRetries, "_commit", 1, AFTER),
+    "claims looked for": (AdvisoryClaims, "_page", 1, AFTER),
+}
+
+
+def records_of(step: str) -> list[Sending]:
+    """Return advisories of a run that is there and of one that is not, and what is none."""
+    name = step.replace(" ", "-")
+    linked = [
+        advisory_request(run_id="run_1", advisory_id=f"{name}-{number}", content_text=name)
+        for number in range(LINKED_OF_A_STEP)
+    ]
+    early = advisory_request(run_id=f"run_{name}")
+    return [
+        *(Sending(*record(request)) for request in linked),
+        Sending(*record(linked[0])),
+        Sending(*record(linked[1] | {"kind": "note"})),
+        Sending(*record(early)),
+        Sending(*record(early)),
+        Sending(b"run_1", b"{"),
+    ]
+
+
+def work_until(step: str, number: signal.Signals) -> None:
+    settings = read_settings(instance="stopped")
+    topic = settings.topics.advisory_requests
+    asyncio.run(produce(settings, records_of(step), topic=topic))
+    configure_logging(settings)
+    stop_at(STEPS[step], number)
+    run_service(run_advise_worker(settings))
+
+
+def main() -> None:
+    number, *steps = sys.argv[1:]
+    for step in steps:
+        child = os.fork()
+        if child == 0:
+            try:
+                work_until(step, signal.Signals[number])
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(f"{step}: {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
