@@ -262,7 +262,7 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
     )
 
 
-async def run_api(settings: Settings, tell: Callable[[str], None]) -> None:
+async def run_api(settings: Settings) -> None:
     """Serve the HTTP API until a signal stops it.
 
     Raises:
@@ -271,7 +271,6 @@ async def run_api(settings: Settings, tell: Callable[[str], None]) -> None:
     stop = stop_on_signals()
     async with api_server(settings) as server:
         with serve_health(settings, []):
-            tell(f"API http://{server.address}/api/rmos/runs")
             await until_stopped(stop, server.fault)
 
 

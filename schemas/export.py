@@ -52,10 +52,10 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (RUN_REQUEST_VERSION, RunRequest, _AsSent),
     (RUN_ARTIFACT_VERSION, RunArtifact, _AsWritten),
     (RUN_EVENT_VERSION, RunEvent, _AsWritten),
+    (RUN_DIFF_VERSION, RunDiff, _AsWritten),
     (ADVISORY_REQUEST_VERSION, AdvisoryRequest, _AsSent),
     (ADVISORY_LINK_VERSION, AdvisoryLink, _AsWritten),
     (ADVISORY_EVENT_VERSION, AdvisoryEvent, _AsWritten),
-    (RUN_DIFF_VERSION, RunDiff, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
 )
 

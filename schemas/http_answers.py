@@ -37,6 +37,22 @@ class RetryAnswer(ErrorAnswer):
     created_at_utc: str | None = None
 
 
+class ToldViolation(Frozen):
+    """One thing that is wrong with a request."""
+
+    field: str
+    code: str
+    reason: str
+
+
+class InvalidRequestAnswer(ErrorAnswer):
+    """The request is not complete. Nothing was published."""
+
+    violations: list[ToldViolation] | None = Field(
+        None, description="What is wrong with its fields, where that is the reason."
+    )
+
+
 class AcceptedAnswer(Frozen):
     """The broker has the request; what became of it was not told in time."""
 

@@ -34,11 +34,13 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(ClientDisconnect, _answer)
+    # Raised on after it is answered; the guard logs it.
+    app.add_exception_handler(Exception, _answer)
 
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = _told(request, error)
-    if told.status >= 500:  # noqa: PLR2004
+    if isinstance(error, RmosError) and told.status >= 500:  # noqa: PLR2004
         # What the answer leaves out: the log is the operator's.
         _log.error("request failed", code=told.code, reason=str(error))
     return error_answer(told)
@@ -55,8 +57,9 @@ def _told(request: Request, error: Exception) -> ApiError:
     if isinstance(error, ClientDisconnect):
         # Nobody reads it; it is for the log line.
         return ApiError(400, "CLIENT_GONE", "The client went away.")
-    assert isinstance(error, RmosError)
-    return _of_ours(request, error)
+    if isinstance(error, RmosError):
+        return _of_ours(request, error)
+    return ApiError(500, "INTERNAL_ERROR", "The server failed; its log says why.")
 
 
 def _of_ours(request: Request, error: RmosError) -> ApiError:

@@ -41,6 +41,14 @@ BLOCKED: dict[str, Any] = {
     "decision": {"risk_level": "RED", "block_reason": "RISK_RED"},
 }
 
+INVALID_REQUEST: dict[str, Any] = {
+    "error": "INVALID_REQUEST",
+    "message": "Nothing was published. tool_id: required, and not there.",
+    "violations": [
+        {"field": "tool_id", "code": "MISSING", "reason": "required, and not there"},
+    ],
+}
+
 ACCEPTED: dict[str, Any] = {
     "status": "ACCEPTED",
     "message": "The broker has the request; it was not judged in time and will be.",

@@ -1,6 +1,6 @@
 """What holds for every request: an id, a token where one is asked for, limits, and a log line.
 
-Around the whole application, so that also its last resort for errors is inside.
+Around the whole application, so that its last resort for errors is inside too.
 """
 
 import asyncio
@@ -74,16 +74,12 @@ class Guard:
     ) -> None:
         try:
             await app(scope, receive, exchange.send)
-        except SlowClientError:
-            # Raised on: an answer that is cut short must not look like a whole one.
-            raise
-        except Exception:
-            _log.exception("request failed")
-            if exchange.status is not None:
+        except Exception as error:
+            _log.error("request failed", exc_info=not isinstance(error, SlowClientError))
+            # An answer that is cut short must not look like a whole one: the server closes the
+            # connection for an exception.
+            if not exchange.is_whole:
                 raise
-            message = "The server failed; its log says why."
-            answer = error_answer(ApiError(500, "INTERNAL_ERROR", message))
-            await answer(scope, receive, exchange.send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> ApiError | None:
         if self._places < 0:
@@ -102,6 +98,7 @@ class _Exchange:
         scope.setdefault("state", {})["request_id"] = request_id
         self.request_id = request_id
         self.status: int | None = None
+        self.is_whole = False
         self._scope = scope
         self._send = send
         self._idle_seconds = idle_seconds
@@ -116,6 +113,8 @@ class _Exchange:
                 await self._send(message)
         except TimeoutError as error:
             raise SlowClientError from error
+        if message["type"] == "http.response.body":
+            self.is_whole = not message.get("more_body", False)
 
     def _add_headers(self, message: Message) -> None:
         headers = MutableHeaders(scope=message)

@@ -27,6 +27,7 @@ from schemas.http_answers import (
     AcceptedAnswer,
     BlockedRun,
     ErrorAnswer,
+    InvalidRequestAnswer,
     RetryAnswer,
     RunSubmission,
     SubmittedRun,
@@ -45,7 +46,7 @@ _TOLD_VIOLATIONS = 10
     status_code=201,
     openapi_extra=json_body(RunSubmission, examples.RUN_REQUEST),
     responses={
-        **errors(408, 413, 415, 422, e422=_INVALID),
+        **errors(408, 413, 415),
         200: answer(
             SubmittedRun, {**examples.SUBMITTED, "outcome": "duplicate"}, "It was stored before."
         ),
@@ -56,6 +57,7 @@ _TOLD_VIOLATIONS = 10
             examples.BLOCKED,
             "SAFETY_BLOCKED: stored, and not OK. RUN_CONFLICT: the run_id is another request's.",
         ),
+        422: answer(InvalidRequestAnswer, examples.INVALID_REQUEST, "Nothing was published."),
         503: answer(
             RetryAnswer,
             {"error": "BROKER_UNAVAILABLE", "message": "The broker did not confirm."},

@@ -1,7 +1,6 @@
 """`rmos api`: the HTTP API, for production."""
 
 from pipeline.app import run_api, run_service
-from pipeline.cli.terminal import notes
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -13,4 +12,4 @@ def api() -> None:
     """
     settings = read_settings()
     configure_logging(settings)
-    run_service(run_api(settings, notes().print))
+    run_service(run_api(settings))

@@ -59,7 +59,7 @@ _OUTLINE_FIELDS = (
 )
 _OUTLINE_PARTS = {
     "decision": ("risk_level", "score", "block_reason"),
-    "provenance": ("request_sha256", "legacy"),
+    "provenance": ("request_sha256", "legacy", "withheld"),
 }
 _CONTEXT_FIELDS = tuple(name for name in RunContext.model_fields if name != "error")
 # Inside these a null is the same as leaving the field out; elsewhere it is the producer's.

@@ -178,19 +178,23 @@ class Upload:
         self._in_use = Lock()
         self.size_bytes = 0
         self._temporary = None if unnamed else f".{uuid4().hex}.upload"
-        with _write_faults(root), ExitStack() as opened:
-            self._folders = Folders(root, calls, opened)
-            self._descriptor = self._open_new(opened)
-            self._open = opened.pop_all()
+        self._open = ExitStack()
+        try:
+            with _write_faults(root):
+                self._folders = Folders(root, calls, self._open)
+                self._descriptor = self._open_new()
+        except BaseException:
+            self.end()
+            raise
 
-    def _open_new(self, opened: ExitStack) -> int:
+    def _open_new(self) -> int:
         folder = self._folders.root
         if self._temporary is None:
             descriptor = self._calls.open_unnamed(folder)
         else:
             descriptor = self._calls.open_new(self._temporary, folder)
-            opened.callback(self._calls.unlink, self._temporary, folder)
-        opened.callback(self._calls.close, descriptor)
+            self._open.callback(self._calls.unlink, self._temporary, folder)
+        self._open.callback(self._calls.close, descriptor)
         if self._temporary is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         return descriptor

@@ -36,7 +36,7 @@ STOP_SECONDS = 60
 def environment(**settings: str) -> dict[str, str]:
     """Return our environment without settings, but for those given."""
     inherited = {name: value for name, value in os.environ.items() if "RMOS_" not in name}
-    return {**inherited, **settings}
+    return {**inherited, "RMOS_API_PORT": "0", **settings}
 
 
 def brokers_below(folder: Path) -> list[int]:

@@ -1,0 +1,140 @@
+"""The API over real files, asked without a network: no broker, no socket."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipeline.api.application import create_api
+from pipeline.api.broker_link import BrokerLink
+from pipeline.api.guard import Guard
+from pipeline.api.parts import ApiParts, Threads
+from pipeline.api.tokens import Tokens
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.outcome import RecordSource
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.run_reader import RunReader
+from pipeline.storage.run_store import RunStore
+from tests.builders import judged, record
+from tests.storage.stores import make_store
+
+RUNS = "/api/rmos/runs"
+JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """An API over a store, and a client that asks it."""
+
+    root: Path
+    app: Guard
+    parts: ApiParts
+    http: httpx.AsyncClient
+
+    async def get(self, path: str = "", **headers: str) -> httpx.Response:
+        """GET a path below that of the runs."""
+        return await self.http.get(RUNS + path, headers=headers)
+
+    async def put(self, sha256: str, content: Any, **headers: str) -> httpx.Response:
+        """PUT a blob."""
+        url = f"{RUNS}/attachments/{sha256}"
+        return await self.http.put(url, content=content, headers=headers)
+
+    def add_runs(self, *requests: dict[str, Any]) -> None:
+        """Store runs as a worker does."""
+        add_runs(self.root, *requests)
+
+    def add_advisories(self, *requests: dict[str, Any]) -> None:
+        """Link advisories as a worker does."""
+        store = AdvisoryStore(self.root)
+        first = sum(1 for _ in store.index.all_advisories())
+        records = [
+            JudgedRecord(
+                RecordSource(1, "rmos.advisories.requests", 0, first + offset),
+                judge_advisory_record(*record(request)),
+            )
+            for offset, request in enumerate(requests)
+        ]
+        result = store.commit(records)
+        assert {outcome.kind for outcome in result.outcomes} == {"linked"}
+        store.close()
+
+
+def add_runs(root: Path, *requests: dict[str, Any]) -> None:
+    store = RunStore(root)
+    first = store.index.count()
+    store.commit(
+        [
+            JudgedRecord(RecordSource(1, "rmos.runs.requests", 0, first + offset), judged(request))
+            for offset, request in enumerate(requests)
+        ]
+    )
+    store.close()
+
+
+@asynccontextmanager
+async def api_over(
+    root: Path, *, tokens: Tokens | None = None, **settings: Any
+) -> AsyncIterator[Api]:
+    """Serve the store at `root`, made where there is none; no broker answers."""
+    if not (root / "store.json").exists():
+        make_store(root)
+    # The server's paths must not be in any answer.
+    parts = _parts(read_settings(data_dir=root, **settings), RunReader(root))
+    app = create_api(parts, tokens)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    hooks = {"response": [_refuse_server_paths(root)]}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://api", event_hooks=hooks
+    ) as http:
+        yield Api(root, app, parts, http)
+    parts.quick.close()
+    parts.bulk.close()
+    parts.reader.close()
+
+
+def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
+    async def check(answer: httpx.Response) -> None:
+        content = await answer.aread()
+        assert str(root).encode() not in content
+        assert str(root) not in str(answer.headers)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-request-id"]
+
+    return check
+
+
+def _parts(settings: Settings, reader: RunReader) -> ApiParts:
+    async def no_broker() -> None:
+        message = "No Kafka broker answers at nowhere."
+        raise BrokerError(message)
+
+    async def checks() -> dict[str, bool]:
+        return {"broker answers": False}
+
+    return ApiParts(
+        settings,
+        reader,
+        BrokerLink(lambda: RunPublisher(settings), no_broker),
+        BrokerLink(lambda: AdvisoryPublisher(settings), no_broker),
+        Threads(2, "quick"),
+        Threads(2, "bulk"),
+        checks,
+    )
+
+
+OpenApi = Callable[..., AbstractAsyncContextManager[Api]]
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with api_over(tmp_path / "store") as running:
+        yield running

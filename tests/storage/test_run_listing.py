@@ -1,0 +1,161 @@
+"""Listing: what each query of the index walks over, and a cursor that misses and repeats none."""
+
+import random
+import re
+from collections.abc import Iterator
+from datetime import date
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from pipeline.errors import InputError
+from pipeline.storage.index import LISTED_BY, RunIndex
+from pipeline.storage.run_listing import RunFilter, list_runs
+from tests.builders import run_request
+from tests.storage.stores import judged_record, opened
+
+# The ids that a look-up is given come as one JSON text, and EXISTS has a row of its own.
+_HARMLESS = re.compile("json_each|CONSTANT ROW")
+
+VALUES: dict[str, Any] = {
+    "status": "OK",
+    "mode": "saw",
+    "tool_id": "saw:veneer_160",
+    "event_type": "toolpaths",
+    "risk_level": "GREEN",
+    "workflow_session_id": "ws_42",
+    "tool_id_prefix": "saw:",
+    "date_from": date(2025, 1, 1),
+    "date_to": date(2026, 1, 1),
+}
+FILTERS = [
+    {},
+    *({name: VALUES[name]} for name in VALUES),
+    *({a: VALUES[a], b: VALUES[b]} for a, b in combinations(VALUES, 2)),
+    VALUES,
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[RunIndex]:
+    with opened(tmp_path / "store") as store:
+        times = [f"2025-12-18T14:03:{second:02d}Z" for second in range(8)]
+        requests = [
+            run_request(run_id=f"run_{number:03d}", created_at_utc=random.choice(times))
+            for number in range(60)
+        ]
+        store.commit([judged_record(request, offset) for offset, request in enumerate(requests)])
+        yield store.index
+
+
+def plans_of(index: RunIndex, work: Any) -> list[str]:
+    """Return the plan of every query that `work` makes."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(index._engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(index._engine, "before_cursor_execute", note)
+    with index.reading() as connection:
+        return [
+            str(row[3])
+            for statement, parameters in statements
+            if statement.lstrip().upper().startswith(("SELECT", "WITH"))
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+def assert_no_scan(plans: list[str]) -> None:
+    assert plans
+    scans = [plan for plan in plans if plan.startswith("SCAN") and not _HARMLESS.search(plan)]
+    assert scans == []
+    assert any("USING INDEX" in plan or "COVERING INDEX" in plan for plan in plans)
+
+
+def cursor_of(index: RunIndex) -> str:
+    with index.reading() as connection:
+        cursor = list_runs(connection, RunFilter(), limit=1).next_cursor
+    assert cursor is not None
+    return cursor
+
+
+@pytest.mark.parametrize("with_cursor", [False, True])
+def test_no_listing_scans_a_table(index: RunIndex, with_cursor: bool) -> None:
+    cursor = cursor_of(index) if with_cursor else None
+    for wanted in FILTERS:
+
+        def work(wanted: dict[str, Any] = wanted) -> None:
+            with index.reading() as connection:
+                list_runs(connection, RunFilter(**wanted), cursor=cursor)
+
+        assert_no_scan(plans_of(index, work))
+
+
+@pytest.mark.parametrize("with_cursor", [False, True])
+@pytest.mark.parametrize("name", LISTED_BY)
+def test_one_filter_is_answered_in_order_without_sorting(
+    index: RunIndex, name: str, with_cursor: bool
+) -> None:
+    cursor = cursor_of(index) if with_cursor else None
+
+    def work() -> None:
+        with index.reading() as connection:
+            list_runs(connection, RunFilter(**{name: VALUES[name]}), cursor=cursor)
+
+    plans = plans_of(index, work)
+    assert not any("TEMP B-TREE" in plan for plan in plans), plans
+    assert any(f"runs_by_{name}" in plan for plan in plans), plans
+
+
+def test_no_look_up_of_a_run_scans_a_table(index: RunIndex) -> None:
+    looks = (
+        lambda: index.find("run_001"),
+        lambda: index.linked_advisories("run_001"),
+        lambda: index.is_withheld("0" * 64),
+    )
+    for look in looks:
+        assert_no_scan(plans_of(index, look))
+
+
+def walk(connection: Connection, wanted: RunFilter, limit: int) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = list_runs(connection, wanted, limit=limit, cursor=cursor)
+        found += [item["run_id"] for item in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 7, 59, 60, 61])
+@pytest.mark.parametrize("wanted", FILTERS[:12])
+def test_a_walk_visits_each_run_once_also_at_equal_times(
+    index: RunIndex, limit: int, wanted: dict[str, Any]
+) -> None:
+    with index.reading() as connection:
+        found = walk(connection, RunFilter(**wanted), limit)
+    assert sorted(found) == [f"run_{number:03d}" for number in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "count"), [("saw:", 60), ("SAW:", 0), ("saw:veneer_160", 60), ("%", 0), ("", 60)]
+)
+def test_a_prefix_is_exact(index: RunIndex, prefix: str, count: int) -> None:
+    with index.reading() as connection:
+        assert len(walk(connection, RunFilter(tool_id_prefix=prefix), 50)) == count
+
+
+def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
+    cursor = cursor_of(index)
+    with index.reading() as connection:
+        for bad in (cursor + "=", cursor.replace("=", "") + "!", f" {cursor}", "ä"):
+            with pytest.raises(InputError):
+                list_runs(connection, RunFilter(), cursor=bad)
