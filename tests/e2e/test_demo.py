@@ -154,9 +154,19 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
     computed, told = re.findall(r"^  ([0-9a-f]{64})\b", done.stdout, re.MULTILINE)
     assert computed == told
     assert_the_api_told_its_part(done.stdout)
+    assert lines_of_the_readme() <= set(done.stdout.splitlines())
     assert done.stdout.endswith("Everything was stopped and the temporary folder removed.\n")
     assert list(tmp_path.iterdir()) == []
     assert brokers_below(tmp_path) == []
+
+
+def lines_of_the_readme() -> set[str]:
+    """Return what the README shows of the demo, without the table and what is shortened."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("What it prints, shortened:\n")[2].partition("\nThe second line")[0]
+    lines = {line.removeprefix("    ") for line in shown.splitlines()}
+    assert len(lines) > 20
+    return {line for line in lines if not line.startswith(("┃", "│")) and "..." not in line}
 
 
 def assert_the_api_told_its_part(text: str) -> None:
