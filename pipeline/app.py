@@ -28,6 +28,8 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.sender import BatchSender
+from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
@@ -49,7 +51,7 @@ from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 0.5
-_QUICK_THREADS = 8
+_QUICK_THREADS = 4
 _BULK_THREADS = 4
 _PROBE_SECONDS = 3.0
 
@@ -84,6 +86,7 @@ async def persist_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    _read_whatever_comes()
     async with AsyncExitStack() as stack:
         store = RunStore(settings.data_dir)
         stack.callback(store.close)
@@ -129,6 +132,7 @@ async def advise_worker(
         StoreError: The store is not usable, or does not fit broker and group.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    _read_whatever_comes()
     async with AsyncExitStack() as stack:
         store = AdvisoryStore(settings.data_dir)
         stack.callback(store.close)
@@ -272,6 +276,12 @@ async def run_api(settings: Settings) -> None:
     async with api_server(settings) as server:
         with serve_health(settings, []):
             await until_stopped(stop, server.fault)
+
+
+def _read_whatever_comes() -> None:
+    """Let no record that the broker took hold up the others in this process."""
+    install_tolerant_records()
+    install_partition_holds()
 
 
 async def _started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:

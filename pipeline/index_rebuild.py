@@ -25,6 +25,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.broker.admin import committed_offsets, group_members, partition_offsets
 from pipeline.broker.connection import broker_errors, client_options, describe_cluster
+from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.core.outcome import RecordSource, StoredRun, stored_run
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.errors import StoreNotReadyError
@@ -233,6 +234,7 @@ async def _read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerR
         for (name, partition), found in (await partition_offsets(settings, [topic])).items()
         if found.end > found.beginning
     }
+    install_tolerant_records()
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
     )

@@ -92,3 +92,9 @@ HTTP_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
 )
+UNREADABLE_BATCHES = Counter(
+    "rmos_unreadable_batches_total",
+    "Times that a batch of records could not be read; its partition waits meanwhile",
+    ["topic", "partition"],
+    registry=REGISTRY,
+)

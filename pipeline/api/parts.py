@@ -64,7 +64,8 @@ class ApiParts:
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
 
 
-def _parts(request: Request) -> ApiParts:
+# Not a plain function: FastAPI would call it in a thread for every request.
+async def _parts(request: Request) -> ApiParts:
     parts: ApiParts = request.app.state.parts
     return parts
 

@@ -1,15 +1,16 @@
 """Topics and groups as the broker has them: created, compared and looked at, never altered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupIdNotFound, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
@@ -22,6 +23,8 @@ from pipeline.settings import Settings
 from pipeline.topics import Topic, topic_table
 
 RETRY_SECONDS = 0.1
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ async def partition_offsets(
         BrokerError: The broker cannot be reached.
     """
     partitions = await _partitions(settings, topics)
-    async with _consumer(settings, None) as consumer:
+    async with _consumer(settings) as consumer:
         beginnings = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
     return {
@@ -114,16 +117,8 @@ async def committed_offsets(
         BrokerError: The broker cannot be reached.
     """
     partitions = await _partitions(settings, topics)
-    found = {}
-    # The admin client's own way drops the error code of the group: a coordinator that is
-    # still loading would look like a group that never committed.
-    async with _consumer(settings, group) as consumer:
-        for each in partitions:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                offset = await consumer.committed(each)
-            if offset is not None:
-                found[each.topic, each.partition] = offset
-    return found
+    async with admin_client(settings) as admin:
+        return await _patiently(lambda: _committed(admin, group, partitions))
 
 
 async def group_members(settings: Settings, group: str) -> list[str]:
@@ -133,15 +128,25 @@ async def group_members(settings: Settings, group: str) -> list[str]:
         BrokerError: The broker cannot be reached.
     """
     async with admin_client(settings) as admin:
-        deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
-        while True:
-            try:
-                return await _members(admin, group)
-            except KafkaError as error:
-                # The first question about any group makes the broker create its offsets topic.
-                if not error.retriable or asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
+        return await _patiently(lambda: _members(admin, group))
+
+
+async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask a group's coordinator, which after a start needs some time to load its groups.
+
+    The first question about any group also makes the broker create its offsets topic.
+
+    Raises:
+        KafkaError: It refuses, or is not ready within about 10 s.
+    """
+    deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+    while True:
+        try:
+            return await ask()
+        except KafkaError as error:
+            if not error.retriable or asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 def _wanted(settings: Settings) -> tuple[Topic, ...]:
@@ -273,11 +278,10 @@ async def _partitions(settings: Settings, topics: Iterable[str]) -> list[TopicPa
 
 
 @asynccontextmanager
-async def _consumer(settings: Settings, group: str | None) -> AsyncIterator[AIOKafkaConsumer]:
+async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """Connect a consumer that joins no group and reads no record."""
     consumer = AIOKafkaConsumer(
         **client_options(settings),
-        group_id=group,
         enable_auto_commit=False,
         request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
     )
@@ -288,6 +292,28 @@ async def _consumer(settings: Settings, group: str | None) -> AsyncIterator[AIOK
             yield consumer
         finally:
             await consumer.stop()
+
+
+async def _committed(
+    admin: AIOKafkaAdminClient, group: str, partitions: Iterable[TopicPartition]
+) -> dict[tuple[str, int], int]:
+    numbers: dict[str, list[int]] = {}
+    for each in partitions:
+        numbers.setdefault(each.topic, []).append(each.partition)
+    coordinator = await admin.find_coordinator(group)
+    # aiokafka's own ways, the consumer's too, pass over the error of the whole answer: a
+    # coordinator that is still loading would look like a group that never committed.
+    request = OffsetFetchRequest(group, list(numbers.items()))
+    response = await admin._client.send(coordinator, request)
+    answers = [
+        (topic, number, offset, code)
+        for topic, listed in response.topics
+        for number, offset, _metadata, code in listed
+    ]
+    for code in (response.error_code, *(code for *_, code in answers)):
+        if code != 0:
+            raise for_code(code)(f"group {group}")
+    return {(topic, number): offset for topic, number, offset, _ in answers if offset >= 0}
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Sends events and dead letters as whole batches, and waits until the broker has them all."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaProducer
@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.broker.connection import broker_errors
+from pipeline.broker.header_names import AnyNameBatch
 from pipeline.broker.producers import close_producer, start_producer
 from pipeline.settings import Settings
 
@@ -100,19 +101,36 @@ async def _send_partition(
     await asyncio.gather(*confirmations)
 
 
-def _batches(producer: AIOKafkaProducer, queue: Sequence[Message]) -> Iterable[BatchBuilder]:
-    batch = producer.create_batch()
+def _batches(producer: AIOKafkaProducer, queue: Sequence[Message]) -> Iterator[BatchBuilder]:
+    batch: BatchBuilder | None = None
     for message in queue:
-        if not _append(batch, message):
+        if batch is not None and _append(batch, message):
+            continue
+        if batch is not None:
+            batch.close()
             yield batch
-            batch = producer.create_batch()
-            _append(batch, message)
-    batch.close()
-    yield batch
+        batch = _batch_with(producer, message)
+    if batch is not None:
+        batch.close()
+        yield batch
+
+
+def _batch_with(producer: AIOKafkaProducer, message: Message) -> BatchBuilder:
+    """Begin a batch with `message`."""
+    batch = producer.create_batch()
+    if not _append(batch, message):
+        batch = AnyNameBatch(BATCH_BYTES)
+        _append(batch, message)
+    return batch
 
 
 def _append(batch: BatchBuilder, message: Message) -> bool:
-    appended = batch.append(
-        timestamp=None, key=message.key, value=message.value, headers=message.headers
-    )
+    """Add `message` if there is room for it, and if the batch can hold its header names."""
+    try:
+        appended = batch.append(
+            timestamp=None, key=message.key, value=message.value, headers=message.headers
+        )
+    except UnicodeEncodeError:
+        # Raised before anything is written: the batch is as it was.
+        return False
     return appended is not None

@@ -22,6 +22,9 @@ from pipeline.cli.terminal import say_error
 from pipeline.errors import RmosError
 from pipeline.logs import silence_kafka_client
 
+NOT_USABLE = 6
+"""Exit status where the machine, not the program, is at fault."""
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,3 +58,6 @@ def run() -> None:
     except RmosError as error:
         say_error(str(error))
         sys.exit(error.exit_status)
+    except MemoryError as error:
+        say_error(str(error) or "No memory is left; nothing was acknowledged. Start again.")
+        sys.exit(NOT_USABLE)

@@ -60,6 +60,9 @@ def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
     if not lines:
         message = f"{name} is empty: expected a JSON object, or one a line."
         raise InputError(message)
+    if not raw and len(lines) > 1 and _record(name, lines[0][1].strip()) is None:
+        # Most likely one document over many lines, so its first line alone is not at fault.
+        raise InputError(f"{name}: {_why_not(content)}; --raw would send each line as it is.")
     for number, line in lines:
         where = f"{name}, line {number}"
         record = _record(where, line.strip())

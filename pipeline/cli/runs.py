@@ -100,7 +100,7 @@ def list_command(
     rows = [[_cell(name, item[name]) for name in _COLUMNS] for item in page.items]
     print_table(_COLUMNS, rows)
     if page.next_cursor is not None:
-        notes().print(f"More: --cursor {page.next_cursor}")
+        notes().print(f"More: --cursor {page.next_cursor}", soft_wrap=True)
     elif not page.items:
         notes().print("No run fits.")
 

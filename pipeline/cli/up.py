@@ -1,5 +1,7 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
+from functools import partial
+
 from pipeline.app import run_everything, run_service
 from pipeline.cli.terminal import notes
 from pipeline.logs import configure_logging
@@ -7,10 +9,12 @@ from pipeline.settings import read_settings
 
 
 def up() -> None:
-    """Run a local Apache Kafka, the store, its topics and all consumers.
+    """Run a local Apache Kafka, the store, its topics, all consumers and the HTTP API.
 
-    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT. Ctrl-C stops all of it.
+    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT, the API's RMOS_API_PORT.
+    Ctrl-C stops all of it.
     """
     settings = read_settings()
     configure_logging(settings)
-    run_service(run_everything(settings, notes().print))
+    # Not wrapped where a line is long: a path has to stay one that can be copied.
+    run_service(run_everything(settings, partial(notes().print, soft_wrap=True)))

@@ -35,6 +35,9 @@ NEAR_OFFSETS = 500
 """Up to so many records are read over rather than asked for anew."""
 
 _POLL_MS = 1000
+_PATIENCE_POLLS = 30
+"""Polls without an answer until a partition is left for the next scan."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -143,16 +146,21 @@ async def _records_at(
     end = (await consumer.end_offsets([place]))[place]
     _drop_removed(place, wanted, begin, end)
     position: int | None = None
-    while wanted:
+    patience = _PATIENCE_POLLS
+    while wanted and patience:
         if position is None or not 0 <= wanted[0] - position <= NEAR_OFFSETS:
             consumer.seek(place, wanted[0])
         fetched = await consumer.getmany(place, timeout_ms=_POLL_MS)
         records = [each for each in fetched.get(place, []) if each.offset in wanted]
         position = await consumer.position(place)
+        patience = _PATIENCE_POLLS if place in fetched else patience - 1
         while wanted and wanted[0] < position:
             wanted.popleft()
         if records:
             yield records
+    if wanted:
+        # The others must not wait for it; the next scan asks again.
+        _log.warning("claims that cannot be read", partition=place.partition, count=len(wanted))
 
 
 def _drop_removed(place: TopicPartition, wanted: deque[int], begin: int, end: int) -> None:

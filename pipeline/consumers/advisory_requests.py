@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from pipeline.broker.header_names import bytes_of_name
 from pipeline.broker.sender import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
@@ -191,5 +192,5 @@ def _retried(delivery: Delivery, topic: str) -> Message:
 
 
 def _size_bytes(message: Message) -> int:
-    headers = sum(len(name.encode()) + len(value or b"") for name, value in message.headers)
+    headers = sum(len(bytes_of_name(name)) + len(value or b"") for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers

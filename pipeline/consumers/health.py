@@ -6,6 +6,7 @@ A thread, so that a stuck event loop is seen as not ready rather than as no answ
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,6 +16,10 @@ from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
 from pipeline.errors import InputError
+
+PATIENCE_SECONDS = 2.0
+"""Longest wait for a client that has connected and says nothing. Meanwhile nobody else is
+answered, and the server cannot be stopped."""
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Checks = Mapping[str, bool]
@@ -83,6 +88,13 @@ def _json(start_response: StartResponse, status: str, document: object) -> Itera
 
 
 class _Quiet(WSGIRequestHandler):
+    timeout = PATIENCE_SECONDS
+
+    def handle(self) -> None:
+        """Answer one request; a client that is too slow or gone is no fault of ours to print."""
+        with suppress(OSError):
+            super().handle()
+
     def log_message(self, *args: object) -> None:
         """Say nothing: a probe every few seconds is no event."""
 

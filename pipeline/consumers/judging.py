@@ -25,6 +25,11 @@ Judge = Callable[[bytes | None, bytes | None], Verdict]
 """A function of a module, so that the helper finds it by its name."""
 
 SMALL_BATCH_RECORDS = 64
+
+SMALL_BATCH_BYTES = 1024 * 1024
+"""4 MiB of the worst digits take a second and more: judged here, some of them kept the loop from
+its heartbeats until the group gave the worker up."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,14 +65,25 @@ class Judging(Generic[Verdict]):
             MemoryError: The helper was killed, as the kernel does where memory is short.
             OSError: The machine is at fault, not a record.
         """
-        if self._pool is None or len(bodies) < SMALL_BATCH_RECORDS:
+        if self._pool is None or _is_small(bodies):
             return _judge_all(self._judge, bodies)
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._pool, _judge_all, self._judge, bodies)
         except BrokenProcessPool as error:
-            message = "The judging process of this worker was killed; nothing was acknowledged."
+            message = (
+                "The process in which this worker judges was killed, most likely for want of "
+                "memory; nothing was acknowledged; give it more memory, or set a smaller "
+                "RMOS_BATCH_RECORDS, then start again."
+            )
             raise MemoryError(message) from error
+
+
+def _is_small(bodies: Sequence[Body]) -> bool:
+    return (
+        len(bodies) < SMALL_BATCH_RECORDS
+        and sum(len(value or b"") for _, value in bodies) < SMALL_BATCH_BYTES
+    )
 
 
 def _judge_all(judge: Judge[Verdict], bodies: Sequence[Body]) -> list[Verdict]:

@@ -12,6 +12,7 @@ import structlog
 
 from pipeline.broker.admin import committed_offsets, compare_topics, partition_offsets
 from pipeline.broker.connection import describe_cluster
+from pipeline.broker.log_ranges import holds_records
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
@@ -77,7 +78,7 @@ async def check_start(
     states = await partition_states(settings, store, topic=topic, group=group)
     for state in states:
         _refuse_lost_log(state, accept_loss=accept_loss)
-    lost = [message for state in states if (message := _lost_records(state))]
+    lost = [message for state in states if (message := await _lost_records(settings, state))]
     if lost and not accept_loss:
         raise StoreNotReadyError(
             f"{'; '.join(lost)}: if only the index is old, run rmos index rebuild; to go on "
@@ -157,9 +158,9 @@ def _refuse_lost_log(state: PartitionState, *, accept_loss: bool) -> None:
         )
 
 
-def _lost_records(state: PartitionState) -> str | None:
+async def _lost_records(settings: Settings, state: PartitionState) -> str | None:
     """Return which records of a partition the worker would skip, in words."""
-    if state.committed is not None and state.stored < min(state.committed, state.end):
+    if await _is_behind_group(settings, state):
         return (
             f"The group has committed offset {state.committed} of {state.place}, the store has "
             f"records up to {state.stored}"
@@ -173,8 +174,21 @@ def _lost_records(state: PartitionState) -> str | None:
     return None
 
 
+async def _is_behind_group(settings: Settings, state: PartitionState) -> bool:
+    """Tell whether the group went past records that the store has not seen.
+
+    The group also goes past what ends a transaction, of which the store is told nothing.
+    """
+    reached = min(state.committed or 0, state.end)
+    if state.stored >= reached:
+        return False
+    return state.stored < state.begin or await holds_records(
+        settings, state.topic, state.partition, state.stored, reached
+    )
+
+
 def _move_store_to_group(store: Store, states: list[PartitionState]) -> None:
-    """Note where the group goes on, so that an accepted loss is not met again."""
+    """Note where the group goes on, so that what was looked into is not met again."""
     behind = {
         (state.topic, state.partition): state.committed
         for state in states

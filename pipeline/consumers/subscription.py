@@ -20,7 +20,7 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline import metrics
-from pipeline.broker.connection import client_options
+from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.settings import Settings
 
@@ -64,10 +64,11 @@ class Subscription:
     ) -> None:
         """Prepare; nothing is consumed before `start`."""
         self.group = group
-        self._topic = topic
+        self._settings = settings
         self._pulse = Pulse()
         self._answers = Pulse()
         self._observer: asyncio.Task[None] | None = None
+        self._measured: set[TopicPartition] = set()
         self._drain_seconds = settings.stop_timeout_seconds
         self._broker = KafkaBroker(
             settings.bootstrap_servers,
@@ -100,8 +101,13 @@ class Subscription:
         self._subscriber(handler)
 
     async def start(self) -> None:
-        """Join the group and begin to consume."""
-        await self._broker.start()
+        """Join the group and begin to consume.
+
+        Raises:
+            BrokerError: No broker answers, or it refuses.
+        """
+        with broker_errors(self._settings):
+            await self._broker.start()
         self._beat_on_poll()
         self._observer = asyncio.create_task(self._observe())
 
@@ -155,6 +161,8 @@ class Subscription:
         metrics.LAST_POLL_AGE_SECONDS.labels(self.group).set(self._pulse.age_seconds)
         assigned = self.assigned
         metrics.ASSIGNED_PARTITIONS.labels(self.group).set(len(assigned))
+        self._forget_lag(self._measured - assigned)
+        self._measured &= assigned
         consumer = self._subscriber.consumer
         if consumer is None or not assigned:
             return
@@ -166,6 +174,12 @@ class Subscription:
                 for place, end in ends.items():
                     lag = metrics.LAG_RECORDS.labels(self.group, place.topic, place.partition)
                     lag.set(max(0, end - await consumer.position(place)))
+                    self._measured.add(place)
+
+    def _forget_lag(self, lost: set[TopicPartition]) -> None:
+        """Leave partitions to the worker that has them now: ours would stand still for ever."""
+        for place in lost:
+            metrics.LAG_RECORDS.remove(self.group, place.topic, place.partition)
 
 
 class _DrainOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]

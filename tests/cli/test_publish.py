@@ -49,13 +49,12 @@ def test_empty_standard_input_is_called_so(rmos: CommandLine) -> None:
     ("content", "why"),
     [
         (b'{"run_id": ', "expected JSON, found something else at byte 11"),
-        (b"\x89PNG\r\n\x1a\n", "expected UTF-8, found something else at byte 0"),
         (b"[1, 2]", "expected an object"),
         (b'{"a": 1, "a": 2}', "expected no duplicate keys in an object"),
         (b'{"a": NaN}', "expected a JSON number, found NaN"),
         (b"\xef\xbb\xbf{}", "expected no byte order mark"),
     ],
-    ids=["cut short", "binary", "list", "duplicate key", "NaN", "byte order mark"],
+    ids=["cut short", "list", "duplicate key", "NaN", "byte order mark"],
 )
 def test_what_is_no_strict_json_is_told_with_its_line(
     rmos: CommandLine, file: Path, content: bytes, why: str
@@ -64,6 +63,26 @@ def test_what_is_no_strict_json_is_told_with_its_line(
     done = rmos("publish", "run", str(file))
     assert done.status == 2
     assert done.sentence == f"{file}, line 1: {why}; --raw would send it as it is."
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            b'{\n "run_id": "x",\n "mode": "saw",,\n "meta": {}\n}\n',
+            "expected JSON, found something else at byte 33",
+        ),
+        (b"\x89PNG\r\n\x1a\n", "expected UTF-8, found something else at byte 0"),
+    ],
+    ids=["two commas", "binary"],
+)
+def test_a_fault_in_a_document_of_many_lines_is_told_where_it_is(
+    rmos: CommandLine, file: Path, content: bytes, why: str
+) -> None:
+    file.write_bytes(content)
+    done = rmos("publish", "run", str(file))
+    assert done.status == 2
+    assert done.sentence == f"{file}: {why}; --raw would send each line as it is."
 
 
 def test_one_bad_line_among_good_ones_is_told_with_its_number(

@@ -95,6 +95,16 @@ def test_without_json_a_listing_is_tab_separated(rmos_with_runs: CommandLine) ->
     assert done.err.startswith("More: --cursor ")
 
 
+def test_a_cursor_stays_on_its_line_however_narrow_the_terminal_is(
+    rmos_with_runs: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    (line,) = rmos_with_runs("runs", "list", "--limit", "2").err.splitlines()
+    cursor = line.removeprefix("More: --cursor ")
+    rest = rmos_with_runs("runs", "list", "--cursor", cursor).text.splitlines()[1:]
+    assert [row.split("\t")[1] for row in rest] == NEWEST_FIRST[2:]
+
+
 def test_no_run_fits_is_no_error(rmos_with_runs: CommandLine) -> None:
     done = rmos_with_runs("runs", "list", "--mode", "laser")
     assert done.status == 0

@@ -23,7 +23,7 @@ from tests.storage.stores import judged_record, make_store, opened
 TOPICS = TopicNames("rmos")
 REQUESTS = TOPICS.advisory_requests
 RETRIES = TOPICS.advisory_retries
-HEADERS = (("theirs", b"\xff"), ("traceparent", b"00-1"))
+HEADERS = (("theirs", b"\xff"), ("caf\udce9", None), ("traceparent", b"00-1"))
 
 
 @dataclass(frozen=True)

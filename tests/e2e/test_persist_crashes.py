@@ -26,7 +26,7 @@ from tests.e2e.kafka_reading import (
     wait_until_consumed,
 )
 from tests.e2e.store_audit import StoreAudit, audit_store
-from tests.e2e.worker_processes import REPOSITORY, WorkerPool, WorkerProcess
+from tests.e2e.worker_processes import REPOSITORY, WorkerPool, WorkerProcess, only_sentence
 from tests.e2e.worker_stopped_at import RECORDS_OF_A_STEP, STEPS, records_of
 
 pytestmark = pytest.mark.e2e
@@ -174,6 +174,37 @@ async def test_a_helper_whose_worker_was_killed_before_it_began_ends_by_itself(
         with suppress(ProcessLookupError):
             os.kill(helper, signal.SIGKILL)
     assert not (tmp_path / "went on").exists()
+
+
+async def test_a_helper_that_is_killed_ends_its_worker_with_one_sentence(
+    store_settings: Settings, workers: WorkerPool
+) -> None:
+    settings = store_settings
+
+    def large_batch(name: str) -> list[Sending]:
+        return [sending(run_request(run_id=f"{name}_{n}"), partition=0) for n in range(200)]
+
+    worker = workers.start(settings)
+    await worker.wait_until_started()
+    await produce(settings, large_batch("first"))
+    await wait_until_consumed(settings, check=worker.check)
+    # The other child is the tracker of multiprocessing.
+    (helper,) = [
+        child
+        for child in psutil.Process(worker.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    helper.kill()
+    await produce(settings, large_batch("second"))
+    assert await worker.ended() == 6
+    said = only_sentence(worker.text)
+    assert "was killed, most likely for want of memory; nothing was acknowledged" in said
+    assert not worker.logged("batch failed")
+    async with persist_worker(settings):
+        await wait_until_consumed(settings)
+    audit = await audit_store(settings)
+    audit.assert_whole()
+    assert len(audit.rows) == 400
 
 
 @pytest.mark.slow

@@ -84,6 +84,30 @@ async def test_metrics_health_and_log_of_a_worker(
     assert_sparse_json_log(worker, records=2065)
 
 
+async def test_the_lag_of_a_partition_is_told_by_the_worker_that_has_it_alone(
+    store_settings: Settings, workers: WorkerPool
+) -> None:
+    first = workers.start(store_settings, RMOS_METRICS_PORT="0")
+    address = await address_of(first)
+
+    async def lags() -> int:
+        _, text = await asyncio.to_thread(get, address, "/metrics")
+        return text.count("\nrmos_consumer_lag_records{")
+
+    async def tells_all() -> bool:
+        return await lags() == 12
+
+    async def tells_half() -> bool:
+        return await lags() == 6
+
+    await wait_until(tells_all, "all partitions")
+    second = workers.start(store_settings)
+    await second.wait_until_started()
+    await wait_until(tells_half, "half of the partitions")
+    assert await second.stop() == 0
+    await wait_until(tells_all, "all partitions again")
+
+
 async def samples(address: str) -> dict[str, float]:
     """Return the sum of each metric over its labels."""
     _, text = await asyncio.to_thread(get, address, "/metrics")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import persist_worker
@@ -142,6 +142,46 @@ async def test_a_store_behind_its_group_is_refused_until_the_loss_is_accepted(
     audit = await audit_store(settings)
     assert audit.rows.keys() == {"run_5", "run_6", "run_7"}
     assert len(audit.lost) == 5
+
+
+async def in_transaction(settings: Settings, sent: list[Sending], *, abort: bool = False) -> None:
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers, transactional_id=f"{settings.prefix}-cam"
+    )
+    async with producer:
+        await producer.begin_transaction()
+        for each in sent:
+            await producer.send_and_wait(
+                settings.topics.run_requests, each.value, each.key, partition=each.partition
+            )
+        await (producer.abort_transaction() if abort else producer.commit_transaction())
+
+
+async def test_transactions_of_producers_leave_no_misfit(store_settings: Settings) -> None:
+    settings = store_settings
+    await in_transaction(settings, runs(2), abort=True)
+    await in_transaction(settings, runs(3, start=2))
+    await consume_all(settings)
+    # Two aborted, three stored, and two marks that no consumer is given.
+    assert await committed(settings) == {PARTITION: 7} | dict.fromkeys(
+        set(range(12)) - {PARTITION}, 0
+    )
+    await consume_all(settings)
+    assert (await audit_store(settings)).rows.keys() == {"run_2", "run_3", "run_4"}
+
+
+async def test_records_between_the_marks_of_transactions_are_missed(
+    store_settings: Settings,
+) -> None:
+    settings = store_settings
+    await in_transaction(settings, runs(1), abort=True)
+    await in_transaction(settings, runs(1))
+    await commit(settings, {PARTITION: 2})
+    async with persist_worker(settings):
+        pass
+    await commit(settings, {PARTITION: 4})
+    said = await refusal(settings)
+    assert "The group has committed offset 4" in said
 
 
 async def test_a_log_that_begins_after_the_group_is_refused_until_the_loss_is_accepted(

@@ -1,0 +1,162 @@
+"""Read every record that the broker accepted, also where aiokafka's own parser gives up.
+
+aiokafka 0.14 decodes header names as UTF-8 while it parses, and a name that is not raises out of
+the poll, before any code of ours has seen the record: its partition would stand still for ever.
+Some compressed batches do the same (`decompression`). aiokafka has no setting for it, so
+`install_tolerant_records` puts a class of ours in the place where its fetcher takes the parser
+from. The fast parser still reads every batch; only one that it cannot is read again here.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import cramjam
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
+from aiokafka.record.memory_records import MemoryRecords
+
+# The fast one reads beyond the end of its buffer where a number is cut off.
+from aiokafka.record.util import decode_varint_py
+
+from pipeline.broker.decompression import decompress
+from pipeline.broker.header_names import name_of_bytes
+
+_BEFORE_LENGTH = 8
+_BEFORE_BATCH = 12
+
+# What was seen to rise out of the poll; OSError is that of `gzip`.
+_GIVEN_UP = (UnicodeDecodeError, OSError, EOFError, struct.error, cramjam.DecompressionError)
+
+
+def install_tolerant_records() -> None:
+    """Let every aiokafka consumer of this process read what the broker accepted.
+
+    Doing it again changes nothing. Consumers that run already are covered too.
+    """
+    assert fetcher.MemoryRecords in {MemoryRecords, TolerantRecords}
+    fetcher.MemoryRecords = TolerantRecords
+
+
+class TolerantRecords:
+    """The batches of one partition in one answer of the broker.
+
+    It has what the fetcher of aiokafka asks of `MemoryRecords`.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._fast = MemoryRecords(data)
+        self._rest = memoryview(data)
+
+    def size_in_bytes(self) -> int:
+        """Return the size of the answer, a cut batch at its end included."""
+        return self._fast.size_in_bytes()  # type: ignore[no-any-return]
+
+    def has_next(self) -> bool:
+        """Return whether there is another whole batch."""
+        return self._fast.has_next()  # type: ignore[no-any-return]
+
+    def next_batch(self) -> "_Batch":
+        """Return the next batch; its records are not read yet."""
+        batch = self._fast.next_batch()
+        (length,) = struct.unpack_from(">i", self._rest, _BEFORE_LENGTH)
+        end = _BEFORE_BATCH + length
+        data, self._rest = self._rest[:end], self._rest[end:]
+        return _Batch(batch, data)
+
+
+class _Batch:
+    """A batch of the fast parser, and its bytes in case that one gives up."""
+
+    __slots__ = ("_data", "_fast")
+
+    def __init__(self, fast: Any, data: memoryview) -> None:  # noqa: ANN401
+        self._fast = fast
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._fast, name)
+
+    def __next__(self) -> Any:  # noqa: ANN401
+        # The fetcher takes the record of a control batch so; none but a broker writes those.
+        return next(self._fast)
+
+    def __iter__(self) -> Iterator[Any]:
+        # All at once: a batch is read by one parser or by the other, never half by each.
+        try:
+            return iter(list(self._fast))
+        except _GIVEN_UP as error:
+            return iter(self._read_again(error))
+
+    def _read_again(self, given_up: Exception) -> list[Any]:
+        try:
+            return list(_TolerantBatch(self._data))
+        except Exception as error:
+            message = (
+                f"expected records that can be read in the batch at offset "
+                f"{self._fast.base_offset}, found {given_up!r}, then {error!r}"
+            )
+            raise CorruptRecordException(message) from error
+
+
+class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
+    """aiokafka's parser in pure Python, with the parts replaced that are stricter than Kafka."""
+
+    _buffer: bytearray
+    _pos: int
+    _decompressed: bool
+
+    def _maybe_uncompress(self) -> None:
+        if not self._decompressed:
+            body = bytes(memoryview(self._buffer)[self._pos :])
+            self._buffer = bytearray(decompress(self.compression_type, body))
+            self._pos = 0
+            self._decompressed = True
+
+    def _read_msg(self) -> _DefaultRecordPy:
+        cursor = _Cursor(self._buffer, self._pos)
+        length = cursor.number()
+        end = cursor.at + length
+        cursor.at += 1  # attributes, in which Kafka has not defined anything
+        timestamp = self.first_timestamp + cursor.number()
+        if self.timestamp_type == self.LOG_APPEND_TIME:
+            timestamp = self.max_timestamp
+        offset = self.base_offset + cursor.number()
+        key, value = cursor.content(), cursor.content()
+        headers = [cursor.header() for _ in range(cursor.number())]
+        if cursor.at != end:
+            message = f"expected a record of {length} bytes, found {cursor.at - end + length}"
+            raise CorruptRecordException(message)
+        self._pos = end
+        return _DefaultRecordPy(offset, timestamp, self.timestamp_type, key, value, headers)
+
+
+class _Cursor:
+    """Where the next field of a record begins."""
+
+    __slots__ = ("_data", "at")
+
+    def __init__(self, data: bytearray, at: int) -> None:
+        self._data = data
+        self.at = at
+
+    def number(self) -> int:
+        value: int
+        value, self.at = decode_varint_py(self._data, self.at)
+        return value
+
+    def content(self) -> bytes | None:
+        size = self.number()
+        if size < 0:
+            return None
+        start = self.at
+        self.at += size
+        return bytes(self._data[start : self.at])
+
+    def header(self) -> tuple[str, bytes | None]:
+        name = self.content()
+        if name is None:
+            message = "expected a header with a name, found none"
+            raise CorruptRecordException(message)
+        return name_of_bytes(name), self.content()

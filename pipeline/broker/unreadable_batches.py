@@ -1,0 +1,71 @@
+"""A batch that cannot be read holds up its own partition, and nothing else.
+
+A bit that turned on the broker's disk makes such a batch: the broker sends what it has, and the
+checksum does not fit. aiokafka 0.14 lets that rise out of the poll. What the same poll had taken
+from other partitions is dropped then, and their positions have moved on: the next commit would
+pass over records that nobody has seen. Good records before the bad batch, in the same answer,
+would never come at all.
+
+So `install_partition_holds` gives aiokafka's fetch results another `getall`. Records before the
+batch are given out; the partition then rests, and is fetched again, as another replica may have
+the batch whole.
+"""
+
+import time
+from typing import Any
+
+import structlog
+from aiokafka.consumer.fetcher import FetchResult
+
+from pipeline import metrics
+
+REST_SECONDS = 5.0
+"""How long a partition rests before the batch is asked for again."""
+
+_log = structlog.get_logger(__name__)
+
+
+def install_partition_holds() -> None:
+    """Let no unreadable batch raise out of a poll in this process.
+
+    Doing it again changes nothing. Consumers that run already are covered too.
+    """
+    assert callable(FetchResult.getall)
+    FetchResult.getall = getall
+
+
+def getall(fetched: Any, max_records: int | None = None) -> list[Any]:  # noqa: ANN401
+    """Return the next records of one partition: the original's steps, but an error ends them."""
+    if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
+        return []
+    if time.monotonic() < getattr(fetched, "_rests_until", 0.0):
+        return []
+    records: list[Any] = []
+    more = True
+    try:
+        while more and len(records) != max_records:
+            record = next(fetched._partition_records, None)
+            more = record is not None
+            if more:
+                records.append(record)
+    except Exception as error:  # noqa: BLE001 - whatever a parser makes of broken bytes
+        _rest(fetched, error)
+    fetched._update_position()
+    if not more:
+        fetched._partition_records = None
+    return records
+
+
+def _rest(fetched: Any, error: Exception) -> None:  # noqa: ANN401
+    # While it rests the partition is not fetched; afterwards its records are at their end, and
+    # the batch is fetched again.
+    fetched._rests_until = time.monotonic() + REST_SECONDS
+    place, offset = fetched._topic_partition, fetched._partition_records.next_fetch_offset
+    metrics.UNREADABLE_BATCHES.labels(place.topic, place.partition).inc()
+    _log.error(
+        "batch cannot be read",
+        topic=place.topic,
+        partition=place.partition,
+        offset=offset,
+        why=repr(error),
+    )

@@ -1,0 +1,293 @@
+"""How fast the API reads and publishes, beside a bare route of the same size, in one run.
+
+    python -m tests.bench.api
+
+Reads: a store of 10,000 and of 200,000 runs, asked by as many connections at once. The bare
+route is FastAPI with nothing of ours, in the same process, which returns a constant of the size
+of the run. Only ratios within one run mean something on a shared machine.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import httpx
+import uvloop
+from fastapi import FastAPI
+from rich.console import Console
+from rich.table import Table
+from starlette.responses import Response
+
+from pipeline.api.server import address_of, listen, serving
+from pipeline.app import advise_worker, api_server, persist_worker
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.local import LocalBroker
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.outcome import RecordSource
+from pipeline.core.verdict import judge_run_record
+from pipeline.logs import configure_logging
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.identity import create_store
+from pipeline.storage.run_reader import RunReader
+from pipeline.storage.run_store import JudgedRecord, RunStore
+from tests.bench.requests import encoded_requests
+
+RUNS = "/api/rmos/runs"
+JSON = {"content-type": "application/json"}
+BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One thing asked many times.
+
+    Attributes:
+        rate: Answers a second.
+        p50_ms: Of one answer.
+        p99_ms: Likewise.
+    """
+
+    what: str
+    runs: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+def main() -> None:
+    options = _options()
+    folder = Path(tempfile.mkdtemp(prefix="rmos-bench-api-", dir=options.folder))
+    configure_logging(read_settings(log_level="error"))
+    try:
+        with LocalBroker(folder / "kafka", port=0, on_progress=_tell) as broker:
+            found = asyncio.run(_measure_all(options, broker, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _print(found)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+
+
+async def _measure_all(
+    options: argparse.Namespace, broker: LocalBroker, folder: Path
+) -> list[Measured]:
+    found: list[Measured] = []
+    for runs in options.runs:
+        settings = _settings(broker, folder / f"store-{runs}", f"bench{runs}")
+        create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+        ids = await asyncio.to_thread(_fill, settings.data_dir, runs)
+        _tell(f"{runs:,} runs are there")
+        found += await _measure_reads(settings, runs, ids, options)
+    settings = _settings(broker, folder / "store-post", "benchpost")
+    await apply_topics(settings)
+    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    found.append(await _measure_posts(settings, options.posts))
+    return found
+
+
+def _settings(broker: LocalBroker, data_dir: Path, prefix: str) -> Settings:
+    return read_settings(
+        data_dir=data_dir,
+        bootstrap_servers=broker.bootstrap_servers,
+        prefix=prefix,
+        api_port=0,
+    )
+
+
+def _fill(root: Path, count: int) -> list[str]:
+    """Store `count` runs as the worker does; return some of their ids."""
+    store = RunStore(root)
+    ids: list[str] = []
+    batch: list[JudgedRecord[Any]] = []
+    for offset, (key, value) in enumerate(encoded_requests(count)):
+        source = RecordSource(1, "bench.runs.requests", 0, offset)
+        batch.append(JudgedRecord(source, judge_run_record(key, value)))
+        if offset % max(1, count // 1000) == 0:
+            ids.append(key.decode())
+        if len(batch) == BATCH:
+            store.commit(batch)
+            batch = []
+    if batch:
+        store.commit(batch)
+    store.close()
+    return ids
+
+
+async def _measure_reads(
+    settings: Settings, runs: int, ids: list[str], options: argparse.Namespace
+) -> list[Measured]:
+    found = []
+
+    async def ask(what: str, address: str, path: Callable[[int], str]) -> None:
+        found.append(await _asked(what, runs, options, address, path))
+
+    def run(number: int) -> str:
+        return f"{RUNS}/{ids[number * 7919 % len(ids)]}"
+
+    with _servers(settings, ids[0]) as (api, bare):
+        # Alternately, so that both meet the same neighbours.
+        for _ in range(options.rounds):
+            await ask("bare route", bare, lambda _: "/constant")
+            await ask("GET by id", api, run)
+        await ask("list of 50", api, lambda _: RUNS)
+        await ask("list of 50, status=BLOCKED", api, lambda _: f"{RUNS}?status=BLOCKED")
+        prefix = f"{RUNS}?tool_id_prefix=adaptive:endmill_6"
+        await ask("list of 50, tool_id_prefix", api, lambda _: prefix)
+    return found
+
+
+@contextmanager
+def _servers(settings: Settings, run_id: str) -> Iterator[tuple[str, str]]:
+    """Run the API and the bare route in a process of their own; give their addresses."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(settings, run_id, theirs))
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def _serve(settings: Settings, run_id: str, pipe: Connection) -> None:
+    configure_logging(read_settings(log_level="error"))
+
+    async def serve() -> None:
+        found = RunReader(settings.data_dir).find(run_id)
+        async with (
+            api_server(settings) as server,
+            _bare(len(canonical_json(found.view()))) as bare,
+        ):
+            pipe.send((server.address, bare))
+            await asyncio.to_thread(pipe.recv)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+
+
+async def _asked(
+    what: str,
+    runs: int,
+    options: argparse.Namespace,
+    address: str,
+    path: Callable[[int], str],
+) -> Measured:
+    """Ask for some seconds, over all connections at once, by a client that does nothing else."""
+    seconds: list[float] = []
+    end = time.perf_counter() + options.seconds
+    numbers = iter(range(10**9))
+
+    async def client() -> None:
+        host, port = address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        while (begin := time.perf_counter()) < end:
+            writer.write(f"GET {path(next(numbers))} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
+            await reader.readexactly(int(length))
+            seconds.append(time.perf_counter() - begin)
+        writer.close()
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(options.connections)))
+    measured = _measured(what, runs, seconds, time.perf_counter() - begin)
+    _tell(f"{what} at {runs:,}: {measured.rate:,.0f}/s")
+    return measured
+
+
+async def _measure_posts(settings: Settings, count: int) -> Measured:
+    """POST one request after another; each waits for its event."""
+    seconds = []
+    async with (
+        persist_worker(settings),
+        advise_worker(settings),
+        api_server(settings) as server,
+        httpx.AsyncClient(base_url=f"http://{server.address}", timeout=60) as http,
+    ):
+        begin = time.perf_counter()
+        for number, (_key, value) in enumerate(encoded_requests(count + 20, "post")):
+            sent = time.perf_counter()
+            answer = await http.post(RUNS, content=value, headers=JSON)
+            assert answer.status_code in {201, 409}, answer.text
+            if number >= 20:
+                seconds.append(time.perf_counter() - sent)
+        return _measured("POST to answer", count, seconds, time.perf_counter() - begin)
+
+
+def _measured(what: str, runs: int, seconds: list[float], elapsed: float) -> Measured:
+    p99 = quantiles(seconds, n=100)[98] if len(seconds) > 1 else seconds[0]
+    rate = len(seconds) / elapsed
+    return Measured(what, runs, rate, median(seconds) * 1000, p99 * 1000)
+
+
+@asynccontextmanager
+async def _bare(size_bytes: int) -> AsyncIterator[str]:
+    """Serve a route that returns a constant, by the same server."""
+    app = FastAPI(openapi_url=None)
+    content = b"x" * size_bytes
+
+    @app.get("/constant")
+    async def constant() -> Response:
+        return Response(content, media_type="application/json")
+
+    listening = listen("127.0.0.1", 0)
+    async with serving(app, listening, stop_seconds=5):
+        yield address_of(listening)
+
+
+def _print(found: list[Measured]) -> None:
+    console = Console(width=110)
+    table = Table(
+        title="Asked over HTTP on keep-alive connections, servers in one process, client in another"
+    )
+    for column in ("", "runs", "answers/s", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="left" if not column else "right")
+    for each in found:
+        table.add_row(
+            each.what,
+            f"{each.runs:,}",
+            f"{each.rate:,.0f}",
+            f"{each.p50_ms:.2f}",
+            f"{each.p99_ms:.2f}",
+        )
+    console.print(table)
+    for runs in dict.fromkeys(each.runs for each in found if each.what == "GET by id"):
+        bare = median(e.rate for e in found if (e.what, e.runs) == ("bare route", runs))
+        ours = median(e.rate for e in found if (e.what, e.runs) == ("GET by id", runs))
+        console.print(f"GET by id / bare route at {runs:,} runs: {ours / bare:.2f}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.api", description="Measure the HTTP API."
+    )
+    parser.add_argument("--runs", type=int, nargs="*", default=[10_000, 200_000])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="bare route and GET, alternately")
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--posts", type=int, default=300)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number here")
+    parser.add_argument("--folder", type=Path, help="where the one temporary folder is made")
+    return parser.parse_args()
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Where a batch is judged: here where that is quick, else in the helper."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.consumers import judging
+from pipeline.consumers.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
+from pipeline.core.verdict import JudgedRun, judge_run_record
+from tests.builders import record, run_request
+
+
+@pytest.fixture(scope="module")
+def with_helper() -> Iterator[Judging]:
+    with Judging(judge_run_record, helper=True) as running:
+        yield running
+
+
+@pytest.fixture
+def judged_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give an entry for each batch that this process judges."""
+    batches: list[int] = []
+    original = judging._judge_all
+
+    # A helper looks the function up by name in a module of its own, where it is the original.
+    def _judge_all(*args: Any) -> Any:
+        batches.append(os.getpid())
+        return original(*args)
+
+    _judge_all.__module__, _judge_all.__qualname__ = original.__module__, original.__qualname__
+    monkeypatch.setattr(judging, "_judge_all", _judge_all)
+    return batches
+
+
+def bodies(count: int, gcode_bytes: int = 0) -> list[Body]:
+    outputs = {"gcode_text": "G" * gcode_bytes}
+    return [record(run_request(run_id=f"run_{n}", outputs=outputs)) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "gcode_bytes", "is_here"),
+    [
+        (1, 0, True),
+        (SMALL_BATCH_RECORDS - 1, 0, True),
+        (SMALL_BATCH_RECORDS, 0, False),
+        (1, SMALL_BATCH_BYTES, False),
+        (4, SMALL_BATCH_BYTES // 3, False),
+    ],
+)
+async def test_what_is_many_or_large_is_judged_in_the_helper(
+    with_helper: Judging, judged_here: list[int], count: int, gcode_bytes: int, *, is_here: bool
+) -> None:
+    verdicts = await with_helper.judge(bodies(count, gcode_bytes))
+    assert [type(verdict) for verdict in verdicts] == [JudgedRun] * count
+    assert bool(judged_here) is is_here
+
+
+async def test_without_a_helper_all_is_judged_here(judged_here: list[int]) -> None:
+    with Judging(judge_run_record, helper=False) as alone:
+        await alone.judge(bodies(SMALL_BATCH_RECORDS, SMALL_BATCH_BYTES // 16))
+    assert judged_here
