@@ -31,6 +31,7 @@ ENGINE_ID = "plain_explainer"
 ENGINE_VERSION = "1"
 WAIT_SECONDS = 30
 ATTEMPTS = 5
+BUSY = {502, 503, 504}
 REMEMBERED_EVENTS = 100_000
 SHOWN_WARNINGS = 20
 SHOWN_CHARACTERS = 500
@@ -219,7 +220,7 @@ async def get_run(api: httpx.AsyncClient, run_id: str) -> dict[str, Any]:
             answer = await api.get(f"/api/rmos/runs/{run_id}")
         except httpx.TransportError:
             answer = None
-        if answer is not None and answer.status_code != 503:
+        if answer is not None and answer.status_code not in BUSY:
             return run_in(answer)
         await asyncio.sleep(2**attempt)
     message = f"{run_id}: no answer of the API at {api.base_url}"
