@@ -9,9 +9,10 @@ from pipeline.settings import read_settings
 
 
 def up() -> None:
-    """Run a local Apache Kafka, the store, its topics and all consumers.
+    """Run a local Apache Kafka, the store, its topics, all consumers and the HTTP API.
 
-    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT. Ctrl-C stops all of it.
+    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT, the API's RMOS_API_PORT.
+    Ctrl-C stops all of it.
     """
     settings = read_settings()
     configure_logging(settings)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.api.tokens import is_loopback
 from pipeline.broker.runtime import KAFKA_VERSION
 from pipeline.settings import Settings, read_settings
 from tests.docs.command_words import fault_of
@@ -29,8 +30,8 @@ def command_lines(service: dict[str, Any]) -> list[str]:
     return re.findall(r"rmos [a-z -]+[a-z]", script)
 
 
-def test_it_starts_the_broker_the_topics_the_store_and_the_workers() -> None:
-    assert SERVICES.keys() == {"kafka", "topics", "store", "persist", "advise"}
+def test_it_starts_the_broker_the_topics_the_store_the_workers_and_the_api() -> None:
+    assert SERVICES.keys() == {"kafka", "topics", "store", "persist", "advise", "api"}
     lines = {line for service in OURS.values() for line in command_lines(service)}
     assert lines == {
         "rmos topics apply",
@@ -38,6 +39,7 @@ def test_it_starts_the_broker_the_topics_the_store_and_the_workers() -> None:
         "rmos store status",
         "rmos worker persist --instance persist-1",
         "rmos worker advise --instance advise-1",
+        "rmos api",
     }
 
 
@@ -110,6 +112,28 @@ def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
     assert worker["volumes"] == [f"store:{worker['environment']['RMOS_DATA_DIR']}"]
     assert worker["restart"] != "no"
     assert int(worker["stop_grace_period"].removesuffix("s")) > read_settings().stop_timeout_seconds
+
+
+def test_the_api_has_health_a_volume_and_time_to_stop() -> None:
+    api = SERVICES["api"]
+    port = api["environment"]["RMOS_API_PORT"]
+    assert f"http://127.0.0.1:{port}/health/ready" in api["healthcheck"]["test"][-1]
+    # Published at loopback of the host alone: TLS is the work of what stands in front.
+    assert api["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert api["volumes"] == [f"store:{api['environment']['RMOS_DATA_DIR']}"]
+    assert api["restart"] != "no"
+    assert int(api["stop_grace_period"].removesuffix("s")) > read_settings().stop_timeout_seconds
+
+
+def test_the_api_asks_for_tokens_that_are_a_secret() -> None:
+    api = SERVICES["api"]
+    host, file = (api["environment"][f"RMOS_API_{name}"] for name in ("HOST", "TOKENS_FILE"))
+    assert not is_loopback(host)
+    (secret,) = api["secrets"]
+    assert file == f"/run/secrets/{secret}"
+    kept = (FOLDER / COMPOSE["secrets"][secret]["file"]).resolve()
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert f"/{kept.relative_to(ROOT)}" in ignored, "it must never be committed"
 
 
 def test_the_readme_says_that_it_was_not_run() -> None:

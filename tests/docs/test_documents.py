@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.cli.demo_requests import demo_requests
+from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS

@@ -153,9 +153,45 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
     assert rows_of_the_table(done.stdout) == OUTCOMES
     computed, told = re.findall(r"^  ([0-9a-f]{64})\b", done.stdout, re.MULTILINE)
     assert computed == told
+    assert_the_api_told_its_part(done.stdout)
+    assert lines_of_the_readme() <= set(done.stdout.splitlines())
     assert done.stdout.endswith("Everything was stopped and the temporary folder removed.\n")
     assert list(tmp_path.iterdir()) == []
     assert brokers_below(tmp_path) == []
+
+
+def lines_of_the_readme() -> set[str]:
+    """Return what the README shows of the demo, without the table and what is shortened."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("What it prints, shortened:\n")[2].partition("\nThe second line")[0]
+    lines = {line.removeprefix("    ") for line in shown.splitlines()}
+    assert len(lines) > 20
+    return {line for line in lines if not line.startswith(("┃", "│")) and "..." not in line}
+
+
+def assert_the_api_told_its_part(text: str) -> None:
+    assert asked(text) == [
+        ("GET /run_demo_red", "200 OK"),
+        ("POST ", "409 Conflict"),
+        ("GET /diff?a=run_demo_green&b=run_demo_yellow", "200 OK"),
+        ("GET /run_demo_yellow/attachments/verify", "200 OK"),
+        ("GET /run_demo_yellow/attachments/verify", "200 OK"),
+    ]
+    assert "  linked: runs/2025-12-18/run_demo_red_advisory_adv_demo.json\n" in text
+    assert "  explanation_status: READY\n" in text
+    assert "  SAFETY_BLOCKED: The run is stored and BLOCKED: z_rough must be negative" in text
+    assert re.search(r"^  kept: [0-9,]+ bytes, runs/2025-12-18/run_demo_http\.json$", text, re.M)
+    assert '~ decision.risk_level: "GREEN" -> "YELLOW"\n' in text
+    found = re.findall(r"^  run_demo_yellow\.nc, 300,201 bytes: (.*)$", text, re.MULTILINE)
+    assert found == ["as it was written", "hash_mismatch"]
+    expected, actual = re.findall(r"^  (?:expected|found)\s+([0-9a-f]{64})$", text, re.MULTILINE)
+    assert expected != actual
+
+
+def asked(text: str) -> list[tuple[str, str]]:
+    """Return what was asked over HTTP, without the common prefix, and how it was answered."""
+    lines = re.findall(r"^  ((?:GET|POST) )/api/rmos/runs(\S*)  ->  (.*)$", text, re.MULTILINE)
+    return [(method + path, status) for method, path, status in lines]
 
 
 def rows_of_the_table(text: str) -> list[tuple[str, ...]]:

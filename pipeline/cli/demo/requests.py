@@ -33,13 +33,7 @@ def demo_requests() -> list[DemoRequest]:
         warnings=["stepdown is high (> 3.0 mm); consider smaller passes"],
         outputs={"gcode_text": "\n".join(_raster_pocket())},
     )
-    red = _request(
-        "run_demo_red",
-        "RED",
-        0.0,
-        block_reason="z_rough must be negative (cutting depth)",
-        outputs={"gcode_text": _small_pocket()},
-    )
+    red = red_request("run_demo_red")
     unknown = _request("run_demo_unknown", None, None)
     incomplete = {**_request("run_demo_incomplete", "GREEN", 88.0), "tool_id": 42}
     changed = {**green, "tool_id": "router:endmill_3mm"}
@@ -53,6 +47,17 @@ def demo_requests() -> list[DemoRequest]:
         _record("the GREEN one again", green),
         _record("the GREEN one, changed", changed),
     ]
+
+
+def red_request(run_id: str) -> dict[str, Any]:
+    """Return a request that must be blocked."""
+    return _request(
+        run_id,
+        "RED",
+        0.0,
+        block_reason="z_rough must be negative (cutting depth)",
+        outputs={"gcode_text": _small_pocket()},
+    )
 
 
 def _record(title: str, request: dict[str, Any]) -> DemoRequest:

@@ -1,0 +1,32 @@
+"""`rmos demo`: the whole story, with a real broker and a real disk, in a temporary folder."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from pipeline.app import run_service
+from pipeline.cli.demo.screen import Screen
+from pipeline.cli.demo.story import tell_story
+from pipeline.logs import configure_logging
+from pipeline.settings import Settings, read_settings
+
+
+def demo() -> None:
+    """Show what becomes of run requests: real broker, real files, real hashes; asks nothing."""
+    screen = Screen()
+    folder = Path(tempfile.mkdtemp(prefix="rmos-demo-"))
+    settings = _settings(folder)
+    configure_logging(settings)
+    try:
+        run_service(tell_story(settings, screen))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    screen.line("\nEverything was stopped and the temporary folder removed.")
+
+
+def _settings(folder: Path) -> Settings:
+    settings = read_settings(
+        data_dir=folder, broker_port=0, api_host="127.0.0.1", api_port=0, log_level="error"
+    )
+    # Whoever has tokens for their own API is not asked for them here.
+    return settings.model_copy(update={"api_tokens_file": None})

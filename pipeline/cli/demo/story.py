@@ -1,0 +1,54 @@
+"""The chapters of the demo, in order, over one broker, store and API."""
+
+from pipeline.app import (
+    advise_worker,
+    api_server,
+    local_broker,
+    persist_worker,
+    prepare_local,
+)
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.cli.demo.advisory import show_advisory
+from pipeline.cli.demo.comparison import show_comparison
+from pipeline.cli.demo.files import check_hash, show_artifact, show_files
+from pipeline.cli.demo.http import DemoApi
+from pipeline.cli.demo.outcomes import show_outcomes
+from pipeline.cli.demo.refusal import show_refusal
+from pipeline.cli.demo.screen import Screen
+from pipeline.cli.demo.verification import show_verification
+from pipeline.settings import Settings
+
+
+async def tell_story(settings: Settings, screen: Screen) -> None:
+    """Start everything, tell all chapters, stop everything.
+
+    Raises:
+        RmosError: A part could not start, or something is not as the story says.
+    """
+    screen.chapter("A broker, a store, two workers and the API")
+    async with local_broker(settings, screen.note) as broker:
+        settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        await prepare_local(settings, broker, screen.note)
+        screen.note(f"Apache Kafka at {broker.bootstrap_servers}")
+        async with (
+            persist_worker(settings) as persist,
+            advise_worker(settings) as advise,
+            api_server(settings, [persist, advise]) as server,
+        ):
+            screen.note(f"a persist worker, an advise worker, the API at http://{server.address}")
+            await _tell_chapters(settings, DemoApi(server.address, screen), screen)
+            screen.chapter("Stop")
+
+
+async def _tell_chapters(settings: Settings, api: DemoApi, screen: Screen) -> None:
+    root = settings.data_dir
+    async with RunPublisher(settings) as publisher:
+        green, yellow, red = (await show_outcomes(publisher, screen))[:3]
+    show_artifact(root, green, screen)
+    check_hash(root, green, screen)
+    show_files(root, screen)
+    async with AdvisoryPublisher(settings) as advisories:
+        await show_advisory(root, red, advisories, api)
+    await show_refusal(root, api)
+    await show_comparison(green, yellow, api)
+    await show_verification(root, yellow, api)
