@@ -41,7 +41,14 @@ from tests.builders import (
     sha256,
 )
 from tests.e2e.api_service import JSON, RUNS, ApiService, api_only, api_service
-from tests.e2e.kafka_reading import new_settings, read_topic, topics_and_store
+from tests.e2e.kafka_reading import (
+    new_settings,
+    produce,
+    read_topic,
+    sending,
+    topics_and_store,
+    wait_until_consumed,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -265,32 +272,49 @@ async def test_many_requests_at_once_each_get_their_own_event(api: ApiService) -
     ]
 
 
-async def test_the_cursor_walk_visits_every_run_once_while_more_arrive(api: ApiService) -> None:
-    there = [new_id("walk") for _ in range(40)]
-    for run_id in there:
-        assert (await api.post(run_request(run_id=run_id, mode="walk"))).status_code == 201
-    arriving = asyncio.create_task(arrive(api, 40))
+async def test_the_cursor_walk_visits_every_run_once_while_5000_more_arrive(
+    api: ApiService,
+) -> None:
+    there = await arrive(api, "walk", 200)
+    arriving = asyncio.create_task(arrive(api, "arriving", 5000))
+    walks = 0
+    while not arriving.done():
+        found = await walk(api)
+        assert len(found) == len(set(found))
+        assert set(there) <= set(found)
+        walks += 1
+    assert walks > 0
+    assert sorted(await walk(api)) == sorted([*there, *await arriving])
+
+
+async def walk(api: ApiService) -> list[str]:
+    """Go through every page of the listing; return the runs in their order."""
     found: list[str] = []
-    cursor = None
+    query = "?mode=walk&limit=20"
     while True:
-        query = f"?mode=walk&limit=3{'' if cursor is None else f'&cursor={cursor}'}"
         page = (await api.get(query)).json()
         found += [item["run_id"] for item in page["items"]]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    await arriving
-    assert len(found) == len(set(found))
-    assert set(there) <= set(found)
+        if page["next_cursor"] is None:
+            return found
+        query = f"?mode=walk&limit=200&cursor={page['next_cursor']}"
 
 
-async def arrive(api: ApiService, count: int) -> None:
-    times = [f"2025-12-{day:02d}T00:00:00Z" for day in range(1, 31)]
-    for number in range(count):
-        request = run_request(
-            run_id=new_id("arriving"), created_at_utc=times[number % 30], mode="walk"
-        )
-        assert (await api.post(request)).status_code == 201
+async def arrive(api: ApiService, name: str, count: int) -> list[str]:
+    """Publish runs of a whole month, before and behind any cursor; return when all are stored."""
+    run_ids = [new_id(name) for _ in range(count)]
+    await produce(
+        api.settings,
+        (
+            sending(
+                run_request(
+                    run_id=run_id, created_at_utc=f"2025-12-{n % 30 + 1:02d}T00:00:00Z", mode="walk"
+                )
+            )
+            for n, run_id in enumerate(run_ids)
+        ),
+    )
+    await wait_until_consumed(api.settings)
+    return run_ids
 
 
 async def test_health_and_metrics_of_a_whole_service(api: ApiService) -> None:
