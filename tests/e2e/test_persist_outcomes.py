@@ -164,7 +164,10 @@ def failing_judge() -> Iterator[None]:
 async def table(
     broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory, failing_judge: None
 ) -> AsyncIterator[Table]:
-    settings = new_settings(broker, tmp_path_factory.mktemp("table") / "store")
+    # The judge that fails is this process's own.
+    settings = new_settings(
+        broker, tmp_path_factory.mktemp("table") / "store", judge_in_helper=False
+    )
     async with topics_and_store(broker, settings):
         placed = await produce(settings, [*ACCEPTED.values(), *REFUSED.values()])
         placed += await produce(settings, COMPRESSED.values(), compression="lz4")
