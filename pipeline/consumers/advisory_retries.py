@@ -222,10 +222,6 @@ class AdvisoryRetries:
             left -= len(ready)
         return due
 
-    def _front_due_at(self, waiting: tuple[TopicPartition, deque[Record]]) -> float:
-        _, queue = waiting
-        return self._due_at(queue[0])
-
     def _note_handled(self, due: dict[TopicPartition, list[Record]]) -> None:
         for place, records in due.items():
             queue = self._waiting[place]
