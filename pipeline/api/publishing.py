@@ -47,6 +47,13 @@ class Submission:
         return identity | ({"advisory_id": self.advisory_id} if self.advisory_id else {})
 
     @property
+    def retry(self) -> str:
+        """What to send for the same answer; an advisory's body names no run, its path does."""
+        if self.advisory_id is not None:
+            return "the same body to the same path"
+        return "the same body with this run_id and created_at_utc"
+
+    @property
     def location(self) -> str:
         """Where the run is, or will be."""
         return f"{PREFIX}/{self.run_id}"
@@ -108,8 +115,8 @@ async def publish(
         return accepted(submission)
     except BrokerError as error:
         message = (
-            "The broker did not confirm the request, which it may have all the same: send the "
-            "same body again, with this run_id and created_at_utc."
+            "The broker did not confirm the request, which it may have all the same: send "
+            f"{submission.retry} again."
         )
         raise ApiError(503, "BROKER_UNAVAILABLE", message, submission.identity) from error
     except StoreNotReadyError as error:
@@ -123,8 +130,8 @@ async def publish(
 def accepted(submission: Submission) -> Response:
     """Answer that the broker has the request and that nothing more is known yet."""
     message = (
-        "The broker has the request; it was not judged in time and will be. The same body with "
-        "this run_id and created_at_utc asks again."
+        "The broker has the request; it was not judged in time and will be. To ask again, send "
+        f"{submission.retry} again."
     )
     document = {"status": "ACCEPTED", "message": message, **submission.identity}
     return json_answer(document, 202, {"Location": submission.location})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.api.byte_range import ByteRange, UnsatisfiableRangeError, parse_range
 from pipeline.api.content_disposition import content_disposition, disposition_of
 from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
+from pipeline.api.publishing import Submission, accepted
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,12 @@ def test_a_tag_that_a_client_sends_back_is_known(sent: str) -> None:
 @pytest.mark.parametrize("sent", [None, "", '"y"', "x", '"xx"'])
 def test_another_tag_is_not_known(sent: str | None) -> None:
     assert not is_known(entity_tag("x"), sent)
+
+
+def test_who_is_to_ask_again_is_told_what_the_route_takes() -> None:
+    time = "2025-12-18T14:03:22Z"
+    of_run = bytes(accepted(Submission("run_1", time, b"{}")).body)
+    of_advisory = bytes(accepted(Submission("run_1", time, b"{}", "adv_1")).body)
+    assert b"send the same body with this run_id and created_at_utc again" in of_run
+    # A run_id in the body of an advisory would be refused.
+    assert b"send the same body to the same path again" in of_advisory
