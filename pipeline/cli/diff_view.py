@@ -1,13 +1,13 @@
 """How a person sees the difference of two runs: one line a difference, coloured on a terminal."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.cli.terminal import visible
 from pipeline.core.value_diff import dotted_path
 
 VALUE_LIMIT_CHARACTERS = 100
@@ -16,10 +16,6 @@ VALUE_LIMIT_CHARACTERS = 100
 _SEVERITY_STYLES = {"CRITICAL": "bold red", "WARNING": "bold yellow", "INFO": "bold cyan"}
 _OPS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
 _NESTED_GROUPS = frozenset({"context", "decision", "hashes", "meta"})
-
-# Control characters and what reorders or breaks a line: a value must not move the cursor, change
-# colours or pass for another.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def print_diff(diff: dict[str, Any], console: Console | None = None) -> None:
@@ -31,7 +27,7 @@ def print_diff(diff: dict[str, Any], console: Console | None = None) -> None:
 
 
 def _lines(diff: dict[str, Any]) -> Iterator[Text]:
-    yield Text(_visible(diff["summary"]), _SEVERITY_STYLES[diff["diff_severity"]])
+    yield Text(visible(diff["summary"]), _SEVERITY_STYLES[diff["diff_severity"]])
     for side, sign, style in (("a", "-", "red"), ("b", "+", "green")):
         run = diff[side]
         yield Text(f"{sign} {side}: {run['run_id']}  {run['created_at_utc']}", style)
@@ -71,17 +67,13 @@ def _op(leaf: dict[str, Any]) -> str:
 
 def _line(path: str, op: str, sides: dict[str, Any]) -> Text:
     sign, style = _OPS[op]
-    line = Text(f"{sign} {_visible(_cut(path))}: ", style)
+    line = Text(f"{sign} {visible(_cut(path))}: ", style)
     values = [_shown(sides[side]) for side in ("a", "b") if side in sides]
     return line.append(" -> ".join(values), "default")
 
 
 def _shown(value: object) -> str:
-    return _visible(_cut(json.dumps(value, ensure_ascii=False)))
-
-
-def _visible(text: str) -> str:
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return visible(_cut(json.dumps(value, ensure_ascii=False)))
 
 
 def _cut(text: str) -> str:

@@ -1,13 +1,19 @@
 """What a person sees: data on standard output, all else on standard error."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+# Control characters, and what reorders a line: what a producer wrote must not act on a terminal.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def notes() -> Console:
@@ -51,14 +57,19 @@ def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> No
     if not console.is_terminal:
         typer.echo("\t".join(headings))
         for row in rows:
-            typer.echo("\t".join(str(cell) for cell in row))
+            typer.echo("\t".join(visible(str(cell)) for cell in row))
         return
     table = Table(*headings)
     for row in rows:
-        table.add_row(*(escaped(str(cell)) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     console.print(table)
 
 
+def visible(text: str) -> str:
+    """Return `text` with what would move the cursor, change colours or break a line spelt out."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def escaped(text: str) -> str:
-    """Return `text` so that Rich shows it as it is."""
-    return text.replace("[", r"\[")
+    """Return `text` so that Rich shows it as it is, also a backslash before a bracket."""
+    return escape(text)

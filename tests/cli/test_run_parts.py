@@ -4,7 +4,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.text import Text
 
+from pipeline.cli.terminal import escaped
 from pipeline.core.layout import attachment_path
 from schemas.http_answers import (
     AdvisoriesAnswer,
@@ -58,6 +60,21 @@ async def test_json_is_the_document_of_the_route(
     async with api_over(store.data_dir) as api:
         answer: httpx.Response = await api.get(route)
     assert done.document == answer.json()
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(store: CommandLine) -> None:
+    done = store("runs", "verify", r"\[/]")
+    assert (done.status, done.sentence) == (3, "RUN_NOT_FOUND: there is no such run.")
+    assert Text.from_markup(escaped(r"a\[/] [bold]b")).plain == r"a\[/] [bold]b"
+
+
+def test_a_title_cannot_act_on_a_terminal_or_break_a_row(store: CommandLine) -> None:
+    title = "\x1b[2J one\ttwo\nthree \u202e"
+    Api(store.data_dir, None, None, None).add_advisories(  # type: ignore[arg-type]
+        advisory_request(run_id="saw_1", title=title)
+    )
+    _, row = store("runs", "advisories", "saw_1").text.splitlines()
+    assert row.split("\t")[-1] == r"\u001b[2J one\u0009two\u000athree \u202e"
 
 
 def test_a_diff_is_shown_line_by_line(store: CommandLine) -> None:
