@@ -107,13 +107,13 @@ def list_command(
 
 @app.command()
 def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
-    """Show one run: its artifact, checked against the index."""
-    with _store() as store:
-        run = _find(store, run_id)
-        document = json.loads(read_artifact(store.root, run))
+    """Show one run: its artifact, checked against the index; --json with its advisories."""
+    with _reader() as reader:
+        found = reader.find(run_id)
     if as_json:
-        print_json(document)
+        print_json(found.view())
         return
+    run = found.run
     print_pairs(
         [
             ("run_id", run.run_id),
@@ -126,7 +126,7 @@ def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
             ("size_bytes", run.size_bytes),
         ]
     )
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
 
 
 @app.command()

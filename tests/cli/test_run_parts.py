@@ -44,6 +44,7 @@ def attach(store: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("command", "route"),
     [
+        (["show", "saw_1"], "/saw_1"),
         (["diff", "saw_1", "saw_2"], "/diff?a=saw_1&b=saw_2"),
         (["advisories", "saw_1"], "/saw_1/advisories"),
         (["attachments", "saw_1"], "/saw_1/attachments"),
