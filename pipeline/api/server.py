@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.errors import AddressTakenError
 
 _KEEP_ALIVE_SECONDS = 15
+"""Longest time for the head of a request to come, and between two requests."""
+
 _HEAD_LIMIT_BYTES = 64 * 1024
 _BACKLOG = 1024
 
@@ -56,6 +59,7 @@ async def serving(
     """
     config = uvicorn.Config(
         app,
+        http=_Connection,
         lifespan="off",
         ws="none",
         # Log lines and the address of a client behind a proxy are ours to say.
@@ -85,3 +89,47 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Take none."""
         yield
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed where the head of a request does not come in time.
+
+    Uvicorn itself waits for ever for the first head, and for the rest of one that has begun.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes; part of a head does not prolong the wait."""
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    @property
+    def _waits_for_head(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch_head(self) -> None:
+        if not self._waits_for_head:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if self._waits_for_head:
+            self.timeout_keep_alive_handler()
