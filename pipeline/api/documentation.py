@@ -68,18 +68,33 @@ def json_body(shape: type[BaseModel], example: object) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+BYTES_EXAMPLE = "G90\nG21\nM3 S18000\nG0 Z5.000\n"
+
+
 def raw_body() -> dict[str, Any]:
     """Describe a body of any bytes."""
     schema = {"type": "string", "format": "binary"}
-    content = {"application/octet-stream": {"schema": schema}}
+    content = {"application/octet-stream": {"schema": schema, "example": BYTES_EXAMPLE}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def raw_answer(description: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """Describe an answer of any bytes."""
+def raw_answer(
+    description: str, headers: Mapping[str, str], *, example: object = None
+) -> dict[str, Any]:
+    """Describe an answer that is the bytes of a file.
+
+    Args:
+        description: What it is.
+        headers: What they tell, by name.
+        example: Of a file that is known to be one JSON object; none for a file of any bytes.
+    """
+    bytes_of_any_kind = {
+        "*/*": {"schema": {"type": "string", "format": "binary"}, "example": BYTES_EXAMPLE}
+    }
+    one_object = {"application/json": {"schema": {"type": "object"}, "example": example}}
     return {
         "description": description,
-        "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+        "content": bytes_of_any_kind if example is None else one_object,
         "headers": {
             name: {"description": text, "schema": {"type": "string"}}
             for name, text in headers.items()

@@ -117,6 +117,11 @@ RUN_VIEW: dict[str, Any] = {
     "explanation_status": "READY",
 }
 
+# The file itself has neither the linked advisories nor what is computed from them.
+ARTIFACT: dict[str, Any] = {
+    name: value for name, value in RUN_VIEW.items() if name != "explanation_status"
+} | {"advisory_inputs": []}
+
 RUN_DIFF: dict[str, Any] = {
     "a": {"run_id": RUN_ID, "created_at_utc": CREATED_AT_UTC},
     "b": {"run_id": "run_2", "created_at_utc": "2025-12-19T08:00:00Z"},

@@ -17,7 +17,12 @@ router = APIRouter()
 
 _TEXT: dict[str, Any] = {
     "description": "Metrics in the text format of Prometheus.",
-    "content": {"text/plain": {"schema": {"type": "string"}}},
+    "content": {
+        "text/plain": {
+            "schema": {"type": "string"},
+            "example": 'rmos_records_total{group="rmos.persist",outcome="persisted"} 20000.0\n',
+        }
+    },
 }
 _BUSY: Responses = {503: errors()[503]}
 

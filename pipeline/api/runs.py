@@ -71,10 +71,15 @@ def _tag(found: FoundRun) -> str:
 @router.get(
     "/{run_id}/download",
     summary="Download the exact bytes of an artifact",
+    response_class=Response,
     responses={
         **errors(404),
         **_NOT_MODIFIED,
-        200: raw_answer("The bytes of the file.", {"ETag": "The SHA-256 of the bytes."}),
+        200: raw_answer(
+            "The bytes of the file.",
+            {"ETag": "The SHA-256 of the bytes."},
+            example=examples.ARTIFACT,
+        ),
     },
 )
 async def download_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response:

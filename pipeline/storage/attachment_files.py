@@ -13,6 +13,7 @@ Where the file system lacks O_TMPFILE the first two have a temporary name, and a
 with the process: whoever opens the store next removes what nobody holds.
 """
 
+import asyncio
 import errno
 import fcntl
 import hashlib
@@ -338,7 +339,8 @@ class AttachmentFiles:
                 await in_thread(upload.write, piece)
             return await in_thread(self.publish, upload, expected_sha256)
         finally:
-            upload.end()
+            # Closing can wait for a piece on its way to the disk, and frees what was written.
+            await asyncio.shield(asyncio.ensure_future(in_thread(upload.end)))
 
     def open(self, sha256: str) -> OpenBlob:
         """Open a blob for reading; the caller closes it.
