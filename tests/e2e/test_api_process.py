@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -14,10 +15,11 @@ import httpx
 import psutil
 import pytest
 
+from pipeline.broker.admin import partition_offsets
 from pipeline.broker.local import LocalBroker
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.settings import Settings
-from tests.builders import encode, run_request, sha256
+from tests.builders import attachment_ref, encode, run_request, sha256
 from tests.e2e.api_service import JSON, RUNS
 from tests.e2e.kafka_reading import new_settings, topics_and_store, wait_until
 from tests.e2e.worker_processes import RMOS, WorkerPool, WorkerProcess, only_sentence
@@ -74,7 +76,7 @@ async def test_a_request_under_way_is_answered_before_it_stops(
     async with httpx.AsyncClient(base_url=await url_of(process), timeout=60) as http:
         # No worker runs, so it waits for its event.
         asked = asyncio.create_task(http.post(RUNS, content=encode(run_request()), headers=JSON))
-        await asyncio.sleep(1)
+        await wait_until(lambda: is_published(settings), "a published request")
         process.send(signal.SIGTERM)
         assert (await asked).status_code == 202
         assert await process.ended() == 0
@@ -167,7 +169,7 @@ async def test_killed_during_a_post_the_retry_gets_its_run(
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         asked = asyncio.create_task(http.post(RUNS, content=body, headers=JSON))
         # No worker runs, so it is published and waits.
-        await asyncio.sleep(2)
+        await wait_until(lambda: is_published(settings), "a published request")
         process.kill()
         with pytest.raises(httpx.HTTPError):
             await asked
@@ -217,12 +219,32 @@ async def test_a_gibibyte_is_taken_and_given_without_being_held(
         grown = max(peak) - before
         print(json.dumps({"upload_grown_mb": round(grown / 1e6, 1)}))
         assert grown < 100_000_000
+        worker = workers.start(settings)
+        await worker.wait_until_started()
+        named = attachment_ref(sha256=digest, size_bytes=BIG_BYTES)
+        request = run_request(attachments=[named])
+        posted = await http.post(RUNS, content=encode(request), headers=JSON)
+        assert posted.status_code == 201, posted.text
+        before = psutil.Process(process.pid).memory_info().rss
+        with peak_rss(process.pid) as peak:
+            given = hashlib.sha256()
+            url = f"{RUNS}/{request['run_id']}/attachments/{digest}"
+            async with http.stream("GET", url) as download:
+                assert download.status_code == 200
+                async for part in download.aiter_raw():
+                    given.update(part)
+        assert given.hexdigest() == digest
+        assert max(peak) - before < 100_000_000
+    assert await worker.stop() == 0
     assert await process.stop() == 0
 
 
-def repeated_sha256(piece: bytes, times: int) -> str:
-    import hashlib
+async def is_published(settings: Settings) -> bool:
+    offsets = await partition_offsets(settings, [settings.topics.run_requests])
+    return sum(found.end for found in offsets.values()) == 1
 
+
+def repeated_sha256(piece: bytes, times: int) -> str:
     digest = hashlib.sha256()
     for _ in range(times):
         digest.update(piece)
