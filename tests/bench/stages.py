@@ -26,11 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
-from pipeline.core import artifact, strict_json, verdict
+from pipeline.core import artifact, envelope, strict_json, verdict
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
-from pipeline.storage import run_store
+from pipeline.storage import batch_store, run_store
 from pipeline.storage.identity import create_store
 from pipeline.storage.index import IndexTransaction
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
@@ -52,8 +52,8 @@ SYSTEM_CALLS = (
 FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (strict_json, "_decode", "parse: msgspec"),
     (strict_json, "canonical_json_of_small_integers", "canonical JSON of the body"),
-    (verdict, "parse_object", "parse: checks"),
-    (verdict, "_identity", "identity"),
+    (envelope, "parse_object", "parse: checks"),
+    (envelope, "_identity", "identity"),
     (artifact, "shape_violations", "validate: pydantic"),
     (artifact, "_payload_hashes", "hash the payloads"),
     (artifact, "sha256_of_bytes", "hash the body"),
@@ -62,12 +62,12 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (artifact, "summarise_request", "request summary"),
     (artifact, "canonical_json", "canonical JSON of the artifact"),
     (artifact, "_withhold", "withhold"),
-    (run_store, "_rows", "rows of the index"),
-    (run_store, "_new_files", "list of files"),
-    (run_store, "_outcomes", "outcomes"),
-    (run_store, "_check_flood", "flood window"),
+    (run_store._Plan, "_rows", "rows of the index"),
+    (run_store._Plan, "new_files", "list of files"),
+    (run_store._Plan, "outcomes", "outcomes"),
+    (batch_store, "check_flood", "flood window"),
     (run_store.RunStore, "_plan", "plan"),
-    (run_store.DurableFiles, "create", "files: our own Python"),
+    (batch_store.DurableFiles, "create", "files: our own Python"),
     (IndexTransaction, "known_runs", "SQL: look up"),
     (IndexTransaction, "add_runs", "SQL: insert"),
     (IndexTransaction, "advance", "SQL: positions"),
