@@ -1,12 +1,8 @@
 """Ledgers to test on: leaves, what is on disk, and system calls that can be watched or failed."""
 
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.log_id import LogId, signer_name
@@ -18,6 +14,8 @@ from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_reader import LogReader
 from pipeline.storage.system_calls import SystemCalls
 from tests.core.signers import signer
+from tests.storage import stores
+from tests.storage.stores import WatchedCalls, open_unnamed_unsupported, watched
 
 STORE_ID = "0" * 32
 TOPIC = "rmos.runs.requests"
@@ -119,71 +117,33 @@ def tile_path(root: Path, tile: Tile, log: LogId = LOG) -> Path:
     return root / log.path / str(tile)
 
 
-Hook = Callable[[str, tuple[Any, ...]], None]
 CALL_NAMES = tuple(
     name for calls in (SystemCalls, LogCalls) for name in vars(calls) if not name.startswith("_")
 )
 
 
-class WatchedLogCalls(LogCalls):
-    """System calls that tell `before` and `after` of each call; what those raise is its result."""
-
-    def __init__(self) -> None:
-        self.before: Hook | None = None
-        self.after: Hook | None = None
+class WatchedLogCalls(WatchedCalls, LogCalls):
+    """Those of a ledger too."""
 
 
 class NamedLogCalls(WatchedLogCalls):
     """Those of a file system without O_TMPFILE and syncfs."""
 
 
-def _watched(name: str) -> Callable[..., Any]:
-    real = getattr(LogCalls, name)
-
-    def call(self: WatchedLogCalls, *arguments: Any) -> Any:
-        if name == "close" and self.before is not None:
-            # The kernel closes a descriptor whatever it reports (close(2)).
-            real(self, *arguments)
-            self.before(name, arguments)
-            return None
-        if self.before is not None:
-            self.before(name, arguments)
-        result = real(self, *arguments)
-        if self.after is not None:
-            try:
-                self.after(name, arguments)
-            except OSError:
-                if name.startswith("open_"):
-                    os.close(result)
-                raise
-        return result
-
-    return call
-
-
 for _name in CALL_NAMES:
-    setattr(WatchedLogCalls, _name, _watched(_name))
+    setattr(WatchedLogCalls, _name, watched(LogCalls, _name))
 
 
-def _open_unnamed_unsupported(self: NamedLogCalls, folder: int) -> int:
-    del self, folder
-    raise OSError(95, "Operation not supported")
-
-
-NamedLogCalls.open_unnamed = _open_unnamed_unsupported  # type: ignore[method-assign]
+NamedLogCalls.open_unnamed = open_unnamed_unsupported  # type: ignore[method-assign]
 
 WRITERS = {"group commit": WatchedLogCalls, "fallback": NamedLogCalls}
 
 
 def in_child(work: Callable[[], None]) -> int:
     """Do `work` in a forked child; return its wait status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001  # the child may not go on as a second test run
-            traceback.print_exc(file=sys.__stderr__)
-        finally:
-            os._exit(1)
-    return os.waitpid(child, 0)[1]
+
+    def quietly() -> bytes:
+        work()
+        return b""
+
+    return stores.in_child(quietly)[0]

@@ -127,8 +127,9 @@ class NamedCalls(WatchedCalls):
     """Those of a file system without O_TMPFILE, where every file needs a temporary name."""
 
 
-def _watched(name: str) -> Callable[..., Any]:
-    real = getattr(SystemCalls, name)
+def watched(calls: type[SystemCalls], name: str) -> Callable[..., Any]:
+    """Return the method `name` of `calls`, told before and after."""
+    real = getattr(calls, name)
 
     def call(self: WatchedCalls, *arguments: Any) -> Any:
         if name == "close" and self.before is not None:
@@ -152,15 +153,16 @@ def _watched(name: str) -> Callable[..., Any]:
 
 
 for _name in CALL_NAMES:
-    setattr(WatchedCalls, _name, _watched(_name))
+    setattr(WatchedCalls, _name, watched(SystemCalls, _name))
 
 
-def _open_unnamed_unsupported(self: NamedCalls, folder: int) -> int:
+def open_unnamed_unsupported(self: SystemCalls, folder: int) -> int:
+    """Refuse as a file system without O_TMPFILE does."""
     del self, folder
     raise OSError(95, "Operation not supported")
 
 
-NamedCalls.open_unnamed = _open_unnamed_unsupported  # type: ignore[method-assign]
+NamedCalls.open_unnamed = open_unnamed_unsupported  # type: ignore[method-assign]
 
 
 def in_child(work: Callable[[], bytes]) -> tuple[int, bytes]:
