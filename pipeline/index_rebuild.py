@@ -21,11 +21,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import committed_offsets, group_members, partition_offsets
-from pipeline.broker.connection import broker_errors, client_options, describe_cluster
-from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.admin import committed_offsets, group_members
+from pipeline.broker.connection import describe_cluster
+from pipeline.broker.topic_reader import read_topic
 from pipeline.core.outcome import RecordSource, StoredRun, stored_run
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.errors import StoreNotReadyError
@@ -45,7 +45,6 @@ from pipeline.storage.locks import exclusive_lock
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"
 _Entry = TypeVar("_Entry")
-_POLL_MS = 500
 
 
 @dataclass(slots=True)
@@ -221,40 +220,10 @@ async def _read_counted(
 ) -> AsyncIterator[tuple[ConsumerRecord, int]]:
     """Read `topic`, each record with the committed offset of its partition."""
     count = 0
-    async for record in _read_topic(settings, topic):
+    async for record in read_topic(settings, topic):
         yield record, committed.get((topic, record.partition), 0)
         count += 1
         progress(what, count)
-
-
-async def _read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerRecord]:
-    """Read `topic` from its start to where it ends now, each partition in order."""
-    ends = {
-        TopicPartition(name, partition): found.end
-        for (name, partition), found in (await partition_offsets(settings, [topic])).items()
-        if found.end > found.beginning
-    }
-    if not ends:
-        # aiokafka's `stop` raises where `start` was the last thing that happened.
-        return
-    install_tolerant_records()
-    consumer = AIOKafkaConsumer(
-        **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
-    )
-    with broker_errors(settings):
-        try:
-            await consumer.start()
-            # One partition after the other, so that the first of two is always the same one.
-            for place in sorted(ends):
-                consumer.assign([place])
-                await consumer.seek_to_beginning(place)
-                while await consumer.position(place) < ends[place]:
-                    batches = await consumer.getmany(place, timeout_ms=_POLL_MS)
-                    for record in batches.get(place, []):
-                        if record.offset < ends[place]:
-                            yield record
-        finally:
-            await consumer.stop()
 
 
 @contextmanager

@@ -1,0 +1,85 @@
+"""Read ranges of a topic outside any consumer group: a replay, a rebuild, a list.
+
+Positions of consumer groups are never read or moved. The end of a range is fixed by the caller,
+so a topic that grows meanwhile is read to where it ended.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from pipeline.broker.admin import OffsetRange, partition_offsets
+from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.settings import Settings
+
+Ranges = Mapping[tuple[str, int], OffsetRange]
+"""What to read of each topic and partition."""
+
+_POLL_MS = 500
+
+
+async def read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerRecord]:
+    """Yield the records of `topic` from its start to where it ends now; see `read_ranges`.
+
+    Raises:
+        TopicsError: The topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    async for record in read_ranges(settings, await partition_offsets(settings, [topic])):
+        yield record
+
+
+async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncIterator[ConsumerRecord]:
+    """Yield the committed records of `ranges`, one partition after the other, each in order.
+
+    A range ends early before a transaction that is still open: what it holds is no record yet.
+    What retention has removed is left out; the offsets of the records show it.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    wanted = {
+        TopicPartition(topic, partition): offsets
+        for (topic, partition), offsets in ranges.items()
+        if offsets.end > offsets.beginning
+    }
+    if not wanted:
+        # aiokafka's `stop` raises where `start` was the last thing that happened.
+        return
+    install_tolerant_records()
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+    )
+    with broker_errors(settings):
+        try:
+            await consumer.start()
+            for place in sorted(wanted):
+                async for record in _read_partition(consumer, place, wanted[place]):
+                    yield record
+        finally:
+            await consumer.stop()
+
+
+async def _read_partition(
+    consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
+) -> AsyncIterator[ConsumerRecord]:
+    consumer.assign([place])
+    consumer.seek(place, offsets.beginning)
+    while (position := await consumer.position(place)) < offsets.end:
+        batches = await consumer.getmany(place, timeout_ms=_POLL_MS)
+        for record in batches.get(place, []):
+            if record.offset < offsets.end:
+                yield record
+        if not batches and _waits_for_transaction(consumer, place, position):
+            return
+
+
+def _waits_for_transaction(
+    consumer: AIOKafkaConsumer, place: TopicPartition, position: int
+) -> bool:
+    stable = consumer.last_stable_offset(place)
+    return stable is not None and 0 <= stable <= position

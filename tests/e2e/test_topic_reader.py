@@ -1,0 +1,56 @@
+"""Ranges of a topic are read without a consumer group, on the real broker."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from pipeline.broker.admin import OffsetRange
+from pipeline.broker.topic_reader import read_ranges, read_topic
+from pipeline.settings import Settings
+
+pytestmark = pytest.mark.e2e
+
+
+async def send(settings: Settings, counts: Mapping[int, int]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers)
+    await producer.start()
+    try:
+        for partition, count in counts.items():
+            for number in range(count):
+                await producer.send_and_wait(
+                    settings.topics.run_requests, b"%d" % number, partition=partition
+                )
+    finally:
+        await producer.stop()
+
+
+async def test_a_range_gives_its_own_records_alone(settings: Settings) -> None:
+    await send(settings, {2: 6, 5: 4})
+    topic = settings.topics.run_requests
+    ranges = {(topic, 5): OffsetRange(0, 2), (topic, 2): OffsetRange(3, 5)}
+    read = [(each.partition, each.offset) async for each in read_ranges(settings, ranges)]
+    assert read == [(2, 3), (2, 4), (5, 0), (5, 1)]
+
+
+async def test_an_empty_topic_gives_nothing(settings: Settings) -> None:
+    assert [each async for each in read_topic(settings, settings.topics.run_requests)] == []
+
+
+async def test_a_transaction_that_stays_open_ends_the_range(settings: Settings) -> None:
+    await send(settings, {2: 3, 4: 1})
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers, transactional_id=f"{settings.prefix}-open"
+    )
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        await producer.send_and_wait(settings.topics.run_requests, b"later", partition=2)
+        async with asyncio.timeout(30):
+            topic = settings.topics.run_requests
+            read = [(each.partition, each.offset) async for each in read_topic(settings, topic)]
+        assert read == [(2, 0), (2, 1), (2, 2), (4, 0)]
+        await producer.abort_transaction()
+    finally:
+        await producer.stop()
