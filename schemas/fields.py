@@ -22,6 +22,7 @@ LARGEST_EXACT_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
 
 _RUN_ID = re.compile(RUN_ID_PATTERN[1:-1])
+_ADVISORY_ID = re.compile(ADVISORY_ID_PATTERN[1:-1])
 _SHA256 = re.compile(SHA256_PATTERN[1:-1])
 _RESERVED_RUN_IDS = frozenset({"diff", "attachments"})
 
@@ -34,6 +35,11 @@ def is_run_id(text: str) -> bool:
         and not text.endswith("_advisory")
         and text not in _RESERVED_RUN_IDS
     )
+
+
+def is_advisory_id(text: str) -> bool:
+    """Tell whether `text` may name an advisory."""
+    return _ADVISORY_ID.fullmatch(text) is not None
 
 
 def is_sha256(text: str) -> bool:

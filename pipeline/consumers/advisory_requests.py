@@ -80,7 +80,7 @@ class AdvisoryDesk:
         """
         verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
         judged = [
-            JudgedRecord(delivery.source, verdict)
+            JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
         last_retry = self.topics.advisory_retries[-1]

@@ -49,7 +49,7 @@ class RunRequestJudge:
         deliveries = [delivery_of(record, epoch) for record in records]
         verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
         judged = [
-            JudgedRecord(delivery.source, verdict)
+            JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
         return JudgedChunk(deliveries, judged, self._telling, self._store_chunk)

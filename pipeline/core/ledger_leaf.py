@@ -4,40 +4,47 @@ A function of the record and of those before it in its partition. It says nothin
 on the moment: not when it was written or by whom, not how the records were batched, not the
 text of a message, not whether our program renders other bytes today, and not whether the run's
 file is intact. The leaf of a record found ARTIFACT_CORRUPT is as if the file were right: a
-run, duplicate or conflict, so that a replay into an empty store makes the same leaf.
+run, duplicate or conflict, so that a replay into an empty store makes the same leaf. An advisory
+has the same leaf whether its run is there or not.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from pipeline.core.advisory_outcome import AdvisoryOutcome
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.core.tiles import ENTRY_LIMIT_BYTES
-from schemas.fields import LARGEST_EXACT_INTEGER, is_run_id
+from schemas.fields import LARGEST_EXACT_INTEGER, is_advisory_id, is_run_id
 
 LEAF_VERSION: Final = 1
 
-LeafKind = Literal["run", "duplicate", "conflict", "rejected"]
+LeafKind = Literal["run", "advisory", "duplicate", "conflict", "rejected"]
 
 _KINDS: dict[str, LeafKind] = {
     "persisted": "run",
+    "linked": "advisory",
+    "waiting": "advisory",
     "duplicate": "duplicate",
     "conflict": "conflict",
     "rejected": "rejected",
 }
 _ALWAYS = frozenset({"v", "kind", "body_sha256", "source"})
 _OF_RUN = _ALWAYS | {"run_id", "path", "sha256", "size_bytes"}
+_OF_ADVISORY = _ALWAYS | {"run_id", "advisory_id", "link_sha256"}
 _FIELDS: dict[str, tuple[frozenset[str], ...]] = {
     "run": (_OF_RUN,),
-    "duplicate": (_OF_RUN,),
-    "conflict": (_OF_RUN | {"code"},),
+    "advisory": (_OF_ADVISORY,),
+    "duplicate": (_OF_RUN, _OF_ADVISORY),
+    "conflict": (_OF_RUN | {"code"}, _OF_ADVISORY | {"code"}),
     "rejected": (_ALWAYS | {"code"}, _ALWAYS | {"code", "run_id"}),
 }
-"""The fields of each kind; a rejected record tells its run_id where it could be read."""
+"""The fields of each kind, of runs and of advisories; a rejected record tells its run_id where it
+could be read."""
 
 _SOURCE_FIELDS = frozenset({"topic", "partition", "offset", "timestamp_ms"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -63,6 +70,9 @@ class LedgerLeaf:
         path: Of the run's artifact, as the next two, from the store's row of the run.
         sha256: Of the artifact.
         size_bytes: Of the artifact.
+        advisory_id: Of an advisory; with `link_sha256`.
+        link_sha256: Of the advisory's link, from the store's row, whether the link is there or
+            still waits for its run.
     """
 
     kind: LeafKind
@@ -76,6 +86,8 @@ class LedgerLeaf:
     path: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
+    advisory_id: str | None = None
+    link_sha256: str | None = None
 
     def encode(self) -> bytes:
         """Return the canonical JSON: the bytes of the leaf.
@@ -89,6 +101,8 @@ class LedgerLeaf:
             "path": self.path,
             "sha256": self.sha256,
             "size_bytes": self.size_bytes,
+            "advisory_id": self.advisory_id,
+            "link_sha256": self.link_sha256,
         }
         leaf = {
             "v": LEAF_VERSION,
@@ -123,9 +137,7 @@ def run_leaf(
     Raises:
         ValueError: The outcome depends on the state of a file.
     """
-    if outcome.code == "ARTIFACT_CORRUPT":
-        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
-        raise ValueError(message)
+    _refuse_corrupt(outcome.code)
     run = outcome.run
     return LedgerLeaf(
         kind=_KINDS[outcome.kind],
@@ -140,6 +152,44 @@ def run_leaf(
         sha256=None if run is None else run.artifact_sha256,
         size_bytes=None if run is None else run.size_bytes,
     )
+
+
+def advisory_leaf(
+    outcome: AdvisoryOutcome, source: RecordSource, *, body_sha256: str, timestamp_ms: int
+) -> LedgerLeaf:
+    """Return the leaf of a record of an advisory request topic.
+
+    It is the same whether the advisory is linked or waits for its run: runs come by another topic.
+
+    Args:
+        outcome: What became of the record, settled as if the link were intact.
+        source: Where the broker keeps the record; its epoch is that of the log.
+        body_sha256: Of the untouched value; of no bytes for a tombstone.
+        timestamp_ms: Its broker time.
+
+    Raises:
+        ValueError: The outcome depends on the state of a file.
+    """
+    _refuse_corrupt(outcome.code)
+    advisory = outcome.advisory
+    return LedgerLeaf(
+        kind=_KINDS[outcome.kind],
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=timestamp_ms,
+        body_sha256=body_sha256,
+        code=outcome.code,
+        run_id=outcome.run_id,
+        advisory_id=None if advisory is None else advisory.advisory_id,
+        link_sha256=None if advisory is None else advisory.link_sha256,
+    )
+
+
+def _refuse_corrupt(code: str | None) -> None:
+    if code == "ARTIFACT_CORRUPT":
+        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
+        raise ValueError(message)
 
 
 def parse_leaf(content: bytes) -> LedgerLeaf:
@@ -180,14 +230,16 @@ def _is_valid(name: str, value: Any, fields: dict[str, Any]) -> bool:  # noqa: A
     match name:
         case "v":
             return type(value) is int and value == LEAF_VERSION
-        case "body_sha256" | "sha256":
+        case "body_sha256" | "sha256" | "link_sha256":
             return _matches(_SHA256, value)
         case "code":
-            return _matches(_CODE, value) and _is_code_of(value, fields["kind"])
+            return _matches(_CODE, value) and _is_code_of(value, fields)
         case "topic":
             return _matches(_TOPIC, value)
         case "run_id":
             return isinstance(value, str) and is_run_id(value)
+        case "advisory_id":
+            return isinstance(value, str) and is_advisory_id(value)
         case "path":
             return isinstance(value, str) and _is_path_of(value, fields["run_id"])
         case "size_bytes":
@@ -205,10 +257,10 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _is_code_of(code: str, kind: str) -> bool:
-    if code == "ARTIFACT_CORRUPT":
-        return False
-    return (code == "RUN_CONFLICT") == (kind == "conflict")
+def _is_code_of(code: str, fields: dict[str, Any]) -> bool:
+    if fields["kind"] == "conflict":
+        return code == ("RUN_CONFLICT" if "path" in fields else "ADVISORY_CONFLICT")
+    return code not in {"RUN_CONFLICT", "ADVISORY_CONFLICT", "ARTIFACT_CORRUPT"}
 
 
 def _is_between(least: int, value: object, most: int) -> bool:

@@ -21,6 +21,7 @@ from pipeline.core.advisory_outcome import (
 )
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.ledger_leaf import LedgerLeaf, advisory_leaf
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
 from pipeline.storage.durable_files import NewFile
@@ -32,18 +33,18 @@ AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
 _Key: TypeAlias = tuple[str, str]
 
 
-class AdvisoryStore(BatchStore[JudgedAdvisory | Rejected, AdvisoryOutcome]):
+class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
     """Advisories on disk. One thread at a time; others take turns by the store's lock."""
 
     def commit_again(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
         """Store records that `commit` has judged before: their runs may have come meanwhile.
 
-        They move no position and count against no flood limit.
+        They move no position, have their leaves, and count against no flood limit.
 
         Raises:
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
-        return self._commit(records, None, {})
+        return self._commit(records, None, is_consumed=False)
 
     def claims_to_link(self, topic: str, after: tuple[int, int], limit: int) -> list[RecordSource]:
         """Return claims of this epoch whose run is there and whose link is not made yet.
@@ -124,16 +125,23 @@ class _Plan:
 
     def outcomes(self) -> list[AdvisoryOutcome]:
         return [
-            self._outcome(record, advisory)
+            _outcome(record, advisory, intact=self._is_intact(advisory))
             for record, advisory in zip(self.records, self.advisories, strict=True)
         ]
 
-    def _outcome(self, record: AdvisoryRecord, advisory: StoredAdvisory | None) -> AdvisoryOutcome:
-        if isinstance(record.verdict, Rejected) or advisory is None:
-            assert isinstance(record.verdict, Rejected)
-            return settle_rejected_advisory(record.verdict)
-        intact = advisory.link_path is None or advisory.key not in self.damaged
-        return settle_advisory(record.verdict, advisory, record.source, intact=intact)
+    def _is_intact(self, advisory: StoredAdvisory | None) -> bool:
+        return advisory is None or advisory.link_path is None or advisory.key not in self.damaged
+
+    def leaves(self) -> list[LedgerLeaf]:
+        return [
+            advisory_leaf(
+                _outcome(record, advisory, intact=True),
+                record.source,
+                body_sha256=record.body_sha256,
+                timestamp_ms=record.timestamp_ms,
+            )
+            for record, advisory in zip(self.records, self.advisories, strict=True)
+        ]
 
     def failures(self) -> list[bool]:
         # Waiting is no failure: runs and advisories come by different topics.
@@ -156,6 +164,15 @@ class _Plan:
         # Also of a damaged link: its row is as if the file were right, so later deliveries agree.
         transaction.add_advisories(self.claimed.values())
         transaction.link_advisories(self.linked.values())
+
+
+def _outcome(
+    record: AdvisoryRecord, advisory: StoredAdvisory | None, *, intact: bool
+) -> AdvisoryOutcome:
+    if isinstance(record.verdict, Rejected) or advisory is None:
+        assert isinstance(record.verdict, Rejected)
+        return settle_rejected_advisory(record.verdict)
+    return settle_advisory(record.verdict, advisory, record.source, intact=intact)
 
 
 def _link_path(judged: JudgedAdvisory, run: StoredRun | None) -> str | None:

@@ -6,29 +6,39 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 |---|---|
 | 1. take the store's lock, begin a transaction | nothing |
 | 2. look up what is known, check those files, plan, check the flood limit | nothing |
-| 3. create the files, blobs before the files that name them | whole files without a row |
-| 4. insert rows, positions and the flood window | the same |
-| 5. commit | everything |
+| 3. lock the logs, compare or grow their leaves in memory | nothing |
+| 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
+same flushes | whole files without a row; tiles that no checkpoint covers |
+| 5. sign and replace the checkpoints | whole files and their leaves, without a row |
+| 6. insert rows, positions and the flood window | the same |
+| 7. commit | everything |
 
-A record delivered again after 3 or 4 finds its own bytes; after 5 it finds its row, whose source
-it is. Either way its outcome is the one it would have had.
+A record delivered again after 4 to 6 finds its own bytes, and after 5 its own leaf; after 7 it
+finds its row, whose source it is. Either way its outcome is the one it would have had. Without a
+ledger 3 and 5 are left out.
 
 Events, dead letters and offsets come after: they are the consumer's.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from pipeline.core.envelope import Rejected
 from pipeline.core.flood import FloodWindow
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.ledger_leaf import LedgerLeaf
+from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError, StoreNotReadyError
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, IndexTransaction, RunIndex
+from pipeline.storage.ledger import Ledger
 from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.system_calls import SystemCalls
 
@@ -36,15 +46,37 @@ Verdict = TypeVar("Verdict")
 Settled = TypeVar("Settled")
 
 
+_INTERNAL_ERROR = "INTERNAL_ERROR"
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedRecord(Generic[Verdict]):
-    """One record with what it is, looked at alone."""
+    """One record with what it is, looked at alone.
+
+    Attributes:
+        source: Where the request topic keeps it.
+        verdict: What it is.
+        timestamp_ms: Its broker time there.
+        body_sha256: Of its untouched value; of no bytes for a tombstone.
+    """
 
     source: RecordSource
     verdict: Verdict
+    timestamp_ms: int
+    body_sha256: str
+
+    @classmethod
+    def of(
+        cls, source: RecordSource, verdict: Verdict, value: bytes | None, timestamp_ms: int
+    ) -> "JudgedRecord[Verdict]":
+        """Return the record with this `value`, of which `verdict` says what it is."""
+        return JudgedRecord(source, verdict, timestamp_ms, sha256_of_bytes(value or b""))
+
+    @property
+    def log(self) -> LogId:
+        """The log that its leaf belongs to."""
+        return LogId(self.source.epoch, self.source.topic, self.source.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +109,9 @@ class BatchPlan(Protocol[Settled]):
     def failures(self) -> list[bool]:
         """Tell of each record whether it counts against the flood limit."""
 
+    def leaves(self) -> list[LedgerLeaf]:
+        """Return one leaf for each record: the same whether files are intact or not."""
+
     def new_files(self) -> list[NewFile]:
         """Return the files to create, each before those that name it."""
 
@@ -90,14 +125,22 @@ class BatchPlan(Protocol[Settled]):
 class BatchStore(ABC, Generic[Verdict, Settled]):
     """A store on disk. One thread at a time; other processes take turns by the store's lock."""
 
-    def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
+    def __init__(
+        self, root: Path, calls: SystemCalls | None = None, *, ledger: Ledger | None = None
+    ) -> None:
         """Open the store at `root`.
+
+        Args:
+            root: Its folder.
+            calls: System calls, for tests.
+            ledger: Its logs; None to append no leaves, as for measuring what they cost.
 
         Raises:
             StoreNotReadyError: There is no store, or its index is missing or damaged.
             StoreError: The disk failed.
         """
         self.root = root
+        self._ledger = ledger
         self.identity: StoreIdentity = read_store(root)
         with store_faults(root):
             self._files = DurableFiles(root, calls)
@@ -115,7 +158,9 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         return self._files.group_commits
 
     def commit(
-        self, records: Sequence[JudgedRecord[Verdict]], guard: FloodGuard | None = None
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        guard: FloodGuard | None = None,
     ) -> BatchResult[Settled]:
         """Store a batch; return what became of each record.
 
@@ -125,42 +170,79 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
 
         Raises:
             FloodError: Too many records fail; nothing was written.
+            IntegrityError: A log is not what was written, or an offset has another leaf.
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
-        return self._commit(records, guard, _next_offsets(records))
+        return self._commit(records, guard, is_consumed=True)
 
     def _commit(
         self,
-        records: Sequence[JudgedRecord[Verdict]],
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
         guard: FloodGuard | None,
-        next_offsets: Mapping[tuple[str, int], int],
+        *,
+        is_consumed: bool,
     ) -> BatchResult[Settled]:
+        """Do it. Only what is consumed here moves the position and has a leaf."""
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
             self._check_index_in_place()
+            records = self._with_standing_errors(records)
             with self.index.transaction() as transaction:
                 plan = self._plan(records, transaction)  # 2.
                 accepted = check_flood(records, plan, transaction, guard, self.identity.epoch)
-                self._create_files(plan)  # 3.
-                plan.add_rows(transaction)  # 4.
-                transaction.advance(self.identity.epoch, next_offsets)
-            # 5. The end of the block commits.
+                self._create_files(plan, _by_log(records, plan) if is_consumed else {})  # 3. to 5.
+                plan.add_rows(transaction)  # 6.
+                if is_consumed:
+                    transaction.advance(self.identity.epoch, _next_offsets(records))
+            # 7. The end of the block commits.
         return BatchResult(plan.outcomes(), accepted)
+
+    def _with_standing_errors(
+        self, records: Sequence[JudgedRecord[Verdict | Rejected]]
+    ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
+        """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program says today."""
+        if self._ledger is None:
+            return records
+        offsets = defaultdict(list)
+        for record in records:
+            offsets[record.log].append(record.source.offset)
+        standing = {
+            (log, offset): leaf
+            for log, wanted in offsets.items()
+            for offset, leaf in self._ledger.leaves_of(log, wanted).items()
+            if leaf.code == _INTERNAL_ERROR
+        }
+        if not standing:
+            return records
+        return [_as_it_stands(r, standing.get((r.log, r.source.offset))) for r in records]
 
     @abstractmethod
     def _plan(
-        self, records: Sequence[JudgedRecord[Verdict]], transaction: IndexTransaction
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        transaction: IndexTransaction,
     ) -> BatchPlan[Settled]:
         """Look up what is known, and say what to do; nothing is written."""
 
-    def _create_files(self, plan: BatchPlan[Settled]) -> None:
-        """Create the files of the plan, and note those that could not be stored whole.
+    def _create_files(
+        self, plan: BatchPlan[Settled], leaves: Mapping[LogId, Sequence[LedgerLeaf]]
+    ) -> None:
+        """Create the files of the plan, with the leaves that tell of them."""
+        if self._ledger is None or not leaves:
+            self._create(plan, [])
+            return
+        with self._ledger.growing(leaves) as batch:  # 3.
+            batch.publish(self._create(plan, batch.files))  # 4. and 5.
+
+    def _create(self, plan: BatchPlan[Settled], tiles: Iterable[NewFile]) -> Mapping[str, Creation]:
+        """Create files, and note those of the plan that could not be stored whole.
 
         A file is not created where a blob that it names is there with other bytes: then it is
         missing for every later delivery too, and all agree.
         """
-        creations = self._files.create(plan.new_files())
+        creations = self._files.create([*plan.new_files(), *tiles])
         failed = (path for path, creation in creations.items() if creation in _NOT_STORED)
         plan.note_not_stored(frozenset(failed))
+        return creations
 
     def _check_index_in_place(self) -> None:
         if self.index.was_replaced:
@@ -184,6 +266,27 @@ def open_index(root: Path) -> RunIndex:
             message = f"The index of the store {root} is missing: run rmos index rebuild."
             raise StoreNotReadyError(message)
         return RunIndex(path, may_be_new=not has_runs)
+
+
+def _by_log(
+    records: Sequence[JudgedRecord[Verdict]], plan: BatchPlan[Settled]
+) -> dict[LogId, list[LedgerLeaf]]:
+    leaves: defaultdict[LogId, list[LedgerLeaf]] = defaultdict(list)
+    for record, leaf in zip(records, plan.leaves(), strict=True):
+        leaves[record.log].append(leaf)
+    return leaves
+
+
+def _as_it_stands(
+    record: JudgedRecord[Verdict | Rejected], leaf: LedgerLeaf | None
+) -> JudgedRecord[Verdict | Rejected]:
+    if leaf is None:
+        return record
+    message = (
+        "This record once met a fault of the program, and the ledger says so for ever: redrive "
+        "its dead letter."
+    )
+    return replace(record, verdict=Rejected(_INTERNAL_ERROR, message, leaf.run_id))
 
 
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[tuple[str, int], int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
+from pipeline.core.ledger_leaf import LedgerLeaf, run_leaf
 from pipeline.core.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
 from pipeline.core.verdict import JudgedRun, Rejected
 from pipeline.storage.batch_store import (
@@ -21,12 +22,19 @@ from pipeline.storage.batch_store import (
 from pipeline.storage.durable_files import NewFile
 from pipeline.storage.index import IndexedRun, IndexTransaction, indexed_run
 
-__all__ = ["BatchResult", "FloodGuard", "JudgedRecord", "RunRecord", "RunStore", "open_index"]
+__all__ = [
+    "BatchResult",
+    "FloodGuard",
+    "JudgedRecord",
+    "RunRecord",
+    "RunStore",
+    "open_index",
+]
 
 RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 
 
-class RunStore(BatchStore[JudgedRun | Rejected, Outcome]):
+class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
 
     def _plan(self, records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
@@ -76,6 +84,17 @@ class _Plan:
         return [
             _is_failure(record, outcome)
             for record, outcome in zip(self.records, self.outcomes(), strict=True)
+        ]
+
+    def leaves(self) -> list[LedgerLeaf]:
+        return [
+            run_leaf(
+                _outcome(record, run, intact=True),
+                record.source,
+                body_sha256=record.body_sha256,
+                timestamp_ms=record.timestamp_ms,
+            )
+            for record, run in zip(self.records, self.runs, strict=True)
         ]
 
     def new_files(self) -> list[NewFile]:

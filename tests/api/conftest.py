@@ -27,6 +27,7 @@ from tests.builders import judged, record
 from tests.storage.stores import make_store
 
 RUNS = "/api/rmos/runs"
+BODY_AND_TIME = (b"", 0)
 JSON = {"content-type": "application/json"}
 
 
@@ -57,9 +58,10 @@ class Api:
         store = AdvisoryStore(self.root)
         first = sum(1 for _ in store.index.all_advisories())
         records = [
-            JudgedRecord(
+            JudgedRecord.of(
                 RecordSource(1, "rmos.advisories.requests", 0, first + offset),
                 judge_advisory_record(*record(request)),
+                *BODY_AND_TIME,
             )
             for offset, request in enumerate(requests)
         ]
@@ -73,7 +75,11 @@ def add_runs(root: Path, *requests: dict[str, Any]) -> None:
     first = store.index.count()
     store.commit(
         [
-            JudgedRecord(RecordSource(1, "rmos.runs.requests", 0, first + offset), judged(request))
+            JudgedRecord.of(
+                RecordSource(1, "rmos.runs.requests", 0, first + offset),
+                judged(request),
+                *BODY_AND_TIME,
+            )
             for offset, request in enumerate(requests)
         ]
     )

@@ -113,7 +113,7 @@ def _fill(root: Path, count: int) -> list[str]:
     batch: list[JudgedRecord[Any]] = []
     for offset, (key, value) in enumerate(encoded_requests(count)):
         source = RecordSource(1, "bench.runs.requests", 0, offset)
-        batch.append(JudgedRecord(source, judge_run_record(key, value)))
+        batch.append(JudgedRecord.of(source, judge_run_record(key, value), value, offset))
         if offset % max(1, count // 1000) == 0:
             ids.append(key.decode())
         if len(batch) == BATCH:

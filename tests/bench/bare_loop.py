@@ -104,8 +104,11 @@ class BarePersist:
     async def _persist(self, records: Records, verdicts: Sequence[Verdict]) -> None:
         epoch = self._store.identity.epoch
         judged = [
-            JudgedRecord(
-                RecordSource(epoch, record.topic, record.partition, record.offset), verdict
+            JudgedRecord.of(
+                RecordSource(epoch, record.topic, record.partition, record.offset),
+                verdict,
+                record.value,
+                record.timestamp,
             )
             for record, verdict in zip(records, verdicts, strict=True)
         ]

@@ -202,8 +202,13 @@ def _handle(
     verdicts = _carried(watch, records, verdicts)
     with watch.step("judged records"):
         judged = [
-            JudgedRecord(RecordSource(1, "bench.runs.requests", each % PARTITIONS, first + each), v)
-            for each, v in enumerate(verdicts)
+            JudgedRecord.of(
+                RecordSource(1, "bench.runs.requests", each % PARTITIONS, first + each),
+                verdict,
+                value,
+                first,
+            )
+            for each, (verdict, (_, value)) in enumerate(zip(verdicts, records, strict=True))
         ]
     with watch.step("commit: the rest"):
         result = store.commit(judged, FloodGuard("bench.persist"))

@@ -35,7 +35,9 @@ def rmos_with_runs(rmos: CommandLine) -> CommandLine:
     store = RunStore(rmos.data_dir)
     store.commit(
         [
-            JudgedRecord(RecordSource(1, "rmos.runs.requests", 0, offset), judged(request))
+            JudgedRecord.of(
+                RecordSource(1, "rmos.runs.requests", 0, offset), judged(request), b"", offset
+            )
             for offset, request in enumerate(REQUESTS)
         ]
     )

@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
+from pipeline.core.advisory_outcome import (
+    AdvisoryOutcome,
+    StoredAdvisory,
+    settle_advisory,
+    settle_rejected_advisory,
+    stored_advisory,
+)
 from pipeline.core.evidence import EvidenceError
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf, run_leaf
+from pipeline.core.ledger_leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
 from pipeline.core.outcome import (
     Outcome,
     RecordSource,
@@ -20,7 +28,7 @@ from pipeline.core.outcome import (
 )
 from pipeline.core.tiles import ENTRY_LIMIT_BYTES
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
-from tests.builders import record, red_request, run_request
+from tests.builders import advisory_request, record, red_request, run_request
 
 SOURCE = RecordSource(1, "rmos.runs.requests", 3, 41)
 BODY_SHA256 = "ab" * 32
@@ -120,6 +128,65 @@ def test_the_leaf_of_a_damaged_run_must_be_made_as_if_it_were_intact(source: Rec
     assert settled(verdict, RUN, source).kind == ("run" if source == SOURCE else "duplicate")
 
 
+ADVISORY_SOURCE = RecordSource(1, "rmos.advisories.requests", 3, 41)
+LATER_ADVISORY = replace(ADVISORY_SOURCE, offset=42)
+LINK_PATH = "runs/2025-12-18/run_a_advisory_adv_1.json"
+
+
+def advised(**changes: Any) -> JudgedAdvisory:
+    request = advisory_request(run_id="run_a", advisory_id="adv_1", **changes)
+    verdict = judge_advisory_record(*record(request))
+    assert isinstance(verdict, JudgedAdvisory)
+    return verdict
+
+
+def advisory_leaf_of(
+    outcome: AdvisoryOutcome, source: RecordSource = ADVISORY_SOURCE
+) -> LedgerLeaf:
+    return advisory_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
+
+
+def settled_advisory(
+    verdict: JudgedAdvisory, advisory: StoredAdvisory, source: RecordSource = ADVISORY_SOURCE
+) -> LedgerLeaf:
+    return advisory_leaf_of(settle_advisory(verdict, advisory, source, intact=True), source)
+
+
+WAITING = stored_advisory(advised(), ADVISORY_SOURCE, None)
+LINKED = stored_advisory(advised(), ADVISORY_SOURCE, LINK_PATH)
+
+
+def test_the_leaf_of_an_advisory_is_the_same_linked_or_waiting() -> None:
+    leaf = settled_advisory(advised(), LINKED)
+    assert leaf == settled_advisory(advised(), WAITING)
+    assert json.loads(leaf.encode()) == {
+        "v": 1,
+        "kind": "advisory",
+        "run_id": "run_a",
+        "advisory_id": "adv_1",
+        "link_sha256": LINKED.link_sha256,
+        "body_sha256": BODY_SHA256,
+        "source": {
+            "topic": "rmos.advisories.requests",
+            "partition": 3,
+            "offset": 41,
+            "timestamp_ms": TIMESTAMP_MS,
+        },
+    }
+
+
+def test_another_advisory_under_the_same_id_names_the_stored_link_and_the_code() -> None:
+    leaf = settled_advisory(advised(title="t", content_text="other"), LINKED, LATER_ADVISORY)
+    assert (leaf.kind, leaf.code) == ("conflict", "ADVISORY_CONFLICT")
+    assert leaf.link_sha256 == LINKED.link_sha256
+
+
+def test_the_leaf_of_a_damaged_link_must_be_made_as_if_it_were_intact() -> None:
+    damaged = settle_advisory(advised(), LINKED, ADVISORY_SOURCE, intact=False)
+    with pytest.raises(ValueError, match="as if the file were intact"):
+        advisory_leaf_of(damaged)
+
+
 def test_another_epoch_changes_nothing_but_whose_run_it_is() -> None:
     """The epoch is in the origin of the log, so no leaf repeats it."""
     assert "epoch" not in settled(judged(run_id="run_a"), RUN).encode().decode()
@@ -132,10 +199,14 @@ LEAVES = [
     settled(judged(run_id="run_a", notes="changed"), RUN, LATER),
     leaf_of(settle_rejected(Rejected("INVALID_JSON", "text"))),
     leaf_of(settle_rejected(Rejected("KEY_MISMATCH", "text", "run_a"))),
+    settled_advisory(advised(), LINKED),
+    settled_advisory(advised(), LINKED, LATER_ADVISORY),
+    settled_advisory(advised(content_text="other"), LINKED, LATER_ADVISORY),
+    advisory_leaf_of(settle_rejected_advisory(Rejected("INVALID_ADVISORY", "text", "run_a"))),
 ]
 
 
-@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: f"{leaf.kind} {leaf.code}")
+@pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: f"{leaf.kind} {leaf.code} {leaf.topic}")
 def test_every_leaf_is_read_back(leaf: LedgerLeaf) -> None:
     assert parse_leaf(leaf.encode()) == leaf
     assert len(leaf.encode()) < 600
@@ -239,6 +310,38 @@ def test_a_leaf_of_a_run_with_a_field_changed_is_refused(change: dict[str, Any])
     assert parse_leaf(changed(LEAVES[0], {})) == LEAVES[0]
     with pytest.raises(EvidenceError, match=r"in a leaf|fields of a leaf"):
         parse_leaf(changed(LEAVES[0], change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "run"},
+        {"kind": "conflict"},
+        {"advisory_id": ...},
+        {"advisory_id": "a/b"},
+        {"advisory_id": 1},
+        {"run_id": ...},
+        {"run_id": "diff"},
+        {"link_sha256": "AB" * 32},
+        {"link_sha256": None},
+        {"link_sha256": ...},
+        {"code": "ADVISORY_CONFLICT"},
+        {"path": "runs/2025-12-18/run_a.json"},
+        {"sha256": "ab" * 32},
+    ],
+    ids=str,
+)
+def test_a_leaf_of_an_advisory_with_a_field_changed_is_refused(change: dict[str, Any]) -> None:
+    leaf = LEAVES[5]
+    assert parse_leaf(changed(leaf, {})) == leaf
+    with pytest.raises(EvidenceError, match=r"in a leaf|fields of a leaf"):
+        parse_leaf(changed(leaf, change))
+
+
+def test_a_conflict_of_a_run_is_none_of_an_advisory() -> None:
+    for leaf, code in ((LEAVES[2], "ADVISORY_CONFLICT"), (LEAVES[7], "RUN_CONFLICT")):
+        with pytest.raises(EvidenceError, match="another value of code"):
+            parse_leaf(changed(leaf, {"code": code}))
 
 
 @pytest.mark.parametrize("code", ["KEY_MISMATCH", "ARTIFACT_CORRUPT", "x", "", "A" * 65, None])

@@ -241,9 +241,11 @@ def test_the_checks_without_us_work_as_they_stand(tmp_path: Path) -> None:
     requests = demo_requests()
     store.commit(
         [
-            JudgedRecord(
+            JudgedRecord.of(
                 RecordSource(1, "rmos.runs.requests", 0, offset),
                 judge_run_record(request.key, request.value),
+                request.value,
+                offset,
             )
             for offset, request in enumerate(requests)
         ]

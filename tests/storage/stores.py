@@ -16,11 +16,13 @@ from pipeline.core.run_event import run_event
 from pipeline.core.verdict import judge_run_record
 from pipeline.storage.identity import StoreIdentity, create_store
 from pipeline.storage.index import INDEX_FILE
+from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import BatchResult, JudgedRecord, RunStore
 from pipeline.storage.system_calls import SystemCalls
 from tests.builders import record
 
 TOPIC = "rmos.runs.requests"
+TIMESTAMP_MS = 1_766_066_602_123
 CALL_NAMES = tuple(name for name in vars(SystemCalls) if not name.startswith("_"))
 _TABLES = ("runs", "attachments", "withheld_blobs", "advisories", "positions", "flood_windows")
 _DERIVED = {INDEX_FILE, f"{INDEX_FILE}-wal", f"{INDEX_FILE}-shm", "index.lock", "store.json"}
@@ -32,11 +34,13 @@ def make_store(root: Path) -> StoreIdentity:
 
 
 @contextmanager
-def opened(root: Path, calls: SystemCalls | None = None) -> Iterator[RunStore]:
+def opened(
+    root: Path, calls: SystemCalls | None = None, *, ledger: Ledger | None = None
+) -> Iterator[RunStore]:
     """Open the store at `root`, made where there is none."""
     if not (root / "store.json").exists():
         make_store(root)
-    store = RunStore(root, calls)
+    store = RunStore(root, calls, ledger=ledger)
     try:
         yield store
     finally:
@@ -53,12 +57,14 @@ def judged_record(
 ) -> JudgedRecord:
     """Return the judged record that carries `request` at `offset`."""
     place = source(offset, partition=partition, epoch=epoch)
-    return JudgedRecord(place, judge_run_record(*record(request)))
+    key, value = record(request)
+    return JudgedRecord.of(place, judge_run_record(key, value), value, TIMESTAMP_MS)
 
 
 def tombstone(offset: int, *, partition: int = 0) -> JudgedRecord:
     """Return a record that can never make a run."""
-    return JudgedRecord(source(offset, partition=partition), judge_run_record(b"k", None))
+    place = source(offset, partition=partition)
+    return JudgedRecord.of(place, judge_run_record(b"k", None), None, TIMESTAMP_MS)
 
 
 def kinds(result: BatchResult) -> list[str]:

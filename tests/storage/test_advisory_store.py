@@ -24,6 +24,7 @@ from pipeline.storage.system_calls import SystemCalls
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
 from tests.storage.stores import (
     CALL_NAMES,
+    TIMESTAMP_MS,
     NamedCalls,
     WatchedCalls,
     files,
@@ -48,11 +49,13 @@ def asked(
     request: dict[str, Any], offset: int = 0, *, partition: int = 0, epoch: int = 1
 ) -> AdvisoryRecord:
     place = RecordSource(epoch, TOPIC, partition, offset)
-    return JudgedRecord(place, judge_advisory_record(*record(request)))
+    key, value = record(request)
+    return JudgedRecord.of(place, judge_advisory_record(key, value), value, TIMESTAMP_MS)
 
 
 def tombstone(offset: int) -> AdvisoryRecord:
-    return JudgedRecord(RecordSource(1, TOPIC, 0, offset), judge_advisory_record(b"k", None))
+    place = RecordSource(1, TOPIC, 0, offset)
+    return JudgedRecord.of(place, judge_advisory_record(b"k", None), None, TIMESTAMP_MS)
 
 
 @contextmanager

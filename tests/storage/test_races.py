@@ -51,7 +51,7 @@ def write_all(root: Path, writer: int, verdicts: list[JudgedRun], gate: Gate) ->
     try:
         for start in range(0, ROUNDS, ROUNDS_OF_A_COMMIT):
             batch = [
-                JudgedRecord(source(n, partition=writer), verdicts[n])
+                JudgedRecord.of(source(n, partition=writer), verdicts[n], b"", n)
                 for n in range(start, start + ROUNDS_OF_A_COMMIT)
             ]
             gate.wait()
