@@ -77,6 +77,14 @@ class Settings(BaseSettings):
         max_length=ADVISORY_RETRIES,
         description="how long an advisory without its run waits in each retry topic, as JSON",
     )
+    ledger_key_file: Path | None = Field(
+        None,
+        description="private key of the ledger; unset for a file of the store's own in the "
+        "user's configuration folder",
+    )
+    ledger_enabled: bool = Field(
+        True, description="whether workers write the ledger; false is for measuring alone"
+    )
     receipt_timeout_seconds: float = Field(
         30.0, gt=0, description="longest wait for the event of a published request"
     )
