@@ -14,13 +14,10 @@ import typer
 from pipeline.cli.diff_view import print_diff
 from pipeline.cli.terminal import notes, print_json, print_pairs, print_table
 from pipeline.core.diff import diff_runs
-from pipeline.core.outcome import StoredRun
-from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
-from pipeline.storage.artifact_files import read_artifact
-from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter, list_runs
+from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter
 from pipeline.storage.run_reader import RunReader
-from pipeline.storage.run_store import RunStore
 
 app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
 
@@ -92,8 +89,8 @@ def list_command(
         date_from=_day(date_from),
         date_to=_day(date_to),
     )
-    with _store() as store, store.index.reading() as connection:
-        page = list_runs(connection, wanted, limit=limit, cursor=cursor)
+    with _reader() as reader:
+        page = reader.list_runs(wanted, limit=limit, cursor=cursor)
     if as_json:
         print_json(page.as_json())
         return
@@ -137,8 +134,8 @@ def download(
     ] = None,
 ) -> None:
     """Write the exact bytes of a run's artifact, checked against the index."""
-    with _store() as store:
-        content = read_artifact(store.root, _find(store, run_id))
+    with _reader() as reader:
+        content = reader.find(run_id).content
     if to is None:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
@@ -219,23 +216,6 @@ def _print_fields(columns: Sequence[str], items: Sequence[Mapping[str, object]])
     print_table(columns, [[_cell(name, item.get(name)) for name in columns] for item in items])
     if not items:
         notes().print("None.")
-
-
-@contextmanager
-def _store() -> Iterator[RunStore]:
-    store = RunStore(read_settings().data_dir)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def _find(store: RunStore, run_id: str) -> StoredRun:
-    run = store.index.find(run_id)
-    if run is None:
-        message = f"RUN_NOT_FOUND: the store {store.root} has no run {run_id!r}."
-        raise NotFoundError(message)
-    return run
 
 
 def _day(moment: datetime | None) -> date | None:
