@@ -42,6 +42,7 @@ from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, RmosError, TopicsError
+from pipeline.ledger_setup import make_ledger_key, open_ledger
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -88,7 +89,7 @@ async def persist_worker(
     """
     _read_whatever_comes()
     async with AsyncExitStack() as stack:
-        store = RunStore(settings.data_dir)
+        store = RunStore(settings.data_dir, ledger=open_ledger(settings))
         stack.callback(store.close)
         topics = settings.topics
         await check_start(
@@ -134,7 +135,7 @@ async def advise_worker(
     """
     _read_whatever_comes()
     async with AsyncExitStack() as stack:
-        store = AdvisoryStore(settings.data_dir)
+        store = AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
         stack.callback(store.close)
         topics = settings.topics
         await check_start(
@@ -428,7 +429,7 @@ async def local_broker(
 async def prepare_local(
     settings: Settings, broker: LocalBroker, tell: Callable[[str], None]
 ) -> None:
-    """Make what is missing for a local broker: the store and the topics.
+    """Make what is missing for a local broker: the store, the ledger's key and the topics.
 
     Raises:
         StoreError: The folder cannot be a store.
@@ -437,6 +438,9 @@ async def prepare_local(
     if not (settings.data_dir / STORE_FILE).exists():
         create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
         tell(f"new store at {settings.data_dir}")
+    made = make_ledger_key(settings)
+    if made is not None:
+        tell(f"new ledger key at {made}: keep a copy, and keep it apart from the store")
     differences = await apply_topics(settings)
     if differences:
         message = (

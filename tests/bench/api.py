@@ -39,10 +39,10 @@ from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import create_store
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.bench.requests import encoded_requests
+from tests.e2e.prepared_store import prepare_store
 
 RUNS = "/api/rmos/runs"
 JSON = {"content-type": "application/json"}
@@ -86,13 +86,13 @@ async def _measure_all(
     found: list[Measured] = []
     for runs in options.runs:
         settings = _settings(broker, folder / f"store-{runs}", f"bench{runs}")
-        create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+        prepare_store(settings, broker.cluster_id)
         ids = await asyncio.to_thread(_fill, settings.data_dir, runs)
         _tell(f"{runs:,} runs are there")
         found += await _measure_reads(settings, runs, ids, options)
     settings = _settings(broker, folder / "store-post", "benchpost")
     await apply_topics(settings)
-    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(settings, broker.cluster_id)
     found.append(await _measure_posts(settings, options.posts))
     return found
 

@@ -21,10 +21,10 @@ from pipeline.broker.admin import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import create_store
 from pipeline.topics import topic_table
 from tests.bench.contender import START_SECONDS, BenchError, Contender
 from tests.bench.requests import encoded_requests
+from tests.e2e.prepared_store import prepare_store
 
 TRANSACTION_LIMIT_MS = 900_000
 """The longest that a broker allows by default."""
@@ -70,7 +70,7 @@ async def make_lane(
         bootstrap_servers=broker.bootstrap_servers, prefix=name, data_dir=folder / name
     )
     await _create_topics(settings)
-    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=name)
+    prepare_store(settings, broker.cluster_id)
     return Lane(settings, records, warm)
 
 

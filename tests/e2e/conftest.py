@@ -10,8 +10,8 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import create_store
 from pipeline.topics import topic_table
+from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import WorkerPool, worker_pool
 
 
@@ -47,7 +47,7 @@ async def settings(settings_without_topics: Settings) -> AsyncIterator[Settings]
 @pytest.fixture
 def store_settings(settings: Settings, broker: LocalBroker) -> Settings:
     """Give settings whose topics and store are there."""
-    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(settings, broker.cluster_id)
     return settings
 
 

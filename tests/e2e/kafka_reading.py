@@ -17,9 +17,9 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import create_store
 from pipeline.topics import topic_table
 from tests.builders import record
+from tests.e2e.prepared_store import prepare_store
 
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 90.0
@@ -66,7 +66,7 @@ def new_settings(broker: LocalBroker, data_dir: Path, **changes: Any) -> Setting
 async def topics_and_store(broker: LocalBroker, settings: Settings) -> AsyncIterator[Settings]:
     """Make topics and store for the length of a block; the topics are deleted afterwards."""
     assert await apply_topics(settings) == []
-    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(settings, broker.cluster_id)
     try:
         yield settings
     finally:

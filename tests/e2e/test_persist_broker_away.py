@@ -19,7 +19,6 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers.batches import Pace
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
     committed,
@@ -29,6 +28,7 @@ from tests.e2e.kafka_reading import (
     wait_until,
     wait_until_consumed,
 )
+from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import audit_store
 from tests.e2e.worker_processes import WorkerPool, WorkerProcess
 
@@ -49,7 +49,7 @@ def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
 async def own_settings(own_broker: LocalBroker, tmp_path: Path) -> Settings:
     settings = new_settings(own_broker, tmp_path / "store")
     assert await apply_topics(settings) == []
-    create_store(settings.data_dir, cluster_id=own_broker.cluster_id, prefix=settings.prefix)
+    prepare_store(settings, own_broker.cluster_id)
     return settings
 
 

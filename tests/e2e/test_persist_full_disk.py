@@ -9,9 +9,9 @@ import pytest
 
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
 from tests.builders import run_request
 from tests.e2e.kafka_reading import committed, produce, sending, wait_until_consumed
+from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import audit_store
 from tests.e2e.worker_processes import WorkerPool, only_sentence
 
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def full_settings(settings: Settings, broker: LocalBroker, small_disk: Path) -> Settings:
     found = settings.model_copy(update={"data_dir": small_disk / "store"})
-    create_store(found.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(found, broker.cluster_id)
     return found
 
 

@@ -7,9 +7,9 @@ import pytest
 from pipeline.app import persist_worker
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
 from tests.builders import attachment, incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, commit, produce, sending, wait_until_consumed
+from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import audit_store, store_files
 
 pytestmark = pytest.mark.e2e
@@ -56,7 +56,7 @@ async def test_an_empty_store_that_reads_the_topic_again_becomes_the_same_store(
     again = settings.model_copy(
         update={"data_dir": tmp_path / "again", "batch_records": batch_records}
     )
-    create_store(again.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(again, broker.cluster_id)
     await commit(settings, dict.fromkeys(range(12), 0))
     async with persist_worker(again):
         await wait_until_consumed(again)

@@ -16,7 +16,6 @@ from pipeline.broker.local import LocalBroker
 from pipeline.consumers import start_checks
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
@@ -27,6 +26,7 @@ from tests.e2e.kafka_reading import (
     sending,
     wait_until_consumed,
 )
+from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import audit_store
 from tests.e2e.worker_processes import WorkerPool, only_sentence
 
@@ -82,12 +82,13 @@ async def test_a_store_of_another_cluster_or_prefix_is_refused(
     settings: Settings, broker: LocalBroker, tmp_path: Path
 ) -> None:
     other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
-    create_store(other, cluster_id="AAAAAAAAAAAAAAAAAAAAAA", prefix=settings.prefix)
-    said = await refusal(copy_settings(settings, data_dir=other))
+    foreign = copy_settings(settings, data_dir=other)
+    prepare_store(foreign, "AAAAAAAAAAAAAAAAAAAAAA")
+    said = await refusal(foreign)
     assert "belongs to the Kafka cluster AAAAAAAAAAAAAAAAAAAAAA" in said
     assert "RMOS_BOOTSTRAP_SERVERS" in said
 
-    create_store(elsewhere, cluster_id=broker.cluster_id, prefix="other")
+    prepare_store(copy_settings(settings, data_dir=elsewhere, prefix="other"), broker.cluster_id)
     said = await refusal(copy_settings(settings, data_dir=elsewhere))
     assert f"keeps the topics other.*, RMOS_PREFIX says {settings.prefix}" in said
 
@@ -323,7 +324,7 @@ async def test_topics_that_are_missing_are_one_sentence(
     settings_without_topics: Settings, broker: LocalBroker, workers: WorkerPool
 ) -> None:
     settings = settings_without_topics
-    create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
+    prepare_store(settings, broker.cluster_id)
     worker = workers.start(settings)
     assert await worker.ended() == 6
     assert "run rmos topics apply" in only_sentence(worker.text)

@@ -11,7 +11,7 @@ import pytest
 from pipeline.app import persist_worker
 from pipeline.broker.connection import describe_cluster
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
+from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ MAY_CUT, MUST_NOT_CUT = 0, 4
 async def worker(settings: Settings) -> AsyncIterator[None]:
     """Run the real persist worker over a new store."""
     cluster_id = await describe_cluster(settings)
-    create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    prepare_store(settings, cluster_id)
     async with persist_worker(settings):
         yield
 

@@ -28,10 +28,10 @@ from pipeline.core.outcome import Outcome, OutcomeKind, RecordSource
 from pipeline.core.run_event import run_event
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import create_store
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES
 from schemas.run_event import RunEvent
 from tests.builders import encode, incomplete_request, red_request, run_request
+from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
 
@@ -94,7 +94,7 @@ async def events(settings: Settings) -> AsyncIterator[BatchSender]:
 async def worker(settings: Settings) -> AsyncIterator[None]:
     """Run the real persist worker over a new store."""
     cluster_id = await describe_cluster(settings)
-    create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    prepare_store(settings, cluster_id)
     async with persist_worker(settings):
         yield
 

@@ -26,7 +26,12 @@ def demo() -> None:
 
 def _settings(folder: Path) -> Settings:
     settings = read_settings(
-        data_dir=folder, broker_port=0, api_host="127.0.0.1", api_port=0, log_level="error"
+        data_dir=folder / "store",
+        ledger_key_file=folder / "ledger-key.pem",
+        broker_port=0,
+        api_host="127.0.0.1",
+        api_port=0,
+        log_level="error",
     )
     # Whoever has tokens for their own API is not asked for them here.
-    return settings.model_copy(update={"api_tokens_file": None})
+    return settings.model_copy(update={"api_tokens_file": None, "ledger_enabled": True})

@@ -1,0 +1,20 @@
+"""A store and the key of its ledger, as `rmos store init` and `rmos ledger init` make them."""
+
+from pipeline.ledger_setup import make_ledger_key
+from pipeline.settings import Settings
+from pipeline.storage.identity import StoreIdentity, create_store
+
+
+def prepare_store(
+    settings: Settings, cluster_id: str, *, store_id: str | None = None, epoch: int = 1
+) -> StoreIdentity:
+    """Make the store that the settings name, and its key where there is none."""
+    identity = create_store(
+        settings.data_dir,
+        cluster_id=cluster_id,
+        prefix=settings.prefix,
+        store_id=store_id,
+        epoch=epoch,
+    )
+    make_ledger_key(settings)
+    return identity
