@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "broker": {"schemas", "core"} | SHARED,
     "consumers": {"schemas", "core", "storage", "broker"} | SHARED,
     "api": {"schemas", "core", "storage", "broker"} | SHARED,
+    "replay": {"schemas", "core", "storage", "broker", "consumers"} | SHARED,
 }
 """What each part may import beside itself."""
 

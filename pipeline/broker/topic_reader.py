@@ -4,7 +4,8 @@ Positions of consumer groups are never read or moved. The end of a range is fixe
 so a topic that grows meanwhile is read to where it ended.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -19,18 +20,20 @@ Ranges = Mapping[tuple[str, int], OffsetRange]
 _POLL_MS = 500
 
 
-async def read_topic(settings: Settings, topic: str) -> AsyncIterator[ConsumerRecord]:
+async def read_topic(settings: Settings, topic: str) -> AsyncGenerator[ConsumerRecord, None]:
     """Yield the records of `topic` from its start to where it ends now; see `read_ranges`.
 
     Raises:
         TopicsError: The topic is missing.
         BrokerError: The broker cannot be reached.
     """
-    async for record in read_ranges(settings, await partition_offsets(settings, [topic])):
-        yield record
+    ranges = await partition_offsets(settings, [topic])
+    async with aclosing(read_ranges(settings, ranges)) as records:
+        async for record in records:
+            yield record
 
 
-async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncIterator[ConsumerRecord]:
+async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[ConsumerRecord, None]:
     """Yield the committed records of `ranges`, one partition after the other, each in order.
 
     A range ends early before a transaction that is still open: what it holds is no record yet.
@@ -66,7 +69,7 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncIterator[Consu
 
 async def _read_partition(
     consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
-) -> AsyncIterator[ConsumerRecord]:
+) -> AsyncGenerator[ConsumerRecord, None]:
     consumer.assign([place])
     consumer.seek(place, offsets.beginning)
     while (position := await consumer.position(place)) < offsets.end:

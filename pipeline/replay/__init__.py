@@ -1,0 +1,1 @@
+"""Replay: the topics read again, to prove a store, to restore it, or to send a range elsewhere."""
