@@ -61,18 +61,30 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
             return self.index.claims_to_link(self.identity.epoch, topic, after, limit)
 
     def _plan(self, records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
-        judged = [r.verdict for r in records if isinstance(r.verdict, JudgedAdvisory)]
-        known = transaction.known_advisories(list(dict.fromkeys(each.key for each in judged)))
-        runs = transaction.known_runs(list(dict.fromkeys(each.run_id for each in judged)))
-        damaged = {advisory.key for advisory in known.values() if not self._is_intact(advisory)}
-        plan = _Plan(records, damaged)
-        for record in records:
-            plan.add(record, known, runs)
+        plan = self._plan_as_intact(records, transaction)
+        plan.damaged |= {each.key for each in plan.known.values() if not self._is_intact(each)}
         return plan
+
+    def _plan_as_intact(
+        self, records: Sequence[AdvisoryRecord], transaction: IndexTransaction
+    ) -> "_Plan":
+        return plan_advisories(records, transaction)
 
     def _is_intact(self, advisory: StoredAdvisory) -> bool:
         path = advisory.link_path
         return path is None or self._files.holds(path, advisory.link_sha256)
+
+
+def plan_advisories(records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
+    """Say what a batch would do where every known link is intact; only rows are read."""
+    judged = [r.verdict for r in records if isinstance(r.verdict, JudgedAdvisory)]
+    known = transaction.known_advisories(list(dict.fromkeys(each.key for each in judged)))
+    runs = transaction.known_runs(list(dict.fromkeys(each.run_id for each in judged)))
+    plan = _Plan(records, known)
+    advisories = dict(known)
+    for record in records:
+        plan.add(record, advisories, runs)
+    return plan
 
 
 @dataclass(slots=True)
@@ -81,7 +93,8 @@ class _Plan:
 
     Attributes:
         records: The batch.
-        damaged: Advisories whose link is not what their row says.
+        known: The advisories that the index has.
+        damaged: Those whose link is not what their row says.
         advisories: The advisory of each record.
         claimed: Rows that are new.
         linked: Rows that waited and now get their link.
@@ -89,7 +102,8 @@ class _Plan:
     """
 
     records: Sequence[AdvisoryRecord]
-    damaged: set[_Key]
+    known: Mapping[_Key, StoredAdvisory]
+    damaged: set[_Key] = field(default_factory=set)
     advisories: list[StoredAdvisory | None] = field(default_factory=list)
     claimed: dict[_Key, StoredAdvisory] = field(default_factory=dict)
     linked: dict[_Key, StoredAdvisory] = field(default_factory=dict)
@@ -156,6 +170,18 @@ class _Plan:
             blobs |= own
             links.append(NewFile(path, judged.content, needs=frozenset(own)))
         return [*blobs.values(), *links]
+
+    def made_by(self, position: int) -> list[NewFile] | None:
+        """Return the files that a record has made; None where its advisory has another link."""
+        judged, advisory = self.records[position].verdict, self.advisories[position]
+        if isinstance(judged, Rejected) or advisory is None:
+            return []
+        if judged.link_sha256 != advisory.link_sha256:
+            return None
+        if advisory.link_path is None:
+            return []
+        own = _blob_files(judged)
+        return [*own.values(), NewFile(advisory.link_path, judged.content, needs=frozenset(own))]
 
     def note_not_stored(self, paths: frozenset[str]) -> None:
         self.damaged |= {key for key, (path, _) in self.to_link.items() if path in paths}

@@ -40,6 +40,7 @@ from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, IndexTransaction, RunIndex
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.restored_files import Restoration, restore_files
 from pipeline.storage.system_calls import SystemCalls
 
 Verdict = TypeVar("Verdict")
@@ -114,6 +115,12 @@ class BatchPlan(Protocol[Settled]):
 
     def new_files(self) -> list[NewFile]:
         """Return the files to create, each before those that name it."""
+
+    def made_by(self, position: int) -> list[NewFile] | None:
+        """Return the files of what the record at `position` makes or has made.
+
+        None where the store knows it with other bytes.
+        """
 
     def note_not_stored(self, paths: frozenset[str]) -> None:
         """Note which of these files are not there with their bytes; the outcomes say so."""
@@ -196,6 +203,34 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             # 7. The end of the block commits.
         return BatchResult(plan.outcomes(), accepted)
 
+    def restore(
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        reached: Mapping[tuple[str, int], int],
+    ) -> Restoration:
+        """Make again what is missing of what `records` once made; what is there stays.
+
+        `commit` never does this: a file that is missing under its row is a finding there. No leaf
+        is appended.
+
+        Args:
+            records: Those that were first, of which the caller is sure; in offset order within
+                each partition.
+            reached: The next offset of each partition of which everything has a row now.
+
+        Raises:
+            StoreError: The disk or the index failed.
+        """
+        with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):
+            self._check_index_in_place()
+            with self.index.transaction() as transaction:
+                plan = self._plan_as_intact(records, transaction)
+                made = [(record.source, plan.made_by(n)) for n, record in enumerate(records)]
+                restoration = restore_files(self._files, made)
+                plan.add_rows(transaction)
+                transaction.advance(self.identity.epoch, reached)
+        return restoration
+
     def _with_standing_errors(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
     ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
@@ -222,6 +257,14 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         transaction: IndexTransaction,
     ) -> BatchPlan[Settled]:
         """Look up what is known, and say what to do; nothing is written."""
+
+    @abstractmethod
+    def _plan_as_intact(
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        transaction: IndexTransaction,
+    ) -> BatchPlan[Settled]:
+        """Do the same without a look at the files that are known."""
 
     def _create_files(
         self, plan: BatchPlan[Settled], leaves: Mapping[LogId, Sequence[LedgerLeaf]]

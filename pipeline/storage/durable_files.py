@@ -52,6 +52,14 @@ class Creation(Enum):
     NOT_MADE = "a file that it needs was there with other bytes"
 
 
+class Presence(Enum):
+    """What is under the name of a file that should be there."""
+
+    MISSING = "missing"
+    SAME = "the file with the same bytes"
+    DIFFERENT = "something else, or other bytes, or what cannot be read"
+
+
 @dataclass(frozen=True, slots=True)
 class NewFile:
     """A file to create.
@@ -123,6 +131,27 @@ class DurableFiles:
                 self._calls.unlink(name, folder)
         finally:
             self._calls.close(folder)
+
+    def presence_of(self, file: NewFile) -> Presence:
+        """Tell what is where `file` should be; nothing is written.
+
+        Raises:
+            OSError: We may not or cannot look, so it cannot be told.
+        """
+        try:
+            descriptor = open_file(self._calls, str(self._root / file.path))
+            if descriptor is None:
+                return Presence.DIFFERENT
+            try:
+                return Presence.SAME if _same(descriptor, file.content) else Presence.DIFFERENT
+            finally:
+                self._calls.close(descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return Presence.MISSING
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return Presence.DIFFERENT
+            raise
 
     def holds(self, path: str, sha256: str, size_bytes: int | None = None) -> bool:
         """Tell whether the file at `path` is there, readable, with exactly these bytes.

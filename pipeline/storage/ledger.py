@@ -142,16 +142,31 @@ class Ledger:
             IntegrityError: The log is not what was written.
             StoreError: The disk failed.
         """
+        opened = self._opened(log)
+        if opened is None:
+            return {}
+        reader, following = opened
+        found = {offset: reader.index_of(offset) for offset in offsets if offset < following}
+        return {offset: reader.leaf(index) for offset, index in found.items() if index is not None}
+
+    def reader(self, log: LogId) -> LogReader | None:
+        """Open a log at its checkpoint of now; None where it does not exist yet.
+
+        Raises:
+            IntegrityError: The log is not what was written.
+            StoreError: The disk failed.
+        """
+        opened = self._opened(log)
+        return None if opened is None else opened[0]
+
+    def _opened(self, log: LogId) -> tuple[LogReader, int] | None:
+        """Return a log's reader and the offset after that of its last leaf."""
         folder = LogFolder(self.root, log, self._calls)
         with store_faults(self.root), ledger_faults(log):
             if log not in self._states and self._is_missing(log):
-                return {}
+                return None
             state = self._read(folder)
-        reader = LogReader(folder, state.checkpoint)
-        found = {
-            offset: reader.index_of(offset) for offset in offsets if offset < state.next_offset
-        }
-        return {offset: reader.leaf(index) for offset, index in found.items() if index is not None}
+        return LogReader(folder, state.checkpoint), state.next_offset
 
     def _make_missing(self, logs: Sequence[LogId]) -> None:
         """Make logs that are not there. By link: of two that do, the second finds the first's."""

@@ -5,7 +5,7 @@ again. The procedure of a batch, and what dying in between leaves, is `batch_sto
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
@@ -29,6 +29,7 @@ __all__ = [
     "RunRecord",
     "RunStore",
     "open_index",
+    "plan_runs",
 ]
 
 RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
@@ -38,24 +39,26 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
 
     def _plan(self, records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
-        judged = [r.verdict.run_id for r in records if isinstance(r.verdict, JudgedRun)]
-        known = transaction.known_runs(list(dict.fromkeys(judged)))
-        damaged = {run.run_id for run in known.values() if not self._is_intact(run)}
-        plan = _Plan(records, [], {}, damaged)
-        for record in records:
-            if isinstance(record.verdict, Rejected):
-                plan.runs.append(None)
-                continue
-            run = known.get(record.verdict.run_id)
-            if run is None:
-                run = stored_run(record.verdict, record.source)
-                known[run.run_id] = run
-                plan.new[run.run_id] = (record.verdict, run)
-            plan.runs.append(run)
+        plan = self._plan_as_intact(records, transaction)
+        plan.damaged |= {run.run_id for run in plan.known.values() if not self._is_intact(run)}
         return plan
+
+    def _plan_as_intact(
+        self, records: Sequence[RunRecord], transaction: IndexTransaction
+    ) -> "_Plan":
+        return plan_runs(records, transaction)
 
     def _is_intact(self, run: StoredRun) -> bool:
         return self._files.holds(run.artifact_path, run.artifact_sha256, run.size_bytes)
+
+
+def plan_runs(records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
+    """Say what a batch would do where every known file is intact; only rows are read."""
+    judged = [r.verdict.run_id for r in records if isinstance(r.verdict, JudgedRun)]
+    plan = _Plan(records, transaction.known_runs(list(dict.fromkeys(judged))))
+    for record in records:
+        plan.add(record)
+    return plan
 
 
 @dataclass(slots=True)
@@ -64,15 +67,32 @@ class _Plan:
 
     Attributes:
         records: The batch.
+        known: The runs that the index has, by run_id.
         runs: The run of each record.
         new: The runs that are new, by run_id.
         damaged: Those whose file is not what their row says.
     """
 
     records: Sequence[RunRecord]
-    runs: list[StoredRun | None]
-    new: dict[str, tuple[JudgedRun, StoredRun]]
-    damaged: set[str]
+    known: dict[str, StoredRun]
+    runs: list[StoredRun | None] = field(default_factory=list)
+    new: dict[str, tuple[JudgedRun, StoredRun]] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+
+    def add(self, record: RunRecord) -> None:
+        """Say what to do for one more record."""
+        if isinstance(record.verdict, Rejected):
+            self.runs.append(None)
+            return
+        run_id = record.verdict.run_id
+        run = self.known.get(run_id) or self._new_run(run_id)
+        if run is None:
+            run = stored_run(record.verdict, record.source)
+            self.new[run_id] = (record.verdict, run)
+        self.runs.append(run)
+
+    def _new_run(self, run_id: str) -> StoredRun | None:
+        return self.new[run_id][1] if run_id in self.new else None
 
     def outcomes(self) -> list[Outcome]:
         return [
@@ -106,6 +126,17 @@ class _Plan:
             blobs |= own
             artifacts.append(NewFile(run.artifact_path, judged.built.content, needs=frozenset(own)))
         return [*blobs.values(), *artifacts]
+
+    def made_by(self, position: int) -> list[NewFile] | None:
+        """Return the files that a record has made; None where its run has another artifact."""
+        judged, run = self.records[position].verdict, self.runs[position]
+        if isinstance(judged, Rejected) or run is None:
+            return []
+        if judged.artifact_sha256 != run.artifact_sha256:
+            return None
+        own = _blob_files(judged)
+        artifact = NewFile(run.artifact_path, judged.built.content, needs=frozenset(own))
+        return [*own.values(), artifact]
 
     def note_not_stored(self, paths: frozenset[str]) -> None:
         self.damaged |= {
