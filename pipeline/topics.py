@@ -177,3 +177,35 @@ def topic_table(
         dead_letters("advisories"),
         dead_letters("audits"),
     )
+
+
+AREAS = ("runs", "advisories", "audits")
+"""What has requests and dead letters of its own."""
+
+
+def request_topics(prefix: str) -> tuple[str, ...]:
+    """Return the topics that a dead letter may be sent back to."""
+    return tuple(f"{prefix}.{area}.requests" for area in AREAS)
+
+
+def dead_letter_topics(prefix: str) -> tuple[str, ...]:
+    """Return the topics of dead letters."""
+    return tuple(f"{prefix}.{area}.dead-letters" for area in AREAS)
+
+
+def redrive_topic(prefix: str) -> str:
+    """Return the topic that remembers which dead letters were brought back."""
+    return f"{prefix}.redrives"
+
+
+def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
+    """Return every consumer group of ours, and the topics that it reads."""
+    names = TopicNames(prefix)
+    return {
+        names.persist_group: (names.run_requests,),
+        names.advise_group: (names.advisory_requests,),
+        names.advise_retry_group: names.advisory_retries,
+        f"{prefix}.audit": (f"{prefix}.audits.requests",),
+        f"{prefix}.migrate": (f"{prefix}.runs.legacy",),
+        f"{prefix}.persist-v1": (names.run_requests,),
+    }

@@ -13,6 +13,7 @@ from schemas.advisory_event import ADVISORY_EVENT_VERSION
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION
 from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
 from schemas.fields import RUN_ID_PATTERN
+from schemas.redrive import REDRIVE_VERSION
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.run_request import RUN_REQUEST_VERSION
 
@@ -149,6 +150,12 @@ def _message(name: str, topic: Topic) -> Json:
                 "headers": _schema_ref(_RETRY_HEADERS),
             }
         )
+    if name == "redrives":
+        return described | {
+            "title": REDRIVE_VERSION,
+            "description": "In one transaction with the record that was sent; key is its source.",
+            "payload": _schema_ref(REDRIVE_VERSION),
+        }
     return described | {"payload": {"type": "object"}}
 
 
@@ -189,6 +196,7 @@ def _schemas() -> Json:
         *_REQUESTS.values(),
         *(version for version, _ in _EVENTS.values()),
         DEAD_LETTER_HEADERS_VERSION,
+        REDRIVE_VERSION,
     )
     embedded = {}
     for version in versions:

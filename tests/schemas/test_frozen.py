@@ -23,7 +23,10 @@ from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
 from pipeline.core.advisory_event import advisory_event
 from pipeline.core.advisory_outcome import settle_advisory, stored_advisory
 from pipeline.core.dead_letter import dead_letter
+from pipeline.core.found_letter import read_letter
 from pipeline.core.outcome import RecordSource, settle_rejected, settle_run, stored_run
+from pipeline.core.record_place import RecordPlace
+from pipeline.core.redrive import redrive_record
 from pipeline.core.run_event import run_event
 from pipeline.core.verdict import Rejected
 from schemas.advisory_event import AdvisoryEvent
@@ -31,6 +34,7 @@ from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
+from schemas.redrive import RedriveRecord
 from schemas.run_artifact import RunArtifact
 from schemas.run_event import RunEvent
 from schemas.run_request import RunRequest
@@ -58,6 +62,7 @@ PUBLISHED = {
     "rmos.advisory_link-1",
     "rmos.advisory_request-1",
     "rmos.dead_letter_headers-1",
+    "rmos.redrive-1",
     "rmos.run_artifact-2",
     "rmos.run_diff-1",
     "rmos.run_event-1",
@@ -298,3 +303,15 @@ def test_the_headers_of_every_dead_letter_fit_model_and_schema(value: bytes | No
     headers = {name: text.decode() for name, text in letter.headers if text is not None}
     assert fits_model(headers, DeadLetterHeaders)
     assert fits_schema(headers, "rmos.dead_letter_headers-1")
+
+
+def test_what_is_remembered_of_a_redrive_fits_model_and_schema() -> None:
+    letter = dead_letter(
+        (b"k", b"{", []), SOURCE, 0, code="INVALID_JSON", message="", group="rmos.persist"
+    )
+    place = RecordPlace("rmos.runs.dead-letters", 0, 7)
+    found = read_letter(place, 0, letter.key, letter.value, letter.headers)
+    key, value = redrive_record(found, RecordPlace("rmos.runs.requests", 3, 99))
+    assert key == b"rmos.runs.requests/3/41"
+    assert fits_model(json.loads(value), RedriveRecord)
+    assert fits_schema(json.loads(value), "rmos.redrive-1")
