@@ -31,14 +31,14 @@ class AnyNameBatch(BatchBuilder):  # type: ignore[misc]
     pure Python asks the name itself to be encoded.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, transactional: bool = False) -> None:
         """Begin a batch of `size_bytes`; a larger record is alone in it."""
         lz4 = DefaultRecordBatch.CODEC_LZ4
         super().__init__(size_bytes, lz4)
         self._builder = _DefaultRecordBatchBuilderPy(
             2,
             lz4,
-            is_transactional=0,
+            is_transactional=int(transactional),
             producer_id=-1,
             producer_epoch=-1,
             base_sequence=0,

@@ -84,24 +84,51 @@ class BatchSender:
             by_partition.setdefault(place, []).append(message)
         await asyncio.gather(
             *(
-                _send_partition(producer, topic, partition, queue)
+                send_partition(producer, topic, partition, queue)
                 for (topic, partition), queue in by_partition.items()
             )
         )
 
 
-async def _send_partition(
-    producer: AIOKafkaProducer, topic: str, partition: int, queue: Sequence[Message]
-) -> None:
+async def send_partition(
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    queue: Sequence[Message],
+    *,
+    transactional: bool = False,
+) -> list[int]:
+    """Send `queue` to one partition; return its offsets when the broker has all of it.
+
+    Args:
+        producer: Connected.
+        topic: Of all of `queue`.
+        partition: Taken modulo those of `topic`.
+        queue: In order.
+        transactional: Whether the producer is.
+
+    Raises:
+        KafkaError: The broker did not confirm all of it.
+    """
     count = len(await producer.partitions_for(topic))
-    confirmations = [
-        await producer.send_batch(batch, topic, partition=partition % count)
-        for batch in _batches(producer, queue)
+    batches = [
+        (
+            batch.record_count(),
+            await producer.send_batch(batch, topic, partition=partition % count),
+        )
+        for batch in _batches(producer, queue, transactional=transactional)
     ]
-    await asyncio.gather(*confirmations)
+    confirmed = await asyncio.gather(*(confirmation for _, confirmation in batches))
+    return [
+        first.offset + number
+        for (records, _), first in zip(batches, confirmed, strict=True)
+        for number in range(records)
+    ]
 
 
-def _batches(producer: AIOKafkaProducer, queue: Sequence[Message]) -> Iterator[BatchBuilder]:
+def _batches(
+    producer: AIOKafkaProducer, queue: Sequence[Message], *, transactional: bool = False
+) -> Iterator[BatchBuilder]:
     batch: BatchBuilder | None = None
     for message in queue:
         if batch is not None and _append(batch, message):
@@ -109,17 +136,19 @@ def _batches(producer: AIOKafkaProducer, queue: Sequence[Message]) -> Iterator[B
         if batch is not None:
             batch.close()
             yield batch
-        batch = _batch_with(producer, message)
+        batch = _batch_with(producer, message, transactional=transactional)
     if batch is not None:
         batch.close()
         yield batch
 
 
-def _batch_with(producer: AIOKafkaProducer, message: Message) -> BatchBuilder:
+def _batch_with(
+    producer: AIOKafkaProducer, message: Message, *, transactional: bool
+) -> BatchBuilder:
     """Begin a batch with `message`."""
     batch = producer.create_batch()
     if not _append(batch, message):
-        batch = AnyNameBatch(BATCH_BYTES)
+        batch = AnyNameBatch(BATCH_BYTES, transactional=transactional)
         _append(batch, message)
     return batch
 

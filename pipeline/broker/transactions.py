@@ -1,0 +1,153 @@
+"""Sends messages and what is to be remembered of them in one transaction: both or neither.
+
+One producer of a transactional id may be at work at a time. Whoever starts ends the transaction
+that another has left open and shuts that one out; what the other had committed is there to be
+read before anything more is sent.
+
+| state | if the process dies here |
+|---|---|
+| begun, sent | the broker drops it after `TRANSACTION_TIMEOUT_MS`, or when the next one starts |
+| committed | done, and remembered |
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+
+from pipeline.broker.connection import broker_errors
+from pipeline.broker.producers import close_producer, start_producer
+from pipeline.broker.sender import (
+    BATCH_BYTES,
+    CONFIRM_TIMEOUT_SECONDS,
+    Message,
+    send_partition,
+)
+from pipeline.core.record_place import RecordPlace
+from pipeline.errors import RefusedError
+from pipeline.settings import Settings
+
+TRANSACTION_TIMEOUT_MS = 40_000
+"""How long the broker keeps a transaction open for nobody: consumers of committed records do not
+get past it in its partitions. Longer than we wait for what is sent and for its end together."""
+
+_END_TIMEOUT_SECONDS = 10.0
+_ABORT_TIMEOUT_SECONDS = 2.0
+
+Remember = Callable[[Sequence[RecordPlace]], Sequence[Message]]
+"""Makes what is remembered of messages, given where each of them is."""
+
+
+class TransactionalSender:
+    """A producer whose messages are there for consumers all together, or never."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        self._settings = settings
+        self._transactional_id = transactional_id
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect, and shut out whoever had this transactional id before.
+
+        Raises:
+            BrokerError: No broker answers.
+        """
+        self._producer = await start_producer(
+            self._settings,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=BATCH_BYTES,
+        )
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await close_producer(producer)
+
+    async def send(self, messages: Sequence[Message], remember: Remember) -> list[RecordPlace]:
+        """Send `messages` and what is remembered of them in one transaction.
+
+        Returns:
+            Where each of `messages` is.
+
+        Raises:
+            RefusedError: Another has begun to send under this transactional id. Nothing was sent.
+            BrokerError: The broker refused, or did not confirm in time. Nothing was sent, or all
+                and its memory: whoever reads the memory knows.
+        """
+        producer = self._producer
+        assert producer is not None, "start it first"
+        with broker_errors(self._settings):
+            try:
+                return await self._send(producer, messages, remember)
+            except (ProducerFenced, InvalidProducerEpoch) as error:
+                _hear_failures(producer)
+                await self.stop()
+                message = (
+                    "Another command has begun to redrive, so this one has ended: nothing more "
+                    "was sent by it. What it sent before is remembered."
+                )
+                raise RefusedError(message) from error
+            except BaseException:
+                await self._abandon(producer)
+                raise
+
+    async def _send(
+        self, producer: AIOKafkaProducer, messages: Sequence[Message], remember: Remember
+    ) -> list[RecordPlace]:
+        async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
+            await producer.begin_transaction()
+            places = await _send_all(producer, messages)
+            await _send_all(producer, remember(places))
+        async with asyncio.timeout(_END_TIMEOUT_SECONDS):
+            await producer.commit_transaction()
+        return places
+
+    async def _abandon(self, producer: AIOKafkaProducer) -> None:
+        """End the open transaction, or leave it to whoever starts next, and disconnect."""
+        # Left open it would hold up its partitions, and there is nobody to close it for a while.
+        with suppress(KafkaError, OSError, AssertionError):
+            async with asyncio.timeout(_ABORT_TIMEOUT_SECONDS):
+                await producer.abort_transaction()
+        _hear_failures(producer)
+        await self.stop()
+
+
+def _hear_failures(producer: AIOKafkaProducer) -> None:
+    """Take note of every failure of a producer that has given up, as one was told already.
+
+    aiokafka keeps the same error for each of its batches, and Python prints what nobody asked for.
+    """
+    batches = producer._message_accumulator._batches.values()
+    waiters = [each._drain_waiter for queue in batches for each in queue]
+    for waiter in [*waiters, producer._txn_manager.wait_for_transaction_end()]:
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()
+
+
+async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[RecordPlace]:
+    """Send `messages`, in order within each partition; return where each is."""
+    by_partition: dict[tuple[str, int], list[int]] = {}
+    for index, message in enumerate(messages):
+        by_partition.setdefault((message.topic, message.partition), []).append(index)
+    offsets = await asyncio.gather(
+        *(
+            send_partition(
+                producer,
+                topic,
+                partition,
+                [messages[index] for index in indexes],
+                transactional=True,
+            )
+            for (topic, partition), indexes in by_partition.items()
+        )
+    )
+    places = {
+        index: RecordPlace(topic, partition, offset)
+        for ((topic, partition), indexes), found in zip(by_partition.items(), offsets, strict=True)
+        for index, offset in zip(indexes, found, strict=True)
+    }
+    return [places[index] for index in range(len(messages))]
