@@ -1,0 +1,255 @@
+"""`rmos dead-letters`: what was refused and why, and the way back for it."""
+
+import asyncio
+from collections import Counter
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.letter_export import export_to_folder
+from pipeline.cli.letter_view import (
+    LIST_COLUMNS,
+    content_document,
+    counted_codes,
+    letter_document,
+    letter_lines,
+    list_row,
+)
+from pipeline.cli.moments import MOMENT, moment_ms
+from pipeline.cli.terminal import notes, print_json, print_table, visible
+from pipeline.core.found_letter import FoundLetter
+from pipeline.core.letter_selection import LetterFilter, named_by_none
+from pipeline.core.record_place import RecordPlace, parse_place
+from pipeline.core.redrive import Redrive
+from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
+from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.settings import Settings, read_settings
+
+app = typer.Typer(no_args_is_help=True, help="Records that were refused, and their way back.")
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE...", help="Refused records: rmos.runs.requests/3/17."),
+]
+Codes = Annotated[
+    list[str] | None, typer.Option("--code", help="Refused for this; may be given again.")
+]
+Topics = Annotated[
+    list[str] | None,
+    typer.Option("--topic", help="Of the record or of its dead letter; may be given again."),
+]
+Since = Annotated[
+    str | None, typer.Option(metavar=MOMENT, help="Refused then or later: 2025-12-18T14:03:22Z.")
+]
+Until = Annotated[str | None, typer.Option(metavar=MOMENT, help="Refused before that.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
+
+
+@app.command("list")
+def list_command(
+    code: Codes = None,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    unsettled: Annotated[
+        bool, typer.Option("--open", help="Only those that were not redriven.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List refused records, each once, in the order in which they were refused."""
+    wanted = _filter(None, code, topic, since, until)
+    letters, redrives = asyncio.run(_read(read_settings(), wanted))
+    if unsettled:
+        letters = [letter for letter in letters if letter.source not in redrives]
+    documents = [letter_document(letter, _redrive_of(letter, redrives)) for letter in letters]
+    if as_json:
+        for document in documents:
+            print_json(document)
+        print_json({"summary": {"count": len(letters), "codes": counted_codes(letters)}})
+        return
+    print_table(LIST_COLUMNS, map(list_row, documents))
+    counts = counted_codes(letters)
+    told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    notes().print(f"{len(letters):,} refused records{': ' if told else ''}{told}")
+
+
+@app.command()
+def show(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A refused record: rmos.runs.requests/3/17.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show one refused record: why, its headers and its body."""
+    settings = read_settings()
+    wanted = LetterFilter(sources=frozenset({_place(source)}))
+    letters, redrives = asyncio.run(_read(settings, wanted))
+    (content,) = asyncio.run(_contents(settings, letters[:1]))
+    known = _redrive_of(content.letter, redrives)
+    if as_json:
+        print_json({**letter_document(content.letter, known), **content_document(content)})
+        return
+    for line in letter_lines(content, known):
+        typer.echo(line)
+
+
+@app.command()
+def export(
+    sources: Sources = None,
+    code: Codes = None,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for a file a value; NDJSON if not given."),
+    ] = None,
+) -> None:
+    """Write refused records with every byte: NDJSON with base64, or files in a new folder."""
+    wanted = _filter(sources, code, topic, since, until)
+    settings = read_settings()
+    letters, redrives = asyncio.run(_read(settings, wanted))
+    if to is not None:
+        count = asyncio.run(export_to_folder(settings, letters, redrives, to))
+    else:
+        count = asyncio.run(_print_contents(settings, letters, redrives))
+        print_json({"summary": {"count": count}})
+    notes().print(f"{count:,} refused records written")
+
+
+@app.command("redrive")
+def redrive_command(
+    sources: Sources = None,
+    code: Codes = None,
+    topic: Topics = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of them, but for those that it cannot help.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be sent.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also those that were redriven before.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send refused records to where they came from, as they came, each once.
+
+    Exit 4 where one cannot be sent, 5 where its bytes are not those that were refused.
+    """
+    wanted = _filter(sources, code, topic, since, until)
+    if not everything and wanted == LetterFilter():
+        message = "Say which: SOURCE, --code, --topic, --since, --until or --all."
+        raise InputError(message)
+    order = RedriveOrder(wanted, again=again, dry_run=dry_run)
+    counts = asyncio.run(_redrive(read_settings(), order, as_json=as_json))
+    if as_json:
+        print_json({"summary": dict(counts)})
+    else:
+        told = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
+        notes().print(told or "No refused record fits.")
+    if counts["changed"]:
+        raise typer.Exit(IntegrityError.exit_status)
+    if counts["refused"] or counts["gone"]:
+        raise typer.Exit(RefusedError.exit_status)
+
+
+async def _read(
+    settings: Settings, wanted: LetterFilter
+) -> tuple[list[FoundLetter], dict[RecordPlace, Redrive]]:
+    """Return the letters that fit, and all redrives.
+
+    Raises:
+        NotFoundError: A record was named that has no dead letter.
+    """
+    with notes().status("reading dead letters") as shown:
+        redrives = await read_redrives(settings)
+        letters = await read_letters(
+            settings,
+            since_ms=wanted.since_ms,
+            tell=lambda count: shown.update(f"{count:,} dead letters read"),
+        )
+    chosen = letters.selected(wanted)
+    unknown = named_by_none(sorted(wanted.sources), chosen)
+    if unknown:
+        message = f"There is no dead letter of {unknown[0]}."
+        raise NotFoundError(message)
+    return chosen, redrives
+
+
+async def _contents(settings: Settings, letters: list[FoundLetter]) -> list[LetterContent]:
+    return [content async for content in read_contents(settings, letters)]
+
+
+async def _print_contents(
+    settings: Settings, letters: list[FoundLetter], redrives: dict[RecordPlace, Redrive]
+) -> int:
+    count = 0
+    async for content in read_contents(settings, letters):
+        known = _redrive_of(content.letter, redrives)
+        print_json({**letter_document(content.letter, known), **content_document(content)})
+        count += 1
+    return count
+
+
+async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with notes().status("reading dead letters") as shown:
+        results = redrive(
+            settings, order, tell=lambda count: shown.update(f"{count:,} dead letters read")
+        )
+        async with aclosing(results):
+            async for result in results:
+                shown.stop()
+                counts[result.fate] += 1
+                _tell(result, as_json=as_json)
+    return counts
+
+
+def _tell(result: RedriveResult, *, as_json: bool) -> None:
+    letter = result.letter
+    document: dict[str, Any] = {
+        "fate": result.fate,
+        "code": letter.code,
+        "source": str(letter.identity),
+        "redriven_as": str(result.redriven_as) if result.redriven_as is not None else None,
+        "why": result.why,
+    }
+    told = {name: value for name, value in document.items() if value is not None}
+    if as_json:
+        print_json(told)
+    else:
+        typer.echo("\t".join(visible(value) for value in told.values()))
+
+
+def _filter(
+    sources: list[str] | None,
+    codes: list[str] | None,
+    topics: list[str] | None,
+    since: str | None,
+    until: str | None,
+) -> LetterFilter:
+    return LetterFilter(
+        frozenset(map(_place, sources or ())),
+        frozenset(codes or ()),
+        frozenset(topics or ()),
+        moment_ms("--since", since),
+        moment_ms("--until", until),
+    )
+
+
+def _place(text: str) -> RecordPlace:
+    try:
+        return parse_place(text)
+    except ValueError as error:
+        message = f"SOURCE cannot be used: {error}."
+        raise InputError(message) from error
+
+
+def _redrive_of(letter: FoundLetter, redrives: dict[RecordPlace, Redrive]) -> Redrive | None:
+    return redrives.get(letter.source) if letter.source is not None else None

@@ -1,0 +1,65 @@
+"""Dead letters as files: each value one of its own, and a line about each in `letters.ndjson`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.cli.letter_view import content_document, letter_document
+from pipeline.core.found_letter import FoundLetter
+from pipeline.core.record_place import RecordPlace
+from pipeline.core.redrive import Redrive
+from pipeline.dead_letters import read_contents
+from pipeline.errors import InputError
+from pipeline.settings import Settings
+
+LETTERS_FILE = "letters.ndjson"
+
+
+async def export_to_folder(
+    settings: Settings,
+    letters: Sequence[FoundLetter],
+    redrives: Mapping[RecordPlace, Redrive],
+    folder: Path,
+) -> int:
+    """Write `letters` into `folder`, which is made or is empty; return how many.
+
+    Raises:
+        InputError: The folder cannot be written, or is not empty.
+        BrokerError: The broker cannot be reached.
+    """
+    try:
+        _make_empty(folder)
+        return await _write(settings, letters, redrives, folder)
+    except OSError as error:
+        message = f"{folder} cannot be written: {error.strerror}."
+        raise InputError(message) from error
+
+
+def _make_empty(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        message = f"{folder} is not empty: name a new folder."
+        raise InputError(message)
+
+
+async def _write(
+    settings: Settings,
+    letters: Sequence[FoundLetter],
+    redrives: Mapping[RecordPlace, Redrive],
+    folder: Path,
+) -> int:
+    count = 0
+    with (folder / LETTERS_FILE).open("x", encoding="utf-8") as lines:
+        async for content in read_contents(settings, letters):
+            letter = content.letter
+            document = letter_document(letter, redrives.get(letter.identity))
+            document |= content_document(content)
+            value = document.pop("value_base64")
+            if value is not None and content.value is not None:
+                # The names of topics as Kafka takes them are names of files too.
+                name = str(letter.identity).replace("/", "-") + ".value"
+                (folder / name).write_bytes(content.value)
+                document["value_file"] = name
+            lines.write(json.dumps(document, ensure_ascii=False) + "\n")
+            count += 1
+    return count

@@ -1,0 +1,177 @@
+"""How a dead letter is shown: as a document for programs, and so that a person can read it.
+
+Everything in it was written by somebody else, so nothing of it may act on a terminal.
+"""
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.broker.header_names import bytes_of_name
+from pipeline.cli.moments import moment_text
+from pipeline.cli.terminal import visible
+from pipeline.core.found_letter import FoundLetter, Header
+from pipeline.core.letter_codes import letter_code
+from pipeline.core.redrive import Redrive
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.dead_letters import LetterContent
+
+TEXT_LIMIT_CHARACTERS = 20_000
+"""So much of a body that is text is shown."""
+
+HEXDUMP_LIMIT_BYTES = 1024
+HEADER_LIMIT_CHARACTERS = 1024
+_HEXDUMP_WIDTH = 16
+
+LIST_COLUMNS = (
+    "refused_at_utc",
+    "code",
+    "source",
+    "key",
+    "attempt",
+    "letters",
+    "size_bytes",
+    "redriven_as",
+)
+
+
+def letter_document(letter: FoundLetter, redrive: Redrive | None) -> dict[str, Any]:
+    """Return what a list says of a dead letter; absent values are left out."""
+    document = {
+        "source": _name(letter.source),
+        "dead_letter": str(letter.place),
+        "refused_at_utc": moment_text(letter.timestamp_ms),
+        "record_at_utc": _moment(letter.source_timestamp_ms),
+        "code": letter.code,
+        "message": letter.message,
+        "group": letter.group,
+        "attempt": letter.attempt,
+        "letters": letter.letters,
+        "key": letter.key,
+        "body": letter.body,
+        "body_sha256": letter.body_sha256,
+        "size_bytes": letter.size_bytes,
+        "redriven_as": _name(redrive.redriven_as) if redrive is not None else None,
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def list_row(document: dict[str, Any]) -> list[Any]:
+    """Return the cells of a dead letter in a list."""
+    named = {"source": document["dead_letter"], **document}
+    return [named.get(column, "-") for column in LIST_COLUMNS]
+
+
+def counted_codes(letters: Iterable[FoundLetter]) -> dict[str, int]:
+    """Return how many dead letters have which code, the most first."""
+    return dict(Counter(letter.code for letter in letters).most_common())
+
+
+def content_document(content: LetterContent) -> dict[str, Any]:
+    """Return key, value and headers of a dead letter, each byte as it is."""
+    return {
+        "key_base64": _base64(content.key),
+        "value_base64": _base64(content.value),
+        "headers": [_header_document(header) for header in content.headers],
+        **({"fault": content.fault} if content.fault is not None else {}),
+    }
+
+
+def letter_lines(content: LetterContent, redrive: Redrive | None) -> Iterator[str]:
+    """Yield what a person is shown of one dead letter: why, where, headers and body."""
+    letter = content.letter
+    code = letter_code(letter.code)
+    yield f"{letter.code}: {code.meaning}"
+    yield f"{visible(letter.message)}"
+    yield f"What to do: {code.way_out}"
+    yield ""
+    shown = letter_document(letter, redrive)
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        if name not in ("code", "message"):
+            yield f"{name:<{width}}  {visible(str(value))}"
+    yield ""
+    yield "headers"
+    yield from (f"  {visible(_header_text(header))}" for header in content.headers)
+    yield ""
+    yield from body_lines(content)
+
+
+def body_lines(content: LetterContent) -> Iterator[str]:
+    """Yield a body: JSON indented, other text as it is, anything else in hexadecimal; cut."""
+    if content.fault is not None:
+        yield visible(content.fault)
+    value = content.value
+    if value is None:
+        yield "no body"
+        return
+    text = _readable(value)
+    if text is None:
+        yield f"body, {len(value):,} bytes, not text"
+        yield from _hexdump(value[:HEXDUMP_LIMIT_BYTES])
+        is_cut = len(value) > HEXDUMP_LIMIT_BYTES
+    else:
+        yield f"body, {len(value):,} bytes"
+        yield from (visible(line) for line in text[:TEXT_LIMIT_CHARACTERS].split("\n"))
+        is_cut = len(text) > TEXT_LIMIT_CHARACTERS
+    if is_cut:
+        yield "... cut; rmos dead-letters export writes all of it"
+
+
+def _readable(value: bytes) -> str | None:
+    try:
+        document, _ = parse_object(value)
+        return json.dumps(document, ensure_ascii=False, indent=2)
+    except InvalidJsonError:
+        pass
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    # A zero byte is what no text of a producer has, and what most other data have.
+    return None if "\x00" in text else text
+
+
+def _hexdump(data: bytes) -> Iterator[str]:
+    for start in range(0, len(data), _HEXDUMP_WIDTH):
+        row = data[start : start + _HEXDUMP_WIDTH]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)  # noqa: PLR2004
+        yield f"{start:08x}  {row.hex(' '):<{3 * _HEXDUMP_WIDTH}} |{text}|"
+
+
+def _header_text(header: Header) -> str:
+    name, value = header
+    shown = bytes_of_name(name).decode(errors="backslashreplace")
+    if value is None:
+        return f"{shown} (no value)"
+    text = value.decode(errors="backslashreplace")
+    cut = "..." if len(text) > HEADER_LIMIT_CHARACTERS else ""
+    return f"{shown}: {text[:HEADER_LIMIT_CHARACTERS]}{cut}"
+
+
+def _header_document(header: Header) -> dict[str, str | None]:
+    name, value = header
+    raw = bytes_of_name(name)
+    document = {
+        "name": raw.decode(errors="backslashreplace"),
+        "value_base64": _base64(value),
+    }
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        document["name_base64"] = _base64(raw)
+    return document
+
+
+def _base64(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
+
+
+def _name(place: object | None) -> str | None:
+    return None if place is None else str(place)
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else moment_text(milliseconds)

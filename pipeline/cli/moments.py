@@ -1,0 +1,32 @@
+"""Moments as options have them: RFC 3339, such as `2025-12-18T14:03:22Z`."""
+
+from datetime import UTC, datetime
+
+from pipeline.errors import InputError
+from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse_timestamp
+
+MOMENT = "TIME"
+"""How help calls the value of such an option."""
+
+
+def moment_ms(option: str, text: str | None) -> int | None:
+    """Return the moment that `text` names, in ms since 1970; None where it is not given.
+
+    Raises:
+        InputError: It names none.
+    """
+    if text is None:
+        return None
+    try:
+        return microseconds_since_epoch(parse_timestamp(text)) // 1000
+    except ValueError as error:
+        message = f"{option} cannot be {text[:100]!r}: {error}."
+        raise InputError(message) from error
+
+
+def moment_text(milliseconds: int) -> str:
+    """Return the moment of a record's timestamp; what is no time of this era stays a number."""
+    try:
+        return format_timestamp(datetime.fromtimestamp(milliseconds / 1000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return str(milliseconds)

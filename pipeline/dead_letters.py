@@ -1,0 +1,147 @@
+"""Reads the dead letters of every area, each refused record once, and their contents again.
+
+What a list needs is kept of every dead letter; keys, values and headers are read a second time,
+for those that were selected, so that memory does not grow with what was refused.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord
+
+from pipeline.broker.admin import OffsetRange, partition_offsets
+from pipeline.broker.offset_times import ranges_since
+from pipeline.broker.topic_reader import read_ranges, read_topic
+from pipeline.core.found_letter import FoundLetter, Header, read_letter
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.letter_selection import LetterCollection
+from pipeline.core.record_place import RecordPlace
+from pipeline.core.redrive import Redrive, read_redrive
+from pipeline.settings import Settings
+from pipeline.topics import dead_letter_topics, redrive_topic
+
+Tell = Callable[[int], object]
+"""Told how many dead letters were read so far."""
+
+_TOLD_EVERY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LetterContent:
+    """A dead letter with all that it carries.
+
+    Attributes:
+        letter: What a list says of it.
+        key: The record's.
+        value: The record's, also where the letter left it at its source; None where it had none
+            or where `fault` says why it cannot be had.
+        headers: The record's, then ours.
+        fault: Why the value is not the record's; None where it is.
+        is_changed: Whether the fault is that bytes are not those that were refused.
+    """
+
+    letter: FoundLetter
+    key: bytes | None
+    value: bytes | None
+    headers: list[Header]
+    fault: str | None = None
+    is_changed: bool = False
+
+
+async def read_letters(
+    settings: Settings, *, since_ms: int | None = None, tell: Tell = lambda _: None
+) -> LetterCollection:
+    """Return every dead letter that was written at `since_ms` or later.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    ranges = await partition_offsets(settings, dead_letter_topics(settings.prefix))
+    if since_ms is not None:
+        ranges = await ranges_since(settings, ranges, since_ms)
+    letters = LetterCollection()
+    count = 0
+    async for record in read_ranges(settings, ranges):
+        letters.add(_letter_of(record))
+        count += 1
+        if count % _TOLD_EVERY == 0:
+            tell(count)
+    return letters
+
+
+async def read_redrives(settings: Settings) -> dict[RecordPlace, Redrive]:
+    """Return what was brought back, by the record that had been refused; the last counts.
+
+    Raises:
+        TopicsError: The topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    found = {}
+    async for record in read_topic(settings, redrive_topic(settings.prefix)):
+        redrive = read_redrive(record.value)
+        if redrive is not None:
+            found[redrive.source] = redrive
+    return found
+
+
+async def read_contents(
+    settings: Settings, letters: Iterable[FoundLetter]
+) -> AsyncIterator[LetterContent]:
+    """Yield each of `letters` with all that it carries, in the order of their places.
+
+    One that retention has removed since is left out.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    wanted = {letter.place: letter for letter in letters}
+    async for record in read_ranges(settings, _spans(wanted)):
+        letter = wanted.get(RecordPlace(record.topic, record.partition, record.offset))
+        if letter is not None:
+            yield await _content(settings, letter, record)
+
+
+async def _content(
+    settings: Settings, letter: FoundLetter, record: ConsumerRecord
+) -> LetterContent:
+    value, fault = record.value, None
+    if letter.body == "at its source":
+        value = await _value_at(settings, letter.source)
+        if value is None:
+            fault = f"Its value was left at {letter.source}, and is not there any more."
+    is_changed = (
+        value is not None
+        and letter.body_sha256 is not None
+        and sha256_of_bytes(value) != letter.body_sha256
+    )
+    if is_changed:
+        fault = f"Its value has another SHA-256 than {letter.body_sha256}, which was refused."
+    return LetterContent(letter, record.key, value, list(record.headers), fault, is_changed)
+
+
+async def _value_at(settings: Settings, place: RecordPlace | None) -> bytes | None:
+    if place is None:
+        return None
+    here = {(place.topic, place.partition): OffsetRange(place.offset, place.offset + 1)}
+    value: bytes | None = None
+    async for record in read_ranges(settings, here):
+        value = record.value
+    return value
+
+
+def _letter_of(record: ConsumerRecord) -> FoundLetter:
+    place = RecordPlace(record.topic, record.partition, record.offset)
+    return read_letter(place, record.timestamp, record.key, record.value, record.headers)
+
+
+def _spans(places: Iterable[RecordPlace]) -> dict[tuple[str, int], OffsetRange]:
+    """Return for each partition the range from the first of `places` to behind the last."""
+    spans: dict[tuple[str, int], OffsetRange] = {}
+    for place in places:
+        partition = (place.topic, place.partition)
+        known = spans.get(partition, OffsetRange(place.offset, place.offset + 1))
+        spans[partition] = OffsetRange(
+            min(known.beginning, place.offset), max(known.end, place.offset + 1)
+        )
+    return spans

@@ -1,0 +1,54 @@
+"""Dead letters to put on their topics, as a worker would, and what is on a topic afterwards."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline.core.dead_letter import dead_letter
+from pipeline.core.outcome import RecordSource
+from pipeline.core.record_place import RecordPlace
+from pipeline.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.settings import Settings
+from tests.e2e.kafka_reading import Headers, Sending, produce
+
+TIMESTAMP_MS = 1_766_066_602_123
+
+
+def letter_of(
+    source: RecordPlace,
+    value: bytes | None = b"{}",
+    *,
+    key: bytes | None = b"run_1",
+    headers: Headers = (),
+    code: str = "INVALID_JSON",
+) -> Sending:
+    """Return the dead letter of a record, for the partition that a worker sends it to."""
+    letter = dead_letter(
+        (key, value, headers),
+        RecordSource(1, *_parts(source)),
+        TIMESTAMP_MS,
+        code=code,
+        message=f"Expected something else than {code}.",
+        group="rmos.persist",
+    )
+    return Sending(letter.key, letter.value, letter.headers, source.partition % 3)
+
+
+async def bury(settings: Settings, letters: Iterable[Sending], area: str = "runs") -> None:
+    """Put dead letters on their topic."""
+    await produce(settings, letters, topic=f"{settings.prefix}.{area}.dead-letters")
+
+
+async def redriven(settings: Settings, order: RedriveOrder) -> list[RedriveResult]:
+    return [result async for result in redrive(settings, order)]
+
+
+def fates(results: Sequence[RedriveResult]) -> dict[str, list[str]]:
+    """Return the refused records by what became of them."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        found.setdefault(result.fate, []).append(str(result.letter.identity))
+    return found
+
+
+def _parts(source: RecordPlace) -> tuple[Any, ...]:
+    return source.topic, source.partition, source.offset
