@@ -58,6 +58,51 @@ class OffsetRange:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class CommittedOffset:
+    """What a group committed of one partition.
+
+    Attributes:
+        offset: The next one that it reads.
+        metadata: A text of whoever committed it; workers leave it empty.
+    """
+
+    offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """One live member.
+
+    Attributes:
+        member_id: That of the broker.
+        client_id: What the client calls itself.
+        host: Where it connected from.
+    """
+
+    member_id: str
+    client_id: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.client_id} at {self.host} ({self.member_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A group as its coordinator sees it.
+
+    Attributes:
+        state: In the broker's word: Stable, Empty, Dead and others.
+        members: The live ones, sorted.
+    """
+
+    name: str
+    state: str
+    members: tuple[GroupMember, ...]
+
+
 async def apply_topics(settings: Settings) -> list[TopicDifference]:
     """Create the topics that are missing; alter and delete nothing.
 
@@ -116,9 +161,27 @@ async def committed_offsets(
         TopicsError: A topic is missing.
         BrokerError: The broker cannot be reached.
     """
+    found = await committed_with_metadata(settings, group, topics)
+    return {place: committed.offset for place, committed in found.items()}
+
+
+async def committed_with_metadata(
+    settings: Settings, group: str, topics: Iterable[str]
+) -> dict[tuple[str, int], CommittedOffset]:
+    """Return what `group` committed and the texts with it; see `committed_offsets`."""
     partitions = await _partitions(settings, topics)
     async with admin_client(settings) as admin:
-        return await _patiently(lambda: _committed(admin, group, partitions))
+        return await patiently(lambda: _committed(admin, group, partitions))
+
+
+async def describe_group(settings: Settings, group: str) -> GroupState:
+    """Return the state of `group`; one that nobody ever used is Dead.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    async with admin_client(settings) as admin:
+        return await patiently(lambda: _described_group(admin, group))
 
 
 async def group_members(settings: Settings, group: str) -> list[str]:
@@ -127,11 +190,10 @@ async def group_members(settings: Settings, group: str) -> list[str]:
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    async with admin_client(settings) as admin:
-        return await _patiently(lambda: _members(admin, group))
+    return sorted(member.member_id for member in (await describe_group(settings, group)).members)
 
 
-async def _patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
     """Ask a group's coordinator, which after a start needs some time to load its groups.
 
     The first question about any group also makes the broker create its offsets topic.
@@ -296,7 +358,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 
 async def _committed(
     admin: AIOKafkaAdminClient, group: str, partitions: Iterable[TopicPartition]
-) -> dict[tuple[str, int], int]:
+) -> dict[tuple[str, int], CommittedOffset]:
     numbers: dict[str, list[int]] = {}
     for each in partitions:
         numbers.setdefault(each.topic, []).append(each.partition)
@@ -306,23 +368,29 @@ async def _committed(
     request = OffsetFetchRequest(group, list(numbers.items()))
     response = await admin._client.send(coordinator, request)
     answers = [
-        (topic, number, offset, code)
+        (topic, number, offset, metadata, code)
         for topic, listed in response.topics
-        for number, offset, _metadata, code in listed
+        for number, offset, metadata, code in listed
     ]
     for code in (response.error_code, *(code for *_, code in answers)):
         if code != 0:
             raise for_code(code)(f"group {group}")
-    return {(topic, number): offset for topic, number, offset, _ in answers if offset >= 0}
+    return {
+        (topic, number): CommittedOffset(offset, metadata or "")
+        for topic, number, offset, metadata, _ in answers
+        if offset >= 0
+    }
 
 
-async def _members(admin: AIOKafkaAdminClient, group: str) -> list[str]:
+async def _described_group(admin: AIOKafkaAdminClient, group: str) -> GroupState:
     (response,) = await admin.describe_consumer_groups([group])
     (described,) = response.groups
-    code, _group, _state, _protocol_type, _protocol, members, *_ = described
+    code, _group, state, _protocol_type, _protocol, members, *_ = described
     # Newer answers say so of a group that nobody ever used, older ones call it dead.
     if code == GroupIdNotFound.errno:
-        return []
+        return GroupState(group, "Dead", ())
     if code != 0:
         raise for_code(code)(f"group {group}")
-    return sorted(member[0] for member in members)
+    found = (GroupMember(member[0], member[1], member[2].lstrip("/")) for member in members)
+    ordered = sorted(found, key=lambda member: (member.client_id, member.member_id))
+    return GroupState(group, state, tuple(ordered))

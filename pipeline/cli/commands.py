@@ -8,8 +8,10 @@ from pipeline.cli import (
     api,
     attachments,
     broker,
+    dead_letters,
     demo,
     index,
+    offsets,
     publish,
     runs,
     schemas,
@@ -43,6 +45,8 @@ app.add_typer(publish.app, name="publish")
 app.add_typer(runs.app, name="runs")
 app.add_typer(attachments.app, name="attachments")
 app.add_typer(index.app, name="index")
+app.add_typer(offsets.app, name="offsets")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def run() -> None:

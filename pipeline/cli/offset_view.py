@@ -1,0 +1,135 @@
+"""How groups and their moves are shown: rows for a person, documents for programs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.broker.admin import GroupState
+from pipeline.core.offset_moves import GroupPosition, OffsetMove
+
+POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")
+MOVE_COLUMNS = ("topic", "partition", "from", "to", "difference", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A group, where it is, and where it was before it was moved.
+
+    Attributes:
+        kept: The names under which the broker keeps where it was, the latest last.
+    """
+
+    state: GroupState
+    positions: Sequence[GroupPosition]
+    kept: Sequence[str]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody ever used it; then it is behind nothing."""
+        return not self.state.members and all(each.committed is None for each in self.positions)
+
+    @property
+    def lag(self) -> int:
+        """Offsets that are not consumed yet."""
+        return sum(position.lag for position in self.positions)
+
+    def rows(self) -> Iterator[list[Any]]:
+        """Yield the cells of each partition."""
+        for each in self.positions:
+            yield [
+                self.state.name,
+                each.topic,
+                each.partition,
+                "-" if each.committed is None else each.committed,
+                each.end,
+                each.lag,
+                each.lost or "",
+            ]
+
+    def notes(self) -> Iterator[str]:
+        """Yield what is said of the group as a whole."""
+        name = self.state.name
+        if self.is_new:
+            yield f"{name}: never used"
+        else:
+            yield f"{name}: {self.state.state}, {self.lag:,} behind"
+        yield from (f"  member {member}" for member in self.state.members)
+        yield from (f"  kept {kept}" for kept in self.kept)
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it."""
+        return {
+            "group": self.state.name,
+            "state": self.state.state,
+            "lag": self.lag,
+            "members": [
+                {"member_id": each.member_id, "client_id": each.client_id, "host": each.host}
+                for each in self.state.members
+            ],
+            "partitions": [
+                {
+                    "topic": each.topic,
+                    "partition": each.partition,
+                    "begin": each.begin,
+                    "committed": each.committed,
+                    "end": each.end,
+                    "lag": each.lag,
+                    "lost": each.lost,
+                }
+                for each in self.positions
+            ],
+            "kept": list(self.kept),
+        }
+
+
+def move_row(move: OffsetMove) -> list[Any]:
+    """Return the cells of a move."""
+    position = move.position
+    cut = f"asked for {move.wanted}, the log has {position.begin} to {position.end}"
+    return [
+        position.topic,
+        position.partition,
+        "-" if position.committed is None else position.committed,
+        "-" if move.to is None else move.to,
+        f"{move.difference:+}",
+        cut if move.is_clamped else "",
+    ]
+
+
+def move_document(move: OffsetMove) -> dict[str, Any]:
+    """Return all of a move."""
+    position = move.position
+    return {
+        "topic": position.topic,
+        "partition": position.partition,
+        "from": position.committed,
+        "to": move.to,
+        "difference": move.difference,
+        "asked_for": move.wanted,
+    }
+
+
+def warnings(moves: Sequence[OffsetMove], *, is_guarded: bool) -> Iterator[str]:
+    """Yield what moves mean for the records between.
+
+    Args:
+        moves: The moves.
+        is_guarded: Whether a worker of the group refuses to start over skipped records.
+    """
+    skipped = sum(move.difference for move in moves if move.difference > 0)
+    again = -sum(move.difference for move in moves if move.difference < 0)
+    if skipped:
+        guard = (
+            ", and the next worker refuses to start over them unless it is told --accept-loss"
+            if is_guarded
+            else ""
+        )
+        yield (
+            f"{skipped:,} offsets are skipped: what was not consumed there gets no file, no event "
+            f"and no dead letter{guard}."
+        )
+    if again:
+        yield (
+            f"{again:,} offsets are consumed again: same files, same outcomes; their events and "
+            "dead letters are told again."
+        )

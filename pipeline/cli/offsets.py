@@ -1,0 +1,188 @@
+"""`rmos offsets`: where the consumer groups are, and how to move one without fear."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from pipeline.broker.admin import describe_group
+from pipeline.cli.moments import MOMENT
+from pipeline.cli.offset_targets import TargetOptions, target_of
+from pipeline.cli.offset_view import (
+    MOVE_COLUMNS,
+    POSITION_COLUMNS,
+    GroupView,
+    move_document,
+    move_row,
+    warnings,
+)
+from pipeline.cli.terminal import escaped, notes, print_json, print_table
+from pipeline.core.offset_moves import OffsetMove, moves_back, moves_within_log
+from pipeline.errors import InputError, RefusedError
+from pipeline.group_resets import (
+    group_positions,
+    kept_positions,
+    move_group,
+    read_kept,
+    refuse_live_group,
+)
+from pipeline.settings import Settings, read_settings
+from pipeline.topics import consumer_groups
+
+app = typer.Typer(no_args_is_help=True, help="Where the consumer groups are; move an empty one.")
+
+GroupArgument = Annotated[
+    str, typer.Argument(metavar="GROUP", help="With or without the prefix: persist, rmos.persist.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can answer.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be moved.")]
+
+
+@app.command()
+def show(
+    group: Annotated[
+        str | None, typer.Argument(metavar="GROUP", help="One group; all if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where each group is, how far behind, and who reads with it."""
+    settings = read_settings()
+    known = consumer_groups(settings.prefix)
+    names = list(known) if group is None else [_group(settings, group)]
+    views = asyncio.run(_look(settings, names))
+    if as_json:
+        print_json({"groups": [view.document() for view in views]})
+        return
+    shown = [view for view in views if group is not None or not view.is_new]
+    print_table(POSITION_COLUMNS, (row for view in shown for row in view.rows()))
+    for view in views:
+        for line in view.notes():
+            notes().print(escaped(line), soft_wrap=True)
+
+
+@app.command()
+def reset(
+    group: GroupArgument,
+    to_time: Annotated[
+        str | None,
+        typer.Option(metavar=MOMENT, help="To the first record of 2025-12-18T14:03:22Z or later."),
+    ] = None,
+    to_offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TOPIC:]P:N",
+            help="Partition P to offset N, and no other; may be given again.",
+        ),
+    ] = None,
+    earliest: Annotated[bool, typer.Option("--earliest", help="To the log's start.")] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="To the log's end.")] = False,
+    shift_by: Annotated[
+        int | None, typer.Option(metavar="N", help="N further; below zero for back.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move a group that has no members, to one of these; where it was is kept for `undo`.
+
+    Exit 4 where the group has members; they are named.
+    """
+    options = TargetOptions(to_time, to_offset or (), earliest, latest, shift_by)
+    options.check()
+    settings = read_settings()
+    name = _group(settings, group)
+
+    async def moves() -> list[OffsetMove]:
+        await refuse_live_group(settings, name)
+        target = await target_of(settings, name, options)
+        return moves_within_log(await group_positions(settings, name), target)
+
+    _move(settings, name, asyncio.run(moves()), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+@app.command()
+def undo(
+    group: GroupArgument,
+    kept: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What `show` names as kept; else the latest.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move a group to where it was before it was last moved; a second undo takes that back."""
+    settings = read_settings()
+    name = _group(settings, group)
+
+    async def moves() -> list[OffsetMove]:
+        await refuse_live_group(settings, name)
+        chosen, saved = await read_kept(settings, name, kept)
+        notes().print(f"To where it was: {chosen}", soft_wrap=True)
+        return moves_back(await group_positions(settings, name), saved)
+
+    _move(settings, name, asyncio.run(moves()), dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _move(
+    settings: Settings,
+    group: str,
+    moves: Sequence[OffsetMove],
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Show what would be moved, ask, and move.
+
+    Raises:
+        InputError: Nobody can be asked, and nobody said yes.
+        RefusedError: The answer is no, or the group has members.
+    """
+    if not as_json:
+        print_table(MOVE_COLUMNS, map(move_row, moves))
+    is_guarded = group in {settings.topics.persist_group, settings.topics.advise_group}
+    for warning in warnings(moves, is_guarded=is_guarded):
+        notes().print(f"[bold yellow]{warning}[/]", soft_wrap=True)
+    kept = None
+    if moves and not dry_run:
+        if not yes:
+            _ask(group, len(moves))
+        kept = asyncio.run(move_group(settings, group, moves))
+    if as_json:
+        print_json({"group": group, "moves": [*map(move_document, moves)], "kept": kept})
+    if kept is not None:
+        notes().print(f"Moved. Where it was is kept: {kept}", soft_wrap=True)
+    else:
+        notes().print("Nothing was moved." if moves else "It is there already.")
+
+
+def _ask(group: str, partitions: int) -> None:
+    if not sys.stdin.isatty():
+        message = "Nobody can be asked here: look at --dry-run, then say --yes. Nothing was moved."
+        raise InputError(message)
+    if not typer.confirm(f"Move {group} in {partitions} partitions?", err=True):
+        message = "Nothing was moved."
+        raise RefusedError(message)
+
+
+async def _look(settings: Settings, groups: Sequence[str]) -> list[GroupView]:
+    return [
+        GroupView(
+            positions=await group_positions(settings, group),
+            state=await describe_group(settings, group),
+            kept=await kept_positions(settings, group),
+        )
+        for group in groups
+    ]
+
+
+def _group(settings: Settings, name: str) -> str:
+    known = consumer_groups(settings.prefix)
+    for candidate in (name, f"{settings.prefix}.{name}"):
+        if candidate in known:
+            return candidate
+    message = f"{name!r} is no group of ours: {', '.join(known)}."
+    raise InputError(message)
