@@ -14,7 +14,7 @@ from pipeline.errors import NotFoundError, RefusedError
 from pipeline.group_resets import group_positions, kept_positions, move_group, read_kept
 from pipeline.settings import Settings
 from tests.builders import run_request
-from tests.e2e.commands import rmos
+from tests.e2e.commands import rmos, rmos_process
 from tests.e2e.kafka_reading import (
     commit,
     committed,
@@ -99,7 +99,7 @@ async def test_a_reset_of_a_live_group_is_refused_and_its_members_are_named(
     await commit(settings, {3: 4})
     async with member_of(settings, group, settings.topics.run_requests):
         for command in (["reset", "persist", "--earliest"], ["undo", "persist"]):
-            done = await rmos(settings, "offsets", *command, "--yes")
+            done = await rmos_process(settings, "offsets", *command, "--yes")
             assert done.status == 4
             assert done.out == ""
             assert f"The group {group} is in use by 1: somebody at 127.0.0.1" in done.err
