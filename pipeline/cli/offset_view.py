@@ -120,13 +120,13 @@ def warnings(moves: Sequence[OffsetMove], *, is_guarded: bool) -> Iterator[str]:
     again = -sum(move.difference for move in moves if move.difference < 0)
     if skipped:
         guard = (
-            ", and the next worker refuses to start over them unless it is told --accept-loss"
+            ", and a worker refuses to start over it unless it is told --accept-loss"
             if is_guarded
             else ""
         )
         yield (
-            f"{skipped:,} offsets are skipped: what was not consumed there gets no file, no event "
-            f"and no dead letter{guard}."
+            f"{skipped:,} offsets are skipped. What was consumed before is in the store; what was "
+            f"not gets no file, no event and no dead letter{guard}."
         )
     if again:
         yield (

@@ -7,11 +7,14 @@ import sys
 
 import pytest
 
-from pipeline.broker import transactions
-from pipeline.broker.sender import Message
+from pipeline import redriving
+from pipeline.broker import topic_reader, transactions
+from pipeline.broker.header_names import name_of_bytes
+from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.transactions import TransactionalSender
 from pipeline.core.letter_selection import LetterFilter
 from pipeline.core.record_place import RecordPlace
+from pipeline.core.redrive import Redrive
 from pipeline.dead_letters import read_letters, read_redrives
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, transactional_id
@@ -66,6 +69,29 @@ async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Set
     again = RedriveOrder(LetterFilter(sources=frozenset({first})), again=True)
     assert fates(await redriven(settings, again)) == {"redriven": [str(first)]}
     assert len(await read_topic(settings, first.topic)) == 3
+
+
+async def test_header_names_of_any_bytes_come_back(settings: Settings) -> None:
+    odd = (name_of_bytes(b"\xff\xfe"), b"x")
+    source = run_place(settings, 1, 2)
+    letter = letter_of(source, b"{", headers=(odd,))
+    sender = BatchSender(settings)
+    topic = f"{settings.prefix}.runs.dead-letters"
+    await sender.send([Message(topic, 1, letter.key, letter.value, list(letter.headers))])
+    await sender.stop()
+    assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+    (sent,) = [each async for each in topic_reader.read_topic(settings, source.topic)]
+    assert sent.headers[0] == odd
+    # A batch that did not belong to the transaction would be there without its memory, too.
+    sender = TransactionalSender(settings, transactional_id(settings.prefix))
+    await sender.start()
+
+    def fails(_: object) -> list[Message]:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await sender.send([Message(source.topic, 1, b"k", b"never", [odd])], fails)
+    assert [each.value async for each in topic_reader.read_topic(settings, source.topic)] == [b"{"]
 
 
 async def test_a_dry_run_sends_nothing_and_shuts_nobody_out(settings: Settings) -> None:
@@ -201,9 +227,28 @@ async def test_two_redrives_at_once_send_each_record_once(settings: Settings) ->
     assert sorted(came_from) == sorted(str(place).encode() for place in places)
 
 
+async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = run_place(settings, 4, 1)
+    await bury(settings, [letter_of(source)])
+    read = redriving.read_redrives
+
+    async def overtaken(settings: Settings) -> dict[RecordPlace, Redrive]:
+        found = await read(settings)
+        monkeypatch.setattr(redriving, "read_redrives", read)
+        assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+        return found
+
+    monkeypatch.setattr(redriving, "read_redrives", overtaken)
+    with pytest.raises(RefusedError, match="Another command"):
+        await redriven(settings, ALL)
+    assert len(await read_topic(settings, source.topic)) == 1
+
+
 KILLED = """
 import asyncio, os, signal, sys
-from pipeline.broker import transactions
+from pipeline.broker import topic_reader, transactions
 from pipeline.core.letter_selection import LetterFilter
 from pipeline.redriving import RedriveOrder, redrive
 from pipeline.settings import read_settings

@@ -1,0 +1,160 @@
+"""What these commands refuse before they ask any broker, and how they show what others wrote."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli import offsets
+from pipeline.cli.letter_view import (
+    HEXDUMP_LIMIT_BYTES,
+    TEXT_LIMIT_CHARACTERS,
+    content_document,
+    letter_lines,
+)
+from pipeline.cli.moments import moment_ms, moment_text
+from pipeline.cli.offset_view import move_row, warnings
+from pipeline.core.found_letter import Header, read_letter
+from pipeline.core.offset_moves import GroupPosition, OffsetMove
+from pipeline.core.record_place import RecordPlace
+from pipeline.dead_letters import LetterContent
+from pipeline.errors import InputError, RefusedError
+from tests.cli.command_line import CommandLine
+
+PLACE = RecordPlace("rmos.runs.dead-letters", 0, 7)
+ACTS_ON_A_TERMINAL = re.compile("[\x00-\x1f\x7f-\x9f\u202e\u2066]")
+
+names = st.binary(max_size=10).map(lambda name: name.decode(errors="surrogateescape"))
+headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=10)), max_size=4)
+
+
+def content_of(value: bytes | None, found: list[Header] | None = None) -> LetterContent:
+    letter = read_letter(PLACE, 5, b"k", value, found or [])
+    return LetterContent(letter, b"k", value, found or [])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead-letters", "redrive"),
+        ("dead-letters", "redrive", "--again"),
+        ("dead-letters", "redrive", "rmos.runs.requests"),
+        ("dead-letters", "show", "rmos.runs.requests/3"),
+        ("dead-letters", "list", "--since", "2025-12-18"),
+        ("dead-letters", "list", "--until", "2025-13-18T00:00:00Z"),
+        ("offsets", "show", "nobody"),
+        ("offsets", "undo", "nobody"),
+        ("offsets", "reset", "persist"),
+        ("offsets", "reset", "persist", "--latest", "--earliest"),
+        ("offsets", "reset", "persist", "--to-time", "yesterday"),
+        ("offsets", "reset", "nobody", "--latest"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(
+    rmos: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    done = rmos(*arguments)
+    assert done.status == 2
+    assert done.sentence
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead-letters", "list"),
+        ("dead-letters", "redrive", "--all"),
+        ("dead-letters", "export", "rmos.runs.requests/3/17"),
+        ("offsets", "show"),
+        ("offsets", "reset", "rmos.persist", "--shift-by", "-5", "--yes"),
+        ("offsets", "reset", "persist", "--to-offset", "3:17", "--to-offset", "4:0", "--yes"),
+        ("offsets", "undo", "persist", "--yes"),
+    ],
+)
+def test_without_a_broker_each_is_one_sentence(
+    rmos: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    done = rmos(*arguments)
+    assert done.status == 6
+    assert done.sentence.startswith("No Kafka broker answers at")
+
+
+@given(st.none() | st.binary(max_size=300), headers)
+def test_nothing_in_a_dead_letter_acts_on_a_terminal(
+    value: bytes | None, found: list[Header]
+) -> None:
+    content = content_of(value, found)
+    for line in letter_lines(content, None):
+        assert not ACTS_ON_A_TERMINAL.search(line)
+        # What a terminal is sent; a lone surrogate could not be.
+        assert line.encode().decode() == line
+    assert content_document(content)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b'{"b":1,"a":[1.0,100000000000000000000]}', '{\n  "b": 1,'),
+        (b'{"a": 1, "a": 2}', '{"a": 1, "a": 2}'),
+        ("ä\u202e\n".encode(), "ä\\u202e\n"),
+        (b"a\x00b", "00000000  61 00 62"),
+        (b"", "body, 0 bytes\n"),
+    ],
+)
+def test_a_body_is_shown_as_what_it_is(value: bytes, shown: str) -> None:
+    assert shown in "\n".join(letter_lines(content_of(value), None))
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [(b"\xff" * (HEXDUMP_LIMIT_BYTES + 1), 64), (b"x" * (TEXT_LIMIT_CHARACTERS + 1), 1)],
+)
+def test_a_large_body_is_cut_and_says_so(value: bytes, limit: int) -> None:
+    *lines, last = letter_lines(content_of(value), None)
+    assert last == "... cut; rmos dead-letters export writes all of it"
+    assert sum(len(line) > 60 for line in lines) <= limit + 3
+    *_, last = letter_lines(content_of(value[:-1]), None)
+    assert "cut" not in last
+
+
+def test_moments_are_read_and_shown_in_utc() -> None:
+    assert moment_ms("--since", "2025-12-18T15:03:22.5+01:00") == 1_766_066_602_500
+    assert moment_ms("--since", None) is None
+    assert moment_text(1_766_066_602_500) == "2025-12-18T14:03:22.500000Z"
+    assert moment_text(2**62) == str(2**62)
+
+
+def test_a_move_tells_what_becomes_of_the_records_between() -> None:
+    position = GroupPosition("t", 3, 10, 50, 30)
+    forward, back = OffsetMove(position, 99, 50), OffsetMove(position, 10, 10)
+    assert move_row(forward) == ["t", 3, 30, 50, "+20", "asked for 99, the log has 10 to 50"]
+    assert move_row(OffsetMove(position, None, None)) == ["t", 3, 30, "-", "-20", ""]
+    (skips,) = warnings([forward], is_guarded=True)
+    assert skips.startswith("20 offsets are skipped.")
+    assert "--accept-loss" in skips
+    assert "--accept-loss" not in next(warnings([forward], is_guarded=False))
+    (again,) = warnings([back], is_guarded=True)
+    assert again.startswith("20 offsets are consumed again")
+    assert list(warnings([], is_guarded=True)) == []
+
+
+def test_a_person_is_asked_and_may_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(offsets.sys, "stdin", terminal)
+    for answer in (True, False):
+        monkeypatch.setattr(
+            offsets.typer,
+            "confirm",
+            lambda text, *, answer=answer, **_: asked.append(text) or answer,
+        )
+        if answer:
+            offsets._ask("rmos.persist", 3)
+        else:
+            with pytest.raises(RefusedError, match="Nothing was moved"):
+                offsets._ask("rmos.persist", 3)
+    assert asked == ["Move rmos.persist in 3 partitions?"] * 2
+    monkeypatch.setattr(offsets.sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    with pytest.raises(InputError, match="--yes"):
+        offsets._ask("rmos.persist", 3)
