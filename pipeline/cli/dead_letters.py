@@ -207,7 +207,9 @@ async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) ->
             async for result in results:
                 shown.stop()
                 counts[result.fate] += 1
-                _tell(result, as_json=as_json)
+                # Most that fit were brought back long ago; only who names one wants to know.
+                if as_json or order.wanted.sources or result.fate != "redriven before":
+                    _tell(result, as_json=as_json)
     return counts
 
 
