@@ -1,0 +1,177 @@
+"""The v1 store as a place to write: rows are added by replacing the whole file, atomically.
+
+The procedure of a transaction, and what is left if the process dies after a step:
+
+| step | if the process dies after it |
+|---|---|
+| 1. take the lock beside the file, read the file if it has changed | nothing |
+| 2. write a new file beside it, flush it | the old file, and a new one that the next write drops |
+| 3. rename the new file over the old one | the old file or the new one, whole either way |
+| 4. flush the folder | the new file, for good |
+
+Whoever reads sees the file of before or of after, never a part. The lock holds only for programs
+that take it: the program of v1 did not.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
+from pipeline.core.strict_json import InvalidJsonError
+from pipeline.errors import StoreError
+from pipeline.storage.faults import store_faults
+from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.log_calls import LogCalls
+
+NEW_FILE_MODE = 0o644
+_Identity = tuple[int, int, int, int]
+
+
+class LegacyTransaction:
+    """Rows that are there, and rows to add; all of these are written together.
+
+    Attributes:
+        texts: The text of each row that the file has, by run_id.
+        added: The text of each row to add.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+        self.added: dict[str, str] = {}
+
+    def add(self, run_id: str, value: Mapping[str, Any]) -> None:
+        """Add a row under a run_id that the file has not: nothing is ever overwritten.
+
+        Raises:
+            ValueError: The run_id is there.
+        """
+        if run_id in self.texts or run_id in self.added:
+            message = f"expected a new run_id, found {run_id} in the v1 store"
+            raise ValueError(message)
+        self.added[run_id] = format_row(value)
+
+
+class LegacyStore:
+    """The file of a v1 store. Transactions one at a time; other processes take turns by a lock."""
+
+    def __init__(self, path: Path, calls: LogCalls | None = None) -> None:
+        """Prepare; nothing is read or made.
+
+        Args:
+            path: The file. Where it is a symbolic link, what it leads to is replaced.
+            calls: What is asked of the kernel.
+        """
+        self.path = path.resolve()
+        self._calls = calls or LogCalls()
+        self._known: tuple[_Identity, dict[str, str]] | None = None
+
+    def exists(self) -> bool:
+        """Tell whether the file is there.
+
+        Raises:
+            StoreError: It cannot be told.
+        """
+        with store_faults(self.path):
+            return self._stat() is not None
+
+    def texts(self) -> Mapping[str, str]:
+        """Return the text of every row, by run_id; none where there is no file.
+
+        Raises:
+            StoreError: The disk failed, or the file is no v1 store.
+        """
+        with store_faults(self.path):
+            return self._read()
+
+    @contextmanager
+    def transaction(self) -> Iterator[LegacyTransaction]:
+        """Add rows, all of them or none, while nobody else does.
+
+        Raises:
+            StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
+        """
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with store_faults(self.path), exclusive_lock(lock):  # 1.
+            transaction = LegacyTransaction(self._read())
+            yield transaction
+            if transaction.added:
+                self._write({**transaction.texts, **transaction.added})
+
+    def _stat(self) -> os.stat_result | None:
+        try:
+            return self.path.stat()
+        except FileNotFoundError:
+            return None
+
+    def _read(self) -> dict[str, str]:
+        try:
+            with self.path.open("rb") as file:
+                identity = _identity(os.fstat(file.fileno()))
+                if self._known is not None and self._known[0] == identity:
+                    return self._known[1]
+                body = file.read()
+        except FileNotFoundError:
+            return {}
+        try:
+            texts = {row.run_id: row.text for row in parse_rows(body)}
+        except InvalidJsonError as error:
+            message = (
+                f"The v1 store {self.path} cannot be read: {error}; nothing was acknowledged; put "
+                "back a whole copy of it, then start again."
+            )
+            raise StoreError(message) from error
+        self._known = (identity, texts)
+        return texts
+
+    def _write(self, texts: dict[str, str]) -> None:
+        folder = self._calls.open_folder(str(self.path.parent))
+        try:
+            with self._new_name(folder) as name:
+                identity = self._write_new(name, folder, format_rows(texts))  # 2.
+                self._calls.replace(name, self.path.name, folder)  # 3.
+            self._calls.fsync(folder)  # 4.
+        finally:
+            self._calls.close(folder)
+        self._known = (identity, texts)
+
+    @contextmanager
+    def _new_name(self, folder: int) -> Iterator[str]:
+        name = f".{self.path.name}.new"
+        try:
+            yield name
+        except OSError:
+            # On a full disk a part of a file would take the room that the next start needs.
+            with suppress(OSError):
+                self._calls.unlink(name, folder)
+            raise
+
+    def _write_new(self, name: str, folder: int, content: bytes) -> _Identity:
+        before = self._stat()
+        descriptor = self._open_new(name, folder)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[self._calls.write(descriptor, rest) :]
+            mode = stat.S_IMODE(before.st_mode) if before is not None else NEW_FILE_MODE
+            self._calls.set_mode(descriptor, mode)
+            self._calls.fsync(descriptor)
+            return _identity(os.fstat(descriptor))
+        finally:
+            self._calls.close(descriptor)
+
+    def _open_new(self, name: str, folder: int) -> int:
+        try:
+            return self._calls.open_new(name, folder)
+        except FileExistsError:
+            # A killed process left it; we hold the lock, so nobody is writing it.
+            self._calls.unlink(name, folder)
+        return self._calls.open_new(name, folder)
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    """Return what changes where a file is replaced or written to."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
