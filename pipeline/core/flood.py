@@ -3,7 +3,7 @@
 More than half of the last 1,000 verdicts, once 500 have been seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 WINDOW = 1000
@@ -34,3 +34,25 @@ class FloodWindow:
             # A good record never stops the worker: no accepted reject could let it through.
             flooded = flooded or (failed and window.is_flooded)
         return window, flooded
+
+
+def without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
+    """Return `failures` without the first `count` that are, which the operator lets through."""
+    kept = []
+    for failed in failures:
+        if failed and count:
+            count -= 1
+            continue
+        kept.append(failed)
+    return kept
+
+
+def flood_message(window: FloodWindow) -> str:
+    """Say that too many records fail, and what to do."""
+    seen = len(window.verdicts)
+    return (
+        f"{window.verdicts.count('1')} of the last {seen} records are dead letters or "
+        "incomplete, so the fault is likely ours or one producer's: nothing of this batch was "
+        "written; look at the records, mend the cause, or let the next N through with "
+        "--accept-rejects N."
+    )

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.core.envelope import Rejected
-from pipeline.core.flood import FloodWindow
+from pipeline.core.flood import flood_message, without_first_failures
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
@@ -363,29 +363,9 @@ def check_flood(
     ]
     accepted = min(guard.accepted_rejects, sum(failures))
     window, flooded = transaction.flood_window(guard.group_id).after(
-        _without_first_failures(failures, accepted)
+        without_first_failures(failures, accepted)
     )
     if flooded:
-        raise FloodError(_flood_message(window))
+        raise FloodError(flood_message(window))
     transaction.keep_flood_window(guard.group_id, window)
     return accepted
-
-
-def _without_first_failures(failures: list[bool], count: int) -> list[bool]:
-    kept = []
-    for failed in failures:
-        if failed and count:
-            count -= 1
-            continue
-        kept.append(failed)
-    return kept
-
-
-def _flood_message(window: FloodWindow) -> str:
-    seen = len(window.verdicts)
-    return (
-        f"{window.verdicts.count('1')} of the last {seen} records are dead letters or "
-        "incomplete, so the fault is likely ours or one producer's: nothing of this batch was "
-        "written; look at the records, mend the cause, or let the next N through with "
-        "--accept-rejects N."
-    )
