@@ -4,11 +4,12 @@ CloudEvents 1.0, Kafka protocol binding, binary content mode: attributes are hea
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.outcome import Outcome, RecordSource
+from pipeline.core.outcome import Outcome, RecordSource, StoredRun
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.timestamps import format_timestamp
 
@@ -26,8 +27,51 @@ def event_id(source: RecordSource) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
+class ToldOutcome(Protocol):
+    """What an event tells of an outcome, whatever store holds the run."""
+
+    @property
+    def kind(self) -> str:
+        """One of four."""
+
+    @property
+    def run_id(self) -> str | None:
+        """Where it could be read."""
+
+    @property
+    def code(self) -> str | None:
+        """Why there is a dead letter."""
+
+    @property
+    def message(self) -> str | None:
+        """The same in one sentence."""
+
+    @property
+    def may_cut(self) -> bool:
+        """Whether a machine may cut by what the record asked for."""
+
+
 def run_event(outcome: Outcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent`."""
+    return event_with(outcome, source, {} if outcome.run is None else _told_of(outcome.run))
+
+
+def _told_of(run: StoredRun) -> dict[str, Any]:
+    told = {
+        "status": run.status,
+        "risk_level": run.risk_level,
+        "hashes": run.hashes,
+        "artifact_sha256": run.artifact_sha256,
+        "artifact_path": run.artifact_path,
+        "size_bytes": run.size_bytes,
+    }
+    if run.block_reason is not None:
+        told["block_reason"] = run.block_reason
+    return told
+
+
+def event_with(outcome: ToldOutcome, source: RecordSource, told: Mapping[str, Any]) -> bytes:
+    """Return the value of the event of `outcome`, with what is `told` of the stored run."""
     event: dict[str, Any] = {
         "schema_version": RUN_EVENT_VERSION,
         "event_id": event_id(source),
@@ -39,22 +83,10 @@ def run_event(outcome: Outcome, source: RecordSource) -> bytes:
         event["run_id"] = outcome.run_id
     if outcome.code is not None:
         event["error"] = {"code": outcome.code, "message": outcome.message}
-    run = outcome.run
-    if run is not None:
-        event |= {
-            "status": run.status,
-            "risk_level": run.risk_level,
-            "hashes": run.hashes,
-            "artifact_sha256": run.artifact_sha256,
-            "artifact_path": run.artifact_path,
-            "size_bytes": run.size_bytes,
-        }
-        if run.block_reason is not None:
-            event["block_reason"] = run.block_reason
-    return canonical_json(event)
+    return canonical_json(event | dict(told))
 
 
-def run_event_headers(outcome: Outcome, source: RecordSource, timestamp_ms: int) -> Headers:
+def run_event_headers(outcome: ToldOutcome, source: RecordSource, timestamp_ms: int) -> Headers:
     """Return the headers of the event of a record with broker time `timestamp_ms`."""
     return cloud_event_headers(
         event_id(source),
