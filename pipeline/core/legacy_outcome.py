@@ -1,0 +1,76 @@
+"""What becomes of a record, given the v1 store: the same four outcomes, from rows and their marks.
+
+A row without a mark is v1's own or nobody's: which request made it cannot be known, so every
+request for its run_id is in conflict with it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.legacy_run import JudgedRow, LegacySource, mark_of, told_of
+from pipeline.core.outcome import OutcomeKind, RecordSource
+from pipeline.core.run_event import event_with
+from pipeline.core.safety import may_cut
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyOutcome:
+    """What became of one record.
+
+    Attributes:
+        kind: One of four; conflict and rejected mean a dead letter.
+        run_id: Where it could be read.
+        told: What an event tells of the stored run; no artifact is named, as there is none.
+        code: Why there is a dead letter; None where there is none.
+        message: The same in one sentence.
+        may_cut: Whether a machine may cut by what this record asked for.
+    """
+
+    kind: OutcomeKind
+    run_id: str | None = None
+    told: dict[str, Any] | None = None
+    code: str | None = None
+    message: str | None = None
+    may_cut: bool = False
+
+    @property
+    def drifted(self) -> bool:
+        """Never: a row of v1 has no hash that a program could fail to make again."""
+        return False
+
+
+def settle_row(
+    judged: JudgedRow, row: dict[str, Any] | None, source: LegacySource
+) -> LegacyOutcome:
+    """Return the outcome of a record whose run_id the file now holds.
+
+    Args:
+        judged: What the record asks for.
+        row: What the file holds, made by this very record where the run is new; None where it
+            cannot be read.
+        source: The record.
+    """
+    if row is None:
+        message = "Expected a row of this run, found one that cannot be read. Nothing was touched."
+        return LegacyOutcome("rejected", judged.run_id, None, "ARTIFACT_CORRUPT", message)
+    mark, told = mark_of(row), told_of(row)
+    if mark is None or mark.request_sha256 != judged.mark.request_sha256:
+        known = "one that nobody knows" if mark is None else f"that with {mark.request_sha256}"
+        message = (
+            f"Expected the request that made this row, {known}, found that with SHA-256 "
+            f"{judged.mark.request_sha256}. A changed request needs a new run_id."
+        )
+        return LegacyOutcome("conflict", judged.run_id, told, "RUN_CONFLICT", message)
+    kind: OutcomeKind = "persisted" if mark.source == source else "duplicate"
+    return LegacyOutcome(
+        kind, judged.run_id, told, may_cut=judged.may_cut and told is not None and _may_cut(told)
+    )
+
+
+def _may_cut(told: dict[str, Any]) -> bool:
+    return may_cut(status=told["status"], risk_level=told["risk_level"])
+
+
+def legacy_run_event(outcome: LegacyOutcome, source: RecordSource) -> bytes:
+    """Return the value of the event: canonical JSON of a `RunEvent` without an artifact."""
+    return event_with(outcome, source, outcome.told or {})

@@ -1,0 +1,106 @@
+"""What becomes of a record, given the rows of the v1 store."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event, settle_row
+from pipeline.core.legacy_run import (
+    JudgedRow,
+    LegacyMark,
+    LegacySource,
+    judge_legacy_record,
+    marked,
+)
+from pipeline.core.outcome import RecordSource
+from pipeline.core.run_event import event_id
+from schemas.run_event import RunEvent
+from tests.builders import record, red_request, run_request
+
+SOURCE = LegacySource("cluster-1", "rmos.runs.requests", 0, 7)
+EVENT_SOURCE = RecordSource(1, "rmos.runs.requests", 0, 7)
+
+
+def judged(request: dict[str, Any]) -> JudgedRow:
+    verdict = judge_legacy_record(*record(request))
+    assert isinstance(verdict, JudgedRow)
+    return verdict
+
+
+GREEN = judged(run_request())
+MARK = LegacyMark(GREEN.mark.request_sha256, GREEN.mark.artifact_sha256, SOURCE)
+STORED = marked(GREEN.row, MARK)
+
+
+def event(outcome: LegacyOutcome) -> RunEvent:
+    return RunEvent.model_validate_json(legacy_run_event(outcome, EVENT_SOURCE))
+
+
+def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
+    outcome = settle_row(GREEN, STORED, SOURCE)
+    assert (outcome.kind, outcome.code, outcome.may_cut) == ("persisted", None, True)
+    told = event(outcome)
+    assert told.event_id == event_id(EVENT_SOURCE)
+    assert (told.status, told.risk_level, told.may_cut) == ("OK", "GREEN", True)
+    assert (told.artifact_path, told.artifact_sha256, told.size_bytes) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"cluster_id": "other"}, {"topic": "t"}, {"partition": 1}, {"offset": 8}]
+)
+def test_the_same_request_from_any_other_place_is_a_duplicate(change: dict[str, Any]) -> None:
+    outcome = settle_row(GREEN, STORED, replace(SOURCE, **change))
+    assert (outcome.kind, outcome.may_cut) == ("duplicate", True)
+
+
+def test_a_row_exported_from_the_other_store_makes_its_request_a_duplicate() -> None:
+    outcome = settle_row(GREEN, marked(GREEN.row, replace(MARK, source=None)), SOURCE)
+    assert (outcome.kind, outcome.may_cut) == ("duplicate", True)
+
+
+def test_another_request_is_a_conflict_that_describes_the_stored_run() -> None:
+    outcome = settle_row(judged(red_request(run_id=GREEN.run_id)), STORED, SOURCE)
+    assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
+    told = event(outcome)
+    assert (told.status, told.risk_level, told.may_cut) == ("OK", "GREEN", False)
+    assert told.error is not None
+    assert MARK.request_sha256 in told.error.message
+
+
+def test_a_row_of_v1_itself_is_in_conflict_with_every_request() -> None:
+    outcome = settle_row(GREEN, GREEN.row, SOURCE)
+    assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
+    assert "one that nobody knows" in (outcome.message or "")
+    bare = settle_row(GREEN, {"run_id": GREEN.run_id, "status": "OK"}, SOURCE)
+    assert (bare.told, event(bare).status) == (None, None)
+
+
+def test_a_row_that_cannot_be_read_is_told_and_not_touched() -> None:
+    outcome = settle_row(GREEN, None, SOURCE)
+    assert (outcome.kind, outcome.code, outcome.may_cut) == ("rejected", "ARTIFACT_CORRUPT", False)
+    assert event(outcome).run_id == GREEN.run_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "BLOCKED"}, {"decision": {"risk_level": "RED"}}, {"decision": None}],
+)
+def test_both_the_row_and_the_request_must_say_that_a_machine_may_cut(
+    change: dict[str, Any],
+) -> None:
+    assert not settle_row(GREEN, STORED | change, SOURCE).may_cut
+    red = judged(red_request())
+    opened = marked(red.row, replace(red.mark, source=SOURCE)) | {
+        "status": "OK",
+        "decision": {"risk_level": "GREEN"},
+    }
+    assert not settle_row(red, opened, SOURCE).may_cut
+
+
+def test_an_event_of_a_record_that_is_no_run_tells_why() -> None:
+    outcome = LegacyOutcome("rejected", None, None, "TOMBSTONE", "Expected a request.")
+    value = json.loads(legacy_run_event(outcome, EVENT_SOURCE))
+    assert value["error"] == {"code": "TOMBSTONE", "message": "Expected a request."}
+    assert not outcome.drifted
