@@ -1,0 +1,136 @@
+"""One batch of judged records becomes rows of the v1 store, or nothing does.
+
+The file is replaced once a batch, whole and durable, before anything is told. A record delivered
+again finds its own row, whose mark names it: it is `persisted` again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.envelope import Rejected
+from pipeline.core.flood import FloodWindow, flood_message, without_first_failures
+from pipeline.core.legacy_outcome import LegacyOutcome, settle_row
+from pipeline.core.legacy_rows import parse_row
+from pipeline.core.legacy_run import JudgedRow, LegacyMark, LegacySource, marked
+from pipeline.core.outcome import RecordSource
+from pipeline.core.strict_json import InvalidJsonError
+from pipeline.errors import FloodError
+from pipeline.storage.batch_store import BatchResult
+from pipeline.storage.legacy_store import LegacyStore, LegacyTransaction
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyRecord:
+    """One record with what it is, looked at alone."""
+
+    source: RecordSource
+    verdict: JudgedRow | Rejected
+
+
+class LegacyRuns:
+    """Runs in the v1 store. One thread at a time; other processes take turns by its lock.
+
+    The last verdicts are kept in memory alone, as the file has no place for them: a worker that
+    is started again after a flood meets it when it has seen 500 records more.
+    """
+
+    def __init__(self, path: Path, cluster_id: str) -> None:
+        """Prepare; nothing is read or made.
+
+        Args:
+            path: The file.
+            cluster_id: Of the broker whose records these are.
+        """
+        self._store = LegacyStore(path)
+        self._cluster_id = cluster_id
+        self._window = FloodWindow()
+        self._judged: dict[tuple[str, int], int] = {}
+
+    def commit(
+        self, records: Sequence[LegacyRecord], accepted_rejects: int = 0
+    ) -> BatchResult[LegacyOutcome]:
+        """Store a batch; return what became of each record.
+
+        Args:
+            records: In offset order within each partition.
+            accepted_rejects: Failures that do not count against the flood limit.
+
+        Raises:
+            FloodError: Too many records fail; nothing was written.
+            StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
+        """
+        with self._store.transaction() as transaction:
+            outcomes = self._settle(records, transaction)
+            accepted, window = self._check_flood(records, outcomes, accepted_rejects)
+        self._window = window
+        for record in records:
+            self._judged[_place(record.source)] = record.source.offset + 1
+        return BatchResult(outcomes, accepted)
+
+    def _settle(
+        self, records: Sequence[LegacyRecord], transaction: LegacyTransaction
+    ) -> list[LegacyOutcome]:
+        # Every row is read once a batch, however often it is asked for.
+        rows: dict[str, dict[str, Any] | None] = {}
+        return [self._settled(record, transaction, rows) for record in records]
+
+    def _settled(
+        self,
+        record: LegacyRecord,
+        transaction: LegacyTransaction,
+        rows: dict[str, dict[str, Any] | None],
+    ) -> LegacyOutcome:
+        judged = record.verdict
+        if isinstance(judged, Rejected):
+            return LegacyOutcome("rejected", judged.run_id, None, judged.code, judged.message)
+        run_id, source = judged.run_id, self._source_of(record.source)
+        if run_id not in rows:
+            if run_id in transaction.texts:
+                rows[run_id] = _read(transaction.texts, run_id)
+            else:
+                rows[run_id] = row = _new_row(judged, source)
+                transaction.add(run_id, row)
+        return settle_row(judged, rows[run_id], source)
+
+    def _source_of(self, source: RecordSource) -> LegacySource:
+        return LegacySource(self._cluster_id, source.topic, source.partition, source.offset)
+
+    def _check_flood(
+        self,
+        records: Sequence[LegacyRecord],
+        outcomes: Sequence[LegacyOutcome],
+        accepted_rejects: int,
+    ) -> tuple[int, FloodWindow]:
+        failures = [
+            _is_failure(record, outcome)
+            for record, outcome in zip(records, outcomes, strict=True)
+            if record.source.offset >= self._judged.get(_place(record.source), 0)
+        ]
+        accepted = min(accepted_rejects, sum(failures))
+        window, flooded = self._window.after(without_first_failures(failures, accepted))
+        if flooded:
+            raise FloodError(flood_message(window))
+        return accepted, window
+
+
+def _place(source: RecordSource) -> tuple[str, int]:
+    return source.topic, source.partition
+
+
+def _new_row(judged: JudgedRow, source: LegacySource) -> dict[str, Any]:
+    mark = LegacyMark(judged.mark.request_sha256, judged.mark.artifact_sha256, source)
+    return marked(judged.row, mark)
+
+
+def _read(texts: Mapping[str, str], run_id: str) -> dict[str, Any] | None:
+    try:
+        return parse_row(texts[run_id])
+    except InvalidJsonError:
+        return None
+
+
+def _is_failure(record: LegacyRecord, outcome: LegacyOutcome) -> bool:
+    incomplete = isinstance(record.verdict, JudgedRow) and record.verdict.is_incomplete
+    return outcome.code is not None or incomplete
