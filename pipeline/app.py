@@ -36,17 +36,21 @@ from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJu
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
+from pipeline.consumers.legacy_requests import LegacyRequestJudge
+from pipeline.consumers.legacy_start import check_legacy_start
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.legacy_run import judge_legacy_record
 from pipeline.core.verdict import judge_run_record
-from pipeline.errors import BrokerError, RmosError, TopicsError
+from pipeline.errors import BrokerError, InputError, RmosError, TopicsError
 from pipeline.ledger_setup import make_ledger_key, open_ledger
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.identity import STORE_FILE, check_identity, create_store, read_store
+from pipeline.storage.legacy_runs import LegacyRuns
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
 
@@ -182,6 +186,47 @@ async def advise_worker(
             lambda: retries.is_ready,
         )
     _log.info("advise worker stopped")
+
+
+@asynccontextmanager
+async def legacy_persist_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[Worker]:
+    """Run a persist worker over the v1 store for the length of a block.
+
+    Raises:
+        StoreError: The v1 store is not usable, or does not fit the group.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    _read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        topics = settings.topics
+        group = topics.persist_v1_group
+        cluster_id, epoch = await check_legacy_start(
+            settings,
+            writes=(topics.run_events, topics.run_dead_letters),
+            accept_loss=accept_loss,
+        )
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        sender = await _started_sender(settings, stack)
+        judging = Judging(judge_legacy_record, helper=settings.judge_in_helper)
+        consumer = BatchConsumer(
+            group,
+            LegacyRequestJudge(
+                LegacyRuns(settings.run_store_path, cluster_id),
+                topics,
+                epoch,
+                judging=stack.enter_context(judging),
+                executor=executor,
+                accepted_rejects=accepted_rejects,
+            ),
+            sender,
+            Pace(settings.broker_pause_seconds),
+        )
+        subscription = await _subscribed(settings, stack, topics.run_requests, group, consumer)
+        _log.info("persist worker started", v1_store=str(settings.run_store_path), epoch=epoch)
+        yield Worker(subscription, [consumer.fault])
+    _log.info("persist worker stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,11 +397,10 @@ async def run_persist_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
+    work = persist_worker if settings.runs_v2_enabled else legacy_persist_worker
     await run_worker(
         settings,
-        lambda: persist_worker(
-            settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss
-        ),
+        lambda: work(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
     )
 
 
@@ -368,6 +412,12 @@ async def run_advise_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
+    if not settings.runs_v2_enabled:
+        message = (
+            "The advise worker does not run with RMOS_RUNS_V2_ENABLED=false: advisories wait in "
+            "their topic and are linked when it is true again."
+        )
+        raise InputError(message)
     await run_worker(
         settings,
         lambda: advise_worker(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),

@@ -33,6 +33,13 @@ class Settings(BaseSettings):
         description="how long request topics are kept; less than for ever gives up restoring",
     )
 
+    runs_v2_enabled: bool = Field(
+        True, description="false, 0, no or off for v1 mode: runs go to the file of a v1 store"
+    )
+    run_store_path: Path = Field(
+        Path("runs.json"), description="file of the v1 store; used in v1 mode alone"
+    )
+
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how clients talk to the broker"
     )

@@ -62,6 +62,11 @@ class TopicNames:
         return f"{self.prefix}.persist"
 
     @property
+    def persist_v1_group(self) -> str:
+        """Consumer group of the persist worker while it stores in the v1 store."""
+        return f"{self.prefix}.persist-v1"
+
+    @property
     def advisory_requests(self) -> str:
         """Advisory requests: the source of every link."""
         return f"{self.prefix}.advisories.requests"

@@ -79,7 +79,7 @@ async def check_start(
     """
     cluster_id = await describe_cluster(settings)
     check_identity(store.identity, store.root, cluster_id=cluster_id, prefix=settings.prefix)
-    await _check_topics(settings, {topic, *writes})
+    await check_topics(settings, {topic, *writes})
     states = await partition_states(settings, store, topic=topic, group=group)
     for state in states:
         _refuse_lost_log(state, accept_loss=accept_loss)
@@ -120,7 +120,13 @@ async def partition_states(
     ]
 
 
-async def _check_topics(settings: Settings, needed: set[str]) -> None:
+async def check_topics(settings: Settings, needed: set[str]) -> None:
+    """Check that the topics `needed` are there and as they must be.
+
+    Raises:
+        TopicsError: One is missing, has other partitions or takes less than it must.
+        BrokerError: No broker answers.
+    """
     for difference in await compare_topics(settings):
         if difference.topic not in needed:
             continue

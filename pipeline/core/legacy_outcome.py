@@ -4,6 +4,7 @@ A row without a mark is v1's own or nobody's: which request made it cannot be kn
 request for its run_id is in conflict with it.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,3 +75,12 @@ def _may_cut(told: dict[str, Any]) -> bool:
 def legacy_run_event(outcome: LegacyOutcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent` without an artifact."""
     return event_with(outcome, source, outcome.told or {})
+
+
+def epoch_of_cluster(cluster_id: str) -> int:
+    """Return a number that stands for the epoch where no v2 store can be asked for it.
+
+    The same for every worker and delivery, and beyond every epoch that was ever counted: an id of
+    an event made with it is nobody else's.
+    """
+    return (1 << 32) + int.from_bytes(hashlib.sha256(cluster_id.encode()).digest()[:8])

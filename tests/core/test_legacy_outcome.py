@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event, settle_row
+from pipeline.core.legacy_outcome import (
+    LegacyOutcome,
+    epoch_of_cluster,
+    legacy_run_event,
+    settle_row,
+)
 from pipeline.core.legacy_run import (
     JudgedRow,
     LegacyMark,
@@ -104,3 +109,8 @@ def test_an_event_of_a_record_that_is_no_run_tells_why() -> None:
     value = json.loads(legacy_run_event(outcome, EVENT_SOURCE))
     assert value["error"] == {"code": "TOMBSTONE", "message": "Expected a request."}
     assert not outcome.drifted
+
+
+def test_a_cluster_stands_for_an_epoch_that_nobody_counts_to() -> None:
+    assert epoch_of_cluster("a") == epoch_of_cluster("a") > 1 << 32
+    assert epoch_of_cluster("a") != epoch_of_cluster("b")

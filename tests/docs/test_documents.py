@@ -145,7 +145,7 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 @by_name
 def test_every_setting_that_a_document_names_exists(document: Path) -> None:
     known = {f"RMOS_{name.upper()}" for name in Settings.model_fields}
-    named = set(re.findall(r"RMOS_[A-Z_]*[A-Z]", document.read_text(encoding="utf-8")))
+    named = set(re.findall(r"RMOS_[A-Z0-9_]*[A-Z]", document.read_text(encoding="utf-8")))
     assert named <= known
 
 

@@ -1,0 +1,96 @@
+"""Run requests in v1 mode: judged as ever, stored as rows, told as events without an artifact."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from pipeline.broker.sender import Message
+from pipeline.consumers.judging import Judging
+from pipeline.consumers.raw_records import Record
+from pipeline.consumers.telling import Delivery, Telling, delivery_of
+from pipeline.core.envelope import Rejected
+from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event
+from pipeline.core.legacy_run import JudgedRow
+from pipeline.core.run_event import run_event_headers
+from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
+from pipeline.topics import TopicNames
+
+
+class LegacyRequestJudge:
+    """Judges chunks of the run request topic for the v1 store."""
+
+    def __init__(
+        self,
+        runs: LegacyRuns,
+        topics: TopicNames,
+        epoch: int,
+        *,
+        judging: Judging[JudgedRow | Rejected],
+        executor: Executor,
+        accepted_rejects: int = 0,
+    ) -> None:
+        """Make a judge.
+
+        Args:
+            runs: Where runs go.
+            topics: Where events and dead letters go.
+            epoch: What events are told with.
+            judging: Judges bodies.
+            executor: One thread, which does all that waits for the disk.
+            accepted_rejects: Failures that do not count against the flood limit.
+        """
+        self._runs = runs
+        self._epoch = epoch
+        self._telling = Telling(topics.persist_v1_group, topics.run_events, topics.run_dead_letters)
+        self._judging = judging
+        self._executor = executor
+        self._accepted_rejects = accepted_rejects
+
+    async def __call__(self, records: Sequence[Record]) -> "LegacyChunk":
+        """Judge `records`, without touching the disk."""
+        deliveries = [delivery_of(record, self._epoch) for record in records]
+        verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
+        judged = [
+            LegacyRecord(delivery.source, verdict)
+            for delivery, verdict in zip(deliveries, verdicts, strict=True)
+        ]
+        return LegacyChunk(deliveries, judged, self._telling, self._store_chunk)
+
+    async def _store_chunk(self, judged: Sequence[LegacyRecord]) -> list[LegacyOutcome]:
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(
+            self._executor, self._runs.commit, judged, self._accepted_rejects
+        )
+        self._accepted_rejects -= result.accepted_rejects
+        return result.outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyChunk:
+    """Records with their verdicts, not stored yet."""
+
+    deliveries: Sequence[Delivery]
+    judged: Sequence[LegacyRecord]
+    telling: Telling
+    commit: Callable[[Sequence[LegacyRecord]], Awaitable[list[LegacyOutcome]]]
+
+    async def store(self) -> list[Message]:
+        """Store the chunk; return its events and dead letters.
+
+        Raises:
+            FloodError: Too many records fail; nothing was written.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        outcomes = await self.commit(self.judged)
+        self.telling.count(self.deliveries, outcomes)
+        return list(self._messages(outcomes))
+
+    def _messages(self, outcomes: Sequence[LegacyOutcome]) -> Iterator[Message]:
+        for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
+            source = delivery.source
+            headers = run_event_headers(outcome, source, delivery.timestamp_ms)
+            value = legacy_run_event(outcome, source)
+            yield self.telling.event(delivery, outcome.run_id, value, headers)
+            if outcome.code is not None:
+                yield self.telling.dead_letter(delivery, outcome.code, outcome.message)

@@ -1,0 +1,133 @@
+"""What must fit before a worker may consume into the v1 store, and where its group begins.
+
+The v2 store need not be usable. Where it can be read all the same, it must be that of this broker,
+and its epoch gives events the ids that it will give them when it tells the same records again.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from pipeline.broker.admin import committed_offsets, group_members, partition_offsets
+from pipeline.broker.connection import describe_cluster
+from pipeline.broker.group_start import set_group_start
+from pipeline.consumers.start_checks import check_topics
+from pipeline.core.legacy_outcome import epoch_of_cluster
+from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.settings import Settings
+from pipeline.storage.identity import check_identity, read_store
+from pipeline.storage.legacy_store import LegacyStore
+
+_log = structlog.get_logger(__name__)
+
+Offsets = Mapping[tuple[str, int], int]
+
+
+async def check_legacy_start(
+    settings: Settings, *, writes: Iterable[str], accept_loss: bool
+) -> tuple[str, int]:
+    """Check that a worker may consume into the v1 store, and put its group where it begins.
+
+    Args:
+        settings: Which broker, prefix and file.
+        writes: The topics that must be there besides.
+        accept_loss: The operator accepts that earlier runs are not in the file, or that records
+            are gone.
+
+    Returns:
+        The cluster id of the broker, and the epoch that its events are told with.
+
+    Raises:
+        StoreNotReadyError: File, log and group do not fit.
+        StoreError: The file cannot be read.
+        TopicsError: A topic is missing or has other partitions.
+        BrokerError: No broker answers.
+    """
+    cluster_id = await describe_cluster(settings)
+    epoch = legacy_epoch(settings, cluster_id)
+    topics = settings.topics
+    await check_topics(settings, {topics.run_requests, *writes})
+    starts = await _starts(settings)
+    _refuse_unfit_file(settings.run_store_path, starts, accept_loss=accept_loss)
+    lost = await _lost_records(settings, starts)
+    if lost and not accept_loss:
+        raise StoreNotReadyError(f"{'; '.join(lost)}: to go on all the same, use --accept-loss.")
+    for message in lost:
+        _log.warning("loss accepted", group=topics.persist_v1_group, lost=message)
+    if starts and not await set_group_start(settings, topics.persist_v1_group, starts):
+        _log.info("another worker of the group has begun", group=topics.persist_v1_group)
+    if await group_members(settings, topics.persist_group):
+        _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
+    return cluster_id, epoch
+
+
+def legacy_epoch(settings: Settings, cluster_id: str) -> int:
+    """Return the epoch of the v2 store, or, where it cannot be read, one made of the cluster.
+
+    Raises:
+        StoreNotReadyError: The v2 store can be read and is of another broker or prefix.
+    """
+    root = settings.data_dir
+    try:
+        identity = read_store(root)
+    except (StoreError, OSError) as error:
+        _log.warning("v2 store cannot be read: events have ids of their own", reason=str(error))
+        return epoch_of_cluster(cluster_id)
+    check_identity(identity, root, cluster_id=cluster_id, prefix=settings.prefix)
+    return identity.epoch
+
+
+async def _starts(settings: Settings) -> Offsets:
+    """Return where the group begins: where it or the group of the v2 store stands, the later."""
+    topics = settings.topics
+    starts: dict[tuple[str, int], int] = {}
+    for group in (topics.persist_group, topics.persist_v1_group):
+        committed = await committed_offsets(settings, group, [topics.run_requests])
+        for place, offset in committed.items():
+            starts[place] = max(offset, starts.get(place, 0))
+    return starts
+
+
+def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> None:
+    """Refuse a damaged file, and a new one after others: no volume may be missing unnoticed.
+
+    Raises:
+        StoreNotReadyError: Its folder is not there, or there is no file and runs were consumed.
+        StoreError: The file cannot be read.
+    """
+    store = LegacyStore(path)
+    if not store.path.parent.is_dir():
+        message = (
+            f"There is no folder {store.path.parent} for the v1 store: set RMOS_RUN_STORE_PATH, "
+            "or mount its volume."
+        )
+        raise StoreNotReadyError(message)
+    store.texts()
+    if store.exists() or accept_loss or not any(starts.values()):
+        return
+    message = (
+        f"There is no v1 store at {store.path}, and runs have been consumed before: set "
+        "RMOS_RUN_STORE_PATH, or make it from the v2 store by rmos migrate rollback; to begin "
+        "without the earlier runs, start with --accept-loss."
+    )
+    raise StoreNotReadyError(message)
+
+
+async def _lost_records(settings: Settings, starts: Offsets) -> list[str]:
+    """Return in words where the log is not what the group left."""
+    topic = settings.topics.run_requests
+    told = []
+    for (_, partition), found in sorted((await partition_offsets(settings, [topic])).items()):
+        start = starts.get((topic, partition), 0)
+        if start > found.end:
+            told.append(
+                f"The group goes on at offset {start} of {topic}, partition {partition}, the log "
+                f"ends at {found.end}: the broker has lost records"
+            )
+        elif start < found.beginning:
+            told.append(
+                f"Offsets {start} to {found.beginning - 1} of {topic}, partition {partition} were "
+                "removed by retention before they were consumed"
+            )
+    return told
