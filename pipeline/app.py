@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -13,16 +13,18 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
 import uvloop
 
-from pipeline.api.application import create_api
+from pipeline.api.application import create_api, create_legacy_api
 from pipeline.api.broker_link import BrokerLink
-from pipeline.api.parts import ApiParts, Threads
+from pipeline.api.guard import Guard
+from pipeline.api.parts import ApiParts, LegacyParts, Threads
 from pipeline.api.server import address_of, listen, serving
-from pipeline.api.tokens import tokens_for
+from pipeline.api.tokens import Tokens, tokens_for
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
@@ -37,7 +39,7 @@ from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.legacy_requests import LegacyRequestJudge
-from pipeline.consumers.legacy_start import check_legacy_start
+from pipeline.consumers.legacy_start import check_legacy_start, check_v2_store
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.consumers.subscription import Subscription
@@ -50,6 +52,7 @@ from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.identity import STORE_FILE, check_identity, create_store, read_store
+from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.legacy_runs import LegacyRuns
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
@@ -262,22 +265,33 @@ async def api_server(
     async with AsyncExitStack() as stack:
         tokens = tokens_for(settings.api_host, settings.api_tokens_file)
         listening = stack.enter_context(listen(settings.api_host, settings.api_port))
-        reader = RunReader(settings.data_dir)
-        stack.callback(reader.close)
-        parts = _api_parts(settings, reader, workers)
-        stack.callback(parts.quick.close)
-        stack.callback(parts.bulk.close)
-        stack.push_async_callback(parts.runs.stop)
-        stack.push_async_callback(parts.advisories.stop)
+        api = _api(settings, workers, tokens, stack)
         fault = await stack.enter_async_context(
-            serving(
-                create_api(parts, tokens), listening, stop_seconds=settings.stop_timeout_seconds
-            )
+            serving(api, listening, stop_seconds=settings.stop_timeout_seconds)
         )
         address = address_of(listening)
         _log.info("api started", address=address, tokens=tokens is not None)
         yield ApiServer(address, fault)
     _log.info("api stopped")
+
+
+def _api(
+    settings: Settings, workers: Sequence[Worker], tokens: Tokens | None, stack: AsyncExitStack
+) -> Guard:
+    """Return the API of the store that the settings name; `stack` lets go of what it holds."""
+    if not settings.runs_v2_enabled:
+        legacy = _legacy_parts(settings, workers)
+        stack.callback(legacy.quick.close)
+        stack.push_async_callback(legacy.runs.stop)
+        return create_legacy_api(legacy, tokens)
+    reader = RunReader(settings.data_dir)
+    stack.callback(reader.close)
+    parts = _api_parts(settings, reader, workers)
+    stack.callback(parts.quick.close)
+    stack.callback(parts.bulk.close)
+    stack.push_async_callback(parts.runs.stop)
+    stack.push_async_callback(parts.advisories.stop)
+    return create_api(parts, tokens)
 
 
 def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker]) -> ApiParts:
@@ -286,6 +300,33 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
         root = settings.data_dir
         check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
 
+    return ApiParts(
+        settings=settings,
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        quick=Threads(_QUICK_THREADS, "api"),
+        checks=_api_checks(settings, workers, check_broker),
+        reader=reader,
+        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
+        bulk=Threads(_BULK_THREADS, "blobs"),
+    )
+
+
+def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
+    async def check_broker() -> None:
+        check_v2_store(settings, await describe_cluster(settings))
+
+    return LegacyParts(
+        settings=settings,
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        quick=Threads(_QUICK_THREADS, "api"),
+        checks=_api_checks(settings, workers, check_broker),
+        reader=LegacyReader(settings.run_store_path),
+    )
+
+
+def _api_checks(
+    settings: Settings, workers: Sequence[Worker], check_broker: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[Checks]]:
     async def broker_answers() -> bool:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
@@ -298,18 +339,17 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
         return {
             "broker answers": await broker_answers(),
             "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
-            "disk writable": is_disk_writable(settings.data_dir),
+            "disk writable": is_disk_writable(_store_folder(settings)),
         }
 
-    return ApiParts(
-        settings,
-        reader,
-        BrokerLink(lambda: RunPublisher(settings), check_broker),
-        BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
-        Threads(_QUICK_THREADS, "api"),
-        Threads(_BULK_THREADS, "blobs"),
-        checks,
-    )
+    return checks
+
+
+def _store_folder(settings: Settings) -> Path:
+    """Return the folder that whoever stores must be able to write to."""
+    if settings.runs_v2_enabled:
+        return settings.data_dir
+    return settings.run_store_path.resolve().parent
 
 
 async def run_api(settings: Settings) -> None:
@@ -441,17 +481,31 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
         settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         await prepare_local(settings, broker, tell)
         async with (
-            persist_worker(settings) as persist,
-            advise_worker(settings) as advise,
+            _all_workers(settings) as workers,
             watch(broker) as broker_fault,
-            api_server(settings, [persist, advise]) as api,
+            api_server(settings, workers) as api,
         ):
-            with serve_health(settings, [persist, advise]):
+            with serve_health(settings, workers):
                 tell(f"API http://{api.address}/api/rmos/runs")
-                tell(f"broker {broker.bootstrap_servers}, store {settings.data_dir}: ready")
-                faults = (*persist.faults, *advise.faults, api.fault, broker_fault)
-                await until_stopped(stop, *faults)
+                tell(f"broker {broker.bootstrap_servers}, store {_store_of(settings)}: ready")
+                faults = (fault for worker in workers for fault in worker.faults)
+                await until_stopped(stop, *faults, api.fault, broker_fault)
         tell("stopping")
+
+
+@asynccontextmanager
+async def _all_workers(settings: Settings) -> AsyncIterator[Sequence[Worker]]:
+    """Run every worker of the store that the settings name: in v1 mode there is one."""
+    async with AsyncExitStack() as stack:
+        if not settings.runs_v2_enabled:
+            yield [await stack.enter_async_context(legacy_persist_worker(settings))]
+            return
+        persist = await stack.enter_async_context(persist_worker(settings))
+        yield [persist, await stack.enter_async_context(advise_worker(settings))]
+
+
+def _store_of(settings: Settings) -> Path:
+    return settings.data_dir if settings.runs_v2_enabled else settings.run_store_path
 
 
 @asynccontextmanager
@@ -485,7 +539,7 @@ async def prepare_local(
         StoreError: The folder cannot be a store.
         TopicsError: A topic is there with other settings.
     """
-    if not (settings.data_dir / STORE_FILE).exists():
+    if settings.runs_v2_enabled and not (settings.data_dir / STORE_FILE).exists():
         create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
         tell(f"new store at {settings.data_dir}")
     made = make_ledger_key(settings)
@@ -570,7 +624,7 @@ def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None
     def checks() -> Checks:
         return {
             "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
-            "disk writable": is_disk_writable(settings.data_dir),
+            "disk writable": is_disk_writable(_store_folder(settings)),
         }
 
     server = HealthServer(settings.metrics_host, settings.metrics_port, checks)

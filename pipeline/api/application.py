@@ -1,8 +1,9 @@
 """The application: every group of routes under its paths, errors in one form, and the guard."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
 from pipeline.api import (
@@ -10,6 +11,7 @@ from pipeline.api import (
     attachments,
     documentation,
     health,
+    legacy_runs,
     listing,
     runs,
     submissions,
@@ -18,7 +20,7 @@ from pipeline.api import (
 from pipeline.api.answers import json_answer
 from pipeline.api.errors import add_error_answers
 from pipeline.api.guard import Guard
-from pipeline.api.parts import ALIAS, PREFIX, ApiParts
+from pipeline.api.parts import ALIAS, PREFIX, ApiParts, LegacyParts, ServingParts
 from pipeline.api.tokens import Tokens
 
 # Fixed names before those with a parameter in the same place: /diff is no run.
@@ -43,6 +45,20 @@ def create_api(parts: ApiParts, tokens: Tokens | None) -> Guard:
         parts: What the routes work with.
         tokens: Who may use it; None for everybody who can reach it.
     """
+    return _application(parts, tokens, _ROUTERS)
+
+
+def create_legacy_api(parts: LegacyParts, tokens: Tokens | None) -> Guard:
+    """Return the ASGI application of v1 mode; what v1 has not is answered 501.
+
+    Args:
+        parts: What the routes work with.
+        tokens: Who may use it; None for everybody who can reach it.
+    """
+    return _application(parts, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
+
+
+def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
     app = FastAPI(
         title="RMOS Runs",
         version=version("rmos-runs"),
@@ -52,7 +68,7 @@ def create_api(parts: ApiParts, tokens: Tokens | None) -> Guard:
         redirect_slashes=False,
     )
     app.state.parts = parts
-    for router in _ROUTERS:
+    for router in routers:
         app.include_router(router, prefix=PREFIX)
         app.include_router(router, prefix=ALIAS, include_in_schema=False)
     app.include_router(health.router)

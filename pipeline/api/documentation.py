@@ -29,6 +29,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     416: ("RANGE_NOT_SATISFIABLE", "No byte lies in the range."),
     422: ("INVALID_QUERY", "A value cannot be used."),
     500: ("ARTIFACT_CORRUPT", "What is stored is not what was written, or the server failed."),
+    501: ("NOT_IN_V1", "This route is not served in v1 mode."),
     503: ("STORE_UNAVAILABLE", "The store or the broker cannot be used now."),
     507: ("DISK_FULL", "There is no room; nothing was kept."),
 }

@@ -10,7 +10,7 @@ from pipeline import metrics
 from pipeline.api import examples
 from pipeline.api.answers import json_answer
 from pipeline.api.documentation import Responses, answer, errors
-from pipeline.api.parts import Parts
+from pipeline.api.parts import Serving
 from schemas.http_answers import LiveAnswer, ReadyAnswer
 
 router = APIRouter()
@@ -45,7 +45,7 @@ async def live() -> Response:
         503: answer(ReadyAnswer, {"ready": False, "checks": {"broker answers": False}}, "No."),
     },
 )
-async def ready(parts: Parts) -> Response:
+async def ready(parts: Serving) -> Response:
     """Look at what the API rests on."""
     checks = dict(await parts.checks())
     is_ready = all(checks.values())

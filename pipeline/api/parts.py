@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from pipeline.api.broker_link import BrokerLink
 from pipeline.settings import Settings
+from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.run_reader import RunReader
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
@@ -46,28 +47,56 @@ class Threads:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiParts:
-    """What the routes work with.
+class ServingParts:
+    """What the routes work with, whatever store there is.
 
     Attributes:
         quick: Threads for look-ups, each of which takes milliseconds.
-        bulk: Threads for blobs, which may take seconds and must not hold up the others.
         checks: What must hold to be ready, by name.
     """
 
     settings: Settings
-    reader: RunReader
     runs: BrokerLink[RunEvent]
-    advisories: BrokerLink[AdvisoryEvent]
     quick: Threads
-    bulk: Threads
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
 
 
-# Not a plain function: FastAPI would call it in a thread for every request.
+@dataclass(frozen=True, slots=True)
+class ApiParts(ServingParts):
+    """What the routes work with besides.
+
+    Attributes:
+        bulk: Threads for blobs, which may take seconds and must not hold up the others.
+    """
+
+    reader: RunReader
+    advisories: BrokerLink[AdvisoryEvent]
+    bulk: Threads
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyParts(ServingParts):
+    """What the routes of v1 mode work with besides."""
+
+    reader: LegacyReader
+
+
+# Not plain functions: FastAPI would call them in a thread for every request.
+async def _serving_parts(request: Request) -> ServingParts:
+    parts: ServingParts = request.app.state.parts
+    return parts
+
+
 async def _parts(request: Request) -> ApiParts:
     parts: ApiParts = request.app.state.parts
     return parts
 
 
+async def _legacy_parts(request: Request) -> LegacyParts:
+    parts: LegacyParts = request.app.state.parts
+    return parts
+
+
+Serving = Annotated[ServingParts, Depends(_serving_parts)]
 Parts = Annotated[ApiParts, Depends(_parts)]
+Legacy = Annotated[LegacyParts, Depends(_legacy_parts)]

@@ -71,14 +71,19 @@ async def post_run(parts: Parts, request: Request) -> Response:
     A request that is incomplete is refused here, before anything is published.
     """
     body = await read_request(request, parts.settings.api_idle_seconds)
-    submission = await parts.quick(_submission, body)
+    submission = await parts.quick(submission_of, body)
     event = await publish(parts.runs, submission, request)
     if isinstance(event, Response):
         return event
     return await _settled(parts, submission, event)
 
 
-def _submission(body: bytes) -> Submission:
+def submission_of(body: bytes) -> Submission:
+    """Return what to publish of the body of a POST, an identity put into it where it has none.
+
+    Raises:
+        ApiError: It is not a complete request; nothing was published.
+    """
     document = parse_body(body, _INVALID)
     run_id, created_at_utc = document.get("run_id"), document.get("created_at_utc")
     if (run_id is None) != (created_at_utc is None):
@@ -112,17 +117,31 @@ def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
     return ApiError(422, _INVALID, f"Nothing was published. {told}.", {"violations": violations})
 
 
-async def _settled(parts: ApiParts, submission: Submission, event: RunEvent) -> Response:
+def refuse_unless_stored(submission: Submission, event: RunEvent) -> None:
+    """Refuse a request of which its event says that it is not what is stored.
+
+    Raises:
+        ApiError: It was in conflict or rejected.
+    """
     if event.outcome == "conflict":
         message = "This run_id belongs to another request; a changed one needs a new run_id."
         raise ApiError(409, "RUN_CONFLICT", message, {"run_id": submission.run_id})
     if event.outcome == "rejected":
         raise refused(event.error, submission)
+
+
+def stored_elsewhere(submission: Submission) -> ApiError:
+    """Say that the run is not where this API looks."""
+    message = "The run is stored, and not in the store of this API."
+    return ApiError(503, "STORE_UNAVAILABLE", message, submission.identity)
+
+
+async def _settled(parts: ApiParts, submission: Submission, event: RunEvent) -> Response:
+    refuse_unless_stored(submission, event)
     try:
         found = await parts.quick(parts.reader.find, submission.run_id)
     except NotFoundError as missing:
-        message = "The run is stored, and not in the store of this API."
-        raise ApiError(503, "STORE_UNAVAILABLE", message, submission.identity) from missing
+        raise stored_elsewhere(submission) from missing
     return _answer(found, submission, event)
 
 

@@ -45,7 +45,10 @@ async def check_legacy_start(
         BrokerError: No broker answers.
     """
     cluster_id = await describe_cluster(settings)
-    epoch = legacy_epoch(settings, cluster_id)
+    epoch = check_v2_store(settings, cluster_id)
+    if epoch is None:
+        _log.warning("the v2 store cannot be read: events get ids of their own")
+        epoch = epoch_of_cluster(cluster_id)
     topics = settings.topics
     await check_topics(settings, {topics.run_requests, *writes})
     starts = await _starts(settings)
@@ -62,18 +65,17 @@ async def check_legacy_start(
     return cluster_id, epoch
 
 
-def legacy_epoch(settings: Settings, cluster_id: str) -> int:
-    """Return the epoch of the v2 store, or, where it cannot be read, one made of the cluster.
+def check_v2_store(settings: Settings, cluster_id: str) -> int | None:
+    """Return the epoch of the v2 store; None where it cannot be read, which is no fault here.
 
     Raises:
-        StoreNotReadyError: The v2 store can be read and is of another broker or prefix.
+        StoreNotReadyError: It can be read and is of another broker or prefix.
     """
     root = settings.data_dir
     try:
         identity = read_store(root)
-    except (StoreError, OSError) as error:
-        _log.warning("v2 store cannot be read: events have ids of their own", reason=str(error))
-        return epoch_of_cluster(cluster_id)
+    except (StoreError, OSError):
+        return None
     check_identity(identity, root, cluster_id=cluster_id, prefix=settings.prefix)
     return identity.epoch
 

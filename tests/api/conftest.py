@@ -127,13 +127,13 @@ def _parts(settings: Settings, reader: RunReader) -> ApiParts:
         return {"broker answers": False}
 
     return ApiParts(
-        settings,
-        reader,
-        BrokerLink(lambda: RunPublisher(settings), no_broker),
-        BrokerLink(lambda: AdvisoryPublisher(settings), no_broker),
-        Threads(2, "quick"),
-        Threads(2, "bulk"),
-        checks,
+        settings=settings,
+        runs=BrokerLink(lambda: RunPublisher(settings), no_broker),
+        quick=Threads(2, "quick"),
+        checks=checks,
+        reader=reader,
+        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker),
+        bulk=Threads(2, "bulk"),
     )
 
 

@@ -19,6 +19,7 @@ from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent
 from tests.builders import incomplete_request, red_request, run_request, sha256
+from tests.e2e.api_service import api_only
 from tests.e2e.kafka_reading import (
     Sending,
     produce,
@@ -207,6 +208,28 @@ async def test_the_advise_worker_says_that_it_does_not_run(
     worker = workers.run(command, v1_settings, RMOS_RUNS_V2_ENABLED="off")
     assert await worker.ended() == 2
     assert only_sentence(worker.text).startswith("The advise worker does not run")
+
+
+async def test_the_api_publishes_and_answers_as_v1_did(v1_settings: Settings) -> None:
+    async with legacy_persist_worker(v1_settings) as worker:
+        await wait_until(lambda: worker.is_ready, "the worker is ready")
+        async with api_only(v1_settings) as service:
+            green = await service.post(run_request(run_id="run_g"))
+            again = await service.post(run_request(run_id="run_g"))
+            changed = await service.post(run_request(run_id="run_g", notes="changed"))
+            red = await service.post(red_request(run_id="run_r"))
+            unnamed = run_request()
+            del unnamed["run_id"], unnamed["created_at_utc"]
+            named = await service.post(unnamed)
+            ready = await service.http.get("/health/ready")
+    assert (green.status_code, green.json()["status"]) == (200, "created")
+    assert (green.json()["outcome"], green.json()["may_cut"]) == ("persisted", True)
+    assert (again.status_code, again.json()["outcome"]) == (200, "duplicate")
+    assert (changed.status_code, changed.json()["error"]) == (409, "RUN_CONFLICT")
+    assert (red.status_code, red.json()["error"]) == (409, "SAFETY_BLOCKED")
+    assert (red.json()["status"], red.json()["may_cut"]) == ("BLOCKED", False)
+    assert named.json()["run_id"] in rows_at(v1_settings)
+    assert ready.json()["checks"]["disk writable"] is True
 
 
 class Load:
