@@ -487,6 +487,8 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
         ):
             with serve_health(settings, workers):
                 tell(f"API http://{api.address}/api/rmos/runs")
+                if not settings.runs_v2_enabled:
+                    tell("v1 mode: advisories wait until RMOS_RUNS_V2_ENABLED is true again")
                 tell(f"broker {broker.bootstrap_servers}, store {_store_of(settings)}: ready")
                 faults = (fault for worker in workers for fault in worker.faults)
                 await until_stopped(stop, *faults, api.fault, broker_fault)

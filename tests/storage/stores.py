@@ -189,3 +189,20 @@ def in_child(work: Callable[[], bytes]) -> tuple[int, bytes]:
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
     return status, answer
+
+
+def in_children(works: Iterable[Callable[[], None]]) -> list[int]:
+    """Do each of `works` in a forked child, all at once; return their wait statuses."""
+    children = []
+    for work in works:
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+                os._exit(0)
+            except BaseException:  # noqa: BLE001  # the child may not go on as a second test run
+                traceback.print_exc(file=sys.__stderr__)
+            finally:
+                os._exit(1)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipeline.core.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError
 from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
 from tests.builders import incomplete_request, record, red_request, run_request
+from tests.storage.stores import in_children
 
 TOPIC = "rmos.runs.requests"
 FOREIGN = {"run_v1": {"run_id": "run_v1", "status": "OK", "meta": None}}
@@ -121,15 +123,11 @@ def test_records_delivered_again_do_not_count_twice_against_the_flood_limit(path
 
 
 def test_two_processes_on_one_file_lose_no_row(path: Path) -> None:
-    children = []
-    for partition in range(3):
-        child = os.fork()
-        if child == 0:
-            runs = runs_at(path)
-            for offset in range(8):
-                request = run_request(run_id=f"run_{partition}_{offset}")
-                runs.commit([judged(request, offset, partition)])
-            os._exit(0)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 3
+    def store_eight(partition: int) -> None:
+        runs = runs_at(path)
+        for offset in range(8):
+            request = run_request(run_id=f"run_{partition}_{offset}")
+            runs.commit([judged(request, offset, partition)])
+
+    assert in_children(partial(store_eight, partition) for partition in range(3)) == [0] * 3
     assert len(json.loads(path.read_text())) == 1 + 24

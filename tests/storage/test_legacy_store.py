@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.storage.legacy_store import LegacyStore
 from tests.storage.ledgers import WatchedLogCalls
-from tests.storage.stores import in_child
+from tests.storage.stores import in_child, in_children
 
 OLD = {"run_old": {"run_id": "run_old", "status": "OK", "notes": "Ahorn ä", "score": 75.0}}
 NEW = {"run_a": {"run_id": "run_a"}, "run_z": {"run_id": "run_z", "errors": ["x"]}}
@@ -184,13 +185,9 @@ def test_the_new_file_is_flushed_before_it_gets_the_name_and_the_folder_after(pa
 
 
 def test_two_processes_that_add_at_once_lose_no_row(path: Path) -> None:
-    children = []
-    for worker in range(4):
-        child = os.fork()
-        if child == 0:
-            for number in range(10):
-                add(path, {f"run_{worker}_{number}": {}})
-            os._exit(0)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    def add_ten(worker: int) -> None:
+        for number in range(10):
+            add(path, {f"run_{worker}_{number}": {}})
+
+    assert in_children(partial(add_ten, worker) for worker in range(4)) == [0] * 4
     assert len(json.loads(path.read_text())) == 1 + 40
