@@ -32,6 +32,8 @@ async def set_group_start(
 ) -> bool:
     """Let `group` go on at these offsets; tell whether it does, which it does not with members.
 
+    Whoever sets them has just asked where the group stands, so its coordinator is there.
+
     Args:
         settings: Which broker.
         group: The consumer group.

@@ -59,6 +59,13 @@ async def group_at(settings: Settings, group: str) -> dict[tuple[str, int], int]
     return await committed_offsets(settings, group, [settings.topics.run_requests])
 
 
+async def put_group(settings: Settings, group: str, offsets: dict[int, int]) -> None:
+    """Let an empty group stand at these offsets of partitions."""
+    await group_at(settings, group)
+    places = {(settings.topics.run_requests, number): at for number, at in offsets.items()}
+    assert await set_group_start(settings, group, places)
+
+
 async def wait_until_stored(settings: Settings, count: int) -> None:
     """Wait until the v1 group has committed `count` records in all."""
 
@@ -134,8 +141,8 @@ async def test_the_group_begins_where_it_or_the_other_stands_whichever_is_later(
     requests = [sending(run_request(run_id=f"run_{n}"), partition=n % 3) for n in range(9)]
     await produce(v1_settings, requests)
     topic = topics.run_requests
-    await set_group_start(v1_settings, topics.persist_group, {(topic, 0): 2, (topic, 1): 1})
-    await set_group_start(v1_settings, topics.persist_v1_group, {(topic, 1): 3, (topic, 0): 1})
+    await put_group(v1_settings, topics.persist_group, {0: 2, 1: 1})
+    await put_group(v1_settings, topics.persist_v1_group, {1: 3, 0: 1})
     async with legacy_persist_worker(v1_settings):
         await wait_until_stored(v1_settings, 9)
     assert set(rows_at(v1_settings)) == {"run_v1", "run_6", "run_2", "run_5", "run_8"}
@@ -187,7 +194,7 @@ async def test_a_file_that_does_not_fit_is_refused_in_one_sentence(v1_settings: 
 
     path, topics = v1_settings.run_store_path, v1_settings.topics
     await produce(v1_settings, [sending(run_request(), partition=0)])
-    await set_group_start(v1_settings, topics.persist_group, {(topics.run_requests, 0): 1})
+    await put_group(v1_settings, topics.persist_group, {0: 1})
     path.write_text("{")
     assert "put back a whole copy" in await refusal(accept_loss=True)
     path.unlink()
@@ -197,7 +204,7 @@ async def test_a_file_that_does_not_fit_is_refused_in_one_sentence(v1_settings: 
     assert "mount its volume" in await refusal(accept_loss=True)
     path.parent.mkdir()
     path.write_text("{}")
-    await set_group_start(v1_settings, topics.persist_group, {(topics.run_requests, 0): 5})
+    await put_group(v1_settings, topics.persist_group, {0: 5})
     assert "the log ends at 1: the broker has lost records" in await refusal()
 
 
