@@ -541,12 +541,8 @@ async def prepare_local(
         StoreError: The folder cannot be a store.
         TopicsError: A topic is there with other settings.
     """
-    if settings.runs_v2_enabled and not (settings.data_dir / STORE_FILE).exists():
-        create_store(settings.data_dir, cluster_id=broker.cluster_id, prefix=settings.prefix)
-        tell(f"new store at {settings.data_dir}")
-    made = make_ledger_key(settings)
-    if made is not None:
-        tell(f"new ledger key at {made}: keep a copy, and keep it apart from the store")
+    if settings.runs_v2_enabled:
+        _prepare_store(settings, broker.cluster_id, tell)
     differences = await apply_topics(settings)
     if differences:
         message = (
@@ -554,6 +550,15 @@ async def prepare_local(
             "differs."
         )
         raise TopicsError(message)
+
+
+def _prepare_store(settings: Settings, cluster_id: str, tell: Callable[[str], None]) -> None:
+    if not (settings.data_dir / STORE_FILE).exists():
+        create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+        tell(f"new store at {settings.data_dir}")
+    made = make_ledger_key(settings)
+    if made is not None:
+        tell(f"new ledger key at {made}: keep a copy, and keep it apart from the store")
 
 
 @asynccontextmanager
