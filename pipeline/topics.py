@@ -212,5 +212,5 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
         names.advise_retry_group: names.advisory_retries,
         f"{prefix}.audit": (f"{prefix}.audits.requests",),
         f"{prefix}.migrate": (f"{prefix}.runs.legacy",),
-        f"{prefix}.persist-v1": (names.run_requests,),
+        names.persist_v1_group: (names.run_requests,),
     }

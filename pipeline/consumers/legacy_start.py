@@ -9,12 +9,17 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.broker.admin import committed_offsets, group_members, partition_offsets
+from pipeline.broker.admin import (
+    CommittedOffset,
+    committed_offsets,
+    group_members,
+    partition_offsets,
+)
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.group_start import set_group_start
+from pipeline.broker.group_offsets import commit_offsets
 from pipeline.consumers.start_checks import check_topics
 from pipeline.core.legacy_outcome import epoch_of_cluster
-from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage.identity import check_identity, read_store
 from pipeline.storage.legacy_store import LegacyStore
@@ -58,8 +63,7 @@ async def check_legacy_start(
         raise StoreNotReadyError(f"{'; '.join(lost)}: to go on all the same, use --accept-loss.")
     for message in lost:
         _log.warning("loss accepted", group=topics.persist_v1_group, lost=message)
-    if starts and not await set_group_start(settings, topics.persist_v1_group, starts):
-        _log.info("another worker of the group has begun", group=topics.persist_v1_group)
+    await _begin(settings, starts)
     if await group_members(settings, topics.persist_group):
         _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
     return cluster_id, epoch
@@ -89,6 +93,16 @@ async def _starts(settings: Settings) -> Offsets:
         for place, offset in committed.items():
             starts[place] = max(offset, starts.get(place, 0))
     return starts
+
+
+async def _begin(settings: Settings, starts: Offsets) -> None:
+    """Put the group where it begins, unless another worker of it has begun."""
+    group = settings.topics.persist_v1_group
+    offsets = {place: CommittedOffset(offset, "") for place, offset in starts.items()}
+    try:
+        await commit_offsets(settings, group, offsets)
+    except RefusedError:
+        _log.info("another worker of the group has begun", group=group)
 
 
 def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> None:
