@@ -53,17 +53,23 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
     Raises:
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
+    return read_recorded(root, run.artifact_path, run.artifact_sha256)
+
+
+def read_recorded(root: Path, path: str, sha256: str) -> bytes:
+    """Return the bytes of the artifact or link at `path`, which have the hash on record.
+
+    Raises:
+        IntegrityError: The file is missing, cannot be read, or has other bytes.
+    """
     try:
-        content = (root / run.artifact_path).read_bytes()
+        content = (root / path).read_bytes()
     except OSError as error:
-        message = f"ARTIFACT_CORRUPT: {run.artifact_path} cannot be read ({error.strerror})."
+        message = f"ARTIFACT_CORRUPT: {path} cannot be read ({error.strerror})."
         raise IntegrityError(message) from error
     found = sha256_of_bytes(content)
-    if found != run.artifact_sha256:
-        message = (
-            f"ARTIFACT_CORRUPT: expected {run.artifact_path} to have SHA-256 "
-            f"{run.artifact_sha256}, found {found}."
-        )
+    if found != sha256:
+        message = f"ARTIFACT_CORRUPT: expected {path} to have SHA-256 {sha256}, found {found}."
         raise IntegrityError(message)
     return content
 

@@ -13,6 +13,7 @@ from pipeline.core.log_id import LogId
 from pipeline.core.merkle_proofs import (
     prove_consistency,
     prove_inclusion,
+    root_of_size,
     verify_consistency,
     verify_inclusion,
 )
@@ -126,6 +127,16 @@ class LogReader:
         """
         with self._faults():
             return TlogProof(index, tuple(self._path(index)), self.note)
+
+    def root_of(self, size: int) -> bytes:
+        """Return the root over the first `size` leaves as the tiles say, compared with nothing.
+
+        Raises:
+            IntegrityError: The tiles do not give one.
+            StoreError: The disk failed.
+        """
+        with self._faults():
+            return root_of_size(size, self._hashes.node)
 
     def prove_consistency(self, old: Checkpoint) -> list[bytes]:
         """Return the proof that this log still begins with what `old` covers, checked.

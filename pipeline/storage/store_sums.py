@@ -1,0 +1,151 @@
+"""The sums of a store or of one of its days, from the leaves of its ledger.
+
+1. Every log is read at one checkpoint, each leaf checked against its root.
+2. A `run` leaf gives the line of an artifact, an `advisory` leaf that of a link, if its run has a
+   `run` leaf.
+3. What an artifact or a link names as attachments is read from the file, whose bytes must be those
+   of its leaf.
+4. The lines are a set, in the order of their bytes.
+
+Step 3 asks for artifacts and links, never for attachments: so a store that was restored has the
+same root even where a blob that was uploaded beside the topic is missing, and `sha256sum -c` tells.
+
+Leaves and lines are kept in a temporary database on disk, so memory does not grow with the store.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from pipeline.core.evidence import EvidenceError
+from pipeline.core.layout import LinkPath
+from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
+from pipeline.core.sums import (
+    attachment_line,
+    attachments_of_artifact,
+    attachments_of_link,
+    root_of_lines,
+    sum_line,
+)
+from pipeline.core.tiles import TILE_WIDTH
+from pipeline.errors import IntegrityError, StoreError
+from pipeline.storage.artifact_files import read_recorded
+from pipeline.storage.faults import store_faults
+from pipeline.storage.log_folder import ledger_faults
+from pipeline.storage.log_reader import LogReader
+from pipeline.storage.store_logs import StoreLogs
+
+_TABLES = """
+CREATE TABLE runs (run_id TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE links (run_id TEXT NOT NULL, advisory_id TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE lines (line TEXT NOT NULL);
+"""
+_LINKS_OF_RUNS = """
+SELECT runs.path, links.run_id, links.advisory_id, links.sha256
+FROM links JOIN runs USING (run_id) ORDER BY runs.path, links.advisory_id
+"""
+# Of texts in one encoding the order of SQLite is that of their bytes.
+_LINES_IN_ORDER = "SELECT DISTINCT line FROM lines ORDER BY line"
+_CACHE_KIBIBYTES = 16_384
+_DATE = slice(len("runs/"), len("runs/2025-12-18"))
+
+
+def store_root(logs: StoreLogs) -> bytes:
+    """Return the store root: 32 bytes that two stores share where they hold the same.
+
+    Raises:
+        IntegrityError: A log, or the bytes of an artifact or a link, are not what was written.
+        StoreError: The disk failed.
+    """
+    return root_of_lines(sums_of(logs))
+
+
+def sums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
+    """Yield the lines of the whole store, or of the runs of one UTC date.
+
+    Raises:
+        IntegrityError: A log is not what was written; or, after the last line, an artifact or a
+            link has other bytes than its leaf says, so what it names is not among the lines.
+        StoreError: The disk failed.
+    """
+    with store_faults(logs.root), _temporary() as database:
+        # 1.
+        for reader in logs.open_all():
+            _keep_leaves(database, reader, date)
+        # 2. and 3.
+        first_fault, faults = None, 0
+        for fault in _keep_lines(database, logs):
+            first_fault, faults = first_fault or fault, faults + 1
+        # 4.
+        yield from (line for (line,) in database.execute(_LINES_IN_ORDER))
+    if first_fault is not None:
+        more = f" Nor are {faults - 1:,} more files as they were written." if faults > 1 else ""
+        message = f"{first_fault} What it names is not among the sums.{more}"
+        raise IntegrityError(message)
+
+
+@contextmanager
+def _temporary() -> Iterator[sqlite3.Connection]:
+    """Open a database in a file without a name, which goes with the connection.
+
+    Raises:
+        StoreError: There is no room for it.
+    """
+    try:
+        with closing(sqlite3.connect("", isolation_level=None)) as database:
+            database.execute("PRAGMA journal_mode=OFF")
+            database.execute("PRAGMA synchronous=OFF")
+            database.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+            database.executescript(_TABLES)
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.Error as error:
+        message = f"The temporary database of the sums failed: {error}; TMPDIR says where it is."
+        raise StoreError(message) from error
+
+
+def _keep_leaves(database: sqlite3.Connection, reader: LogReader, date: str | None) -> None:
+    for index in range(-(-reader.size // TILE_WIDTH)):
+        with ledger_faults(reader.log):
+            leaves = [parse_leaf(entry) for entry in reader.bundle(index)]
+        runs = [leaf for leaf in leaves if leaf.kind == "run" and _is_of(leaf, date)]
+        links = [leaf for leaf in leaves if leaf.kind == "advisory"]
+        database.executemany(
+            "INSERT INTO runs VALUES (?, ?, ?)",
+            [(leaf.run_id, leaf.path, leaf.sha256) for leaf in runs],
+        )
+        database.executemany(
+            "INSERT INTO links VALUES (?, ?, ?)",
+            [(leaf.run_id, leaf.advisory_id, leaf.link_sha256) for leaf in links],
+        )
+
+
+def _is_of(leaf: LedgerLeaf, date: str | None) -> bool:
+    return date is None or (leaf.path is not None and leaf.path[_DATE] == date)
+
+
+def _keep_lines(database: sqlite3.Connection, logs: StoreLogs) -> Iterator[str]:
+    """Write the lines; yield what is wrong with a file that names attachments."""
+    # In the order of paths: folder by folder.
+    for path, sha256 in database.execute("SELECT path, sha256 FROM runs ORDER BY path"):
+        yield from _keep_file(database, logs, path, sha256, attachments_of_artifact)
+    for path, run_id, advisory_id, sha256 in database.execute(_LINKS_OF_RUNS):
+        link = str(LinkPath(path[_DATE], run_id, advisory_id))
+        yield from _keep_file(database, logs, link, sha256, attachments_of_link)
+
+
+def _keep_file(
+    database: sqlite3.Connection,
+    logs: StoreLogs,
+    path: str,
+    sha256: str,
+    names_in: Callable[[bytes], list[str]],
+) -> Iterator[str]:
+    lines = [sum_line(sha256, path)]
+    try:
+        lines += map(attachment_line, names_in(read_recorded(logs.root, path, sha256)))
+    except IntegrityError as error:
+        yield str(error)
+    except EvidenceError as error:
+        yield f"{path} has the bytes of its leaf, and yet: {error}."
+    database.executemany("INSERT INTO lines VALUES (?)", [(line,) for line in lines])
