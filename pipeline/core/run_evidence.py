@@ -1,0 +1,126 @@
+"""All that can be said of one run to somebody who trusts nobody: files, leaves, proofs, keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.core.base64_text import encode_base64
+from pipeline.core.checkpoints import Checkpoint
+from pipeline.core.layout import attachment_path
+from pipeline.core.ledger_leaf import LedgerLeaf
+from pipeline.core.notes import VerifierKey
+from pipeline.core.strict_json import parse_object
+from pipeline.core.sums import sum_line
+from pipeline.core.tlog_proof import TlogProof
+
+BlobState = Literal["included", "missing", "withheld"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenFile:
+    """An artifact or a link, and the leaf that names it.
+
+    Attributes:
+        name: `run`, or `advisory-1` and so on.
+        path: Relative to the store.
+        content: The exact bytes.
+        leaf: Of the ledger.
+        proof: Where the leaf is.
+        checkpoint: What the proof leads to.
+        consistency: That the log begins with what somebody holds; None where nobody asked.
+    """
+
+    name: str
+    path: str
+    content: bytes
+    leaf: LedgerLeaf
+    proof: TlogProof
+    checkpoint: Checkpoint
+    consistency: bytes | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the file as a value, with every digit of its numbers."""
+        return parse_object(self.content)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAttachment:
+    """An attachment that the artifact or a link names.
+
+    Attributes:
+        kind: As the artifact says; of an advisory's content `advisory`.
+        filename: As the artifact says; the advisory's id.
+        size_bytes: As the artifact or the link says, where it says it.
+        state: Missing where the store has no such blob; withheld where some verdict keeps it from
+            the machines.
+        excerpt: The content, where it is a short text that a reader will look for.
+    """
+
+    sha256: str
+    kind: str
+    filename: str
+    size_bytes: int | None
+    state: BlobState
+    excerpt: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Its path, relative to the store."""
+        return attachment_path(self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvidence:
+    """The evidence about one run.
+
+    Attributes:
+        store_id: Of the store.
+        may_cut: Whether a machine may cut by the run.
+        files: The run's artifact, then its links, oldest first.
+        attachments: Each once, in the order in which they are named.
+        keys: Who signed the checkpoints.
+    """
+
+    store_id: str
+    may_cut: bool
+    files: Sequence[ProvenFile]
+    attachments: Sequence[NamedAttachment]
+    keys: Sequence[VerifierKey]
+
+    @property
+    def run(self) -> ProvenFile:
+        """The artifact."""
+        return self.files[0]
+
+    @property
+    def run_id(self) -> str:
+        """Of the run."""
+        return str(self.run.leaf.run_id)
+
+    @property
+    def included(self) -> list[NamedAttachment]:
+        """The attachments that go into the bundle."""
+        return [each for each in self.attachments if each.state == "included"]
+
+    @property
+    def left_out(self) -> list[NamedAttachment]:
+        """Those that do not."""
+        return [each for each in self.attachments if each.state != "included"]
+
+    def sums(self) -> list[str]:
+        """Return the `sha256sum -c` lines of the files of the bundle."""
+        leaves = [(file.leaf.sha256 or file.leaf.link_sha256, file.path) for file in self.files]
+        blobs = [(each.sha256, each.path) for each in self.included]
+        return [sum_line(str(sha256), path) for sha256, path in [*leaves, *blobs]]
+
+
+def consistency_proof(old_size: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes:
+    """Return a consistency proof in the form of C2SP tlog-witness, "add-checkpoint".
+
+    Args:
+        old_size: Of the smaller tree.
+        proof: The hashes.
+        checkpoint: The signed note of the larger tree.
+    """
+    lines = [f"old {old_size}", *map(encode_base64, proof), "", ""]
+    return "\n".join(lines).encode() + checkpoint

@@ -1,0 +1,186 @@
+"""Gathers the evidence about one run, and refuses where there is none to give.
+
+1. The run as the index knows it; its file has those bytes.
+2. The leaf that made it, in a log whose checkpoint a trusted key signed, names the same bytes.
+3. The same for every link, and its leaf.
+4. Attachments that artifact and links name: missing ones are named, wrong ones refused.
+5. Where somebody holds checkpoints: the logs begin with them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.checkpoints import Checkpoint
+from pipeline.core.notes import VerifierKey, parse_note
+from pipeline.core.run_evidence import (
+    NamedAttachment,
+    ProvenFile,
+    RunEvidence,
+    consistency_proof,
+)
+from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.storage.artifact_files import read_recorded
+from pipeline.storage.faults import store_faults
+from pipeline.storage.leaf_search import (
+    FoundLeaf,
+    find_advisory_leaf,
+    find_run_leaf,
+    has_run_leaf,
+)
+from pipeline.storage.run_reader import FoundRun, RunReader
+from pipeline.storage.store_logs import StoreLogs
+
+EXCERPT_LIMIT_BYTES = 20_000
+_OF_LINK = "advisory"
+_READABLE = ("text/", "application/json")
+
+Held = Mapping[str, Checkpoint]
+"""Checkpoints that somebody holds, by origin."""
+
+
+def gather_evidence(
+    reader: RunReader, logs: StoreLogs, run_id: str, held: Held | None = None
+) -> RunEvidence:
+    """Return the evidence about a run.
+
+    Raises:
+        NotFoundError: There is no such run.
+        IntegrityError: Run, link, leaf, log or attachment are not what was written, or a log does
+            not begin with what is held.
+        StoreError: The disk or the index failed.
+    """
+    found = find_run(reader, logs, run_id)  # 1.
+    leaf = find_run_leaf(logs, found.run)  # 2.
+    files = [_proven("run", found.run.artifact_path, found.content, leaf, held or {})]
+    for number, link in enumerate(found.links, 1):  # 3.
+        files.append(_proven_link(f"advisory-{number}", reader, logs, link, held or {}))
+    return RunEvidence(
+        logs.store_id,
+        found.run.may_cut,
+        files,
+        list(_attachments(reader, run_id, files)),  # 4.
+        [key for key in logs.keys if _has_signed(key, files)],
+    )
+
+
+def _has_signed(key: VerifierKey, files: Sequence[ProvenFile]) -> bool:
+    for file in files:
+        signatures = parse_note(file.proof.checkpoint).signatures
+        if any((each.name, each.key_id) == (key.name, key.key_id) for each in signatures):
+            return True
+    return False
+
+
+def find_run(reader: RunReader, logs: StoreLogs, run_id: str) -> FoundRun:
+    """Return a run as the index knows it.
+
+    Raises:
+        NotFoundError: Neither index nor ledger know it.
+        IntegrityError: The ledger knows it alone, or its file has other bytes.
+        StoreError: The disk or the index failed.
+    """
+    try:
+        return reader.find(run_id)
+    except NotFoundError:
+        if not has_run_leaf(logs, run_id):
+            raise
+    message = (
+        f"The ledger has a leaf of the run {run_id}, the index does not know it: run rmos index "
+        "rebuild."
+    )
+    raise IntegrityError(message)
+
+
+def _proven_link(
+    name: str, reader: RunReader, logs: StoreLogs, link: StoredAdvisory, held: Held
+) -> ProvenFile:
+    leaf = find_advisory_leaf(logs, link)
+    path = str(link.link_path)
+    content = read_recorded(reader.root, path, link.link_sha256)
+    return _proven(name, path, content, leaf, held)
+
+
+def _proven(name: str, path: str, content: bytes, found: FoundLeaf, held: Held) -> ProvenFile:
+    checkpoint = found.reader.checkpoint
+    consistency = None
+    if checkpoint.origin in held:  # 5.
+        old = held[checkpoint.origin]
+        proof = found.reader.prove_consistency(old)
+        consistency = consistency_proof(old.size, proof, found.reader.note)
+    proof_of_leaf = found.reader.prove(found.index)
+    return ProvenFile(name, path, content, found.leaf, proof_of_leaf, checkpoint, consistency)
+
+
+def _attachments(
+    reader: RunReader, run_id: str, files: Sequence[ProvenFile]
+) -> Iterator[NamedAttachment]:
+    seen = set()
+    for ref in _refs(files):
+        if ref["sha256"] not in seen:
+            seen.add(ref["sha256"])
+            yield _attachment(reader, run_id, ref)
+
+
+def _refs(files: Sequence[ProvenFile]) -> Iterator[dict[str, str | int | None]]:
+    artifact, *links = (file.document() for file in files)
+    yield from artifact["attachments"]
+    for link in links:
+        if "content_sha256" in link:
+            yield {
+                "sha256": link["content_sha256"],
+                "kind": _OF_LINK,
+                "filename": link["advisory_id"],
+                "size_bytes": link.get("size_bytes"),
+                "mime": link.get("mime"),
+            }
+
+
+def _attachment(
+    reader: RunReader, run_id: str, ref: Mapping[str, str | int | None]
+) -> NamedAttachment:
+    sha256, size = str(ref["sha256"]), ref["size_bytes"]
+    named = NamedAttachment(
+        sha256,
+        str(ref["kind"]),
+        str(ref["filename"]),
+        size if isinstance(size, int) else None,
+        "missing",
+    )
+    if named.kind == _OF_LINK and _is_withheld(reader, run_id, sha256):
+        return replace(named, state="withheld")
+    check = reader.attachments.check(sha256)
+    if check.error == "hash_mismatch":
+        message = (
+            f"Expected {named.path} to have the SHA-256 that is its name, found "
+            f"{check.actual_sha256}."
+        )
+        raise IntegrityError(message)
+    if check.error is not None:
+        return named
+    return replace(named, state="included", excerpt=_excerpt(reader, named, ref))
+
+
+def _is_withheld(reader: RunReader, run_id: str, sha256: str) -> bool:
+    """Tell whether a blob that a link names is kept from the machines by some run's verdict."""
+    try:
+        reader.named_blob(run_id, sha256)
+    except NotFoundError:
+        return True
+    return False
+
+
+def _excerpt(
+    reader: RunReader, named: NamedAttachment, ref: Mapping[str, str | int | None]
+) -> str | None:
+    """Return the content of an advisory, where it is a text that fits on a page."""
+    readable = str(ref.get("mime")).startswith(_READABLE)
+    if named.kind != _OF_LINK or not readable:
+        return None
+    blob = reader.attachments.open(named.sha256)
+    try:
+        with store_faults(reader.root):
+            content = blob.read(0, EXCERPT_LIMIT_BYTES + 1)
+    finally:
+        blob.close()
+    return content.decode(errors="replace") if len(content) <= EXCERPT_LIMIT_BYTES else None

@@ -1,0 +1,98 @@
+"""Writes evidence as a zip file: the same store and the same question give the same bytes.
+
+Times, order and modes are fixed, and members are stored, not compressed: what a compressor makes
+differs from one version to the next. Attachments go through in pieces.
+"""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Final
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+from pipeline.core.evidence_page import evidence_page
+from pipeline.core.evidence_words import readme
+from pipeline.core.run_evidence import RunEvidence
+from pipeline.errors import InputError, StoreError
+from pipeline.storage.attachment_files import AttachmentFiles, OpenBlob
+
+FORMAT: Final = "rmos.evidence/1"
+_MOMENT = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a zip file can say."""
+_UNIX = 3
+_FILE_MODE = 0o100444
+_BRINGS = files("pipeline.evidence_bundle")
+
+
+def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFiles) -> None:
+    """Write the bundle to a new file at `path`, whole or not at all.
+
+    Raises:
+        InputError: The file is there already or cannot be written.
+        NotFoundError: An attachment went meanwhile.
+        StoreError: The disk of the store failed.
+    """
+    try:
+        with path.open("xb") as file:
+            try:
+                _write(file, evidence, attachments)
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}; name a new file."
+        raise InputError(message) from error
+
+
+def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:
+    with ZipFile(file, "w", ZIP_STORED) as bundle:
+        for name, content in _members(evidence):
+            bundle.writestr(_member(name), content)
+        for named in evidence.included:
+            blob = attachments.open(named.sha256)
+            try:
+                _write_blob(bundle, f"files/{named.path}", blob)
+            finally:
+                blob.close()
+
+
+def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
+    style = (_BRINGS / "page.css").read_text(encoding="utf-8")
+    yield "FORMAT", f"{FORMAT}\n".encode()
+    yield "README.txt", readme(evidence).encode()
+    yield "report.html", evidence_page(evidence, style).encode()
+    yield "verify.py", (_BRINGS / "verify.py").read_bytes()
+    yield "vkeys.txt", "".join(f"{key}\n" for key in evidence.keys).encode()
+    yield "SHA256SUMS", "".join(f"{line}\n" for line in evidence.sums()).encode()
+    for record in evidence.files:
+        yield f"records/{record.name}.leaf", record.leaf.encode()
+        yield f"records/{record.name}.tlog-proof", bytes(record.proof)
+        if record.consistency is not None:
+            yield f"records/{record.name}.consistency", record.consistency
+    for record in evidence.files:
+        yield f"files/{record.path}", record.content
+
+
+def _member(name: str, size_bytes: int = 0) -> ZipInfo:
+    member = ZipInfo(name, _MOMENT)
+    member.create_system = _UNIX
+    member.external_attr = _FILE_MODE << 16
+    member.file_size = size_bytes
+    return member
+
+
+def _write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> None:
+    with bundle.open(_member(name, blob.size_bytes), "w") as member:
+        offset = 0
+        while piece := _read(blob, name, offset):
+            member.write(piece)
+            offset += len(piece)
+
+
+def _read(blob: OpenBlob, name: str, offset: int) -> bytes:
+    try:
+        return blob.read(offset)
+    except OSError as error:
+        # Told apart from a fault of the new file.
+        message = f"{name} cannot be read from the store: {error.strerror}."
+        raise StoreError(message) from error
