@@ -825,7 +825,7 @@ class Account:
 def lines_of_run(record: Record, document: Dict[str, Any]) -> Iterator[str]:
     """Yield what the artifact says."""
     decision = part(document, "decision", dict)
-    yield line("run", document["run_id"])
+    yield line("run_id", document["run_id"])
     yield line("status", document.get("status"), "  risk", decision.get("risk_level"))
     if decision.get("block_reason"):
         yield line("because", decision["block_reason"])
