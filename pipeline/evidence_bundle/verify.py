@@ -474,6 +474,10 @@ class Bundle:
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             message = f"{path} cannot be read: {error}"
             raise UnreadableError(message) from error
+        self.check_format()
+
+    def check_format(self) -> None:
+        """Check that this program knows the format."""
         if self.read("FORMAT", 100) != f"{FORMAT}\n".encode():
             message = f"expected a bundle of the format {FORMAT}"
             raise UnreadableError(message)
