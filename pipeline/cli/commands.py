@@ -10,7 +10,9 @@ from pipeline.cli import (
     broker,
     dead_letters,
     demo,
+    evidence,
     index,
+    ledger,
     offsets,
     publish,
     runs,
@@ -47,6 +49,8 @@ app.add_typer(attachments.app, name="attachments")
 app.add_typer(index.app, name="index")
 app.add_typer(offsets.app, name="offsets")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(ledger.app, name="ledger")
+app.command()(evidence.evidence)
 
 
 def run() -> None:

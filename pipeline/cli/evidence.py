@@ -1,0 +1,91 @@
+"""`rmos evidence`: all that proves one run, in one file for somebody who trusts nobody."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.cli.trusted_keys import Keys, open_logs, read_held
+from pipeline.core.run_evidence import RunEvidence
+from pipeline.settings import read_settings
+from pipeline.storage.evidence_gathering import Held, gather_evidence
+from pipeline.storage.evidence_zip import write_evidence
+from pipeline.storage.run_reader import RunReader
+
+
+def evidence(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="New file; evidence-RUN_ID.zip if not given."),
+    ] = None,
+    held: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Checkpoints that the reader holds: the bundle proves that the log begins so.",
+        ),
+    ] = None,
+    key: Keys = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier."""
+    settings = read_settings()
+    logs = open_logs(settings, key)
+    kept = None if held is None else _by_origin(held)
+    with closing(RunReader(settings.data_dir)) as reader:
+        found = gather_evidence(reader, logs, run_id, kept)
+        path = output or Path(f"evidence-{run_id}.zip")
+        write_evidence(path, found, reader.attachments)
+    if as_json:
+        print_json(_document(path, found))
+        return
+    _tell(path, found)
+    if kept is not None:
+        _tell_not_held(found)
+
+
+def _by_origin(held: Path) -> Held:
+    kept = read_held(held.read_bytes(), str(held))
+    return {each.checkpoint.origin: each.checkpoint for each in kept}
+
+
+def _document(path: Path, found: RunEvidence) -> dict[str, object]:
+    return {
+        "run_id": found.run_id,
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "files": [file.path for file in found.files],
+        "attachments": [
+            {"sha256": each.sha256, "kind": each.kind, "state": each.state}
+            for each in found.attachments
+        ],
+        "keys": [str(key) for key in found.keys],
+    }
+
+
+def _tell(path: Path, found: RunEvidence) -> None:
+    print_pairs(
+        [
+            ("file", path),
+            ("size_bytes", f"{path.stat().st_size:,}"),
+            ("links", len(found.files) - 1),
+            ("attachments", len(found.included)),
+            *((each.state, f"{each.sha256}  {each.kind}") for each in found.left_out),
+            *(("key", key) for key in found.keys),
+        ]
+    )
+    notes().print(
+        "Whoever checks it needs the key, or checkpoints, from another hand than the file.",
+        soft_wrap=True,
+    )
+
+
+def _tell_not_held(found: RunEvidence) -> None:
+    for file in found.files:
+        if file.consistency is None:
+            notes().print(f"{file.name}: no checkpoint of {file.checkpoint.origin} is held.")
