@@ -86,7 +86,7 @@ def _tell_trust(name: str, found: list[HeldLog], not_held: list[str], *, given: 
     good = sum(each.fault is None for each in found)
     notes().print(f"{good} of {len(found)} logs begin with what was held.", soft_wrap=True)
     if not_held:
-        notes().print(f"{len(not_held)} logs are not in {visible(name)}: hold them from now on.")
+        notes().print(f"Not in {visible(name)}, so hold them from now on: {len(not_held)} more.")
     if not given:
         notes().print(
             "Signatures were checked with the store's own key: the proof rests on nobody having "
