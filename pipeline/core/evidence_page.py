@@ -25,6 +25,10 @@ SHOWN_LIMIT: Final = 20_000
 """Characters of one text on the page; the whole is in the artifact."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_NO_EVIDENCE = (
+    "This page explains and proves nothing by itself: anybody can write one. The artifact beside "
+    "it is the record, and verify.py checks it."
+)
 _LOOKS = {"OK": "ok", "BLOCKED": "stop", "ERROR": "stop"}
 _CONTEXT = (
     *("event_type", "mode", "tool_id", "material_id", "machine_id", "workflow_session_id"),
@@ -86,6 +90,7 @@ def _heading(evidence: RunEvidence, document: Mapping[str, Any]) -> Iterator[Htm
             ("SHA-256", _code(str(evidence.run.leaf.sha256))),
         ]
     )
+    yield element("p", _NO_EVIDENCE, class_="note")
 
 
 def _decision(document: Mapping[str, Any]) -> Iterator[Html]:
@@ -146,20 +151,18 @@ def _attachments(evidence: RunEvidence) -> Iterator[Html]:
     if not evidence.attachments:
         yield element("p", "None.")
         return
-    head = element(
-        "tr", *(element("th", name) for name in ("kind", "name", "bytes", "SHA-256", ""))
-    )
+    heads = ("kind", "name and SHA-256", "bytes", "in the bundle")
+    head = element("tr", *(element("th", name) for name in heads))
     rows = [_attachment(each) for each in evidence.attachments]
-    yield element("table", element("thead", head), element("tbody", *rows))
+    yield element("table", element("thead", head), element("tbody", *rows), class_="files")
 
 
 def _attachment(attachment: NamedAttachment) -> Html:
     size = "" if attachment.size_bytes is None else f"{attachment.size_bytes:,}"
     included = attachment.state == "included"
-    state = (
-        "here" if included else element("span", f"{attachment.state}: not here", class_="missing")
-    )
-    cells = (attachment.kind, attachment.filename, size, _code(attachment.sha256), state)
+    state = "yes" if included else element("span", f"no: {attachment.state}", class_="missing")
+    name = joined([element("div", attachment.filename), element("div", _code(attachment.sha256))])
+    cells = (attachment.kind, name, size, state)
     return element("tr", *(element("td", cell) for cell in cells))
 
 

@@ -182,8 +182,8 @@ def test_an_attachment_that_is_not_here_is_marked() -> None:
         NamedAttachment(digest, "geometry", "part.geo", 12, "missing"),
         NamedAttachment("1" * 64, "dxf_input", "part.dxf", 3, "included"),
     )
-    assert f"part.geo12{digest}missing: not here" in seen.text
-    assert f"part.dxf3{'1' * 64}here" in seen.text
+    assert f"part.geo{digest}12no: missing" in seen.text
+    assert f"part.dxf{'1' * 64}3yes" in seen.text
 
 
 def test_a_time_that_no_calendar_has_is_told_as_it_is() -> None:
