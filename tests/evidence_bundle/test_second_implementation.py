@@ -73,6 +73,20 @@ def test_every_proof_of_small_trees_verifies() -> None:
             verify.verify_consistency(old, size, proof, ROOTS[old], ROOTS[size])
 
 
+def test_no_proof_verifies_with_a_root_or_a_size_changed() -> None:
+    for old in range(1, 23):
+        proof = merkle_proofs.prove_consistency(old, 23, READ)
+        for wrong in (
+            (old, 23, proof, ROOTS[old + 1], ROOTS[23]),
+            (old, 23, proof, ROOTS[old], ROOTS[24]),
+            (old + 1, 23, proof, ROOTS[old], ROOTS[23]),
+            (old, 23, proof[:-1], ROOTS[old], ROOTS[23]),
+            (old, 23, [*proof, ROOTS[1]], ROOTS[old], ROOTS[23]),
+        ):
+            with pytest.raises(RefusedError):
+                verify.verify_consistency(*wrong)
+
+
 @given(st.data())
 def test_both_refuse_the_same_inclusion_proofs(data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 41))

@@ -31,7 +31,7 @@ from tests.evidence_bundle.bundles import (
 )
 from tests.golden.large_gcode import large_gcode
 from tests.json_values import json_values
-from tests.storage.ledgers import SIGNER
+from tests.storage.ledgers import SIGNER, STORE_ID
 from tests.storage.proven_stores import REQUESTS, SHARED, go_on, proven_store
 
 LATER = [(0, run_request(run_id=f"later_{number}")) for number in range(9)]
@@ -301,6 +301,62 @@ def test_what_is_wrong_with_an_artifact_is_said(
 ) -> None:
     with pytest.raises(verify.RefusedError, match=sentence):
         verify.check_bundle(InMemory(rehashed(members(bundle), change)), [], None)
+
+
+def signed_anew(
+    files: Mapping[str, bytes], name: str, store_id: str = STORE_ID, **changes: Any
+) -> dict[str, bytes]:
+    """Change a leaf, in a log of that leaf alone which the true key signs: only checks remain."""
+    leaf = json.loads(files[f"records/{name}.leaf"]) | changes
+    encoded = verify.canonical_json(leaf)
+    proof = verify.parse_inclusion(files[f"records/{name}.tlog-proof"])
+    origin = proof.checkpoint.origin.replace(STORE_ID, store_id)
+    note = sign_checkpoint(Checkpoint(origin, 1, verify.leaf_hash(encoded)), [SIGNER])
+    head = b"c2sp.org/tlog-proof@v1\nindex 0\n\n"
+    return {
+        **files,
+        f"records/{name}.leaf": encoded,
+        f"records/{name}.tlog-proof": head + note,
+    }
+
+
+def test_a_log_of_one_leaf_that_the_key_signed_is_proven(bundle: Path) -> None:
+    assert run_in_memory(signed_anew(members(bundle), "run")) == 0
+    assert run_in_memory(signed_anew(members(bundle), "advisory-1")) == 0
+
+
+SOURCE = {"topic": "rmos.runs.requests", "partition": 0, "offset": 0, "timestamp_ms": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("run", {"v": 2}, "expected version 1 of the leaf run"),
+        ("run", {"kind": "duplicate"}, "expected the leaf of a run that was stored"),
+        ("run", {"source": {**SOURCE, "partition": 1}}, "the leaf of run is of another log than"),
+        ("run", {"source": {**SOURCE, "topic": "t"}}, "the leaf of run is of another log than"),
+        ("run", {"source": {**SOURCE, "partition": True}}, "the leaf of run is of another log"),
+        ("run", {"path": "runs/../../etc/passwd.json"}, "expected the path of a file of a run"),
+        ("run", {"store_id": "1" * 32}, "expected the logs of one store"),
+        ("advisory-1", {"kind": "conflict"}, "expected the leaf of an advisory"),
+        ("advisory-1", {"run_id": "saw_2"}, "expected an advisory of the same run"),
+    ],
+)
+def test_a_leaf_that_is_not_what_it_stands_for_is_refused_though_it_is_signed(
+    bundle: Path, name: str, changes: dict[str, Any], sentence: str
+) -> None:
+    files = signed_anew(members(bundle), name, **changes)
+    with pytest.raises(verify.RefusedError, match=sentence):
+        verify.check_bundle(InMemory(files), [], None)
+
+
+def test_a_link_that_is_not_that_of_its_leaf_is_refused_though_it_is_signed(bundle: Path) -> None:
+    files = members(bundle)
+    one = "files/runs/2025-12-18/saw_1_advisory_adv_1.json"
+    files[one] = files["files/runs/2025-12-18/saw_1_advisory_adv_3.json"]
+    files = signed_anew(files, "advisory-1", link_sha256=sha256(files[one]))
+    with pytest.raises(verify.RefusedError, match="has another advisory_id than its leaf"):
+        verify.check_bundle(InMemory(files), [], None)
 
 
 def test_a_file_that_nothing_explains_is_refused(bundle: Path, tmp_path: Path) -> None:
