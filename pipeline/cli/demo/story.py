@@ -1,5 +1,7 @@
 """The chapters of the demo, in order, over one broker, store and API."""
 
+import asyncio
+
 from pipeline.app import (
     advise_worker,
     api_server,
@@ -10,6 +12,7 @@ from pipeline.app import (
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.cli.demo.advisory import show_advisory
 from pipeline.cli.demo.comparison import show_comparison
+from pipeline.cli.demo.evidence import show_evidence
 from pipeline.cli.demo.files import check_hash, show_artifact, show_files
 from pipeline.cli.demo.http import DemoApi
 from pipeline.cli.demo.outcomes import show_outcomes
@@ -52,3 +55,4 @@ async def _tell_chapters(settings: Settings, api: DemoApi, screen: Screen) -> No
     await show_refusal(root, api)
     await show_comparison(green, yellow, api)
     await show_verification(root, yellow, api)
+    await asyncio.to_thread(show_evidence, settings, green, root.parent, screen)
