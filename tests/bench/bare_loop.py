@@ -22,6 +22,7 @@ from pipeline.consumers.judging import Judging
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 
@@ -82,7 +83,7 @@ class BarePersist:
         self._consumer = consumer
         self._sender = sender
         self._executor = executor
-        self._store = RunStore(settings.data_dir)
+        self._store = RunStore(settings.data_dir, ledger=open_ledger(settings))
         self._events = settings.topics.run_events
         self._guard = FloodGuard(settings.topics.persist_group)
         self._telling: asyncio.Task[None] | None = None

@@ -58,6 +58,7 @@ class Lane:
             "RMOS_BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
             "RMOS_DATA_DIR": str(self.settings.data_dir),
             "RMOS_PREFIX": self.settings.prefix,
+            "RMOS_LEDGER_KEY_FILE": str(self.settings.ledger_key_file),
             **changes,
         }
 
@@ -67,7 +68,10 @@ async def make_lane(
 ) -> Lane:
     """Make the topics and the store of a lane."""
     settings = read_settings(
-        bootstrap_servers=broker.bootstrap_servers, prefix=name, data_dir=folder / name
+        bootstrap_servers=broker.bootstrap_servers,
+        prefix=name,
+        data_dir=folder / name,
+        ledger_key_file=folder / f"{name}.pem",
     )
     await _create_topics(settings)
     prepare_store(settings, broker.cluster_id)

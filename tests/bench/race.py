@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.broker.local import LocalBroker
+from pipeline.ledger_setup import LEDGER_FOLDER
 from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
 from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined
 from tests.bench.requests import encoded_requests
@@ -123,6 +124,12 @@ ENTRIES = {
         Entry("bare", "b. bare aiokafka loop, same core", _python("bare_loop")),
         Entry("worker", "c. rmos worker persist", WORKER),
         Entry(
+            "unlogged",
+            "c0. the same without a ledger",
+            WORKER,
+            changes=(("RMOS_LEDGER_ENABLED", "false"),),
+        ),
+        Entry(
             "tutorial",
             "d. FastStream as its tutorial teaches",
             (str(BIN / "faststream"), "run", "tests.bench.tutorial:app"),
@@ -142,7 +149,8 @@ ENTRIES = {
         ),
     )
 }
-DEFAULT = ("disk", "bare", "worker", "tutorial")
+_WITHOUT_LEDGER = {"unlogged", "tutorial"}
+DEFAULT = ("disk", "bare", "unlogged", "worker", "tutorial")
 
 
 async def race(
@@ -221,7 +229,15 @@ async def _run_consumer(
             result = watch.result(entry.name, number, len(requests), seconds)
             contender.stop()
     _check_files(lane)
+    _check_ledger(lane, entry)
     return result
+
+
+def _check_ledger(lane: Lane, entry: Entry) -> None:
+    """See to it that what is compared is what it is called."""
+    wanted = entry.name not in _WITHOUT_LEDGER
+    if (lane.settings.data_dir / LEDGER_FOLDER).exists() != wanted:
+        raise BenchError(f"{lane.settings.prefix}: expected a ledger: {wanted}")
 
 
 def _check_files(lane: Lane) -> None:

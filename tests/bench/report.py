@@ -13,6 +13,7 @@ RATIOS = (
     ("worker", "bare", "c/b", "≥ 0.85"),
     ("worker", "disk", "c/a", "≥ 0.25, better 0.5"),
     ("worker", "tutorial", "c/d", "≥ 3"),
+    ("unlogged", "worker", "c0/c: time with the ledger, by time without", "≤ 1.15"),
 )
 
 
