@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
-from pipeline.core import artifact, envelope, strict_json, verdict
+from pipeline.core import artifact, artifact_content, envelope, strict_json, verdict
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
@@ -55,13 +55,13 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (envelope, "parse_object", "parse: checks"),
     (envelope, "_identity", "identity"),
     (artifact, "shape_violations", "validate: pydantic"),
-    (artifact, "_payload_hashes", "hash the payloads"),
+    (artifact, "payload_hashes", "hash the payloads"),
     (artifact, "sha256_of_bytes", "hash the body"),
     (verdict, "sha256_of_bytes", "hash the artifact"),
     (artifact, "judge_safety", "safety policy"),
-    (artifact, "summarise_request", "request summary"),
+    (artifact_content, "summarise_request", "request summary"),
     (artifact, "canonical_json", "canonical JSON of the artifact"),
-    (artifact, "_withhold", "withhold"),
+    (artifact, "withhold", "withhold"),
     (run_store._Plan, "_rows", "rows of the index"),
     (run_store._Plan, "new_files", "list of files"),
     (run_store._Plan, "outcomes", "outcomes"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.artifact import INLINE_GCODE_LIMIT_BYTES
+from pipeline.core.artifact_content import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from schemas.run_artifact import RunArtifact

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.artifact import INLINE_GCODE_LIMIT_BYTES
+from pipeline.core.artifact_content import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.legacy_run import (
     MARK,
     JudgedRow,
