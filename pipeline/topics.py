@@ -67,6 +67,16 @@ class TopicNames:
         return f"{self.prefix}.persist-v1"
 
     @property
+    def legacy_runs(self) -> str:
+        """Rows of older stores: the source of the artifacts of history."""
+        return f"{self.prefix}.runs.legacy"
+
+    @property
+    def migrate_group(self) -> str:
+        """Consumer group of `rmos migrate run`."""
+        return f"{self.prefix}.migrate"
+
+    @property
     def advisory_requests(self) -> str:
         """Advisory requests: the source of every link."""
         return f"{self.prefix}.advisories.requests"

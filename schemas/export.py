@@ -16,6 +16,7 @@ from schemas.advisory_event import ADVISORY_EVENT_VERSION, AdvisoryEvent
 from schemas.advisory_link import ADVISORY_LINK_VERSION, AdvisoryLink
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
+from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyRun
 from schemas.redrive import REDRIVE_VERSION, RedriveRecord
 from schemas.run_artifact import RUN_ARTIFACT_VERSION, RunArtifact
 from schemas.run_diff import RUN_DIFF_VERSION, RunDiff
@@ -57,6 +58,7 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (ADVISORY_REQUEST_VERSION, AdvisoryRequest, _AsSent),
     (ADVISORY_LINK_VERSION, AdvisoryLink, _AsWritten),
     (ADVISORY_EVENT_VERSION, AdvisoryEvent, _AsWritten),
+    (LEGACY_RUN_VERSION, LegacyRun, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
     (REDRIVE_VERSION, RedriveRecord, _AsWritten),
 )

@@ -21,7 +21,7 @@ class Rejected:
 
     Attributes:
         code: TOMBSTONE, TOO_LARGE, INVALID_JSON, INVALID_IDENTITY, KEY_MISMATCH,
-            UNSUPPORTED_VERSION, INVALID_ADVISORY or INTERNAL_ERROR.
+            UNSUPPORTED_VERSION, INVALID_ADVISORY, INVALID_LEGACY_RUN or INTERNAL_ERROR.
         message: One sentence: what was expected and what came.
         run_id: Where it could be read.
     """
@@ -76,8 +76,16 @@ def judged_apart(judge: Callable[[], Judged]) -> Judged | Rejected:
         return Rejected("INTERNAL_ERROR", f"{type(error).__name__} while judging the record.")
 
 
-def open_envelope(key: bytes | None, value: bytes | None, *, version: str) -> Envelope:
+def open_envelope(
+    key: bytes | None, value: bytes | None, *, version: str, needs_version: bool = False
+) -> Envelope:
     """Return the request of a record; the first rule that fails decides.
+
+    Args:
+        key: The record's key.
+        value: The record's value.
+        version: The schema_version that it must have.
+        needs_version: Whether a record that names none is refused; else it has `version`.
 
     Raises:
         RejectionError: It can never succeed.
@@ -85,7 +93,7 @@ def open_envelope(key: bytes | None, value: bytes | None, *, version: str) -> En
     document, body = _parse(value)
     run_id, created_at_utc = _identity(document)
     _check_key(key, run_id)
-    _check_version(document, run_id, version)
+    _check_version(document, run_id, version, needs_version=needs_version)
     return Envelope(document, body, run_id, created_at_utc)
 
 
@@ -131,9 +139,11 @@ def _check_key(key: bytes | None, run_id: str) -> None:
         )
 
 
-def _check_version(request: dict[str, Any], run_id: str, version: str) -> None:
+def _check_version(
+    request: dict[str, Any], run_id: str, version: str, *, needs_version: bool
+) -> None:
     found = request.get("schema_version")
-    if found is not None and found != version:
+    if found != version and (needs_version or found is not None):
         raise RejectionError(
             "UNSUPPORTED_VERSION",
             f"Expected schema_version {version}, found another.",

@@ -12,7 +12,7 @@ from schemas.fields import PROSE_LIMIT_CHARACTERS, RISK_LEVELS, normalise_risk
 RISK_ORDER = ("GREEN", "YELLOW", "UNKNOWN", "ERROR", "RED")
 """From the best to the worst."""
 
-_RANK = {level: rank for rank, level in enumerate(RISK_ORDER)}
+RISK_RANK = {level: rank for rank, level in enumerate(RISK_ORDER)}
 CUTTABLE_RISKS = frozenset({"GREEN", "YELLOW"})
 _UNSAFE_RISKS = RISK_LEVELS - CUTTABLE_RISKS
 SCORE_LIMIT = 100
@@ -65,10 +65,11 @@ class Place:
         return warnings if _is_prose_list(warnings) else None
 
 
-def _place(content: dict[str, Any], *, free_form: bool) -> Place:
+def place_of(content: dict[str, Any], *, free_form: bool) -> Place:
+    """Return the place that holds `content`, with the worst risk that it names."""
     keys = ("risk_level", "risk_bucket") if free_form else ("risk_level",)
     found = [_risk_of(content[key]) for key in keys if content.get(key) is not None]
-    return Place(content, free_form, max(found, key=_RANK.__getitem__, default=None))
+    return Place(content, free_form, max(found, key=RISK_RANK.__getitem__, default=None))
 
 
 def _risk_of(value: object) -> str:
@@ -114,27 +115,32 @@ def judge_safety(
     places = list(_places(decision, feasibility))
     risk_level = max(
         (place.risk_level for place in places if place.risk_level is not None),
-        key=_RANK.__getitem__,
+        key=RISK_RANK.__getitem__,
         default="UNKNOWN",
     )
     # The first place that holds the worst risk speaks first, then the others in their order.
     places.sort(key=lambda place: place.risk_level != risk_level)
     blocking = any(place.is_blocking for place in places)
     status, fallback_reason = _status(risk_level, producer_status, producer_failed, blocking)
-    return Judgement(status, _decision(risk_level, places, fallback_reason, decision))
+    return Judgement(status, decision_of(risk_level, places, fallback_reason, decision))
 
 
 def _places(decision: dict[str, Any] | None, feasibility: dict[str, Any]) -> Iterator[Place]:
     if decision is not None:
-        yield _place(decision, free_form=False)
-    yield _place(feasibility, free_form=True)
+        yield place_of(decision, free_form=False)
+    yield from places_of_feasibility(feasibility)
+
+
+def places_of_feasibility(feasibility: dict[str, Any]) -> Iterator[Place]:
+    """Yield the places of an evaluation: its top, its `decision` and its `safety`."""
+    yield place_of(feasibility, free_form=True)
     for key in ("decision", "safety"):
         inner = feasibility.get(key)
         if isinstance(inner, dict):
-            yield _place(inner, free_form=True)
+            yield place_of(inner, free_form=True)
         elif isinstance(inner, str) and inner.strip().upper() in _UNSAFE_RISKS:
             # No object, so it makes nothing OK; but a RED in so many words is not passed over.
-            yield _place({"risk_level": inner}, free_form=True)
+            yield place_of({"risk_level": inner}, free_form=True)
 
 
 def _status(
@@ -152,12 +158,20 @@ def _status(
     return "OK", None
 
 
-def _decision(
+def decision_of(
     risk_level: str,
     places: list[Place],
     fallback_reason: str | None,
     sent: dict[str, Any] | None,
 ) -> dict[str, Any]:
+    """Return an artifact's decision: of what the places say, the first word of each kind.
+
+    Args:
+        risk_level: The risk that counts.
+        places: In the order in which they speak.
+        fallback_reason: The reason that stands where no place gives one, if any.
+        sent: The producer's decision, whose details are kept.
+    """
     scores = (place.score for place in places)
     reasons = (place.block_reason for place in places)
     lists = [listed for place in places if (listed := place.warnings) is not None]

@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.core.verdict import JudgedRun, judge_run_record
+from schemas.legacy_run import LEGACY_RUN_VERSION
 from tests.builders import (
     attachment,
     attachment_ref,
@@ -24,6 +26,7 @@ from tests.builders import (
     sha256,
 )
 from tests.golden.large_gcode import LARGE_GCODE_MARK, large_gcode
+from tests.legacy_rows import bare_row, found, mapped, original_v2_row, unknown_row, v1_row
 
 FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "manifest.json"
@@ -146,13 +149,53 @@ def requests() -> dict[str, bytes]:
         b"1e-400, -123456789012345678901234567890],"
         b'"notes":"\\u0041\\/\\ud83e\\ude9a"}\n'
     )
-    return request_bytes
+    return request_bytes | legacy_messages()
+
+
+def legacy_messages() -> dict[str, bytes]:
+    """The exact bytes of messages that carry rows of older stores."""
+    gcode = b"G90\nG1 X3\n"
+    ref = {
+        "sha256": sha256(gcode),
+        "kind": "gcode",
+        "mime": "text/plain",
+        "filename": "ring.nc",
+        "size_bytes": len(gcode),
+        "created_at_utc": "2025-11-03T09:15:42+00:00",
+    }
+    advisory = {"advisory_id": "adv_1", "kind": "opinion", "created_at_utc": "", "score": 1e-05}
+    rows = {
+        "legacy-green": v1_row(
+            attachments=[ref],
+            advisory_inputs=[advisory],
+            fork_reason="other post",
+            meta={"operator": "ana"},
+        ),
+        "legacy-unknown": unknown_row(),
+        "legacy-ok-without-verdict": bare_row(
+            run_id="run_bare", attachments=[ref], gcode_text="G0 X1", notes="x\u00e9\n"
+        ),
+        "legacy-decision": v1_row(
+            run_id="run_decided",
+            created_at_utc="2025-11-03T23:30:00.5-05:00",
+            status="error",
+            decision={"risk_bucket": " yellow", "score": 40, "details": {"rule": 7}},
+            errors=["post failed"],
+            format="mine",
+        ),
+    }
+    messages = {name: mapped(row, found(gcode, ".nc")).body for name, row in rows.items()}
+    messages["legacy-original-v2"] = mapped(original_v2_row(), origin="original_v2").body
+    return messages
 
 
 def judge(stored_request: bytes) -> JudgedRun:
     """Return the run of a golden request as it is stored."""
     value = stored_request.replace(LARGE_GCODE_MARK.encode(), _escaped(large_gcode()))
-    run = judge_run_record(json.loads(value)["run_id"].encode(), value)
+    request = json.loads(value)
+    is_legacy = request.get("schema_version") == LEGACY_RUN_VERSION
+    rule = judge_legacy_record if is_legacy else judge_run_record
+    run = rule(request["run_id"].encode(), value)
     assert isinstance(run, JudgedRun), run
     return run
 

@@ -34,6 +34,7 @@ from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
+from schemas.legacy_run import LegacyRun
 from schemas.redrive import RedriveRecord
 from schemas.run_artifact import RunArtifact
 from schemas.run_event import RunEvent
@@ -52,6 +53,7 @@ from tests.builders import (
     router_request,
     run_request,
 )
+from tests.legacy_rows import bare_row, legacy_request, mapped, original_v2_row, unknown_row, v1_row
 
 HOW_TO_CHANGE = (
     "{name}.json is frozen: it describes messages and files that exist. Publish a NEW version "
@@ -62,6 +64,7 @@ PUBLISHED = {
     "rmos.advisory_link-1",
     "rmos.advisory_request-1",
     "rmos.dead_letter_headers-1",
+    "rmos.legacy_run-1",
     "rmos.redrive-1",
     "rmos.run_artifact-2",
     "rmos.run_diff-1",
@@ -288,6 +291,44 @@ def test_bad_advisories_fit_neither_model_nor_schema(name: str) -> None:
     request = BAD_ADVISORIES[name]
     assert not fits_model(request, AdvisoryRequest)
     assert not fits_schema(request, "rmos.advisory_request-1")
+
+
+GOOD_ROWS = {
+    "green": v1_row(),
+    "unknown": unknown_row(),
+    "without a verdict": bare_row(),
+    "original v2": original_v2_row(advisory_inputs=[{"advisory_id": "a", "kind": None}]),
+    "values that fit no field": v1_row(notes=7, errors="x", meta={"v1": 1}, format=1),
+}
+BAD_ROWS = {
+    "no version": legacy_request(schema_version=ABSENT),
+    "a run's version": legacy_request(schema_version="rmos.run_request/1"),
+    "no decision": legacy_request(decision=ABSENT),
+    "a decision without a risk": legacy_request(decision={"score": 1}),
+    "a risk in another spelling": legacy_request(decision={"risk_level": "green"}),
+    "no status": legacy_request(status=ABSENT),
+    "no v1": legacy_request(meta={}),
+    "no hash of the row": legacy_request(meta={"v1": {"format": "v1"}}),
+    "unknown field": legacy_request(tool="x"),
+    "claims": legacy_request(hashes={"gcode_sha256": "1" * 64}),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_ROWS)
+def test_good_rows_and_their_artifacts_fit_models_and_schemas(name: str) -> None:
+    run = mapped(GOOD_ROWS[name])
+    message = json.loads(run.body)
+    assert fits_model(message, LegacyRun)
+    assert fits_schema(message, "rmos.legacy_run-1")
+    written = json.loads(run.judged.built.content)
+    assert fits_model(written, RunArtifact)
+    assert fits_schema(written, "rmos.run_artifact-2")
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_rows_fit_neither_model_nor_schema(name: str) -> None:
+    assert not fits_model(BAD_ROWS[name], LegacyRun)
+    assert not fits_schema(BAD_ROWS[name], "rmos.legacy_run-1")
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"x" * (5 * 1024 * 1024 + 1)])

@@ -1,0 +1,196 @@
+"""Attachments of a row of an older store: references as we have them, contents where they fit."""
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.legacy_fields import ATTACHMENT_FIELDS, LeftOver, same_json
+from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
+from schemas.fields import is_sha256
+from schemas.timestamps import normalise_timestamp
+
+INLINE_LIMIT_BYTES = REQUEST_VALUE_LIMIT_BYTES // 4 * 3
+"""Base64 makes four bytes of three: a larger content fits into no message."""
+
+_ADVISORY_KIND = "advisory"
+_OTHER_MIME = "application/octet-stream"
+_MIMES = {
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+}
+# Where an advisory of an older store names its content; the id itself may be its hash.
+_CONTENT_NAMES = ("content_sha256", "advisory_sha256", "advisory_id")
+_DEFAULTS = {"kind": "unknown", "mime": _OTHER_MIME, "filename": "attachment", "size_bytes": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBlob:
+    """A content that was found, its hash checked.
+
+    Attributes:
+        size_bytes: Of the content as we store it.
+        suffix: Of the file's name in the older store, such as `.json`.
+        content: None where it is larger than any message.
+    """
+
+    sha256: str
+    size_bytes: int
+    suffix: str
+    content: bytes | None
+
+
+def blob_names(row: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the hash of every content that a row or its advisories name, each once, in order."""
+    listed = row.get("attachments")
+    named = [each.get("sha256") for each in listed if isinstance(each, dict)] if listed else []
+    told = (name for advisory in advisories for name in _content_names(advisory))
+    return list(dict.fromkeys(name for name in [*named, *told] if _is_name(name)))
+
+
+def take_attachments(
+    left: LeftOver,
+    advisories: Sequence[Mapping[str, Any]],
+    blobs: Mapping[str, FoundBlob],
+    created_at_utc: str,
+) -> list[dict[str, Any]]:
+    """Return the references of a row; the list stays where it says anything else.
+
+    Contents of advisories are attached besides, as the older store kept them among its
+    attachments.
+
+    Args:
+        left: The row.
+        advisories: Of the run.
+        blobs: What was found, by SHA-256.
+        created_at_utc: Of the run: the time of what has none.
+
+    Raises:
+        ValueError: A time is there and cannot be read.
+    """
+    listed = left.get("attachments")
+    items = listed if isinstance(listed, list) else []
+    refs = [
+        _reference(item, blobs, created_at_utc)
+        for item in items
+        if isinstance(item, dict) and _is_name(item.get("sha256"))
+    ]
+    if isinstance(listed, list) and same_json(_in_utc(items), refs):
+        left.settle("attachments", None)
+    known = {ref["sha256"] for ref in refs}
+    return [*refs, *_of_advisories(advisories, blobs, known, created_at_utc)]
+
+
+def with_contents(
+    refs: Sequence[dict[str, Any]], blobs: Mapping[str, FoundBlob], used_bytes: int
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Put each content into its reference as long as the message has room, the first first.
+
+    Args:
+        refs: The references.
+        blobs: What was found.
+        used_bytes: Size of the message without any content.
+
+    Returns:
+        The attachments of the message, and the hashes of the contents without room.
+    """
+    room = REQUEST_VALUE_LIMIT_BYTES - used_bytes
+    attachments = []
+    done: set[str] = set()
+    apart = []
+    for ref in refs:
+        blob = blobs.get(ref["sha256"])
+        if blob is None or blob.sha256 in done:
+            attachments.append(ref)
+            continue
+        done.add(blob.sha256)
+        inlined = _inlined(ref, blob)
+        size = len(canonical_json(inlined)) - len(canonical_json(ref))
+        if blob.content is None or size > room:
+            apart.append(blob.sha256)
+            attachments.append(ref)
+        else:
+            room -= size
+            attachments.append(inlined)
+    return attachments, tuple(apart)
+
+
+def _inlined(ref: dict[str, Any], blob: FoundBlob) -> dict[str, Any]:
+    return ref | {"content_base64": base64.b64encode(blob.content or b"").decode()}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and is_sha256(value)
+
+
+def _reference(
+    item: Mapping[str, Any], blobs: Mapping[str, FoundBlob], created_at_utc: str
+) -> dict[str, Any]:
+    values = {
+        name: value if (value := item.get(name)) is not None and fits(value) else _DEFAULTS[name]
+        for name, fits in ATTACHMENT_FIELDS.items()
+        if name in _DEFAULTS
+    }
+    blob = blobs.get(item["sha256"])
+    if blob is not None:
+        values["size_bytes"] = blob.size_bytes
+    moment = item.get("created_at_utc")
+    return values | {
+        "sha256": item["sha256"],
+        "created_at_utc": _time(moment) if moment else created_at_utc,
+    }
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, str):
+        message = f"expected a time, found {type(value).__name__}"
+        raise ValueError(message)  # noqa: TRY004  # one error for whatever is no time
+    return normalise_timestamp(value)
+
+
+def _in_utc(items: list[Any]) -> list[Any]:
+    """Return the list with its times as we write them: the form of a time is not kept."""
+    return [
+        item | {"created_at_utc": f"{moment.removesuffix('+00:00')}Z"}
+        if isinstance(item, dict)
+        and isinstance(moment := item.get("created_at_utc"), str)
+        and moment.endswith("+00:00")
+        else item
+        for item in items
+    ]
+
+
+def _of_advisories(
+    advisories: Iterable[Mapping[str, Any]],
+    blobs: Mapping[str, FoundBlob],
+    known: set[str],
+    created_at_utc: str,
+) -> Iterator[dict[str, Any]]:
+    for advisory in advisories:
+        for name in _content_names(advisory):
+            blob = blobs.get(name) if _is_name(name) else None
+            if blob is None or blob.sha256 in known:
+                continue
+            known.add(blob.sha256)
+            yield {
+                "sha256": blob.sha256,
+                "kind": _ADVISORY_KIND,
+                "mime": _mime(advisory, blob),
+                "filename": f"advisory_{blob.sha256[:12]}{blob.suffix}",
+                "size_bytes": blob.size_bytes,
+                "created_at_utc": created_at_utc,
+            }
+
+
+def _content_names(advisory: Mapping[str, Any]) -> Iterator[Any]:
+    return (advisory.get(name) for name in _CONTENT_NAMES)
+
+
+def _mime(advisory: Mapping[str, Any], blob: FoundBlob) -> str:
+    told = advisory.get("mime")
+    if told is not None and ATTACHMENT_FIELDS["mime"](told):
+        return str(told)
+    return _MIMES.get(blob.suffix, _OTHER_MIME)

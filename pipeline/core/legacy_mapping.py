@@ -1,0 +1,261 @@
+"""A row of an older store becomes the message that carries it, with nothing dropped.
+
+Every value of the row is taken into the field that it fits; what nobody took, because it has no
+field or does not fit one, stays under `meta.v1` as it was. Old hashes are such values: hashes are
+computed anew from what is there. A row whose identity, times or status cannot be read is refused
+and told, never repaired: a time is never guessed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.envelope import Rejected
+from pipeline.core.hashing import sha256_of_json
+from pipeline.core.legacy_attachments import FoundBlob, take_attachments, with_contents
+from pipeline.core.legacy_fields import (
+    CONTEXT_FIELDS,
+    OUTPUT_FIELDS,
+    LeftOver,
+    fits_label,
+    is_object,
+    same_json,
+)
+from pipeline.core.legacy_record import judge_legacy_record
+from pipeline.core.legacy_verdict import recorded_decision
+from pipeline.core.verdict import JudgedRun
+from schemas.fields import is_run_id
+from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
+from schemas.timestamps import normalise_timestamp
+
+ROW_CODES = {
+    "BAD_DATE": "a time is missing or cannot be read; it is never guessed",
+    "BAD_RUN_ID": "the run_id is not of the pattern, or not the one that the row is filed under",
+    "BAD_STATUS": "the status is none of OK, BLOCKED, ERROR",
+    "NOT_CARRIED": "no message can hold the row",
+    "UNREADABLE": "the row is not strict JSON, or no object",
+}
+"""Why a row cannot be carried over."""
+
+_STATUSES = frozenset({"OK", "BLOCKED", "ERROR"})
+_OURS = ("format", "row_sha256", "values")
+
+
+class LegacyRowError(Exception):
+    """This row cannot be carried over; the others can.
+
+    Attributes:
+        code: One of `ROW_CODES`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRow:
+    """A row as it is published.
+
+    Attributes:
+        body: The record's value: canonical JSON of a `LegacyRun`.
+        judged: What that record makes.
+        apart: Attachments whose content has no room in the message: the store takes them
+            directly.
+    """
+
+    run_id: str
+    body: bytes
+    judged: JudgedRun
+    apart: tuple[str, ...]
+
+
+def advisories_of(
+    row: Mapping[str, Any], links: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """Return the advisories of a run: those in its row, then those in files beside it.
+
+    Of two with one advisory_id the first counts, as the older store had it.
+    """
+    own = row.get("advisory_inputs")
+    advisories = [each for each in own if is_object(each)] if isinstance(own, list) else []
+    known = {canonical_json(each.get("advisory_id")) for each in advisories}
+    for link in sorted(links, key=_age):
+        name = canonical_json(link.get("advisory_id"))
+        if name not in known:
+            known.add(name)
+            advisories.append(link)
+    return advisories
+
+
+def map_row(
+    key: str,
+    row: Mapping[str, Any],
+    *,
+    origin: LegacyFormat,
+    blobs: Mapping[str, FoundBlob] | None = None,
+    links: Sequence[dict[str, Any]] = (),
+) -> MappedRow:
+    """Return the message that carries `row`, and what it makes.
+
+    Args:
+        key: The run_id that the row is filed under.
+        row: The row, parsed strictly.
+        origin: Which store it is from.
+        blobs: What was found of the contents that it names, by SHA-256.
+        links: Advisories that lie beside the run in files of their own.
+
+    Raises:
+        LegacyRowError: The row cannot be carried over.
+    """
+    left = LeftOver(row)
+    found = blobs or {}
+    run_id = _take_run_id(left, key)
+    created_at_utc = _take_time(left)
+    advisories = _take_advisories(left, row, links)
+    try:
+        refs = take_attachments(left, advisories, found, created_at_utc)
+    except ValueError as error:
+        raise LegacyRowError("BAD_DATE", f"created_at_utc of an attachment: {error}") from error
+    document = {
+        "schema_version": LEGACY_RUN_VERSION,
+        "run_id": run_id,
+        "created_at_utc": created_at_utc,
+        "status": _take_status(left),
+        **_take_names(left),
+        **_take_payloads(left),
+        **left.take_all(CONTEXT_FIELDS),
+        **_take_lineage(left),
+        **({"advisory_inputs": advisories} if advisories else {}),
+        **({"attachments": refs} if refs else {}),
+        "meta": _meta(left, origin, sha256_of_json(row)),
+    }
+    attachments, apart = with_contents(refs, found, len(canonical_json(document)))
+    if refs:
+        document["attachments"] = attachments
+    return _judged(run_id, canonical_json(document), apart)
+
+
+def _judged(run_id: str, body: bytes, apart: tuple[str, ...]) -> MappedRow:
+    judged = judge_legacy_record(run_id.encode(), body)
+    if isinstance(judged, Rejected):
+        raise LegacyRowError("NOT_CARRIED", f"{judged.code}: {judged.message}")
+    return MappedRow(run_id, body, judged, apart)
+
+
+def _take_run_id(left: LeftOver, key: str) -> str:
+    told = left.get("run_id")
+    if told is not None and told != key:
+        raise LegacyRowError("BAD_RUN_ID", "Expected the run_id that the row is filed under.")
+    if not is_run_id(key):
+        raise LegacyRowError("BAD_RUN_ID", "Expected a run_id of the published pattern.")
+    left.settle("run_id", None)
+    return key
+
+
+def _take_time(left: LeftOver) -> str:
+    found = left.get("created_at_utc")
+    if not isinstance(found, str):
+        raise LegacyRowError("BAD_DATE", "Expected created_at_utc, a time with an offset.")
+    try:
+        created_at_utc = normalise_timestamp(found)
+    except ValueError as error:
+        raise LegacyRowError("BAD_DATE", f"created_at_utc: {error}") from error
+    # `+00:00` and `Z` are the same; any other offset, and digits that were cut, are kept.
+    same = f"{found.removesuffix('+00:00').removesuffix('Z')}Z" == created_at_utc
+    left.settle("created_at_utc", None if same else found)
+    return created_at_utc
+
+
+def _take_status(left: LeftOver) -> str:
+    found = left.get("status")
+    # A row of an older store that names no status is OK there.
+    status = found.strip().upper() if isinstance(found, str) else "OK"
+    if status not in _STATUSES or not isinstance(found, str | None):
+        raise LegacyRowError("BAD_STATUS", "Expected the status OK, BLOCKED or ERROR.")
+    left.settle("status", None if found == status else found)
+    return status
+
+
+def _take_names(left: LeftOver) -> dict[str, str]:
+    workflow_mode = left.get("workflow_mode")
+    mode = left.take("mode", fits_label)
+    if mode is None and workflow_mode is not None and fits_label(workflow_mode):
+        mode = workflow_mode
+    return {
+        "mode": mode or "unknown",
+        "tool_id": left.take("tool_id", fits_label) or "unknown",
+        "event_type": left.take("event_type", fits_label) or "unknown",
+    }
+
+
+def _take_payloads(left: LeftOver) -> dict[str, Any]:
+    feasibility = left.take("feasibility", is_object)
+    request = left.take("request_summary", is_object)
+    outputs = _take_outputs(left)
+    payloads = {"feasibility": feasibility, "request": request, "outputs": outputs or None}
+    return {
+        "decision": _take_decision(left, feasibility or {}),
+        **{name: value for name, value in payloads.items() if value is not None},
+    }
+
+
+def _take_decision(left: LeftOver, feasibility: dict[str, Any]) -> dict[str, Any]:
+    found = left.get("decision")
+    decision = recorded_decision(found, feasibility)
+    if isinstance(found, dict):
+        told = {name: value for name, value in found.items() if value not in (None, [], {})}
+        mapped = {name: decision.get(name) for name in told}
+        left.settle("decision", None if same_json(told, mapped) else found)
+    return decision
+
+
+def _take_outputs(left: LeftOver) -> dict[str, Any]:
+    """Take what was generated: out of `outputs`, and from the top where v1 had it."""
+    outputs = {}
+    nested = left.get("outputs")
+    if isinstance(nested, dict):
+        inner = LeftOver(nested)
+        outputs = inner.take_all(OUTPUT_FIELDS)
+        left.settle("outputs", inner.rest() or None)
+    missing = {name: fits for name, fits in OUTPUT_FIELDS.items() if name not in outputs}
+    return outputs | left.take_all(missing)
+
+
+def _take_lineage(left: LeftOver) -> dict[str, Any]:
+    """Take the plan that a run carries out, where a newer original store had it."""
+    found = left.get("lineage")
+    if not isinstance(found, dict):
+        return {}
+    inner = LeftOver(found)
+    plan = inner.take("parent_plan_run_id", fits_label)
+    left.settle("lineage", inner.rest() or None)
+    return {} if plan is None else {"parent_plan_run_id": plan}
+
+
+def _take_advisories(
+    left: LeftOver, row: Mapping[str, Any], links: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    own = left.get("advisory_inputs")
+    if isinstance(own, list) and all(map(is_object, own)):
+        left.settle("advisory_inputs", None)
+    return advisories_of(row, links)
+
+
+def _age(link: Mapping[str, Any]) -> tuple[str, str]:
+    return str(link.get("created_at_utc")), str(link.get("advisory_id"))
+
+
+def _meta(left: LeftOver, origin: LegacyFormat, row_sha256: str) -> dict[str, Any]:
+    found = left.get("meta")
+    own: dict[str, Any] = {}
+    # A meta that has a `v1` of its own stays whole, in ours.
+    if isinstance(found, dict) and "v1" not in found:
+        own = found
+        left.settle("meta", None)
+    rest = left.rest()
+    clashing = {name: rest.pop(name) for name in _OURS if name in rest}
+    if clashing:
+        rest["values"] = clashing
+    return {**own, "v1": {**rest, "format": origin, "row_sha256": row_sha256}}
