@@ -145,7 +145,7 @@ class OpenBlob:
 
     def _is_legacy_json(self) -> bool:
         content = b"".join(self._pieces())
-        canonical = _canonical(content)
+        canonical = canonical_form(content)
         # A canonical blob of ours in which one byte was changed keeps its length: `\u001f` with
         # a capital F is the same value, and still not the bytes that were stored.
         return (
@@ -155,7 +155,7 @@ class OpenBlob:
         )
 
 
-def _canonical(content: bytes) -> bytes | None:
+def canonical_form(content: bytes) -> bytes | None:
     """Return the canonical bytes of the one JSON value in `content`; None where it is none."""
     try:
         # The strict parser takes objects alone, and a blob may hold any value.

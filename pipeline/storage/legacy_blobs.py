@@ -1,0 +1,146 @@
+"""Contents of an older store's attachments: found by their hash, whatever their names end in.
+
+The older store wrote JSON pretty-printed under the hash of its canonical form, so the file's own
+hash differs from its name. The canonical form is what we store: its bytes have that hash.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.legacy_attachments import INLINE_LIMIT_BYTES, FoundBlob
+from pipeline.errors import InputError
+from pipeline.storage.attachment_files import (
+    LEGACY_JSON_LIMIT_BYTES,
+    PIECE_BYTES,
+    canonical_form,
+)
+from schemas.fields import is_sha256
+
+BlobState = Literal["as named", "pretty-printed", "missing", "mismatch"]
+"""`pretty-printed`: the name is the hash of the canonical JSON, not of the file."""
+
+_NAME_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSearch:
+    """What came of looking for some contents.
+
+    Attributes:
+        found: Those whose hash is right, by their name.
+        states: What was found of each.
+    """
+
+    found: dict[str, FoundBlob] = field(default_factory=dict)
+    states: dict[str, BlobState] = field(default_factory=dict)
+
+
+class LegacyBlobs:
+    """The files of one folder, flat or in `ab/cd/`; no folder at all has no files."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Look at the names of the files.
+
+        Raises:
+            InputError: The folder cannot be read.
+        """
+        self.folder = folder
+        self._paths: dict[str, list[Path]] = {}
+        if folder is not None:
+            for path in _files_below(folder):
+                self._paths.setdefault(path.name[:_NAME_LENGTH], []).append(path)
+
+    def find(self, names: Iterable[str]) -> BlobSearch:
+        """Read what is there of `names`, and compare it with them.
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        search = BlobSearch()
+        for name in names:
+            search.states[name], blob = self._look(name)
+            if blob is not None:
+                search.found[name] = blob
+        return search
+
+    def _look(self, name: str) -> tuple[BlobState, FoundBlob | None]:
+        paths = self._paths.get(name, [])
+        for path in paths:
+            state, blob = _read(path, name)
+            if blob is not None:
+                return state, blob
+        return ("mismatch" if paths else "missing"), None
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a content that was found, as we store them.
+
+        Raises:
+            InputError: Its file cannot be read any more, or is another now.
+        """
+        for path in self._paths.get(name, []):
+            state, blob = _read(path, name)
+            if blob is None:
+                continue
+            if state == "pretty-printed":
+                yield canonical_form(_bytes_of(path)) or b""
+            else:
+                yield from _pieces_of(path)
+            return
+        message = f"The attachment {name} in {self.folder} was there, and is not any more."
+        raise InputError(message)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    try:
+        if not folder.is_dir():
+            message = f"The attachments folder {folder} is no folder that can be read."
+            raise InputError(message)
+        for path in sorted(folder.rglob("*")):
+            if is_sha256(path.name[:_NAME_LENGTH]) and path.name[_NAME_LENGTH:][:1] in {"", "."}:
+                yield path
+    except OSError as error:
+        message = f"The attachments folder {folder} cannot be read: {error.strerror}."
+        raise InputError(message) from error
+
+
+def _read(path: Path, name: str) -> tuple[BlobState, FoundBlob | None]:
+    suffix = path.name[_NAME_LENGTH:]
+    digest, size = hashlib.sha256(), 0
+    kept: list[bytes] | None = []
+    for piece in _pieces_of(path):
+        digest.update(piece)
+        size += len(piece)
+        if kept is not None:
+            kept = [*kept, piece] if size <= LEGACY_JSON_LIMIT_BYTES else None
+    content = None if kept is None else b"".join(kept)
+    if digest.hexdigest() == name:
+        return "as named", _found(name, size, suffix, content)
+    canonical = None if content is None else canonical_form(content)
+    if canonical is not None and sha256_of_bytes(canonical) == name:
+        return "pretty-printed", _found(name, len(canonical), suffix, canonical)
+    return "mismatch", None
+
+
+def _found(name: str, size_bytes: int, suffix: str, content: bytes | None) -> FoundBlob:
+    is_small = size_bytes <= INLINE_LIMIT_BYTES
+    return FoundBlob(name, size_bytes, suffix, content if is_small else None)
+
+
+def _bytes_of(path: Path) -> bytes:
+    return b"".join(_pieces_of(path))
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        message = f"The attachment {path} cannot be read: {reason}."
+        raise InputError(message) from error

@@ -1,0 +1,183 @@
+"""An older store to migrate from: the file of a v1 store, or the folder of the original v2 code.
+
+The original v2 code wrote one folder a date with a file a run, indented JSON, and a file beside
+it for each advisory. What cannot be read as a whole is refused as a whole; what is wrong with one
+row is told of that row.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.legacy_mapping import LegacyRowError
+from pipeline.core.legacy_rows import LegacyRow
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.errors import InputError
+from pipeline.storage.identity import STORE_FILE
+from pipeline.storage.legacy_blobs import LegacyBlobs
+from pipeline.storage.legacy_file import read_rows
+from schemas.legacy_run import LegacyFormat
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_LINK_SEPARATOR = "_advisory_"
+_TWICE_RUN = "run_"
+_ATTACHMENTS = "run_attachments"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One row of an older store, not parsed yet.
+
+    Attributes:
+        run_id: What it is filed under.
+        row: Its text in a v1 store; None in a folder.
+        paths: In a folder its file, more of them where its run_id is there twice.
+        links: In a folder the files of its advisories.
+    """
+
+    run_id: str
+    row: LegacyRow | None = None
+    paths: Sequence[Path] = ()
+    links: Sequence[Path] = ()
+
+    def value(self) -> dict[str, Any]:
+        """Return the row.
+
+        Raises:
+            LegacyRowError: It is no object in strict JSON, or its run_id is there twice.
+            InputError: Its file cannot be read.
+        """
+        if self.row is not None:
+            try:
+                return self.row.value()
+            except InvalidJsonError as error:
+                raise LegacyRowError("UNREADABLE", f"The row: {error}.") from error
+        if len(self.paths) != 1:
+            raise self._not_one_file()
+        return _object_in(self.paths[0])
+
+    def _not_one_file(self) -> LegacyRowError:
+        dates = " and ".join(path.parent.name for path in self.paths)
+        if dates:
+            return LegacyRowError("TWICE", f"Expected one file of the run, found one in {dates}.")
+        return LegacyRowError("NO_RUN", "Expected the file of the run beside its advisory.")
+
+    def advisories(self) -> list[dict[str, Any]]:
+        """Return what its files of advisories hold.
+
+        Raises:
+            LegacyRowError: One is no object in strict JSON.
+            InputError: One cannot be read.
+        """
+        return [_object_in(path) for path in self.links]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacySource:
+    """An older store.
+
+    Attributes:
+        path: Where it is.
+        format: Which kind.
+        rows: In the order of the file, or by date and name.
+        blobs: Contents of its attachments.
+        sha256: Of the file of a v1 store; None for a folder.
+        strange: Files in a folder that are neither runs nor advisories.
+    """
+
+    path: Path
+    format: LegacyFormat
+    rows: Sequence[SourceRow]
+    blobs: LegacyBlobs
+    sha256: str | None = None
+    strange: Sequence[Path] = field(default_factory=tuple)
+
+
+def open_source(path: Path, attachments: Path | None) -> LegacySource:
+    """Open the older store at `path`, a file or a folder.
+
+    Args:
+        path: The file of a v1 store, or the folder of dates.
+        attachments: Folder of its attachments; None for the one that it used by default, if that
+            is there.
+
+    Raises:
+        InputError: It cannot be read, or is no older store.
+    """
+    if path.is_dir():
+        rows, strange = _rows_of_folder(path)
+        blobs = LegacyBlobs(attachments or _first_folder(path.parents[:2]))
+        return LegacySource(path, "original_v2", rows, blobs, strange=strange)
+    found = read_rows(path)
+    # Looked for beside what the name leads to, as the program of v1 did.
+    blobs = LegacyBlobs(attachments or _first_folder([path.resolve().parent]))
+    rows = [SourceRow(row.run_id, row) for row in found]
+    return LegacySource(path, "v1", rows, blobs, found.sha256)
+
+
+def _first_folder(places: Iterable[Path]) -> Path | None:
+    folders = (place / _ATTACHMENTS for place in places)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _rows_of_folder(root: Path) -> tuple[list[SourceRow], list[Path]]:
+    for place in (root, root.parent):
+        if (place / STORE_FILE).exists():
+            message = f"{place} is a store of this program: there is nothing to migrate in it."
+            raise InputError(message)
+    try:
+        dates = sorted(entry for entry in root.iterdir() if _DATE.fullmatch(entry.name))
+        files = [file for date in dates for file in sorted(date.iterdir())]
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        message = f"The folder {error.filename} cannot be read: {reason}."
+        raise InputError(message) from error
+    if not dates:
+        message = f"Expected {root} to have folders such as 2025-12-18, found none."
+        raise InputError(message)
+    return _filed(files)
+
+
+def _filed(files: Iterable[Path]) -> tuple[list[SourceRow], list[Path]]:
+    runs: dict[str, list[Path]] = {}
+    links: list[Path] = []
+    strange: list[Path] = []
+    for file in files:
+        if file.suffix != ".json" or file.name.startswith((".", "_")):
+            strange.append(file)
+        elif _LINK_SEPARATOR in file.stem:
+            links.append(file)
+        else:
+            runs.setdefault(file.stem, []).append(file)
+    linked: dict[str, list[Path]] = {}
+    for link in links:
+        linked.setdefault(_run_of(link, runs), []).append(link)
+    names = dict.fromkeys([*runs, *linked])
+    rows = [
+        SourceRow(name, paths=tuple(runs.get(name, ())), links=tuple(linked.get(name, ())))
+        for name in names
+    ]
+    return rows, strange
+
+
+def _run_of(link: Path, runs: Iterable[str]) -> str:
+    name = link.stem.partition(_LINK_SEPARATOR)[0]
+    # A later original version put `run_` before a run_id that begins so already.
+    shorter = name.removeprefix(_TWICE_RUN)
+    return shorter if name not in runs and shorter in runs else name
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise LegacyRowError("UNREADABLE", f"{where} cannot be read: {reason}.") from error
+    try:
+        return parse_object(content)[0]
+    except InvalidJsonError as error:
+        raise LegacyRowError("UNREADABLE", f"{where}: {error}.") from error

@@ -1,0 +1,170 @@
+"""Older stores as they lie on a disk: a file or a folder, with attachments beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.legacy_run import LegacyMark, marked
+from pipeline.errors import InputError
+from pipeline.storage.legacy_reading import CarriedRow, OwnRow, RefusedRow, read_source
+from pipeline.storage.legacy_source import open_source
+from tests.builders import attachment_ref, sha256
+from tests.legacy_rows import original_v2_row, unknown_row, v1_file, v1_row
+from tests.storage.stores import make_store
+
+RUN = original_v2_row()["run_id"]
+
+
+def put(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = value if isinstance(value, bytes) else json.dumps(value, indent=2).encode()
+    path.write_bytes(content)
+    return path
+
+
+def codes(path: Path, attachments: Path | None = None) -> dict[str, str]:
+    found = {}
+    for row in read_source(open_source(path, attachments)):
+        match row:
+            case CarriedRow():
+                found[row.run_id] = "carried"
+            case RefusedRow():
+                found[row.run_id] = row.code
+            case OwnRow():
+                found[row.run_id] = "ours"
+    return found
+
+
+def test_a_v1_file_has_its_rows_and_the_hash_of_its_bytes(tmp_path: Path) -> None:
+    content = v1_file(v1_row(), unknown_row(), v1_row(run_id="run_bad", created_at_utc=None))
+    path = put(tmp_path / "runs.json", content)
+    source = open_source(path, None)
+    assert (source.format, source.sha256) == ("v1", sha256(content))
+    assert codes(path) == {
+        v1_row()["run_id"]: "carried",
+        unknown_row()["run_id"]: "carried",
+        "run_bad": "BAD_DATE",
+    }
+
+
+def test_a_row_that_this_program_wrote_is_known_by_its_mark(tmp_path: Path) -> None:
+    row = marked(v1_row(meta={}), LegacyMark("1" * 64, "2" * 64))
+    path = put(tmp_path / "runs.json", v1_file(row))
+    (found,) = read_source(open_source(path, None))
+    assert found == OwnRow(row["run_id"], LegacyMark("1" * 64, "2" * 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("{}", "run_attachments"),
+        ("{}.json", "run_attachments"),
+        ("{}.nc", "run_attachments/ab/cd"),
+        ("{}.tar.gz", "run_attachments"),
+    ],
+)
+def test_contents_are_found_whatever_their_names_end_in(
+    tmp_path: Path, name: str, place: str
+) -> None:
+    path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=[attachment_ref(b"x")])))
+    put(tmp_path / place / name.format(sha256(b"x")), b"x")
+    (row,) = read_source(open_source(path, None))
+    assert isinstance(row, CarriedRow)
+    assert row.blobs == {sha256(b"x"): "as named"}
+    assert [blob.content for blob in row.mapped.judged.built.blobs] == [b"x"]
+
+
+def test_pretty_printed_json_is_stored_as_it_was_hashed(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5], "a": "é"}
+    canonical = '{"a":"é","b":[1,2.5]}'.encode()
+    path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=[attachment_ref(canonical)])))
+    put(tmp_path / "run_attachments" / f"{sha256(canonical)}.json", value)
+    source = open_source(path, None)
+    (row,) = read_source(source)
+    assert isinstance(row, CarriedRow)
+    assert list(row.blobs.values()) == ["pretty-printed"]
+    assert [blob.content for blob in row.mapped.judged.built.blobs] == [canonical]
+    assert b"".join(source.blobs.pieces(sha256(canonical))) == canonical
+
+
+def test_a_content_that_is_not_what_its_name_says_is_told_and_left(tmp_path: Path) -> None:
+    path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=[attachment_ref(b"x")])))
+    put(tmp_path / "run_attachments" / f"{sha256(b'x')}.txt", b"y")
+    source = open_source(path, None)
+    (row,) = read_source(source)
+    assert isinstance(row, CarriedRow)
+    assert list(row.blobs.values()) == ["mismatch"]
+    assert row.mapped.judged.built.blobs == ()
+    with pytest.raises(InputError, match="not any more"):
+        list(source.blobs.pieces(sha256(b"x")))
+
+
+def test_of_two_files_of_one_name_the_right_one_counts(tmp_path: Path) -> None:
+    path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=[attachment_ref(b"x")])))
+    put(tmp_path / "run_attachments" / f"{sha256(b'x')}.a", b"y")
+    put(tmp_path / "run_attachments" / f"{sha256(b'x')}.b", b"x")
+    (row,) = read_source(open_source(path, None))
+    assert isinstance(row, CarriedRow)
+    assert list(row.blobs.values()) == ["as named"]
+
+
+def test_a_folder_of_attachments_that_is_not_there_is_refused_if_it_was_named(
+    tmp_path: Path,
+) -> None:
+    path = put(tmp_path / "runs.json", v1_file(v1_row()))
+    with pytest.raises(InputError, match="attachments folder"):
+        open_source(path, tmp_path / "nowhere")
+
+
+def test_a_folder_of_the_original_v2_code(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "runs" / "rmos"
+    put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
+    for advisory in ("adv_1", "adv_2"):
+        value = {"advisory_id": advisory, "kind": "note"}
+        put(root / "2025-12-18" / f"{RUN}_advisory_{advisory}.json", value)
+    put(root / "2025-12-19" / f"run_{RUN}_advisory_adv_3.json", {"advisory_id": "adv_3"})
+    put(root / "2025-12-18" / "_note.json", {})
+    put(root / "2025-12-18" / "x.json.tmp", b"")
+    put(root / "_index.json", {})
+    put(tmp_path / "data" / "run_attachments" / f"{sha256(b'x')}.txt", b"x")
+    source = open_source(root, None)
+    assert source.blobs.folder == tmp_path / "data" / "run_attachments"
+    assert [path.name for path in source.strange] == ["_note.json", "x.json.tmp"]
+    (row,) = read_source(source)
+    assert isinstance(row, CarriedRow)
+    ids = [each["advisory_id"] for each in row.mapped.judged.built.document["advisory_inputs"]]
+    assert ids == ["adv_1", "adv_2", "adv_3"]
+
+
+def test_what_is_wrong_in_a_folder_is_told_of_its_run_alone(tmp_path: Path) -> None:
+    root = tmp_path / "rmos"
+    put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
+    put(root / "2025-12-18" / "run_broken.json", b"{")
+    put(root / "2025-12-18" / "run_list.json", b"[]")
+    put(root / "2025-12-18" / "run_moved.json", original_v2_row())
+    put(root / "2025-12-18" / "run_lost_advisory_a.json", {"advisory_id": "a"})
+    put(root / "2025-12-18" / "run_link.json", original_v2_row(run_id="run_link"))
+    put(root / "2025-12-18" / "run_link_advisory_a.json", b"{")
+    for date in ("2025-12-18", "2025-12-19"):
+        put(root / date / "run_twice.json", original_v2_row(run_id="run_twice"))
+    assert codes(root) == {
+        RUN: "carried",
+        "run_broken": "UNREADABLE",
+        "run_list": "UNREADABLE",
+        "run_moved": "BAD_RUN_ID",
+        "run_lost": "NO_RUN",
+        "run_link": "UNREADABLE",
+        "run_twice": "TWICE",
+    }
+
+
+def test_a_folder_that_is_no_older_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="folders such as"):
+        open_source(tmp_path, None)
+    make_store(tmp_path / "store")
+    (tmp_path / "store" / "runs").mkdir()
+    for path in (tmp_path / "store", tmp_path / "store" / "runs"):
+        with pytest.raises(InputError, match="store of this program"):
+            open_source(path, None)
