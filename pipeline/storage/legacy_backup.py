@@ -1,0 +1,183 @@
+"""The backup of a v1 store: a copy beside it, named by the hash of its bytes.
+
+The name says what must be in it, so nobody has to remember a hash to check it, and a second
+backup of the same bytes is the first one. States of the copy, and what is left if the process
+dies there:
+
+| state | if the process dies here |
+|---|---|
+| being written, flushed | a file `.<name>.<16 hex digits>.copy`, which is in nobody's way |
+| linked under its name | a whole backup, and that file too |
+| flushed, read again | a whole backup, for good |
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
+from pipeline.storage.attachment_files import PIECE_BYTES
+from pipeline.storage.durable_files import FILE_MODE
+
+_MARK = ".rmos-backup-"
+_REPLACED = ".rmos-replaced-"
+_NAME = re.compile(rf"(.+){re.escape(_MARK)}([0-9a-f]{{64}})")
+
+
+def backup_path(source: Path, sha256: str, folder: Path | None = None) -> Path:
+    """Return where the backup of a v1 store with these bytes lies."""
+    return (folder or source.parent) / f"{source.name}{_MARK}{sha256}"
+
+
+def named_sha256(path: Path) -> str | None:
+    """Return the hash that a backup's name says; None where it is the name of no backup."""
+    match = _NAME.fullmatch(path.name)
+    return match[2] if match else None
+
+
+def backups_of(source: Path, folder: Path | None = None) -> list[Path]:
+    """Return the backups of a v1 store, the newest first.
+
+    Raises:
+        StoreError: The folder cannot be read.
+    """
+    place = folder or source.parent
+    with _faults(place):
+        if not place.is_dir():
+            return []
+        found = [
+            entry
+            for entry in place.iterdir()
+            if (match := _NAME.fullmatch(entry.name)) and match[1] == source.name
+        ]
+        return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def make_backup(source: Path, sha256: str, folder: Path | None = None) -> Path:
+    """Copy the v1 store at `source`, durably, and read the copy again; return where it is.
+
+    Args:
+        source: The file.
+        sha256: Of the bytes that it must have.
+        folder: Where the backup goes; None for beside the file.
+
+    Raises:
+        InputError: The file has other bytes than when it was read.
+        IntegrityError: There is a backup of this name with other bytes.
+        StoreError: The disk failed.
+    """
+    target = backup_path(source, sha256, folder)
+    with _faults(target.parent):
+        if not os.path.lexists(target):
+            _copy(source, target, sha256)
+    check_backup(target)
+    return target
+
+
+def keep_replaced(path: Path, new_sha256: str) -> Path | None:
+    """Keep the bytes of a v1 store that is about to be replaced; return where they are.
+
+    They are no backup: nobody says that they are a whole v1 store.
+
+    Args:
+        path: The file.
+        new_sha256: Of what it is restored from: these bytes need not be kept again.
+
+    Raises:
+        InputError: Somebody writes the file meanwhile.
+        StoreError: The disk failed.
+    """
+    with _faults(path.parent):
+        if not path.exists():
+            return None
+        found = _sha256_of(path)
+        if found == new_sha256:
+            return None
+        target = path.with_name(f"{path.name}{_REPLACED}{found}")
+        if not os.path.lexists(target):
+            _copy(path, target, found)
+        return target
+
+
+def check_backup(path: Path) -> None:
+    """Check that a backup has the bytes that its name says.
+
+    Raises:
+        NotFoundError: There is none.
+        InputError: It has the name of no backup.
+        IntegrityError: It has other bytes.
+        StoreError: The disk failed.
+    """
+    expected = named_sha256(path)
+    if expected is None:
+        message = f"Expected a backup named ...{_MARK}<sha256>, found {path.name}."
+        raise InputError(message)
+    with _faults(path.parent):
+        try:
+            found = _sha256_of(path)
+        except FileNotFoundError:
+            message = f"There is no backup {path}."
+            raise NotFoundError(message) from None
+    if found != expected:
+        message = f"Expected the backup {path} to have SHA-256 {expected}, found {found}."
+        raise IntegrityError(message)
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.copy")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("xb") as copy:
+            for piece in _pieces_of(source):
+                digest.update(piece)
+                copy.write(piece)
+            copy.flush()
+            os.fchmod(copy.fileno(), FILE_MODE)
+            os.fsync(copy.fileno())
+        if digest.hexdigest() != sha256:
+            message = f"The v1 store {source} was changed while it was read: run it again."
+            raise InputError(message)
+        # link, unlike rename, refuses to replace an existing name: of two the first one stays.
+        with suppress(FileExistsError):
+            os.link(temporary, target)
+        _flush_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _pieces_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    for piece in _pieces_of(path):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _faults(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        message = (
+            f"The backup in {folder} failed: {reason}. Nothing was changed; give another folder "
+            "with --backup-dir."
+        )
+        raise StoreError(message) from error
