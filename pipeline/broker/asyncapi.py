@@ -13,6 +13,7 @@ from schemas.advisory_event import ADVISORY_EVENT_VERSION
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION
 from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
 from schemas.fields import RUN_ID_PATTERN
+from schemas.legacy_run import LEGACY_RUN_VERSION
 from schemas.redrive import REDRIVE_VERSION
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.run_request import RUN_REQUEST_VERSION
@@ -29,6 +30,7 @@ _RETRY_HEADERS: Final = "retry_headers"
 _REQUESTS = {
     "runs.requests": RUN_REQUEST_VERSION,
     "advisories.requests": ADVISORY_REQUEST_VERSION,
+    "runs.legacy": LEGACY_RUN_VERSION,
 }
 _EVENTS = {
     "runs.events": (RUN_EVENT_VERSION, _RUN_EVENT_HEADERS),

@@ -77,12 +77,11 @@ async def _read_partition(
         for record in batches.get(place, []):
             if record.offset < offsets.end:
                 yield record
-        if not batches and _waits_for_transaction(consumer, place, position):
+        if not batches and waits_for_transaction(consumer, place, position):
             return
 
 
-def _waits_for_transaction(
-    consumer: AIOKafkaConsumer, place: TopicPartition, position: int
-) -> bool:
+def waits_for_transaction(consumer: AIOKafkaConsumer, place: TopicPartition, position: int) -> bool:
+    """Tell whether what lies at `position` belongs to a transaction that is still open."""
     stable = consumer.last_stable_offset(place)
     return stable is not None and 0 <= stable <= position

@@ -15,9 +15,12 @@ from pipeline.core.verdict import JudgedRun, Rejected
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames
 
+Settled = Callable[[Sequence[Outcome]], None]
+"""Told what became of each chunk, once it is stored."""
+
 
 class RunRequestJudge:
-    """Judges chunks of the run request topic for one store."""
+    """Judges chunks of a topic whose records make runs, for one store."""
 
     def __init__(
         self,
@@ -27,6 +30,8 @@ class RunRequestJudge:
         judging: Judging[JudgedRun | Rejected],
         executor: Executor,
         accepted_rejects: int = 0,
+        group: str | None = None,
+        settled: Settled = lambda outcomes: None,
     ) -> None:
         """Make a judge.
 
@@ -36,9 +41,14 @@ class RunRequestJudge:
             judging: Judges bodies.
             executor: One thread, which does all that waits for the disk.
             accepted_rejects: Failures that do not count against the flood limit.
+            group: The consumer group; None for that of the persist worker.
+            settled: Told what became of each chunk.
         """
         self._store = store
-        self._telling = Telling(topics.persist_group, topics.run_events, topics.run_dead_letters)
+        self._telling = Telling(
+            group or topics.persist_group, topics.run_events, topics.run_dead_letters
+        )
+        self._settled = settled
         self._judging = judging
         self._executor = executor
         self._accepted_rejects = accepted_rejects
@@ -59,6 +69,7 @@ class RunRequestJudge:
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(self._executor, self._store.commit, judged, guard)
         self._accepted_rejects -= result.accepted_rejects
+        self._settled(result.outcomes)
         return result.outcomes
 
 

@@ -404,6 +404,11 @@ class RunIndex:
         with self.reading() as connection:
             return IndexTransaction(connection).known_runs([run_id]).get(run_id)
 
+    def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
+        """Return those of `run_ids` that the index holds, by run_id."""
+        with self.reading() as connection:
+            return IndexTransaction(connection).known_runs(run_ids)
+
     def positions(self, epoch: int) -> dict[tuple[str, int], int]:
         """Return the next offset of each topic and partition in `epoch`."""
         with self.reading() as connection:
