@@ -1,0 +1,190 @@
+"""Compare an older store with what was made of it: `rmos migrate status` and `verify`.
+
+What a row must have become is computed from the source anew, by the same mapping, and compared by
+hash with the bytes on the disk: nothing that was copied once is taken for proof of itself. No
+broker is asked, and nothing is repaired.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from pipeline.core.layout import attachment_path, quarantine_path
+from pipeline.core.outcome import StoredRun
+from pipeline.errors import IntegrityError
+from pipeline.storage.faults import store_faults
+from pipeline.storage.identity import read_store
+from pipeline.storage.index import RunIndex
+from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
+from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
+from pipeline.storage.legacy_source import LegacySource
+from pipeline.storage.run_store import open_index
+
+_ROWS = 500
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many so far, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as the source says.
+
+    Attributes:
+        run_id: The row; None for the source itself.
+        code: SOURCE_CHANGED, BACKUP_CHANGED, MISSING, DIFFERENT, NOT_INDEXED, or why the row
+            cannot be carried over.
+        path: Of the file that is concerned, relative to the store.
+        expected: What must be there: a SHA-256, or words.
+        found: What is there; None for nothing.
+    """
+
+    run_id: str | None
+    code: str
+    path: str | None
+    expected: str
+    found: str | None
+
+
+@dataclass(slots=True)
+class MigrationStatus:
+    """How much of a source is here.
+
+    Attributes:
+        rows: Of the source.
+        states: Of them migrated, missing, different and refused, counted.
+        source_sha256: Of the v1 file.
+        backups: Those that are there, the newest first.
+        runs: Of the whole store.
+    """
+
+    rows: int
+    source_sha256: str | None
+    backups: list[Path]
+    runs: int
+    states: Counter[str] = field(default_factory=Counter)
+
+
+def migration_status(
+    source: LegacySource, root: Path, *, backup_dir: Path | None, progress: Progress
+) -> MigrationStatus:
+    """Tell how many rows of `source` the index of the store at `root` has; no file is read.
+
+    Raises:
+        InputError: An attachment of the source cannot be read.
+        StoreError: There is no store, or its index cannot be used.
+    """
+    read_store(root)
+    with closing(open_index(root)) as index:
+        backups = backups_of(source.path, backup_dir) if source.sha256 else []
+        status = MigrationStatus(len(source.rows), source.sha256, backups, index.count())
+        for row, run in _with_runs(source, index, progress):
+            status.states[_state(row, run)] += 1
+    return status
+
+
+def _state(row: ReadRow, run: StoredRun | None) -> str:
+    if isinstance(row, RefusedRow):
+        return "refused"
+    if run is None:
+        return "missing"
+    return "migrated" if run.artifact_sha256 == _expected(row) else "different"
+
+
+def _expected(row: CarriedRow | OwnRow) -> str:
+    if isinstance(row, OwnRow):
+        return row.mark.artifact_sha256
+    return row.mapped.judged.artifact_sha256
+
+
+def verify_migration(
+    source: LegacySource, root: Path, *, backup_dir: Path | None, progress: Progress
+) -> Iterator[Difference]:
+    """Compare every row of `source` with the files and the index of the store at `root`.
+
+    Raises:
+        InputError: An attachment of the source cannot be read.
+        StoreError: There is no store, or it cannot be read.
+    """
+    read_store(root)
+    yield from _source_differences(source, backup_dir)
+    with closing(open_index(root)) as index:
+        for row, run in _with_runs(source, index, progress):
+            if isinstance(row, RefusedRow):
+                yield Difference(row.run_id, row.code, None, row.message, None)
+            else:
+                yield from _row_differences(root, row, run)
+
+
+def _source_differences(source: LegacySource, backup_dir: Path | None) -> Iterator[Difference]:
+    """Compare the bytes of a v1 file with those that were migrated: its backups have their hash."""
+    if source.sha256 is None:
+        return
+    named = named_sha256(source.path)
+    backups = [] if named else backups_of(source.path, backup_dir)
+    for backup in backups:
+        try:
+            check_backup(backup)
+        except IntegrityError as error:
+            yield Difference(None, "BACKUP_CHANGED", str(backup), str(error), None)
+    known = [named] if named else [named_sha256(backup) for backup in backups]
+    if known and source.sha256 not in known:
+        yield Difference(
+            None, "SOURCE_CHANGED", str(source.path), f"SHA-256 {known[0]}", source.sha256
+        )
+
+
+def _with_runs(
+    source: LegacySource, index: RunIndex, progress: Progress
+) -> Iterator[tuple[ReadRow, StoredRun | None]]:
+    rows = read_source(source)
+    done = 0
+    while chunk := list(islice(rows, _ROWS)):
+        known = index.find_all([row.run_id for row in chunk])
+        for row in chunk:
+            yield row, known.get(row.run_id)
+            done += 1
+            progress("rows compared", done, len(source.rows))
+
+
+def _row_differences(
+    root: Path, row: CarriedRow | OwnRow, run: StoredRun | None
+) -> Iterator[Difference]:
+    expected = _expected(row)
+    if run is None or run.artifact_sha256 != expected:
+        found = None if run is None else run.artifact_sha256
+        yield Difference(row.run_id, "NOT_INDEXED", None, expected, found)
+    if isinstance(row, OwnRow):
+        files = {} if run is None else {run.artifact_path: expected}
+    else:
+        files = _files_of(row)
+    for path, sha256 in files.items():
+        found = _sha256_of(root, path)
+        if found != sha256:
+            code = "MISSING" if found is None else "DIFFERENT"
+            yield Difference(row.run_id, code, path, sha256, found)
+
+
+def _files_of(row: CarriedRow) -> dict[str, str]:
+    """Return every file that a row must have made, with its SHA-256."""
+    judged = row.mapped.judged
+    names = [*(blob.sha256 for blob in judged.built.blobs), *row.mapped.apart]
+    files = {judged.path: judged.artifact_sha256}
+    files |= {attachment_path(name): name for name in names}
+    if judged.built.quarantined is not None:
+        name = judged.built.quarantined.sha256
+        files[quarantine_path(name)] = name
+    return files
+
+
+def _sha256_of(root: Path, path: str) -> str | None:
+    with store_faults(root):
+        try:
+            with (root / path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
