@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ class LegacyTransaction:
         self.added[run_id] = format_row(value)
 
 
+@dataclass(slots=True)
+class LegacyReplacement:
+    """What takes the place of the whole file.
+
+    Attributes:
+        content: The new bytes; None to leave the file as it is.
+    """
+
+    content: bytes | None = None
+
+
 class LegacyStore:
     """The file of a v1 store. Transactions one at a time; other processes take turns by a lock."""
 
@@ -88,18 +100,35 @@ class LegacyStore:
             return self._read()
 
     @contextmanager
+    def replacing(self) -> Iterator[LegacyReplacement]:
+        """Replace the whole file, also one that nobody can read, while nobody else writes.
+
+        Raises:
+            StoreError: The disk failed; the file is the old one or the new one.
+        """
+        with store_faults(self.path), exclusive_lock(self._lock):
+            replacement = LegacyReplacement()
+            yield replacement
+            if replacement.content is not None:
+                self._write(replacement.content)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    @contextmanager
     def transaction(self) -> Iterator[LegacyTransaction]:
         """Add rows, all of them or none, while nobody else does.
 
         Raises:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
-        lock = self.path.with_name(f"{self.path.name}.lock")
-        with store_faults(self.path), exclusive_lock(lock):  # 1.
+        with store_faults(self.path), exclusive_lock(self._lock):  # 1.
             transaction = LegacyTransaction(self._read())
             yield transaction
             if transaction.added:
-                self._write({**transaction.texts, **transaction.added})
+                texts = {**transaction.texts, **transaction.added}
+                self._known = (self._write(format_rows(texts)), texts)
 
     def _stat(self) -> os.stat_result | None:
         try:
@@ -127,16 +156,17 @@ class LegacyStore:
         self._known = (identity, texts)
         return texts
 
-    def _write(self, texts: dict[str, str]) -> None:
+    def _write(self, content: bytes) -> _Identity:
+        self._known = None
         folder = self._calls.open_folder(str(self.path.parent))
         try:
             with self._new_name(folder) as name:
-                identity = self._write_new(name, folder, format_rows(texts))  # 2.
+                identity = self._write_new(name, folder, content)  # 2.
                 self._calls.replace(name, self.path.name, folder)  # 3.
             self._calls.fsync(folder)  # 4.
         finally:
             self._calls.close(folder)
-        self._known = (identity, texts)
+        return identity
 
     @contextmanager
     def _new_name(self, folder: int) -> Iterator[str]:

@@ -96,6 +96,24 @@ class RunReader:
         with store_faults(self.root), self._index().reading() as connection:
             return list_runs(connection, wanted, limit=limit, cursor=cursor)
 
+    def count(self) -> int:
+        """Return the number of runs.
+
+        Raises:
+            StoreError: The index failed.
+        """
+        with store_faults(self.root):
+            return self._index().count()
+
+    def run_ids(self) -> list[str]:
+        """Return every run_id, in order.
+
+        Raises:
+            StoreError: The index failed.
+        """
+        with store_faults(self.root):
+            return [run.run_id for run in self._index().all_runs()]
+
     def find(self, run_id: str) -> FoundRun:
         """Return a run, its file compared with the index.
 

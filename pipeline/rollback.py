@@ -1,0 +1,179 @@
+"""Go back to a v1 store: `rmos migrate rollback`. Nothing is deleted, here or there.
+
+Procedure, with the same numbers in `roll_back`:
+
+1. Refuse while a persist worker of either store runs: what it stored later would not be there.
+2. Check the backup against the hash in its name.
+3. Take the lock of the v1 file. What it holds now is kept beside it under its own hash.
+4. Gather the rows: those of the backup, those that the v1 store got since, and a row for every
+   run of this store that is in neither.
+5. Replace the file, at once; read it again.
+
+Killed before 5. it has changed nothing; after, it is done. Again, it gives the same file.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.broker.admin import group_members
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.legacy_export import exported_row
+from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
+from pipeline.core.strict_json import InvalidJsonError
+from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.settings import Settings
+from pipeline.storage.faults import store_faults
+from pipeline.storage.legacy_backup import backups_of, check_backup, keep_replaced
+from pipeline.storage.legacy_file import read_rows
+from pipeline.storage.legacy_store import LegacyStore
+from pipeline.storage.run_reader import RunReader
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many so far, and of how many."""
+
+
+@dataclass(slots=True)
+class RollbackReport:
+    """What the v1 file holds now.
+
+    Attributes:
+        path: The file.
+        backup: What it was restored from; None where it was made from this store alone.
+        replaced: Where its bytes of before are; None where there was no file, or the same bytes.
+        from_backup: Rows of the backup.
+        from_file: Rows that the file had and the backup had not.
+        exported: Runs of this store that are in neither.
+        failed: Runs whose file is missing or has other bytes: they could not be exported.
+    """
+
+    path: Path
+    backup: Path | None
+    replaced: Path | None = None
+    from_backup: int = 0
+    from_file: int = 0
+    exported: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """All rows of the file."""
+        return self.from_backup + self.from_file + self.exported
+
+
+async def roll_back(
+    settings: Settings,
+    path: Path,
+    *,
+    backup: Path | None,
+    backup_dir: Path | None,
+    progress: Progress,
+    without_backup: bool = False,
+) -> RollbackReport:
+    """Restore the v1 file at `path`, with the runs made since in it.
+
+    Args:
+        settings: Which broker and store.
+        path: The v1 file.
+        backup: What it is restored from; None for its newest backup.
+        backup_dir: Where backups are; None for beside the file.
+        progress: Told how far it is.
+        without_backup: Make the file from this store alone, and the rows that it has.
+
+    Raises:
+        RefusedError: A worker runs.
+        NotFoundError: There is no backup.
+        IntegrityError: The backup has other bytes than its name says. Nothing was changed.
+        InputError: The backup is no v1 store.
+        StoreError: The disk failed; the file is the old one or the new one.
+        BrokerError: The broker cannot be asked who runs.
+    """
+    await _refuse_running_workers(settings)  # 1.
+    chosen = None if without_backup else backup or _newest(path, backup_dir)
+    content = _content(chosen)  # 2.
+    report = RollbackReport(path, chosen)
+    with LegacyStore(path).replacing() as replacement:  # 3.
+        report.replaced = keep_replaced(path, sha256_of_bytes(content))
+        texts = _rows_in(content, chosen)  # 4.
+        report.from_backup = len(texts)
+        report.from_file = _add_newer(path, texts)
+        _export(settings.data_dir, texts, report, progress)
+        is_whole = report.rows == report.from_backup
+        replacement.content = content if is_whole else format_rows(texts)  # 5.
+    _check(path, report)
+    return report
+
+
+def _content(backup: Path | None) -> bytes:
+    if backup is None:
+        return format_rows({})
+    check_backup(backup)
+    with store_faults(backup):
+        return backup.read_bytes()
+
+
+def _rows_in(content: bytes, backup: Path | None) -> dict[str, str]:
+    try:
+        return {row.run_id: row.text for row in parse_rows(content)}
+    except InvalidJsonError as error:
+        message = f"The backup {backup} is no v1 store: {error}."
+        raise InputError(message) from error
+
+
+async def _refuse_running_workers(settings: Settings) -> None:
+    topics = settings.topics
+    for group in (topics.persist_group, topics.persist_v1_group):
+        members = await group_members(settings, group)
+        if members:
+            message = (
+                f"Stop the workers of {group} first, {len(members)} of them run: what they store "
+                "now would not be in the v1 store."
+            )
+            raise RefusedError(message)
+
+
+def _newest(path: Path, backup_dir: Path | None) -> Path:
+    backups = backups_of(path, backup_dir)
+    if not backups:
+        message = (
+            f"There is no backup of {path} in {backup_dir or path.parent}: name one with "
+            "--backup, or make the file from this store with --without-backup."
+        )
+        raise NotFoundError(message)
+    return backups[0]
+
+
+def _add_newer(path: Path, texts: dict[str, str]) -> int:
+    """Add the rows that the file has and the backup has not; none where nobody can read it."""
+    try:
+        newer = {row.run_id: row.text for row in read_rows(path) if row.run_id not in texts}
+    except InputError:
+        return 0
+    texts.update(newer)
+    return len(newer)
+
+
+def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress: Progress) -> None:
+    with closing(RunReader(root)) as reader:
+        total = reader.count()
+        for count, run_id in enumerate(reader.run_ids(), start=1):
+            progress("runs looked at", count, total)
+            if run_id in texts:
+                continue
+            try:
+                found = reader.find(run_id)
+            except IntegrityError:
+                report.failed.append(run_id)
+                continue
+            view = found.view()
+            row = exported_row(found.document(), view["advisory_inputs"], found.run.artifact_sha256)
+            texts[run_id] = format_row(row)
+            report.exported += 1
+
+
+def _check(path: Path, report: RollbackReport) -> None:
+    found = len(read_rows(path))
+    if found != report.rows:
+        message = f"Expected {report.rows:,} rows in {path}, found {found:,}."
+        raise IntegrityError(message)
