@@ -13,6 +13,7 @@ from pipeline.cli import (
     evidence,
     index,
     ledger,
+    migrate,
     offsets,
     publish,
     runs,
@@ -47,6 +48,7 @@ app.add_typer(publish.app, name="publish")
 app.add_typer(runs.app, name="runs")
 app.add_typer(attachments.app, name="attachments")
 app.add_typer(index.app, name="index")
+app.add_typer(migrate.app, name="migrate")
 app.add_typer(offsets.app, name="offsets")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")

@@ -10,6 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.cli.demo.requests import demo_requests
+from pipeline.core.legacy_mapping import ROW_CODES
+from pipeline.core.legacy_record import INVALID_LEGACY_RUN
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS
@@ -190,6 +192,13 @@ def test_the_error_codes_are_those_of_the_source(heading: str, modules: tuple[st
         and isinstance(node.value, str)
         and _CODE.match(node.value)
     }
+
+
+def test_the_codes_of_legacy_runs_and_of_rows_are_those_of_the_source() -> None:
+    listed = rows_of(section(text_of("messages.md"), "Error codes of legacy runs"))
+    assert [row[0].strip("`") for row in listed] == [INVALID_LEGACY_RUN]
+    refused = rows_of(section(text_of("migration.md"), "Rows that are refused"))
+    assert {code.strip("`"): why for code, why in refused} == ROW_CODES
 
 
 def test_the_violations_are_those_of_the_source() -> None:

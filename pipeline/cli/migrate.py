@@ -1,0 +1,327 @@
+"""`rmos migrate`: bring the runs of an older store into this one, check them, and go back."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.cli.terminal import escaped, notes, print_json, print_pairs, print_table, visible
+from pipeline.logs import configure_logging
+from pipeline.migration import (
+    MigrationOptions,
+    MigrationResult,
+    RowResult,
+    migrate_into_store,
+    preview,
+)
+from pipeline.migration_check import Difference, migration_status, verify_migration
+from pipeline.rollback import roll_back
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.legacy_source import LegacySource, open_source
+
+REFUSED = 4
+"""Exit status where a row cannot be carried over, or is in conflict."""
+
+DIFFERENT = 5
+"""Exit status where source and store do not tell the same."""
+
+TOLD_ROWS = 20
+"""Most rows that a person is told of one by one; --json names all."""
+
+_QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
+
+app = typer.Typer(no_args_is_help=True, help="The way from an older store, and back.")
+
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", help="A v1 file or a folder of the original v2 code; else RMOS_RUN_STORE_PATH."
+    ),
+]
+Attachments = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the old attachments; else run_attachments where it used to be."),
+]
+BackupDir = Annotated[
+    Path | None, typer.Option(help="Where backups of a v1 file are; else beside it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
+
+
+@app.command()
+def run(
+    from_: From = None,
+    attachments: Attachments = None,
+    backup_dir: BackupDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write and publish nothing; tell what would be.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on after a migration that was killed; records of another source that wait "
+            "on the topic are stored as well.",
+        ),
+    ] = False,
+    accept_rejects: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Let the next N failures through a flood.")
+    ] = 0,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Go on without the records that are lost.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Carry the rows over that are not here yet. Again, it does nothing; killed, it goes on.
+
+    Exit 4 where a row cannot be carried over; the others are.
+    """
+    settings = _settings()
+    source = _source(settings, from_, attachments)
+    options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
+    told: list[RowResult] = []
+    with _bar() as progress:
+
+        def tell(row: RowResult) -> None:
+            if as_json:
+                print_json(_row_document(row))
+            elif row.state not in _QUIET_STATES:
+                told.append(row)
+
+        if dry_run:
+            result = preview(source, tell, progress)
+        else:
+            result = asyncio.run(migrate_into_store(settings, source, options, tell, progress))
+    _report(result, told, dry_run=dry_run, as_json=as_json)
+    if not result.is_complete:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def status(
+    from_: From = None,
+    attachments: Attachments = None,
+    backup_dir: BackupDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Tell how many rows of an older store are here; no broker is asked, and no file read."""
+    settings = _settings()
+    source = _source(settings, from_, attachments)
+    with _bar() as progress:
+        found = migration_status(
+            source, settings.data_dir, backup_dir=backup_dir, progress=progress
+        )
+    document = {
+        "source": str(source.path),
+        "format": source.format,
+        "source_sha256": found.source_sha256,
+        "backups": [str(path) for path in found.backups],
+        "rows": found.rows,
+        **{state: found.states[state] for state in ("migrated", "missing", "different", "refused")},
+        "runs_in_store": found.runs,
+    }
+    if as_json:
+        print_json(document)
+    else:
+        print_pairs(
+            (name, "none" if value in (None, []) else value) for name, value in document.items()
+        )
+
+
+@app.command()
+def verify(
+    from_: From = None,
+    attachments: Attachments = None,
+    backup_dir: BackupDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every row with what it became, by hash, computed anew; exit 5 where one differs.
+
+    No broker is asked, and nothing is repaired.
+    """
+    settings = _settings()
+    source = _source(settings, from_, attachments)
+    counts: Counter[str] = Counter()
+    with _bar() as progress:
+        for found in verify_migration(
+            source, settings.data_dir, backup_dir=backup_dir, progress=progress
+        ):
+            counts[found.code] += 1
+            _tell_difference(found, as_json=as_json)
+    summary = {"rows": len(source.rows), "differences": counts.total(), "codes": dict(counts)}
+    if as_json:
+        print_json({"summary": summary})
+    else:
+        notes().print(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
+    if counts:
+        raise typer.Exit(DIFFERENT)
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        Path | None, typer.Option(help="The v1 file to restore; else RMOS_RUN_STORE_PATH.")
+    ] = None,
+    backup: Annotated[
+        Path | None, typer.Option(help="What to restore it from; else its newest backup.")
+    ] = None,
+    backup_dir: BackupDir = None,
+    without_backup: Annotated[
+        bool,
+        typer.Option("--without-backup", help="Make the file from this store alone."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Restore the v1 file from its backup, with the runs made since in it. Deletes nothing.
+
+    Stop the persist workers first. Exit 5 where the backup is not what its name says, or where
+    a run could not be exported as its file is damaged.
+    """
+    settings = _settings()
+    with _bar() as progress:
+        report = asyncio.run(
+            roll_back(
+                settings,
+                to or settings.run_store_path,
+                backup=backup,
+                backup_dir=backup_dir,
+                progress=progress,
+                without_backup=without_backup,
+            )
+        )
+    document = {
+        "path": str(report.path),
+        "backup": str(report.backup) if report.backup else None,
+        "replaced": str(report.replaced) if report.replaced else None,
+        "rows": report.rows,
+        "from_backup": report.from_backup,
+        "from_file": report.from_file,
+        "exported": report.exported,
+        "failed": report.failed,
+    }
+    if as_json:
+        print_json(document)
+    else:
+        print_pairs(
+            (name, "none" if value in (None, []) else value) for name, value in document.items()
+        )
+        notes().print("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
+    if report.failed:
+        raise typer.Exit(DIFFERENT)
+
+
+def _tell_difference(found: Difference, *, as_json: bool) -> None:
+    document = {name: value for name, value in asdict(found).items() if value is not None}
+    if as_json:
+        print_json(document)
+        return
+    parts = [found.run_id or "source", found.code, found.path or ""]
+    parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
+    typer.echo("  ".join(visible(part) for part in parts if part))
+
+
+def _settings() -> Settings:
+    settings = read_settings()
+    # What becomes of the rows is told by the command itself.
+    if settings.log_level == "info":
+        settings = settings.model_copy(update={"log_level": "warning"})
+    configure_logging(settings)
+    return settings
+
+
+def _source(settings: Settings, path: Path | None, attachments: Path | None) -> LegacySource:
+    with notes().status("reading the older store"):
+        return open_source(path or settings.run_store_path, attachments)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far it is, on a terminal."""
+    console = notes()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def _row_document(row: RowResult) -> dict[str, Any]:
+    report = asdict(row.report) if row.report is not None else {}
+    own = {
+        "run_id": row.run_id,
+        "state": row.state,
+        "code": row.code,
+        "message": row.message,
+        "attachments": row.attachments or None,
+    }
+    return report | {name: value for name, value in own.items() if value is not None}
+
+
+def _report(
+    result: MigrationResult, told: list[RowResult], *, dry_run: bool, as_json: bool
+) -> None:
+    summary = result.summary() | {"dry_run": dry_run}
+    if as_json:
+        print_json({"summary": summary})
+        return
+    print_table(("", "before", "after"), _comparison(result))
+    print_pairs(_totals(summary))
+    for sentence in summary["findings"]:
+        typer.echo(sentence)
+    for row in told[:TOLD_ROWS]:
+        notes().print(
+            escaped(f"{visible(row.run_id)}: {row.code}: {visible(row.message or '')}"),
+            soft_wrap=True,
+        )
+    if len(told) > TOLD_ROWS:
+        notes().print(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
+
+
+def _comparison(result: MigrationResult) -> Iterator[tuple[str, str, str]]:
+    """Yield the counts that a person compares: what the old store told, and what this one does."""
+    tally = result.tally
+    statuses = tally.statuses
+    for status in sorted(statuses):
+        yield f"status {status}", f"{statuses[status]:,}", f"{statuses[status]:,}"
+    for risk in sorted(tally.risks_before | tally.risks_after):
+        yield f"risk {risk}", f"{tally.risks_before[risk]:,}", f"{tally.risks_after[risk]:,}"
+    for state in sorted(tally.hashes_before | tally.hashes_after):
+        before, after = tally.hashes_before[state], tally.hashes_after[state]
+        yield f"hash of the evaluation: {state}", f"{before:,}", f"{after:,}"
+
+
+def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    yield "rows", f"{summary['rows']:,}"
+    yield from ((state, f"{count:,}") for state, count in summary["states"].items())
+    if summary["outcomes"]:
+        counts = (f"{count:,} {kind}" for kind, count in summary["outcomes"].items())
+        yield "stored now", ", ".join(counts)
+    if summary["withheld"]:
+        yield "withheld in", f"{summary['withheld']:,} rows"
+    if summary["attachments"]:
+        counts = (f"{count:,} {state}" for state, count in summary["attachments"].items())
+        yield "attachments", ", ".join(counts)
+    if summary["apart"]:
+        yield "too large for a message", f"{len(summary['apart']):,}, put into the store directly"
+    if summary["backup"]:
+        yield "backup", summary["backup"]
+    if summary["strange_files"]:
+        yield "other files", f"{summary['strange_files']:,}, left where they are"

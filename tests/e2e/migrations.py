@@ -1,0 +1,90 @@
+"""Migrations in this process, and `rmos migrate` in one of its own."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.migration import MigrationOptions, MigrationResult, RowResult, migrate_into_store
+from pipeline.migration_check import Difference, verify_migration
+from pipeline.settings import Settings
+from pipeline.storage.legacy_source import open_source
+from tests.e2e.worker_processes import REPOSITORY, RMOS, worker_environment
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What a migration told."""
+
+    result: MigrationResult
+    rows: dict[str, RowResult]
+
+    @property
+    def states(self) -> dict[str, str]:
+        return {run_id: row.state for run_id, row in self.rows.items()}
+
+
+async def migrate(
+    settings: Settings, path: Path, *, attachments: Path | None = None, **options: Any
+) -> Migrated:
+    """Carry over the older store at `path`."""
+    told: dict[str, RowResult] = {}
+    result = await migrate_into_store(
+        settings,
+        open_source(path, attachments),
+        MigrationOptions(**options),
+        lambda row: told.update({row.run_id: row}),
+        lambda what, done, total: None,
+    )
+    return Migrated(result, told)
+
+
+def differences(
+    settings: Settings, path: Path, *, attachments: Path | None = None
+) -> list[Difference]:
+    """Return what verifying finds."""
+    source = open_source(path, attachments)
+    return list(
+        verify_migration(
+            source, settings.data_dir, backup_dir=None, progress=lambda what, done, total: None
+        )
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of `rmos` with these settings."""
+    key = settings.ledger_key_file
+    return worker_environment(settings, **({"RMOS_LEDGER_KEY_FILE": str(key)} if key else {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    status: int
+    lines: list[dict[str, Any]]
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        last: dict[str, Any] = self.lines[-1]["summary"]
+        return last
+
+
+def rmos_migrate(settings: Settings, *words: str | Path) -> Done:
+    """Run `rmos migrate ... --json` to its end."""
+    ended = subprocess.run(
+        command(*words),
+        env=environment(settings),
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    return Done(ended.returncode, lines, ended.stderr.decode())
+
+
+def command(*words: str | Path) -> Sequence[str]:
+    """Return the words of `rmos migrate ... --json`."""
+    return [str(RMOS), "migrate", *map(str, words), "--json"]
