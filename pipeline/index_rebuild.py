@@ -5,9 +5,10 @@ same numbers in `rebuild_index`:
 
 1. Refuse while a worker runs: it would go on writing into the old index.
 2. Read every artifact and every link.
-3. Read the run requests from their start. A record whose artifact is on disk, byte for byte,
-   made it. A record before the committed offset whose artifact is not on disk gets a row all the
-   same: the row is as if the file were right, so that the loss is found and not papered over.
+3. Read the run requests, and the rows of older stores, from their start. A record whose artifact
+   is on disk, byte for byte, made it. A record before the committed offset whose artifact is not
+   on disk gets a row all the same: the row is as if the file were right, so that the loss is found
+   and not papered over.
 4. Read the advisory requests likewise; `rebuilt_advisories` says what they tell.
 5. Write a new index beside the old one and put it in its place by rename.
 """
@@ -26,8 +27,9 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.admin import committed_offsets, group_members
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.topic_reader import read_topic
+from pipeline.core.judges import RunJudge, run_judges
 from pipeline.core.outcome import RecordSource, StoredRun, stored_run
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.verdict import JudgedRun
 from pipeline.errors import StoreNotReadyError
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.settings import Settings
@@ -79,9 +81,20 @@ class RebuildReport:
 
 @dataclass(slots=True)
 class _Row:
+    """A run of the new index.
+
+    Attributes:
+        file_sha256: Of the file that is on disk; None where there is none.
+    """
+
     run: StoredRun
     indexed: IndexedRun
-    has_file: bool
+    file_sha256: str | None
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the file is what the record made."""
+        return self.file_sha256 == self.run.artifact_sha256
 
 
 Progress = Callable[[str, int], None]
@@ -108,10 +121,12 @@ async def rebuild_index(
     rows, advisories = _rows_of_files(root, report, progress)  # 2.
     topics = settings.topics
     committed = await committed_offsets(settings, topics.persist_group, [topics.run_requests])
+    committed |= await committed_offsets(settings, topics.migrate_group, [topics.legacy_runs])
     committed |= await committed_offsets(settings, topics.advise_group, [topics.advisory_requests])
     read = partial(_read_counted, settings, committed, progress)
-    async for record, offset in read(topics.run_requests, "run requests"):  # 3.
-        _explain(rows, identity, record, offset)
+    for topic, judge in run_judges(topics).items():  # 3.
+        async for record, offset in read(topic, f"records of {topic}"):
+            _explain(rows, identity, record, offset, judge)
     async for record, offset in read(topics.advisory_requests, "advisory requests"):  # 4.
         advisories.explain(record, identity.epoch, offset)
     _report(rows, report)
@@ -166,25 +181,34 @@ def _add_run(rows: dict[str, _Row], found: FoundArtifact) -> StrangeFile | None:
 
 
 def _row_of_file(found: FoundArtifact) -> _Row:
-    return _Row(found.run, found.indexed, has_file=True)
+    return _Row(found.run, found.indexed, found.run.artifact_sha256)
 
 
 def _explain(
-    rows: dict[str, _Row], identity: StoreIdentity, record: ConsumerRecord, committed: int
+    rows: dict[str, _Row],
+    identity: StoreIdentity,
+    record: ConsumerRecord,
+    committed: int,
+    judge: RunJudge,
 ) -> None:
-    """Let `record` explain its run, unless an earlier record has."""
-    judged = judge_run_record(record.key, record.value)
+    """Let `record` explain its run, unless an earlier record has.
+
+    Of two topics, whose records have no order, the one whose record made the file explains it.
+    """
+    judged = judge(record.key, record.value)
     if not isinstance(judged, JudgedRun):
         return
     known = rows.get(judged.run_id)
-    if known is not None and known.run.source is not None:
-        return
+    explained_by = known.run.source if known is not None else None
     source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
     run = stored_run(judged, source)
-    same_file = known is not None and known.run.artifact_sha256 == run.artifact_sha256
-    if same_file or record.offset < committed:
-        indexed = indexed_run(judged.built.outline, run)
-        rows[run.run_id] = _Row(run, indexed, has_file=same_file)
+    row = _Row(run, indexed_run(judged.built.outline, run), known.file_sha256 if known else None)
+    if explained_by is not None:
+        is_better = row.has_file and explained_by.topic != record.topic
+        if (known is not None and known.has_file) or not is_better:
+            return
+    if row.has_file or record.offset < committed:
+        rows[run.run_id] = row
 
 
 def _report(rows: dict[str, _Row], report: RebuildReport) -> None:

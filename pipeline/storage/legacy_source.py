@@ -114,7 +114,7 @@ def open_source(path: Path, attachments: Path | None) -> LegacySource:
     found = read_rows(path)
     # Looked for beside what the name leads to, as the program of v1 did.
     blobs = LegacyBlobs(attachments or _first_folder([path.resolve().parent]))
-    rows = [SourceRow(row.run_id, row) for row in found]
+    rows = [SourceRow(_shown(row.run_id), row) for row in found]
     return LegacySource(path, "v1", rows, blobs, found.sha256)
 
 
@@ -157,10 +157,15 @@ def _filed(files: Iterable[Path]) -> tuple[list[SourceRow], list[Path]]:
         linked.setdefault(_run_of(link, runs), []).append(link)
     names = dict.fromkeys([*runs, *linked])
     rows = [
-        SourceRow(name, paths=tuple(runs.get(name, ())), links=tuple(linked.get(name, ())))
+        SourceRow(_shown(name), paths=tuple(runs.get(name, ())), links=tuple(linked.get(name, ())))
         for name in names
     ]
     return rows, strange
+
+
+def _shown(name: str) -> str:
+    """Return a name as text that any file can hold: lone surrogates are in no run_id anyway."""
+    return name.encode(errors="replace").decode()
 
 
 def _run_of(link: Path, runs: Iterable[str]) -> str:
@@ -171,7 +176,7 @@ def _run_of(link: Path, runs: Iterable[str]) -> str:
 
 
 def _object_in(path: Path) -> dict[str, Any]:
-    where = f"{path.parent.name}/{path.name}"
+    where = _shown(f"{path.parent.name}/{path.name}")
     try:
         content = path.read_bytes()
     except OSError as error:

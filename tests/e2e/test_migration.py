@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.app import persist_worker
 from pipeline.errors import InputError, IntegrityError, RefusedError
+from pipeline.index_rebuild import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.run_reader import RunReader
 from tests.builders import attachment_ref, run_request, sha256
-from tests.e2e.kafka_reading import produce, read_topic, sending
+from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until_consumed
 from tests.e2e.migrations import command, differences, environment, migrate, rmos_migrate
-from tests.e2e.store_audit import store_files
+from tests.e2e.store_audit import index_rows, store_files
 from tests.e2e.worker_processes import REPOSITORY
 from tests.legacy_rows import bare_row, original_v2_row, unknown_row, v1_file, v1_row
 
@@ -105,6 +107,23 @@ async def test_a_migrated_run_is_shown_like_any_other(home: Settings, v1: Path) 
         reader.close()
     assert view["advisory_inputs"] == [advisory]
     assert view["provenance"]["legacy"] is True
+
+
+async def test_the_index_is_made_again_with_the_rows_of_both_topics(
+    home: Settings, v1: Path
+) -> None:
+    await migrate(home, v1)
+    requests = [run_request(run_id="run_new"), run_request(run_id=v1_row()["run_id"])]
+    await produce(home, map(sending, requests))
+    async with persist_worker(home):
+        await wait_until_consumed(home)
+    before = {run_id: tuple(row) for run_id, row in index_rows(home.data_dir).items()}
+    report = await rebuild_index(home)
+    assert report.is_clean
+    assert (report.runs, report.without_record) == (4, [])
+    assert {run_id: tuple(row) for run_id, row in index_rows(home.data_dir).items()} == before
+    again = await migrate(home, v1)
+    assert set(again.states.values()) == {"already"}
 
 
 async def test_rows_that_cannot_be_carried_are_told_and_hold_up_no_other(

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core.legacy_run import LegacyMark, marked
 from pipeline.errors import InputError
+from pipeline.storage.legacy_blobs import LegacyBlobs
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import open_source
 from tests.builders import attachment_ref, sha256
@@ -168,3 +169,25 @@ def test_a_folder_that_is_no_older_store_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "store", tmp_path / "store" / "runs"):
         with pytest.raises(InputError, match="store of this program"):
             open_source(path, None)
+
+
+def test_names_that_are_no_text_are_refused_and_can_be_told(tmp_path: Path) -> None:
+    path = put(tmp_path / "runs.json", b'{"\\ud800": {"run_id": "x"}, "a": 1}')
+    assert codes(path) == {"?": "BAD_RUN_ID", "a": "UNREADABLE"}
+    folder = tmp_path / "rmos" / "2025-12-18"
+    folder.mkdir(parents=True)
+    (folder / "run_\udcff.json").write_bytes(b"{}")
+    assert codes(tmp_path / "rmos") == {"run_?": "BAD_RUN_ID"}
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "attachments"
+
+
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="the shop's data (shared/data beside the repository) are not here"
+)
+def test_the_shops_own_json_was_hashed_in_another_form_than_it_was_stored() -> None:
+    names = {path.name[:64]: path.suffix for path in DATA.rglob("*") if path.is_file()}
+    states = LegacyBlobs(DATA).find(names).states
+    for name, suffix in names.items():
+        assert states[name] == ("pretty-printed" if suffix == ".json" else "as named")
