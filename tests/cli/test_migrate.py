@@ -134,6 +134,23 @@ def test_verify_names_what_is_missing(migrated: CommandLine, v1: Path) -> None:
     assert migrated("migrate", "verify", "--from", str(v1)).status == 0
 
 
+@pytest.mark.parametrize("area", ["runs", "quarantine"])
+def test_verify_finds_one_changed_bit_of_a_file(migrated: CommandLine, v1: Path, area: str) -> None:
+    v1.write_bytes(v1_file(*ROWS[:2]))
+    path = next(path for path in (migrated.data_dir / area).rglob("*") if path.is_file())
+    changed = bytearray(path.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(changed)
+    done = migrated("migrate", "verify", "--from", str(v1), "--json")
+    assert done.status == 5
+    found = json.loads(done.text.splitlines()[0])
+    assert (found["code"], found["path"]) == (
+        "DIFFERENT",
+        str(path.relative_to(migrated.data_dir)),
+    )
+
+
 def test_verify_finds_a_source_whose_bytes_are_not_those_of_its_backup(
     migrated: CommandLine, v1: Path
 ) -> None:
