@@ -200,7 +200,7 @@ AREAS = ("runs", "advisories", "audits")
 
 def request_topics(prefix: str) -> tuple[str, ...]:
     """Return the topics that a dead letter may be sent back to."""
-    return tuple(f"{prefix}.{area}.requests" for area in AREAS)
+    return (*(f"{prefix}.{area}.requests" for area in AREAS), TopicNames(prefix).legacy_runs)
 
 
 def dead_letter_topics(prefix: str) -> tuple[str, ...]:
@@ -221,6 +221,6 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
         names.advise_group: (names.advisory_requests,),
         names.advise_retry_group: names.advisory_retries,
         f"{prefix}.audit": (f"{prefix}.audits.requests",),
-        f"{prefix}.migrate": (f"{prefix}.runs.legacy",),
+        names.migrate_group: (names.legacy_runs,),
         names.persist_v1_group: (names.run_requests,),
     }

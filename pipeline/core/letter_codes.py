@@ -48,6 +48,10 @@ LETTER_CODES: Final[dict[str, LetterCode]] = {
         "Our program failed on this record.", "Report it; once it is corrected, redrive."
     ),
     "INVALID_ADVISORY": LetterCode("A field of the advisory is missing or wrong.", _SEND_AGAIN),
+    "INVALID_LEGACY_RUN": LetterCode(
+        "It is not what rmos migrate run publishes.",
+        "Carry the row over with rmos migrate run; nothing else writes this topic.",
+    ),
     "INVALID_AUDIT": LetterCode("A field of the audit request is missing or wrong.", _SEND_AGAIN),
     "RUN_CONFLICT": LetterCode(
         "Another request has made a run of this run_id.",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pipeline.consumers.judging import Judge
 from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.judges import run_judges
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.ledger import Ledger
@@ -44,8 +44,13 @@ class RequestTopic:
 
 def request_topics(topics: TopicNames) -> list[RequestTopic]:
     """Return every request topic, in the order in which they are replayed."""
+    judges = run_judges(topics)
+    runs = (
+        (topics.run_requests, topics.persist_group),
+        (topics.legacy_runs, topics.migrate_group),
+    )
     return [
-        RequestTopic(topics.run_requests, (topics.persist_group,), judge_run_record, RunStore),
+        *(RequestTopic(name, (group,), judges[name], RunStore) for name, group in runs),
         RequestTopic(
             topics.advisory_requests,
             (topics.advise_group, topics.advise_retry_group),
