@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin import apply_topics
+from pipeline.broker.admin import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings, read_settings
@@ -125,7 +125,12 @@ async def _send(producer: AIOKafkaProducer, topic: str, each: Sending) -> Awaita
 
 
 async def read_topic(settings: Settings, topic: str) -> list[ConsumerRecord]:
-    """Return every record of `topic`, in offset order within each partition."""
+    """Return every record of `topic`, in offset order within each partition.
+
+    The broker ends a transaction in each partition by itself, some time after its producer has
+    heard that it is committed; that is waited for.
+    """
+    open_ends = await partition_offsets(settings, [topic])
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,
         enable_auto_commit=False,
@@ -137,7 +142,7 @@ async def read_topic(settings: Settings, topic: str) -> list[ConsumerRecord]:
         partitions = partitions_of(settings, topic)
         consumer.assign(partitions)
         begin = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends = {each: open_ends[each.topic, each.partition].end for each in partitions}
         found: list[ConsumerRecord] = []
         for each in partitions:
             consumer.seek(each, begin[each])
