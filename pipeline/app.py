@@ -47,7 +47,7 @@ from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.legacy_run import judge_legacy_record
 from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, InputError, RmosError, TopicsError
-from pipeline.ledger_setup import make_ledger_key, open_ledger
+from pipeline.ledger_setup import init_ledger_key, open_ledger
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -556,9 +556,12 @@ def _prepare_store(settings: Settings, cluster_id: str, tell: Callable[[str], No
     if not (settings.data_dir / STORE_FILE).exists():
         create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
         tell(f"new store at {settings.data_dir}")
-    made = make_ledger_key(settings)
-    if made is not None:
-        tell(f"new ledger key at {made}: keep a copy, and keep it apart from the store")
+    if not settings.ledger_enabled:
+        return
+    made = init_ledger_key(settings)
+    if made.is_new:
+        tell(f"new ledger key at {made.path}: keep a copy, and keep it apart from the store")
+        tell(f"its public part, for whoever checks: {made.key}")
 
 
 @asynccontextmanager

@@ -5,18 +5,22 @@ well. Beside it lies the public part of the same name, for those who only check.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from pipeline.core.log_id import signer_name
+from pipeline.core.notes import VerifierKey
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
+from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.ledger import Ledger
-from pipeline.storage.ledger_keys import load_key, make_key
+from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
+from pipeline.storage.log_folder import LEDGER_FOLDER, find_logs
+from pipeline.storage.verifier_keys import earlier_keys, read_vkey, vkey_file_of, write_vkey
 
-LEDGER_FOLDER = "ledger"
 _log = structlog.get_logger(__name__)
 
 
@@ -28,22 +32,55 @@ def key_file_of(settings: Settings, identity: StoreIdentity) -> Path:
     return Path(configuration) / "rmos" / f"{identity.store_id}.pem"
 
 
-def make_ledger_key(settings: Settings) -> Path | None:
-    """Make the ledger's key where there is none, and a new store; return where it lies.
+@dataclass(frozen=True, slots=True)
+class LedgerKey:
+    """The key of a ledger.
 
-    Returns:
-        None where there is a key, or a ledger whose key must not be replaced by another.
+    Attributes:
+        path: Where the private part is.
+        key: The public part.
+        is_new: Whether it was made just now.
+    """
+
+    path: Path
+    key: VerifierKey
+    is_new: bool
+
+    @property
+    def vkey_path(self) -> Path:
+        """Where the public part is."""
+        return vkey_file_of(self.path)
+
+
+def init_ledger_key(settings: Settings) -> LedgerKey:
+    """Make the ledger's key where there is none; return it, whoever made it.
 
     Raises:
-        StoreNotReadyError: There is no store.
+        StoreNotReadyError: There is no store, or its logs are signed by a key that is not there.
         StoreError: The key cannot be written.
     """
     identity = read_store(settings.data_dir)
     path = key_file_of(settings, identity)
-    if path.exists() or (settings.data_dir / LEDGER_FOLDER).exists():
-        return None
-    make_key(path, signer_name(identity.store_id))
-    return path
+    is_new = not path.exists()
+    if is_new:
+        _refuse_second_key(settings.data_dir, path)
+        signer = make_key(path, signer_name(identity.store_id))
+    else:
+        signer = load_key(path, signer_name(identity.store_id))
+    if read_vkey(path, signer.name) is None:
+        write_vkey(path, signer.key)
+    return LedgerKey(path, signer.key, is_new)
+
+
+def _refuse_second_key(root: Path, path: Path) -> None:
+    with store_faults(root):
+        logs = find_logs(root)
+    if logs:
+        message = (
+            f"The store {root} has logs that another key signs: put that key back at {path}, or "
+            "set RMOS_LEDGER_KEY_FILE to where it is."
+        )
+        raise StoreNotReadyError(message)
 
 
 def open_ledger(settings: Settings) -> Ledger | None:
@@ -57,8 +94,10 @@ def open_ledger(settings: Settings) -> Ledger | None:
     root = settings.data_dir
     identity = read_store(root)
     if settings.ledger_enabled:
-        signer = load_key(key_file_of(settings, identity), signer_name(identity.store_id))
-        return Ledger(root, identity.store_id, [signer])
+        path = key_file_of(settings, identity)
+        in_use = KeyInUse(path)
+        signer = load_key(path, signer_name(identity.store_id))
+        return Ledger(root, identity.store_id, [signer], key_in_use=in_use)
     if (root / LEDGER_FOLDER).exists():
         message = (
             f"The store {root} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false is "
@@ -67,3 +106,21 @@ def open_ledger(settings: Settings) -> Ledger | None:
         raise StoreNotReadyError(message)
     _log.warning("no ledger is written: nobody can prove this store to others", store=str(root))
     return None
+
+
+def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierKey]:
+    """Return the public keys whose signatures under checkpoints of the store count.
+
+    The one that signs now first, then those that it took over from. The private key is not needed
+    where its public part lies beside its place. None where the settings say that no ledger is
+    written.
+
+    Raises:
+        StoreNotReadyError: There is no key, or what tells of it is not what was written.
+    """
+    if not settings.ledger_enabled:
+        return []
+    path = key_file_of(settings, identity)
+    name = signer_name(identity.store_id)
+    current = read_vkey(path, name) or load_key(path, name).key
+    return [current, *earlier_keys(path, current)]

@@ -6,13 +6,11 @@ import typer
 
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.held_checkpoints import HeldCheckpoint, parse_held
-from pipeline.core.log_id import signer_name
 from pipeline.core.notes import VerifierKey, parse_vkey
 from pipeline.errors import InputError
-from pipeline.ledger_setup import key_file_of
+from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
 from pipeline.storage.identity import read_store
-from pipeline.storage.ledger_keys import load_key
 from pipeline.storage.store_logs import StoreLogs
 
 Keys = Annotated[
@@ -40,9 +38,7 @@ def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
 def _keys(settings: Settings, given: list[str] | None) -> list[VerifierKey]:
     if given:
         return list(map(_parse, given))
-    identity = read_store(settings.data_dir)
-    signer = load_key(key_file_of(settings, identity), signer_name(identity.store_id))
-    return [signer.key]
+    return verifier_keys(settings, read_store(settings.data_dir))
 
 
 def _parse(text: str) -> VerifierKey:

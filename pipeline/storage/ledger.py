@@ -41,6 +41,7 @@ from pipeline.core.tiles import ENTRIES, Tile
 from pipeline.errors import IntegrityError
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
+from pipeline.storage.ledger_keys import KeyInUse
 from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder, ledger_faults
@@ -79,6 +80,7 @@ class Ledger:
         signers: Sequence[NoteSigner],
         *,
         trusted: Sequence[VerifierKey] = (),
+        key_in_use: KeyInUse | None = None,
         calls: LogCalls | None = None,
     ) -> None:
         """Open the ledger of the store at `root`.
@@ -88,6 +90,7 @@ class Ledger:
             store_id: Of the store; a part of every checkpoint's origin.
             signers: Who signs checkpoints; two while a new key takes over from an old one.
             trusted: More keys whose checkpoints are gone on with.
+            key_in_use: Tells when another key has taken over; None for a key of no file.
             calls: System calls, for tests.
 
         Raises:
@@ -97,6 +100,7 @@ class Ledger:
         self._store_id = store_id
         self._signers = signers
         self._keys = [*(signer.key for signer in signers), *trusted]
+        self._key_in_use = key_in_use
         self._calls = calls or LogCalls()
         self._states: dict[LogId, _LogState] = {}
         with store_faults(root):
@@ -124,6 +128,8 @@ class Ledger:
             StoreError: The disk failed; nothing may be acknowledged.
         """
         logs = sorted((log for log, added in leaves.items() if added), key=lambda log: log.path)
+        if self._key_in_use is not None:
+            self._key_in_use.check()
         with store_faults(self.root), ExitStack() as held:
             self._make_missing(logs)  # 1.
             for log in logs:  # 2.

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from pipeline.core.notes import NoteSigner
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.durable_files import temporary_name
+from pipeline.storage.small_files import create_file
 
 KEY_MODE = 0o600
 _OF_OTHERS = 0o077
@@ -35,8 +35,7 @@ def make_key(path: Path, name: str) -> NoteSigner:
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = _create(path, content)
+        made = create_file(path, content, KEY_MODE)
     except OSError as error:
         message = f"The ledger key cannot be written at {path}: {error.strerror}."
         raise StoreError(message) from error
@@ -46,28 +45,34 @@ def make_key(path: Path, name: str) -> NoteSigner:
     return NoteSigner(name, key)
 
 
-def _create(path: Path, content: bytes) -> bool:
-    """Create the file whole and durable, or not at all; False where there is one already."""
-    temporary = path.with_name(temporary_name())
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, KEY_MODE)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
-            os.fchmod(descriptor, KEY_MODE)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        # link, unlike rename, refuses to replace an existing name.
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return True
+class KeyInUse:
+    """Notices that a key is no longer the one in its file: another took over meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file at `path`, before the key is read from it."""
+        self._path = path
+        self._found = self._look()
+
+    def check(self) -> None:
+        """Refuse to go on with a key that another has replaced; one that was removed is the same.
+
+        Raises:
+            StoreError: The file holds another key now; nothing was written.
+        """
+        if self._look() not in {self._found, None}:
+            message = (
+                f"The ledger key at {self._path} was replaced meanwhile; nothing was acknowledged; "
+                "start again."
+            )
+            raise StoreError(message)
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            state = self._path.stat()
+        except OSError:
+            return None
+        # A number of an inode is used again; together with a time it is not.
+        return state.st_dev, state.st_ino, state.st_mtime_ns
 
 
 def load_key(path: Path, name: str) -> NoteSigner:

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.evidence import EvidenceError
-from pipeline.core.log_id import LogId
+from pipeline.core.log_id import LogId, parse_log_path
 from pipeline.core.tiles import Tile, cut_tile
 from pipeline.errors import IntegrityError
 from pipeline.storage.log_calls import LogCalls
 
+LEDGER_FOLDER = "ledger"
 CHECKPOINT_FILE = "checkpoint"
 LOCK_FILE = "lock"
 _READ_BYTES = 1 << 20
@@ -81,6 +82,21 @@ class LogFolder:
             return None
         finally:
             self._calls.close(descriptor)
+
+
+def find_logs(root: Path) -> list[LogId]:
+    """Return the logs of the store at `root`, of all epochs, in the order of their folders' names.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    found = []
+    for folder in (root / LEDGER_FOLDER).glob("*/*/"):
+        try:
+            found.append(parse_log_path(folder.relative_to(root).as_posix()))
+        except EvidenceError:
+            continue  # Not ours; an audit names it.
+    return sorted(found, key=lambda log: log.path)
 
 
 def _numbers_in(folder: Path) -> list[int]:

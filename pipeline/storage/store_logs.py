@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.core.evidence import EvidenceError
-from pipeline.core.log_id import LogId, parse_log_path
+from pipeline.core.log_id import LogId
 from pipeline.core.notes import VerifierKey
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import read_store
+from pipeline.storage.log_folder import find_logs
 from pipeline.storage.log_reader import LogReader
 
 
@@ -39,8 +39,7 @@ class StoreLogs:
             StoreError: The disk failed.
         """
         with store_faults(self.root):
-            paths = [path.relative_to(self.root) for path in self.root.glob("ledger/*/*/")]
-        return sorted(filter(None, map(_log_at, map(str, paths))))
+            return sorted(find_logs(self.root))
 
     def open(self, log: LogId) -> LogReader:
         """Return a log at the checkpoint that it had when it was first asked for.
@@ -66,10 +65,3 @@ class StoreLogs:
     def by_origin(self) -> dict[str, LogId]:
         """Return the logs that are there by their origins."""
         return {log.origin(self.store_id): log for log in self.ids()}
-
-
-def _log_at(path: str) -> LogId | None:
-    try:
-        return parse_log_path(path)
-    except EvidenceError:
-        return None  # Not ours; an audit names it.

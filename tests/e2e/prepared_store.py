@@ -1,6 +1,6 @@
 """A store and the key of its ledger, as `rmos store init` and `rmos ledger init` make them."""
 
-from pipeline.ledger_setup import make_ledger_key
+from pipeline.ledger_setup import init_ledger_key
 from pipeline.settings import Settings
 from pipeline.storage.identity import StoreIdentity, create_store
 
@@ -16,5 +16,5 @@ def prepare_store(
         store_id=store_id,
         epoch=epoch,
     )
-    make_ledger_key(settings)
+    init_ledger_key(settings)
     return identity

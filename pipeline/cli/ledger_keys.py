@@ -1,0 +1,61 @@
+"""The key of the ledger: made once, and handed over to another one when it has to be."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.ledger_setup import init_ledger_key, key_file_of
+from pipeline.settings import read_settings
+from pipeline.storage.identity import read_store
+from pipeline.storage.key_rotation import rotate_key
+from pipeline.storage.verifier_keys import vkey_file_of
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def init(as_json: AsJson = False) -> None:
+    """Make the key that signs the ledger of the store in RMOS_DATA_DIR, where there is none.
+
+    Where there is one it is shown and stays as it is.
+    """
+    made = init_ledger_key(read_settings())
+    document = {
+        "key_file": str(made.path),
+        "vkey_file": str(made.vkey_path),
+        "vkey": str(made.key),
+        "new": made.is_new,
+    }
+    if as_json:
+        print_json(document)
+        return
+    if made.is_new:
+        notes().print("A new key. Keep a copy of it, apart from the store.")
+    else:
+        notes().print("There is a key already; it was not touched.")
+    del document["new"]
+    print_pairs(document.items())
+
+
+def rotate(as_json: AsJson = False) -> None:
+    """Let a new key take over: every log is signed by both, then by the new one alone.
+
+    The private part of the old key is removed; its public part is still trusted for what it
+    signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again.
+    """
+    settings = read_settings()
+    path = key_file_of(settings, read_store(settings.data_dir))
+    rotated = rotate_key(settings.data_dir, path)
+    document = {
+        "key_file": str(path),
+        "vkey_file": str(vkey_file_of(path)),
+        "vkey": str(rotated.new),
+        "old_vkey": str(rotated.old),
+        "note_file": str(rotated.note),
+        "logs": rotated.logs,
+    }
+    if as_json:
+        print_json(document)
+        return
+    notes().print("A new key signs from now on. Keep a copy of it and of the note.")
+    print_pairs(document.items())

@@ -1,0 +1,63 @@
+"""Small files outside the store, made or replaced whole and durable: keys and what they say."""
+
+import os
+from pathlib import Path
+
+from pipeline.storage.durable_files import temporary_name
+
+
+def create_file(path: Path, content: bytes, mode: int) -> bool:
+    """Create the file whole and durable, or not at all; False where there is one already.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    temporary = _write_temporary(path, content, mode)
+    try:
+        # link, unlike rename, refuses to replace an existing name.
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    flush_folder(path.parent)
+    return True
+
+
+def replace_file(path: Path, content: bytes, mode: int) -> None:
+    """Put the file in place of what has its name, whole and durable.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    _write_temporary(path, content, mode).replace(path)
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder durable.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_temporary(path: Path, content: bytes, mode: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temporary_name())
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        temporary.unlink()
+        raise
+    return temporary

@@ -1,0 +1,151 @@
+"""The public side of the ledger's key: files beside it for those who only check.
+
+`<key>.vkey` holds the key that signs now, as a line. `<key>.rotation-1`, `-2` and so on are the
+notes of its changes, each signed by the key before and the key after. So whoever reads these may
+check every checkpoint that the store ever signed, without the private key.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.evidence import EvidenceError
+from pipeline.core.key_rotation import KeyRotation, open_rotation
+from pipeline.core.notes import VerifierKey, parse_vkey
+from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.storage.small_files import create_file, replace_file
+
+PUBLIC_MODE = 0o644
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def vkey_file_of(key_file: Path) -> Path:
+    """Return where the public part of the key in `key_file` is kept."""
+    return key_file.with_name(f"{key_file.name}.vkey")
+
+
+def write_vkey(key_file: Path, key: VerifierKey) -> None:
+    """Write the public part of a key beside it, in place of that of the key before.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    path = vkey_file_of(key_file)
+    try:
+        replace_file(path, f"{key}\n".encode(), PUBLIC_MODE)
+    except OSError as error:
+        message = f"The public key of the ledger cannot be written at {path}: {error.strerror}."
+        raise StoreError(message) from error
+
+
+def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
+    """Return the public part of the key in `key_file`, of which only this is read; None for none.
+
+    Args:
+        key_file: Where the private key is, or was.
+        name: Under which the store signs.
+
+    Raises:
+        StoreNotReadyError: It cannot be read, is none, or is that of another store.
+    """
+    path = vkey_file_of(key_file)
+    content = _read(path)
+    if content is None:
+        return None
+    try:
+        key = parse_vkey(content.decode().removesuffix("\n"))
+    except (EvidenceError, UnicodeDecodeError) as error:
+        message = f"Expected the public key of the ledger at {path}: {error}."
+        raise StoreNotReadyError(message) from error
+    _check_name(path, key, name)
+    return key
+
+
+def earlier_keys(key_file: Path, current: VerifierKey) -> list[VerifierKey]:
+    """Return the keys that signed before `current`, the last one first.
+
+    A note that does not lead to `current` is of a change that was not finished; it counts for
+    nothing.
+
+    Raises:
+        StoreNotReadyError: A note is not what was written.
+    """
+    keys = [current]
+    for _, rotation in reversed(rotations_of(key_file)):
+        if rotation.new == keys[-1]:
+            keys.append(rotation.old)
+    return keys[1:]
+
+
+def rotations_of(key_file: Path) -> Sequence[tuple[Path, KeyRotation]]:
+    """Return the notes of changes of the key, the first one first.
+
+    Raises:
+        StoreNotReadyError: A note is not what was written.
+    """
+    return [(path, _read_rotation(path)) for _, path in _numbered(key_file)]
+
+
+def write_rotation(key_file: Path, note: bytes) -> Path:
+    """Keep the note of a change of key for good; return where. A note that is there is found.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    before = _numbered(key_file)
+    for _, path in before:
+        if _read(path) == note:
+            return path
+    number = before[-1][0] + 1 if before else 1
+    path = key_file.with_name(f"{key_file.name}.rotation-{number}")
+    try:
+        made = create_file(path, note, PUBLIC_MODE)
+    except OSError as error:
+        message = f"The note of the new key cannot be written at {path}: {error.strerror}."
+        raise StoreError(message) from error
+    if not made:
+        message = f"Another process changes the key too: there is {path} already."
+        raise StoreError(message)
+    return path
+
+
+def _numbered(key_file: Path) -> list[tuple[int, Path]]:
+    start = f"{key_file.name}.rotation-"
+    try:
+        names = [path.name for path in key_file.parent.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        message = f"The folder {key_file.parent} cannot be read: {error.strerror}."
+        raise StoreNotReadyError(message) from error
+    numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
+    return sorted(
+        (int(number), key_file.with_name(start + number))
+        for number in numbers
+        if _NUMBER.fullmatch(number)
+    )
+
+
+def _read_rotation(path: Path) -> KeyRotation:
+    content = _read(path)
+    try:
+        return open_rotation(content or b"")
+    except EvidenceError as error:
+        message = f"Expected the note of a change of key at {path}: {error}."
+        raise StoreNotReadyError(message) from error
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        message = f"The file {path} cannot be read: {error.strerror}."
+        raise StoreNotReadyError(message) from error
+
+
+def _check_name(path: Path, key: VerifierKey, name: str) -> None:
+    if key.name != name:
+        message = f"Expected the public key of {name} at {path}, found that of {key.name}."
+        raise StoreNotReadyError(message)

@@ -1,0 +1,63 @@
+"""`rmos ledger init` and `rotate`, as a shell sees them."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.notes import parse_vkey
+from pipeline.storage.identity import create_store
+from tests.cli.command_line import CommandLine
+
+
+@pytest.fixture
+def key_file(rmos: CommandLine, tmp_path: Path) -> Path:
+    """Give where the key of a new store is going to be."""
+    create_store(rmos.data_dir, cluster_id="cluster", prefix="rmos")
+    path = tmp_path / "keys" / "ledger.pem"
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(path))
+    return path
+
+
+def test_init_makes_a_key_and_shows_it_again(rmos: CommandLine, key_file: Path) -> None:
+    first = rmos("ledger", "init")
+    assert first.status == 0
+    shown = dict(line.split() for line in first.text.splitlines())
+    assert shown["key_file"] == str(key_file)
+    assert (
+        Path(shown["vkey_file"]).read_text().strip()
+        == shown["vkey"]
+        == str(parse_vkey(shown["vkey"]))
+    )
+    assert "Keep a copy of it" in first.err
+    content = key_file.read_bytes()
+    second = rmos("ledger", "init")
+    assert (second.status, second.text) == (0, first.text)
+    assert "it was not touched" in second.err
+    assert key_file.read_bytes() == content
+    assert rmos("ledger", "init", "--json").document == shown | {"new": False}
+
+
+def test_rotate_shows_both_keys_and_the_note(rmos: CommandLine, key_file: Path) -> None:
+    old = rmos("ledger", "init", "--json").document["vkey"]
+    done = rmos("ledger", "rotate", "--json").document
+    assert done["old_vkey"] == old
+    assert done["vkey"] == rmos("ledger", "init", "--json").document["vkey"] != old
+    assert Path(done["note_file"]) == key_file.with_name("ledger.pem.rotation-1")
+    assert done["logs"] == 0
+    assert "Keep a copy of it" in rmos("ledger", "rotate").err
+
+
+@pytest.mark.parametrize("command", ["init", "rotate"])
+def test_without_a_store_nothing_is_made(rmos: CommandLine, tmp_path: Path, command: str) -> None:
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(tmp_path / "ledger.pem"))
+    done = rmos("ledger", command)
+    assert done.status == 6
+    assert done.sentence.startswith(f"There is no store at {rmos.data_dir}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rotate_without_a_key_names_the_way_out(rmos: CommandLine, key_file: Path) -> None:
+    done = rmos("ledger", "rotate")
+    assert done.status == 6
+    assert done.sentence == f"There is no ledger key at {key_file}: run rmos ledger init."
+    assert not key_file.parent.exists()
