@@ -37,6 +37,7 @@ def test_it_starts_the_broker_the_topics_the_store_the_workers_and_the_api() -> 
         "rmos topics apply",
         "rmos store init",
         "rmos store status",
+        "rmos ledger init",
         "rmos worker persist --instance persist-1",
         "rmos worker advise --instance advise-1",
         "rmos api",
@@ -109,7 +110,13 @@ def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
     worker = SERVICES[name]
     port = worker["environment"]["RMOS_METRICS_PORT"]
     assert f"http://127.0.0.1:{port}/health/ready" in worker["healthcheck"]["test"][-1]
-    assert worker["volumes"] == [f"store:{worker['environment']['RMOS_DATA_DIR']}"]
+    key_folder = Path(worker["environment"]["RMOS_LEDGER_KEY_FILE"]).parent
+    assert worker["volumes"] == [
+        f"store:{worker['environment']['RMOS_DATA_DIR']}",
+        f"keys:{key_folder}",
+    ]
+    assert f"-m 0700 {key_folder}" in DOCKERFILE
+    assert SERVICES["store"]["volumes"] == worker["volumes"]
     assert worker["restart"] != "no"
     assert int(worker["stop_grace_period"].removesuffix("s")) > read_settings().stop_timeout_seconds
 
