@@ -47,6 +47,7 @@ from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.legacy_run import judge_legacy_record
 from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, InputError, RmosError, TopicsError
+from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key, open_ledger
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
@@ -550,6 +551,17 @@ async def prepare_local(
             "differs."
         )
         raise TopicsError(message)
+    if settings.runs_v2_enabled:
+        await _complete_logs(settings, tell)
+
+
+async def _complete_logs(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Build the logs of a store that was written without a ledger, by an older version."""
+    missing = await find_missing_leaves(settings)
+    missing.refuse_loss()
+    if missing.offsets:
+        tell(f"building the ledger of {missing.offsets:,} records that were consumed before")
+        await build_logs(settings, missing)
 
 
 def _prepare_store(settings: Settings, cluster_id: str, tell: Callable[[str], None]) -> None:

@@ -1,12 +1,14 @@
 """The key of the ledger: made once, and handed over to another one when it has to be."""
 
+import asyncio
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.cli.terminal import notes, print_json, print_pairs, progress_bar
+from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key, key_file_of
-from pipeline.settings import read_settings
+from pipeline.settings import Settings, read_settings
 from pipeline.storage.identity import read_store
 from pipeline.storage.key_rotation import rotate_key
 from pipeline.storage.verifier_keys import vkey_file_of
@@ -14,27 +16,55 @@ from pipeline.storage.verifier_keys import vkey_file_of
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def init(as_json: AsJson = False) -> None:
+def init(
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss", help="Build the logs without the records that retention has removed."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Make the key that signs the ledger of the store in RMOS_DATA_DIR, where there is none.
 
-    Where there is one it is shown and stays as it is.
+    Where there is one it is shown and stays as it is. For a store that has consumed records
+    without a ledger, the logs are built from the start of its topics; stop the workers first.
     """
-    made = init_ledger_key(read_settings())
+    settings = read_settings()
+    made = init_ledger_key(settings)
+    built = _build(settings, accept_loss=accept_loss)
     document = {
         "key_file": str(made.path),
         "vkey_file": str(made.vkey_path),
         "vkey": str(made.key),
-        "new": made.is_new,
     }
     if as_json:
-        print_json(document)
+        print_json(document | {"new": made.is_new, "leaves_built": built})
         return
     if made.is_new:
         notes().print("A new key. Keep a copy of it, apart from the store.")
     else:
         notes().print("There is a key already; it was not touched.")
-    del document["new"]
+    if built:
+        notes().print(f"{built:,} records that were consumed before have their leaves now.")
     print_pairs(document.items())
+
+
+def _build(settings: Settings, *, accept_loss: bool) -> int:
+    """Build the logs of a store that was written without; return how many records got leaves."""
+    missing = asyncio.run(find_missing_leaves(settings))
+    if not accept_loss:
+        missing.refuse_loss()
+    count = 0
+
+    def done(records: int) -> None:
+        nonlocal count
+        count += records
+        advance(records)
+
+    with progress_bar("building logs", missing.offsets) as advance:
+        asyncio.run(build_logs(settings, missing, done))
+    return count
 
 
 def rotate(as_json: AsJson = False) -> None:

@@ -27,15 +27,18 @@ def say_error(sentence: str) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal while a block runs; the block calls what it is given once a step."""
+def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal while a block runs.
+
+    The block calls what it is given once a step, or with the number of steps.
+    """
     console = notes()
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda steps=1: progress.advance(task, steps)
 
 
 def print_json(document: object) -> None:

@@ -174,6 +174,16 @@ class Ledger:
             state = self._read(folder)
         return LogReader(folder, state.checkpoint), state.next_offset
 
+    def begin(self, logs: Iterable[LogId]) -> None:
+        """Make those of `logs` that do not exist, without leaves.
+
+        Raises:
+            IntegrityError: A log has lost its checkpoint.
+            StoreError: The disk failed.
+        """
+        with store_faults(self.root):
+            self._make_missing(sorted(logs, key=lambda log: log.path))
+
     def _make_missing(self, logs: Sequence[LogId]) -> None:
         """Make logs that are not there. By link: of two that do, the second finds the first's."""
         missing = [log for log in logs if log not in self._states and self._is_missing(log)]

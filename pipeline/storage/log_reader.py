@@ -69,6 +69,16 @@ class LogReader:
         """Number of leaves."""
         return self.checkpoint.size
 
+    @property
+    def next_offset(self) -> int:
+        """One more than the offset of the last leaf; 0 where there is none.
+
+        Raises:
+            IntegrityError: The last leaf is not what was appended.
+            StoreError: The disk failed.
+        """
+        return self.leaf(self.size - 1).offset + 1 if self.size else 0
+
     def entries(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Yield the bytes of the leaves from `start` to `end`, each covered by the checkpoint.
 

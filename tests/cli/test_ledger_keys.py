@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.notes import parse_vkey
+from pipeline.ledger_setup import open_ledger
+from pipeline.settings import read_settings
 from pipeline.storage.identity import create_store
+from pipeline.storage.run_store import RunStore
+from tests.builders import run_request
 from tests.cli.command_line import CommandLine
+from tests.storage.stores import judged_record
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def test_init_makes_a_key_and_shows_it_again(rmos: CommandLine, key_file: Path) 
     assert (second.status, second.text) == (0, first.text)
     assert "it was not touched" in second.err
     assert key_file.read_bytes() == content
-    assert rmos("ledger", "init", "--json").document == shown | {"new": False}
+    assert rmos("ledger", "init", "--json").document == shown | {"new": False, "leaves_built": 0}
 
 
 def test_rotate_shows_both_keys_and_the_note(rmos: CommandLine, key_file: Path) -> None:
@@ -45,6 +50,22 @@ def test_rotate_shows_both_keys_and_the_note(rmos: CommandLine, key_file: Path) 
     assert Path(done["note_file"]) == key_file.with_name("ledger.pem.rotation-1")
     assert done["logs"] == 0
     assert "Keep a copy of it" in rmos("ledger", "rotate").err
+
+
+def test_whoever_checks_needs_no_private_key_and_trusts_the_key_before(
+    rmos: CommandLine, key_file: Path
+) -> None:
+    rmos("ledger", "init")
+    store = RunStore(rmos.data_dir, ledger=open_ledger(read_settings()))
+    store.commit([judged_record(run_request(run_id="run_a"), 0)])
+    store.close()
+    held = key_file.with_name("held.txt")
+    held.write_bytes(rmos("ledger", "checkpoint").out)
+    rmos("ledger", "rotate")
+    key_file.unlink()
+    done = rmos("ledger", "verify", "--held", str(held))
+    assert (done.status, done.err.splitlines()[0]) == (0, "1 of 1 logs begin with what was held.")
+    assert rmos("ledger", "prove", "run_a").status == 0
 
 
 @pytest.mark.parametrize("command", ["init", "rotate"])
