@@ -15,6 +15,7 @@ from pipeline.cli.demo.comparison import show_comparison
 from pipeline.cli.demo.evidence import show_evidence
 from pipeline.cli.demo.files import check_hash, show_artifact, show_files
 from pipeline.cli.demo.http import DemoApi
+from pipeline.cli.demo.older_store import show_migration
 from pipeline.cli.demo.outcomes import show_outcomes
 from pipeline.cli.demo.refusal import show_refusal
 from pipeline.cli.demo.screen import Screen
@@ -55,4 +56,5 @@ async def _tell_chapters(settings: Settings, api: DemoApi, screen: Screen) -> No
     await show_refusal(root, api)
     await show_comparison(green, yellow, api)
     await show_verification(root, yellow, api)
+    await show_migration(settings, root.parent, screen)
     await asyncio.to_thread(show_evidence, settings, green, root.parent, screen)
