@@ -75,7 +75,8 @@ async def _read_partition(
     while (position := await consumer.position(place)) < offsets.end:
         batches = await consumer.getmany(place, timeout_ms=_POLL_MS)
         for record in batches.get(place, []):
-            if record.offset < offsets.end:
+            # Where the range begins beyond the log's end, Kafka's client begins at the log's start.
+            if offsets.beginning <= record.offset < offsets.end:
                 yield record
         if not batches and waits_for_transaction(consumer, place, position):
             return

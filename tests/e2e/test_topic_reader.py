@@ -34,6 +34,12 @@ async def test_a_range_gives_its_own_records_alone(settings: Settings) -> None:
     assert read == [(2, 3), (2, 4), (5, 0), (5, 1)]
 
 
+async def test_a_range_beyond_the_end_of_the_log_gives_nothing(settings: Settings) -> None:
+    await send(settings, {2: 3})
+    ranges = {(settings.topics.run_requests, 2): OffsetRange(9, 10)}
+    assert [each.offset async for each in read_ranges(settings, ranges)] == []
+
+
 async def test_an_empty_topic_gives_nothing(settings: Settings) -> None:
     assert [each async for each in read_topic(settings, settings.topics.run_requests)] == []
 
