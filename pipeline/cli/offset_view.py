@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.broker.admin import GroupState
 from pipeline.core.offset_moves import GroupPosition, OffsetMove
+from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")
 MOVE_COLUMNS = ("topic", "partition", "from", "to", "difference", "note")
@@ -109,19 +110,14 @@ def move_document(move: OffsetMove) -> dict[str, Any]:
     }
 
 
-def warnings(moves: Sequence[OffsetMove], *, is_guarded: bool) -> Iterator[str]:
-    """Yield what moves mean for the records between.
-
-    Args:
-        moves: The moves.
-        is_guarded: Whether a worker of the group refuses to start over skipped records.
-    """
+def warnings(moves: Sequence[OffsetMove], group: str, topics: TopicNames) -> Iterator[str]:
+    """Yield what moves of `group` mean for the records between."""
     skipped = sum(move.difference for move in moves if move.difference > 0)
     again = -sum(move.difference for move in moves if move.difference < 0)
     if skipped:
         guard = (
             ", and a worker refuses to start over it unless it is told --accept-loss"
-            if is_guarded
+            if group in {topics.persist_group, topics.advise_group}
             else ""
         )
         yield (
@@ -132,4 +128,9 @@ def warnings(moves: Sequence[OffsetMove], *, is_guarded: bool) -> Iterator[str]:
         yield (
             f"{again:,} offsets are consumed again: same files, same outcomes; their events and "
             "dead letters are told again."
+        )
+    if moves and group == topics.persist_v1_group:
+        yield (
+            f"A worker in v1 mode begins in each partition where {topics.persist_group} stands, if "
+            "that is later."
         )

@@ -143,8 +143,7 @@ def _move(
     """
     if not as_json:
         print_table(MOVE_COLUMNS, map(move_row, moves))
-    is_guarded = group in {settings.topics.persist_group, settings.topics.advise_group}
-    for warning in warnings(moves, is_guarded=is_guarded):
+    for warning in warnings(moves, group, settings.topics):
         notes().print(f"[bold yellow]{warning}[/]", soft_wrap=True)
     kept = None
     if moves and not dry_run:

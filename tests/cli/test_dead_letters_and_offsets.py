@@ -21,8 +21,11 @@ from pipeline.core.offset_moves import GroupPosition, OffsetMove
 from pipeline.core.record_place import RecordPlace
 from pipeline.dead_letters import LetterContent
 from pipeline.errors import InputError, RefusedError
+from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine
 
+TOPICS = TopicNames()
+PERSIST = TOPICS.persist_group
 PLACE = RecordPlace("rmos.runs.dead-letters", 0, 7)
 ACTS_ON_A_TERMINAL = re.compile("[\x00-\x1f\x7f-\x9f\u202e\u2066]")
 
@@ -130,13 +133,22 @@ def test_a_move_tells_what_becomes_of_the_records_between() -> None:
     forward, back = OffsetMove(position, 99, 50), OffsetMove(position, 10, 10)
     assert move_row(forward) == ["t", 3, 30, 50, "+20", "asked for 99, the log has 10 to 50"]
     assert move_row(OffsetMove(position, None, None)) == ["t", 3, 30, "-", "-20", ""]
-    (skips,) = warnings([forward], is_guarded=True)
+    (skips,) = warnings([forward], PERSIST, TOPICS)
     assert skips.startswith("20 offsets are skipped.")
     assert "--accept-loss" in skips
-    assert "--accept-loss" not in next(warnings([forward], is_guarded=False))
-    (again,) = warnings([back], is_guarded=True)
+    assert "--accept-loss" not in next(warnings([forward], "rmos.audit", TOPICS))
+    (again,) = warnings([back], PERSIST, TOPICS)
     assert again.startswith("20 offsets are consumed again")
-    assert list(warnings([], is_guarded=True)) == []
+    assert list(warnings([], PERSIST, TOPICS)) == []
+
+
+def test_a_move_of_the_v1_group_says_where_its_worker_begins_all_the_same() -> None:
+    back = OffsetMove(GroupPosition("t", 3, 10, 50, 30), 10, 10)
+    *_, told = warnings([back], TOPICS.persist_v1_group, TOPICS)
+    assert told == (
+        "A worker in v1 mode begins in each partition where rmos.persist stands, if that is later."
+    )
+    assert list(warnings([], TOPICS.persist_v1_group, TOPICS)) == []
 
 
 def test_a_person_is_asked_and_may_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
