@@ -14,6 +14,9 @@ from pipeline.settings import Settings
 
 LETTERS_FILE = "letters.ndjson"
 
+FILE_NAME_LIMIT_BYTES = 255
+"""Of the file systems of Linux."""
+
 
 async def export_to_folder(
     settings: Settings,
@@ -36,10 +39,25 @@ async def export_to_folder(
 
 
 def _make_empty(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A refused request may hold what the store redacts or withholds: for nobody else's eyes.
+    folder.mkdir(mode=0o700, exist_ok=True)
     if any(folder.iterdir()):
         message = f"{folder} is not empty: name a new folder."
         raise InputError(message)
+
+
+def value_file_name(letter: FoundLetter) -> str:
+    """Return the name of the file for a value: by the refused record, else by the dead letter.
+
+    Names of topics as Kafka takes them are names of files too, but for their length; anybody who
+    may write a dead letter can name a topic of 249 characters in it.
+    """
+    for place in (letter.identity, letter.place):
+        name = str(place).replace("/", "-") + ".value"
+        if len(name) <= FILE_NAME_LIMIT_BYTES:
+            break
+    return name
 
 
 async def _write(
@@ -56,8 +74,7 @@ async def _write(
             document |= content_document(content)
             value = document.pop("value_base64")
             if value is not None and content.value is not None:
-                # The names of topics as Kafka takes them are names of files too.
-                name = str(letter.identity).replace("/", "-") + ".value"
+                name = value_file_name(letter)
                 (folder / name).write_bytes(content.value)
                 document["value_file"] = name
             lines.write(json.dumps(document, ensure_ascii=False) + "\n")

@@ -1,6 +1,7 @@
 """What these commands refuse before they ask any broker, and how they show what others wrote."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import offsets
+from pipeline.cli.letter_export import value_file_name
 from pipeline.cli.letter_view import (
     HEXDUMP_LIMIT_BYTES,
     TEXT_LIMIT_CHARACTERS,
@@ -119,6 +121,13 @@ def test_a_large_body_is_cut_and_says_so(value: bytes, limit: int) -> None:
     assert sum(len(line) > 60 for line in lines) <= limit + 3
     *_, last = letter_lines(content_of(value[:-1]), None)
     assert "cut" not in last
+
+
+def test_no_topic_that_a_dead_letter_names_makes_the_name_of_a_file_too_long() -> None:
+    named = replace(content_of(b"{}").letter, source=RecordPlace("rmos.runs.requests", 3, 41))
+    assert value_file_name(named) == "rmos.runs.requests-3-41.value"
+    hostile = replace(named, source=RecordPlace("t" * 249, 3, 41))
+    assert value_file_name(hostile) == "rmos.runs.dead-letters-0-7.value"
 
 
 def test_moments_are_read_and_shown_in_utc() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,7 @@ async def test_an_export_has_every_byte(settings: Settings, tmp_path: Path) -> N
     assert done.status == 0, done.err
     (line,) = (folder / "letters.ndjson").read_text().splitlines()
     assert (folder / json.loads(line)["value_file"]).read_bytes() == values[1]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     done = await rmos_process(settings, "dead-letters", "export", "--to", str(folder))
     assert done.status == 2
     assert done.err.startswith("Error: ")
