@@ -87,7 +87,7 @@ def show(
     settings = read_settings()
     wanted = LetterFilter(sources=frozenset({_place(source)}))
     letters, redrives = asyncio.run(_read(settings, wanted))
-    (content,) = asyncio.run(_contents(settings, letters[:1]))
+    content = asyncio.run(_content(settings, letters[-1]))
     known = _redrive_of(content.letter, redrives)
     if as_json:
         print_json({**letter_document(content.letter, known), **content_document(content)})
@@ -182,8 +182,16 @@ async def _read(
     return chosen, redrives
 
 
-async def _contents(settings: Settings, letters: list[FoundLetter]) -> list[LetterContent]:
-    return [content async for content in read_contents(settings, letters)]
+async def _content(settings: Settings, letter: FoundLetter) -> LetterContent:
+    """Return a letter with all that it carries.
+
+    Raises:
+        NotFoundError: Retention has removed it since it was listed.
+    """
+    async for content in read_contents(settings, [letter]):
+        return content
+    message = f"Retention has removed the dead letter {letter.place}."
+    raise NotFoundError(message)
 
 
 async def _print_contents(

@@ -122,6 +122,8 @@ def _why_not(letter: FoundLetter, partitions: Mapping[str, int]) -> str | None:
     source = letter.source
     if source is None:
         return "It does not say which record it is about."
+    if letter.body != "none" and letter.body_sha256 is None:
+        return "It does not say which SHA-256 its value had: no worker of ours wrote it."
     if source.topic not in partitions:
         return f"{source.topic} is no topic of requests."
     if source.partition >= partitions[source.topic]:

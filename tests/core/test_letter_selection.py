@@ -23,7 +23,7 @@ LETTER = FoundLetter(
     1,
     "run_1",
     "carried",
-    None,
+    "5" * 64,
     2,
 )
 

@@ -72,12 +72,13 @@ def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
     nowhere = replace(LETTER, source=None)
     elsewhere = replace(LETTER, source=RecordPlace("rmos.runs.events", 0, 1))
     beyond = replace(LETTER, source=replace(SOURCE, partition=12))
-    letters = [ready, done, held, nowhere, elsewhere, beyond]
+    unchecked = letter(4, body_sha256=None)
+    letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]
     redrives = {done.identity}
 
     plan = plan_redrive(letters, redrives, PARTITIONS, asked_for=(), again=False)
     assert (plan.ready, plan.done, plan.held) == ([ready], [done], [held])
-    assert [letter for letter, _ in plan.refused] == [nowhere, elsewhere, beyond]
+    assert [letter for letter, _ in plan.refused] == [nowhere, elsewhere, beyond, unchecked]
 
     by_code = plan_redrive(letters, redrives, PARTITIONS, asked_for={"RUN_CONFLICT"}, again=True)
     assert by_code.ready == [ready, done, held]
