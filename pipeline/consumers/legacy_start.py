@@ -60,7 +60,10 @@ async def check_legacy_start(
     _refuse_unfit_file(settings.run_store_path, starts, accept_loss=accept_loss)
     lost = await _lost_records(settings, starts)
     if lost and not accept_loss:
-        raise StoreNotReadyError(f"{'; '.join(lost)}: to go on all the same, use --accept-loss.")
+        raise StoreNotReadyError(
+            f"{'; '.join(lost)}: to go on all the same, start rmos worker persist "
+            "--accept-loss once."
+        )
     for message in lost:
         _log.warning("loss accepted", group=topics.persist_v1_group, lost=message)
     await _begin(settings, starts)
@@ -108,6 +111,8 @@ async def _begin(settings: Settings, starts: Offsets) -> None:
 def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> None:
     """Refuse a damaged file, and a new one after others: no volume may be missing unnoticed.
 
+    Where the operator accepts that, a file without rows is made.
+
     Raises:
         StoreNotReadyError: Its folder is not there, or there is no file and runs were consumed.
         StoreError: The file cannot be read.
@@ -120,12 +125,16 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
         )
         raise StoreNotReadyError(message)
     store.texts()
-    if store.exists() or accept_loss or not any(starts.values()):
+    if store.exists() or not any(starts.values()):
+        return
+    if accept_loss:
+        # Else the next start, before any run has come, would have to be told again.
+        store.make()
         return
     message = (
         f"There is no v1 store at {store.path}, and runs have been consumed before: set "
         "RMOS_RUN_STORE_PATH, or make it from the v2 store by rmos migrate rollback; to begin "
-        "without the earlier runs, start with --accept-loss."
+        "without the earlier runs, start rmos worker persist --accept-loss once."
     )
     raise StoreNotReadyError(message)
 

@@ -99,6 +99,16 @@ class LegacyStore:
         with store_faults(self.path):
             return self._read()
 
+    def make(self) -> None:
+        """Make a file without rows where there is none, so that its absence is a fault from now on.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        with store_faults(self.path), exclusive_lock(self._lock):
+            if self._stat() is None:
+                self._write(format_rows({}))
+
     @contextmanager
     def replacing(self) -> Iterator[LegacyReplacement]:
         """Replace the whole file, also one that nobody can read, while nobody else writes.

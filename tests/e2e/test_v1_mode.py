@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 from collections import defaultdict
 from pathlib import Path
@@ -199,7 +200,9 @@ async def test_a_file_that_does_not_fit_is_refused_in_one_sentence(v1_settings: 
     path.unlink()
     assert "rmos migrate rollback" in await refusal()
     await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=True)
-    path.parent.rmdir()
+    assert path.read_text() == "{}"
+    await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=False)
+    shutil.rmtree(path.parent)
     assert "mount its volume" in await refusal(accept_loss=True)
     path.parent.mkdir()
     path.write_text("{}")

@@ -49,6 +49,16 @@ def test_the_file_is_that_which_v1_would_have_written(path: Path) -> None:
     check_only_the_file_is_there(path)
 
 
+def test_a_file_without_rows_is_made_only_where_there_is_none(path: Path) -> None:
+    before = path.read_bytes()
+    LegacyStore(path).make()
+    assert path.read_bytes() == before
+    path.unlink()
+    LegacyStore(path).make()
+    assert path.read_text() == "{}"
+    check_only_the_file_is_there(path)
+
+
 def test_a_new_file_may_be_read_by_all_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     add(path)
