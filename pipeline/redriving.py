@@ -27,7 +27,7 @@ from pipeline.broker.admin import partition_offsets
 from pipeline.broker.sender import Message
 from pipeline.broker.transactions import TransactionalSender
 from pipeline.core.found_letter import FoundLetter
-from pipeline.core.letter_selection import LetterFilter, named_by_none
+from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace
 from pipeline.core.redrive import RedrivePlan, plan_redrive, redrive_record, redriven_headers
 from pipeline.dead_letters import (
@@ -150,9 +150,9 @@ async def _partitions(settings: Settings) -> dict[str, int]:
 
 
 def _refuse_unknown(wanted: LetterFilter, letters: Sequence[FoundLetter]) -> None:
-    unknown = named_by_none(sorted(wanted.sources), letters)
-    if unknown:
-        message = f"There is no dead letter of {unknown[0]}; nothing was redriven."
+    missing = missing_letter(wanted, letters)
+    if missing is not None:
+        message = f"{missing}; nothing was redriven."
         raise NotFoundError(message)
 
 

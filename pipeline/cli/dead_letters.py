@@ -20,7 +20,7 @@ from pipeline.cli.letter_view import (
 from pipeline.cli.moments import MOMENT, moment_ms
 from pipeline.cli.terminal import notes, print_json, print_table, visible
 from pipeline.core.found_letter import FoundLetter
-from pipeline.core.letter_selection import LetterFilter, named_by_none
+from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace, parse_place
 from pipeline.core.redrive import Redrive
 from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
@@ -175,9 +175,9 @@ async def _read(
             tell=lambda count: shown.update(f"{count:,} dead letters read"),
         )
     chosen = letters.selected(wanted)
-    unknown = named_by_none(sorted(wanted.sources), chosen)
-    if unknown:
-        message = f"There is no dead letter of {unknown[0]}."
+    missing = missing_letter(wanted, chosen)
+    if missing is not None:
+        message = f"{missing}."
         raise NotFoundError(message)
     return chosen, redrives
 

@@ -69,6 +69,16 @@ def named_by_none(
     return [source for source in sources if source not in there]
 
 
+def missing_letter(wanted: LetterFilter, letters: Iterable[FoundLetter]) -> str | None:
+    """Say which record that is named in `wanted` has none of `letters`; None where each has one."""
+    unknown = named_by_none(sorted(wanted.sources), letters)
+    if not unknown:
+        return None
+    has_others = replace(wanted, sources=frozenset()) != LetterFilter()
+    fitting = " that fits the other options" if has_others else ""
+    return f"There is no dead letter of {unknown[0]}{fitting}"
+
+
 def _is_after(letter: FoundLetter, other: FoundLetter) -> bool:
     mine, theirs = letter.place, other.place
     if (mine.topic, mine.partition) == (theirs.topic, theirs.partition):

@@ -8,7 +8,12 @@ import pytest
 
 from pipeline.core.found_letter import FoundLetter
 from pipeline.core.letter_codes import LETTER_CODES, letter_code
-from pipeline.core.letter_selection import LetterCollection, LetterFilter, named_by_none
+from pipeline.core.letter_selection import (
+    LetterCollection,
+    LetterFilter,
+    missing_letter,
+    named_by_none,
+)
 from pipeline.core.record_place import RecordPlace
 
 SOURCE = RecordPlace("rmos.runs.requests", 3, 41)
@@ -97,3 +102,13 @@ def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
     assert "INVALID_JSON" in written
     assert written <= LETTER_CODES.keys()
     assert letter_code("OF_A_LATER_RELEASE").only_if_asked is False
+
+
+def test_a_record_that_is_named_and_does_not_fit_is_not_said_to_have_no_letter() -> None:
+    named = LetterFilter(sources=frozenset({SOURCE}))
+    assert missing_letter(named, [LETTER]) is None
+    assert missing_letter(named, []) == "There is no dead letter of rmos.runs.requests/3/41"
+    with_code = replace(named, codes=frozenset({"TOMBSTONE"}))
+    assert missing_letter(with_code, []) == (
+        "There is no dead letter of rmos.runs.requests/3/41 that fits the other options"
+    )
