@@ -117,7 +117,7 @@ def warnings(moves: Sequence[OffsetMove], group: str, topics: TopicNames) -> Ite
     if skipped:
         guard = (
             ", and a worker refuses to start over it unless it is told --accept-loss"
-            if group in {topics.persist_group, topics.advise_group}
+            if group in {topics.persist_group, topics.advise_group, topics.migrate_group}
             else ""
         )
         yield (

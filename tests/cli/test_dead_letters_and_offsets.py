@@ -142,9 +142,10 @@ def test_a_move_tells_what_becomes_of_the_records_between() -> None:
     forward, back = OffsetMove(position, 99, 50), OffsetMove(position, 10, 10)
     assert move_row(forward) == ["t", 3, 30, 50, "+20", "asked for 99, the log has 10 to 50"]
     assert move_row(OffsetMove(position, None, None)) == ["t", 3, 30, "-", "-20", ""]
-    (skips,) = warnings([forward], PERSIST, TOPICS)
-    assert skips.startswith("20 offsets are skipped.")
-    assert "--accept-loss" in skips
+    for guarded in (PERSIST, TOPICS.advise_group, TOPICS.migrate_group):
+        (skips,) = warnings([forward], guarded, TOPICS)
+        assert skips.startswith("20 offsets are skipped.")
+        assert "--accept-loss" in skips
     assert "--accept-loss" not in next(warnings([forward], "rmos.audit", TOPICS))
     (again,) = warnings([back], PERSIST, TOPICS)
     assert again.startswith("20 offsets are consumed again")
