@@ -40,9 +40,9 @@ WHOLE_PROGRAMS_MAY_NOT_IMPORT = {"api", "cli", "pipeline.app"}
 """For every other module at the root: replay, migration and their like use the parts."""
 
 PURE_STANDARD_LIBRARY = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "datetime", "decimal"),
-    *("enum", "functools", "hashlib", "hmac", "html", "itertools", "json", "math", "operator"),
-    *("re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
+    *("__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime"),
+    *("decimal", "enum", "functools", "hashlib", "hmac", "html", "itertools", "json", "math"),
+    *("operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
 }
 """Modules that touch no disk, network, clock, environment, thread or random number."""
 
