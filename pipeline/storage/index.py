@@ -157,6 +157,17 @@ positions = Table(
     Column("next_offset", BigInteger, nullable=False),
 )
 
+# Up to which offset the operator gave up what the store does not have. Made in indexes of before
+# too: the format stays, as whoever does not know the table does not miss it.
+accepted_losses = Table(
+    "accepted_losses",
+    _metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+)
+
 flood_windows = Table(
     "flood_windows",
     _metadata,
@@ -414,6 +425,11 @@ class RunIndex:
         with self.reading() as connection:
             return IndexTransaction(connection).positions(epoch)
 
+    def accepted_losses(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Return up to which offset of each topic and partition a loss was accepted."""
+        with self.reading() as connection:
+            return IndexTransaction(connection).accepted_losses(epoch)
+
     def all_runs(self) -> Iterator[StoredRun]:
         """Return every run, in the order of run_ids."""
         with self.reading() as connection:
@@ -565,15 +581,31 @@ class IndexTransaction:
 
     def positions(self, epoch: int) -> dict[tuple[str, int], int]:
         """Return the next offset of each topic and partition in `epoch`."""
-        rows = self._connection.execute(select(positions).where(positions.c.epoch == epoch))
-        return {(row.topic, row.partition): row.next_offset for row in rows}
+        return self._offsets(positions, epoch)
 
     def advance(self, epoch: int, next_offsets: Mapping[tuple[str, int], int]) -> None:
         """Note the next offset of partitions; never one that is smaller than before."""
-        statement = insert(positions)
+        self._raise_offsets(positions, epoch, next_offsets)
+
+    def accepted_losses(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Return up to which offset of each topic and partition a loss was accepted."""
+        return self._offsets(accepted_losses, epoch)
+
+    def accept_losses(self, epoch: int, next_offsets: Mapping[tuple[str, int], int]) -> None:
+        """Note that what the store misses before these offsets is given up."""
+        self._raise_offsets(accepted_losses, epoch, next_offsets)
+
+    def _offsets(self, table: Table, epoch: int) -> dict[tuple[str, int], int]:
+        rows = self._connection.execute(select(table).where(table.c.epoch == epoch))
+        return {(row.topic, row.partition): row.next_offset for row in rows}
+
+    def _raise_offsets(
+        self, table: Table, epoch: int, next_offsets: Mapping[tuple[str, int], int]
+    ) -> None:
+        statement = insert(table)
         statement = statement.on_conflict_do_update(
             index_elements=["epoch", "topic", "partition"],
-            set_={"next_offset": func.max(positions.c.next_offset, statement.excluded.next_offset)},
+            set_={"next_offset": func.max(table.c.next_offset, statement.excluded.next_offset)},
         )
         rows = [
             {"epoch": epoch, "topic": topic, "partition": partition, "next_offset": offset}
@@ -620,6 +652,8 @@ def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> int:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if found == INDEX_FORMAT:
+                accepted_losses.create(connection, checkfirst=True)
             if found == 0 and may_be_new:
                 _metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")

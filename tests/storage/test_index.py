@@ -378,3 +378,18 @@ def test_a_replaced_index_is_noticed(path: Path, index: RunIndex, tmp_path: Path
 def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(OperationalError):
         RunIndex(tmp_path / "none" / "index.sqlite3")
+
+
+def test_an_accepted_loss_is_kept_also_by_an_index_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite3"
+    with closing(RunIndex(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE accepted_losses")
+    with closing(RunIndex(path)) as index:
+        with index.transaction() as transaction:
+            transaction.accept_losses(1, {("topic", 0): 6})
+            transaction.accept_losses(1, {("topic", 0): 4, ("topic", 1): 2})
+        assert index.accepted_losses(1) == {("topic", 0): 6, ("topic", 1): 2}
+        assert index.accepted_losses(2) == {}
+        assert index.positions(1) == {}
