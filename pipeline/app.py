@@ -3,7 +3,15 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractAsyncContextManager,
@@ -41,7 +49,7 @@ from pipeline.consumers.judging import Judging
 from pipeline.consumers.legacy_requests import LegacyRequestJudge
 from pipeline.consumers.legacy_start import check_legacy_start, check_v2_store
 from pipeline.consumers.run_requests import RunRequestJudge
-from pipeline.consumers.start_checks import check_start
+from pipeline.consumers.start_checks import StartingPlace, check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.legacy_run import judge_legacy_record
@@ -100,7 +108,7 @@ async def persist_worker(
         store = RunStore(settings.data_dir, ledger=open_ledger(settings))
         stack.callback(store.close)
         topics = settings.topics
-        await check_start(
+        starts = await check_start(
             settings,
             store,
             topic=topics.run_requests,
@@ -123,11 +131,9 @@ async def persist_worker(
             sender,
             Pace(settings.broker_pause_seconds),
         )
-        subscription = await _subscribed(
-            settings, stack, topics.run_requests, topics.persist_group, consumer
-        )
+        subscription = await _subscribed(settings, stack, topics.run_requests, starts, consumer)
         _tell_start("persist worker", store)
-        yield Worker(subscription, [consumer.fault])
+        yield Worker(subscription, [consumer.fault, subscription.fault])
     _log.info("persist worker stopped")
 
 
@@ -146,7 +152,7 @@ async def advise_worker(
         store = AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
         stack.callback(store.close)
         topics = settings.topics
-        await check_start(
+        starts = await check_start(
             settings,
             store,
             topic=topics.advisory_requests,
@@ -181,12 +187,19 @@ async def advise_worker(
         claims = AdvisoryClaims(settings, desk, claimed)
         claiming = await stack.enter_async_context(_running(claims.run()))
         subscription = await _subscribed(
-            settings, stack, topics.advisory_requests, topics.advise_group, consumer
+            settings, stack, topics.advisory_requests, starts, consumer
         )
         _tell_start("advise worker", store)
         yield Worker(
             subscription,
-            [consumer.fault, retried.fault, claimed.fault, retrying, claiming],
+            [
+                consumer.fault,
+                subscription.fault,
+                retried.fault,
+                claimed.fault,
+                retrying,
+                claiming,
+            ],
             lambda: retries.is_ready,
         )
     _log.info("advise worker stopped")
@@ -206,7 +219,7 @@ async def legacy_persist_worker(
     async with AsyncExitStack() as stack:
         topics = settings.topics
         group = topics.persist_v1_group
-        cluster_id, epoch = await check_legacy_start(
+        cluster_id, epoch, starts = await check_legacy_start(
             settings,
             writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
@@ -227,9 +240,9 @@ async def legacy_persist_worker(
             sender,
             Pace(settings.broker_pause_seconds),
         )
-        subscription = await _subscribed(settings, stack, topics.run_requests, group, consumer)
+        subscription = await _subscribed(settings, stack, topics.run_requests, starts, consumer)
         _log.info("persist worker started", v1_store=str(settings.run_store_path), epoch=epoch)
-        yield Worker(subscription, [consumer.fault])
+        yield Worker(subscription, [consumer.fault, subscription.fault])
     _log.info("persist worker stopped")
 
 
@@ -379,9 +392,15 @@ async def _started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSen
 
 
 async def _subscribed(
-    settings: Settings, stack: AsyncExitStack, topic: str, group: str, consumer: BatchConsumer
+    settings: Settings,
+    stack: AsyncExitStack,
+    topic: str,
+    starts: Mapping[int, StartingPlace],
+    consumer: BatchConsumer,
 ) -> Subscription:
-    subscription = Subscription(settings, topic=topic, group=group, handler=consumer.handle)
+    subscription = Subscription(
+        settings, topic=topic, group=consumer.group, starts=starts, handler=consumer.handle
+    )
     stack.push_async_callback(subscription.stop)
     await subscription.start()
     hear_kafka_client()

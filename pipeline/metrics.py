@@ -61,6 +61,12 @@ LAG_RECORDS = Gauge(
     ["group", "topic", "partition"],
     registry=REGISTRY,
 )
+LOST_OFFSETS = Gauge(
+    "rmos_lost_offsets",
+    "Offsets that a group counts on and the log does not hold; each is an alarm",
+    ["group", "topic", "partition"],
+    registry=REGISTRY,
+)
 ASSIGNED_PARTITIONS = Gauge(
     "rmos_assigned_partitions",
     "Partitions that this worker holds",

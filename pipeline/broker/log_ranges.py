@@ -1,6 +1,7 @@
-"""Whether a range of the log holds records: offsets also go to what no consumer is given."""
+"""Whether ranges of the log hold records: offsets also go to what no consumer is given."""
 
 import asyncio
+from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -13,13 +14,36 @@ _POLL_MS = 200
 async def holds_records(
     settings: Settings, topic: str, partition: int, begin: int, end: int
 ) -> bool:
-    """Tell whether a consumer of committed records is given any from `begin` to before `end`.
-
-    The marks that end a transaction, and the records of one that was aborted, have offsets too.
+    """Tell whether there is a record from `begin` to before `end`; see `first_record`.
 
     Raises:
         BrokerError: No broker answers.
     """
+    return await first_record(settings, topic, partition, [(begin, end)]) is not None
+
+
+async def first_record(
+    settings: Settings, topic: str, partition: int, ranges: Iterable[tuple[int, int]]
+) -> int | None:
+    """Return the first offset in `ranges` at which a consumer of committed records is given one.
+
+    The marks that end a transaction, and the records of one that was aborted, have offsets too.
+
+    Args:
+        settings: Which broker.
+        topic: Which topic.
+        partition: Which of its partitions.
+        ranges: First offset of each, which the log must still hold, and the one after its last.
+
+    Returns:
+        None where there is no record in any of them.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    wanted = [(begin, end) for begin, end in ranges if begin < end]
+    if not wanted:
+        return None
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
@@ -29,15 +53,19 @@ async def holds_records(
                 await consumer.start()
                 place = TopicPartition(topic, partition)
                 consumer.assign([place])
-                consumer.seek(place, begin)
-                return await _finds_one(consumer, place, end)
+                for begin, end in wanted:
+                    consumer.seek(place, begin)
+                    found = await _first_before(consumer, place, end)
+                    if found is not None:
+                        return found
+                return None
         finally:
             await consumer.stop()
 
 
-async def _finds_one(consumer: AIOKafkaConsumer, place: TopicPartition, end: int) -> bool:
+async def _first_before(consumer: AIOKafkaConsumer, place: TopicPartition, end: int) -> int | None:
     while await consumer.position(place) < end:
         batches = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=1)
         for record in batches.get(place, []):
-            return bool(record.offset < end)
-    return False
+            return int(record.offset) if record.offset < end else None
+    return None

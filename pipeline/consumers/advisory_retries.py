@@ -120,6 +120,8 @@ class AdvisoryRetries:
             group_instance_id=settings.instance,
             client_id=settings.instance or f"{topics.advise_retry_group}-worker",
             enable_auto_commit=False,
+            # No guard as for requests: a retry that retention took is no lost record. Its request
+            # and its claim stay, and the claim is linked when the run comes.
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             session_timeout_ms=settings.session_timeout_ms,

@@ -11,13 +11,16 @@ import structlog
 
 from pipeline.broker.admin import (
     CommittedOffset,
+    OffsetRange,
     committed_offsets,
     group_members,
     partition_offsets,
 )
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.group_offsets import commit_offsets
-from pipeline.consumers.start_checks import check_topics
+from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.topic_checks import check_topics
 from pipeline.core.legacy_outcome import epoch_of_cluster
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.settings import Settings
@@ -31,7 +34,7 @@ Offsets = Mapping[tuple[str, int], int]
 
 async def check_legacy_start(
     settings: Settings, *, writes: Iterable[str], accept_loss: bool
-) -> tuple[str, int]:
+) -> tuple[str, int, dict[int, StartingPlace]]:
     """Check that a worker may consume into the v1 store, and put its group where it begins.
 
     Args:
@@ -41,7 +44,8 @@ async def check_legacy_start(
             are gone.
 
     Returns:
-        The cluster id of the broker, and the epoch that its events are told with.
+        The cluster id of the broker, the epoch that its events are told with, and where to begin
+        in each partition.
 
     Raises:
         StoreNotReadyError: File, log and group do not fit.
@@ -58,18 +62,20 @@ async def check_legacy_start(
     await check_topics(settings, {topics.run_requests, *writes})
     starts = await _starts(settings)
     _refuse_unfit_file(settings.run_store_path, starts, accept_loss=accept_loss)
-    lost = await _lost_records(settings, starts)
+    offsets = await partition_offsets(settings, [topics.run_requests])
+    lost = _lost(starts, offsets)
+    for each in lost:
+        each.tell(topics.persist_v1_group, accepted=accept_loss)
     if lost and not accept_loss:
-        raise StoreNotReadyError(
-            f"{'; '.join(lost)}: to go on all the same, start rmos worker persist "
+        message = (
+            f"{'; '.join(map(str, lost))}: to go on all the same, start rmos worker persist "
             "--accept-loss once."
         )
-    for message in lost:
-        _log.warning("loss accepted", group=topics.persist_v1_group, lost=message)
+        raise StoreNotReadyError(message)
     await _begin(settings, starts)
     if await group_members(settings, topics.persist_group):
         _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
-    return cluster_id, epoch
+    return cluster_id, epoch, _places(starts, offsets, {each.partition for each in lost})
 
 
 def check_v2_store(settings: Settings, cluster_id: str) -> int | None:
@@ -139,20 +145,18 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
     raise StoreNotReadyError(message)
 
 
-async def _lost_records(settings: Settings, starts: Offsets) -> list[str]:
-    """Return in words where the log is not what the group left."""
-    topic = settings.topics.run_requests
-    told = []
-    for (_, partition), found in sorted((await partition_offsets(settings, [topic])).items()):
-        start = starts.get((topic, partition), 0)
-        if start > found.end:
-            told.append(
-                f"The group goes on at offset {start} of {topic}, partition {partition}, the log "
-                f"ends at {found.end}: the broker has lost records"
-            )
-        elif start < found.beginning:
-            told.append(
-                f"Offsets {start} to {found.beginning - 1} of {topic}, partition {partition} were "
-                "removed by retention before they were consumed"
-            )
-    return told
+def _lost(starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange]) -> list[LostOffsets]:
+    """Return where the log is not what the group left."""
+    found = [
+        lost_offsets(*place, starts.get(place, 0), offsets[place]) for place in sorted(offsets)
+    ]
+    return [lost for lost in found if lost is not None]
+
+
+def _places(
+    starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange], lost: set[int]
+) -> dict[int, StartingPlace]:
+    return {
+        place[1]: StartingPlace(found.beginning, starts.get(place) if place[1] in lost else None)
+        for place, found in offsets.items()
+    }

@@ -2,13 +2,13 @@
 
 Positions are committed only after the handler has returned; a handler that raises rewinds every
 partition of its batch. Before partitions are given away in a rebalance the batch in hand is
-finished, its commit included.
+finished, its commit included. Where to go on is never guessed: see `log_guard`.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -21,11 +21,11 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline import metrics
-from pipeline.broker.admin import committed_offsets
 from pipeline.broker.connection import broker_errors, client_options
+from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
-from pipeline.errors import BrokerError
+from pipeline.consumers.start_checks import StartingPlace
 from pipeline.settings import Settings
 
 # FastStream gives its own logger a handler of its own; this one speaks as we do.
@@ -36,7 +36,6 @@ FETCH_BYTES = 16 * 1024 * 1024
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 OBSERVE_SECONDS = 1.0
-FIND_PLACE_SECONDS = 10.0
 READY_POLL_AGE_SECONDS = 30.0
 READY_ANSWER_AGE_SECONDS = 5.0
 
@@ -58,7 +57,12 @@ class Pulse:
 
 
 class Subscription:
-    """Feeds the batches of one topic to a handler, in one consumer group."""
+    """Feeds the batches of one topic to a handler, in one consumer group.
+
+    Attributes:
+        group: Its name.
+        fault: Done when the log does not hold what is to be consumed next; see `LogGuard`.
+    """
 
     def __init__(
         self,
@@ -66,12 +70,16 @@ class Subscription:
         *,
         topic: str,
         group: str,
+        starts: Mapping[int, StartingPlace],
         handler: Callable[[list[Record]], Awaitable[None]],
     ) -> None:
         """Prepare; nothing is consumed before `start`."""
         self.group = group
+        self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._topic = topic
+        self._starts = starts
+        self._guard: LogGuard | None = None
         self._pulse = Pulse()
         self._answers = Pulse()
         self._poll_size = PollSize(settings.batch_records)
@@ -92,7 +100,7 @@ class Subscription:
             batch=True,
             group_id=group,
             group_instance_id=settings.instance,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",
             isolation_level="read_committed",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             max_records=settings.batch_records,
@@ -104,7 +112,7 @@ class Subscription:
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
             decoder=decode_raw,
-            listener=_AtRebalance(self._drain, self._look_after),
+            listener=_AtRebalance(self._drain, self._forget_places),
         )
         self._subscriber(handler)
 
@@ -144,48 +152,40 @@ class Subscription:
         )
 
     def _attend_polls(self) -> None:
-        """Note every poll of the consumer, and bound it: FastStream knows a fixed number alone."""
+        """Note, guard and bound every poll of the consumer: FastStream knows a fixed number alone.
+
+        FastStream's loop first runs when this one waits, so no poll comes before.
+        """
         consumer = self._subscriber.consumer
         assert consumer is not None
         poll, pulse, size = consumer.getmany, self._pulse, self._poll_size
+        guard = LogGuard(
+            self._settings,
+            consumer,
+            group=self.group,
+            topic=self._topic,
+            starts=self._starts,
+            fault=self.fault,
+        )
 
         async def getmany(*, timeout_ms: int, max_records: int | None) -> Any:  # noqa: ANN401
             del max_records
             pulse.beat()
-            polled = await poll(timeout_ms=timeout_ms, max_records=size.records)
+            polled = await guard.poll(lambda: poll(timeout_ms=timeout_ms, max_records=size.records))
             size.learn(chain.from_iterable(polled.values()))
             return polled
 
         consumer.getmany = getmany
+        self._guard = guard
         pulse.beat()
 
     async def _drain(self) -> None:
         # The lock of the subscriber is held from before the handler until after the commit.
         await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
 
-    async def _look_after(self, assigned: set[TopicPartition]) -> None:
-        # Beside the rebalance, which must not wait for positions that it sets itself.
-        task = asyncio.create_task(self._go_on_where_committed(assigned))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _go_on_where_committed(self, assigned: set[TopicPartition]) -> None:
-        """Take new partitions forward to what the group has committed.
-
-        The client finds the place by itself, but takes a coordinator that is still loading for a
-        group without offsets, and would read the whole topic again. Never backward: the consumer
-        may have gone on meanwhile.
-        """
-        consumer = self._subscriber.consumer
-        assert consumer is not None
-        with suppress(TimeoutError, IllegalStateError, KafkaError, BrokerError):
-            committed = await committed_offsets(self._settings, self.group, [self._topic])
-            for place in assigned & consumer.assignment():
-                offset = committed.get((place.topic, place.partition), 0)
-                async with asyncio.timeout(FIND_PLACE_SECONDS):
-                    position = await consumer.position(place)
-                if position < offset:
-                    consumer.seek(place, offset)
+    def _forget_places(self) -> None:
+        if self._guard is not None:
+            self._guard.forget_places()
 
     async def _observe(self) -> None:
         while True:
@@ -218,23 +218,21 @@ class Subscription:
 
 
 class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Finishes the batch in hand before partitions go, and finds the place where they come."""
+    """Finishes the batch in hand before partitions go; of those that come no place is known."""
 
     def __init__(
-        self,
-        drain: Callable[[], Awaitable[None]],
-        find_place: Callable[[set[TopicPartition]], Awaitable[None]],
+        self, drain: Callable[[], Awaitable[None]], forget_places: Callable[[], None]
     ) -> None:
         self._drain = drain
-        self._find_place = find_place
+        self._forget_places = forget_places
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
             await self._drain()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        if assigned:
-            await self._find_place(assigned)
+        del assigned
+        self._forget_places()
 
 
 def _security(settings: Settings) -> BaseSecurity:

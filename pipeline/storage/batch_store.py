@@ -160,6 +160,11 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         self.index.close()
 
     @property
+    def ledger(self) -> Ledger | None:
+        """Its logs; None where no leaves are appended."""
+        return self._ledger
+
+    @property
     def group_commits(self) -> bool:
         """Whether the file system supports the group commit."""
         return self._files.group_commits

@@ -13,7 +13,7 @@ from aiokafka.admin import RecordsToDelete
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
-from pipeline.consumers import start_checks
+from pipeline.consumers import partition_states
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore
@@ -283,7 +283,7 @@ async def test_workers_that_go_on_meanwhile_are_no_misfit(
 ) -> None:
     settings = store_settings
     await produce(settings, runs(3))
-    read = start_checks.committed_offsets, start_checks.partition_offsets
+    read = partition_states.committed_offsets, partition_states.partition_offsets
     number = [3]
 
     async def move_on() -> None:
@@ -301,8 +301,8 @@ async def test_workers_that_go_on_meanwhile_are_no_misfit(
 
     async with persist_worker(settings):
         await wait_until_consumed(settings)
-        monkeypatch.setattr(start_checks, "committed_offsets", moving(read[0]))
-        monkeypatch.setattr(start_checks, "partition_offsets", moving(read[1]))
+        monkeypatch.setattr(partition_states, "committed_offsets", moving(read[0]))
+        monkeypatch.setattr(partition_states, "partition_offsets", moving(read[1]))
         async with persist_worker(settings):
             pass
     assert number[0] == 5

@@ -23,6 +23,7 @@ from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.index import IndexTransaction
+from pipeline.storage.ledger import LedgerBatch
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.system_calls import SystemCalls
 from tests.builders import incomplete_request, red_request, run_request
@@ -45,6 +46,7 @@ STEPS: dict[str, Step] = {
     "some linked": (SystemCalls, "link_unnamed", 7, AFTER),
     "all linked": (SystemCalls, "syncfs", 3, BEFORE),
     "names flushed": (SystemCalls, "syncfs", 3, AFTER),
+    "checkpoints replaced": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (RunStore, "commit", 1, AFTER),

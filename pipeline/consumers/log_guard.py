@@ -1,0 +1,139 @@
+"""A consumer never jumps: where the log does not hold its next offset, the worker stops.
+
+aiokafka's `auto_offset_reset` would go on elsewhere without a word, over records that retention
+took from under a running worker, or from the start of a log that was cut. With `none` it raises
+out of the poll instead, before any record behind the gap is given out, and this decides:
+
+| the client says | then |
+|---|---|
+| the group has no offset here | the group is asked again, patiently; if so, begin at the start |
+| the log does not hold the offset | the broker is asked; if so, the worker stops, and says which |
+
+Offsets that are gone cannot be told apart: those of a transaction's mark look as those of records.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from pipeline.broker.admin import committed_offsets, partition_offsets
+from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.consumers.start_checks import StartingPlace
+from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.settings import Settings
+
+_REST_SECONDS = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class LogGuard:
+    """Stands between one consumer and its polls.
+
+    Attributes:
+        fault: Done when the worker must not go on; its exception says why.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        consumer: Any,  # noqa: ANN401 - aiokafka has no types
+        *,
+        group: str,
+        topic: str,
+        starts: Mapping[int, StartingPlace],
+        fault: asyncio.Future[None],
+    ) -> None:
+        """Guard `consumer`, whose `auto_offset_reset` must be `none`.
+
+        Args:
+            settings: The broker.
+            consumer: Reads `topic` in `group`.
+            group: Its name.
+            topic: The one topic.
+            starts: Where to begin in each partition, as the start check found it.
+            fault: Told when the worker must not go on.
+        """
+        self.fault = fault
+        self._settings = settings
+        self._consumer = consumer
+        self._group = group
+        self._topic = topic
+        self._starts = starts
+        self._placed: set[TopicPartition] = set()
+
+    def forget_places(self) -> None:
+        """Take note that partitions were given out anew: the client finds each place again."""
+        self._placed.clear()
+
+    async def poll(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        """Return what `ask` polls; nothing where the client does not know where to go on."""
+        if self.fault.done():
+            # The worker is stopping; nothing more is to be handled.
+            await asyncio.sleep(_REST_SECONDS)
+            return {}
+        # Partitions may move meanwhile, and the broker may be away: the client raises again.
+        with suppress(BrokerError, IllegalStateError):
+            try:
+                return await ask()
+            except NoOffsetForPartitionError as error:
+                await self._place(error.args[0])
+            except OffsetOutOfRangeError as error:
+                for place, position in error.args[0].items():
+                    await self._look_into(place, position)
+        return {}
+
+    async def _place(self, place: TopicPartition) -> None:
+        """Begin in `place`, and in every other partition where the group has no offset.
+
+        The client takes a coordinator that is still loading for a group without offsets; reading
+        the whole topic again would be of no harm but long.
+        """
+        committed = await committed_offsets(self._settings, self._group, [self._topic])
+        for each in self._consumer.assignment():
+            offset = committed.get((each.topic, each.partition))
+            if each == place and offset is not None:
+                self._consumer.seek(each, offset)
+            elif offset is None and (each == place or each not in self._placed):
+                self._consumer.seek(each, self._starts[each.partition].begin)
+                self._placed.add(each)
+
+    async def _look_into(self, place: TopicPartition, position: int) -> None:
+        if place not in self._consumer.assignment():
+            return
+        start = self._starts[place.partition]
+        if position == start.given_up:
+            await self._go_on(place, start.begin)
+            return
+        offsets = await partition_offsets(self._settings, [self._topic])
+        lost = lost_offsets(place.topic, place.partition, position, offsets[place])
+        if lost is None:
+            # As from a replica that was behind. The client asks at the same offset again.
+            _log.warning("offset is there again", partition=place.partition, offset=position)
+            return
+        self._stop(lost)
+
+    async def _go_on(self, place: TopicPartition, begin: int) -> None:
+        """Take the group to the log's start, as was accepted.
+
+        Also where no record comes: the same loss would be met by the next worker again.
+        """
+        self._consumer.seek(place, begin)
+        with suppress(KafkaError):
+            await self._consumer.commit({place: begin})
+
+    def _stop(self, lost: LostOffsets) -> None:
+        lost.tell(self._group)
+        if not self.fault.done():
+            message = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
+            self.fault.set_exception(StoreNotReadyError(message))

@@ -1,0 +1,111 @@
+"""Each partition of a request topic as the log, the group, the store and its ledger see it."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
+from pipeline.core.log_id import LogId
+from pipeline.settings import Settings
+from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.log_reader import LogReader
+from pipeline.topics import topic_table
+
+Store: TypeAlias = BatchStore[Any, Any]
+"""Of runs or of advisories: what is checked is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition, looked at once.
+
+    Attributes:
+        begin: First offset that the broker's log still has.
+        end: Offset after the last one.
+        committed: Where the group goes on; None where it has never been.
+        stored: Where the store goes on: the next offset of its last transaction, else 0.
+        given_up: Before it, the operator accepted that records are not in the store.
+        ledger: The store's own log of it; None where there is none.
+        logged: The offset after that of the ledger's last leaf, else 0.
+    """
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+    committed: int | None
+    stored: int
+    given_up: int
+    ledger: LogReader | None
+    logged: int
+
+    @property
+    def place(self) -> str:
+        """Topic and partition, for a sentence."""
+        return f"{self.topic}, partition {self.partition}"
+
+    @property
+    def following(self) -> int:
+        """The offset that is to be consumed next, whether the log holds it or not."""
+        following = self.committed if self.committed is not None else self.stored
+        return max(following, self.given_up)
+
+    @property
+    def kept(self) -> int:
+        """Before it, every record is in the store or was given up."""
+        return max(self.stored, self.given_up)
+
+    @property
+    def read_from(self) -> int:
+        """The offset from which the log is read: its start where the group's is of no use."""
+        committed = -1 if self.committed is None else self.committed
+        return committed if self.begin <= committed <= self.end else self.begin
+
+    @property
+    def offsets(self) -> OffsetRange:
+        """What the broker has."""
+        return OffsetRange(self.begin, self.end)
+
+
+async def partition_states(
+    settings: Settings, store: Store, *, topic: str, group: str
+) -> list[PartitionState]:
+    """Return every partition of `topic` as log, group, store and ledger see it.
+
+    Its number of partitions must be that of the table, as `check_topics` makes sure.
+
+    Raises:
+        IntegrityError: A log of the ledger is not what was written.
+        StoreError: The disk failed.
+        BrokerError: No broker answers.
+    """
+    # In the order in which a record passes them backwards: another worker that goes on while we
+    # look only makes the later ones larger, and must not look like a loss.
+    committed = await committed_offsets(settings, group, [topic])
+    epoch = store.identity.epoch
+    given_up = store.index.accepted_losses(epoch)
+    stored = store.index.positions(epoch)
+    numbers = range(next(t.partitions for t in topic_table(settings.prefix) if t.name == topic))
+    ledgers = [_ledger_of(store, LogId(epoch, topic, number)) for number in numbers]
+    offsets = await partition_offsets(settings, [topic])
+    return [
+        PartitionState(
+            topic,
+            number,
+            offsets[topic, number].beginning,
+            offsets[topic, number].end,
+            committed.get((topic, number)),
+            stored.get((topic, number), 0),
+            given_up.get((topic, number), 0),
+            ledger,
+            _logged(ledger),
+        )
+        for number, ledger in enumerate(ledgers)
+    ]
+
+
+def _ledger_of(store: Store, log: LogId) -> LogReader | None:
+    return None if store.ledger is None else store.ledger.reader(log)
+
+
+def _logged(ledger: LogReader | None) -> int:
+    return 0 if ledger is None or not ledger.size else ledger.leaf(ledger.size - 1).offset + 1
