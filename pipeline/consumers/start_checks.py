@@ -123,7 +123,7 @@ def _check_group(states: list[PartitionState], group: str, *, accept_loss: bool)
             found.tell(group, accepted=accept_loss)
     if lost and not accept_loss:
         ways_out = dict.fromkeys(each.way_out for each in lost.values())
-        raise StoreNotReadyError(f"{'; '.join(map(str, lost.values()))}: {'; or '.join(ways_out)}.")
+        raise StoreNotReadyError(f"{'; '.join(map(str, lost.values()))}; {'; or '.join(ways_out)}.")
     return set(lost)
 
 
