@@ -97,7 +97,7 @@ async def partition_states(
             stored.get((topic, number), 0),
             given_up.get((topic, number), 0),
             ledger,
-            _logged(ledger),
+            0 if ledger is None else ledger.next_offset,
         )
         for number, ledger in enumerate(ledgers)
     ]
@@ -105,7 +105,3 @@ async def partition_states(
 
 def _ledger_of(store: Store, log: LogId) -> LogReader | None:
     return None if store.ledger is None else store.ledger.reader(log)
-
-
-def _logged(ledger: LogReader | None) -> int:
-    return 0 if ledger is None or not ledger.size else ledger.leaf(ledger.size - 1).offset + 1
