@@ -133,6 +133,19 @@ async def compare_topics(settings: Settings) -> list[TopicDifference]:
         return await _differences(admin, _wanted(settings), there, settings.replication)
 
 
+async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    """Return how long the broker keeps each of `topics`, in ms; -1 is for ever.
+
+    Raises:
+        BrokerError: The broker cannot be reached or does not show it.
+    """
+    names = set(topics)
+    asked = [topic for topic in _wanted(settings) if topic.name in names]
+    async with admin_client(settings) as admin:
+        configs = await _configs(admin, asked)
+    return {name: int(found["retention.ms"]) for name, found in configs.items()}
+
+
 async def partition_offsets(
     settings: Settings, topics: Iterable[str]
 ) -> dict[tuple[str, int], OffsetRange]:

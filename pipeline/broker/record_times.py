@@ -1,0 +1,81 @@
+"""The broker times of the first and the last record of ranges, without reading what is between."""
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from pipeline.broker.admin import OffsetRange
+from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.topic_reader import Ranges
+from pipeline.settings import Settings
+
+_POLL_MS = 500
+_LOOKED_BACK = (1, 2, 16, 256)
+"""Offsets before the end at which a last record is looked for: marks of transactions are none."""
+
+
+async def record_times(
+    settings: Settings, ranges: Ranges
+) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return the times in ms since 1970 of the first and the last record of each range.
+
+    A range without records is left out, and one whose last 256 offsets hold none.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    install_tolerant_records()
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        # The least that a broker sends: one batch of records.
+        max_partition_fetch_bytes=1,
+    )
+    times = {}
+    with broker_errors(settings):
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                await consumer.start()
+            for place, offsets in sorted(ranges.items()):
+                found = await _times(consumer, TopicPartition(*place), offsets)
+                if found is not None:
+                    times[place] = found
+        finally:
+            await consumer.stop()
+    return times
+
+
+async def _times(
+    consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
+) -> tuple[int, int] | None:
+    if offsets.beginning >= offsets.end:
+        return None
+    consumer.assign([place])
+    first = await _record_times_from(consumer, place, offsets.beginning, offsets.end, most=1)
+    if not first:
+        return None
+    for back in _LOOKED_BACK:
+        start = max(offsets.end - back, offsets.beginning)
+        last = await _record_times_from(consumer, place, start, offsets.end)
+        if last:
+            return first[0], last[-1]
+    return None
+
+
+async def _record_times_from(
+    consumer: AIOKafkaConsumer,
+    place: TopicPartition,
+    start: int,
+    end: int,
+    most: int | None = None,
+) -> list[int]:
+    consumer.seek(place, start)
+    times: list[int] = []
+    while await consumer.position(place) < end and (most is None or len(times) < most):
+        fetched = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=most)
+        if not fetched:
+            break  # before a transaction that is still open
+        times += [each.timestamp for each in fetched[place] if each.offset < end]
+    return times
