@@ -4,6 +4,7 @@ What reads topics again goes through this table in its order: runs come before a
 links find their runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 from pipeline.consumers.judging import Judge
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.judges import run_judges
-from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
+from pipeline.storage.batch_store import BatchPlan, BatchStore, JudgedRecord
+from pipeline.storage.index import IndexTransaction
 from pipeline.storage.ledger import Ledger
-from pipeline.storage.run_store import RunStore
+from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
 
 
@@ -23,6 +25,15 @@ class OpenStore(Protocol):
 
     def __call__(self, root: Path, *, ledger: Ledger | None) -> BatchStore[Any, Any]:
         """Open the store at `root`."""
+
+
+class PlanBatch(Protocol):
+    """Plans a batch as if every known file were intact."""
+
+    def __call__(
+        self, records: Sequence[JudgedRecord[Any]], transaction: IndexTransaction
+    ) -> BatchPlan[Any]:
+        """Plan; nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +45,14 @@ class RequestTopic:
         groups: The consumer groups that write what its records make; the first one reads it.
         judge: Says what a record is.
         open_store: Opens what keeps it.
+        plan: Says what the store would do with records, from its rows alone.
     """
 
     name: str
     groups: tuple[str, ...]
     judge: Judge[Any]
     open_store: OpenStore
+    plan: PlanBatch
 
 
 def request_topics(topics: TopicNames) -> list[RequestTopic]:
@@ -50,11 +63,12 @@ def request_topics(topics: TopicNames) -> list[RequestTopic]:
         (topics.legacy_runs, topics.migrate_group),
     )
     return [
-        *(RequestTopic(name, (group,), judges[name], RunStore) for name, group in runs),
+        *(RequestTopic(name, (group,), judges[name], RunStore, plan_runs) for name, group in runs),
         RequestTopic(
             topics.advisory_requests,
             (topics.advise_group, topics.advise_retry_group),
             judge_advisory_record,
             AdvisoryStore,
+            plan_advisories,
         ),
     ]

@@ -25,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.flood import flood_message, without_first_failures
@@ -47,7 +47,9 @@ Verdict = TypeVar("Verdict")
 Settled = TypeVar("Settled")
 
 
-_INTERNAL_ERROR = "INTERNAL_ERROR"
+INTERNAL_ERROR = "INTERNAL_ERROR"
+"""Code of a record that our program once could not judge."""
+
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
 
 
@@ -103,6 +105,10 @@ class BatchResult(Generic[Settled]):
 
 class BatchPlan(Protocol[Settled]):
     """What a batch will do, and what comes of each of its records if it does."""
+
+    @property
+    def known(self) -> Mapping[Any, Any]:
+        """The rows that the index had before, each by what names it."""
 
     def outcomes(self) -> list[Settled]:
         """Return one outcome for each record."""
@@ -245,15 +251,14 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         offsets = defaultdict(list)
         for record in records:
             offsets[record.log].append(record.source.offset)
-        standing = {
+        found = {
             (log, offset): leaf
             for log, wanted in offsets.items()
             for offset, leaf in self._ledger.leaves_of(log, wanted).items()
-            if leaf.code == _INTERNAL_ERROR
         }
-        if not standing:
+        if not found:
             return records
-        return [_as_it_stands(r, standing.get((r.log, r.source.offset))) for r in records]
+        return [as_it_stands(r, found.get((r.log, r.source.offset))) for r in records]
 
     @abstractmethod
     def _plan(
@@ -325,16 +330,22 @@ def _by_log(
     return leaves
 
 
-def _as_it_stands(
+def as_it_stands(
     record: JudgedRecord[Verdict | Rejected], leaf: LedgerLeaf | None
 ) -> JudgedRecord[Verdict | Rejected]:
-    if leaf is None:
+    """Return the record as its leaf has it: one with INTERNAL_ERROR stands, any other says nothing.
+
+    Args:
+        record: As this program judges it.
+        leaf: That its offset has already; None where it has none.
+    """
+    if leaf is None or leaf.code != INTERNAL_ERROR:
         return record
     message = (
         "This record once met a fault of the program, and the ledger says so for ever: redrive "
         "its dead letter."
     )
-    return replace(record, verdict=Rejected(_INTERNAL_ERROR, message, leaf.run_id))
+    return replace(record, verdict=Rejected(INTERNAL_ERROR, message, leaf.run_id))
 
 
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[tuple[str, int], int]:
