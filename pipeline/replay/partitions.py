@@ -1,0 +1,133 @@
+"""The partitions of a replay: what is asked for, what is consumed, and how far the store has it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipeline.broker.admin import OffsetRange, committed_offsets
+from pipeline.core.log_id import LogId
+from pipeline.replay.history import PartitionHistory
+from pipeline.replay.leaf_cursor import LeafCursor, covers, next_offset
+from pipeline.replay.ranges import Place, SelectedRange, resolve
+from pipeline.replay.request_topics import RequestTopic, request_topics
+from pipeline.replay.selection import Selection
+from pipeline.settings import Settings
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.log_reader import LogReader
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedPartition:
+    """One partition of a selection.
+
+    Attributes:
+        topic: Its topic.
+        log_id: Its log in the ledger.
+        log: What the broker holds.
+        begin: First offset that is asked for.
+        end: Offset after the last one that is asked for and was consumed.
+        pending: Offsets that are asked for and not consumed yet: they are the workers' own.
+        position: Where the index says that the store goes on.
+        leaves: The leaves of that log; None where there is none.
+        leaves_to: Offset after that of the last leaf.
+        has_every_leaf: Whether all that is asked for has leaves: then nothing before it need be
+            read.
+    """
+
+    topic: RequestTopic
+    log_id: LogId
+    log: OffsetRange
+    begin: int
+    end: int
+    pending: int
+    position: int
+    leaves: LogReader | None
+    leaves_to: int
+    has_every_leaf: bool
+
+    @property
+    def place(self) -> Place:
+        """Topic and number."""
+        return self.topic.name, self.log_id.partition
+
+    @property
+    def stored_to(self) -> int:
+        """Offset up to which the store was told of records, by rows or by leaves."""
+        return max(self.position, self.leaves_to)
+
+    @property
+    def to_read(self) -> OffsetRange:
+        """What to read of it: from the log's start where a record may have no leaf."""
+        if self.begin >= self.end:
+            return OffsetRange(self.end, self.end)
+        return OffsetRange(self.begin if self.has_every_leaf else self.log.beginning, self.end)
+
+    def history(self) -> PartitionHistory:
+        """Return a history in which nothing is read yet."""
+        cursor = LeafCursor(self.leaves, self.begin, self.end)
+        return PartitionHistory(self.begin, cursor, remembers=not self.has_every_leaf)
+
+
+async def replayed_partitions(
+    settings: Settings,
+    selection: Selection,
+    ledger: Ledger | None,
+    *,
+    epoch: int,
+    positions: Callable[[], Mapping[Place, int]],
+) -> list[ReplayedPartition]:
+    """Return every partition that `selection` is about, in the order of a replay.
+
+    Args:
+        settings: The broker.
+        selection: What is asked for.
+        ledger: That of the store.
+        epoch: Of the store.
+        positions: Tells where the index says that the store goes on.
+
+    Raises:
+        InputError: The selection is of no request topic.
+        BrokerError: The broker cannot be reached, or a topic is missing.
+        IntegrityError: A log is not what was written.
+    """
+    topics = request_topics(settings.topics)
+    ranges = await resolve(settings, selection, [topic.name for topic in topics])
+    found = []
+    for topic in topics:
+        # Before the store is asked: a worker that goes on meanwhile only makes it know more.
+        committed = await committed_offsets(settings, topic.groups[0], [topic.name])
+        stored = positions()
+        for place, asked in ranges.items():
+            if place[0] == topic.name:
+                log_id = LogId(epoch, *place)
+                leaves = None if ledger is None else ledger.reader(log_id)
+                # Where the group never was, nothing says that a record is left to a worker.
+                reached = committed.get(place, 0) if committed else asked.log.end
+                found.append(
+                    _partition(topic, log_id, asked, leaves, (stored.get(place, 0), reached))
+                )
+    return found
+
+
+def _partition(
+    topic: RequestTopic,
+    log_id: LogId,
+    asked: SelectedRange,
+    leaves: LogReader | None,
+    reached: tuple[int, int],
+) -> ReplayedPartition:
+    position, committed = reached
+    leaves_to = next_offset(leaves)
+    begin, asked_end = asked.selected.beginning, asked.selected.end
+    end = max(min(asked_end, max(position, committed)), begin)
+    return ReplayedPartition(
+        topic,
+        log_id,
+        asked.log,
+        begin,
+        end,
+        pending=asked_end - end,
+        position=position,
+        leaves=leaves,
+        leaves_to=leaves_to,
+        has_every_leaf=covers(leaves, begin, end),
+    )

@@ -1,0 +1,107 @@
+"""What an operator asks to replay: everything, or what lies in times, offsets, or concerns a run.
+
+Times are those of the broker. Every range is from its begin to before its end.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import InputError
+from schemas.fields import is_run_id
+from schemas.timestamps import microseconds_since_epoch, parse_timestamp
+
+_OFFSETS = re.compile(
+    r"([A-Za-z0-9._-]{1,249})/(0|[1-9][0-9]{0,9})(?::([0-9]{0,18})-([0-9]{0,18}))?"
+)
+_US_PER_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetSelection:
+    """Part of one partition.
+
+    Attributes:
+        begin: First offset; None for the log's first.
+        end: Offset after the last one; None for the log's end.
+    """
+
+    topic: str
+    partition: int
+    begin: int | None
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is asked for; what is None limits nothing.
+
+    Attributes:
+        since_ms: Broker time of the first records, in ms since 1970.
+        until_ms: Broker time before which the last ones lie.
+        offsets: Partitions or parts of them; empty for all.
+        run_id: The run that records must have as their key.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    offsets: tuple[OffsetSelection, ...] = ()
+    run_id: str | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Selection()
+
+
+def parse_selection(
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    offsets: tuple[str, ...] = (),
+    run_id: str | None = None,
+) -> Selection:
+    """Return what these options ask for.
+
+    Args:
+        since: A time such as `2026-01-15T08:00:00Z`.
+        until: Likewise.
+        offsets: Each `topic/partition`, or with offsets `topic/partition:from-to`.
+        run_id: A run.
+
+    Raises:
+        InputError: One of them cannot be read, or two are of one partition.
+    """
+    if run_id is not None and not is_run_id(run_id):
+        message = "Expected a run_id of the published pattern."
+        raise InputError(message)
+    parsed = tuple(_parse_offsets(text) for text in offsets)
+    if len({(each.topic, each.partition) for each in parsed}) < len(parsed):
+        message = "Expected at most one range of each partition."
+        raise InputError(message)
+    return Selection(_parse_time(since), _parse_time(until), parsed, run_id)
+
+
+def _parse_time(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = parse_timestamp(text)
+    except ValueError as error:
+        message = f"Expected a time such as 2026-01-15T08:00:00Z, found {text[:80]!r}."
+        raise InputError(message) from error
+    # The first whole millisecond at or after it: brokers know no part of one.
+    return -(-microseconds_since_epoch(moment) // _US_PER_MS)
+
+
+def _parse_offsets(text: str) -> OffsetSelection:
+    found = _OFFSETS.fullmatch(text)
+    if found is None:
+        message = (
+            "Expected a range such as rmos.runs.requests/3:100-200, of which 200 is not a part, "
+            f"found {text[:300]!r}."
+        )
+        raise InputError(message)
+    topic, partition, begin, end = found.groups()
+    return OffsetSelection(
+        topic, int(partition), int(begin) if begin else None, int(end) if end else None
+    )
