@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "broker": {"schemas", "core"} | SHARED,
     "consumers": {"schemas", "core", "storage", "broker"} | SHARED,
     "api": {"schemas", "core", "storage", "broker"} | SHARED,
-    "replay": {"schemas", "core", "storage", "broker", "consumers"} | SHARED,
+    "replay": {"schemas", "core", "storage", "broker", "consumers"}
+    | {"pipeline.ledger_setup"}
+    | SHARED,
 }
 """What each part may import beside itself."""
 

@@ -1,0 +1,104 @@
+"""What a replay finds, and how much of it: one line each, then a summary."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.outcome import RecordSource
+from pipeline.core.record_place import RecordPlace
+
+FindingKind = Literal[
+    "missing",
+    "different",
+    "foreign",
+    "upload_missing",
+    "restored",
+    "internal_error",
+    "waiting",
+    "unreferenced",
+]
+
+DIFFERENCES: frozenset[FindingKind] = frozenset(
+    {"missing", "different", "foreign", "upload_missing"}
+)
+"""Kinds that say that topic and store do not tell the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as topic and ledger say, or that an operator should know.
+
+    Attributes:
+        kind: `missing`, `different` and `foreign` of what records explain; `upload_missing` of a
+            blob that came by no message; `restored`; and what is no difference:
+            `internal_error` of a record that our program could not judge, `waiting` of a link
+            that the advise worker makes, `unreferenced` of an upload that nothing names.
+        what: artifact, link, attachment, quarantine, row, leaf, rendering or file.
+        path: Relative to the store, or what else it is about.
+        expected: In a few words, a hash mostly.
+        found: Likewise.
+        source: The record that says so, as `topic/partition/offset`.
+        named_by: The file that names a blob.
+    """
+
+    kind: FindingKind
+    what: str
+    path: str
+    expected: str | None = None
+    found: str | None = None
+    source: str | None = None
+    named_by: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON shows it, without what it has not."""
+        told = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"finding": told.pop("kind"), **told}
+
+
+def place_of(source: RecordSource) -> str:
+    """Return where a record is, as a person names it."""
+    return str(RecordPlace(source.topic, source.partition, source.offset))
+
+
+def what_lies_at(path: str) -> str:
+    """Return in one word what the layout has at `path`."""
+    match parse_path(path):
+        case ArtifactPath():
+            return "artifact"
+        case LinkPath():
+            return "link"
+        case BlobPath(area=BlobArea.QUARANTINE):
+            return "quarantine"
+        case BlobPath():
+            return "attachment"
+    return "file"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Findings on their way to whoever reads them, and the counts.
+
+    Attributes:
+        tell: Gets each finding once.
+        counts: By kind, and of whatever else is counted.
+    """
+
+    tell: Callable[[Finding], None]
+    counts: Counter[str] = field(default_factory=Counter)
+    _told: set[tuple[str, str, str, str | None]] = field(default_factory=set)
+
+    def add(self, finding: Finding) -> None:
+        """Count and tell a finding, once for what it is about and the file that names it."""
+        key = (finding.kind, finding.what, finding.path, finding.named_by)
+        if key in self._told:
+            return
+        self._told.add(key)
+        self.counts[finding.kind] += 1
+        self.tell(finding)
+
+    @property
+    def differs(self) -> bool:
+        """Whether topic and store do not tell the same."""
+        return any(self.counts[kind] for kind in DIFFERENCES)

@@ -1,0 +1,148 @@
+"""Files of a store that nothing explains: no record, no leaf, nothing that those have made.
+
+Procedure, with the same numbers in `find_foreign_files`:
+
+1. Walk over runs, attachments and quarantine. What a record was asked about is explained.
+2. Let a batch that is being stored end: its files come before its rows.
+3. Ask the index for what no record was read of: of an earlier epoch, removed by retention, or
+   stored by a worker since the range ended. It is explained if a leaf tells of it, or if there
+   is no ledger to ask.
+4. A blob that has the hash of its name and that nothing names is an upload that waits for its
+   run. All else is foreign.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
+from pipeline.core.ledger_leaf import LedgerLeaf
+from pipeline.core.log_id import LogId, parse_log_path
+from pipeline.core.outcome import RecordSource
+from pipeline.replay.file_checks import FileChecks
+from pipeline.replay.findings import Finding, what_lies_at
+from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row
+from pipeline.storage.faults import store_faults
+from pipeline.storage.index import INDEX_LOCK, RunIndex
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.locks import exclusive_lock
+
+WasRead = Callable[[RecordSource], bool]
+"""Tells whether a record was read, so that what it made is explained by itself."""
+
+
+def find_foreign_files(
+    root: Path, checks: FileChecks, index: RunIndex, ledger: Ledger | None, was_read: WasRead
+) -> Iterator[Finding]:
+    """Yield the files that nothing explains, and uploads that nothing names.
+
+    Raises:
+        IntegrityError: A log is not what was written.
+        StoreError: The disk or the index failed.
+    """
+    with store_faults(root):
+        strange = [path for path in _paths(root) if path not in checks.asked_for]  # 1.
+        if not strange:
+            return
+        with exclusive_lock(root / INDEX_LOCK):  # 2.
+            pass
+        rows = _UnreadRows(root, checks, ledger)
+        for row in _rows(index):  # 3.
+            if row.source is None or not was_read(row.source):
+                rows.explain(row)
+        for path in strange:  # 4.
+            if path not in checks.asked_for:
+                yield _finding(path, checks.sha256_of_any(path))
+
+
+def _paths(root: Path) -> Iterator[str]:
+    for area in ("runs", *(area.value for area in BlobArea)):
+        if (root / area).is_dir():
+            yield from _paths_below(root, area)
+
+
+def _paths_below(root: Path, folder: str) -> Iterator[str]:
+    with os.scandir(root / folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    for entry in entries:
+        path = f"{folder}/{entry.name}"
+        # A symbolic link to a folder is no folder of ours.
+        if entry.is_dir(follow_symlinks=False):
+            yield from _paths_below(root, path)
+        else:
+            yield path
+
+
+def _rows(index: RunIndex) -> Iterator[Row]:
+    yield from index.all_runs()
+    yield from index.all_advisories()
+
+
+def _finding(path: str, found: str | None) -> Finding:
+    place, what = parse_path(path), what_lies_at(path)
+    if what == "attachment" and isinstance(place, BlobPath) and place.sha256 == found:
+        return Finding("unreferenced", what, path)
+    return Finding("foreign", what, path, "a record that explains it", found)
+
+
+class _UnreadRows:
+    """Explains files by rows whose records cannot be read, as far as the ledger bears them out."""
+
+    def __init__(self, root: Path, checks: FileChecks, ledger: Ledger | None) -> None:
+        self._root = root
+        self._checks = checks
+        self._ledger = ledger
+        self._without_source: set[str] | None = None
+
+    def explain(self, row: Row) -> None:
+        """Add the files of a row."""
+        path, sha256 = path_of_row(row), sha256_of_row(row)
+        if path is None or not self._is_borne_out(row.source, sha256):
+            return
+        self._checks.asked_for.add(path)
+        try:
+            content = (self._root / path).read_bytes()
+        except OSError:
+            return  # the index check tells of it
+        if sha256_of_bytes(content) == sha256:
+            for named in _blobs_of(json.loads(content)):
+                self._checks.asked_for.add(named)
+
+    def _is_borne_out(self, source: RecordSource | None, sha256: str) -> bool:
+        if self._ledger is None:
+            return True
+        if source is None:
+            return sha256 in self._hashes_of_all_leaves()
+        log = LogId(source.epoch, source.topic, source.partition)
+        leaf = self._ledger.leaves_of(log, [source.offset]).get(source.offset)
+        return leaf is not None and sha256_of_leaf(leaf) == sha256
+
+    def _hashes_of_all_leaves(self) -> set[str]:
+        """Return what any leaf tells of: rows without a source, as after a new broker."""
+        if self._without_source is None:
+            self._without_source = {
+                sha256 for leaf in self._leaves() if (sha256 := sha256_of_leaf(leaf)) is not None
+            }
+        return self._without_source
+
+    def _leaves(self) -> Iterator[LedgerLeaf]:
+        assert self._ledger is not None
+        for checkpoint in sorted(self._root.glob("ledger/*/*/checkpoint")):
+            log = parse_log_path(checkpoint.parent.relative_to(self._root).as_posix())
+            reader = self._ledger.reader(log)
+            for place in range(0 if reader is None else reader.size):
+                assert reader is not None
+                yield reader.leaf(place)
+
+
+def _blobs_of(document: dict[str, object]) -> Iterator[str]:
+    """Yield the paths that an artifact or a link names, its quarantined request included."""
+    provenance, attachments = document.get("provenance"), document.get("attachments")
+    for reference in attachments if isinstance(attachments, list) else ():
+        yield attachment_path(reference["sha256"])
+    if isinstance(provenance, dict) and document.get("status") != "OK":
+        yield quarantine_path(provenance["request_sha256"])
+    if isinstance(named := document.get("content_sha256"), str):
+        yield attachment_path(named)
