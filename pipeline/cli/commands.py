@@ -16,6 +16,7 @@ from pipeline.cli import (
     migrate,
     offsets,
     publish,
+    replay,
     runs,
     schemas,
     store,
@@ -49,6 +50,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(attachments.app, name="attachments")
 app.add_typer(index.app, name="index")
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(replay.app, name="replay")
 app.add_typer(offsets.app, name="offsets")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")

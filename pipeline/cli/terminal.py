@@ -4,11 +4,20 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +48,39 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
     ) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps=1: progress.advance(task, steps)
+
+
+class _RecordsPerSecond(ProgressColumn):
+    """How fast it has been of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} records/s")
+
+
+@contextmanager
+def records_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a block is through many records, on a terminal, from the first second on.
+
+    The block calls what it is given with how many are done, and how many there are.
+    """
+    console = notes()
+    begun = monotonic()
+    columns = (
+        *(TextColumn(what), BarColumn(), MofNCompleteColumn(), _RecordsPerSecond()),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=console, transient=True)
+    task = progress.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        if console.is_terminal and not progress.live.is_started and monotonic() > begun + 1:
+            progress.start()
+
+    try:
+        yield show
+    finally:
+        progress.stop()
 
 
 def print_json(document: object) -> None:

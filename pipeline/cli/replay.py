@@ -1,0 +1,176 @@
+"""`rmos replay`: prove a store by its topics, restore it, or send a range elsewhere."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.moments import MOMENT
+from pipeline.cli.replay_view import (
+    PLAN_COLUMNS,
+    FindingView,
+    plan_documents,
+    plan_lines,
+    plan_rows,
+    plan_summary,
+    restored_line,
+    restored_summary,
+    verified_line,
+    verified_summary,
+)
+from pipeline.cli.terminal import escaped, notes, print_json, print_table, records_bar
+from pipeline.replay.forward import forward as forward_range
+from pipeline.replay.plan import plan as plan_replay
+from pipeline.replay.reading import Reading
+from pipeline.replay.restore import restore as restore_store
+from pipeline.replay.selection import Selection, parse_selection
+from pipeline.replay.verify import verify as verify_store
+from pipeline.settings import read_settings
+
+DIFFERENCE_FOUND = 5
+"""Exit status where topic and store do not tell the same."""
+
+app = typer.Typer(help="Read the topics again: verify the store (the default), restore it.")
+
+Since = Annotated[
+    str | None, typer.Option(metavar=MOMENT, help="Records of that broker time or later.")
+]
+Until = Annotated[str | None, typer.Option(metavar=MOMENT, help="Records of before that.")]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--range",
+        metavar="TOPIC/PARTITION[:FROM-TO]",
+        help="A partition, or its offsets from FROM to before TO; may be given again.",
+    ),
+]
+RunId = Annotated[
+    str | None, typer.Option(metavar="ID", help="One run and its advisories: one partition each.")
+]
+Rate = Annotated[
+    float | None, typer.Option(min=0.1, metavar="N", help="At most so many records a second.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """Read the topics again: verify the store (the default), restore it, forward a range."""
+    if context.invoked_subcommand is None:
+        verify()
+
+
+@app.command()
+def plan(
+    since: Since = None,
+    until: Until = None,
+    ranges: Ranges = None,
+    run_id: RunId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what would be read, what retention has taken, and what the store has already."""
+    selection = _selection(since, until, ranges, run_id)
+    found = asyncio.run(plan_replay(read_settings(), selection))
+    if as_json:
+        for document in plan_documents(found):
+            print_json(document)
+        print_json({"summary": plan_summary(found)})
+        return
+    print_table(PLAN_COLUMNS, plan_rows(found))
+    for line in plan_lines(found):
+        notes().print(escaped(line), soft_wrap=True)
+
+
+@app.command()
+def verify(
+    since: Since = None,
+    until: Until = None,
+    ranges: Ranges = None,
+    run_id: RunId = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge every record again and compare what it made with the store; write nothing.
+
+    Exit 5 where something is missing, different or foreign.
+    """
+    selection = _selection(since, until, ranges, run_id)
+    view = FindingView(as_json=as_json)
+    with _reading("verifying", rate) as reading:
+        verified = asyncio.run(verify_store(read_settings(), selection, view.tell, reading))
+    view.show()
+    if as_json:
+        print_json({"summary": verified_summary(verified)})
+    else:
+        typer.echo(verified_line(verified))
+    if verified.differs:
+        raise typer.Exit(DIFFERENCE_FOUND)
+
+
+@app.command()
+def restore(
+    since: Since = None,
+    until: Until = None,
+    ranges: Ranges = None,
+    run_id: RunId = None,
+    rate: Rate = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option("--accept-loss", help="Restore although retention took the start of a log."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make again what is missing of the store, with the same bytes; touch nothing that is there.
+
+    Exit 5 where something could not be restored.
+    """
+    selection = _selection(since, until, ranges, run_id)
+    view = FindingView(as_json=as_json)
+    with _reading("restoring", rate) as reading:
+        restored = asyncio.run(
+            restore_store(
+                read_settings(), selection, view.tell, accept_loss=accept_loss, reading=reading
+            )
+        )
+    view.show()
+    if as_json:
+        print_json({"summary": restored_summary(restored)})
+    else:
+        for line in restored_line(restored):
+            typer.echo(line)
+    if restored.differs:
+        raise typer.Exit(DIFFERENCE_FOUND)
+
+
+@app.command()
+def forward(
+    to: Annotated[str, typer.Option(metavar="TOPIC", help="Where to; none of this pipeline's.")],
+    since: Since = None,
+    until: Until = None,
+    ranges: Ranges = None,
+    run_id: RunId = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish records to another topic, untouched but for the header rmos-replay-of."""
+    selection = _selection(since, until, ranges, run_id)
+    with _reading("forwarding", rate) as reading:
+        count = asyncio.run(forward_range(read_settings(), selection, to, reading))
+    if as_json:
+        print_json({"summary": {"command": "forward", "topic": to, "records": count}})
+    else:
+        typer.echo(f"{count:,} records sent to {to}")
+
+
+def _selection(
+    since: str | None, until: str | None, ranges: list[str] | None, run_id: str | None
+) -> Selection:
+    return parse_selection(since=since, until=until, offsets=tuple(ranges or ()), run_id=run_id)
+
+
+@contextmanager
+def _reading(what: str, rate: float | None) -> Iterator[Reading]:
+    with records_bar(what) as progress:
+        yield Reading(rate, progress)
