@@ -12,9 +12,6 @@ from typing import Any
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin import committed_offsets, partition_offsets
 from pipeline.broker.local import LocalBroker
-from pipeline.replay.findings import Finding
-from pipeline.replay.selection import Selection
-from pipeline.replay.verify import Verified, verify
 from pipeline.settings import Settings
 from pipeline.storage.identity import StoreIdentity, read_store
 from tests.builders import (
@@ -37,11 +34,12 @@ from tests.e2e.kafka_reading import (
     topics_and_store,
     wait_until,
 )
+from tests.e2e.migrations import migrate
 from tests.e2e.prepared_store import prepare_store
+from tests.legacy_rows import unknown_row, v1_file, v1_row
 
 RUNS = 60
-UPLOAD = b"a drawing that came by another way"
-UPLOAD_PATH = f"attachments/{sha256(UPLOAD)[:2]}/{sha256(UPLOAD)[2:4]}/{sha256(UPLOAD)}"
+LEGACY_ROWS = 2
 NEVER = 3600.0
 
 
@@ -106,6 +104,10 @@ class Made:
     runs: list[Place]
     advisories: list[Place]
 
+    @property
+    def records(self) -> int:
+        return len(self.runs) + len(self.advisories) + LEGACY_ROWS
+
     def copied(self, folder: Path) -> Settings:
         """Return settings of a copy of the store."""
         shutil.copytree(self.settings.data_dir, folder)
@@ -138,6 +140,9 @@ async def made_store(broker: LocalBroker, folder: Path) -> AsyncIterator[Made]:
                 await until_consumed(settings)
             advisories += await produce(settings, advisory_requests(), topic=topic)
             await until_consumed(settings)
+        older = folder.with_name("older.json")
+        older.write_bytes(v1_file(v1_row(), unknown_row()))
+        await migrate(settings, older)
         # Started again, it looks at once for claims whose run has come.
         async with advise_worker(settings):
             link = folder / "runs/2025-12-18/run_55_advisory_early.json"
@@ -179,11 +184,3 @@ def digest_of(root: Path) -> str:
     for path, (mode, content) in tree_of(root).items():
         digest.update(json.dumps([path, mode, sha256(content)]).encode())
     return digest.hexdigest()
-
-
-async def found_by_verify(
-    settings: Settings, selection: Selection | None = None
-) -> tuple[Verified, list[Finding]]:
-    findings: list[Finding] = []
-    verified = await verify(settings, selection or Selection(), findings.append)
-    return verified, findings
