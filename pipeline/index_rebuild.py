@@ -1,52 +1,48 @@
-"""Rebuild the index of a store from what it is derived from: files, and the request topics.
+"""Rebuild the index of a store from what it is derived from: files, ledger, and request topics.
 
-The files say which runs there are; the topic says which record made each. Procedure, with the
-same numbers in `rebuild_index`:
+The files say which runs there are; the ledger, or where there is none the topic, says which record
+made each. Procedure, with the same numbers in `rebuild_index`:
 
 1. Refuse while a worker runs: it would go on writing into the old index.
 2. Read every artifact and every link.
-3. Read the run requests, and the rows of older stores, from their start. A record whose artifact
-   is on disk, byte for byte, made it. A record before the committed offset whose artifact is not
-   on disk gets a row all the same: the row is as if the file were right, so that the loss is found
-   and not papered over.
-4. Read the advisory requests likewise; `rebuilt_advisories` says what they tell.
-5. Write a new index beside the old one and put it in its place by rename.
+3. Read the leaves of all logs. The first leaf that tells of a run or an advisory is that of the
+   record that made it. A file with other bytes than its leaf says ends it here: a new row would
+   make it look right.
+4. Where the epoch has a ledger, read from the topics what it does not tell: the record of a leaf
+   whose file is not there, for the rest of its row, which is as if the file were right, so that
+   the loss is found and not papered over; and what follows the last leaves, for files of a batch
+   that died before its leaves. A broker is needed for these alone.
+5. Where it has none, read the topics from their start. A record whose artifact is on disk, byte for
+   byte, made it; one before the committed offset has its row all the same, as above.
+6. Write a new index beside the old one and put it in its place by rename.
+
+The position of a partition is where its log ends, or where there is none what is committed.
 """
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from pathlib import Path
-from typing import TypeVar
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import committed_offsets, group_members
+from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.topic_reader import read_topic
-from pipeline.core.judges import RunJudge, run_judges
-from pipeline.core.outcome import RecordSource, StoredRun, stored_run
-from pipeline.core.verdict import JudgedRun
-from pipeline.errors import StoreNotReadyError
-from pipeline.rebuilt_advisories import RebuiltAdvisories
+from pipeline.broker.single_records import Place, read_offsets
+from pipeline.broker.topic_reader import read_ranges
+from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.judges import run_judges
+from pipeline.core.outcome import RecordSource
+from pipeline.errors import BrokerError
+from pipeline.idle_workers import refuse_running_workers
+from pipeline.ledger_setup import verifier_keys
+from pipeline.rebuilt_rows import Progress, RebuiltRows
+from pipeline.replay.request_topics import request_topics
 from pipeline.settings import Settings
-from pipeline.storage.artifact_files import (
-    FoundArtifact,
-    FoundLink,
-    StrangeFile,
-    find_run_files,
-)
+from pipeline.storage.artifact_files import StrangeFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, IndexedRun, RunIndex, indexed_run
-from pipeline.storage.locks import exclusive_lock
-
-_ROWS = 500
-_NEW_INDEX = f"{INDEX_FILE}.rebuilt"
-_Entry = TypeVar("_Entry")
+from pipeline.storage.new_index import batches, new_index, put_in_place
+from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(slots=True)
@@ -55,13 +51,15 @@ class RebuildReport:
 
     Attributes:
         runs: Rows of the new index.
-        without_record: Runs whose file no record of the topic explains.
+        without_record: Runs whose file no leaf and no record explains.
         without_file: Runs that a record made and whose file is missing or has other bytes.
         strange: Files below `runs` that are no artifact and no link of their place.
         advisories: Rows of advisories in the new index, linked or not.
-        links_without_record: Advisories whose link no record of the topic explains.
+        links_without_record: Advisories whose link no leaf and no record explains.
         links_changed: Advisories whose link is not what their first request makes.
         links_to_make: Claims whose run is there: the advise worker links them.
+        lost: Runs and advisories of which a leaf tells, but neither a file nor the topic: they
+            have no row.
     """
 
     runs: int = 0
@@ -72,33 +70,12 @@ class RebuildReport:
     links_without_record: list[str] = field(default_factory=list)
     links_changed: list[str] = field(default_factory=list)
     links_to_make: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Whether files and topic tell the same."""
-        return not (self.without_file or self.links_changed or self.strange)
-
-
-@dataclass(slots=True)
-class _Row:
-    """A run of the new index.
-
-    Attributes:
-        file_sha256: Of the file that is on disk; None where there is none.
-    """
-
-    run: StoredRun
-    indexed: IndexedRun
-    file_sha256: str | None
-
-    @property
-    def has_file(self) -> bool:
-        """Whether the file is what the record made."""
-        return self.file_sha256 == self.run.artifact_sha256
-
-
-Progress = Callable[[str, int], None]
-"""Told what is read and how many so far."""
+        return not (self.without_file or self.links_changed or self.strange or self.lost)
 
 
 async def rebuild_index(
@@ -108,190 +85,160 @@ async def rebuild_index(
 
     Raises:
         StoreNotReadyError: There is no store, it belongs to another cluster, or a worker runs.
+        IntegrityError: A file or the ledger is not what was written; the old index is in place.
         StoreError: The disk failed; the old index is still in place.
-        BrokerError: No broker answers.
+        BrokerError: No broker answers, and the ledger alone does not tell everything.
     """
     root = settings.data_dir
     identity = read_store(root)
-    check_identity(
-        identity, root, cluster_id=await describe_cluster(settings), prefix=settings.prefix
-    )
-    await _refuse_running_workers(settings)  # 1.
-    report = RebuildReport()
-    rows, advisories = _rows_of_files(root, report, progress)  # 2.
-    topics = settings.topics
-    committed = await committed_offsets(settings, topics.persist_group, [topics.run_requests])
-    committed |= await committed_offsets(settings, topics.migrate_group, [topics.legacy_runs])
-    committed |= await committed_offsets(settings, topics.advise_group, [topics.advisory_requests])
-    read = partial(_read_counted, settings, committed, progress)
-    for topic, judge in run_judges(topics).items():  # 3.
-        async for record, offset in read(topic, f"records of {topic}"):
-            _explain(rows, identity, record, offset, judge)
-    async for record, offset in read(topics.advisory_requests, "advisory requests"):  # 4.
-        advisories.explain(record, identity.epoch, offset)
-    _report(rows, report)
-    _report_advisories(advisories, rows, report)
+    no_broker = await _look_for_broker(settings, identity)  # 1.
+    rows = RebuiltRows(root)
+    rows.take_files(progress)  # 2.
+    logs = StoreLogs(root, verifier_keys(settings, identity))
+    positions = rows.take_leaves(logs, progress)  # 3.
+    rows.refuse_differing()
+    has_ledger = identity.epoch in positions
+    if no_broker is not None and not (has_ledger and not rows.wanted and not rows.has_unexplained):
+        raise _needed(no_broker, rows, has_ledger=has_ledger)
+    if has_ledger:
+        await _complete(settings, identity, rows, positions[identity.epoch], progress)  # 4.
+    else:
+        committed = await _committed(settings)
+        await _explain(settings, identity, rows, {}, committed, progress=progress)  # 5.
+        positions[identity.epoch] = committed
+    report = _report(rows)
     with store_faults(root):
-        with _new_index(root) as index, index.transaction() as transaction:  # 5.
-            for batch in _batches(row.indexed for row in rows.values()):
+        with new_index(root) as index, index.transaction() as transaction:  # 6.
+            for batch in batches(rows.runs.indexed()):
                 transaction.add_runs(batch)
-            for claims in _batches(advisories.rows.values()):
+            for claims in batches(rows.advisories.rows.values()):
                 transaction.add_advisories(claims)
-            transaction.advance(identity.epoch, committed)
-        _put_in_place(root)
+            for epoch, reached in positions.items():
+                transaction.advance(epoch, reached)
+        put_in_place(root)
     return report
 
 
-async def _refuse_running_workers(settings: Settings) -> None:
-    topics = settings.topics
-    for group in (topics.persist_group, topics.advise_group, topics.advise_retry_group):
-        members = await group_members(settings, group)
-        if members:
-            message = (
-                f"Stop the workers of {group} first, {len(members)} of them run: they would go on "
-                "writing into the old index."
-            )
-            raise StoreNotReadyError(message)
+async def _look_for_broker(settings: Settings, identity: StoreIdentity) -> BrokerError | None:
+    """Refuse while a worker runs; return why there is no broker to ask, if there is none.
 
-
-def _rows_of_files(
-    root: Path, report: RebuildReport, progress: Progress
-) -> tuple[dict[str, _Row], RebuiltAdvisories]:
-    rows: dict[str, _Row] = {}
-    advisories = RebuiltAdvisories()
-    for count, found in enumerate(find_run_files(root), start=1):
-        progress("files", count)
-        if isinstance(found, FoundLink):
-            strange = advisories.add_link(found.advisory)
-        elif isinstance(found, FoundArtifact):
-            strange = _add_run(rows, found)
-        else:
-            strange = found
-        if strange is not None:
-            report.strange.append(strange)
-    return rows, advisories
-
-
-def _add_run(rows: dict[str, _Row], found: FoundArtifact) -> StrangeFile | None:
-    known = rows.setdefault(found.run.run_id, _row_of_file(found))
-    if known.run is found.run:
-        return None
-    reason = f"expected one file of a run, found another at {known.run.artifact_path}"
-    return StrangeFile(found.run.artifact_path, reason)
-
-
-def _row_of_file(found: FoundArtifact) -> _Row:
-    return _Row(found.run, found.indexed, found.run.artifact_sha256)
-
-
-def _explain(
-    rows: dict[str, _Row],
-    identity: StoreIdentity,
-    record: ConsumerRecord,
-    committed: int,
-    judge: RunJudge,
-) -> None:
-    """Let `record` explain its run, unless an earlier record has.
-
-    Of two topics, whose records have no order, the one whose record made the file explains it.
+    A worker that runs all the same finds another index at its next batch, and stops.
     """
-    judged = judge(record.key, record.value)
-    if not isinstance(judged, JudgedRun):
-        return
-    known = rows.get(judged.run_id)
-    explained_by = known.run.source if known is not None else None
-    source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
-    run = stored_run(judged, source)
-    row = _Row(run, indexed_run(judged.built.outline, run), known.file_sha256 if known else None)
-    if explained_by is not None:
-        is_better = row.has_file and explained_by.topic != record.topic
-        if (known is not None and known.has_file) or not is_better:
-            return
-    if row.has_file or record.offset < committed:
-        rows[run.run_id] = row
+    try:
+        cluster_id = await describe_cluster(settings)
+    except BrokerError as error:
+        return error
+    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    await refuse_running_workers(settings, "they would go on writing into the old index")
+    return None
 
 
-def _report(rows: dict[str, _Row], report: RebuildReport) -> None:
-    report.runs = len(rows)
-    for run_id, row in sorted(rows.items()):
-        if row.run.source is None:
-            report.without_record.append(run_id)
-        elif not row.has_file:
-            report.without_file.append(run_id)
+def _needed(error: BrokerError, rows: RebuiltRows, *, has_ledger: bool) -> BrokerError:
+    if not has_ledger:
+        return BrokerError(f"{error} Without a ledger only the topics tell what made each file.")
+    count = len(rows.wanted)
+    return BrokerError(
+        f"{error} It is needed for {count} records whose file or link is not there, and for files "
+        "that no leaf explains."
+    )
 
 
-def _report_advisories(
-    advisories: RebuiltAdvisories, rows: dict[str, _Row], report: RebuildReport
+async def _complete(
+    settings: Settings,
+    identity: StoreIdentity,
+    rows: RebuiltRows,
+    reached: Mapping[Place, int],
+    progress: Progress,
 ) -> None:
-    paths = {run_id: row.run.artifact_path for run_id, row in rows.items()}
-    report.advisories = len(advisories.rows)
-    report.links_without_record = _names(advisories.without_record())
-    report.links_changed = _names(advisories.changed)
-    report.links_to_make = _names(advisories.to_be_linked(paths))
-    report.strange += advisories.misplaced(paths)
+    """Ask the topics for what files and leaves do not tell."""
+    await _take_records(settings, identity, rows, progress)
+    if rows.has_unexplained:
+        # A batch that died before its leaves: its records come again, and are first again.
+        await _explain(settings, identity, rows, reached, {}, progress=progress)
+
+
+async def _take_records(
+    settings: Settings, identity: StoreIdentity, rows: RebuiltRows, progress: Progress
+) -> None:
+    offsets: dict[Place, set[int]] = {}
+    for source in rows.wanted:
+        if source.epoch == identity.epoch:
+            offsets.setdefault((source.topic, source.partition), set()).add(source.offset)
+    if not offsets:
+        return
+    judges = run_judges(settings.topics)
+    count = 0
+    async for record in read_offsets(settings, offsets):
+        source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
+        if record.topic in judges:
+            rows.runs.take_record(source, judges[record.topic](record.key, record.value))
+        else:
+            rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
+        count += 1
+        progress("records of missing files", count)
+
+
+async def _explain(
+    settings: Settings,
+    identity: StoreIdentity,
+    rows: RebuiltRows,
+    begin: Mapping[Place, int],
+    committed: Mapping[Place, int],
+    *,
+    progress: Progress,
+) -> None:
+    """Let the records of the topics explain the files, each topic from `begin` to its end."""
+    topics = settings.topics
+    read = partial(_read_counted, settings, begin, progress)
+    for topic, judge in run_judges(topics).items():
+        async for record in read(topic):
+            offset = committed.get((topic, record.partition), 0)
+            rows.runs.explain(record, identity.epoch, offset, judge)
+    topic = topics.advisory_requests
+    async for record in read(topic):
+        offset = committed.get((topic, record.partition), 0)
+        rows.advisories.explain(record, identity.epoch, offset)
+
+
+async def _read_counted(
+    settings: Settings, begin: Mapping[Place, int], progress: Progress, topic: str
+) -> AsyncIterator[ConsumerRecord]:
+    there = await partition_offsets(settings, [topic])
+    ranges = {
+        place: OffsetRange(max(each.beginning, begin.get(place, 0)), each.end)
+        for place, each in there.items()
+    }
+    count = 0
+    async for record in read_ranges(settings, ranges):
+        yield record
+        count += 1
+        progress(f"records of {topic}", count)
+
+
+async def _committed(settings: Settings) -> dict[Place, int]:
+    committed: dict[Place, int] = {}
+    for topic in request_topics(settings.topics):
+        committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
+    return committed
+
+
+def _report(rows: RebuiltRows) -> RebuildReport:
+    paths = rows.runs.paths()
+    return RebuildReport(
+        runs=len(paths),
+        without_record=rows.runs.without_record(),
+        without_file=rows.runs.without_file(),
+        strange=[*rows.strange, *rows.advisories.misplaced(paths)],
+        advisories=len(rows.advisories.rows),
+        links_without_record=_names(rows.advisories.without_record()),
+        links_changed=_names(rows.advisories.changed),
+        links_to_make=_names(rows.advisories.to_be_linked(paths)),
+        lost=[
+            f"{leaf.run_id} {leaf.advisory_id}" if leaf.advisory_id else str(leaf.run_id)
+            for leaf in rows.wanted.values()
+        ],
+    )
 
 
 def _names(keys: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{run_id} {advisory_id}" for run_id, advisory_id in keys]
-
-
-async def _read_counted(
-    settings: Settings,
-    committed: Mapping[tuple[str, int], int],
-    progress: Progress,
-    topic: str,
-    what: str,
-) -> AsyncIterator[tuple[ConsumerRecord, int]]:
-    """Read `topic`, each record with the committed offset of its partition."""
-    count = 0
-    async for record in read_topic(settings, topic):
-        yield record, committed.get((topic, record.partition), 0)
-        count += 1
-        progress(what, count)
-
-
-@contextmanager
-def _new_index(root: Path) -> Iterator[RunIndex]:
-    """Make an index beside the old one, whole and durable at the end of the block."""
-    path = root / _NEW_INDEX
-    for leftover in _files_of(path):
-        leftover.unlink(missing_ok=True)
-    index = RunIndex(path)
-    try:
-        yield index
-        index.fold_log()
-    finally:
-        index.close()
-
-
-def _batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    remaining = iter(rows)
-    while batch := list(islice(remaining, _ROWS)):
-        yield batch
-
-
-def _put_in_place(root: Path) -> None:
-    with exclusive_lock(root / INDEX_LOCK):
-        # The file first: a death on the way leaves no index, which says so, rather than an index
-        # without its log, which would be an older one. A log that stayed would be taken for that
-        # of the new file.
-        for old in _files_of(root / INDEX_FILE):
-            old.unlink(missing_ok=True)
-        (root / _NEW_INDEX).replace(root / INDEX_FILE)
-        _flush_folder(root)
-
-
-def _files_of(index: Path) -> tuple[Path, Path, Path]:
-    return (
-        index,
-        index.with_name(f"{index.name}-wal"),
-        index.with_name(f"{index.name}-shm"),
-    )
-
-
-def _flush_folder(root: Path) -> None:
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

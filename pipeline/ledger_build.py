@@ -12,11 +12,12 @@ operator has let it, is consumed now.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.broker.admin import OffsetRange, group_members, partition_offsets
+from pipeline.broker.admin import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_ranges import holds_records
 from pipeline.core.log_id import LogId
 from pipeline.errors import StoreNotReadyError
+from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
@@ -86,7 +87,7 @@ async def find_missing_leaves(settings: Settings) -> MissingLeaves:
     for place, wanted in behind.items():
         await _look(settings, place, wanted, offsets[place], missing)
     if missing.ranges:
-        await _refuse_running_workers(settings)
+        await refuse_running_workers(settings, "the logs have to be built up to where they stand")
     return missing
 
 
@@ -143,18 +144,6 @@ async def _look(
     # What ends a transaction has an offset too, and gets no leaf.
     if begin < wanted.end and await holds_records(settings, topic, partition, begin, wanted.end):
         missing.ranges[place] = OffsetRange(begin, wanted.end)
-
-
-async def _refuse_running_workers(settings: Settings) -> None:
-    for topic in request_topics(settings.topics):
-        for group in topic.groups:
-            members = await group_members(settings, group)
-            if members:
-                message = (
-                    f"Stop the workers of {group} first, {len(members)} of them run: the logs "
-                    "have to be built up to where they stand."
-                )
-                raise StoreNotReadyError(message)
 
 
 async def build_logs(

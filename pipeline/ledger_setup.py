@@ -113,12 +113,12 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
 
     The one that signs now first, then those that it took over from. The private key is not needed
     where its public part lies beside its place. None where the settings say that no ledger is
-    written.
+    written, and none was.
 
     Raises:
         StoreNotReadyError: There is no key, or what tells of it is not what was written.
     """
-    if not settings.ledger_enabled:
+    if not settings.ledger_enabled and not (settings.data_dir / LEDGER_FOLDER).exists():
         return []
     path = key_file_of(settings, identity)
     name = signer_name(identity.store_id)

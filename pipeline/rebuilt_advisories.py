@@ -1,9 +1,9 @@
-"""Rows of advisories out of what they are derived from: link files, and the request topic.
+"""Rows of advisories out of what they are derived from: links, leaves, and the request topic.
 
-The files say which links there are; the topic says which record claimed each. A record before
-the committed offset that no link shows is a claim: its run had not come, or its link is lost,
-which nothing can tell apart. Either way the advise worker makes the link once the run is there,
-with the bytes that it had or would have had.
+The files say which links there are; the ledger, or where there is none the topic, says which record
+claimed each. A claim that no link shows waits: its run had not come, or its link is lost, which
+nothing can tell apart. Either way the advise worker makes the link once the run is there, with the
+bytes that it had or would have had.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,9 @@ from aiokafka import ConsumerRecord
 
 from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
 from pipeline.core.advisory_outcome import StoredAdvisory, stored_advisory
+from pipeline.core.envelope import Rejected
+from pipeline.core.layout import LinkPath, parse_path
+from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.outcome import RecordSource
 from pipeline.storage.artifact_files import StrangeFile
 
@@ -27,10 +30,17 @@ class RebuiltAdvisories:
     Attributes:
         rows: By run_id and advisory_id.
         changed: Those whose link file is not what their first request makes.
+        wanted: Leaves without a link: the rest of their row only their record can tell.
+        differing: Sentences about links that are not what their leaf says.
+        strange: Path and SHA-256 of what is in the place of a link and is none.
     """
 
     rows: dict[_Key, StoredAdvisory] = field(default_factory=dict)
     changed: list[_Key] = field(default_factory=list)
+    wanted: dict[RecordSource, LedgerLeaf] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+    strange: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
+    _wanted_keys: set[_Key] = field(default_factory=set)
 
     def add_link(self, advisory: StoredAdvisory) -> StrangeFile | None:
         """Take the row of a link file; return the file where another one has told of it."""
@@ -40,6 +50,46 @@ class RebuiltAdvisories:
         assert advisory.link_path is not None, "a link that was found has a path"
         reason = f"expected one link of an advisory, found another at {known.link_path}"
         return StrangeFile(advisory.link_path, reason)
+
+    def add_strange(self, path: str, sha256: str | None) -> None:
+        """Take a file that is no link: where it has the place of one, a leaf may tell of it."""
+        place = parse_path(path)
+        if isinstance(place, LinkPath):
+            self.strange[place.run_id, place.advisory_id] = path, sha256
+
+    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> None:
+        """Let the leaf of the record that claimed an advisory explain it, unless one has before."""
+        assert leaf.run_id is not None, "the leaf of an advisory names it and its run"
+        assert leaf.advisory_id is not None
+        key = leaf.run_id, leaf.advisory_id
+        known = self.rows.get(key)
+        if key in self._wanted_keys or (known is not None and known.source is not None):
+            return
+        if known is not None and known.link_sha256 == leaf.link_sha256:
+            self.rows[key] = replace(known, source=source)
+            return
+        path, found = self.strange.get(key, (None, None))
+        if known is not None:
+            path, found = known.link_path, known.link_sha256
+        if path is not None:
+            self.differing.append(
+                f"expected {path} to have SHA-256 {leaf.link_sha256}, as the leaf of offset "
+                f"{source.offset} of {source.topic}, partition {source.partition} says, found "
+                f"{found}"
+            )
+        self.wanted[source] = leaf
+        self._wanted_keys.add(key)
+
+    def take_record(self, source: RecordSource, judged: JudgedAdvisory | Rejected) -> bool:
+        """Make the row of a wanted leaf from its record; tell whether the record is that of it."""
+        leaf = self.wanted[source]
+        if not isinstance(judged, JudgedAdvisory) or judged.key != (leaf.run_id, leaf.advisory_id):
+            return False
+        assert leaf.link_sha256 is not None, "the leaf of an advisory has the hash of its link"
+        row = stored_advisory(judged, source, None)
+        self.rows[judged.key] = replace(row, link_sha256=leaf.link_sha256)
+        del self.wanted[source]
+        return True
 
     def explain(self, record: ConsumerRecord, epoch: int, committed: int) -> None:
         """Let `record` explain its advisory, unless an earlier record has."""

@@ -26,10 +26,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command()
 def rebuild(as_json: AsJson = False) -> None:
-    """Make the index again from the files and the request topics; the files are not touched.
+    """Make the index again from files, ledger and request topics; the files are not touched.
 
     Stop the workers first. Exit 5 where files are missing or strange: they get their rows all
-    the same, so that every later check finds them.
+    the same, so that every later check finds them. Nothing is made where a file has other bytes
+    than the ledger says.
     """
     settings = read_settings()
     with notes().status("reading the store") as shown:
@@ -71,18 +72,21 @@ def check(as_json: AsJson = False) -> None:
 def _tell(report: RebuildReport) -> None:
     typer.echo(f"{_counted(report.runs, report.advisories)} in the new index")
     _tell_some(
-        [f"{each}: no record of the topic explains its file" for each in report.without_record]
+        [f"{each}: no leaf and no record explains its file" for each in report.without_record]
     )
     _tell_some([f"{each}: its file is missing or has other bytes" for each in report.without_file])
     _tell_some(
-        [
-            f"{each}: no record of the topic explains its link"
-            for each in report.links_without_record
-        ]
+        [f"{each}: no leaf and no record explains its link" for each in report.links_without_record]
     )
     _tell_some([f"{each}: its link has other bytes" for each in report.links_changed])
     _tell_some([f"{each}: the advise worker will link it" for each in report.links_to_make])
     _tell_some([f"{file.path}: {file.reason}" for file in report.strange])
+    _tell_some(
+        [
+            f"{each}: the ledger tells of it, no file and no record does: it has no row"
+            for each in report.lost
+        ]
+    )
 
 
 def _counted(runs: int, advisories: int) -> str:

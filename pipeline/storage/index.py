@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,18 @@ def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
         if name.startswith(_WITHHELD_BLOB)
     ]
     return IndexedRun(row, listed, withheld)
+
+
+def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
+    """Return the same run with the record that made it."""
+    row = dict(zip(runs.c.keys(), found.row, strict=True))
+    row |= {
+        "source_epoch": source.epoch,
+        "source_topic": source.topic,
+        "source_partition": source.partition,
+        "source_offset": source.offset,
+    }
+    return replace(found, row=tuple(row.values()))
 
 
 def stored_run_of_row(row: RowMapping) -> StoredRun:

@@ -1,11 +1,15 @@
 """An index made again is, row for row, the one that was lost; what is wrong is told."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import advise_worker, persist_worker
+from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers import advisory_claims
 from pipeline.errors import StoreNotReadyError
@@ -26,6 +30,7 @@ from tests.e2e.advisories import (
     wait_until_persisted,
 )
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
+from tests.e2e.prepared_store import prepare_store
 from tests.storage.stores import rows
 
 pytestmark = pytest.mark.e2e
@@ -86,11 +91,12 @@ async def test_a_lost_index_is_made_again_row_for_row(
         assert "run_later_advisory_adv_1.json" in links(settings)
 
 
-async def test_links_that_are_lost_changed_or_strange_are_found(
+async def test_links_that_are_lost_changed_or_strange_are_found_without_a_ledger_too(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as with_ledger:
+        settings = with_ledger.model_copy(update={"ledger_enabled": False})
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of(f"run_{n}") for n in range(3)])
             await wait_until_persisted(settings, 3)
@@ -115,3 +121,64 @@ async def test_links_that_are_lost_changed_or_strange_are_found(
             "run_2_advisory_foreign.json"
         ]
         assert not report.is_clean
+
+
+async def test_what_is_missing_has_its_row_from_the_record_of_its_leaf(
+    broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
+    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+        async with persist_worker(settings), advise_worker(settings):
+            await produce(settings, [run_of(f"run_{n}") for n in range(30)])
+            await wait_until_persisted(settings, 30)
+            sent = [advisory_of(f"run_{n}") for n in range(5)]
+            await wait_until_all_told(settings, await publish(settings, *sent))
+        folder = settings.data_dir / "runs/2025-12-18"
+        for name in ("run_3", "run_17", "run_4_advisory_adv_1"):
+            (folder / f"{name}.json").unlink()
+        before = rows(settings.data_dir)
+        report = await rebuild_index(settings)
+        assert report.without_file == ["run_17", "run_3"]
+        assert report.links_to_make == ["run_4 adv_1"]
+        assert (report.runs, report.lost, report.is_clean) == (30, [], False)
+        (lost_link,) = [row for row in before["advisories"] if row["run_id"] == "run_4"]
+        lost_link["link_path"] = None
+        assert derived(rows(settings.data_dir)) == derived(before)
+
+
+async def test_what_neither_file_nor_topic_tells_is_named(store_settings: Settings) -> None:
+    settings = store_settings
+    async with persist_worker(settings):
+        sent = [sending(run_request(run_id=f"run_{n}"), partition=4) for n in range(6)]
+        await produce(settings, sent)
+        await wait_until_consumed(settings)
+    place = TopicPartition(settings.topics.run_requests, 4)
+    async with admin_client(settings) as admin:
+        await admin.delete_records({place: RecordsToDelete(before_offset=3)})
+    for name in ("run_1", "run_4"):
+        (settings.data_dir / f"runs/2025-12-18/{name}.json").unlink()
+    report = await rebuild_index(settings)
+    assert (report.lost, report.without_file, report.is_clean) == (["run_1"], ["run_4"], False)
+    assert report.runs == 5
+
+
+async def test_files_of_a_batch_that_died_before_its_leaves_are_explained_by_their_records(
+    store_settings: Settings, broker: LocalBroker, tmp_path: Path
+) -> None:
+    """Their records come again; then they are persisted, as they would have been."""
+    settings = store_settings
+    async with persist_worker(settings):
+        await produce(settings, [sending(run_request(run_id="run_0"), partition=4)])
+        await wait_until_consumed(settings)
+    lost = sending(run_request(run_id="run_1"), partition=4)
+    await produce(settings, [lost])
+    other = settings.model_copy(update={"data_dir": tmp_path / "other"})
+    prepare_store(other, broker.cluster_id)
+    async with persist_worker(other, accept_loss=True):
+        await wait_until_consumed(other)
+    name = "runs/2025-12-18/run_1.json"
+    shutil.copy(other.data_dir / name, settings.data_dir / name)
+    report = await rebuild_index(settings)
+    assert (report.runs, report.without_record, report.is_clean) == (2, [], True)
+    (row,) = [row for row in rows(settings.data_dir)["runs"] if row["run_id"] == "run_1"]
+    assert (row["source_partition"], row["source_offset"]) == (4, 1)

@@ -1,0 +1,170 @@
+"""Rows of runs out of what they are derived from: files, leaves of the ledger, request topics.
+
+The files say which runs there are. The leaf of the record that made a run says from which offset
+it came and which bytes its file has; a file with others is a fault that no row may hide. Where
+there is no ledger, the records of the topics say which of them made each file.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from aiokafka import ConsumerRecord
+
+from pipeline.core.judges import RunJudge
+from pipeline.core.ledger_leaf import LedgerLeaf
+from pipeline.core.outcome import RecordSource, StoredRun, stored_run
+from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.storage.artifact_files import FoundArtifact, StrangeFile
+from pipeline.storage.index import IndexedRun, indexed_run, with_source
+
+
+@dataclass(slots=True)
+class RebuiltRun:
+    """A run of the new index.
+
+    Attributes:
+        file_sha256: Of the file that is on disk; None where there is none.
+    """
+
+    run: StoredRun
+    indexed: IndexedRun
+    file_sha256: str | None
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the file is what the record made."""
+        return self.file_sha256 == self.run.artifact_sha256
+
+
+@dataclass(slots=True)
+class RebuiltRuns:
+    """Rows on their way into a new index.
+
+    Attributes:
+        hash_at: Gives the SHA-256 of the file at a path, whatever it is; None where there is none.
+        rows: By run_id.
+        wanted: Leaves whose file is missing: the rest of their row only their record can tell.
+        differing: Sentences about files that are not what their leaf says.
+    """
+
+    hash_at: Callable[[str], str | None]
+    rows: dict[str, RebuiltRun] = field(default_factory=dict)
+    wanted: dict[RecordSource, LedgerLeaf] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+    _wanted_ids: set[str] = field(default_factory=set)
+
+    def add_file(self, found: FoundArtifact) -> StrangeFile | None:
+        """Take the row of an artifact; return the file where another one has told of its run."""
+        row = RebuiltRun(found.run, found.indexed, found.run.artifact_sha256)
+        known = self.rows.setdefault(found.run.run_id, row)
+        if known is row:
+            return None
+        reason = f"expected one file of a run, found another at {known.run.artifact_path}"
+        return StrangeFile(found.run.artifact_path, reason)
+
+    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> StrangeFile | None:
+        """Let the leaf of the record that made a run explain it, unless an earlier one has.
+
+        Returns:
+            A file of the run at another place than its own.
+        """
+        run_id, path, sha256 = leaf.run_id, leaf.path, leaf.sha256
+        assert run_id is not None, "the leaf of a run names it, its file and its hash"
+        assert path is not None
+        assert sha256 is not None
+        known = self.rows.get(run_id)
+        if run_id in self._wanted_ids or (known is not None and known.run.source is not None):
+            return None
+        if known is not None and (known.run.artifact_path, known.file_sha256) == (path, sha256):
+            run = replace(known.run, source=source)
+            self.rows[run_id] = RebuiltRun(run, with_source(known.indexed, source), sha256)
+            return None
+        found = self.hash_at(path)
+        if found not in {None, sha256}:
+            self.differing.append(_differs(path, sha256, source, found))
+        self.wanted[source] = leaf
+        self._wanted_ids.add(run_id)
+        return self._drop_elsewhere(run_id, path)
+
+    def _drop_elsewhere(self, run_id: str, path: str) -> StrangeFile | None:
+        known = self.rows.pop(run_id, None)
+        if known is None or known.run.artifact_path == path:
+            return None
+        return StrangeFile(known.run.artifact_path, f"expected the artifact of {run_id} at {path}")
+
+    def take_record(self, source: RecordSource, judged: JudgedRun | Rejected) -> bool:
+        """Make the row of a wanted leaf from its record; tell whether the record is that of it.
+
+        The row is as if the file were right, so that the loss is found and not papered over.
+        """
+        leaf = self.wanted[source]
+        if not isinstance(judged, JudgedRun) or judged.run_id != leaf.run_id:
+            return False
+        assert leaf.path is not None, "the leaf of a run names its file"
+        assert leaf.sha256 is not None
+        assert leaf.size_bytes is not None
+        run = replace(
+            stored_run(judged, source),
+            artifact_path=leaf.path,
+            artifact_sha256=leaf.sha256,
+            size_bytes=leaf.size_bytes,
+        )
+        row = RebuiltRun(run, indexed_run(judged.built.outline, run), self.hash_at(leaf.path))
+        self.rows[run.run_id] = row
+        del self.wanted[source]
+        return True
+
+    def explain(self, record: ConsumerRecord, epoch: int, committed: int, judge: RunJudge) -> None:
+        """Let `record` explain its run, unless an earlier record has.
+
+        Of two topics, whose records have no order, the one whose record made the file explains it.
+
+        Args:
+            record: Of a topic of runs.
+            epoch: That of the store.
+            committed: Where its group stands; a record before has a row whether its file is there
+                or not.
+            judge: Says what the record is.
+        """
+        judged = judge(record.key, record.value)
+        if not isinstance(judged, JudgedRun):
+            return
+        known = self.rows.get(judged.run_id)
+        explained_by = known.run.source if known is not None else None
+        source = RecordSource(epoch, record.topic, record.partition, record.offset)
+        run = stored_run(judged, source)
+        file_sha256 = known.file_sha256 if known is not None else None
+        row = RebuiltRun(run, indexed_run(judged.built.outline, run), file_sha256)
+        if explained_by is not None:
+            is_better = row.has_file and explained_by.topic != record.topic
+            if (known is not None and known.has_file) or not is_better:
+                return
+        if row.has_file or record.offset < committed:
+            self.rows[run.run_id] = row
+
+    def without_record(self) -> list[str]:
+        """Return the runs whose file nothing explains."""
+        return [run_id for run_id, row in sorted(self.rows.items()) if row.run.source is None]
+
+    def without_file(self) -> list[str]:
+        """Return the runs that a record made and whose file is not what it made."""
+        return [
+            run_id
+            for run_id, row in sorted(self.rows.items())
+            if row.run.source is not None and not row.has_file
+        ]
+
+    def paths(self) -> dict[str, str]:
+        """Return the paths of the artifacts by run_id."""
+        return {run_id: row.run.artifact_path for run_id, row in self.rows.items()}
+
+    def indexed(self) -> Iterator[IndexedRun]:
+        """Yield the rows."""
+        return (row.indexed for row in self.rows.values())
+
+
+def _differs(path: str, expected: str, source: RecordSource, found: str | None) -> str:
+    return (
+        f"expected {path} to have SHA-256 {expected}, as the leaf of offset {source.offset} of "
+        f"{source.topic}, partition {source.partition} says, found {found}"
+    )

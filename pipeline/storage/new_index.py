@@ -1,0 +1,68 @@
+"""A new index beside the old one, put in its place by rename once it is whole."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex
+from pipeline.storage.locks import exclusive_lock
+
+_ROWS = 500
+_NEW_INDEX = f"{INDEX_FILE}.rebuilt"
+_Entry = TypeVar("_Entry")
+
+
+@contextmanager
+def new_index(root: Path) -> Iterator[RunIndex]:
+    """Make an index beside the old one, whole and durable at the end of the block."""
+    path = root / _NEW_INDEX
+    for leftover in _files_of(path):
+        leftover.unlink(missing_ok=True)
+    index = RunIndex(path)
+    try:
+        yield index
+        index.fold_log()
+    finally:
+        index.close()
+
+
+def batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """Yield `rows` in lists of a size that the index takes at a time."""
+    remaining = iter(rows)
+    while batch := list(islice(remaining, _ROWS)):
+        yield batch
+
+
+def put_in_place(root: Path) -> None:
+    """Put the new index of the store at `root` in the place of the old one, durably.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    with exclusive_lock(root / INDEX_LOCK):
+        # The file first: a death on the way leaves no index, which says so, rather than an index
+        # without its log, which would be an older one. A log that stayed would be taken for that
+        # of the new file.
+        for old in _files_of(root / INDEX_FILE):
+            old.unlink(missing_ok=True)
+        (root / _NEW_INDEX).replace(root / INDEX_FILE)
+        _flush_folder(root)
+
+
+def _files_of(index: Path) -> tuple[Path, Path, Path]:
+    return (
+        index,
+        index.with_name(f"{index.name}-wal"),
+        index.with_name(f"{index.name}-shm"),
+    )
+
+
+def _flush_folder(root: Path) -> None:
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
