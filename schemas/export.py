@@ -15,6 +15,9 @@ from pydantic_core import core_schema
 from schemas.advisory_event import ADVISORY_EVENT_VERSION, AdvisoryEvent
 from schemas.advisory_link import ADVISORY_LINK_VERSION, AdvisoryLink
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
+from schemas.audit_finding import AUDIT_FINDING_VERSION, AuditFinding
+from schemas.audit_report import AUDIT_REPORT_VERSION, AuditReport
+from schemas.audit_request import AUDIT_REQUEST_VERSION, AuditRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyRun
 from schemas.redrive import REDRIVE_VERSION, RedriveRecord
@@ -59,6 +62,9 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (ADVISORY_LINK_VERSION, AdvisoryLink, _AsWritten),
     (ADVISORY_EVENT_VERSION, AdvisoryEvent, _AsWritten),
     (LEGACY_RUN_VERSION, LegacyRun, _AsWritten),
+    (AUDIT_REQUEST_VERSION, AuditRequest, _AsSent),
+    (AUDIT_FINDING_VERSION, AuditFinding, _AsWritten),
+    (AUDIT_REPORT_VERSION, AuditReport, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
     (REDRIVE_VERSION, RedriveRecord, _AsWritten),
 )

@@ -10,7 +10,9 @@ from schemas.timestamps import TIMESTAMP_PATTERN, normalise_timestamp
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 RESERVED_RUN_ID_PATTERN = r"^(diff|attachments)$|_advisory_|_advisory$"
 ADVISORY_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+AUDIT_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
+DATE_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 KIND_PATTERN = r"^[a-z0-9_]{1,64}$"
 MIME_PATTERN = r"^[a-z0-9.+-]+/[a-z0-9.+-]+(; ?charset=[A-Za-z0-9-]+)?$"
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -54,6 +56,12 @@ def _check_run_id(text: str) -> str:
     return text
 
 
+def _check_date(text: str) -> str:
+    # The time of day is one that exists on every date.
+    normalise_timestamp(f"{text}T00:00:00Z")
+    return text
+
+
 class Frozen(BaseModel):
     """Base of every shape: strict types, unknown fields refused, values never changed."""
 
@@ -91,6 +99,7 @@ RunId = Annotated[
 AdvisoryId = Annotated[
     str, Field(pattern=ADVISORY_ID_PATTERN, description="Unique within its run.")
 ]
+AuditId = Annotated[str, Field(pattern=AUDIT_ID_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN, description="SHA-256, lower-case hex.")]
 UtcTimestamp = Annotated[
     str,
@@ -103,6 +112,15 @@ UtcTimestamp = Annotated[
     AfterValidator(normalise_timestamp),
 ]
 """A time of the form of RFC 3339, 2000 to 2099; its value is the normalised text."""
+
+UtcDate = Annotated[
+    str,
+    Field(
+        description="A date that exists, 2000-01-01 to 2099-12-31.",
+        json_schema_extra={"pattern": DATE_PATTERN},
+    ),
+    AfterValidator(_check_date),
+]
 
 Label = Annotated[
     str, Field(pattern=LABEL_PATTERN, min_length=1, max_length=LABEL_LIMIT_CHARACTERS)

@@ -32,6 +32,7 @@ from pipeline.core.verdict import Rejected
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest
+from schemas.audit_request import AuditRequest
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
 from schemas.legacy_run import LegacyRun
@@ -63,6 +64,9 @@ PUBLISHED = {
     "rmos.advisory_event-1",
     "rmos.advisory_link-1",
     "rmos.advisory_request-1",
+    "rmos.audit_finding-1",
+    "rmos.audit_report-1",
+    "rmos.audit_request-1",
     "rmos.dead_letter_headers-1",
     "rmos.legacy_run-1",
     "rmos.redrive-1",
@@ -329,6 +333,60 @@ def test_good_rows_and_their_artifacts_fit_models_and_schemas(name: str) -> None
 def test_bad_rows_fit_neither_model_nor_schema(name: str) -> None:
     assert not fits_model(BAD_ROWS[name], LegacyRun)
     assert not fits_schema(BAD_ROWS[name], "rmos.legacy_run-1")
+
+
+AUDIT: dict[str, Any] = {
+    "schema_version": "rmos.audit_request/1",
+    "audit_id": "daily-2026-02-01",
+    "scope": {"all": True},
+    "mode": "full",
+}
+GOOD_AUDITS = {
+    "all": AUDIT,
+    "no schema_version": {name: AUDIT[name] for name in ("audit_id", "scope", "mode")},
+    "quick": AUDIT | {"mode": "quick"},
+    "dates": AUDIT | {"scope": {"dates": ["2025-12-18", "2024-02-29"]}, "mode": "sampled"},
+    "run ids": AUDIT | {"scope": {"run_ids": ["run_1"]}},
+    "null scopes": AUDIT | {"scope": {"all": None, "dates": None, "run_ids": ["run_1"]}},
+}
+BAD_AUDITS = {
+    "no id": {name: AUDIT[name] for name in ("scope", "mode")},
+    "id with a newline at its end": AUDIT | {"audit_id": "a\n"},
+    "no scope": {name: AUDIT[name] for name in ("audit_id", "mode")},
+    "empty scope": AUDIT | {"scope": {}},
+    "two scopes": AUDIT | {"scope": {"all": True, "dates": ["2025-12-18"]}},
+    "not all": AUDIT | {"scope": {"all": False}},
+    "one for true": AUDIT | {"scope": {"all": 1}},
+    "no dates": AUDIT | {"scope": {"dates": []}},
+    "a time for a date": AUDIT | {"scope": {"dates": ["2025-12-18T00:00:00Z"]}},
+    "date with a newline at its end": AUDIT | {"scope": {"dates": ["2025-12-18\n"]}},
+    "no run ids": AUDIT | {"scope": {"run_ids": []}},
+    "a run id that is none": AUDIT | {"scope": {"run_ids": ["diff"]}},
+    "too many run ids": AUDIT | {"scope": {"run_ids": ["run_1"] * 5_001}},
+    "no mode": {name: AUDIT[name] for name in ("audit_id", "scope")},
+    "null mode": AUDIT | {"mode": None},
+    "another mode": AUDIT | {"mode": "deep"},
+    "unknown field": AUDIT | {"repair": True},
+    "another version": AUDIT | {"schema_version": "rmos.audit_request/2"},
+}
+
+
+@pytest.mark.parametrize("name", GOOD_AUDITS)
+def test_good_audit_requests_fit_model_and_schema(name: str) -> None:
+    assert fits_model(GOOD_AUDITS[name], AuditRequest)
+    assert fits_schema(GOOD_AUDITS[name], "rmos.audit_request-1")
+
+
+@pytest.mark.parametrize("name", BAD_AUDITS)
+def test_bad_audit_requests_fit_neither_model_nor_schema(name: str) -> None:
+    assert not fits_model(BAD_AUDITS[name], AuditRequest)
+    assert not fits_schema(BAD_AUDITS[name], "rmos.audit_request-1")
+
+
+def test_a_date_that_does_not_exist_fits_its_schema_which_says_so_in_words() -> None:
+    request = AUDIT | {"scope": {"dates": ["2025-02-29"]}}
+    assert not fits_model(request, AuditRequest)
+    assert fits_schema(request, "rmos.audit_request-1")
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"x" * (5 * 1024 * 1024 + 1)])
