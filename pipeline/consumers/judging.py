@@ -6,16 +6,14 @@ back would take longer.
 """
 
 import asyncio
-import ctypes
 import gc
 import multiprocessing
-import os
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
+
+from pipeline.helper_process import begin_helper
 
 Body = tuple[bytes | None, bytes | None]
 """Key and value of a record."""
@@ -29,8 +27,6 @@ SMALL_BATCH_RECORDS = 64
 SMALL_BATCH_BYTES = 1024 * 1024
 """4 MiB of the worst digits take a second and more: judged here, some of them kept the loop from
 its heartbeats until the group gave the worker up."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Judging(Generic[Verdict]):
@@ -46,7 +42,7 @@ class Judging(Generic[Verdict]):
         self._judge = judge
         # Spawned, not forked: this process has threads, and connections to the broker.
         self._pool = (
-            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_helper)
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_judge)
             if helper
             else None
         )
@@ -90,17 +86,7 @@ def _judge_all(judge: Judge[Verdict], bodies: Sequence[Body]) -> list[Verdict]:
     return [judge(key, value) for key, value in bodies]
 
 
-def _begin_helper() -> None:
-    """Set up the helper: it ends with its worker, and with nothing else."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Both reach a whole process group; the worker still needs the helper to finish its batch.
-        signal.signal(number, signal.SIG_IGN)
-    # A worker that is killed cannot stop its helper, so the kernel does (prctl(2)).
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    worker = multiprocessing.parent_process()
-    if worker is not None and os.getppid() != worker.pid:
-        # It was killed before we could ask the kernel: nobody would ever end us.
-        os._exit(1)
-    sys.set_int_max_str_digits(0)
+def _begin_judge() -> None:
+    begin_helper()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -41,14 +41,14 @@ def runs(count: int, start: int = 0) -> Iterator[Sending]:
 ORPHAN = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from pipeline.consumers.judging import _begin_helper
+from pipeline.helper_process import begin_helper
 
 def begin_late(folder):
     worker = os.getppid()
     (folder / "pid").write_text(str(os.getpid()))
     while os.getppid() == worker:
         time.sleep(0.01)
-    _begin_helper()
+    begin_helper()
     (folder / "went on").touch()
     time.sleep(60)
 
