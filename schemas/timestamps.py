@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _FORM = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
@@ -17,6 +18,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+# One time stands in several places of a request and is asked for again on its way.
+@lru_cache(maxsize=256)
 def parse_timestamp(text: str) -> datetime:
     """Return the UTC time that `text` names, cut to microseconds.
 

@@ -1,0 +1,110 @@
+"""What an audit can find: a closed list of codes, how grave each is, and which verdict it fails."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import get_args
+
+from schemas.audit_finding import AuditCode, AuditSeverity
+
+SEVERITIES: tuple[AuditSeverity, ...] = get_args(AuditSeverity)
+
+
+class Verdict(Enum):
+    """The four verdicts. None of them follows from another."""
+
+    INTEGRITY = "integrity"
+    COMPLETENESS = "completeness"
+    ANCHORED = "anchored"
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeMeaning:
+    """What a code says.
+
+    Attributes:
+        severity: `error`: somebody or something changed the store. `warning`: an operator should
+            look. `note`: to be known; a command does not fail for it.
+        verdict: Which one it fails; None for none.
+        meaning: One sentence.
+    """
+
+    severity: AuditSeverity
+    verdict: Verdict | None
+    meaning: str
+
+
+def _error(meaning: str, verdict: Verdict = Verdict.INTEGRITY) -> CodeMeaning:
+    return CodeMeaning("error", verdict, meaning)
+
+
+def _warning(meaning: str, verdict: Verdict | None = None) -> CodeMeaning:
+    return CodeMeaning("warning", verdict, meaning)
+
+
+MEANINGS: dict[AuditCode, CodeMeaning] = {
+    "FILE_UNREADABLE": _error(
+        "A file cannot be read, or is not the canonical JSON of an artifact or a link."
+    ),
+    "BYTES_DIFFER": _error(
+        "An artifact or a link has other bytes, or another size, than its leaf says; where there "
+        "is no leaf, than the index says."
+    ),
+    "HASH_DIFFERS": _error(
+        "A hash in an artifact is not that of its feasibility, G-code, toolpaths or operation plan."
+    ),
+    "PATH_DIFFERS": _error("An artifact or a link says itself that it belongs elsewhere."),
+    "RUN_ID_TWICE": _error("Two leaves, or two files, are of one run_id."),
+    "ADVISORY_ID_TWICE": _error("Two leaves are of one advisory of a run."),
+    "FILE_MISSING": _error("A leaf tells of an artifact or a link that is not there."),
+    "FILE_UNEXPLAINED": _error("A file is there of which no leaf tells."),
+    "LINK_WITHOUT_RUN": _error("A link is there, but no leaf tells of its run."),
+    "LINK_WAITING": _warning(
+        "The run of an advisory is there, and its link is not made yet: the worker makes it "
+        "within a minute. One that stays was lost, with its row.",
+        Verdict.COMPLETENESS,
+    ),
+    "ATTACHMENT_MISSING": _error(
+        "An artifact or a link names a blob that is not there. A producer that never uploaded it "
+        "looks the same."
+    ),
+    "ATTACHMENT_DIFFERS": _error("The bytes of an attachment have not the hash that is its name."),
+    "QUARANTINE_MISSING": _error("The whole request of a run that is not OK is not there."),
+    "QUARANTINE_DIFFERS": _error(
+        "The bytes of a quarantined request have not the hash that is its name."
+    ),
+    "MODE_DIFFERS": _warning("A file or a folder can be written or read by others than it should."),
+    "INDEX_DIFFERS": _error("A row of the index does not tell what leaf and file tell."),
+    "INDEX_MISSING": _warning("The index is missing or cannot be read; nothing is lost with it."),
+    "LOG_MISSING": _error(
+        "The store has runs and no log: files were compared with the index alone."
+    ),
+    "CHECKPOINT_DIFFERS": _error(
+        "A checkpoint is missing, has no good signature, or is not that of its leaves."
+    ),
+    "TILE_DIFFERS": _error("A tile or an entry bundle is missing, or not what the root covers."),
+    "LEAF_DIFFERS": _error(
+        "A leaf that the root covers is none that a worker writes: its form, its log or its order."
+    ),
+    "INTERNAL_ERROR": CodeMeaning(
+        "note",
+        None,
+        "A leaf tells that our program failed on a record. The record comes back by redrive, at "
+        "another offset; this leaf stays.",
+    ),
+    "OFFSET_WITHOUT_LEAF": _error(
+        "The broker shows a record that was consumed, and there is no leaf of it.",
+        Verdict.COMPLETENESS,
+    ),
+    "ANCHOR_BROKEN": _error(
+        "A log does not go on from a checkpoint that somebody holds.", Verdict.ANCHORED
+    ),
+    "LATE": _warning("The broker got a record over a day after its created_at_utc.", Verdict.LATE),
+    "FUTURE": _warning(
+        "The created_at_utc of a record lies over five minutes after the broker got it.",
+        Verdict.LATE,
+    ),
+    "RUN_UNKNOWN": _warning("Of a run that was asked for neither leaf nor file tells."),
+    "STRANGE_FILE": _warning("A file or a folder is none that the store has."),
+}
+"""Every code, in the order of the documents."""
