@@ -53,7 +53,7 @@ def compare_held(logs: StoreLogs, held: Iterable[HeldCheckpoint]) -> Iterator[He
             _check_signed(each, logs)
             reader = _open(logs, log)
             size = reader.size
-            _compare(reader, each.checkpoint)
+            check_continues(reader, each.checkpoint)
         except (EvidenceError, IntegrityError) as error:
             fault = str(error)
         yield HeldLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
@@ -74,7 +74,14 @@ def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
     return logs.open(log)
 
 
-def _compare(reader: LogReader, old: Checkpoint) -> None:
+def check_continues(reader: LogReader, old: Checkpoint) -> None:
+    """Check that a log goes on from `old`, whose word is taken (3. to 6.).
+
+    Raises:
+        EvidenceError: It does not.
+        IntegrityError: Its tiles are not what was written.
+        StoreError: The disk failed.
+    """
     if reader.size < old.size:  # 3.
         message = (
             f"smaller than held: expected at least {old.size} leaves, found {reader.size}; its "

@@ -322,7 +322,7 @@ def _source_of_row(row: RowMapping) -> RecordSource | None:
     )
 
 
-def _advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
+def advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
     """Return the row of `advisories`, in the order of its columns."""
     source = advisory.source
     return (
@@ -581,7 +581,7 @@ class IndexTransaction:
 
     def add_advisories(self, added: Iterable[StoredAdvisory]) -> None:
         """Insert new advisories, linked or not."""
-        entries = [_advisory_row(advisory) for advisory in added]
+        entries = [advisory_row(advisory) for advisory in added]
         if entries:
             self._connection.exec_driver_sql(_INSERT_ADVISORY, entries)
 

@@ -1,4 +1,4 @@
-"""An exclusive lock that ends with the process: flock(2) on a file that stays."""
+"""Locks that end with the process: flock(2) on a file that stays."""
 
 import fcntl
 import os
@@ -24,6 +24,24 @@ def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the file at `path` beside other readers, while no writer holds it.
+
+    Nothing is made or written: where there is no such file, there is no writer to wait for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)

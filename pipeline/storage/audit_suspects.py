@@ -1,0 +1,144 @@
+"""Names that nothing explained when the audit began, looked up once more.
+
+A store goes on while it is audited. Whoever holds the store's lock has no batch on its way, so
+every file that was there before has its leaf by then, unless a process died in between.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from pipeline.core.audit_finding import Finding
+from pipeline.core.checkpoints import open_checkpoint
+from pipeline.core.evidence import EvidenceError
+from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.ledger_leaf import parse_leaf
+from pipeline.core.log_id import LogId
+from pipeline.core.notes import VerifierKey
+from pipeline.errors import IntegrityError
+from pipeline.storage.audit_logs import AuditedLog, read_notes
+from pipeline.storage.audit_names import explain
+from pipeline.storage.audit_open import NotAFileError, state_of
+from pipeline.storage.audit_plan import AuditPlan
+from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.locks import shared_lock
+from pipeline.storage.log_folder import LogFolder
+from pipeline.storage.log_reader import LogReader
+
+_DATE: Final = "SELECT date FROM runs WHERE run_id = ?"
+_ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"
+_HAS_ROW: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"
+_OF_A_RUN: Final = "SELECT 1 FROM runs WHERE request_sha256 = ? LIMIT 1"
+
+
+@dataclass(slots=True)
+class _SinceThen:
+    """What leaves tell that came after the audit began.
+
+    Attributes:
+        paths: Of artifacts.
+        runs: run_id and date of their folder.
+        advisories: run_id and advisory_id.
+    """
+
+    paths: set[str] = field(default_factory=set)
+    runs: dict[str, str] = field(default_factory=dict)
+    advisories: set[tuple[str, str]] = field(default_factory=set)
+
+
+def still_unexplained(
+    root: Path,
+    plan: AuditPlan,
+    logs: Sequence[AuditedLog],
+    suspects: Sequence[str],
+    *,
+    store_id: str,
+    keys: Sequence[VerifierKey],
+) -> Iterator[Finding]:
+    """Yield a finding for each of `suspects` that leaves and rows of by now explain no better."""
+    with shared_lock(root / INDEX_LOCK):
+        notes = read_notes(root)
+    since = _leaves_since(root, logs, notes, store_id, keys)
+    for path in suspects:
+        place = parse_path(path)
+        if isinstance(place, BlobPath):
+            if _is_of_a_run(root, plan, place):
+                continue
+            told = "no file: no run has this request"
+            yield Finding("FILE_UNEXPLAINED", path, told, "a file")
+        elif not _is_explained(place, path, plan, since):
+            yield explain(plan, path, _kind_of(root, plan, path))
+
+
+def _leaves_since(
+    root: Path,
+    logs: Sequence[AuditedLog],
+    notes: dict[LogId, bytes | None],
+    store_id: str,
+    keys: Sequence[VerifierKey],
+) -> _SinceThen:
+    before = {log.log: log for log in logs}
+    since = _SinceThen()
+    for log, note in notes.items():
+        known = before.get(log)
+        if note is None or (known is not None and known.note == note):
+            continue
+        try:
+            checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
+            reader = LogReader(LogFolder(root, log), checkpoint, note)
+            _add(reader.entries(0 if known is None else known.size), since)
+        except (EvidenceError, IntegrityError):
+            continue  # What is wrong with it now the next audit tells.
+    return since
+
+
+def _add(entries: Iterable[bytes], since: _SinceThen) -> None:
+    for entry in entries:
+        leaf = parse_leaf(entry)
+        if leaf.path is not None and leaf.run_id is not None:
+            since.paths.add(leaf.path)
+            since.runs[leaf.run_id] = leaf.path.split("/")[1]
+        elif leaf.advisory_id is not None and leaf.run_id is not None:
+            since.advisories.add((leaf.run_id, leaf.advisory_id))
+
+
+def _is_explained(
+    place: ArtifactPath | LinkPath | None, path: str, plan: AuditPlan, since: _SinceThen
+) -> bool:
+    if isinstance(place, LinkPath):
+        date = since.runs.get(place.run_id) or plan.value(_DATE, (place.run_id,))
+        advisory = (place.run_id, place.advisory_id)
+        told = advisory in since.advisories or plan.value(_ADVISORY, advisory) is not None
+        return told and date == place.date
+    return path in since.paths
+
+
+def _is_of_a_run(root: Path, plan: AuditPlan, place: BlobPath) -> bool:
+    """Tell whether a run has this request; without an index nobody can tell, so it passes.
+
+    Of any status: that a row has another than its artifact is told where the artifact is read.
+    """
+    if place.area is not BlobArea.QUARANTINE or not plan.has_rows:
+        return True
+    try:
+        index = sqlite3.connect(f"file:{quote(str(root / INDEX_FILE))}?mode=ro", uri=True)
+        try:
+            return index.execute(_OF_A_RUN, (place.sha256,)).fetchone() is not None
+        finally:
+            index.close()
+    except sqlite3.Error:
+        return False
+
+
+def _kind_of(root: Path, plan: AuditPlan, path: str) -> str:
+    """Return what is there, in a few words."""
+    try:
+        state_of(str(root / path))
+    except NotAFileError as error:
+        return str(error)
+    if parse_path(path) is not None and plan.value(_HAS_ROW, (path,)) is not None:
+        return "a file, of which the index has a row"
+    return "a file"
