@@ -7,6 +7,7 @@ import typer
 from pipeline.cli import (
     api,
     attachments,
+    audit,
     broker,
     dead_letters,
     demo,
@@ -48,6 +49,7 @@ app.add_typer(schemas.app, name="schemas")
 app.add_typer(publish.app, name="publish")
 app.add_typer(runs.app, name="runs")
 app.add_typer(attachments.app, name="attachments")
+app.add_typer(audit.app, name="audit")
 app.add_typer(index.app, name="index")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(replay.app, name="replay")
