@@ -29,8 +29,8 @@ from pipeline.broker.connection import broker_errors, client_options, close_cons
 from pipeline.broker.sender import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.observing import READY_POLL_AGE_SECONDS, Pulse
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.subscription import READY_POLL_AGE_SECONDS, Pulse
 from pipeline.consumers.telling import Delivery
 from pipeline.core.advisory_retry import read_retry_headers
 from pipeline.core.outcome import RecordSource

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,9 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from pipeline import metrics
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.log_guard import LogGuard
+from pipeline.broker.admin import committed_offsets
+from pipeline.broker.connection import broker_errors, client_options
+from pipeline.consumers.observing import Observation
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.consumers.start_checks import StartingPlace
@@ -56,6 +59,9 @@ class Pulse:
         return time.monotonic() - self.last
 
 
+FIND_PLACE_SECONDS = 10.0
+
+
 class Subscription:
     """Feeds the batches of one topic to a handler, in one consumer group.
 
@@ -82,9 +88,9 @@ class Subscription:
         self._guard: LogGuard | None = None
         self._pulse = Pulse()
         self._answers = Pulse()
+        self._observation = Observation(group, lambda: self._subscriber.consumer)
         self._poll_size = PollSize(settings.batch_records)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._measured: set[TopicPartition] = set()
         self._drain_seconds = settings.stop_timeout_seconds
         self._broker = KafkaBroker(
             settings.bootstrap_servers,
@@ -125,7 +131,7 @@ class Subscription:
         with broker_errors(self._settings):
             await self._broker.start()
         self._attend_polls()
-        self._tasks.add(asyncio.create_task(self._observe()))
+        self._tasks.add(asyncio.create_task(self._observation.run()))
 
     async def stop(self) -> None:
         """Finish the batch in hand and leave the group."""
@@ -136,20 +142,12 @@ class Subscription:
     @property
     def assigned(self) -> set[TopicPartition]:
         """The partitions that this worker holds."""
-        consumer = self._subscriber.consumer
-        return set(consumer.assignment()) if consumer is not None else set()
+        return self._observation.assigned
 
     @property
     def is_ready(self) -> bool:
-        """Whether it holds partitions, asks for records, and the broker answers.
-
-        Without a broker the client keeps its partitions and goes on asking, in vain.
-        """
-        return (
-            bool(self.assigned)
-            and self._pulse.age_seconds < READY_POLL_AGE_SECONDS
-            and self._answers.age_seconds < READY_ANSWER_AGE_SECONDS
-        )
+        """Whether it holds partitions, asks for records, and the broker answers."""
+        return self._observation.is_ready
 
     def _attend_polls(self) -> None:
         """Note, guard and bound every poll of the consumer: FastStream knows a fixed number alone.
@@ -167,6 +165,7 @@ class Subscription:
             starts=self._starts,
             fault=self.fault,
         )
+        poll, pulse, size = consumer.getmany, self._observation.pulse, self._poll_size
 
         async def getmany(*, timeout_ms: int, max_records: int | None) -> Any:  # noqa: ANN401
             del max_records
@@ -186,35 +185,6 @@ class Subscription:
     def _forget_places(self) -> None:
         if self._guard is not None:
             self._guard.forget_places()
-
-    async def _observe(self) -> None:
-        while True:
-            await self._measure()
-            await asyncio.sleep(OBSERVE_SECONDS)
-
-    async def _measure(self) -> None:
-        metrics.LAST_POLL_AGE_SECONDS.labels(self.group).set(self._pulse.age_seconds)
-        assigned = self.assigned
-        metrics.ASSIGNED_PARTITIONS.labels(self.group).set(len(assigned))
-        self._forget_lag(self._measured - assigned)
-        self._measured &= assigned
-        consumer = self._subscriber.consumer
-        if consumer is None or not assigned:
-            return
-        # Partitions may move while we look, and the broker may be away.
-        with suppress(TimeoutError, IllegalStateError, KafkaError):
-            async with asyncio.timeout(OBSERVE_SECONDS):
-                ends = await consumer.end_offsets(assigned)
-                self._answers.beat()
-                for place, end in ends.items():
-                    lag = metrics.LAG_RECORDS.labels(self.group, place.topic, place.partition)
-                    lag.set(max(0, end - await consumer.position(place)))
-                    self._measured.add(place)
-
-    def _forget_lag(self, lost: set[TopicPartition]) -> None:
-        """Leave partitions to the worker that has them now: ours would stand still for ever."""
-        for place in lost:
-            metrics.LAG_RECORDS.remove(self.group, place.topic, place.partition)
 
 
 class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -1,0 +1,102 @@
+"""What a consumer lets others see of it: when it polled, what it holds, how far it is behind."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from pipeline import metrics
+
+OBSERVE_SECONDS = 1.0
+READY_POLL_AGE_SECONDS = 30.0
+READY_ANSWER_AGE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Pulse:
+    """When something last happened, such as a poll of the consumer or an answer of the broker."""
+
+    last: float = 0.0
+
+    def beat(self) -> None:
+        """Note that it happens now."""
+        self.last = time.monotonic()
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self.last
+
+
+class Observation:
+    """Watches one consumer of one group.
+
+    Attributes:
+        pulse: Beats with every poll.
+    """
+
+    def __init__(self, group: str, consumer: Callable[[], Any]) -> None:
+        """Watch a consumer.
+
+        Args:
+            group: Its group.
+            consumer: Returns it; None while there is none.
+        """
+        self.pulse = Pulse()
+        self._group = group
+        self._consumer = consumer
+        self._answers = Pulse()
+        self._measured: set[TopicPartition] = set()
+
+    @property
+    def assigned(self) -> set[TopicPartition]:
+        """The partitions that this worker holds."""
+        consumer = self._consumer()
+        return set(consumer.assignment()) if consumer is not None else set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it holds partitions, asks for records, and the broker answers.
+
+        Without a broker the client keeps its partitions and goes on asking, in vain.
+        """
+        return (
+            bool(self.assigned)
+            and self.pulse.age_seconds < READY_POLL_AGE_SECONDS
+            and self._answers.age_seconds < READY_ANSWER_AGE_SECONDS
+        )
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            await self._measure()
+            await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _measure(self) -> None:
+        metrics.LAST_POLL_AGE_SECONDS.labels(self._group).set(self.pulse.age_seconds)
+        assigned = self.assigned
+        metrics.ASSIGNED_PARTITIONS.labels(self._group).set(len(assigned))
+        self._forget_lag(self._measured - assigned)
+        self._measured &= assigned
+        consumer = self._consumer()
+        if consumer is None or not assigned:
+            return
+        # Partitions may move while we look, and the broker may be away.
+        with suppress(TimeoutError, IllegalStateError, KafkaError):
+            async with asyncio.timeout(OBSERVE_SECONDS):
+                ends = await consumer.end_offsets(assigned)
+                self._answers.beat()
+                for place, end in ends.items():
+                    lag = metrics.LAG_RECORDS.labels(self._group, place.topic, place.partition)
+                    lag.set(max(0, end - await consumer.position(place)))
+                    self._measured.add(place)
+
+    def _forget_lag(self, lost: set[TopicPartition]) -> None:
+        """Leave partitions to the worker that has them now: ours would stand still for ever."""
+        for place in lost:
+            metrics.LAG_RECORDS.remove(self._group, place.topic, place.partition)
