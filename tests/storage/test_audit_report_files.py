@@ -1,0 +1,78 @@
+"""The report of an audit: one file, written once, and refused where it is not what was written."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.canonical_json import canonical_json
+from pipeline.errors import IntegrityError
+from pipeline.storage.audit_report_files import has_report, read_report, report_name, write_report
+
+UNKNOWN = {"result": "unknown", "reason": "nobody asked"}
+REPORT: dict[str, Any] = {
+    "schema_version": "rmos.audit_report/1",
+    "audit_id": "a",
+    "scope": {"all": True},
+    "mode": "quick",
+    "started_at_utc": "2025-12-18T14:00:00Z",
+    "finished_at_utc": "2025-12-18T14:00:01Z",
+    "verdicts": dict.fromkeys(("integrity", "completeness", "anchored", "late"), UNKNOWN),
+    "counts": dict.fromkeys(
+        (
+            *("days", "artifacts", "links", "attachments", "quarantined", "logs", "leaves"),
+            *("anchored_leaves", "files_read", "bytes_read", "findings"),
+        ),
+        0,
+    ),
+    "codes": {},
+    "logs": [],
+}
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    content = write_report(tmp_path, REPORT)
+    path = tmp_path / report_name("a")
+    assert path.read_bytes() == content == canonical_json(REPORT)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert has_report(tmp_path, "a")
+    assert read_report(tmp_path, "a") == (REPORT, content)
+
+
+def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
+    assert read_report(tmp_path, "a") is None
+    assert not has_report(tmp_path, "a")
+
+
+def test_a_report_is_never_replaced(tmp_path: Path) -> None:
+    content = write_report(tmp_path, REPORT)
+    with pytest.raises(IntegrityError, match=r"audits/a\.json"):
+        write_report(tmp_path, REPORT | {"finished_at_utc": "2025-12-18T15:00:00Z"})
+    assert (tmp_path / report_name("a")).read_bytes() == content
+    assert write_report(tmp_path, REPORT) == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        canonical_json(REPORT) + b"\n",
+        canonical_json(REPORT | {"audit_id": "b"}),
+        canonical_json(REPORT | {"mode": "deep"}),
+    ],
+)
+def test_what_is_not_its_report_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / report_name("a")
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"audits/a\.json"):
+        read_report(tmp_path, "a")
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / report_name("a")).mkdir(parents=True)
+    with pytest.raises(IntegrityError):
+        read_report(tmp_path, "a")
