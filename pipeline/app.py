@@ -21,6 +21,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,17 @@ from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.broker.request_sender import RequestSender
 from pipeline.broker.sender import BatchSender
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
+from pipeline.consumers.audit_desk import AuditDesk
+from pipeline.consumers.audit_requests import AuditRequests
+from pipeline.consumers.audit_run import Auditing
+from pipeline.consumers.audit_scheduling import AuditScheduler
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.consumers.judging import Judging
@@ -50,6 +56,7 @@ from pipeline.consumers.legacy_requests import LegacyRequestJudge
 from pipeline.consumers.legacy_start import check_legacy_start, check_v2_store
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import StartingPlace, check_start
+from pipeline.consumers.start_checks import check_audit_start, check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.legacy_run import judge_legacy_record
@@ -57,9 +64,11 @@ from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, InputError, RmosError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key, open_ledger
+from pipeline.ledger_setup import make_ledger_key, open_ledger, verifier_keys
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.held_folder import held_checkpoints
 from pipeline.storage.identity import STORE_FILE, check_identity, create_store, read_store
 from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.legacy_runs import LegacyRuns
@@ -83,7 +92,7 @@ class Worker:
         also_ready: What must hold besides for it to be ready.
     """
 
-    subscription: Subscription
+    subscription: Subscription | AuditRequests
     faults: Sequence[asyncio.Future[None]]
     also_ready: Callable[[], bool] = lambda: True
 
@@ -244,6 +253,51 @@ async def legacy_persist_worker(
         _log.info("persist worker started", v1_store=str(settings.run_store_path), epoch=epoch)
         yield Worker(subscription, [consumer.fault, subscription.fault])
     _log.info("persist worker stopped")
+
+
+@asynccontextmanager
+async def audit_worker(
+    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncIterator[Worker]:
+    """Run an audit worker for the length of a block: requests, and the schedule of its own.
+
+    Args:
+        settings: Store, broker, schedule, and where checkpoints are held.
+        clock: Returns the time, for reports and the schedule.
+
+    Raises:
+        InputError: A file of held checkpoints cannot be used.
+        StoreError: The store is not usable, or does not fit the broker.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    _read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        identity = await check_audit_start(settings)
+        # A file that cannot be used is told now, not at the first audit.
+        held_checkpoints(settings.audit_held_dir)
+        sender = await _started_sender(settings, stack)
+        auditing = Auditing(
+            settings,
+            identity.epoch,
+            verifier_keys(settings, identity),
+            lambda: held_checkpoints(settings.audit_held_dir),
+            auditor=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="auditor")),
+            disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
+            clock=clock,
+        )
+        desk = AuditDesk(auditing, sender, Pace(settings.broker_pause_seconds))
+        requests = AuditRequests(settings, desk.settle)
+        stack.push_async_callback(requests.stop)
+        await requests.start()
+        hear_kafka_client()
+        settling = await stack.enter_async_context(_running(requests.run()))
+        asking = RequestSender(settings)
+        stack.push_async_callback(asking.stop)
+        scheduler = AuditScheduler(settings, asking, clock)
+        scheduling = await stack.enter_async_context(_running(scheduler.run()))
+        _log.info("audit worker started", store=str(settings.data_dir), store_id=identity.store_id)
+        yield Worker(requests, [settling, scheduling])
+    _log.info("audit worker stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +538,27 @@ async def run_advise_worker(
     )
 
 
+async def run_audit_worker(settings: Settings) -> None:
+    """Run an audit worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    await run_worker(settings, lambda: audit_worker(settings))
+
+
+async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:
+    """Run all workers in this process until a signal stops them; one stops, all stop.
+
+    Raises:
+        RmosError: One could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with _all_workers(settings, accept_loss=accept_loss) as workers:
+        with serve_health(settings, workers):
+            await until_stopped(stop, *(fault for worker in workers for fault in worker.faults))
+
+
 async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
     """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
 
@@ -516,14 +591,23 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
 
 
 @asynccontextmanager
-async def _all_workers(settings: Settings) -> AsyncIterator[Sequence[Worker]]:
+async def _all_workers(
+    settings: Settings, *, accept_loss: bool = False
+) -> AsyncIterator[Sequence[Worker]]:
     """Run every worker of the store that the settings name: in v1 mode there is one."""
     async with AsyncExitStack() as stack:
         if not settings.runs_v2_enabled:
-            yield [await stack.enter_async_context(legacy_persist_worker(settings))]
+            legacy = legacy_persist_worker(settings, accept_loss=accept_loss)
+            yield [await stack.enter_async_context(legacy)]
             return
-        persist = await stack.enter_async_context(persist_worker(settings))
-        yield [persist, await stack.enter_async_context(advise_worker(settings))]
+        yield [
+            await stack.enter_async_context(worker)
+            for worker in (
+                persist_worker(settings, accept_loss=accept_loss),
+                advise_worker(settings, accept_loss=accept_loss),
+                audit_worker(settings),
+            )
+        ]
 
 
 def _store_of(settings: Settings) -> Path:

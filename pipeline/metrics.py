@@ -104,3 +104,27 @@ UNREADABLE_BATCHES = Counter(
     ["topic", "partition"],
     registry=REGISTRY,
 )
+AUDITS = Counter(
+    "rmos_audits_total",
+    "Audits done, by mode, verdict (integrity, completeness, anchored, late) and its result",
+    ["mode", "verdict", "result"],
+    registry=REGISTRY,
+)
+AUDIT_FINDINGS = Counter(
+    "rmos_audit_findings_total",
+    "Findings of audits; each is an alarm but INTERNAL_ERROR",
+    ["code"],
+    registry=REGISTRY,
+)
+AUDIT_SECONDS = Gauge(
+    "rmos_audit_seconds",
+    "Seconds that the last audit of this worker took, by mode",
+    ["mode"],
+    registry=REGISTRY,
+)
+LAST_CLEAN_AUDIT = Gauge(
+    "rmos_last_clean_audit_timestamp_seconds",
+    "When the last audit without a finding ended, by mode; seconds since 1970",
+    ["mode"],
+    registry=REGISTRY,
+)

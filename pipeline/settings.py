@@ -92,6 +92,19 @@ class Settings(BaseSettings):
     ledger_enabled: bool = Field(
         True, description="whether workers write the ledger; false is for measuring alone"
     )
+    audit_daily_at: int = Field(
+        2,
+        ge=-1,
+        le=23,
+        description="hour, UTC, from which on a day's full audit is due; -1 for none",
+    )
+    audit_hourly: bool = Field(True, description="whether a quick audit is due every hour")
+    audit_held_dir: Path | None = Field(
+        None, description="folder of checkpoints that somebody holds; audits compare the logs"
+    )
+    audit_processes: int | None = Field(
+        None, ge=0, le=256, description="processes of an audit; unset for one a processor"
+    )
     receipt_timeout_seconds: float = Field(
         30.0, gt=0, description="longest wait for the event of a published request"
     )

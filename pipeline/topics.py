@@ -107,6 +107,31 @@ class TopicNames:
         """Consumer group of the advise worker's retries."""
         return f"{self.prefix}.advise-retry"
 
+    @property
+    def audit_requests(self) -> str:
+        """What somebody asks to be audited."""
+        return f"{self.prefix}.audits.requests"
+
+    @property
+    def audit_findings(self) -> str:
+        """What audits find, as they find it."""
+        return f"{self.prefix}.audits.findings"
+
+    @property
+    def audit_reports(self) -> str:
+        """The report of each audit, once it is done."""
+        return f"{self.prefix}.audits.reports"
+
+    @property
+    def audit_dead_letters(self) -> str:
+        """Audit requests that can never succeed."""
+        return f"{self.prefix}.audits.dead-letters"
+
+    @property
+    def audit_group(self) -> str:
+        """Consumer group of the audit worker."""
+        return f"{self.prefix}.audit"
+
 
 def topic_table(
     prefix: str = "rmos", *, request_retention_ms: int = KEEP_FOREVER_MS, replication: int = 1

@@ -4,7 +4,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app import run_advise_worker, run_persist_worker, run_service
+from pipeline.app import (
+    run_advise_worker,
+    run_all_workers,
+    run_audit_worker,
+    run_persist_worker,
+    run_service,
+)
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
 
@@ -43,6 +49,18 @@ def advise(
     run_service(
         run_advise_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
     )
+
+
+@app.command()
+def audit(instance: Instance = None) -> None:
+    """Audit the store when asked, and on schedule; nothing is repaired."""
+    run_service(run_audit_worker(_worker_settings(instance)))
+
+
+@app.command("all")
+def all_workers(instance: Instance = None, accept_loss: AcceptLoss = False) -> None:
+    """Run all consumers in one process; one stops, all stop."""
+    run_service(run_all_workers(_worker_settings(instance), accept_loss=accept_loss))
 
 
 def _worker_settings(instance: str | None) -> Settings:

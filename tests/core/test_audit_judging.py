@@ -12,9 +12,7 @@ from schemas.audit_request import AuditRequest
 ASKED: dict[str, Any] = {"audit_id": "a1", "scope": {"all": True}, "mode": "full"}
 
 
-def judged(
-    changes: dict[str, Any] | None = None, *, key: bytes = b"a1"
-) -> AuditRequest | Rejected:
+def judged(changes: dict[str, Any] | None = None, *, key: bytes = b"a1") -> AuditRequest | Rejected:
     return judge_audit_record(key, json.dumps(ASKED | (changes or {})).encode())
 
 

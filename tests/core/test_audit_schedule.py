@@ -9,7 +9,9 @@ from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour
 
 BOTH = AuditSchedule(daily_at=2, hourly=True)
 moments = st.datetimes(
-    datetime(2000, 1, 2), datetime(2099, 12, 30), timezones=st.just(UTC)  # noqa: DTZ001
+    datetime(2000, 1, 2),
+    datetime(2099, 12, 30),
+    timezones=st.just(UTC),  # noqa: DTZ001
 )
 
 

@@ -1,0 +1,209 @@
+"""Stores to audit on the real broker, requests for audits, and what was told of them."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from pipeline.app import Worker, audit_worker
+from pipeline.broker.local import LocalBroker
+from pipeline.core.log_id import signer_name
+from pipeline.core.outcome import RecordSource
+from pipeline.core.verdict import judge_run_record
+from pipeline.settings import Settings
+from pipeline.storage.identity import read_store
+from pipeline.storage.ledger import Ledger
+from pipeline.storage.ledger_keys import load_key, make_key
+from pipeline.storage.run_store import JudgedRecord, RunStore
+from schemas.audit_report import AuditReport
+from tests.builders import red_request, run_request
+from tests.e2e.kafka_reading import (
+    Place,
+    Sending,
+    commit,
+    new_settings,
+    produce,
+    read_topic,
+    sending,
+    topics_and_store,
+    wait_until,
+)
+
+LONG_AGO = timedelta(hours=23, minutes=50)
+"""Before now, on another date as a rule, and still in time for the broker."""
+
+
+def at(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def requests(count: int = 6) -> list[Sending]:
+    """Return runs of two dates; every third one is RED, so its request is quarantined."""
+    now = datetime.now(UTC)
+    times = (at(now), at(now - LONG_AGO))
+    kinds = (run_request, run_request, red_request)
+    return [
+        sending(kinds[number % 3](run_id=f"run_{number}", created_at_utc=times[number % 2]))
+        for number in range(count)
+    ]
+
+
+@asynccontextmanager
+async def store_to_audit(
+    broker: LocalBroker, folder: Path, **changes: Any
+) -> AsyncIterator[Settings]:
+    """Make a store and its ledger with some runs in it, which their group has consumed."""
+    unscheduled = {"audit_daily_at": -1, "audit_hourly": False}
+    settings = new_settings(
+        broker,
+        folder / "store",
+        **(
+            {"ledger_key_file": folder / "ledger.pem", "session_timeout_ms": 6000}
+            | unscheduled
+            | changes
+        ),
+    )
+    async with topics_and_store(broker, settings):
+        make_key(folder / "ledger.pem", signer_name(read_store(settings.data_dir).store_id))
+        await produce(settings, requests())
+        await persist(settings)
+        yield settings
+
+
+async def persist(settings: Settings) -> None:
+    """Store what the topic has, as a persist worker does, and commit it."""
+    assert settings.ledger_key_file is not None
+    identity = read_store(settings.data_dir)
+    signer = load_key(settings.ledger_key_file, signer_name(identity.store_id))
+    ledger = Ledger(settings.data_dir, identity.store_id, [signer])
+    store = RunStore(settings.data_dir, ledger=ledger)
+    found = await read_topic(settings, settings.topics.run_requests)
+    try:
+        store.commit([_judged(each) for each in found])
+    finally:
+        store.close()
+    await commit(settings, {each.partition: each.offset + 1 for each in found})
+
+
+def _judged(each: ConsumerRecord) -> JudgedRecord[Any]:
+    return JudgedRecord.of(
+        RecordSource(1, each.topic, each.partition, each.offset),
+        judge_run_record(each.key, each.value),
+        each.value,
+        each.timestamp,
+    )
+
+
+def audit_request(audit_id: str = "a1", **changes: Any) -> dict[str, Any]:
+    return {"audit_id": audit_id, "scope": {"all": True}, "mode": "full"} | changes
+
+
+def asking(request: dict[str, Any], key: bytes | None = None) -> Sending:
+    return Sending(key or request["audit_id"].encode(), json.dumps(request).encode())
+
+
+async def ask(settings: Settings, *sendings: Sending) -> list[Place]:
+    return await produce(settings, sendings, topic=settings.topics.audit_requests)
+
+
+async def reports(settings: Settings) -> list[AuditReport]:
+    found = await read_topic(settings, settings.topics.audit_reports)
+    return [AuditReport.model_validate_json(each.value) for each in found]
+
+
+async def wait_for_reports(settings: Settings, count: int = 1) -> list[AuditReport]:
+    """Wait until there are so many reports, however often each; return all of them."""
+
+    async def are_there() -> bool:
+        return len(await reports(settings)) >= count
+
+    await wait_until(are_there, f"{count} reports")
+    return await reports(settings)
+
+
+async def findings(settings: Settings) -> list[dict[str, Any]]:
+    found = await read_topic(settings, settings.topics.audit_findings)
+    return [json.loads(each.value) for each in found]
+
+
+async def dead_letters(settings: Settings, count: int) -> list[dict[str, str]]:
+    """Wait for so many dead letters; return our headers of each."""
+    topic = settings.topics.audit_dead_letters
+
+    async def are_there() -> bool:
+        return len(await read_topic(settings, topic)) >= count
+
+    await wait_until(are_there, f"{count} dead letters")
+    return [
+        {name: value.decode() for name, value in each.headers if name.startswith("rmos-")}
+        for each in await read_topic(settings, topic)
+    ]
+
+
+async def wait_until_settled(settings: Settings, places: Iterable[Place]) -> None:
+    """Wait until the audit group has committed past `places`."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        group_id=settings.topics.audit_group,
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+        for place in places:
+            partition = TopicPartition(settings.topics.audit_requests, place.partition)
+
+            async def is_committed(
+                partition: TopicPartition = partition, end: int = place.offset + 1
+            ) -> bool:
+                return (await consumer.committed(partition) or 0) >= end
+
+            await wait_until(is_committed, f"{place} is committed")
+    finally:
+        await consumer.stop()
+
+
+def journal_lines(settings: Settings, audit_id: str = "a1") -> list[dict[str, Any]]:
+    path = settings.data_dir / "audits" / f"{audit_id}.ndjson"
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def stored_runs(settings: Settings) -> Sequence[Path]:
+    return sorted((settings.data_dir / "runs").rglob("*.json"))
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    mode = path.stat().st_mode
+    path.chmod(0o600)
+    path.write_bytes(bytes(content))
+    path.chmod(mode)
+
+
+def files_of(settings: Settings) -> dict[str, tuple[bytes, int, int]]:
+    """Return content, mode and time of every file but the audits' own and what SQLite keeps."""
+    return {
+        path.relative_to(settings.data_dir).as_posix(): (
+            path.read_bytes(),
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(settings.data_dir.rglob("*"))
+        if path.is_file()
+        and path.parent.name != "audits"
+        and not path.name.endswith(("-shm", "-wal"))
+    }
+
+
+@asynccontextmanager
+async def auditing(settings: Settings, **options: Any) -> AsyncIterator[Worker]:
+    """Run an audit worker here; it must not end by itself."""
+    async with audit_worker(settings, **options) as worker:
+        yield worker
+        for fault in worker.faults:
+            assert not fault.done(), fault.exception()
