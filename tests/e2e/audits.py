@@ -7,30 +7,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.app import Worker, audit_worker
+from pipeline.app import Worker, audit_worker, persist_worker
 from pipeline.broker.local import LocalBroker
-from pipeline.core.log_id import signer_name
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import judge_run_record
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
-from pipeline.storage.ledger import Ledger
-from pipeline.storage.ledger_keys import load_key, make_key
-from pipeline.storage.run_store import JudgedRecord, RunStore
 from schemas.audit_report import AuditReport
 from tests.builders import red_request, run_request
 from tests.e2e.kafka_reading import (
     Place,
     Sending,
-    commit,
     new_settings,
     produce,
     read_topic,
     sending,
     topics_and_store,
     wait_until,
+    wait_until_consumed,
 )
 
 LONG_AGO = timedelta(hours=23, minutes=50)
@@ -57,45 +50,13 @@ async def store_to_audit(
     broker: LocalBroker, folder: Path, **changes: Any
 ) -> AsyncIterator[Settings]:
     """Make a store and its ledger with some runs in it, which their group has consumed."""
-    unscheduled = {"audit_daily_at": -1, "audit_hourly": False}
-    settings = new_settings(
-        broker,
-        folder / "store",
-        **(
-            {"ledger_key_file": folder / "ledger.pem", "session_timeout_ms": 6000}
-            | unscheduled
-            | changes
-        ),
-    )
+    unscheduled = {"audit_daily_at": -1, "audit_hourly": False, "session_timeout_ms": 6000}
+    settings = new_settings(broker, folder / "store", **(unscheduled | changes))
     async with topics_and_store(broker, settings):
-        make_key(folder / "ledger.pem", signer_name(read_store(settings.data_dir).store_id))
-        await produce(settings, requests())
-        await persist(settings)
+        async with persist_worker(settings):
+            await produce(settings, requests())
+            await wait_until_consumed(settings)
         yield settings
-
-
-async def persist(settings: Settings) -> None:
-    """Store what the topic has, as a persist worker does, and commit it."""
-    assert settings.ledger_key_file is not None
-    identity = read_store(settings.data_dir)
-    signer = load_key(settings.ledger_key_file, signer_name(identity.store_id))
-    ledger = Ledger(settings.data_dir, identity.store_id, [signer])
-    store = RunStore(settings.data_dir, ledger=ledger)
-    found = await read_topic(settings, settings.topics.run_requests)
-    try:
-        store.commit([_judged(each) for each in found])
-    finally:
-        store.close()
-    await commit(settings, {each.partition: each.offset + 1 for each in found})
-
-
-def _judged(each: ConsumerRecord) -> JudgedRecord[Any]:
-    return JudgedRecord.of(
-        RecordSource(1, each.topic, each.partition, each.offset),
-        judge_run_record(each.key, each.value),
-        each.value,
-        each.timestamp,
-    )
 
 
 def audit_request(audit_id: str = "a1", **changes: Any) -> dict[str, Any]:

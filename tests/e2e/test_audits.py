@@ -11,7 +11,7 @@ from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
-from tests.e2e.kafka_reading import header_dict, read_topic
+from tests.e2e.kafka_reading import commit, header_dict, produce, read_topic
 
 pytestmark = pytest.mark.e2e
 
@@ -107,8 +107,8 @@ async def test_what_can_be_no_audit_is_a_dead_letter_and_holds_up_nothing(
 
 
 async def test_a_record_that_was_consumed_without_a_leaf_is_found(store: Settings) -> None:
-    (place,) = await audits.produce(store, [audits.requests(7)[6]])
-    await audits.commit(store, {place.partition: place.offset + 1})
+    (place,) = await produce(store, [audits.requests(7)[6]])
+    await commit(store, {place.partition: place.offset + 1})
     async with auditing(store):
         await ask(store, asking(audit_request(mode="quick")))
         (report,) = await audits.wait_for_reports(store)
