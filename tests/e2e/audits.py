@@ -26,9 +26,6 @@ from tests.e2e.kafka_reading import (
     wait_until_consumed,
 )
 
-LONG_AGO = timedelta(hours=23, minutes=50)
-"""Before now, on another date as a rule, and still in time for the broker."""
-
 
 def at(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -37,7 +34,9 @@ def at(moment: datetime) -> str:
 def requests(count: int = 6) -> list[Sending]:
     """Return runs of two dates; every third one is RED, so its request is quarantined."""
     now = datetime.now(UTC)
-    times = (at(now), at(now - LONG_AGO))
+    # On the date before, and less than a day ago: no record is late.
+    end_of_yesterday = now.replace(hour=0, minute=0, second=0) - timedelta(seconds=1)
+    times = (at(now), at(end_of_yesterday))
     kinds = (run_request, run_request, red_request)
     return [
         sending(kinds[number % 3](run_id=f"run_{number}", created_at_utc=times[number % 2]))

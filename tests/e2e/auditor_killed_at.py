@@ -1,0 +1,71 @@
+"""An audit worker that SIGKILL ends at one step of its first audit, which is named in a word."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.app import run_audit_worker, run_service
+from pipeline.broker.sender import BatchSender
+from pipeline.consumers import audit_desk
+from pipeline.consumers.audit_requests import AuditRequests
+from pipeline.logs import configure_logging
+from pipeline.settings import read_settings
+from pipeline.storage.audit_journal import AuditJournal
+
+# A step is a function, the call of it that counts, and whether it ends before or after.
+STEPS: dict[str, tuple[Any, str, int, bool]] = {
+    "a finding told": (BatchSender, "send", 1, False),
+    "a finding written": (AuditJournal, "add", 1, False),
+    "one day done": (AuditJournal, "finish_part", 2, False),
+    "report written": (audit_desk, "write_report", 1, False),
+    "report told": (AuditRequests, "_commit", 1, True),
+}
+
+
+def kill_at(owner: Any, name: str, count: int, *, before: bool) -> None:
+    """Make this process kill itself at a step."""
+    original = getattr(owner, name)
+    left = [count]
+
+    def passing() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, _killing(original, passing, before=before))
+
+
+def _killing(original: Callable[..., Any], passing: Callable[[], None], *, before: bool) -> Any:
+    if original.__code__.co_flags & 0x80:  # a coroutine
+
+        async def awaited(*args: Any) -> Any:
+            if before and _is_settled(args):
+                passing()
+            result = await original(*args)
+            if not before:
+                passing()
+            return result
+
+        return awaited
+
+    def called(*args: Any) -> Any:
+        result = original(*args)
+        passing()
+        return result
+
+    return called
+
+
+def _is_settled(args: tuple[Any, ...]) -> bool:
+    """The loop comes by `_commit` at every poll; only one with something to commit counts."""
+    return bool(args[0]._settled)
+
+
+if __name__ == "__main__":
+    owner, name, count, before = STEPS[sys.argv[1]]
+    kill_at(owner, name, count, before=before)
+    settings = read_settings()
+    configure_logging(settings)
+    run_service(run_audit_worker(settings))
