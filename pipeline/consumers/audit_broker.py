@@ -58,7 +58,7 @@ async def shown_offsets(settings: Settings, log: LogId, start: int, end: int) ->
     with broker_errors(settings):
         reading = read_ranges(settings, ranges)
         # Closed here, with its consumer, also where we have enough.
-        async with asyncio.timeout(ANSWER_SECONDS), aclosing(reading):  # type: ignore[type-var]
+        async with asyncio.timeout(ANSWER_SECONDS), aclosing(reading):
             async for record in reading:
                 offsets.append(record.offset)
                 if len(offsets) == ASKED_OFFSETS:

@@ -21,8 +21,9 @@ from pipeline.core.checkpoints import Checkpoint
 from pipeline.core.notes import VerifierKey
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal
+from pipeline.storage.audit_offsets import BrokerView
 from pipeline.storage.audit_tally import PartDone, Tally
-from pipeline.storage.store_audit import StoreAudit
+from pipeline.storage.store_audit import LEDGER_PART, StoreAudit
 from schemas.audit_request import AuditRequest
 from schemas.timestamps import format_timestamp
 
@@ -83,6 +84,9 @@ class AuditRun:
         self._journal = journal
         self._tell = tell
         self._files = 0
+        self._broker: BrokerView | None = None
+        self._results: ThreadResults[Finding | PartDone, dict[str, Any]]
+        self._results = ThreadResults(auditing.auditor, self._work)
 
     async def report(self) -> dict[str, Any]:
         """Audit what is not done yet, and return the report of the whole.
@@ -92,10 +96,8 @@ class AuditRun:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        results: ThreadResults[Finding | PartDone, dict[str, Any]]
-        results = ThreadResults(self._auditing.auditor, self._work)
-        broker = await broker_view(self._auditing.settings, self._auditing.epoch, results.ask)
-        self._broker = broker
+        auditing, results = self._auditing, self._results
+        self._broker = await broker_view(auditing.settings, auditing.epoch, results.ask)
         async with results:
             async for found in results.lists():
                 for kind, group in groupby(found, key=type):
@@ -105,20 +107,25 @@ class AuditRun:
 
     def _work(self, hand: Callable[[Finding | PartDone], None]) -> dict[str, Any]:
         """Run the audit in its thread; return its report."""
-        parts = dict(self._journal.state.parts)
-        begun = self._journal.state.begun
-        assert begun is not None, "a journal is begun before its audit"
+        state = self._journal.state
+        assert state.begun is not None, "a journal is begun before its audit"
+        done = {name: part for name, part in state.parts.items() if name != LEDGER_PART}
         tally = Tally()
-        for part in parts.values():
+        for part in done.values():
             tally.add(tally_of(part))
         with self._audit() as audit:
-            for found in audit.run(parts, self._note_progress):
+            for found in audit.run(
+                done,
+                self._note_progress,
+                told_missing=state.missing_blobs,
+                between_steps=self._results.check,
+            ):
                 if isinstance(found, PartDone):
                     tally.add(found.tally)
                 hand(found)
             return audit.report(
                 tally,
-                started_at_utc=begun["started_at_utc"],
+                started_at_utc=state.begun["started_at_utc"],
                 finished_at_utc=self._auditing.now(),
             )
 
@@ -138,9 +145,10 @@ class AuditRun:
 
     async def _keep(self, findings: list[Any]) -> None:
         values = [canonical_json(each.document(self._request.audit_id)) for each in findings]
-        for start in range(0, len(values), MESSAGE_LIMIT):
-            await self._tell(values[start : start + MESSAGE_LIMIT])
-        await self._auditing.on_disk(self._journal.add, values)
+        new = [each for each in values if not self._journal.is_told(each)]
+        for start in range(0, len(new), MESSAGE_LIMIT):
+            await self._tell(new[start : start + MESSAGE_LIMIT])
+        await self._auditing.on_disk(self._journal.add, new)
 
     async def _finish(self, parts: list[Any]) -> None:
         for part in parts:

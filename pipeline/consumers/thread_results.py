@@ -26,7 +26,7 @@ class StoppedError(Exception):
 class ThreadResults(Generic[Item, Result]):
     """Runs a function beside the loop for the length of a block.
 
-    At the end of the block the function is stopped with what it hands over next.
+    At the end of the block the function is stopped by what it does next of: hand over, ask, check.
     """
 
     def __init__(
@@ -62,10 +62,14 @@ class ThreadResults(Generic[Item, Result]):
         # Read once, so that nobody is told of an exception that nobody waited for.
         self._working.exception()
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the function should end; it may ask before a long step."""
-        return self._stopped
+    def check(self) -> None:
+        """Let the function end between two of its steps, if nobody waits for it any more.
+
+        Raises:
+            StoppedError: The block has ended.
+        """
+        if self._stopped:
+            raise StoppedError
 
     def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
         """Run `question` in the loop, and wait for its answer; to be called by the function.

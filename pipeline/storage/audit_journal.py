@@ -3,7 +3,8 @@
 A line is one JSON object: first what was asked and when it began, then findings as they are
 published, and after those of each part, such as a date, a line that says that the part is done.
 What stands after the last such line is of a part that was cut short: it is cut off, and the part
-done again. The states of a part, and what happens if the process dies there:
+done again. The ledger is read by every audit that goes on, so its line may come twice: the last
+counts. The states of a part, and what happens if the process dies there:
 
 | state | if the process dies here |
 |---|---|
@@ -20,6 +21,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -27,9 +29,11 @@ from pipeline.core.canonical_json import canonical_json
 from pipeline.errors import IntegrityError
 from pipeline.storage.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.storage.faults import store_faults
+from pipeline.storage.store_audit import LEDGER_PART
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644
+_MISSING_BLOB: Final = {"ATTACHMENT_MISSING", "QUARANTINE_MISSING"}
 # A folder, a symbolic link, a socket.
 _NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
@@ -42,12 +46,14 @@ class JournalState:
         begun: What was asked and when it began; None where nothing is written yet.
         parts: What each part that is done came to, in the order of their ends.
         missing_blobs: Paths in the findings that tell of a missing blob.
+        told_of_ledger: Findings of the first part, which an audit that goes on reads again.
         length: Bytes up to the end of the last of those parts.
     """
 
     begun: dict[str, Any] | None = None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing_blobs: set[str] = field(default_factory=set)
+    told_of_ledger: set[bytes] = field(default_factory=set)
     length: int = 0
 
 
@@ -60,21 +66,30 @@ def read_journal(lines: Iterable[bytes]) -> JournalState:
     """Return what the lines of a journal tell, up to the first that is not whole."""
     state = JournalState()
     position = 0
-    missing: set[str] = set()
+    findings: list[tuple[bytes, str | None]] = []
     for line in lines:
         document = _document(line)
         if document is None or (state.begun is None and "begun" not in document):
             break
         position += len(line)
-        if "done" in document:
-            state.parts[document["done"]] = document
-            state.missing_blobs |= missing
-            state.length = position
-        elif "begun" in document:
+        if "begun" in document:
             state.begun, state.length = document["begun"], position
-        elif document.get("code") in {"ATTACHMENT_MISSING", "QUARANTINE_MISSING"}:
-            missing.add(document["path"])
+        elif "done" in document:
+            _finish(state, document, findings)
+            state.length, findings = position, []
+        else:
+            missing = document["path"] if document.get("code") in _MISSING_BLOB else None
+            findings.append((sha256(line).digest(), missing))
     return state
+
+
+def _finish(
+    state: JournalState, document: dict[str, Any], findings: list[tuple[bytes, str | None]]
+) -> None:
+    state.parts[document["done"]] = document
+    state.missing_blobs.update(path for _, path in findings if path is not None)
+    if document["done"] == LEDGER_PART:
+        state.told_of_ledger.update(digest for digest, _ in findings)
 
 
 def _document(line: bytes) -> dict[str, Any] | None:
@@ -133,6 +148,10 @@ class AuditJournal:
         """
         self._write([canonical_json({"begun": dict(begun)})], flush=True)
         self.state.begun = dict(begun)
+
+    def is_told(self, finding: bytes) -> bool:
+        """Tell whether a finding about the ledger was told before the audit was cut short."""
+        return sha256(finding + b"\n").digest() in self.state.told_of_ledger
 
     def add(self, findings: Iterable[bytes]) -> None:
         """Write findings of a part; they count once it is done.

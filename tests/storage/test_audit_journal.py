@@ -91,7 +91,7 @@ def test_cut_anywhere_a_journal_keeps_its_whole_parts(
 ) -> None:
     content = whole(tmp_path_factory.mktemp("store"))
     cut = data.draw(st.integers(0, len(content)))
-    tail = data.draw(st.sampled_from([b"", b"\n", b"\0\0\0", b"[]\n", b'{"done"']))
+    tail = data.draw(st.sampled_from([b"", b"\0\0\0", b"[]\n", b'{"done"']))
     state = state_of(content[:cut] + tail)
     ends = [0]
     for line in content.splitlines(keepends=True):
@@ -99,6 +99,28 @@ def test_cut_anywhere_a_journal_keeps_its_whole_parts(
     kept = [end for end in (ends[1], ends[3], ends[6]) if end <= cut]
     assert state.length == (kept[-1] if kept else 0)
     assert len(state.parts) == max(0, len(kept) - 1)
+
+
+def test_the_ledger_is_read_again_and_tells_only_what_is_new(tmp_path: Path) -> None:
+    journal = taken(tmp_path)
+    journal.begin(BEGUN)
+    journal.add([finding("ledger/1")])
+    journal.finish_part("ledger", RESULT)
+    journal.add([finding("runs/1")])
+    journal.finish_part("2025-12-18", RESULT)
+    journal.close()
+    journal = taken(tmp_path)
+    assert journal.is_told(finding("ledger/1"))
+    assert not journal.is_told(finding("ledger/2"))
+    assert not journal.is_told(finding("runs/1"))
+    journal.add([finding("ledger/2")])
+    journal.finish_part("ledger", RESULT | {"files": 4})
+    journal.close()
+    journal = taken(tmp_path)
+    assert journal.state.parts["ledger"]["files"] == 4
+    assert journal.is_told(finding("ledger/1"))
+    assert journal.is_told(finding("ledger/2"))
+    journal.close()
 
 
 def test_one_process_at_a_time_has_a_journal(tmp_path: Path) -> None:
