@@ -22,8 +22,9 @@ from pipeline.core.notes import VerifierKey
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal
 from pipeline.storage.audit_offsets import BrokerView
+from pipeline.storage.audit_steps import LEDGER_PART
 from pipeline.storage.audit_tally import PartDone, Tally
-from pipeline.storage.store_audit import LEDGER_PART, StoreAudit
+from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest
 from schemas.timestamps import format_timestamp
 
@@ -114,12 +115,7 @@ class AuditRun:
         for part in done.values():
             tally.add(tally_of(part))
         with self._audit() as audit:
-            for found in audit.run(
-                done,
-                self._note_progress,
-                told_missing=state.missing_blobs,
-                between_steps=self._results.check,
-            ):
+            for found in audit.run(done, self._note_progress, state.missing_blobs):
                 if isinstance(found, PartDone):
                     tally.add(found.tally)
                 hand(found)
@@ -142,6 +138,7 @@ class AuditRun:
 
     def _note_progress(self, _done: int, total: int) -> None:
         self._files = total
+        self._results.check()
 
     async def _keep(self, findings: list[Any]) -> None:
         values = [canonical_json(each.document(self._request.audit_id)) for each in findings]

@@ -112,7 +112,7 @@ async def check_audit_start(settings: Settings) -> StoreIdentity:
     check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
     topics = settings.topics
     needed = {topics.audit_requests, topics.audit_findings, topics.audit_reports}
-    await _check_topics(settings, {*needed, topics.audit_dead_letters})
+    await check_topics(settings, {*needed, topics.audit_dead_letters})
     return identity
 
 

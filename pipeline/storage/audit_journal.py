@@ -27,9 +27,9 @@ from typing import Any, Final, Self
 
 from pipeline.core.canonical_json import canonical_json
 from pipeline.errors import IntegrityError
+from pipeline.storage.audit_steps import LEDGER_PART
 from pipeline.storage.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.storage.faults import store_faults
-from pipeline.storage.store_audit import LEDGER_PART
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644

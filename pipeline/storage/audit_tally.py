@@ -47,13 +47,13 @@ class Parts:
         files: How many files of runs were looked at so far.
     """
 
-    def __init__(self, skip: Collection[str]) -> None:
-        """Begin; what is found in a part of `skip` was told before."""
+    def __init__(self, skip: Collection[str], told_missing: Collection[str] = ()) -> None:
+        """Begin; what is found in a part of `skip` was told before, and so were these blobs."""
         self.files = 0
         self._skip = skip
         self._part: str | None = None
         self._tally = Tally()
-        self._told_missing: set[str] = set()
+        self._told_missing = set(told_missing)
 
     def add(self, part: str, result: StepResult) -> Iterator[Finding | PartDone]:
         """Yield what a step found, after the end of the part before if it begins one."""

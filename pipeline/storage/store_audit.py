@@ -107,12 +107,15 @@ class StoreAudit:
         self,
         skip: Collection[str] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
+        told_missing: Collection[str] = (),
     ) -> Iterator[Finding | PartDone]:
         """Yield findings as they come, and after those of each part that it is done.
 
         Args:
             skip: Parts that were done before; the ledger is read all the same.
-            progress: Told how many of how many files of runs were looked at.
+            progress: Told after each step how many of how many files of runs were looked at;
+                what it raises ends the audit.
+            told_missing: Paths of blobs that the parts in `skip` told to be missing.
 
         Raises:
             StoreError: The disk failed, so that not even a finding can be told.
@@ -120,7 +123,7 @@ class StoreAudit:
         """
         with store_faults(self.root):
             moment = self._begin()  # 1.
-            parts = Parts(skip)
+            parts = Parts(skip, told_missing)
             yield from parts.add(LEDGER_PART, StepResult(moment.findings))
             for finding in self._check_ledger(moment):  # 2.
                 yield from parts.add(LEDGER_PART, StepResult([finding]))

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,22 +35,20 @@ async def store(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Settings]:
 class HeldAudit(StoreAudit):
     """An audit that waits, in its thread, until the test lets it go on."""
 
-    begun: threading.Semaphore
     go_on: threading.Event
     under_way: list[str]
 
-    def run(self, *arguments: Any, **options: Any) -> Iterator[Any]:
+    def run(
+        self, skip: Collection[str], progress: Callable[[int, int], None], *others: Any
+    ) -> Iterator[Any]:
         self.under_way.append(self.request.audit_id)
-        self.begun.release()
-        check: Callable[[], None] = options["between_steps"]
         while not self.go_on.wait(0.01):
-            check()
-        yield from super().run(*arguments, **options)
+            progress(0, 0)
+        yield from super().run(skip, progress, *others)
 
 
 @contextmanager
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HeldAudit]]:
-    HeldAudit.begun = threading.Semaphore(0)
     HeldAudit.go_on = threading.Event()
     HeldAudit.under_way = []
     monkeypatch.setattr(audit_run, "StoreAudit", HeldAudit)
