@@ -45,6 +45,9 @@ from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
 from pipeline.storage.locks import shared_lock
 from schemas.audit_request import AuditRequest
 
+SUSPECTS_LIMIT: Final = 10_000
+"""Most names of one part that wait to be looked up once more."""
+
 SMALL_STORE_LEAVES: Final = 5_000
 """Fewer leaves are audited here: to start a process takes half a second."""
 
@@ -131,11 +134,16 @@ class StoreAudit:
             steps = audit_steps(
                 moment.pool.context, moment.plan, self.request.scope, self.logs, skip
             )
+            part, suspects = LEDGER_PART, list[str]()
             for step, result in moment.pool.run(steps):  # 3. to 5.
-                result.add(*self._unexplained(moment.plan, result))
+                if step.part != part or len(suspects) >= SUSPECTS_LIMIT:
+                    yield from parts.add(part, self._unexplained(moment.plan, suspects))
+                    part, suspects = step.part, []
+                suspects += result.suspects
                 self._store_root = self._store_root or result.store_root
                 yield from parts.add(step.part, result)
                 progress(parts.files, total)
+            yield from parts.add(part, self._unexplained(moment.plan, suspects))
             yield from parts.end()
 
     def _begin(self) -> "_Moment":
@@ -205,17 +213,15 @@ class StoreAudit:
                 path = f"runs/*/{run_id}.json"
                 yield Finding("RUN_UNKNOWN", path, f"a leaf of the run {run_id}", "none, no file")
 
-    def _unexplained(self, plan: AuditPlan, result: StepResult) -> Iterator[Finding]:
-        if not result.suspects:
-            return iter(())
-        return still_unexplained(
-            self.root,
-            plan,
-            self.logs,
-            result.suspects,
-            store_id=self.identity.store_id,
-            keys=self._keys,
+    def _unexplained(self, plan: AuditPlan, suspects: Sequence[str]) -> StepResult:
+        if not suspects:
+            return StepResult()
+        # Many at a time: each look waits for the store's lock, which writers hold most of the time.
+        store_id, keys = self.identity.store_id, self._keys
+        found = still_unexplained(
+            self.root, plan, self.logs, suspects, store_id=store_id, keys=keys
         )
+        return StepResult(list(found))
 
     def report(
         self,
