@@ -24,9 +24,15 @@ LARGEST_EXACT_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
 
 _RUN_ID = re.compile(RUN_ID_PATTERN[1:-1])
+_AUDIT_ID = re.compile(AUDIT_ID_PATTERN[1:-1])
 _ADVISORY_ID = re.compile(ADVISORY_ID_PATTERN[1:-1])
 _SHA256 = re.compile(SHA256_PATTERN[1:-1])
 _RESERVED_RUN_IDS = frozenset({"diff", "attachments"})
+
+
+def is_audit_id(text: str) -> bool:
+    """Tell whether `text` may name an audit."""
+    return _AUDIT_ID.fullmatch(text) is not None
 
 
 def is_run_id(text: str) -> bool:

@@ -1,13 +1,21 @@
 """`rmos audit`: hold what is stored against its hashes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli.asked_audit import run
+from pipeline.cli.audit_view import is_fault, print_report
 from pipeline.cli.terminal import notes, print_json, print_table
 from pipeline.core.audit_finding import Finding, readable
+from pipeline.errors import NotFoundError
+from pipeline.settings import read_settings
+from pipeline.storage.audit_journal import journal_progress
+from pipeline.storage.audit_report_files import read_report
 from pipeline.storage.file_audit import check_file
+from pipeline.storage.identity import read_store
+from schemas.fields import is_audit_id
 
 FINDING = 5
 """Exit status where anything was found; a note is none."""
@@ -15,9 +23,36 @@ FINDING = 5
 app = typer.Typer(no_args_is_help=True, help="Find what was changed, lost or added.")
 
 
-@app.callback()
-def _group() -> None:
-    """Stay a group, whatever the number of its commands."""
+app.command("run")(run)
+
+
+@app.command()
+def report(
+    audit_id: Annotated[str, typer.Argument(metavar="AUDIT_ID")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
+    root = read_settings().data_dir
+    read_store(root)
+    found = _read_report(root, audit_id)
+    if as_json:
+        print_json(found)
+    else:
+        print_report(found)
+    if is_fault(found):
+        raise typer.Exit(FINDING)
+
+
+def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
+    # By its pattern first: nothing else may become a path.
+    stored = read_report(root, audit_id) if is_audit_id(audit_id) else None
+    if stored is not None:
+        return stored[0]
+    if is_audit_id(audit_id) and journal_progress(root, audit_id) is not None:
+        message = f"The audit {audit_id} is not done yet: rmos audit run --audit-id waits for it."
+        raise NotFoundError(message)
+    message = f"There is no audit {audit_id!r} in the store {root}."
+    raise NotFoundError(message)
 
 
 @app.command(name="file")

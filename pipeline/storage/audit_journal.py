@@ -92,6 +92,20 @@ def _finish(
         state.told_of_ledger.update(digest for digest, _ in findings)
 
 
+def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
+    """Return how many of how many files are in parts that are done; None where nobody can tell."""
+    try:
+        with journal_path(root, audit_id).open("rb") as file:
+            parts = read_journal(file).parts
+    except OSError:
+        return None
+    if not parts:
+        return None
+    counts = [part["counts"] for part in parts.values()]
+    done = sum(each.get("artifacts", 0) + each.get("links", 0) for each in counts)
+    return done, max(part["files"] for part in parts.values())
+
+
 def _document(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None

@@ -2,33 +2,13 @@
 
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.core.canonical_json import canonical_json
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_report_files import has_report, read_report, report_name, write_report
-
-UNKNOWN = {"result": "unknown", "reason": "nobody asked"}
-REPORT: dict[str, Any] = {
-    "schema_version": "rmos.audit_report/1",
-    "audit_id": "a",
-    "scope": {"all": True},
-    "mode": "quick",
-    "started_at_utc": "2025-12-18T14:00:00Z",
-    "finished_at_utc": "2025-12-18T14:00:01Z",
-    "verdicts": dict.fromkeys(("integrity", "completeness", "anchored", "late"), UNKNOWN),
-    "counts": dict.fromkeys(
-        (
-            *("days", "artifacts", "links", "attachments", "quarantined", "logs", "leaves"),
-            *("anchored_leaves", "files_read", "bytes_read", "findings"),
-        ),
-        0,
-    ),
-    "codes": {},
-    "logs": [],
-}
+from tests.storage.audit_reports import REPORT
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""What becomes of one audit, read from its topics: findings as they come, then the report."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.structs import RecordMetadata
+
+from pipeline.broker.admin import partition_offsets
+from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.settings import Settings
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class AuditNews:
+    """What an audit has told since the last look.
+
+    Attributes:
+        findings: In their order, each once.
+        report: Its report; None before the last look.
+        refusal: Code and reason of the request's dead letter, where there is one.
+    """
+
+    findings: list[dict[str, Any]]
+    report: dict[str, Any] | None = None
+    refusal: tuple[str, str] | None = None
+
+
+@asynccontextmanager
+async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditListener"]:
+    """Stand at the ends of the topics for the length of a block: nothing that follows is missed.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: No broker answers, or it refuses what the block asks.
+    """
+    install_tolerant_records()
+    topics = settings.topics
+    read = (topics.audit_findings, topics.audit_reports, topics.audit_dead_letters)
+    ends = await partition_offsets(settings, read)
+    consumer = AIOKafkaConsumer(
+        **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
+    )
+    with broker_errors(settings):
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(*place) for place in ends])
+            for place, offsets in ends.items():
+                consumer.seek(TopicPartition(*place), offsets.end)
+            yield AuditListener(settings, consumer, audit_id)
+        finally:
+            await close_consumer(consumer)
+
+
+class AuditListener:
+    """Reads what is told of one audit; the same told twice is passed over."""
+
+    def __init__(self, settings: Settings, consumer: Any, audit_id: str) -> None:  # noqa: ANN401
+        self._settings = settings
+        self._consumer = consumer
+        self._audit_id = audit_id
+        self._seen: set[bytes] = set()
+
+    async def news(self, request: RecordMetadata) -> AsyncIterator[AuditNews]:
+        """Yield what is told, several times a second, until the report or the refusal.
+
+        Args:
+            request: Where the broker keeps the request.
+        """
+        while True:
+            news = self._read(await self._polled(), request)
+            if news.report is not None:
+                # Every finding was acknowledged before the report was sent.
+                late = [each async for each in self._until_now()]
+                found = [*news.findings, *self._findings(late)]
+                yield AuditNews(found, news.report)
+                return
+            yield news
+            if news.refusal is not None:
+                return
+
+    async def _polled(self) -> list[ConsumerRecord]:
+        fetched = await self._consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
+        return [record for records in fetched.values() for record in records]
+
+    async def _until_now(self) -> AsyncIterator[ConsumerRecord]:
+        """Yield what is left of the findings' topic, up to where it ends now."""
+        ends = await partition_offsets(self._settings, [self._settings.topics.audit_findings])
+        left = {TopicPartition(*place): offsets.end for place, offsets in ends.items()}
+        while left:
+            for record in await self._polled():
+                yield record
+            left = {
+                place: end
+                for place, end in left.items()
+                if await self._consumer.position(place) < end
+            }
+
+    def _read(self, records: Iterable[ConsumerRecord], request: RecordMetadata) -> AuditNews:
+        listed = list(records)
+        topics = self._settings.topics
+        report = refusal = None
+        for record in listed:
+            if record.topic == topics.audit_reports and self._is_ours(record):
+                report = _document(record)
+            elif record.topic == topics.audit_dead_letters:
+                refusal = _refusal_of(record, request) or refusal
+        return AuditNews(list(self._findings(listed)), report, refusal)
+
+    def _findings(self, records: Iterable[ConsumerRecord]) -> Iterator[dict[str, Any]]:
+        for record in records:
+            if record.topic != self._settings.topics.audit_findings or not self._is_ours(record):
+                continue
+            finding = _document(record)
+            if finding is not None and record.value not in self._seen:
+                self._seen.add(record.value)
+                yield finding
+
+    def _is_ours(self, record: ConsumerRecord) -> bool:
+        return bool(record.key == self._audit_id.encode())
+
+
+def _document(record: ConsumerRecord) -> dict[str, Any] | None:
+    """Return the value of a record; None where it is none that a worker writes."""
+    try:
+        document = json.loads(record.value or b"")
+    # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _refusal_of(record: ConsumerRecord, request: RecordMetadata) -> tuple[str, str] | None:
+    """Return code and reason of a dead letter, if it is that of the request."""
+    ours = {name: value.decode("utf-8", "replace") for name, value in record.headers if value}
+    place = (
+        ours.get("rmos-source-topic"),
+        ours.get("rmos-source-partition"),
+        ours.get("rmos-source-offset"),
+    )
+    if place != (request.topic, str(request.partition), str(request.offset)):
+        return None
+    return ours.get("rmos-error-code", "-"), ours.get("rmos-error-message", "-")

@@ -1,0 +1,201 @@
+"""`rmos audit run`: ask for an audit, tell what it finds as it comes, and wait for its report."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.broker.admin import group_members
+from pipeline.broker.audit_listener import listening
+from pipeline.broker.audit_publisher import publish_audit
+from pipeline.broker.request_sender import RequestSender
+from pipeline.cli.audit_view import is_fault, print_finding, print_report
+from pipeline.cli.terminal import notes, print_json, visible
+from pipeline.core.audit_judging import judge_audit_record
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.envelope import Rejected
+from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.audit_journal import journal_progress
+from schemas.audit_request import AuditRequest
+
+WORKER_PATIENCE_SECONDS = 30.0
+"""Longest wait without any worker in the group; one that restarts is back by then."""
+
+_LOOK_SECONDS = 1.0
+
+Move = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One call of the command.
+
+    Attributes:
+        settings: The broker, and the store if it is on this host.
+        request: What is asked.
+        tell: Prints a finding.
+        move: Shows how far it is.
+    """
+
+    settings: Settings
+    request: AuditRequest
+    tell: Callable[[dict[str, Any]], None]
+    move: Move
+
+
+def run(
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole store; also where nothing else is named.")
+    ] = False,
+    date: Annotated[
+        list[str] | None, typer.Option(help="Runs of this UTC date; may be given again.")
+    ] = None,
+    run_id: Annotated[list[str] | None, typer.Option(help="This run; may be given again.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="quick: names and the ledger; full: every byte; sampled: a tenth.")
+    ] = "full",
+    audit_id: Annotated[
+        str | None, typer.Option(help="Of the audit; one that is done is told again.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Longest wait for the report; else while a worker is there."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+) -> None:
+    """Ask a worker for an audit and wait; exit 5 if anything is not as it should be.
+
+    Findings are printed as they come, then the report. Nothing is repaired. Interrupted, the
+    audit goes on without this command: ask again with its --audit-id.
+    """
+    settings = read_settings()
+    request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
+    tell = print_json if as_json else print_finding
+    with _progress(settings, request.audit_id) as move:
+        report = asyncio.run(_asked(Errand(settings, request, tell, move), timeout))
+    if as_json:
+        print_json({"summary": report})
+    else:
+        print_report(report)
+    if is_fault(report):
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+def _new_id() -> str:
+    return f"audit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def _scope(everything: bool, dates: list[str] | None, run_ids: list[str] | None) -> dict[str, Any]:
+    named = {"dates": dates, "run_ids": run_ids, "all": everything or None}
+    scope = {name: value for name, value in named.items() if value}
+    if len(scope) > 1:
+        message = "Expected one of --all, --date and --run-id, found several."
+        raise InputError(message)
+    return scope or {"all": True}
+
+
+def _request(audit_id: str, scope: dict[str, Any], mode: str) -> AuditRequest:
+    """Return the request; what no worker would take is refused here."""
+    document = {"audit_id": audit_id, "scope": scope, "mode": mode}
+    found = judge_audit_record(audit_id.encode("utf-8", "replace"), canonical_json(document))
+    if isinstance(found, Rejected):
+        raise InputError(f"{found.message} Nothing was asked.")
+    return found
+
+
+async def _asked(errand: Errand, timeout_seconds: float | None) -> dict[str, Any]:
+    sender = RequestSender(errand.settings)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await _report(errand, sender)
+    except TimeoutError as error:
+        audit_id = errand.request.audit_id
+        message = (
+            f"The audit {audit_id} has no report after {timeout_seconds:g} s. Its request stays: "
+            f"rmos audit run --audit-id {audit_id} with the same scope and mode waits for it again."
+        )
+        raise ReceiptTimeoutError(message) from error
+    finally:
+        await sender.stop()
+
+
+async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
+    settings, request = errand.settings, errand.request
+    async with listening(settings, request.audit_id) as listener:
+        place = await publish_audit(sender, settings, request)
+        notes().print(f"audit {request.audit_id}", soft_wrap=True)
+        watch = _WorkerWatch(settings, request.audit_id)
+        async for news in listener.news(place):
+            for finding in news.findings:
+                errand.tell(finding)
+            if news.report is not None:
+                return news.report
+            if news.refusal is not None:
+                raise RefusedError(visible(": ".join(news.refusal)))
+            errand.move()
+            await watch.look()
+    message = "an audit ends with a report or a refusal"
+    raise AssertionError(message)
+
+
+class _WorkerWatch:
+    """Gives up where no worker is in the group for long."""
+
+    def __init__(self, settings: Settings, audit_id: str) -> None:
+        self._settings = settings
+        self._audit_id = audit_id
+        self._loop = asyncio.get_running_loop()
+        self._seen = self._looked = self._loop.time()
+
+    async def look(self) -> None:
+        """Look now and then.
+
+        Raises:
+            ReceiptTimeoutError: There is no worker, and there has been none for 30 s.
+        """
+        now = self._loop.time()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        group = self._settings.topics.audit_group
+        if await group_members(self._settings, group):
+            self._seen = self._loop.time()
+        elif now - self._seen > WORKER_PATIENCE_SECONDS:
+            message = (
+                f"No worker is in the group {group}: start one with rmos worker audit. It will do "
+                f"the audit {self._audit_id}, which was asked for."
+            )
+            raise ReceiptTimeoutError(message)
+
+
+@contextmanager
+def _progress(settings: Settings, audit_id: str) -> Iterator[Move]:
+    """Show how long it takes, and, where the store is on this host, how far it is."""
+    console = notes()
+    columns = (
+        TextColumn("auditing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files of finished days,"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("auditing", total=None)
+
+        def move() -> None:
+            if console.is_terminal:
+                done, total = journal_progress(settings.data_dir, audit_id) or (0, None)
+                progress.update(task, completed=done, total=total)
+
+        yield move

@@ -1,0 +1,73 @@
+"""What a person sees of an audit: each finding in a line, and the report with its verdicts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from pipeline.cli.terminal import print_pairs, print_table, visible
+from pipeline.core.audit_codes import MEANINGS
+
+_FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
+
+
+def is_fault(report: Mapping[str, Any]) -> bool:
+    """Tell whether an audit found anything but notes."""
+    return any(_severity(code) != "note" for code in report["codes"])
+
+
+def _severity(code: str) -> str:
+    meaning = MEANINGS.get(code)  # type: ignore[call-overload]
+    return meaning.severity if meaning is not None else "error"
+
+
+def print_finding(finding: Mapping[str, Any]) -> None:
+    """Print a finding in one line."""
+    severity, code, path, expected, found = (
+        visible(str(finding.get(name, "-"))) for name in _FINDING_FIELDS
+    )
+    typer.echo(f"{severity}  {code}  {path}: expected {expected}, found {found}")
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print a report: the four verdicts each on its own, what was found and what was looked at."""
+    print_pairs(_head(report))
+    typer.echo()
+    print_table(
+        ("verdict", "result", "reason"),
+        [
+            (name.upper(), told["result"], told["reason"])
+            for name, told in report["verdicts"].items()
+        ],
+    )
+    if report["codes"]:
+        typer.echo()
+        print_table(
+            ("findings", "code", "severity"),
+            [(f"{count:,}", code, _severity(code)) for code, count in report["codes"].items()],
+        )
+
+
+def _head(report: Mapping[str, Any]) -> list[tuple[str, object]]:
+    counts = report["counts"]
+    head: list[tuple[str, object]] = [
+        ("audit_id", report["audit_id"]),
+        ("scope", _scope(report["scope"])),
+        ("mode", report["mode"]),
+        ("started", report["started_at_utc"]),
+        ("finished", report["finished_at_utc"]),
+        ("runs", f"{counts['artifacts']:,} artifacts and {counts['links']:,} links"),
+        ("blobs", f"{counts['attachments']:,} attachments, {counts['quarantined']:,} quarantined"),
+        ("read", f"{counts['files_read']:,} files, {counts['bytes_read']:,} bytes"),
+        ("ledger", f"{counts['leaves']:,} leaves in {counts['logs']:,} logs"),
+    ]
+    if "sample_share" in report:
+        head.append(("sample_share", report["sample_share"]))
+    return [*head, ("store_root", report.get("store_root", "-"))]
+
+
+def _scope(scope: Mapping[str, Any]) -> str:
+    if scope.get("all"):
+        return "all"
+    ((name, values),) = ((name, each) for name, each in scope.items() if each)
+    return f"{len(values):,} {name.replace('_', ' ')}"
