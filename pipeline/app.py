@@ -46,6 +46,7 @@ from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaim
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
 from pipeline.consumers.audit_desk import AuditDesk
+from pipeline.consumers.audit_memory import tell_before
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.audit_run import Auditing
 from pipeline.consumers.audit_scheduling import AuditScheduler
@@ -275,6 +276,7 @@ async def audit_worker(
         identity = await check_audit_start(settings)
         # A file that cannot be used is told now, not at the first audit.
         held_checkpoints(settings.audit_held_dir)
+        tell_before(settings.data_dir, clock())
         sender = await _started_sender(settings, stack)
         auditing = Auditing(
             settings,

@@ -112,8 +112,8 @@ AUDITS = Counter(
 )
 AUDIT_FINDINGS = Counter(
     "rmos_audit_findings_total",
-    "Findings of audits; each is an alarm but INTERNAL_ERROR",
-    ["code"],
+    "Findings of audits; each of severity error is an alarm",
+    ["code", "severity"],
     registry=REGISTRY,
 )
 AUDIT_SECONDS = Gauge(
@@ -124,7 +124,7 @@ AUDIT_SECONDS = Gauge(
 )
 LAST_CLEAN_AUDIT = Gauge(
     "rmos_last_clean_audit_timestamp_seconds",
-    "When the last audit without a finding ended, by mode; seconds since 1970",
+    "When the last audit without an error among its findings ended; seconds since 1970",
     ["mode"],
     registry=REGISTRY,
 )

@@ -7,13 +7,18 @@ from typing import Any, Final
 
 from pipeline.core.advisory_event import ADVISORY_EVENT_SOURCE
 from pipeline.core.advisory_retry import RETRY_HEADER_NAMES
+from pipeline.core.audit_message import AUDIT_EVENT_SOURCE
 from pipeline.core.run_event import EVENT_SOURCE
 from pipeline.topics import KEEP_FOREVER_MS, REQUEST_VALUE_LIMIT_BYTES, Topic, topic_table
 from schemas.advisory_event import ADVISORY_EVENT_VERSION
 from schemas.advisory_request import ADVISORY_REQUEST_VERSION
+from schemas.audit_finding import AUDIT_FINDING_VERSION
+from schemas.audit_report import AUDIT_REPORT_VERSION
+from schemas.audit_request import AUDIT_REQUEST_VERSION
 from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
 from schemas.fields import RUN_ID_PATTERN
 from schemas.legacy_run import LEGACY_RUN_VERSION
+from schemas.fields import AUDIT_ID_PATTERN, RUN_ID_PATTERN
 from schemas.redrive import REDRIVE_VERSION
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.run_request import RUN_REQUEST_VERSION
@@ -26,26 +31,32 @@ KAFKA_BINDING_VERSION: Final = "0.5.0"
 
 _RUN_EVENT_HEADERS: Final = "cloud_event_headers"
 _ADVISORY_EVENT_HEADERS: Final = "advisory_event_headers"
+_AUDIT_EVENT_HEADERS: Final = "audit_event_headers"
 _RETRY_HEADERS: Final = "retry_headers"
 _REQUESTS = {
     "runs.requests": RUN_REQUEST_VERSION,
     "advisories.requests": ADVISORY_REQUEST_VERSION,
     "runs.legacy": LEGACY_RUN_VERSION,
+    "audits.requests": AUDIT_REQUEST_VERSION,
 }
 _EVENTS = {
     "runs.events": (RUN_EVENT_VERSION, _RUN_EVENT_HEADERS),
     "advisories.events": (ADVISORY_EVENT_VERSION, _ADVISORY_EVENT_HEADERS),
+    "audits.findings": (AUDIT_FINDING_VERSION, _AUDIT_EVENT_HEADERS),
+    "audits.reports": (AUDIT_REPORT_VERSION, _AUDIT_EVENT_HEADERS),
 }
 _RUN_KEY = {"type": "string", "pattern": RUN_ID_PATTERN, "description": "The run_id."}
+_AUDIT_KEY = {"type": "string", "pattern": AUDIT_ID_PATTERN, "description": "The audit_id."}
 
 _RETRY_TOPICS = "advisories.retry-"
+_AUDIT_TOPICS = "audits."
 
 # Topics that the pipeline does not only read, or not only write.
 _BOTH = ("receive", "send")
 _ACTIONS = {
     "runs.requests": ("receive",),
     "advisories.requests": ("receive",),
-    "audits.requests": ("receive",),
+    "audits.requests": _BOTH,
     "runs.legacy": _BOTH,
     "redrives": _BOTH,
 }
@@ -138,12 +149,13 @@ def _message(name: str, topic: Topic) -> Json:
             "headers": _schema_ref(DEAD_LETTER_HEADERS_VERSION),
             "payload": {"description": "The bytes of the record as they came: anything."},
         }
+    key = _AUDIT_KEY if name.startswith(_AUDIT_TOPICS) else _RUN_KEY
     if name in _REQUESTS:
-        return described | _request(_REQUESTS[name])
+        return described | _request(_REQUESTS[name], key)
     if name in _EVENTS:
-        return described | _event(*_EVENTS[name])
+        return described | _event(*_EVENTS[name], key)
     if name.startswith(_RETRY_TOPICS):
-        retried = _request(ADVISORY_REQUEST_VERSION)
+        retried = _request(ADVISORY_REQUEST_VERSION, key)
         return (
             described
             | retried
@@ -161,22 +173,22 @@ def _message(name: str, topic: Topic) -> Json:
     return described | {"payload": {"type": "object"}}
 
 
-def _request(version: str) -> Json:
+def _request(version: str, key: Json) -> Json:
     return {
         "title": version,
         "description": f"At most {REQUEST_VALUE_LIMIT_BYTES:,} bytes. Headers are optional.",
         "payload": _schema_ref(version),
-        "bindings": _key_binding(_RUN_KEY),
+        "bindings": _key_binding(key),
     }
 
 
-def _event(version: str, headers: str) -> Json:
+def _event(version: str, headers: str, key: Json) -> Json:
     return {
         "title": version,
         "description": "CloudEvents 1.0, Kafka binary mode; at least once.",
         "headers": _schema_ref(headers),
         "payload": _schema_ref(version),
-        "bindings": _key_binding(_RUN_KEY),
+        "bindings": _key_binding(key),
     }
 
 
@@ -207,6 +219,7 @@ def _schemas() -> Json:
     return embedded | {
         _RUN_EVENT_HEADERS: _cloud_event_headers(EVENT_SOURCE, "run"),
         _ADVISORY_EVENT_HEADERS: _cloud_event_headers(ADVISORY_EVENT_SOURCE, "advisory"),
+        _AUDIT_EVENT_HEADERS: _cloud_event_headers(AUDIT_EVENT_SOURCE, "audit", "audit_id"),
         _RETRY_HEADERS: _retry_headers(),
     }
 
@@ -231,18 +244,18 @@ def _with_references_below(node: Any, pointer: str) -> Any:  # noqa: ANN401 - an
     return node
 
 
-def _cloud_event_headers(source: str, subject: str) -> Json:
+def _cloud_event_headers(source: str, kind: str, subject: str = "run_id") -> Json:
     text = {"type": "string"}
     return {
         "type": "object",
         "description": "Attributes of CloudEvents 1.0; each value is UTF-8 text.",
         "properties": {
             "ce_specversion": {"const": "1.0"},
-            "ce_id": text | {"description": "The event_id, equal for every delivery."},
+            "ce_id": text | {"description": "Equal for every delivery."},
             "ce_source": {"const": source},
-            "ce_type": text | {"pattern": rf"^rmos\.{subject}\.[a-z]+\.v1$"},
-            "ce_time": text | {"description": "Broker time of the request."},
-            "ce_subject": text | {"description": "The run_id, where it could be read."},
+            "ce_type": text | {"pattern": rf"^rmos\.{kind}\.[a-z]+\.v1$"},
+            "ce_time": text | {"description": "Time of the request's record."},
+            "ce_subject": text | {"description": f"The {subject}, where it could be read."},
             "content-type": {"const": "application/json"},
             "traceparent": text | {"description": "That of the request, where it had one."},
         },

@@ -6,19 +6,14 @@ from typing import Any
 import typer
 
 from pipeline.cli.terminal import print_pairs, print_table, visible
-from pipeline.core.audit_codes import MEANINGS
+from pipeline.core.audit_codes import severity_of, worst_severity
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
 
 def is_fault(report: Mapping[str, Any]) -> bool:
     """Tell whether an audit found anything but notes."""
-    return any(_severity(code) != "note" for code in report["codes"])
-
-
-def _severity(code: str) -> str:
-    meaning = MEANINGS.get(code)  # type: ignore[call-overload]
-    return meaning.severity if meaning is not None else "error"
+    return worst_severity(report["codes"]) not in {None, "note"}
 
 
 def print_finding(finding: Mapping[str, Any]) -> None:
@@ -44,7 +39,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         typer.echo()
         print_table(
             ("findings", "code", "severity"),
-            [(f"{count:,}", code, _severity(code)) for code, count in report["codes"].items()],
+            [(f"{count:,}", code, severity_of(code)) for code, count in report["codes"].items()],
         )
 
 

@@ -26,8 +26,10 @@ from pipeline.consumers.audit_run import Auditing, AuditRun
 from pipeline.consumers.batches import Pace
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery, Telling, delivery_of
+from pipeline.core.audit_codes import worst_severity
 from pipeline.core.audit_judging import (
     AUDIT_CONFLICT,
+    AUDIT_FAILED,
     REPORT_CORRUPT,
     judge_audit_record,
     normalised_request,
@@ -110,7 +112,7 @@ class AuditDesk:
             raise
         except Exception as error:  # noqa: BLE001  # one request must not hold up the others
             _log.exception("audit failed", audit_id=request.audit_id)
-            return Rejected("INTERNAL_ERROR", f"{type(error).__name__} while auditing.")
+            return Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
 
     async def _answer(
         self, delivery: Delivery, request: AuditRequest
@@ -171,7 +173,7 @@ class AuditDesk:
         for verdict, told in report["verdicts"].items():
             metrics.AUDITS.labels(mode, verdict, told["result"]).inc()
         metrics.AUDIT_SECONDS.labels(mode).set(seconds)
-        if not report["counts"]["findings"]:
+        if worst_severity(report["codes"]) != "error":
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
 
     async def _tell_findings(self, delivery: Delivery, audit_id: str, values: list[bytes]) -> None:

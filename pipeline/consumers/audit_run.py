@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from pipeline import metrics
 from pipeline.consumers.audit_broker import broker_view
 from pipeline.consumers.thread_results import ThreadResults
+from pipeline.core.audit_codes import severity_of
 from pipeline.core.audit_finding import Finding
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.checkpoints import Checkpoint
@@ -152,7 +153,7 @@ class AuditRun:
             result = {**document_of(part.tally), "files": self._files}
             await self._auditing.on_disk(self._journal.finish_part, part.name, result)
             for code, number in part.tally.codes.items():
-                metrics.AUDIT_FINDINGS.labels(code).inc(number)
+                metrics.AUDIT_FINDINGS.labels(code, severity_of(code)).inc(number)
 
 
 def document_of(tally: Tally) -> dict[str, Any]:

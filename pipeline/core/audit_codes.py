@@ -1,5 +1,6 @@
 """What an audit can find: a closed list of codes, how grave each is, and which verdict it fails."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import get_args
@@ -108,3 +109,13 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
     "STRANGE_FILE": _warning("A file or a folder is none that the store has."),
 }
 """Every code, in the order of the documents."""
+
+
+def severity_of(code: str) -> AuditSeverity:
+    """Return how grave a code is; one of a newer program counts as an error."""
+    return next((each.severity for name, each in MEANINGS.items() if name == code), "error")
+
+
+def worst_severity(codes: Iterable[str]) -> AuditSeverity | None:
+    """Return the gravest of `codes`; None where there is none."""
+    return min(map(severity_of, codes), key=SEVERITIES.index, default=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from schemas.audit_request import AuditRequest, AuditScope
+from schemas.audit_request import AuditMode, AuditRequest, AuditScope
 
 _EVERYTHING: Final = AuditScope(all=True)
 
@@ -25,23 +25,28 @@ class AuditSchedule:
     daily_at: int | None
     hourly: bool
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is ever due."""
-        return self.daily_at is None and not self.hourly
-
     def due(self, moment: datetime) -> list[AuditRequest]:
         """Return what is due at `moment`, the quick one first."""
         utc = moment.astimezone(UTC)
         due = []
         if self.hourly:
-            due.append(_request(f"hourly-{utc:%Y-%m-%dT%H}", "quick"))
+            due.append(_request(hourly_id(utc), "quick"))
         if self.daily_at is not None and utc.hour >= self.daily_at:
-            due.append(_request(f"daily-{utc:%Y-%m-%d}", "full"))
+            due.append(_request(daily_id(utc), "full"))
         return due
 
 
-def _request(audit_id: str, mode: str) -> AuditRequest:
+def hourly_id(moment: datetime) -> str:
+    """Return the audit_id of the quick audit of an hour."""
+    return f"hourly-{moment.astimezone(UTC):%Y-%m-%dT%H}"
+
+
+def daily_id(moment: datetime) -> str:
+    """Return the audit_id of the full audit of a date."""
+    return f"daily-{moment.astimezone(UTC):%Y-%m-%d}"
+
+
+def _request(audit_id: str, mode: AuditMode) -> AuditRequest:
     return AuditRequest.model_validate({"audit_id": audit_id, "scope": _EVERYTHING, "mode": mode})
 
 

@@ -22,6 +22,9 @@ from pipeline.topics import DAY_MS, topic_table
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest
+from schemas.audit_finding import AuditFinding
+from schemas.audit_report import AuditReport
+from schemas.audit_request import AuditRequest
 from schemas.run_artifact import RunArtifact
 from schemas.run_event import RunEvent
 from schemas.run_request import RunContext, RunRequest
@@ -180,6 +183,7 @@ def anchors_of(document: Path) -> set[str]:
     [
         ("Error codes", ("envelope", "verdict", "outcome")),
         ("Error codes of advisories", ("advisory", "advisory_outcome")),
+        ("Error codes of audits", ("audit_judging",)),
     ],
 )
 def test_the_error_codes_are_those_of_the_source(heading: str, modules: tuple[str, ...]) -> None:
@@ -233,6 +237,9 @@ def kept(retention_ms: int) -> str:
         ("AdvisoryRequest", AdvisoryRequest),
         ("AdvisoryLink", AdvisoryLink),
         ("AdvisoryEvent", AdvisoryEvent),
+        ("AuditRequest", AuditRequest),
+        ("AuditFinding", AuditFinding),
+        ("AuditReport", AuditReport),
     ],
 )
 def test_every_field_of_a_message_is_described(heading: str, shape: type[BaseModel]) -> None:
