@@ -56,16 +56,14 @@ from pipeline.consumers.judging import Judging
 from pipeline.consumers.legacy_requests import LegacyRequestJudge
 from pipeline.consumers.legacy_start import check_legacy_start, check_v2_store
 from pipeline.consumers.run_requests import RunRequestJudge
-from pipeline.consumers.start_checks import StartingPlace, check_start
-from pipeline.consumers.start_checks import check_audit_start, check_start
+from pipeline.consumers.start_checks import StartingPlace, check_audit_start, check_start
 from pipeline.consumers.subscription import Subscription
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.legacy_run import judge_legacy_record
 from pipeline.core.verdict import judge_run_record
 from pipeline.errors import BrokerError, InputError, RmosError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
-from pipeline.ledger_setup import init_ledger_key, open_ledger
-from pipeline.ledger_setup import make_ledger_key, open_ledger, verifier_keys
+from pipeline.ledger_setup import init_ledger_key, open_ledger, verifier_keys
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore

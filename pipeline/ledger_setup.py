@@ -124,12 +124,3 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
     name = signer_name(identity.store_id)
     current = read_vkey(path, name) or load_key(path, name).key
     return [current, *earlier_keys(path, current)]
-    None where the settings say that no ledger is written.
-
-    Raises:
-        StoreNotReadyError: There is no key.
-    """
-    if not settings.ledger_enabled:
-        return []
-    name = signer_name(identity.store_id)
-    return [load_key(key_file_of(settings, identity), name).key]

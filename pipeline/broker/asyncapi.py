@@ -16,9 +16,8 @@ from schemas.audit_finding import AUDIT_FINDING_VERSION
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AUDIT_REQUEST_VERSION
 from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
-from schemas.fields import RUN_ID_PATTERN
-from schemas.legacy_run import LEGACY_RUN_VERSION
 from schemas.fields import AUDIT_ID_PATTERN, RUN_ID_PATTERN
+from schemas.legacy_run import LEGACY_RUN_VERSION
 from schemas.redrive import REDRIVE_VERSION
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.run_request import RUN_REQUEST_VERSION

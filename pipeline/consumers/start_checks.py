@@ -27,8 +27,6 @@ from pipeline.consumers.partition_states import PartitionState, Store, partition
 from pipeline.consumers.topic_checks import check_topics
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.identity import check_identity
-from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
 
 _log = structlog.get_logger(__name__)
@@ -95,8 +93,6 @@ async def check_start(
     }
 
 
-def _refuse_lost_log(state: PartitionState) -> None:
-    """Refuse a log that ends before what was stored of it: its offsets would be used again.
 async def check_audit_start(settings: Settings) -> StoreIdentity:
     """Check that this worker may audit the store at `settings.data_dir`; return its identity.
 
@@ -116,76 +112,8 @@ async def check_audit_start(settings: Settings) -> StoreIdentity:
     return identity
 
 
-async def partition_states(
-    settings: Settings, store: Store, *, topic: str, group: str
-) -> list[PartitionState]:
-    """Return every partition of `topic` as log, group and store see it.
-
-    Raises:
-        BrokerError: No broker answers.
-    """
-    # In the order in which a record passes them backwards: another worker that goes on while we
-    # look only makes the later ones larger, and must not look like a loss.
-    committed = await committed_offsets(settings, group, [topic])
-    stored = store.index.positions(store.identity.epoch)
-    offsets = await partition_offsets(settings, [topic])
-    return [
-        PartitionState(
-            topic,
-            partition,
-            found.beginning,
-            found.end,
-            committed.get((topic, partition)),
-            stored.get((topic, partition), 0),
-        )
-        for (topic, partition), found in sorted(offsets.items())
-    ]
-
-
-async def check_topics(settings: Settings, needed: set[str]) -> None:
-    """Check that the topics `needed` are there and as they must be.
-
-    Raises:
-        TopicsError: One is missing, has other partitions or takes less than it must.
-        BrokerError: No broker answers.
-    """
-    for difference in await compare_topics(settings):
-        if difference.topic not in needed:
-            continue
-        if difference.found is None:
-            message = f"The topic {difference.topic} is missing: run rmos topics apply."
-            raise TopicsError(message)
-        if _holds_less(difference):
-            message = (
-                f"Expected the topic {difference.topic} to take messages of {difference.expected} "
-                f"bytes, found {difference.found}: what it refuses would hold up its partition; "
-                "raise its max.message.bytes."
-            )
-            raise TopicsError(message)
-        if difference.setting == "partitions":
-            message = (
-                f"Expected the topic {difference.topic} to have {difference.expected} "
-                f"partitions, found {difference.found}: the number is fixed for ever, so use "
-                "another RMOS_PREFIX."
-            )
-            raise TopicsError(message)
-        _log.warning(
-            "topic differs",
-            topic=difference.topic,
-            setting=difference.setting,
-            expected=difference.expected,
-            found=difference.found,
-        )
-
-
-def _holds_less(difference: TopicDifference) -> bool:
-    return difference.setting == "max.message.bytes" and int(difference.found or 0) < int(
-        difference.expected
-    )
-
-
-def _refuse_lost_log(state: PartitionState, *, accept_loss: bool) -> None:
-    """Refuse a log that ends before what was consumed of it: its offsets would be used again.
+def _refuse_lost_log(state: PartitionState) -> None:
+    """Refuse a log that ends before what was stored of it: its offsets would be used again.
 
     Raises:
         StoreNotReadyError: It does.

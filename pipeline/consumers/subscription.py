@@ -7,24 +7,17 @@ finished, its commit included. Where to go on is never guessed: see `log_guard`.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from pipeline import metrics
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.log_guard import LogGuard
-from pipeline.broker.admin import committed_offsets
-from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.observing import Observation
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
@@ -38,28 +31,6 @@ FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
-OBSERVE_SECONDS = 1.0
-READY_POLL_AGE_SECONDS = 30.0
-READY_ANSWER_AGE_SECONDS = 5.0
-
-
-@dataclass(slots=True)
-class Pulse:
-    """When something last happened, such as a poll of the consumer or an answer of the broker."""
-
-    last: float = 0.0
-
-    def beat(self) -> None:
-        """Note that it happens now."""
-        self.last = time.monotonic()
-
-    @property
-    def age_seconds(self) -> float:
-        """Seconds since the last beat."""
-        return time.monotonic() - self.last
-
-
-FIND_PLACE_SECONDS = 10.0
 
 
 class Subscription:
@@ -86,8 +57,6 @@ class Subscription:
         self._topic = topic
         self._starts = starts
         self._guard: LogGuard | None = None
-        self._pulse = Pulse()
-        self._answers = Pulse()
         self._observation = Observation(group, lambda: self._subscriber.consumer)
         self._poll_size = PollSize(settings.batch_records)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,7 +125,6 @@ class Subscription:
         """
         consumer = self._subscriber.consumer
         assert consumer is not None
-        poll, pulse, size = consumer.getmany, self._pulse, self._poll_size
         guard = LogGuard(
             self._settings,
             consumer,
