@@ -40,7 +40,7 @@ STEPS: dict[str, Step] = {
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (AdvisoryStore, "commit", 1, AFTER),
     "to be told": (AdvisoryChunk, "store", 1, AFTER),
-    "some told": (sender, "_send_partition", 3, AFTER),
+    "some told": (sender, "send_partition", 3, AFTER),
     "told": (BatchSender, "send", 1, AFTER),
     "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
     "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),

@@ -131,7 +131,7 @@ async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_agai
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     settings = store_settings.model_copy(update={"broker_pause_seconds": 0.2})
-    confirm = sender._send_partition
+    confirm = sender.send_partition
     failures, confirmed, offsets_when_failing = [0], [0], []
 
     async def failing(*args: Any) -> None:
@@ -143,7 +143,7 @@ async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_agai
         await confirm(*args)
         confirmed[0] += len(args[-1])
 
-    monkeypatch.setattr(sender, "_send_partition", failing)
+    monkeypatch.setattr(sender, "send_partition", failing)
     requests = [run_request(run_id=f"run_{number}") for number in range(400)]
     await produce(settings, map(sending, requests))
     with capture_logs() as logged:
