@@ -37,6 +37,7 @@ from pipeline.api.tokens import Tokens, tokens_for
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker
+from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.request_sender import RequestSender
 from pipeline.broker.sender import BatchSender
@@ -337,6 +338,7 @@ async def api_server(
         fault = await stack.enter_async_context(
             serving(api, listening, stop_seconds=settings.stop_timeout_seconds)
         )
+        await stack.enter_async_context(_running(watch_lost_offsets(settings)))
         address = address_of(listening)
         _log.info("api started", address=address, tokens=tokens is not None)
         yield ApiServer(address, fault)

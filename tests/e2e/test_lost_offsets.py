@@ -11,6 +11,7 @@ from pipeline import metrics
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin import committed_offsets
 from pipeline.broker.connection import admin_client
+from pipeline.broker.loss_watch import measure_lost_offsets
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from tests.e2e import advisories
@@ -65,11 +66,18 @@ async def test_retention_that_overtakes_a_paused_worker_stops_it_before_it_write
     audit = await audit_store(settings)
     assert audit.rows.keys() == {f"run_{number}" for number in range(first)}
 
+    # Another process goes on showing them: the API looks at the groups too.
+    topic, group = settings.topics.run_requests, settings.topics.persist_group
+    await measure_lost_offsets(settings, group, topic)
+    assert shown(settings) == 7 - first
+
     assert f"Offsets {first} to 6" in await refusal(settings)
     assert shown(settings) == 7 - first
     await consume_all(settings, accept_loss=True)
     assert shown(settings) == 7 - first
     await consume_all(settings)
+    assert shown(settings) == 0
+    await measure_lost_offsets(settings, group, topic)
     assert shown(settings) == 0
     stored = {f"run_{number}" for number in (*range(first), 7, 8, 9)}
     assert (await audit_store(settings)).rows.keys() == stored
