@@ -205,7 +205,8 @@ class Ledger:
         if has_tiles:
             message = (
                 f"The log {log.path} has tiles but no checkpoint: put back a copy of the latest "
-                "one, or run rmos replay verify on the partition."
+                "one, or move its folder out of the store and run rmos replay restore, which makes "
+                "the log again."
             )
             raise IntegrityError(message)
         return True
