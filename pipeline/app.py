@@ -23,7 +23,7 @@ from contextlib import (
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import uvloop
@@ -74,6 +74,8 @@ from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.legacy_runs import LegacyRuns
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
+
+Result = TypeVar("Result")
 
 _log = structlog.get_logger(__name__)
 _WATCH_SECONDS = 0.5
@@ -706,15 +708,15 @@ async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
             fault.exception()
 
 
-def run_service(service: Coroutine[Any, Any, None]) -> None:
-    """Run one service as what this process is for, on a loop and a collector that suit it."""
+def run_service(service: Coroutine[Any, Any, Result]) -> Result:
+    """Run what this process is for, on a loop and a collector that suit it; return its result."""
     # A batch keeps tens of thousands of parsed values alive for a moment. The collector's own
     # thresholds would walk all of them every few hundred new ones: measured, a third of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(service)
+        return runner.run(service)
 
 
 def stop_on_signals() -> asyncio.Event:

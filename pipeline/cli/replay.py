@@ -1,12 +1,12 @@
 """`rmos replay`: prove a store by its topics, restore it, or send a range elsewhere."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
+from pipeline.app import run_service
 from pipeline.cli.moments import MOMENT
 from pipeline.cli.replay_view import (
     PLAN_COLUMNS,
@@ -15,7 +15,7 @@ from pipeline.cli.replay_view import (
     plan_lines,
     plan_rows,
     plan_summary,
-    restored_line,
+    restored_lines,
     restored_summary,
     verified_line,
     verified_summary,
@@ -72,7 +72,7 @@ def plan(
 ) -> None:
     """Show what would be read, what retention has taken, and what the store has already."""
     selection = _selection(since, until, ranges, run_id)
-    found = asyncio.run(plan_replay(read_settings(), selection))
+    found = run_service(plan_replay(read_settings(), selection))
     if as_json:
         for document in plan_documents(found):
             print_json(document)
@@ -99,7 +99,7 @@ def verify(
     selection = _selection(since, until, ranges, run_id)
     view = FindingView(as_json=as_json)
     with _reading("verifying", rate) as reading:
-        verified = asyncio.run(verify_store(read_settings(), selection, view.tell, reading))
+        verified = run_service(verify_store(read_settings(), selection, view.tell, reading))
     view.show()
     if as_json:
         print_json({"summary": verified_summary(verified)})
@@ -129,7 +129,7 @@ def restore(
     selection = _selection(since, until, ranges, run_id)
     view = FindingView(as_json=as_json)
     with _reading("restoring", rate) as reading:
-        restored = asyncio.run(
+        restored = run_service(
             restore_store(
                 read_settings(), selection, view.tell, accept_loss=accept_loss, reading=reading
             )
@@ -138,7 +138,7 @@ def restore(
     if as_json:
         print_json({"summary": restored_summary(restored)})
     else:
-        for line in restored_line(restored):
+        for line in restored_lines(restored):
             typer.echo(line)
     if restored.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
@@ -157,7 +157,7 @@ def forward(
     """Publish records to another topic, untouched but for the header rmos-replay-of."""
     selection = _selection(since, until, ranges, run_id)
     with _reading("forwarding", rate) as reading:
-        count = asyncio.run(forward_range(read_settings(), selection, to, reading))
+        count = run_service(forward_range(read_settings(), selection, to, reading))
     if as_json:
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
     else:

@@ -29,6 +29,7 @@ class FindingView:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._kept: list[Finding] = []
+        self._restored: list[Finding] = []
         self._count = 0
 
     def tell(self, finding: Finding) -> None:
@@ -37,17 +38,19 @@ class FindingView:
             print_json(finding.document())
             return
         self._count += 1
-        # What was restored is told by its number: of a lost store it would push out the rest.
-        if finding.kind != "restored" and len(self._kept) < TOLD_FINDINGS:
-            self._kept.append(finding)
+        # Apart, as what was restored of a lost store would push out the rest.
+        kept = self._restored if finding.kind == "restored" else self._kept
+        if len(kept) < TOLD_FINDINGS:
+            kept.append(finding)
 
     def show(self) -> None:
         """Print the table, if there is one."""
-        if not self._kept:
+        shown = [*self._kept, *self._restored][:TOLD_FINDINGS]
+        if not shown:
             return
-        print_table(_FINDING_COLUMNS, map(_finding_row, self._kept))
-        if self._count > len(self._kept):
-            told = f"{len(self._kept)} of {self._count:,} findings; --json names all"
+        print_table(_FINDING_COLUMNS, map(_finding_row, shown))
+        if self._count > len(shown):
+            told = f"{len(shown)} of {self._count:,} findings; --json names all"
             notes().print(escaped(told))
 
 
@@ -99,7 +102,7 @@ def verified_line(verified: Verified) -> str:
     return f"{counts.get('records', 0):,} records: {', '.join(told)}{_pending(verified.pending)}"
 
 
-def restored_line(restored: Restored) -> Iterator[str]:
+def restored_lines(restored: Restored) -> Iterator[str]:
     """Yield the same for a person."""
     counts = restored.counts
     told = [
@@ -111,6 +114,8 @@ def restored_line(restored: Restored) -> Iterator[str]:
     yield f"{counts.get('records', 0):,} records: {', '.join(told)}{_pending(restored.pending)}"
     if restored.store_root is not None:
         yield f"store root {restored.store_root}"
+    else:
+        yield "no store root: there is no ledger, or a file that is not as it was written"
 
 
 def _told(counts: Mapping[str, int]) -> Iterator[str]:
@@ -183,7 +188,8 @@ def plan_summary(plan: ReplayPlan) -> dict[str, Any]:
 def plan_lines(plan: ReplayPlan) -> Iterator[str]:
     """Yield what a person should know besides."""
     summary = plan_summary(plan)
-    yield f"{summary['offsets']:,} offsets, {summary['first_utc']} to {summary['last_utc']}"
+    times = f", {summary['first_utc']} to {summary['last_utc']}" if summary["first_utc"] else ""
+    yield f"{summary['offsets']:,} offsets{times}"
     if plan.store_id is None:
         yield "There is no store yet: rmos store init makes one."
     if summary["removed_by_retention"]:

@@ -80,7 +80,8 @@ def records_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     try:
         yield show
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
 
 
 def print_json(document: object) -> None:
