@@ -57,6 +57,11 @@ class Measured:
         """Records a second."""
         return self.records / self.seconds
 
+    @property
+    def cpu_us(self) -> float:
+        """CPU microseconds a record, user and system."""
+        return self.cpu_seconds / self.records * 1e6
+
 
 def main() -> None:
     """Let a worker make a store, then verify it, restore it, and restore it again."""
@@ -129,18 +134,20 @@ def _run(settings: Settings, name: str, start: Measured, *words: str) -> Measure
 
 
 def _report(found: list[Measured]) -> None:
+    worker = found[0]
     table = Table()
-    for column in ("", "records/s", "to the worker", "CPU us/record", "peak RSS MB"):
-        table.add_column(column, justify="right" if column else "left")
+    for column in ("", "records/s", "ratio", "CPU us/record", "ratio", "peak RSS MB"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for each in found:
         table.add_row(
             each.name,
             f"{each.rate:,.0f}",
-            f"{each.rate / found[0].rate:.2f}",
-            f"{each.cpu_seconds / each.records * 1e6:,.0f}",
+            f"{each.rate / worker.rate:.2f}",
+            f"{each.cpu_us:,.0f}",
+            f"{each.cpu_us / worker.cpu_us:.2f}",
             f"{each.peak_mb:,.0f}",
         )
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":
