@@ -88,13 +88,6 @@ async def check_start(
     return {
         state.partition: StartingPlace(
             state.begin, None if state.read_from == state.committed else state.committed
-        _refuse_lost_log(state, accept_loss=accept_loss)
-    lost = [message for state in states if (message := await _lost_records(settings, state))]
-    if lost and not accept_loss:
-        raise StoreNotReadyError(
-            f"{'; '.join(lost)}: if only the index is old, run rmos index rebuild; what the topic "
-            "still has, rmos replay restore brings back; to go on without them, start with "
-            "--accept-loss."
         )
         for state in states
     }

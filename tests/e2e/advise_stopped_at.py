@@ -22,6 +22,8 @@ from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.index import IndexTransaction
+from pipeline.storage.ledger import LedgerBatch
+from pipeline.storage.log_names import LogNames
 from pipeline.storage.system_calls import SystemCalls
 from tests.builders import advisory_request, record
 from tests.e2e.kafka_reading import Sending, produce
@@ -36,6 +38,10 @@ STEPS: dict[str, Step] = {
     "planned": (batch_store, "check_flood", 1, AFTER),
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
+    "tiles created": (AdvisoryStore, "_create", 1, AFTER),
+    "checkpoints written": (LogNames, "write_checkpoints", 1, AFTER),
+    "checkpoints in place": (LogNames, "publish_checkpoints", 1, AFTER),
+    "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (AdvisoryStore, "commit", 1, AFTER),

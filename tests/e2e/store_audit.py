@@ -14,6 +14,7 @@ from pipeline.settings import Settings
 from schemas.dead_letter import DeadLetterHeaders
 from schemas.run_event import RunEvent
 from tests.e2e.kafka_reading import Place, committed, header_dict, read_topic
+from tests.e2e.log_audit import LogAudit, audit_logs
 
 BROKER_LIMIT_BYTES = 5 * 1024 * 1024
 
@@ -33,6 +34,9 @@ class StoreAudit:
         doubled: Runs stored or persisted twice, and deliveries of one event that differ.
         torn: Files that are not what their name, row or form says.
         acknowledged_and_missing: The part of `lost` below the committed offsets.
+        leaves: What the logs say of each record.
+        unlogged: What is wrong with the logs: acknowledged records without a leaf, leaves that
+            say something else than the event, logs that are not whole.
     """
 
     requests: list[ConsumerRecord]
@@ -45,6 +49,8 @@ class StoreAudit:
     doubled: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
     acknowledged_and_missing: list[str] = field(default_factory=list)
+    leaves: dict[Place, dict[str, Any]] = field(default_factory=dict)
+    unlogged: list[str] = field(default_factory=list)
 
     def event(self, place: Place) -> dict[str, Any]:
         """Return the one event about a record, whatever the number of its deliveries."""
@@ -68,12 +74,13 @@ class StoreAudit:
         return {path: data for path, data in self.files.items() if path.startswith("runs/")}
 
     def assert_whole(self) -> None:
-        """Fail where anything is lost, doubled, torn, or acknowledged and missing."""
+        """Fail where anything is lost, doubled, torn, unlogged, or acknowledged and missing."""
         findings = {
             "lost": self.lost,
             "doubled": self.doubled,
             "torn": self.torn,
             "acknowledged_and_missing": self.acknowledged_and_missing,
+            "unlogged": self.unlogged,
         }
         counted = {name: (len(found), found[:3]) for name, found in findings.items() if found}
         assert not counted, counted
@@ -96,6 +103,8 @@ async def audit_store(settings: Settings) -> StoreAudit:
     _check_deliveries(audit)
     _check_runs(audit)
     _check_files(audit)
+    if settings.ledger_enabled:
+        _check_leaves(audit, audit_logs(settings, topics.run_requests))
     return audit
 
 
@@ -215,6 +224,39 @@ def _check_runs(audit: StoreAudit) -> None:
     audit.lost += [f"{path}: a row without a file" for path in paths - audit.artifacts().keys()]
     made = set(makers)
     audit.lost += [f"{run_id}: stored, never told" for run_id in audit.rows.keys() - made]
+
+
+_LEAF_KINDS = {"persisted": "run"}
+
+
+def _check_leaves(audit: StoreAudit, logs: LogAudit) -> None:
+    audit.leaves, audit.unlogged = logs.leaves, logs.faults
+    requests = {Place(each.partition, each.offset): each for each in audit.requests}
+    audit.unlogged += [f"{place}: a leaf and no record" for place in logs.leaves.keys() - requests]
+    for place, request in requests.items():
+        leaf = logs.leaves.get(place)
+        if leaf is None:
+            if place.offset < audit.committed.get(place.partition, 0):
+                audit.unlogged.append(f"{place}: acknowledged, without a leaf")
+            continue
+        if leaf["body_sha256"] != sha256(request.value or b""):
+            audit.unlogged.append(f"{place}: the leaf of another body")
+        if place in audit.events and leaf != leaf | _told(audit.event(place)):
+            audit.unlogged.append(f"{place}: told otherwise than its leaf says")
+
+
+def _told(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what the leaf of a record must say where its event says this."""
+    if event.get("error", {}).get("code") == "ARTIFACT_CORRUPT":
+        return {}
+    told = {"kind": _LEAF_KINDS.get(event["outcome"], event["outcome"])}
+    if "error" in event:
+        return told | {"code": event["error"]["code"]}
+    return told | {
+        "run_id": event["run_id"],
+        "path": event["artifact_path"],
+        "sha256": event["artifact_sha256"],
+    }
 
 
 def _check_files(audit: StoreAudit) -> None:

@@ -21,7 +21,8 @@ from tests.e2e.advisories import (
     store_of,
     wait_until_persisted,
 )
-from tests.e2e.kafka_reading import produce, read_topic, wait_until
+from tests.e2e.kafka_reading import Place, produce, read_topic, wait_until
+from tests.e2e.log_audit import audit_logs
 from tests.e2e.worker_processes import WorkerPool
 from tests.storage.stores import rows
 
@@ -90,5 +91,14 @@ async def test_a_kill_between_any_two_steps_repeats_work_and_loses_nothing(
                 "RUN_NOT_FOUND",
             }
         )
+        logs = audit_logs(settings, settings.topics.advisory_requests)
+        assert logs.faults == []
+        assert logs.leaves.keys() == {Place(each.partition, each.offset) for each in sent}
+        assert Counter(leaf["kind"] for leaf in logs.leaves.values()) == {
+            "advisory": wanted,
+            "duplicate": 2 * steps,
+            "conflict": steps,
+            "rejected": steps,
+        }
         temporary = [path for path in settings.data_dir.iterdir() if path.suffix == ".tmp"]
         assert temporary == []

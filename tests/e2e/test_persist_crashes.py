@@ -13,10 +13,13 @@ import psutil
 import pytest
 
 from pipeline.app import persist_worker
+from pipeline.broker.admin import group_members
 from pipeline.settings import Settings
+from pipeline.storage.identity import read_store
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
     Sending,
+    commit,
     group_consumer,
     partitions_of,
     produce,
@@ -25,9 +28,11 @@ from tests.e2e.kafka_reading import (
     wait_until,
     wait_until_consumed,
 )
-from tests.e2e.store_audit import StoreAudit, audit_store
+from tests.e2e.prepared_store import prepare_store
+from tests.e2e.store_audit import StoreAudit, audit_store, store_files
 from tests.e2e.worker_processes import REPOSITORY, WorkerPool, WorkerProcess, only_sentence
 from tests.e2e.worker_stopped_at import RECORDS_OF_A_STEP, STEPS, records_of
+from tests.storage.ledgers import on_disk
 
 pytestmark = pytest.mark.e2e
 
@@ -146,7 +151,26 @@ async def test_twenty_kills_at_random_moments_lose_and_double_nothing(
     assert kills == 20
     assert sent[0] >= total
     await wait_until(lambda: not processes_of(settings), "no process is left")
-    await assert_all_stored(settings, sent[0])
+    audit = await assert_all_stored(settings, sent[0])
+    await assert_as_uninterrupted(settings, audit)
+
+
+async def assert_as_uninterrupted(settings: Settings, audit: StoreAudit) -> None:
+    """Compare files and logs with those of one worker that reads the topic in one go."""
+    identity = read_store(settings.data_dir)
+    again = settings.model_copy(update={"data_dir": settings.data_dir.with_name("uninterrupted")})
+    prepare_store(again, identity.cluster_id, store_id=identity.store_id)
+
+    async def is_empty() -> bool:
+        # A static member stays one until its session ends.
+        return await group_members(settings, settings.topics.persist_group) == []
+
+    await wait_until(is_empty, "the group has no members")
+    await commit(again, dict.fromkeys(range(12), 0))
+    async with persist_worker(again):
+        await wait_until_consumed(again)
+    assert store_files(again.data_dir) == audit.files
+    assert on_disk(again.data_dir) == on_disk(settings.data_dir)
 
 
 def processes_of(settings: Settings) -> list[int]:
@@ -234,6 +258,7 @@ async def test_a_kill_between_any_two_steps_of_a_batch_repeats_work_and_loses_no
     # The steps after the events were sent make them be sent again.
     assert max(map(len, audit.events.values())) >= 2
     assert max(map(len, audit.letters.values())) >= 2
+    await assert_as_uninterrupted(settings, audit)
 
 
 @pytest.mark.slow

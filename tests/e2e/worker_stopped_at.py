@@ -23,7 +23,9 @@ from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.index import IndexTransaction
-from pipeline.storage.ledger import LedgerBatch
+from pipeline.storage.ledger import Ledger, LedgerBatch
+from pipeline.storage.log_calls import LogCalls
+from pipeline.storage.log_names import LogNames
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.system_calls import SystemCalls
 from tests.builders import incomplete_request, red_request, run_request
@@ -40,13 +42,24 @@ STEPS: dict[str, Step] = {
     "judged": (RunRequestJudge, "__call__", 1, AFTER),
     "locked": (RunStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_flood", 1, AFTER),
-    "file opened": (SystemCalls, "open_unnamed", 3, AFTER),
+    "logs made": (Ledger, "_make_missing", 1, AFTER),
+    "leaves grown": (Ledger, "_grow", 1, AFTER),
+    "file opened": (SystemCalls, "open_unnamed", 4, AFTER),
     "file written": (SystemCalls, "write", 5, AFTER),
-    "contents flushed": (SystemCalls, "syncfs", 2, AFTER),
+    "contents flushed": (SystemCalls, "syncfs", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 7, AFTER),
-    "all linked": (SystemCalls, "syncfs", 3, BEFORE),
-    "names flushed": (SystemCalls, "syncfs", 3, AFTER),
-    "checkpoints replaced": (LedgerBatch, "publish", 1, AFTER),
+    "all linked": (SystemCalls, "syncfs", 4, BEFORE),
+    "names flushed": (SystemCalls, "syncfs", 4, AFTER),
+    "tiles created": (RunStore, "_create", 1, AFTER),
+    "tiles read back": (LedgerBatch, "_read_back", 2, AFTER),
+    "checkpoints signed": (LogNames, "write_checkpoints", 1, BEFORE),
+    "checkpoint written": (LogNames, "_write_new", 2, AFTER),
+    "checkpoints written": (LogNames, "write_checkpoints", 1, AFTER),
+    "some checkpoints in place": (LogCalls, "replace", 2, AFTER),
+    "checkpoints in place": (LogNames, "publish_checkpoints", 1, AFTER),
+    "checkpoints flushed": (LogNames, "flush", 1, AFTER),
+    "some old tiles removed": (LogNames, "remove_narrower", 3, AFTER),
+    "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (RunStore, "commit", 1, AFTER),
