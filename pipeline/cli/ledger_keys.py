@@ -55,6 +55,9 @@ def _build(settings: Settings, *, accept_loss: bool) -> int:
     missing = asyncio.run(find_missing_leaves(settings))
     if not accept_loss:
         missing.refuse_loss()
+    if not missing.offsets:
+        asyncio.run(build_logs(settings, missing))
+        return 0
     count = 0
 
     def done(records: int) -> None:

@@ -147,5 +147,8 @@ def _read(path: Path) -> bytes | None:
 
 def _check_name(path: Path, key: VerifierKey, name: str) -> None:
     if key.name != name:
-        message = f"Expected the public key of {name} at {path}, found that of {key.name}."
+        message = (
+            f"Expected the public key of {name} at {path}, found that of {key.name}: set "
+            "RMOS_LEDGER_KEY_FILE to the key of this store."
+        )
         raise StoreNotReadyError(message)

@@ -219,13 +219,19 @@ async def test_up_takes_a_request_and_stops_in_order(
     assert len(list(find_run_files(up.data_dir))) == 1
 
 
-async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path) -> None:
-    up.start()
+@pytest.mark.parametrize("has_ledger", [True, False])
+async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path, *, has_ledger: bool) -> None:
+    up.start(RMOS_LEDGER_ENABLED=str(has_ledger))
     await up.wait_until_ready()
     up.run("publish", "run", "--wait", str(request_file))
     await up.stop(signal.SIGTERM)
+    assert ("new ledger key at " in up.text) is has_ledger
     up.start()
     await up.wait_until_ready()
+    # As after an update from a version that had no ledger.
+    built = "building the ledger of 1 records that were consumed before"
+    assert (built in up.text) is not has_ledger
+    assert ("new ledger key at " in up.text) is not has_ledger
     again = up.run("publish", "run", "--wait", "--json", str(request_file))
     event, summary = map(json.loads, again.stdout.splitlines())
     assert event["outcome"] == "duplicate"
