@@ -31,7 +31,7 @@ def command_lines(service: dict[str, Any]) -> list[str]:
 
 
 def test_it_starts_the_broker_the_topics_the_store_the_workers_and_the_api() -> None:
-    assert SERVICES.keys() == {"kafka", "topics", "store", "persist", "advise", "api"}
+    assert SERVICES.keys() == {"kafka", "topics", "store", "persist", "advise", "audit", "api"}
     lines = {line for service in OURS.values() for line in command_lines(service)}
     assert lines == {
         "rmos topics apply",
@@ -40,6 +40,7 @@ def test_it_starts_the_broker_the_topics_the_store_the_workers_and_the_api() -> 
         "rmos ledger init",
         "rmos worker persist --instance persist-1",
         "rmos worker advise --instance advise-1",
+        "rmos worker audit --instance audit-1",
         "rmos api",
     }
 
@@ -105,7 +106,7 @@ def test_the_broker_is_the_one_that_the_tests_run() -> None:
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
 
 
-@pytest.mark.parametrize("name", ["persist", "advise"])
+@pytest.mark.parametrize("name", ["persist", "advise", "audit"])
 def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
     worker = SERVICES[name]
     port = worker["environment"]["RMOS_METRICS_PORT"]

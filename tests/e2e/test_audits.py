@@ -1,13 +1,17 @@
 """Audits on the real broker: asked for by a record, told on topics, written beside the store."""
 
 import json
+import shutil
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.app import audit_worker
 from pipeline.broker.local import LocalBroker
+from pipeline.core.held_checkpoints import write_held
+from pipeline.errors import StoreError
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
@@ -43,7 +47,8 @@ async def test_a_clean_store_has_a_clean_report_and_nothing_else_is_written(
     assert await audits.findings(store) == []
     assert audits.files_of(store) == before
     path = store.data_dir / "audits" / "a1.json"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    for each in (path, path.with_suffix(".ndjson")):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o444
     (message,) = await read_topic(store, store.topics.audit_reports)
     assert message.value == path.read_bytes()
     assert message.key == b"a1"
@@ -119,3 +124,36 @@ async def test_a_record_that_was_consumed_without_a_leaf_is_found(store: Setting
     assert finding["path"].endswith(f"/{store.topics.run_requests}-{place.partition}")
     assert f"offset {place.offset}," in finding["found"]
     assert json.dumps(finding) in map(json.dumps, audits.journal_lines(store))
+
+
+async def test_checkpoints_that_somebody_holds_anchor_the_logs_or_tell_that_they_were_made_anew(
+    store: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    notes = [path.read_bytes() for path in store.data_dir.glob("ledger/*/*/checkpoint")]
+    (folder / "monday.checkpoints").write_bytes(write_held(notes))
+    held = store.model_copy(update={"audit_held_dir": folder})
+    async with auditing(held):
+        await ask(store, asking(audit_request("a1")))
+        (anchored,) = await audits.wait_for_reports(store)
+        assert anchored.verdicts.anchored.result == "ok"
+        assert anchored.counts.anchored_leaves == anchored.counts.leaves == 6
+        # Somebody takes a log away: the store has no trace of it, the checkpoint has.
+        shutil.rmtree(next(store.data_dir.glob("ledger/*/*")))
+        await ask(store, asking(audit_request("a2", mode="quick")))
+        found = {each.audit_id: each for each in await audits.wait_for_reports(store, 2)}
+    assert found["a2"].verdicts.anchored.result == "failed"
+    assert found["a2"].codes["ANCHOR_BROKEN"] == 1
+
+
+async def test_a_disk_that_fails_ends_the_worker_and_commits_nothing(store: Settings) -> None:
+    (store.data_dir / "audits").write_bytes(b"")
+    async with audit_worker(store) as worker:
+        await ask(store, asking(audit_request("a1")))
+        with pytest.raises(StoreError, match="audits"):
+            await worker.faults[0]
+    (store.data_dir / "audits").unlink()
+    async with auditing(store):
+        (report,) = await audits.wait_for_reports(store)
+    assert report.codes == {}
