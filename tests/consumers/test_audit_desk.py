@@ -22,8 +22,9 @@ from pipeline.errors import BrokerError, StoreError
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal
 from pipeline.storage.audit_offsets import BrokerView
-from pipeline.storage.audit_report_files import report_name
+from pipeline.storage.audit_report_files import report_name, write_report
 from pipeline.storage.store_audit import StoreAudit
+from tests.storage.audit_reports import REPORT
 from tests.storage.audited import RUN, Template, flip, make_audited
 from tests.storage.ledgers import KEYS
 
@@ -167,6 +168,22 @@ async def test_an_audit_that_another_process_does_is_waited_for(desk: Desk) -> N
     other.close()
     await settling
     assert len(desk.told.of("reports")) == 1
+
+
+async def test_an_audit_that_was_done_between_two_looks_is_not_done_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = counted(monkeypatch)
+    take = AuditJournal.take
+
+    def take_late(root: Path, audit_id: str) -> AuditJournal | None:
+        write_report(root, REPORT | {"mode": "full"})
+        return take(root, audit_id)
+
+    monkeypatch.setattr(AuditJournal, "take", take_late)
+    await desk.settle()
+    assert desk.told.of("reports") == [REPORT | {"mode": "full"}]
+    assert runs == []
 
 
 async def test_an_audit_that_was_begun_with_another_scope_is_a_conflict(desk: Desk) -> None:
