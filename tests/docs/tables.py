@@ -1,16 +1,18 @@
 """Tables of the documents, made from the program: `python -m tests.docs.tables` prints them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import typer
 from annotated_types import Ge, Gt, Le
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
+from pipeline.cli.commands import app
 from pipeline.settings import Settings
 
 
@@ -46,6 +48,31 @@ def metrics_table() -> str:
             if isinstance(found, MetricWrapperBase)
         ),
     )
+
+
+def commands_table() -> str:
+    """Return the table of every command, with the first paragraph of its help."""
+    return markdown_table(
+        ("command", "does"),
+        ((f"`{name}`", _first_paragraph(command)) for name, command in _commands("rmos", app)),
+    )
+
+
+def _commands(name: str, group: typer.Typer) -> Iterator[tuple[str, Any]]:
+    yield from _walk(name, typer.main.get_command(group))
+
+
+def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    choices = getattr(command, "commands", None)
+    if choices is None:
+        yield name, command
+        return
+    for word, each in choices.items():
+        yield from _walk(f"{name} {word}", each)
+
+
+def _first_paragraph(command: Any) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
 
 
 def _exposed_name(metric: MetricWrapperBase) -> str:
@@ -99,3 +126,4 @@ def _limit(limit: object) -> str:
 if __name__ == "__main__":
     print(settings_table())
     print(metrics_table())
+    print(commands_table())

@@ -29,7 +29,7 @@ from schemas.run_artifact import RunArtifact
 from schemas.run_event import RunEvent
 from schemas.run_request import RunContext, RunRequest
 from tests.docs.command_words import fault_of
-from tests.docs.tables import metrics_table, settings_table
+from tests.docs.tables import commands_table, metrics_table, settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -152,6 +152,10 @@ def test_every_setting_that_a_document_names_exists(document: Path) -> None:
     known = {f"RMOS_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"RMOS_[A-Z0-9_]*[A-Z]", document.read_text(encoding="utf-8")))
     assert named <= known
+
+
+def test_every_command_is_listed_as_its_help_says() -> None:
+    assert commands_table() in text_of("commands.md")
 
 
 @pytest.mark.parametrize("table", [settings_table(), metrics_table()], ids=["settings", "metrics"])
@@ -291,4 +295,4 @@ def test_the_hash_in_the_readme_is_that_of_the_demo() -> None:
     first = demo_requests()[0]
     judged = judge_run_record(first.key, first.value)
     assert isinstance(judged, JudgedRun)
-    assert README.read_text(encoding="utf-8").count(judged.artifact_sha256) == 2
+    assert README.read_text(encoding="utf-8").count(judged.artifact_sha256) == 3

@@ -151,9 +151,12 @@ def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert rows_of_the_table(done.stdout) == OUTCOMES
-    computed, told = re.findall(r"^  ([0-9a-f]{64})\b", done.stdout, re.MULTILINE)
-    assert computed == told
+    # Computed, told by the event, restored, and told by the event once more.
+    hashes = re.findall(r"^  ([0-9a-f]{64})\b", done.stdout, re.MULTILINE)
+    assert len(hashes) == 4
+    assert len(set(hashes)) == 1
     assert_the_api_told_its_part(done.stdout)
+    assert_the_ledger_told_its_part(done.stdout)
     assert lines_of_the_readme() <= set(done.stdout.splitlines())
     assert done.stdout.endswith("Everything was stopped and the temporary folder removed.\n")
     assert list(tmp_path.iterdir()) == []
@@ -186,6 +189,19 @@ def assert_the_api_told_its_part(text: str) -> None:
     assert found == ["as it was written", "hash_mismatch"]
     expected, actual = re.findall(r"^  (?:expected|found)\s+([0-9a-f]{64})$", text, re.MULTILINE)
     assert expected != actual
+
+
+def assert_the_ledger_told_its_part(text: str) -> None:
+    clean, changed = re.findall(r"^  INTEGRITY: (.*)$", text, re.MULTILINE)
+    assert clean.startswith("ok: ")
+    assert changed == "failed: Findings: ATTACHMENT_DIFFERS 1."
+    (named,) = re.findall(r"^  error ATTACHMENT_DIFFERS: (.*)$", text, re.MULTILINE)
+    (flipped,) = re.findall(r"chmod u-w: (\S+)\.\.\.$", text, re.MULTILINE)
+    assert named.startswith(flipped)
+    assert "  its request comes again: rejected, ARTIFACT_CORRUPT\n" in text
+    assert re.search(r"^  rmos\.runs\.requests/\d+/\d+ is now \S+: duplicate$", text, re.MULTILINE)
+    assert "  3 rows compared, 0 differences\n" in text
+    assert "  RESULT       proven: " in text
 
 
 def asked(text: str) -> list[tuple[str, str]]:

@@ -5,19 +5,23 @@ import asyncio
 from pipeline.app import (
     advise_worker,
     api_server,
+    audit_worker,
     local_broker,
     persist_worker,
     prepare_local,
 )
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.cli.demo.advisory import show_advisory
+from pipeline.cli.demo.audits import show_audit_of_change, show_clean_audit
 from pipeline.cli.demo.comparison import show_comparison
 from pipeline.cli.demo.evidence import show_evidence
 from pipeline.cli.demo.files import check_hash, show_artifact, show_files
 from pipeline.cli.demo.http import DemoApi
 from pipeline.cli.demo.older_store import show_migration
 from pipeline.cli.demo.outcomes import show_outcomes
+from pipeline.cli.demo.recovery import show_recovery
 from pipeline.cli.demo.refusal import show_refusal
+from pipeline.cli.demo.requests import demo_requests
 from pipeline.cli.demo.screen import Screen
 from pipeline.cli.demo.verification import show_verification
 from pipeline.settings import Settings
@@ -29,7 +33,7 @@ async def tell_story(settings: Settings, screen: Screen) -> None:
     Raises:
         RmosError: A part could not start, or something is not as the story says.
     """
-    screen.chapter("A broker, a store, two workers and the API")
+    screen.chapter("A broker, a store, three workers and the API")
     async with local_broker(settings, screen.note) as broker:
         settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         await prepare_local(settings, broker, screen.note)
@@ -37,9 +41,10 @@ async def tell_story(settings: Settings, screen: Screen) -> None:
         async with (
             persist_worker(settings) as persist,
             advise_worker(settings) as advise,
-            api_server(settings, [persist, advise]) as server,
+            audit_worker(settings) as audit,
+            api_server(settings, [persist, advise, audit]) as server,
         ):
-            screen.note(f"a persist worker, an advise worker, the API at http://{server.address}")
+            screen.note(f"workers to persist, advise and audit, the API at http://{server.address}")
             await _tell_chapters(settings, DemoApi(server.address, screen), screen)
             screen.chapter("Stop")
 
@@ -55,6 +60,9 @@ async def _tell_chapters(settings: Settings, api: DemoApi, screen: Screen) -> No
         await show_advisory(root, red, advisories, api)
     await show_refusal(root, api)
     await show_comparison(green, yellow, api)
-    await show_verification(root, yellow, api)
+    await show_clean_audit(settings, screen)
+    changed = await show_verification(root, yellow, api)
+    await show_audit_of_change(settings, changed, screen)
+    await show_recovery(settings, green, demo_requests()[0], screen)
     await show_migration(settings, root.parent, screen)
     await asyncio.to_thread(show_evidence, settings, green, root.parent, screen)

@@ -9,8 +9,8 @@ from pipeline.errors import IntegrityError
 from schemas.run_event import RunEvent
 
 
-async def show_verification(root: Path, run: RunEvent, api: DemoApi) -> None:
-    """Let the API read an attachment before and after somebody changed it.
+async def show_verification(root: Path, run: RunEvent, api: DemoApi) -> Path:
+    """Let the API read an attachment before and after somebody changed it; return its path.
 
     Raises:
         IntegrityError: The changed byte was not found, or one that nobody changed was.
@@ -25,6 +25,7 @@ async def show_verification(root: Path, run: RunEvent, api: DemoApi) -> None:
     after = await _verified(run, api, expected=False)
     screen.line(f"  expected {after['sha256']}")
     screen.line(f"  found    {after['actual_sha256']}")
+    return Path(path)
 
 
 async def _verified(run: RunEvent, api: DemoApi, *, expected: bool) -> dict[str, Any]:
