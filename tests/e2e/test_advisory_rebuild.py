@@ -9,6 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import advise_worker, persist_worker
+from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers import advisory_claims
@@ -127,9 +128,11 @@ async def test_what_is_missing_has_its_row_from_the_record_of_its_leaf(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
+    monkeypatch.setattr(single_records, "_NEAR_OFFSETS", 3)
     async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
         async with persist_worker(settings), advise_worker(settings):
-            await produce(settings, [run_of(f"run_{n}") for n in range(30)])
+            runs = (run_request(run_id=f"run_{n}") for n in range(30))
+            await produce(settings, [sending(each, partition=4) for each in runs])
             await wait_until_persisted(settings, 30)
             sent = [advisory_of(f"run_{n}") for n in range(5)]
             await wait_until_all_told(settings, await publish(settings, *sent))

@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here"),
 ]
 
-CALLS = "write,writev,sendto,sendmsg,pwrite64,syncfs,linkat,fsync,fdatasync"
+CALLS = "write,writev,sendto,sendmsg,pwrite64,syncfs,linkat,renameat,renameat2,fsync,fdatasync"
+TILES = 2
+"""New tiles of a log in a batch: the leaves and their hashes, as long as they fit one tile."""
 PRODUCE, OFFSET_COMMIT = 0, 8
 
 # With -y a descriptor is followed by what it is, with -xx every text is in hex.
@@ -50,8 +52,12 @@ def step_of(name: str, what: str, line: str, store: str) -> str | None:
         return "syncfs" if what == store else None
     if name == "linkat":
         return "link"
+    if name.startswith("rename"):
+        return "replace checkpoint"
     if what.startswith(f"{store}/#"):
         return "write file"
+    if what.endswith("/.checkpoint.new"):
+        return "write checkpoint"
     if what == f"{store}/index.sqlite3-wal":
         return "write index"
     if what.startswith(("socket:", "TCP:")):
@@ -83,13 +89,16 @@ def last(steps: list[str], step: str) -> int:
     return len(steps) - 1 - steps[::-1].index(step)
 
 
-async def test_a_batch_is_written_flushed_linked_flushed_indexed_told_and_then_committed(
+async def test_a_batch_is_written_flushed_linked_flushed_logged_indexed_told_and_then_committed(
     store_settings: Settings, workers: WorkerPool, tmp_path: Path
 ) -> None:
     settings, log = store_settings, tmp_path / "calls.log"
     wrapper = ["strace", "-f", "-y", "-xx", "-s", "16", "-e", f"trace={CALLS}", "-o", str(log)]
     worker = workers.start(settings, wrapper=wrapper)
     await worker.wait_until_started()
+    # The first batch makes the log.
+    await produce(settings, [sending(run_request(run_id="run_first"), partition=1)])
+    await wait_until_consumed(settings, check=worker.check)
     requests = [*(run_request(run_id=f"run_{n}") for n in range(20)), red_request(run_id="run_red")]
     await produce(settings, (sending(each, partition=1) for each in requests))
     await wait_until_consumed(settings, check=worker.check)
@@ -98,17 +107,21 @@ async def test_a_batch_is_written_flushed_linked_flushed_indexed_told_and_then_c
     assert await worker.ended() == 0
 
     steps = list(steps_of(log, settings.data_dir))
-    batches = list(batches_of(steps))
+    _, *batches = batches_of(steps)
     for batch in batches:
-        # Two flushes for the files and one for the index, whatever their number.
-        assert batch.count("syncfs") == 2, batch
+        # Two flushes for files and tiles, two for the checkpoint, and one for the index, whatever
+        # their number.
+        assert batch.count("syncfs") == 4, batch
         assert batch.count("flush index") == 1
-        assert batch.count("link") == batch.count("write file") > 0
-        contents, names = first(batch, "syncfs"), last(batch, "syncfs")
+        assert batch.count("link") == batch.count("write file") > TILES
+        contents, names, written, replaced = (n for n, s in enumerate(batch) if s == "syncfs")
         assert last(batch, "write file") < contents < first(batch, "link")
-        assert last(batch, "link") < names < first(batch, "write index")
+        assert last(batch, "link") < names < first(batch, "write checkpoint")
+        assert last(batch, "write checkpoint") < written < first(batch, "replace checkpoint")
+        assert last(batch, "replace checkpoint") < replaced < first(batch, "write index")
         assert last(batch, "write index") < last(batch, "flush index") < first(batch, "tell")
         assert last(batch, "tell") < first(batch, "commit offsets")
-    # Every run's file, and the request of the red one that is kept aside.
-    assert sum(batch.count("link") for batch in batches) == len(requests) + 1
+    # Every run's file, the request of the red one that is kept aside, and the tiles of a batch.
+    links = sum(batch.count("link") for batch in batches)
+    assert links == len(requests) + 1 + TILES * len(batches)
     (await audit_store(settings)).assert_whole()
