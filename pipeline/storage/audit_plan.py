@@ -10,11 +10,13 @@ compared with the leaves, and stand in where there are none.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from pipeline.core.log_id import LogId
+from pipeline.errors import StoreError
 from pipeline.storage.index import INDEX_FORMAT
 from schemas.audit_request import AuditScope
 
@@ -202,6 +204,8 @@ class AuditPlan:
             self._db.execute("COMMIT")
             self._db.execute("DETACH store")
         except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise  # The plan's own file has no room: that is no fault of the index.
             self._abandon_rows()
             return str(error)
         self.has_rows = True
@@ -288,6 +292,23 @@ class AuditPlan:
         names = self._db.execute(query, (value,))
         while rows := names.fetchmany(size):
             yield rows[0][0], rows[-1][0]
+
+
+@contextmanager
+def plan_faults() -> Iterator[None]:
+    """Translate errors of SQLite.
+
+    Raises:
+        StoreError: The plan could not be written or read.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        message = (
+            f"The temporary database of the audit failed ({error}): make room where TMPDIR says, "
+            "then start the audit again."
+        )
+        raise StoreError(message) from error
 
 
 def asked(date: str, run_id: str, *, everything: bool) -> str:

@@ -32,7 +32,7 @@ from pipeline.storage.audit_ledger import check_logs
 from pipeline.storage.audit_logs import AuditedLog, check_held, open_log, read_notes
 from pipeline.storage.audit_offsets import BrokerView, offsets_without_leaf
 from pipeline.storage.audit_places import dates_on_disk
-from pipeline.storage.audit_plan import AuditPlan
+from pipeline.storage.audit_plan import AuditPlan, plan_faults
 from pipeline.storage.audit_pool import StepPool
 from pipeline.storage.audit_report import audit_report
 from pipeline.storage.audit_step import StepResult
@@ -121,10 +121,11 @@ class StoreAudit:
             told_missing: Paths of blobs that the parts in `skip` told to be missing.
 
         Raises:
-            StoreError: The disk failed, so that not even a finding can be told.
+            StoreError: The disk failed, so that not even a finding can be told; or there is no
+                room for the plan.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        with store_faults(self.root):
+        with store_faults(self.root), plan_faults():
             moment = self._begin()  # 1.
             parts = Parts(skip, told_missing)
             yield from parts.add(LEDGER_PART, StepResult(moment.findings))

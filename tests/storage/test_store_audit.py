@@ -232,6 +232,11 @@ def added(store: Path) -> str:
     return "runs/2025-12-18/run_9.json"
 
 
+def added_with_its_row(store: Path) -> str:
+    row_added(store)
+    return added(store)
+
+
 def added_link(store: Path) -> str:
     path = LINK.replace("adv_0", "adv_9")
     add_file(store / path, (store / LINK).read_bytes().replace(b"adv_0", b"adv_9"))
@@ -513,6 +518,7 @@ CHANGES: list[tuple[AuditCode, Callable[[Path], str]]] = [
     ("FILE_MISSING", deleted),
     ("FILE_MISSING", deleted_link),
     ("FILE_UNEXPLAINED", added),
+    ("FILE_UNEXPLAINED", added_with_its_row),
     ("FILE_UNEXPLAINED", added_link),
     ("FILE_UNEXPLAINED", added_note),
     ("FILE_UNEXPLAINED", added_name_of_bytes),
@@ -875,6 +881,21 @@ def test_a_store_that_is_empty_has_no_finding(tmp_path: Path) -> None:
     found = audit(tmp_path / "store")
     assert found.codes == {"INDEX_MISSING"}
     assert found.parts == ["ledger", "attachments", "quarantine", "places"]
+
+
+def test_no_room_for_the_plan_is_one_sentence(store: Path, tmp_path: Path) -> None:
+    import resource
+
+    from pipeline.errors import StoreError
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
+    try:
+        with pytest.raises(StoreError, match="temporary database of the audit failed"):
+            audit(store, scratch=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"], "the plan is gone"
 
 
 def test_several_processes_find_the_same_in_the_same_order(store: Path) -> None:
