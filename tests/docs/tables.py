@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline import metrics
 from pipeline.cli.commands import app
+from pipeline.core.audit_codes import MEANINGS
 from pipeline.settings import Settings
 
 
@@ -75,6 +76,22 @@ def _first_paragraph(command: Any) -> str:
     return " ".join((command.help or "").split("\n\n")[0].split())
 
 
+def audit_codes_table() -> str:
+    """Return the table of what an audit can find, in the order of its module."""
+    return markdown_table(
+        ("code", "severity", "fails", "meaning"),
+        (
+            (
+                f"`{code}`",
+                each.severity,
+                each.verdict.name if each.verdict else "-",
+                each.meaning,
+            )
+            for code, each in MEANINGS.items()
+        ),
+    )
+
+
 def _exposed_name(metric: MetricWrapperBase) -> str:
     return f"{metric._name}_total" if metric._type == "counter" else metric._name
 
@@ -127,3 +144,4 @@ if __name__ == "__main__":
     print(settings_table())
     print(metrics_table())
     print(commands_table())
+    print(audit_codes_table())

@@ -30,6 +30,7 @@ from schemas.run_event import RunEvent
 from schemas.run_request import RunContext, RunRequest
 from tests.docs.command_words import fault_of
 from tests.docs.tables import commands_table, metrics_table, settings_table
+from tests.docs.tables import audit_codes_table, metrics_table, settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -162,6 +163,10 @@ def test_every_command_is_listed_as_its_help_says() -> None:
 def test_a_generated_table_is_as_the_program_says(table: str) -> None:
     # `python -m tests.docs.tables` prints what to paste.
     assert table in text_of("operations.md")
+
+
+def test_the_codes_of_audits_are_those_of_the_program() -> None:
+    assert audit_codes_table() in text_of("audits.md")
 
 
 @by_name
