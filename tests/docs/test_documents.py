@@ -29,8 +29,12 @@ from schemas.run_artifact import RunArtifact
 from schemas.run_event import RunEvent
 from schemas.run_request import RunContext, RunRequest
 from tests.docs.command_words import fault_of
-from tests.docs.tables import commands_table, metrics_table, settings_table
-from tests.docs.tables import audit_codes_table, metrics_table, settings_table
+from tests.docs.tables import (
+    audit_codes_table,
+    commands_table,
+    metrics_table,
+    settings_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
