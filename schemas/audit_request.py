@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from schemas.fields import AuditId, Frozen, RunId, UtcDate
 
@@ -22,10 +23,10 @@ def _one_alone(name: str) -> dict[str, Any]:
 
 
 def _check_true(value: bool) -> bool:
-    # Not Literal[True], which 1 is too.
+    # Not Literal[True], which 1 is too; the error is the same.
     if not value:
-        message = "expected true"
-        raise ValueError(message)
+        kind, message = "literal_error", "Input should be true"
+        raise PydanticCustomError(kind, message)
     return value
 
 
