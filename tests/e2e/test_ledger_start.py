@@ -194,9 +194,9 @@ async def test_a_worker_killed_between_checkpoint_and_index_starts_again(
 ) -> None:
     settings = store_settings
     driver = [sys.executable, "-m", "tests.e2e.worker_stopped_at", "SIGKILL"]
-    killed = workers.run([*driver, "checkpoints replaced"], settings, PYTHONPATH=str(REPOSITORY))
+    killed = workers.run([*driver, "ledger written"], settings, PYTHONPATH=str(REPOSITORY))
     assert await killed.ended() == 0
-    assert f"checkpoints replaced: -{int(signal.SIGKILL)}" in killed.text
+    assert f"ledger written: -{int(signal.SIGKILL)}" in killed.text
     ledger = open_ledger(settings)
     assert ledger is not None
     store = RunStore(settings.data_dir, ledger=ledger)
