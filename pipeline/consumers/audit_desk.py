@@ -13,6 +13,7 @@ audit stays done.
 
 import asyncio
 import sqlite3
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -108,6 +109,13 @@ class AuditDesk:
                 "are, or set TMPDIR, then start again."
             )
             raise StoreError(message) from error
+        except BrokenProcessPool as error:
+            message = (
+                "A process of an audit was killed, most likely for want of memory; give it more, "
+                "or set RMOS_AUDIT_PROCESSES=0, then start again: it goes on after the last "
+                "whole day."
+            )
+            raise MemoryError(message) from error
         except (OSError, MemoryError, RmosError):
             raise
         except Exception as error:  # noqa: BLE001  # one request must not hold up the others

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +204,29 @@ async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(desk: Desk) -
     with pytest.raises(StoreError):
         await desk.settle()
     assert desk.told.messages == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (BrokenProcessPool("killed"), MemoryError),
+        (sqlite3.OperationalError("database or disk is full"), StoreError),
+        (OSError("no descriptor is left"), OSError),
+    ],
+)
+async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception]
+) -> None:
+    def run(*_: Any) -> Any:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreAudit, "run", run)
+        with pytest.raises(told):
+            await desk.settle()
+    assert desk.told.messages == []
+    await desk.settle()
+    assert len(desk.told.of("reports")) == 1
 
 
 async def test_our_own_fault_is_a_dead_letter_and_holds_up_nothing(
