@@ -275,14 +275,15 @@ async def audit_worker(
     _read_whatever_comes()
     async with AsyncExitStack() as stack:
         identity = await check_audit_start(settings)
-        # A file that cannot be used is told now, not at the first audit.
+        # A key that is missing, or a file that cannot be used, is told now, not at the first audit.
+        verifier_keys(settings, identity)
         held_checkpoints(settings.audit_held_dir)
         tell_before(settings.data_dir, clock())
         sender = await _started_sender(settings, stack)
         auditing = Auditing(
             settings,
             identity.epoch,
-            verifier_keys(settings, identity),
+            lambda: verifier_keys(settings, identity),
             lambda: held_checkpoints(settings.audit_held_dir),
             auditor=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="auditor")),
             disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),

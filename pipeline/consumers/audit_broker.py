@@ -31,6 +31,7 @@ async def broker_view(settings: Settings, epoch: int, ask: Ask) -> BrokerView:
     writers = {
         topics.run_requests: topics.persist_group,
         topics.advisory_requests: topics.advise_group,
+        topics.legacy_runs: topics.migrate_group,
     }
     committed: dict[LogId, int] = {}
     for topic, group in writers.items():

@@ -43,7 +43,7 @@ class Auditing:
     Attributes:
         settings: The broker and the store.
         epoch: Of the store.
-        keys: Whose signatures under checkpoints count.
+        keys: Returns whose signatures under checkpoints count; called for each audit.
         held: Returns the checkpoints that somebody else holds; called for each audit.
         auditor: One thread, which starts the processes of an audit and outlives them.
         disk: One thread for the journal and the reports.
@@ -52,7 +52,7 @@ class Auditing:
 
     settings: Settings
     epoch: int
-    keys: Sequence[VerifierKey]
+    keys: Callable[[], Sequence[VerifierKey]]
     held: Callable[[], Sequence[Checkpoint]]
     auditor: Executor
     disk: Executor
@@ -131,7 +131,7 @@ class AuditRun:
         return StoreAudit(
             auditing.settings.data_dir,
             self._request,
-            auditing.keys,
+            auditing.keys(),
             held=auditing.held(),
             broker=self._broker,
             processes=auditing.settings.audit_processes,

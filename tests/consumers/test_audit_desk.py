@@ -110,7 +110,7 @@ async def desk(
     told = Told(settings)
     with ExitStack() as stack:
         auditor, disk = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
-        auditing = Auditing(settings, 1, KEYS, list, auditor, disk, lambda: NOW)
+        auditing = Auditing(settings, 1, lambda: KEYS, list, auditor, disk, lambda: NOW)
         yield Desk(root, AuditDesk(auditing, told, Pace(0.001)), told)
 
 
