@@ -13,7 +13,7 @@ from pipeline.broker.local import LocalBroker
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
-from tests.e2e.kafka_reading import wait_until
+from tests.e2e.kafka_reading import produce, wait_until, wait_until_consumed
 from tests.e2e.worker_processes import RMOS, WorkerPool, worker_environment
 
 pytestmark = pytest.mark.e2e
@@ -105,6 +105,24 @@ async def test_a_worker_process_audits_on_schedule_is_ready_and_stops_in_order(
     await audits.wait_for_reports(store, 2)
     assert await worker.stop() == 0
     assert worker.log_lines()[-1]["event"] == "audit worker stopped"
+
+
+async def test_all_workers_in_one_process_store_audit_and_stop_in_order(
+    store: Settings, workers: WorkerPool
+) -> None:
+    worker = workers.run(
+        [str(RMOS), "worker", "all"], store, RMOS_AUDIT_DAILY_AT="-1", RMOS_AUDIT_HOURLY="false"
+    )
+    await wait_until(lambda: bool(worker.logged("audit worker started")), "all have started")
+    await produce(store, audits.requests(9)[6:])
+    await wait_until_consumed(store)
+    await ask(store, asking(audit_request("a1", mode="quick")))
+    (report,) = await audits.wait_for_reports(store)
+    assert report.codes == {}
+    assert report.counts.artifacts == 9
+    assert await worker.stop() == 0
+    stopped = {line["event"] for line in worker.log_lines()}
+    assert {f"{name} worker stopped" for name in ("persist", "advise", "audit")} <= stopped
 
 
 def _get(url: str) -> str:
