@@ -19,22 +19,22 @@ from pathlib import Path
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.ledger_leaf import LedgerLeaf
-from pipeline.core.log_id import LogId, parse_log_path
+from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, what_lies_at
 from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import INDEX_LOCK, RunIndex
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.store_logs import StoreLogs
 
 WasRead = Callable[[RecordSource], bool]
 """Tells whether a record was read, so that what it made is explained by itself."""
 
 
 def find_foreign_files(
-    root: Path, checks: FileChecks, index: RunIndex, ledger: Ledger | None, was_read: WasRead
+    root: Path, checks: FileChecks, index: RunIndex, logs: StoreLogs | None, was_read: WasRead
 ) -> Iterator[Finding]:
     """Yield the files that nothing explains, and uploads that nothing names.
 
@@ -48,7 +48,7 @@ def find_foreign_files(
             return
         with exclusive_lock(root / INDEX_LOCK):  # 2.
             pass
-        rows = _UnreadRows(root, checks, ledger)
+        rows = _UnreadRows(root, checks, logs)
         for row in _rows(index):  # 3.
             if row.source is None or not was_read(row.source):
                 rows.explain(row)
@@ -90,10 +90,11 @@ def _finding(path: str, found: str | None) -> Finding:
 class _UnreadRows:
     """Explains files by rows whose records cannot be read, as far as the ledger bears them out."""
 
-    def __init__(self, root: Path, checks: FileChecks, ledger: Ledger | None) -> None:
+    def __init__(self, root: Path, checks: FileChecks, logs: StoreLogs | None) -> None:
         self._root = root
         self._checks = checks
-        self._ledger = ledger
+        self._logs = logs
+        self._log_ids = set() if logs is None else set(logs.ids())
         self._without_source: set[str] | None = None
 
     def explain(self, row: Row) -> None:
@@ -111,13 +112,16 @@ class _UnreadRows:
                 self._checks.asked_for.add(named)
 
     def _is_borne_out(self, source: RecordSource | None, sha256: str) -> bool:
-        if self._ledger is None:
+        if self._logs is None:
             return True
         if source is None:
             return sha256 in self._hashes_of_all_leaves()
         log = LogId(source.epoch, source.topic, source.partition)
-        leaf = self._ledger.leaves_of(log, [source.offset]).get(source.offset)
-        return leaf is not None and sha256_of_leaf(leaf) == sha256
+        if log not in self._log_ids:
+            return False
+        reader = self._logs.open(log)
+        index = reader.index_of(source.offset)
+        return index is not None and sha256_of_leaf(reader.leaf(index)) == sha256
 
     def _hashes_of_all_leaves(self) -> set[str]:
         """Return what any leaf tells of: rows without a source, as after a new broker."""
@@ -128,13 +132,10 @@ class _UnreadRows:
         return self._without_source
 
     def _leaves(self) -> Iterator[LedgerLeaf]:
-        assert self._ledger is not None
-        for checkpoint in sorted(self._root.glob("ledger/*/*/checkpoint")):
-            log = parse_log_path(checkpoint.parent.relative_to(self._root).as_posix())
-            reader = self._ledger.reader(log)
-            for place in range(0 if reader is None else reader.size):
-                assert reader is not None
-                yield reader.leaf(place)
+        assert self._logs is not None
+        for reader in self._logs.open_all():
+            for index in range(reader.size):
+                yield reader.leaf(index)
 
 
 def _blobs_of(document: dict[str, object]) -> Iterator[str]:

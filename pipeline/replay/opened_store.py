@@ -7,12 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.broker.connection import describe_cluster
-from pipeline.ledger_setup import open_ledger
+from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import open_index
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
 from pipeline.storage.index import INDEX_FILE, RunIndex
 from pipeline.storage.ledger import Ledger
+from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,14 @@ class OpenedStore:
         identity: What `store.json` says.
         index: Its index; an empty one elsewhere where a new store has none yet.
         ledger: Its logs; None where the settings say none.
+        logs: The same with those of earlier epochs, whatever key of the store has signed them.
     """
 
     root: Path
     identity: StoreIdentity
     index: RunIndex
     ledger: Ledger | None
+    logs: StoreLogs | None
 
 
 async def identity_for_broker(settings: Settings) -> StoreIdentity:
@@ -61,4 +64,6 @@ def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[Open
             elsewhere = stack.enter_context(TemporaryDirectory(prefix="rmos-"))
             index = RunIndex(Path(elsewhere) / INDEX_FILE)
         stack.callback(index.close)
-        yield OpenedStore(root, identity, index, open_ledger(settings))
+        ledger = open_ledger(settings)
+        logs = None if ledger is None else StoreLogs(root, verifier_keys(settings, identity))
+        yield OpenedStore(root, identity, index, ledger, logs)

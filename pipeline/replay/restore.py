@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import IntegrityError
-from pipeline.ledger_setup import open_ledger
+from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.replay.findings import Finding, Tally
 from pipeline.replay.opened_store import identity_for_broker
 from pipeline.replay.partitions import replayed_partitions
@@ -36,6 +36,7 @@ from pipeline.replay.restorer import Restorer
 from pipeline.replay.selection import Selection
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.identity import StoreIdentity
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.store_logs import StoreLogs
 from pipeline.storage.store_sums import store_root
@@ -111,13 +112,17 @@ async def restore(
             settings, partitions, restorer.handle, reading=reading, run_id=selection.run_id
         )
     pending = sum(each.pending for each in partitions)
-    root = None if ledger is None else await asyncio.to_thread(_store_root, ledger)  # 7.
+    root = (
+        None if ledger is None else await asyncio.to_thread(_store_root, settings, identity)
+    )  # 7.
     return Restored(dict(tally.counts), pending, tally.differs, root)
 
 
-def _store_root(ledger: Ledger) -> str | None:
+def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
     try:
-        return store_root(StoreLogs(ledger.root, ledger.keys)).hex()
+        # Logs of earlier epochs may have been signed by keys that are out of use.
+        logs = StoreLogs(settings.data_dir, verifier_keys(settings, identity))
+        return store_root(logs).hex()
     except IntegrityError:
         return None  # A file that nothing here may mend; it was told where it was asked for.
 

@@ -122,7 +122,7 @@ class _Verification:
         """Tell of files that nothing explains."""
         store = self._store
         found = find_foreign_files(
-            store.root, self._comparison.files, store.index, store.ledger, self._was_read
+            store.root, self._comparison.files, store.index, store.logs, self._was_read
         )
         for finding in found:
             self._tally.add(finding)

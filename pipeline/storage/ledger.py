@@ -106,11 +106,6 @@ class Ledger:
         with store_faults(root):
             self._files = DurableFiles(root, self._calls)
 
-    @property
-    def keys(self) -> list[VerifierKey]:
-        """Whose checkpoints this process goes on with."""
-        return list(self._keys)
-
     def append_all(self, leaves: Leaves) -> dict[LogId, Checkpoint]:
         """Append leaves to several logs, durably; return their checkpoints.
 

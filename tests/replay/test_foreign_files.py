@@ -11,8 +11,9 @@ from pipeline.replay.file_checks import FileChecks, PathDigests
 from pipeline.replay.findings import Finding
 from pipeline.replay.foreign_files import find_foreign_files
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store_logs import StoreLogs
 from tests.builders import attachment, judged, red_request, run_request, sha256
-from tests.storage.ledgers import ledger
+from tests.storage.ledgers import KEYS, ledger
 from tests.storage.stores import change_index, files, judged_record, opened
 
 UPLOAD = b"waits for its run"
@@ -38,8 +39,8 @@ def foreign(
         del source
         return was_read
 
-    opened_ledger = ledger(store.root) if with_ledger else None
-    return list(find_foreign_files(store.root, checks, store.index, opened_ledger, read))
+    logs = StoreLogs(store.root, KEYS) if with_ledger else None
+    return list(find_foreign_files(store.root, checks, store.index, logs, read))
 
 
 def blob_path(content: bytes) -> str:
