@@ -9,6 +9,8 @@ from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, cl
 from pipeline.settings import Settings
 
 _POLL_MS = 200
+_SILENT_POLLS = 20
+"""Polls in which nothing comes and nothing moves until what is there counts as unreadable."""
 
 
 async def holds_records(
@@ -28,6 +30,7 @@ async def first_record(
     """Return the first offset in `ranges` at which a consumer of committed records is given one.
 
     The marks that end a transaction, and the records of one that was aborted, have offsets too.
+    What cannot be read is taken for a record: nobody can tell that it is none.
 
     Args:
         settings: Which broker.
@@ -64,7 +67,12 @@ async def first_record(
 
 
 async def _first_before(consumer: AIOKafkaConsumer, place: TopicPartition, end: int) -> int | None:
-    while await consumer.position(place) < end:
+    reached, silent = -1, 0
+    while (position := int(await consumer.position(place))) < end:
+        silent = silent + 1 if position == reached else 0
+        if silent == _SILENT_POLLS:
+            return position
+        reached = position
         batches = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=1)
         for record in batches.get(place, []):
             return int(record.offset) if record.offset < end else None
