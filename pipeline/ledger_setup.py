@@ -81,6 +81,14 @@ def _refuse_second_key(root: Path, path: Path) -> None:
             "set RMOS_LEDGER_KEY_FILE to where it is."
         )
         raise StoreNotReadyError(message)
+    vkey = vkey_file_of(path)
+    if vkey.exists():
+        # Who only checks would go on with the old one.
+        message = (
+            f"The public part of another key is at {vkey}, and no key at {path}: put that key "
+            "back, or move its public part away and keep it for those who check."
+        )
+        raise StoreNotReadyError(message)
 
 
 def open_ledger(settings: Settings) -> Ledger | None:

@@ -73,6 +73,18 @@ def test_a_store_whose_logs_another_key_signs_gets_no_second_one(settings: Setti
         open_ledger(settings)
 
 
+def test_a_new_key_is_not_made_beside_the_public_part_of_another(settings: Settings) -> None:
+    made = init_ledger_key(settings)
+    made.path.unlink()
+    with pytest.raises(StoreNotReadyError, match=f"public part of another key is at {made.path}"):
+        init_ledger_key(settings)
+    assert not made.path.exists()
+    made.vkey_path.rename(made.path.with_name("kept.vkey"))
+    again = init_ledger_key(settings)
+    assert again.key != made.key
+    assert verifier_keys(settings, read_store(settings.data_dir)) == [again.key]
+
+
 def test_whoever_checks_needs_the_public_part_alone(settings: Settings) -> None:
     made = init_ledger_key(settings)
     identity = read_store(settings.data_dir)
