@@ -1,0 +1,59 @@
+"""A shop for each drill: topics, a store, its key, and services that are not started yet."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker.local import LocalBroker
+from pipeline.broker.loopback import free_port
+from pipeline.settings import Settings
+from tests.e2e.kafka_reading import new_settings, topics_and_store
+from tests.e2e.runbook.drill import Drill
+from tests.e2e.runbook.units import units_of
+from tests.e2e.worker_processes import worker_environment
+
+
+def drill_settings(broker: LocalBroker, folder: Path) -> Settings:
+    return new_settings(
+        broker,
+        folder / "srv" / "rmos",
+        session_timeout_ms=6000,
+        ledger_key_file=folder / "etc" / "rmos" / "ledger.pem",
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    return worker_environment(
+        settings,
+        RMOS_LEDGER_KEY_FILE=str(settings.ledger_key_file),
+        RMOS_LOG_FORMAT="json",
+        XDG_CONFIG_HOME=str(settings.data_dir.parent / "config"),
+    )
+
+
+@asynccontextmanager
+async def drilled(broker: LocalBroker, folder: Path) -> AsyncIterator[Drill]:
+    """Give a shop on `broker`; `folder` is what / is in the document."""
+    settings = drill_settings(broker, folder)
+    settings.data_dir.parent.mkdir()
+    port = free_port()
+    words = {
+        "127.0.0.1:9101": f"127.0.0.1:{port}",
+        "/srv/": f"{folder}/srv/",
+        "/etc/rmos/": f"{folder}/etc/rmos/",
+        "127.0.0.1:9092": broker.bootstrap_servers,
+    }
+    async with topics_and_store(broker, settings):
+        file = folder / "etc" / "rmos" / "environment"
+        environment = environment_of(settings)
+        with units_of(folder / "units", environment, ["rmos-persist@1"], file) as units:
+            units.own["rmos-persist@1"] = {"RMOS_METRICS_PORT": str(port)}
+            yield Drill(settings, folder, units, words)
+
+
+@pytest.fixture
+async def drill(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Drill]:
+    async with drilled(broker, tmp_path) as made:
+        yield made

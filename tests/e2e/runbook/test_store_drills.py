@@ -1,0 +1,178 @@
+"""Drills about disk, index, files and key, as `docs/runbook/store.md` has them."""
+
+import os
+import shutil
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline.app import advise_worker
+from pipeline.storage.identity import read_store
+from tests.builders import advisory_request, attachment, record, red_request, run_request
+from tests.e2e.advisories import wait_for
+from tests.e2e.kafka_reading import Sending, produce, sending
+from tests.e2e.runbook.drill import Drill
+from tests.e2e.runbook.shop import change_a_byte, consume, runs
+from tests.e2e.store_audit import audit_store, store_files
+from tests.storage.mounts import mounted, run_program, why_not
+
+pytestmark = pytest.mark.e2e
+
+PAGE = "store.md"
+REASON = why_not()
+needs_mount = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+DISK_BYTES = 6 * 1024 * 1024
+
+
+@needs_mount
+async def test_the_disk_is_full(drill: Drill) -> None:
+    drill.read(PAGE, "The disk is full")
+    store = drill.settings.data_dir
+    kept = shutil.move(store, store.with_name("kept"))
+    with mounted(store, "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs"):
+        shutil.copytree(kept, store, dirs_exist_ok=True)
+        filler = store / "filler"
+        space = os.statvfs(store)
+        with filler.open("wb") as file:
+            left_bytes = 1_000_000
+            os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - left_bytes)
+        big = {"gcode_text": "G1 X1 Y1\n" * 2000}
+        requests = (run_request(run_id=f"run_{n}", outputs=big) for n in range(200))
+        await produce(drill.settings, map(sending, requests))
+        drill.units.start("rmos-persist@1")
+        await drill.units.ended("rmos-persist@1")
+        await drill.you_see()
+        filler.unlink()
+        await drill.run()
+        await drill.then()
+        (await audit_store(drill.settings)).assert_whole()
+        await drill.units.stop("rmos-persist@1")
+
+
+@needs_mount
+async def test_the_volume_is_not_mounted(drill: Drill) -> None:
+    drill.read(PAGE, "The volume is not mounted")
+    store = drill.settings.data_dir
+    await consume(drill.settings, runs(10))
+    drill.words["STORE_ID"] = read_store(store).store_id
+    volume = shutil.move(store, store.with_name("volume"))
+    store.mkdir()
+    await produce(drill.settings, runs(10, start=10))
+    drill.units.start("rmos-persist@1")
+    assert await drill.units.ended("rmos-persist@1") == 6
+    with ExitStack() as at_end:
+
+        def mount() -> None:
+            run_program("mount", "--bind", str(volume), str(store))
+            at_end.callback(run_program, "umount", str(store))
+            at_end.callback(drill.units.kill_all)
+
+        drill.by_hand["mount /srv/rmos"] = mount
+        await drill.you_see()
+        assert list(store.iterdir()) == []
+        await drill.run()
+        await drill.then()
+        (await audit_store(drill.settings)).assert_whole()
+
+
+async def test_the_index_is_missing_or_damaged(drill: Drill) -> None:
+    drill.read(PAGE, "The index is missing or damaged")
+    settings = drill.settings
+    await consume(settings, runs(20))
+    advisory = Sending(*record(advisory_request(run_id="run_3")))
+    (place,) = await produce(settings, [advisory], topic=settings.topics.advisory_requests)
+    async with advise_worker(settings):
+        await wait_for(settings, place, "linked")
+    before = store_files(settings.data_dir)
+    for file in settings.data_dir.glob("index.sqlite3*"):
+        file.unlink()
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    assert store_files(settings.data_dir) == before
+
+
+async def test_an_artifact_is_not_what_was_written(drill: Drill) -> None:
+    drill.read(PAGE, "An artifact is not what was written")
+    await consume(drill.settings, runs(20))
+    store = drill.settings.data_dir
+    strange = store / "runs/2025-12-18/run_7.json"
+    before = change_a_byte(strange)
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    assert (store.parent / "evidence" / strange.name).read_bytes() == before
+
+
+async def test_an_audit_found_something(drill: Drill) -> None:
+    drill.read(PAGE, "An audit found something")
+    now = datetime.now(UTC)
+    # Of today: an audit also finds what came long after its time.
+    made = (run_request(run_id=f"run_{n}", created_at_utc=f"{now:%FT%TZ}") for n in range(20))
+    await consume(drill.settings, [sending(each) for each in made])
+    drill.words["2025-12-18"] = f"{now:%F}"
+    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    drill.units.environment |= {"RMOS_AUDIT_DAILY_AT": "-1", "RMOS_AUDIT_HOURLY": "false"}
+    drill.units.own["rmos-audit"] = {"RMOS_METRICS_PORT": "0"}
+    drill.units.start("rmos-audit")
+    await drill.units.started("rmos-audit", "rmos-audit")
+    store = drill.settings.data_dir
+    before = store_files(store)
+    change_a_byte(store / f"runs/{now:%F}/run_7.json")
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    assert store_files(store) == before
+
+
+async def test_the_disk_is_lost(drill: Drill) -> None:
+    drill.read(PAGE, "The disk is lost")
+    settings = drill.settings
+    changed = [sending(run_request(run_id=f"run_{n}", mode="other")) for n in range(3)]
+    await consume(settings, [*runs(20), sending(red_request(run_id="run_red")), *changed])
+    blob = run_request(run_id="run_blob", attachments=[attachment()])
+    await consume(settings, [sending(blob), Sending(b"run_x", b"{")])
+    drill.words["STORE_ID"] = read_store(settings.data_dir).store_id
+    drill.words["STORE_ROOT"] = (await drill.shell("rmos ledger sums --root")).strip()
+    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    before = store_files(settings.data_dir)
+    logs = log_files(settings.data_dir)
+    shutil.rmtree(settings.data_dir)
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    assert store_files(settings.data_dir) == before
+    assert log_files(settings.data_dir) == logs
+
+
+def log_files(root: Path) -> dict[str, bytes]:
+    paths = [path for path in (root / "ledger").rglob("*") if path.is_file()]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+async def test_the_key_of_the_ledger_is_lost(drill: Drill) -> None:
+    drill.read(PAGE, "The key of the ledger is lost")
+    await consume(drill.settings, runs(20))
+    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    key = drill.settings.ledger_key_file
+    assert key is not None
+    key.unlink()
+    drill.units.start("rmos-persist@1")
+    assert await drill.units.ended("rmos-persist@1") == 6
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+
+
+async def test_the_key_of_the_ledger_got_into_wrong_hands(drill: Drill) -> None:
+    drill.read(PAGE, "The key of the ledger got into wrong hands")
+    await consume(drill.settings, runs(20))
+    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    drill.units.start("rmos-persist@1")
+    await drill.units.started("rmos-persist@1", "rmos-persist-1")
+    await drill.you_see()
+    await drill.run()
+    await produce(drill.settings, runs(5, start=20))
+    await drill.then()
