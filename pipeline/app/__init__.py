@@ -1,0 +1,41 @@
+"""The composition root: the only place that wires settings, store, broker and consumers."""
+
+from pipeline.app.advisories import advise_worker
+from pipeline.app.audits import audit_worker
+from pipeline.app.http import ApiServer, api_server, run_api
+from pipeline.app.local import local_broker, prepare_local, watch
+from pipeline.app.process import run_service, serve_health, stop_on_signals, until_stopped
+from pipeline.app.runs import legacy_persist_worker, persist_worker
+from pipeline.app.services import (
+    run_advise_worker,
+    run_all_workers,
+    run_audit_worker,
+    run_everything,
+    run_persist_worker,
+    run_worker,
+)
+from pipeline.app.worker import Worker
+
+__all__ = [
+    "ApiServer",
+    "Worker",
+    "advise_worker",
+    "api_server",
+    "audit_worker",
+    "legacy_persist_worker",
+    "local_broker",
+    "persist_worker",
+    "prepare_local",
+    "run_advise_worker",
+    "run_all_workers",
+    "run_api",
+    "run_audit_worker",
+    "run_everything",
+    "run_persist_worker",
+    "run_service",
+    "run_worker",
+    "serve_health",
+    "stop_on_signals",
+    "until_stopped",
+    "watch",
+]

@@ -1,0 +1,71 @@
+"""The audit worker: requests, and the schedule of its own."""
+
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import structlog
+
+from pipeline.app.worker import Worker, read_whatever_comes, running, started_sender
+from pipeline.broker.request_sender import RequestSender
+from pipeline.consumers.audit_desk import AuditDesk
+from pipeline.consumers.audit_memory import tell_before
+from pipeline.consumers.audit_requests import AuditRequests
+from pipeline.consumers.audit_run import Auditing
+from pipeline.consumers.audit_scheduling import AuditScheduler
+from pipeline.consumers.batches import Pace
+from pipeline.consumers.start_checks import check_audit_start
+from pipeline.ledger_setup import verifier_keys
+from pipeline.logs import hear_kafka_client
+from pipeline.settings import Settings
+from pipeline.storage.held_folder import held_checkpoints
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def audit_worker(
+    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> AsyncIterator[Worker]:
+    """Run an audit worker for the length of a block: requests, and the schedule of its own.
+
+    Args:
+        settings: Store, broker, schedule, and where checkpoints are held.
+        clock: Returns the time, for reports and the schedule.
+
+    Raises:
+        InputError: A file of held checkpoints cannot be used.
+        StoreError: The store is not usable, or does not fit the broker.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        identity = await check_audit_start(settings)
+        # A key that is missing, or a file that cannot be used, is told now, not at the first audit.
+        verifier_keys(settings, identity)
+        held_checkpoints(settings.audit_held_dir)
+        tell_before(settings.data_dir, clock())
+        sender = await started_sender(settings, stack)
+        auditing = Auditing(
+            settings,
+            identity.epoch,
+            lambda: verifier_keys(settings, identity),
+            lambda: held_checkpoints(settings.audit_held_dir),
+            auditor=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="auditor")),
+            disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
+            clock=clock,
+        )
+        desk = AuditDesk(auditing, sender, Pace(settings.broker_pause_seconds))
+        requests = AuditRequests(settings, desk.settle)
+        stack.push_async_callback(requests.stop)
+        await requests.start()
+        hear_kafka_client()
+        settling = await stack.enter_async_context(running(requests.run()))
+        asking = RequestSender(settings)
+        stack.push_async_callback(asking.stop)
+        scheduler = AuditScheduler(settings, asking, clock)
+        scheduling = await stack.enter_async_context(running(scheduler.run()))
+        _log.info("audit worker started", store=str(settings.data_dir), store_id=identity.store_id)
+        yield Worker(requests, [settling, scheduling])
+    _log.info("audit worker stopped")

@@ -1,0 +1,158 @@
+"""The HTTP API as a service: of the store, and of the v1 store in an emergency."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline.api.application import create_api, create_legacy_api
+from pipeline.api.broker_link import BrokerLink
+from pipeline.api.guard import Guard
+from pipeline.api.parts import ApiParts, LegacyParts, Threads
+from pipeline.api.server import address_of, listen, serving
+from pipeline.api.tokens import Tokens, tokens_for
+from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
+from pipeline.app.worker import Worker, running
+from pipeline.broker.connection import describe_cluster
+from pipeline.broker.loss_watch import watch_lost_offsets
+from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.consumers.health import Checks, is_disk_writable
+from pipeline.consumers.legacy_start import check_v2_store
+from pipeline.errors import RmosError
+from pipeline.settings import Settings
+from pipeline.storage.identity import check_identity, read_store
+from pipeline.storage.legacy_reader import LegacyReader
+from pipeline.storage.run_reader import RunReader
+
+_log = structlog.get_logger(__name__)
+_QUICK_THREADS = 4
+_BULK_THREADS = 4
+_PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """A running API.
+
+    Attributes:
+        address: Host and port, as a URL has them.
+        fault: Done when it cannot go on.
+    """
+
+    address: str
+    fault: asyncio.Future[None]
+
+
+@asynccontextmanager
+async def api_server(
+    settings: Settings, workers: Sequence[Worker] = ()
+) -> AsyncIterator[ApiServer]:
+    """Serve the HTTP API for the length of a block; then let requests under way end.
+
+    It starts without a broker: what is stored can be read, and publishing is tried at need.
+
+    Args:
+        settings: Address, tokens, store and broker.
+        workers: Those of this process; the API is ready only if they are.
+
+    Raises:
+        InputError: Other machines could reach it and there are no tokens, or no usable ones.
+        AddressTakenError: Another program listens there.
+        StoreError: The store is not usable.
+    """
+    async with AsyncExitStack() as stack:
+        tokens = tokens_for(settings.api_host, settings.api_tokens_file)
+        listening = stack.enter_context(listen(settings.api_host, settings.api_port))
+        api = _api(settings, workers, tokens, stack)
+        fault = await stack.enter_async_context(
+            serving(api, listening, stop_seconds=settings.stop_timeout_seconds)
+        )
+        await stack.enter_async_context(running(watch_lost_offsets(settings)))
+        address = address_of(listening)
+        _log.info("api started", address=address, tokens=tokens is not None)
+        yield ApiServer(address, fault)
+    _log.info("api stopped")
+
+
+def _api(
+    settings: Settings, workers: Sequence[Worker], tokens: Tokens | None, stack: AsyncExitStack
+) -> Guard:
+    """Return the API of the store that the settings name; `stack` lets go of what it holds."""
+    if not settings.runs_v2_enabled:
+        legacy = _legacy_parts(settings, workers)
+        stack.callback(legacy.quick.close)
+        stack.push_async_callback(legacy.runs.stop)
+        return create_legacy_api(legacy, tokens)
+    reader = RunReader(settings.data_dir)
+    stack.callback(reader.close)
+    parts = _api_parts(settings, reader, workers)
+    stack.callback(parts.quick.close)
+    stack.callback(parts.bulk.close)
+    stack.push_async_callback(parts.runs.stop)
+    stack.push_async_callback(parts.advisories.stop)
+    return create_api(parts, tokens)
+
+
+def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker]) -> ApiParts:
+    async def check_broker() -> None:
+        cluster_id = await describe_cluster(settings)
+        root = settings.data_dir
+        check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
+
+    return ApiParts(
+        settings=settings,
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        quick=Threads(_QUICK_THREADS, "api"),
+        checks=_api_checks(settings, workers, check_broker),
+        reader=reader,
+        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
+        bulk=Threads(_BULK_THREADS, "blobs"),
+    )
+
+
+def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
+    async def check_broker() -> None:
+        check_v2_store(settings, await describe_cluster(settings))
+
+    return LegacyParts(
+        settings=settings,
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        quick=Threads(_QUICK_THREADS, "api"),
+        checks=_api_checks(settings, workers, check_broker),
+        reader=LegacyReader(settings.run_store_path),
+    )
+
+
+def _api_checks(
+    settings: Settings, workers: Sequence[Worker], check_broker: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[Checks]]:
+    async def broker_answers() -> bool:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await check_broker()
+        except (RmosError, TimeoutError):
+            return False
+        return True
+
+    async def checks() -> Checks:
+        return {
+            "broker answers": await broker_answers(),
+            "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
+            "disk writable": is_disk_writable(store_folder(settings)),
+        }
+
+    return checks
+
+
+async def run_api(settings: Settings) -> None:
+    """Serve the HTTP API until a signal stops it.
+
+    Raises:
+        RmosError: It could not start; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with api_server(settings) as server:
+        with serve_health(settings, []):
+            await until_stopped(stop, server.fault)

@@ -1,0 +1,105 @@
+"""The local broker as a part of this process, and what is made where it is missing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.local import LocalBroker
+from pipeline.errors import BrokerError, TopicsError
+from pipeline.ledger_build import build_logs, find_missing_leaves
+from pipeline.ledger_setup import init_ledger_key
+from pipeline.settings import Settings
+from pipeline.storage.identity import STORE_FILE, create_store
+
+_WATCH_SECONDS = 0.5
+
+
+@asynccontextmanager
+async def local_broker(
+    settings: Settings, tell: Callable[[str], None]
+) -> AsyncIterator[LocalBroker]:
+    """Run the local broker for the length of a block.
+
+    Raises:
+        BrokerError: It could not start.
+    """
+    broker = LocalBroker(
+        settings.data_dir / "kafka",
+        port=settings.broker_port,
+        cache_dir=settings.broker_cache_dir,
+        on_progress=tell,
+    )
+    try:
+        await asyncio.to_thread(broker.start)
+        yield broker
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def prepare_local(
+    settings: Settings, broker: LocalBroker, tell: Callable[[str], None]
+) -> None:
+    """Make what is missing for a local broker: the store, the ledger's key and the topics.
+
+    Raises:
+        StoreError: The folder cannot be a store.
+        TopicsError: A topic is there with other settings.
+    """
+    if settings.runs_v2_enabled:
+        _prepare_store(settings, broker.cluster_id, tell)
+    differences = await apply_topics(settings)
+    if differences:
+        message = (
+            f"The topic {differences[0].topic} is not as it must be: rmos topics check tells what "
+            "differs."
+        )
+        raise TopicsError(message)
+    if settings.runs_v2_enabled:
+        await _complete_logs(settings, tell)
+
+
+async def _complete_logs(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Build the logs of a store that was written without a ledger, by an older version."""
+    missing = await find_missing_leaves(settings)
+    missing.refuse_loss()
+    if missing.offsets:
+        tell(f"building the ledger of {missing.offsets:,} records that were consumed before")
+        await build_logs(settings, missing)
+
+
+def _prepare_store(settings: Settings, cluster_id: str, tell: Callable[[str], None]) -> None:
+    if not (settings.data_dir / STORE_FILE).exists():
+        create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+        tell(f"new store at {settings.data_dir}")
+    if not settings.ledger_enabled:
+        return
+    made = init_ledger_key(settings)
+    if made.is_new:
+        tell(f"new ledger key at {made.path}: keep a copy, and keep it apart from the store")
+        tell(f"its public part, for whoever checks: {made.key}")
+
+
+@asynccontextmanager
+async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
+    """Give a future that fails when the local broker ends by itself during the block."""
+    fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def look() -> None:
+        while broker.is_running():  # noqa: ASYNC110
+            await asyncio.sleep(_WATCH_SECONDS)  # a process can only be asked
+        status, *lines = (broker.exit_reason() or "stopped").splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        message = f"The local broker ended by itself ({status}){last}"
+        fault.set_exception(BrokerError(message))
+
+    task = asyncio.create_task(look())
+    try:
+        yield fault
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        if fault.done():
+            # Another part may have been the first to fail; its error is the one that is told.
+            fault.exception()

@@ -1,0 +1,144 @@
+"""Services as commands start them: one worker, all of them, or everything."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from pipeline.app.advisories import advise_worker
+from pipeline.app.audits import audit_worker
+from pipeline.app.http import api_server
+from pipeline.app.local import local_broker, prepare_local, watch
+from pipeline.app.process import serve_health, stop_on_signals, until_stopped
+from pipeline.app.runs import legacy_persist_worker, persist_worker
+from pipeline.app.worker import Worker
+from pipeline.errors import InputError
+from pipeline.settings import Settings
+
+
+async def run_worker(
+    settings: Settings, worker: Callable[[], AbstractAsyncContextManager[Worker]]
+) -> None:
+    """Run one worker until a signal stops it.
+
+    Args:
+        settings: Where metrics and health are served.
+        worker: Starts it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with worker() as running:
+        with serve_health(settings, [running]):
+            await until_stopped(stop, *running.faults)
+
+
+async def run_persist_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> None:
+    """Run a persist worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    work = persist_worker if settings.runs_v2_enabled else legacy_persist_worker
+    await run_worker(
+        settings,
+        lambda: work(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
+    )
+
+
+async def run_advise_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> None:
+    """Run an advise worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    if not settings.runs_v2_enabled:
+        message = (
+            "The advise worker does not run with RMOS_RUNS_V2_ENABLED=false: advisories wait in "
+            "their topic and are linked when it is true again."
+        )
+        raise InputError(message)
+    await run_worker(
+        settings,
+        lambda: advise_worker(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
+    )
+
+
+async def run_audit_worker(settings: Settings) -> None:
+    """Run an audit worker until a signal stops it.
+
+    Raises:
+        RmosError: It could not start or go on; the text says what to do.
+    """
+    await run_worker(settings, lambda: audit_worker(settings))
+
+
+async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:
+    """Run all workers in this process until a signal stops them; one stops, all stop.
+
+    Raises:
+        RmosError: One could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with _all_workers(settings, accept_loss=accept_loss) as workers:
+        with serve_health(settings, workers):
+            await until_stopped(stop, *(fault for worker in workers for fault in worker.faults))
+
+
+async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
+
+    One part stops, all stop.
+
+    Args:
+        settings: The broker's port and the store's folder; its address is the broker's own.
+        tell: Told what is being done, and where things are.
+
+    Raises:
+        RmosError: A part could not start or go on; the text says what to do.
+    """
+    stop = stop_on_signals()
+    async with local_broker(settings, tell) as broker:
+        settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        await prepare_local(settings, broker, tell)
+        async with (
+            _all_workers(settings) as workers,
+            watch(broker) as broker_fault,
+            api_server(settings, workers) as api,
+        ):
+            with serve_health(settings, workers):
+                tell(f"API http://{api.address}/api/rmos/runs")
+                if not settings.runs_v2_enabled:
+                    tell("v1 mode: advisories wait until RMOS_RUNS_V2_ENABLED is true again")
+                tell(f"broker {broker.bootstrap_servers}, store {_store_of(settings)}: ready")
+                faults = (fault for worker in workers for fault in worker.faults)
+                await until_stopped(stop, *faults, api.fault, broker_fault)
+        tell("stopping")
+
+
+@asynccontextmanager
+async def _all_workers(
+    settings: Settings, *, accept_loss: bool = False
+) -> AsyncIterator[Sequence[Worker]]:
+    """Run every worker of the store that the settings name: in v1 mode there is one."""
+    async with AsyncExitStack() as stack:
+        if not settings.runs_v2_enabled:
+            legacy = legacy_persist_worker(settings, accept_loss=accept_loss)
+            yield [await stack.enter_async_context(legacy)]
+            return
+        yield [
+            await stack.enter_async_context(worker)
+            for worker in (
+                persist_worker(settings, accept_loss=accept_loss),
+                advise_worker(settings, accept_loss=accept_loss),
+                audit_worker(settings),
+            )
+        ]
+
+
+def _store_of(settings: Settings) -> Path:
+    return settings.data_dir if settings.runs_v2_enabled else settings.run_store_path
