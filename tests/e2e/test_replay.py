@@ -285,15 +285,19 @@ async def test_a_time_range_is_what_the_broker_says_it_is(made: Made, tmp_path: 
     assert 0 < len(within) < len(records)
     assert sum(each["offsets"] for each in planned if each["topic"] == topic) == len(within)
     summary, _ = await replay(settings, "restore", *options)
-    assert summary["records"] == len(within) + sum(
-        since <= each.timestamp < until
-        for each in await read_topic(settings, settings.topics.advisory_requests)
-    )
-    made_there = {(each.partition, each.offset) for each in within}
+    names = settings.topics
+    others = [
+        each
+        for other in (names.legacy_runs, names.advisory_requests)
+        for each in await read_topic(settings, other)
+        if since <= each.timestamp < until
+    ]
+    assert summary["records"] == len(within) + len(others)
+    made_there = {(each.topic, each.partition, each.offset) for each in [*within, *others]}
     expected = {
         row["artifact_path"]
         for row in rows(made.settings.data_dir)["runs"]
-        if (row["source_partition"], row["source_offset"]) in made_there
+        if (row["source_topic"], row["source_partition"], row["source_offset"]) in made_there
     }
     there = {path for path in tree_of(settings.data_dir) if path.startswith("runs/")}
     assert {path for path in there if "_advisory_" not in path} == expected
