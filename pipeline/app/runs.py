@@ -13,7 +13,7 @@ from pipeline.consumers.legacy_requests import LegacyRequestJudge
 from pipeline.consumers.legacy_start import check_legacy_start
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
-from pipeline.core.legacy_run import judge_legacy_record
+from pipeline.core.legacy_run import judge_run_as_row
 from pipeline.core.verdict import judge_run_record
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
@@ -88,7 +88,7 @@ async def legacy_persist_worker(
         )
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
         sender = await started_sender(settings, stack)
-        judging = Judging(judge_legacy_record, helper=settings.judge_in_helper)
+        judging = Judging(judge_run_as_row, helper=settings.judge_in_helper)
         consumer = BatchConsumer(
             group,
             LegacyRequestJudge(

@@ -82,7 +82,7 @@ class JudgedRow:
     is_incomplete: bool
 
 
-def judge_legacy_record(key: bytes | None, value: bytes | None) -> JudgedRow | Rejected:
+def judge_run_as_row(key: bytes | None, value: bytes | None) -> JudgedRow | Rejected:
     """Return what a record is, by the judge of the v2 store, as a row of the v1 store.
 
     Raises:

@@ -14,7 +14,7 @@ from pipeline.api.documentation import document
 from pipeline.api.parts import ALIAS, LegacyParts, Threads
 from pipeline.api.tokens import Token, Tokens
 from pipeline.broker.publisher import RunPublisher
-from pipeline.core.legacy_run import judge_legacy_record, marked
+from pipeline.core.legacy_run import judge_run_as_row, marked
 from pipeline.errors import BrokerError
 from pipeline.settings import read_settings
 from pipeline.storage.legacy_reader import LegacyReader
@@ -40,7 +40,7 @@ JSON = {"content-type": "application/json"}
 
 
 def row_of(request: dict[str, Any]) -> dict[str, Any]:
-    verdict = judge_legacy_record(*record(request))
+    verdict = judge_run_as_row(*record(request))
     return marked(verdict.row, verdict.mark)  # type: ignore[union-attr]
 
 

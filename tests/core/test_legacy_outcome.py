@@ -16,7 +16,7 @@ from pipeline.core.legacy_run import (
     JudgedRow,
     LegacyMark,
     LegacySource,
-    judge_legacy_record,
+    judge_run_as_row,
     marked,
 )
 from pipeline.core.outcome import RecordSource
@@ -29,7 +29,7 @@ EVENT_SOURCE = RecordSource(1, "rmos.runs.requests", 0, 7)
 
 
 def judged(request: dict[str, Any]) -> JudgedRow:
-    verdict = judge_legacy_record(*record(request))
+    verdict = judge_run_as_row(*record(request))
     assert isinstance(verdict, JudgedRow)
     return verdict
 

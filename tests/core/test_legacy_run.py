@@ -12,7 +12,7 @@ from pipeline.core.legacy_run import (
     JudgedRow,
     LegacyMark,
     LegacySource,
-    judge_legacy_record,
+    judge_run_as_row,
     legacy_row,
     mark_of,
     marked,
@@ -51,7 +51,7 @@ def row_of(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged_row(request: dict[str, Any]) -> JudgedRow:
-    verdict = judge_legacy_record(*record(request))
+    verdict = judge_run_as_row(*record(request))
     assert isinstance(verdict, JudgedRow)
     return verdict
 
@@ -130,7 +130,7 @@ def test_the_judge_is_that_of_the_other_store() -> None:
         same, row = judged(request), judged_row(request)
         assert row.mark == LegacyMark(same.request_sha256, same.artifact_sha256)
         assert row.is_incomplete == same.is_incomplete
-    assert judge_legacy_record(b"run_1", None) == Rejected(
+    assert judge_run_as_row(b"run_1", None) == Rejected(
         "TOMBSTONE", "Expected a request, found a record without a value."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.legacy_run import MARK, judge_legacy_record
+from pipeline.core.legacy_run import MARK, judge_run_as_row
 from pipeline.core.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError
 from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
@@ -28,11 +28,11 @@ def path(tmp_path: Path) -> Path:
 
 def judged(request: dict[str, Any], offset: int, partition: int = 0) -> LegacyRecord:
     place = RecordSource(1, TOPIC, partition, offset)
-    return LegacyRecord(place, judge_legacy_record(*record(request)))
+    return LegacyRecord(place, judge_run_as_row(*record(request)))
 
 
 def tombstone(offset: int) -> LegacyRecord:
-    return LegacyRecord(RecordSource(1, TOPIC, 0, offset), judge_legacy_record(b"k", None))
+    return LegacyRecord(RecordSource(1, TOPIC, 0, offset), judge_run_as_row(b"k", None))
 
 
 def runs_at(path: Path) -> LegacyRuns:
