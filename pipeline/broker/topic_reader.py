@@ -10,7 +10,7 @@ from contextlib import aclosing
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.broker.admin import OffsetRange, partition_offsets
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.settings import Settings
 
@@ -21,6 +21,10 @@ _POLL_MS = 500
 _WAIT_MS = 10
 """Longest wait of the broker for more records. With aiokafka's 500, the question that was under
 way at the end of one partition held up the first one about the next: a third of a second each."""
+
+_SILENT_POLLS = 10
+"""Polls in which nothing comes until the broker is asked whether it is there: aiokafka waits for
+one that is gone without a word, for ever."""
 
 
 async def read_topic(settings: Settings, topic: str) -> AsyncGenerator[ConsumerRecord, None]:
@@ -43,7 +47,8 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
     What retention has removed is left out; the offsets of the records show it.
 
     Raises:
-        BrokerError: The broker cannot be reached.
+        TopicsError: A topic is not there any more.
+        BrokerError: The broker cannot be reached, or is not any more.
     """
     wanted = {
         TopicPartition(topic, partition): offsets
@@ -65,17 +70,18 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         try:
             await consumer.start()
             for place in sorted(wanted):
-                async for record in _read_partition(consumer, place, wanted[place]):
+                async for record in _read_partition(settings, consumer, place, wanted[place]):
                     yield record
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
 
 async def _read_partition(
-    consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
+    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
 ) -> AsyncGenerator[ConsumerRecord, None]:
     consumer.assign([place])
     consumer.seek(place, offsets.beginning)
+    silent_polls = 0
     while (position := await consumer.position(place)) < offsets.end:
         batches = await consumer.getmany(place, timeout_ms=_POLL_MS)
         for record in batches.get(place, []):
@@ -84,6 +90,10 @@ async def _read_partition(
                 yield record
         if not batches and waits_for_transaction(consumer, place, position):
             return
+        silent_polls = 0 if batches else silent_polls + 1
+        if silent_polls == _SILENT_POLLS:
+            silent_polls = 0
+            await partition_offsets(settings, [place.topic])
 
 
 def waits_for_transaction(consumer: AIOKafkaConsumer, place: TopicPartition, position: int) -> bool:

@@ -2,13 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin import OffsetRange, apply_topics
+from pipeline.broker.local import LocalBroker
 from pipeline.broker.topic_reader import read_ranges, read_topic
+from pipeline.errors import BrokerError
 from pipeline.settings import Settings
+from tests.e2e.kafka_reading import new_settings
 
 pytestmark = pytest.mark.e2e
 
@@ -60,3 +65,18 @@ async def test_a_transaction_that_stays_open_ends_the_range(settings: Settings) 
         await producer.abort_transaction()
     finally:
         await producer.stop()
+
+
+async def test_a_broker_that_goes_while_it_is_read_is_told_and_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    with LocalBroker(tmp_path / "kafka", port=0) as own:
+        settings = new_settings(own, tmp_path / "store")
+        assert await apply_topics(settings) == []
+        await send(settings, {2: 1, 4: 1})
+        async with aclosing(read_topic(settings, settings.topics.run_requests)) as records:
+            assert (await anext(records)).partition == 2
+            own.stop()
+            async with asyncio.timeout(60):
+                with pytest.raises(BrokerError, match="No Kafka broker answers"):
+                    await anext(records)
