@@ -69,7 +69,8 @@ def parse_selection(
         run_id: A run.
 
     Raises:
-        InputError: One of them cannot be read, or two are of one partition.
+        InputError: One of them cannot be read or ends before it begins, or two are of one
+            partition.
     """
     if run_id is not None and not is_run_id(run_id):
         message = "Expected a run_id of the published pattern."
@@ -78,7 +79,16 @@ def parse_selection(
     if len({(each.topic, each.partition) for each in parsed}) < len(parsed):
         message = "Expected at most one range of each partition."
         raise InputError(message)
-    return Selection(_parse_time(since), _parse_time(until), parsed, run_id)
+    since_ms, until_ms = _parse_time(since), _parse_time(until)
+    _refuse_reversed("times", since_ms, until_ms)
+    return Selection(since_ms, until_ms, parsed, run_id)
+
+
+def _refuse_reversed(what: str, begin: int | None, end: int | None) -> None:
+    """Refuse a range that can hold nothing: a proof of it would say that all is well."""
+    if begin is not None and end is not None and end < begin:
+        message = f"Expected {what} of which the end is not before the beginning."
+        raise InputError(message)
 
 
 def _parse_time(text: str | None) -> int | None:
@@ -101,7 +111,7 @@ def _parse_offsets(text: str) -> OffsetSelection:
             f"found {text[:300]!r}."
         )
         raise InputError(message)
-    topic, partition, begin, end = found.groups()
-    return OffsetSelection(
-        topic, int(partition), int(begin) if begin else None, int(end) if end else None
-    )
+    topic, partition, *ends = found.groups()
+    begin, end = (int(each) if each else None for each in ends)
+    _refuse_reversed(f"offsets of {topic}/{partition}", begin, end)
+    return OffsetSelection(topic, int(partition), begin, end)

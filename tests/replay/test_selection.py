@@ -1,5 +1,7 @@
 """What an operator may ask for, and what is refused before anything is read."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.errors import InputError
@@ -83,6 +85,18 @@ def test_what_names_no_range_is_refused(text: str) -> None:
 def test_two_ranges_of_one_partition_are_refused() -> None:
     with pytest.raises(InputError, match="at most one range"):
         parse_selection(offsets=(f"{TOPIC}/3:1-2", f"{TOPIC}/3:5-6"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"offsets": (f"{TOPIC}/3:9-2",)},
+        {"since": "2026-01-15T08:00:00.002Z", "until": "2026-01-15T08:00:00.001Z"},
+    ],
+)
+def test_what_ends_before_it_begins_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the end is not before the beginning"):
+        parse_selection(**options)
 
 
 def test_what_can_be_no_run_is_refused() -> None:
