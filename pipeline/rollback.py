@@ -44,6 +44,7 @@ class RollbackReport:
         replaced: Where its bytes of before are; None where there was no file, or the same bytes.
         from_backup: Rows of the backup.
         from_file: Rows that the file had and the backup had not.
+        file_fault: Why nobody could read the file's own rows; None where they were read.
         exported: Runs of this store that are in neither.
         failed: Runs whose file is missing or has other bytes: they could not be exported.
     """
@@ -53,6 +54,7 @@ class RollbackReport:
     replaced: Path | None = None
     from_backup: int = 0
     from_file: int = 0
+    file_fault: str | None = None
     exported: int = 0
     failed: list[str] = field(default_factory=list)
 
@@ -97,7 +99,7 @@ async def roll_back(
         report.replaced = keep_replaced(path, sha256_of_bytes(content))
         texts = _rows_in(content, chosen)  # 4.
         report.from_backup = len(texts)
-        report.from_file = _add_newer(path, texts)
+        _add_newer(path, texts, report)
         _export(settings.data_dir, texts, report, progress)
         is_whole = report.rows == report.from_backup
         replacement.content = content if is_whole else format_rows(texts)  # 5.
@@ -144,14 +146,15 @@ def _newest(path: Path, backup_dir: Path | None) -> Path:
     return backups[0]
 
 
-def _add_newer(path: Path, texts: dict[str, str]) -> int:
+def _add_newer(path: Path, texts: dict[str, str], report: RollbackReport) -> None:
     """Add the rows that the file has and the backup has not; none where nobody can read it."""
     try:
         newer = {row.run_id: row.text for row in read_rows(path) if row.run_id not in texts}
-    except InputError:
-        return 0
+    except InputError as error:
+        report.file_fault = str(error) if path.exists() else None
+        return
     texts.update(newer)
-    return len(newer)
+    report.from_file = len(newer)
 
 
 def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress: Progress) -> None:

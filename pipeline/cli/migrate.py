@@ -129,9 +129,15 @@ def status(
     if as_json:
         print_json(document)
     else:
-        print_pairs(
-            (name, "none" if value in (None, []) else value) for name, value in document.items()
-        )
+        print_pairs(_shown(document))
+
+
+def _shown(document: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield names and values, one of each item of a list."""
+    for name, value in document.items():
+        items = value if isinstance(value, list) else [value]
+        for item in items or [None]:
+            yield name, "none" if item is None else visible(str(item))
 
 
 @app.command()
@@ -202,15 +208,19 @@ def rollback(
         "rows": report.rows,
         "from_backup": report.from_backup,
         "from_file": report.from_file,
+        "file_fault": report.file_fault,
         "exported": report.exported,
         "failed": report.failed,
     }
     if as_json:
         print_json(document)
     else:
-        print_pairs(
-            (name, "none" if value in (None, []) else value) for name, value in document.items()
-        )
+        print_pairs(_shown(document))
+        if report.file_fault is not None:
+            told = (
+                f"{report.file_fault} Rows that the backup has not are in {report.replaced} alone."
+            )
+            notes().print(escaped(visible(told)), soft_wrap=True)
         notes().print("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
         raise typer.Exit(DIFFERENT)

@@ -118,7 +118,11 @@ def test_status_counts_what_is_here(migrated: CommandLine, v1: Path) -> None:
     document = migrated("migrate", "status", "--from", str(v1), "--json").document
     states = [document[name] for name in ("migrated", "missing", "different", "refused")]
     assert states == [1, 0, 1, 1]
-    assert "migrated" in migrated("migrate", "status", "--from", str(v1)).text
+    backups = [v1.with_name(f"runs.json.rmos-backup-{digit * 64}") for digit in "ab"]
+    for backup in backups:
+        backup.touch()
+    lines = migrated("migrate", "status", "--from", str(v1)).text.splitlines()
+    assert {f"backups        {backup}" for backup in backups} <= set(lines)
 
 
 def test_verify_names_what_is_missing(migrated: CommandLine, v1: Path) -> None:

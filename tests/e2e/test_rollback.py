@@ -66,12 +66,14 @@ async def test_a_damaged_v1_file_is_restored_byte_for_byte(settings_: Settings, 
     replace(v1, b"damaged")
     report = await back(settings_)
     assert (report.rows, report.from_backup, report.exported) == (3, 3, 0)
+    assert report.file_fault is not None
+    assert "cannot be read" in report.file_fault
     assert content(v1) == before
     assert report.replaced is not None
     assert content(report.replaced) == b"damaged"
     assert store_files(settings_.data_dir) == files
     again = await back(settings_)
-    assert again.replaced is None
+    assert (again.replaced, again.file_fault) == (None, None)
     assert content(v1) == before
 
 
