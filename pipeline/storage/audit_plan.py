@@ -216,6 +216,11 @@ class AuditPlan:
             self._db.execute("ROLLBACK")
         self._db.execute("DETACH store")
 
+    @property
+    def knows_runs(self) -> bool:
+        """Whether the index has a row; that of a store that consumed nothing yet has none."""
+        return any(self.value(f"SELECT 1 FROM {table}") for table in ("run_rows", "advisory_rows"))
+
     def add_log(self, number: int, log: LogId, *, is_legacy: bool) -> None:
         """Note which log has this number."""
         row = (number, log.epoch, log.topic, log.partition, is_legacy)

@@ -204,7 +204,7 @@ class StoreAudit:
         yield from check_held(self.root, self.logs, self._held, self.identity.store_id)
         if self._broker is not None:
             yield from offsets_without_leaf(self.logs, self._broker)
-        if not self.logs and (plan.has_rows or dates_on_disk(self.root)):
+        if not self.logs and (plan.knows_runs or dates_on_disk(self.root)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
         plan.settle(self.request.scope, has_logs=bool(self.logs))

@@ -40,7 +40,7 @@ from tests.storage.audited import (
     run_record,
 )
 from tests.storage.ledgers import KEYS, reader, rewrite_log
-from tests.storage.stores import TOPIC, change_index, files
+from tests.storage.stores import TOPIC, change_index, files, opened
 
 RUN_LOG = LogId(1, TOPIC, 0)
 HELD = Checkpoint("rmos/" + "0" * 32 + f"/1/{TOPIC}/0", 3, b"\1" * 32)
@@ -881,6 +881,24 @@ def test_a_store_that_is_empty_has_no_finding(tmp_path: Path) -> None:
     found = audit(tmp_path / "store")
     assert found.codes == {"INDEX_MISSING"}
     assert found.parts == ["ledger", "attachments", "quarantine", "places"]
+
+
+def test_a_store_that_workers_have_opened_and_nobody_has_used_has_no_finding(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path / "store"):
+        pass
+    found = audit(tmp_path / "store")
+    assert found.findings == []
+    assert found.results["integrity"] == "ok"
+
+
+@pytest.mark.parametrize("topic", ["runs", "advisories"])
+def test_a_store_whose_index_has_rows_and_that_has_no_log_is_told(store: Path, topic: str) -> None:
+    logs_gone(store)
+    shutil.rmtree(store / "runs")
+    change_index(store, f"DELETE FROM {({'runs', 'advisories'} - {topic}).pop()}")
+    assert "LOG_MISSING" in audit(store).codes
 
 
 def test_no_room_for_the_plan_is_one_sentence(store: Path, tmp_path: Path) -> None:
