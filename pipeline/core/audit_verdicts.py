@@ -15,6 +15,12 @@ _READ: dict[AuditMode, str] = {
     "full": "every byte of every file that was asked about",
 }
 
+_DATED: dict[AuditMode, str] = {
+    "quick": "the dates of the folders of runs",
+    "sampled": "the dates of the folders of runs; in a share of the files by their own time",
+    "full": "the time in every file that was asked about",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -43,7 +49,9 @@ def verdicts(codes: Mapping[AuditCode, int], asked: Asked) -> dict[str, dict[str
         "completeness": _failed(codes, Verdict.COMPLETENESS) or _completeness(asked),
         "anchored": _failed(codes, Verdict.ANCHORED) or _anchored(asked),
         "late": _failed(codes, Verdict.LATE)
-        or _verdict("ok", "Every record came near the time that it is dated."),
+        or _verdict(
+            "ok", f"No record came long after its time, or before it, by {_DATED[asked.mode]}."
+        ),
     }
 
 

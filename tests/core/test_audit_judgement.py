@@ -108,6 +108,7 @@ def test_what_nobody_was_asked_is_unknown() -> None:
         "late": "ok",
     }
     assert "no file was read" in found["integrity"]["reason"]
+    assert found["late"]["reason"].endswith("by the dates of the folders of runs.")
     assert {verdict.value for verdict in Verdict} == results.keys()
 
 
