@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.envelope import Rejected
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
@@ -298,7 +299,7 @@ def check_no_checkpoint_over_missing_bytes(root: Path) -> None:
         for leaf in leaves_of(root, run_log(partition)):
             if leaf.kind == "run":
                 content = (root / str(leaf.path)).read_bytes()
-                assert len(content) == leaf.size_bytes
+                assert (len(content), sha256_of_bytes(content)) == (leaf.size_bytes, leaf.sha256)
 
 
 def test_a_fault_at_any_call_leaves_no_checkpoint_over_missing_bytes(tmp_path: Path) -> None:
