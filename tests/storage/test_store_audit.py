@@ -15,7 +15,8 @@ from pipeline.core.checkpoints import Checkpoint
 from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.log_id import LogId
 from pipeline.core.tiles import Tile
-from pipeline.storage.audit_offsets import BrokerView
+from pipeline.storage.audit_logs import AuditedLog
+from pipeline.storage.audit_offsets import BrokerView, offsets_without_leaf
 from schemas.audit_finding import AuditCode
 from tests.builders import sha256
 from tests.storage.audited import (
@@ -637,6 +638,24 @@ def test_gaps_that_the_broker_left_itself_are_none(store: Path) -> None:
     found = audit(store, broker=BrokerView({RUN_LOG: 99}, no_record))
     assert found.findings == []
     assert found.results["completeness"] == "ok"
+
+
+def test_gaps_near_each_other_are_one_question_and_what_lies_far_between_is_not_read() -> None:
+    """Every record in a transaction of its own leaves an offset out after it."""
+    gaps = [*((n, n + 1) for n in range(1, 40, 2)), (900, 903)]
+    log = AuditedLog(0, RUN_LOG, None, b"", 1_000, next_offset=1_100, gaps=gaps)
+    asked = []
+
+    def show(_: LogId, start: int, end: int) -> list[int]:
+        asked.append((start, end))
+        return [n for n in (0, 2, 4, 7, 8, 36, 901, 902) if start <= n < end]
+
+    found = list(offsets_without_leaf([log], BrokerView({RUN_LOG: 1_100}, show)))
+    assert asked == [(1, 40), (900, 903)]
+    assert [each.found for each in found] == [
+        "none of offset 7, which the broker shows",
+        "none of offsets 901 to 902, which the broker shows",
+    ]
 
 
 def test_a_log_that_does_not_go_on_from_a_held_checkpoint_is_found(store: Path) -> None:
