@@ -1,5 +1,6 @@
 """`rmos demo` and `rmos up` as a person starts them: what they print, and what they leave."""
 
+import asyncio
 import json
 import os
 import re
@@ -7,12 +8,14 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from pipeline.cli.demo.screen import Screen
 from pipeline.storage.artifact_files import find_run_files
 from tests.builders import encode, run_request
 from tests.e2e.kafka_reading import wait_until
@@ -308,3 +311,16 @@ def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
     assert brokers_below(tmp_path) == []
+
+
+async def test_a_chapter_does_not_begin_where_a_cancellation_was_swallowed() -> None:
+    async def story() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        Screen().chapter("never")
+
+    task = asyncio.create_task(story())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
