@@ -1,8 +1,6 @@
 """What the demo prints, and in which form."""
 
-import asyncio
 import json
-from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -20,13 +18,7 @@ class Screen:
         self._chapters = 0
 
     def chapter(self, title: str) -> None:
-        """Begin the next chapter.
-
-        Raises:
-            asyncio.CancelledError: Ctrl-C was pressed, and what ran then took the cancellation
-                for its own.
-        """
-        _stop_if_interrupted()
+        """Begin the next chapter."""
         self._chapters += 1
         self.console.print(f"\n[bold]{self._chapters}. {escaped(title)}[/]")
 
@@ -46,10 +38,3 @@ class Screen:
         """Print a JSON document."""
         text = json.dumps(document, indent=2, ensure_ascii=False)
         self.console.print(escaped(text), style="dim")
-
-
-def _stop_if_interrupted() -> None:
-    with suppress(RuntimeError):  # a thread has no task
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
