@@ -1,18 +1,16 @@
 """Run requests in v1 mode: judged as ever, stored as rows, told as events without an artifact."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
-from pipeline.broker.sender import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.telling import Delivery, Telling, delivery_of
+from pipeline.consumers.run_chunk import RunChunk
+from pipeline.consumers.telling import Telling, delivery_of
 from pipeline.core.envelope import Rejected
 from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event
 from pipeline.core.legacy_run import JudgedRow
-from pipeline.core.run_event import run_event_headers
 from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
 from pipeline.topics import TopicNames
 
@@ -47,7 +45,7 @@ class LegacyRequestJudge:
         self._executor = executor
         self._accepted_rejects = accepted_rejects
 
-    async def __call__(self, records: Sequence[Record]) -> "LegacyChunk":
+    async def __call__(self, records: Sequence[Record]) -> RunChunk[LegacyRecord, LegacyOutcome]:
         """Judge `records`, without touching the disk."""
         deliveries = [delivery_of(record, self._epoch) for record in records]
         verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
@@ -55,7 +53,7 @@ class LegacyRequestJudge:
             LegacyRecord(delivery.source, verdict)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
-        return LegacyChunk(deliveries, judged, self._telling, self._store_chunk)
+        return RunChunk(deliveries, judged, self._telling, self._store_chunk, legacy_run_event)
 
     async def _store_chunk(self, judged: Sequence[LegacyRecord]) -> list[LegacyOutcome]:
         loop = asyncio.get_running_loop()
@@ -64,33 +62,3 @@ class LegacyRequestJudge:
         )
         self._accepted_rejects -= result.accepted_rejects
         return result.outcomes
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyChunk:
-    """Records with their verdicts, not stored yet."""
-
-    deliveries: Sequence[Delivery]
-    judged: Sequence[LegacyRecord]
-    telling: Telling
-    commit: Callable[[Sequence[LegacyRecord]], Awaitable[list[LegacyOutcome]]]
-
-    async def store(self) -> list[Message]:
-        """Store the chunk; return its events and dead letters.
-
-        Raises:
-            FloodError: Too many records fail; nothing was written.
-            StoreError: The disk failed; nothing may be acknowledged.
-        """
-        outcomes = await self.commit(self.judged)
-        self.telling.count(self.deliveries, outcomes)
-        return list(self._messages(outcomes))
-
-    def _messages(self, outcomes: Sequence[LegacyOutcome]) -> Iterator[Message]:
-        for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
-            source = delivery.source
-            headers = run_event_headers(outcome, source, delivery.timestamp_ms)
-            value = legacy_run_event(outcome, source)
-            yield self.telling.event(delivery, outcome.run_id, value, headers)
-            if outcome.code is not None:
-                yield self.telling.dead_letter(delivery, outcome.code, outcome.message)

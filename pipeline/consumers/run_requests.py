@@ -1,16 +1,15 @@
 """Run requests: judged one by one, stored as artifacts, told as events and dead letters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
-from pipeline.broker.sender import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.telling import Delivery, Telling, delivery_of
+from pipeline.consumers.run_chunk import RunChunk
+from pipeline.consumers.telling import Telling, delivery_of
 from pipeline.core.outcome import Outcome
-from pipeline.core.run_event import run_event, run_event_headers
+from pipeline.core.run_event import run_event
 from pipeline.core.verdict import JudgedRun, Rejected
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames
@@ -53,7 +52,7 @@ class RunRequestJudge:
         self._executor = executor
         self._accepted_rejects = accepted_rejects
 
-    async def __call__(self, records: Sequence[Record]) -> "JudgedChunk":
+    async def __call__(self, records: Sequence[Record]) -> RunChunk[RunRecord, Outcome]:
         """Judge `records`, without touching the disk."""
         epoch = self._store.identity.epoch
         deliveries = [delivery_of(record, epoch) for record in records]
@@ -62,7 +61,7 @@ class RunRequestJudge:
             JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
-        return JudgedChunk(deliveries, judged, self._telling, self._store_chunk)
+        return RunChunk(deliveries, judged, self._telling, self._store_chunk, run_event)
 
     async def _store_chunk(self, judged: Sequence[RunRecord]) -> list[Outcome]:
         guard = FloodGuard(self._telling.group, self._accepted_rejects)
@@ -71,32 +70,3 @@ class RunRequestJudge:
         self._accepted_rejects -= result.accepted_rejects
         self._settled(result.outcomes)
         return result.outcomes
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedChunk:
-    """Records with their verdicts, not stored yet."""
-
-    deliveries: Sequence[Delivery]
-    judged: Sequence[RunRecord]
-    telling: Telling
-    commit: Callable[[Sequence[RunRecord]], Awaitable[list[Outcome]]]
-
-    async def store(self) -> list[Message]:
-        """Store the chunk; return its events and dead letters.
-
-        Raises:
-            FloodError: Too many records fail; nothing was written.
-            StoreError: The disk failed; nothing may be acknowledged.
-        """
-        outcomes = await self.commit(self.judged)
-        self.telling.count(self.deliveries, outcomes)
-        return list(self._messages(outcomes))
-
-    def _messages(self, outcomes: Sequence[Outcome]) -> Iterator[Message]:
-        for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
-            source = delivery.source
-            headers = run_event_headers(outcome, source, delivery.timestamp_ms)
-            yield self.telling.event(delivery, outcome.run_id, run_event(outcome, source), headers)
-            if outcome.code is not None:
-                yield self.telling.dead_letter(delivery, outcome.code, outcome.message)

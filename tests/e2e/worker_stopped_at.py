@@ -18,7 +18,8 @@ from pipeline.app import run_persist_worker, run_service
 from pipeline.broker import sender
 from pipeline.broker.sender import BatchSender
 from pipeline.consumers.batches import BatchConsumer
-from pipeline.consumers.run_requests import JudgedChunk, RunRequestJudge
+from pipeline.consumers.run_chunk import RunChunk
+from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
@@ -63,7 +64,7 @@ STEPS: dict[str, Step] = {
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (RunStore, "commit", 1, AFTER),
-    "to be told": (JudgedChunk, "store", 1, AFTER),
+    "to be told": (RunChunk, "store", 1, AFTER),
     "some told": (sender, "send_partition", 5, AFTER),
     "told": (BatchSender, "send", 1, AFTER),
     "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
