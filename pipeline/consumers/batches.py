@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from faststream.exceptions import NackMessage
@@ -131,7 +131,7 @@ class BatchConsumer:
                 self._judge_ahead(chunks, judging)
                 await self._store_and_tell(judged)
         finally:
-            await _dropped(judging)
+            await drop(judging)
         self._observe_age(records)
 
     def _judge_ahead(
@@ -158,8 +158,8 @@ class BatchConsumer:
         )
 
 
-async def _dropped(judging: "Collection[asyncio.Task[Chunk]]") -> None:
-    """Wait for what was still being judged when another chunk failed; its verdicts are dropped."""
+async def drop(judging: Collection[asyncio.Task[Any]]) -> None:
+    """End what is still being judged when another chunk failed; its verdicts are dropped."""
     for task in judging:
         task.cancel()
     if judging:

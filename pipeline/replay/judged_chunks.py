@@ -5,7 +5,7 @@ While one chunk is stored or compared, the next ones are judged.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.topic_reader import Ranges, read_ranges
-from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD
+from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.telling import delivery_of
 from pipeline.replay.request_topics import RequestTopic
@@ -83,19 +83,7 @@ async def judged_chunks(
         while waiting:
             yield await waiting.popleft()
     finally:
-        await _dropped(waiting)
-
-
-async def _dropped(waiting: Collection[asyncio.Task[JudgedChunk]]) -> None:
-    """End what is still being judged when its reader has stopped; its verdicts are dropped."""
-    for task in waiting:
-        task.cancel()
-    if waiting:
-        await asyncio.wait(waiting)
-    for task in waiting:
-        if not task.cancelled():
-            # One failure was raised already.
-            task.exception()
+        await drop(waiting)
 
 
 async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
