@@ -137,17 +137,12 @@ def run_leaf(
     Raises:
         ValueError: The outcome depends on the state of a file.
     """
-    _refuse_corrupt(outcome.code)
     run = outcome.run
-    return LedgerLeaf(
-        kind=_KINDS[outcome.kind],
-        topic=source.topic,
-        partition=source.partition,
-        offset=source.offset,
-        timestamp_ms=timestamp_ms,
-        body_sha256=body_sha256,
-        code=outcome.code,
-        run_id=outcome.run_id,
+    return _leaf_of(
+        outcome,
+        source,
+        body_sha256,
+        timestamp_ms,
         path=None if run is None else run.artifact_path,
         sha256=None if run is None else run.artifact_sha256,
         size_bytes=None if run is None else run.size_bytes,
@@ -170,8 +165,28 @@ def advisory_leaf(
     Raises:
         ValueError: The outcome depends on the state of a file.
     """
-    _refuse_corrupt(outcome.code)
     advisory = outcome.advisory
+    return _leaf_of(
+        outcome,
+        source,
+        body_sha256,
+        timestamp_ms,
+        advisory_id=None if advisory is None else advisory.advisory_id,
+        link_sha256=None if advisory is None else advisory.link_sha256,
+    )
+
+
+def _leaf_of(
+    outcome: Outcome | AdvisoryOutcome,
+    source: RecordSource,
+    body_sha256: str,
+    timestamp_ms: int,
+    **of_kind: Any,  # noqa: ANN401
+) -> LedgerLeaf:
+    """Return a leaf with what any record tells, and what its kind tells besides."""
+    if outcome.code == "ARTIFACT_CORRUPT":
+        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
+        raise ValueError(message)
     return LedgerLeaf(
         kind=_KINDS[outcome.kind],
         topic=source.topic,
@@ -181,15 +196,8 @@ def advisory_leaf(
         body_sha256=body_sha256,
         code=outcome.code,
         run_id=outcome.run_id,
-        advisory_id=None if advisory is None else advisory.advisory_id,
-        link_sha256=None if advisory is None else advisory.link_sha256,
+        **of_kind,
     )
-
-
-def _refuse_corrupt(code: str | None) -> None:
-    if code == "ARTIFACT_CORRUPT":
-        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
-        raise ValueError(message)
 
 
 def parse_leaf(content: bytes) -> LedgerLeaf:
