@@ -21,14 +21,15 @@ from contextlib import suppress
 from itertools import islice, takewhile
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from faststream.exceptions import NackMessage
 
-from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.connection import broker_errors, close_consumer
 from pipeline.broker.sender import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.group_member import group_member
 from pipeline.consumers.observing import READY_POLL_AGE_SECONDS, Pulse
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery
@@ -114,20 +115,9 @@ class AdvisoryRetries:
         # Held while records are handled: partitions are given away only after their commit.
         self._busy = asyncio.Lock()
         self._pulse = Pulse()
-        self._consumer = AIOKafkaConsumer(
-            **client_options(settings),
-            group_id=topics.advise_retry_group,
-            group_instance_id=settings.instance,
-            client_id=settings.instance or f"{topics.advise_retry_group}-worker",
-            enable_auto_commit=False,
-            # No guard as for requests: a retry that retention took is no lost record. Its request
-            # and its claim stay, and the claim is linked when the run comes.
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=settings.session_timeout_ms,
-            max_poll_interval_ms=settings.max_poll_interval_ms,
-            rebalance_timeout_ms=settings.max_poll_interval_ms,
-        )
+        # No guard as for requests: a retry that retention took is no lost record. Its request
+        # and its claim stay, and the claim is linked when the run comes.
+        self._consumer = group_member(settings, topics.advise_retry_group)
         self._consumer.subscribe(
             list(topics.advisory_retries), listener=_ForgetOnRevoke(self._forget)
         )

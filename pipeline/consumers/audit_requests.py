@@ -21,11 +21,12 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from pipeline import metrics
-from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.connection import broker_errors, close_consumer
+from pipeline.consumers.group_member import group_member
 from pipeline.consumers.observing import Observation
 from pipeline.consumers.raw_records import Record
 from pipeline.errors import RmosError, StoreError
@@ -56,18 +57,7 @@ class AuditRequests:
         self._settling: asyncio.Task[None] | None = None
         self._record: Record | None = None
         self._settled: dict[TopicPartition, int] = {}
-        self._consumer = AIOKafkaConsumer(
-            **client_options(settings),
-            group_id=self.group,
-            group_instance_id=settings.instance,
-            client_id=settings.instance or f"{self.group}-worker",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            session_timeout_ms=settings.session_timeout_ms,
-            max_poll_interval_ms=settings.max_poll_interval_ms,
-            rebalance_timeout_ms=settings.max_poll_interval_ms,
-        )
+        self._consumer = group_member(settings, self.group)
         self._consumer.subscribe([topics.audit_requests], listener=_AfterRebalance(self._keep_only))
         self._observation = Observation(self.group, lambda: self._consumer)
         self._observing: asyncio.Task[None] | None = None
