@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_table, visible
+from pipeline.cli.terminal import notes, print_json, print_table, progress_bar, visible
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
 from pipeline.core.merkle import Frontier, leaf_hash
@@ -50,10 +50,16 @@ def checkpoint(key: Keys = None) -> None:
 
 
 def verify(held: HeldFile, key: Keys = None, as_json: AsJson = False) -> None:
-    """Prove that every log still begins with what was held; exit 5 where one does not."""
+    """Prove that every log still begins with what was held; exit 5 where one does not.
+
+    Each leaf that was held is read and hashed again. Newer leaves are not read: rmos audit run
+    reads them all.
+    """
     kept = read_held(held.read_bytes(), str(held))
     logs = open_logs(read_settings(), key)
-    found = list(compare_held(logs, kept))
+    leaves = sum(each.checkpoint.size for each in kept)
+    with progress_bar("reading leaves", leaves) as advance:
+        found = list(compare_held(logs, kept, advance))
     not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
     faults = sum(each.fault is not None for each in found)
     if as_json:
@@ -85,6 +91,9 @@ def _tell(logs: StoreLogs, found: Iterable[HeldLog]) -> None:
 def _tell_trust(name: str, found: list[HeldLog], not_held: list[str], *, given: bool) -> None:
     good = sum(each.fault is None for each in found)
     notes().print(f"{good} of {len(found)} logs begin with what was held.", soft_wrap=True)
+    newer = sum((each.size or 0) - each.held_size for each in found if each.fault is None)
+    if newer:
+        notes().print(f"{newer:,} leaves that are newer than what was held were not read.")
     if not_held:
         notes().print(f"Not in {visible(name)}, so hold them from now on: {len(not_held)} more.")
     if not given:

@@ -119,6 +119,11 @@ def last_tiles(size: int) -> Iterator[Tile]:
         yield Tile(level, (count - 1) // TILE_WIDTH, (count - 1) % TILE_WIDTH + 1)
 
 
+def bundles_of(size: int) -> int:
+    """Return how many bundles hold the first `size` leaves of a log."""
+    return -(-size // TILE_WIDTH)
+
+
 def tiles_of_growth(old_size: int, size: int) -> Iterator[Tile]:
     """Yield the tiles that a log writes when it grows: new full ones, and new partial ones."""
     old_counts = dict(_level_counts(old_size))

@@ -20,7 +20,7 @@ from pipeline.core.evidence import EvidenceError
 from pipeline.core.log_id import LogId
 from pipeline.core.log_recheck import LogRecheck, tiles_that_differ
 from pipeline.core.notes import VerifierKey
-from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, parse_tile_path
+from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_leaves import RANGE_BUNDLES, BundleRange, tile_reader
 from pipeline.storage.audit_plan import AuditPlan
@@ -43,6 +43,7 @@ class AuditedLog:
         root: That its leaves give, once they have been read.
         next_offset: One more than that of the last leaf.
         gaps: Offsets without a leaf, below `next_offset`: the first, and the one after the last.
+        changed: Bundles that are not as they were written.
         anchored_size: Of the largest held checkpoint that it goes on from.
     """
 
@@ -54,6 +55,7 @@ class AuditedLog:
     root: bytes = b""
     next_offset: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)
     anchored_size: int = 0
 
     @property
@@ -63,7 +65,7 @@ class AuditedLog:
 
     def ranges(self) -> range:
         """Return the first bundle of each step."""
-        return range(0, -(-self.size // TILE_WIDTH), RANGE_BUNDLES)
+        return range(0, bundles_of(self.size), RANGE_BUNDLES)
 
 
 def read_notes(root: Path) -> dict[LogId, bytes | None]:
@@ -165,6 +167,7 @@ class LogCheck:
         for tile in dict.fromkeys([*map(self._bundle, self._unreadable), *wrong]):
             yield self._tile_finding(tile)
         changed = {tile.index for tile in wrong if tile.level == ENTRIES} | self._unreadable.keys()
+        audited.changed = changed
         for index in changed:
             first = index * TILE_WIDTH
             self._plan.distrust(audited.number, first, first + TILE_WIDTH - 1)
@@ -244,4 +247,8 @@ def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str
         check_continues(LogReader(folder, audited.checkpoint, audited.note), old)
     except (EvidenceError, IntegrityError) as error:
         return str(error.__cause__ or error)
+    # The hashes alone go on: what they are of was read before.
+    changed = sorted(index for index in audited.changed if index < bundles_of(old.size))
+    if changed:
+        return f"leaves of the bundle {Tile(ENTRIES, changed[0])} are not those that were held"
     return None

@@ -8,15 +8,19 @@ For each held checkpoint:
 4. Its tiles give the root of its own checkpoint.
 5. They give the held root over as many leaves as were held.
 6. The consistency proof between the two verifies (RFC 6962 section 2.1.2).
+7. Every bundle with a leaf that was held is read, and its leaves give the hashes in the tiles.
+
+Steps 4 to 6 are about hashes alone. Leaves behind those that were held are not read.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.core.checkpoints import Checkpoint, open_checkpoint
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.held_checkpoints import HeldCheckpoint
 from pipeline.core.log_id import LogId
+from pipeline.core.tiles import bundles_of
 from pipeline.errors import IntegrityError
 from pipeline.storage.log_reader import LogReader
 from pipeline.storage.store_logs import StoreLogs
@@ -39,8 +43,17 @@ class HeldLog:
     fault: str | None
 
 
-def compare_held(logs: StoreLogs, held: Iterable[HeldCheckpoint]) -> Iterator[HeldLog]:
+def compare_held(
+    logs: StoreLogs,
+    held: Iterable[HeldCheckpoint],
+    advance: Callable[[int], None] = lambda leaves: None,
+) -> Iterator[HeldLog]:
     """Yield what became of each log whose checkpoint was held.
+
+    Args:
+        logs: Of the store.
+        held: The checkpoints, each of another log.
+        advance: Called with the number of leaves that were read since the last call.
 
     Raises:
         StoreError: The disk failed.
@@ -54,6 +67,7 @@ def compare_held(logs: StoreLogs, held: Iterable[HeldCheckpoint]) -> Iterator[He
             reader = _open(logs, log)
             size = reader.size
             check_continues(reader, each.checkpoint)
+            _read_leaves(reader, each.checkpoint.size, advance)
         except (EvidenceError, IntegrityError) as error:
             fault = str(error)
         yield HeldLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
@@ -74,8 +88,13 @@ def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
     return logs.open(log)
 
 
+def _read_leaves(reader: LogReader, size: int, advance: Callable[[int], None]) -> None:  # 7.
+    for index in range(bundles_of(size)):
+        advance(len(reader.bundle(index)))
+
+
 def check_continues(reader: LogReader, old: Checkpoint) -> None:
-    """Check that a log goes on from `old`, whose word is taken (3. to 6.).
+    """Check that the hashes of a log go on from `old`, whose word is taken (3. to 6.).
 
     Raises:
         EvidenceError: It does not.

@@ -119,6 +119,7 @@ def test_verify_says_what_it_rests_on(proven: CommandLine, held: str) -> None:
     assert "1/rmos.runs.requests/0\t4\t5\tbegins with what was held" in lines
     assert done.err == (
         "4 of 4 logs begin with what was held.\n"
+        "1 leaves that are newer than what was held were not read.\n"
         "Not in held, so hold them from now on: 1 more.\n"
         "Signatures were checked with the store's own key: the proof rests on nobody having "
         "changed held since. Give --key to rest it on a key of your own too.\n"
@@ -132,6 +133,14 @@ def test_verify_as_json(proven: CommandLine, held: str) -> None:
     assert document["not_held"] == []
     (log,) = [each for each in document["logs"] if each["origin"] == ORIGIN]
     assert log == {"origin": ORIGIN, "held_size": 4, "size": 4, "fault": None, "ok": True}
+
+
+def test_verify_reads_the_leaves_that_it_vouches_for(proven: CommandLine, held: str) -> None:
+    damage(proven.data_dir / "ledger/1/rmos.runs.requests-0/tile/entries/000.p/4")
+    done = proven("ledger", "verify", "--held", held)
+    assert done.status == 5
+    assert "expected leaf 3 in tile/entries/000.p/4 to have the hash" in done.text
+    assert "3 of 4 logs begin with what was held." in done.err
 
 
 def test_verify_ends_with_5_and_names_each_log_that_is_another(

@@ -175,3 +175,29 @@ def test_a_damaged_tile_is_not_called_another_history(root: Path, tmp_path: Path
     damage(root / LOG.path / "tile/0/003.p/132", 0)
     found = fault(root, held)
     assert found == "expected tiles of the root of the log's own checkpoint, found others"
+
+
+@pytest.mark.parametrize("bundle", ["000", "001", "002"])
+@pytest.mark.parametrize("place", [2, 5_000, -1])
+def test_a_changed_leaf_that_was_held_is_found_though_the_hashes_go_on(
+    root: Path, tmp_path: Path, bundle: str, place: int
+) -> None:
+    held = held_at(tmp_path)
+    damage(root / LOG.path / f"tile/entries/{bundle}", place)
+    assert f"tile/entries/{bundle}" in fault(root, held)
+
+
+def test_a_bundle_that_is_gone_is_found_though_the_hashes_go_on(root: Path, tmp_path: Path) -> None:
+    held = held_at(tmp_path)
+    (root / LOG.path / "tile/entries/001").unlink()
+    assert "expected tile/entries/001, found no such file" in fault(root, held)
+
+
+def test_leaves_behind_those_that_were_held_are_not_read(root: Path, tmp_path: Path) -> None:
+    """What is newer than the checkpoint is not what the holder asks about; an audit reads it."""
+    held = held_at(tmp_path)
+    read: list[int] = []
+    damage(root / LOG.path / "tile/entries/003.p/132")
+    found = list(compare_held(StoreLogs(root, KEYS), parse_held(held), read.append))
+    assert [each.fault for each in found] == [None, None]
+    assert sum(read) == 768 + 3

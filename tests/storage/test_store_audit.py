@@ -36,6 +36,7 @@ from tests.storage.audited import (
     advisory_record,
     audit,
     blob,
+    flip,
     overwrite,
     run,
     run_record,
@@ -670,6 +671,16 @@ def test_a_held_checkpoint_of_a_log_that_is_not_there_is_found(store: Path) -> N
     other = Checkpoint(HELD.origin.replace("/0", "/3"), 2, HELD.root)
     (finding,) = audit(store, held=[other]).findings
     assert (finding.code, finding.path, finding.found) == ("ANCHOR_BROKEN", "ledger", "no such log")
+
+
+def test_leaves_that_are_not_those_that_were_held_are_not_anchored(store: Path) -> None:
+    """The hash tiles still go on from the checkpoint; the leaves are no longer what they hash."""
+    held = reader(store, RUN_LOG).checkpoint
+    (bundle,) = (store / LOG / "tile/entries").rglob("000.p/*")
+    flip(bundle, 400)
+    found = audit(store, held=[held])
+    assert [each.code for each in found.findings] == ["TILE_DIFFERS", "ANCHOR_BROKEN"]
+    assert (found.results["integrity"], found.results["anchored"]) == ("failed", "failed")
 
 
 def test_held_checkpoints_say_how_many_leaves_are_anchored(store: Path) -> None:
