@@ -79,6 +79,12 @@ LAST_POLL_AGE_SECONDS = Gauge(
     ["group"],
     registry=REGISTRY,
 )
+NOT_READY_REASONS = Gauge(
+    "rmos_not_ready_reasons",
+    "Reasons for which a consumer of this process is not ready; each is an alarm",
+    ["group", "kind"],
+    registry=REGISTRY,
+)
 FAULTS = Counter(
     "rmos_faults_total",
     "Batches that a fault of the infrastructure put off, by whose: broker or store",

@@ -238,7 +238,11 @@ class LiveAnswer(Frozen):
 
 
 class ReadyAnswer(Frozen):
-    """Whether the API can do its work, and what it rests on."""
+    """Whether the API can do its work, what it rests on, and why its consumers cannot go on."""
 
     ready: bool
     checks: dict[str, bool]
+    reasons: list[str] = Field(
+        default_factory=list,
+        description="Why consumers of the same process cannot go on: one sentence each.",
+    )

@@ -194,4 +194,11 @@ LIVE: dict[str, Any] = {"live": True}
 READY: dict[str, Any] = {
     "ready": True,
     "checks": {"broker answers": True, "disk writable": True},
+    "reasons": [],
+}
+
+NOT_READY: dict[str, Any] = {
+    "ready": False,
+    "checks": {"broker answers": False, "disk writable": True},
+    "reasons": [],
 }

@@ -42,14 +42,15 @@ async def live() -> Response:
     summary="Can the API do its work",
     responses={
         200: answer(ReadyAnswer, examples.READY, "It can."),
-        503: answer(ReadyAnswer, {"ready": False, "checks": {"broker answers": False}}, "No."),
+        503: answer(ReadyAnswer, examples.NOT_READY, "No."),
     },
 )
 async def ready(parts: Serving) -> Response:
     """Look at what the API rests on."""
-    checks = dict(await parts.checks())
-    is_ready = all(checks.values())
-    return json_answer({"ready": is_ready, "checks": checks}, 200 if is_ready else 503)
+    checks, reasons = dict(await parts.checks()), list(parts.reasons())
+    is_ready = all(checks.values()) and not reasons
+    document = {"ready": is_ready, "checks": checks, "reasons": reasons}
+    return json_answer(document, 200 if is_ready else 503)
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """What the routes work with; the composition root makes it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -53,12 +53,14 @@ class ServingParts:
     Attributes:
         quick: Threads for look-ups, each of which takes milliseconds.
         checks: What must hold to be ready, by name.
+        reasons: Why the consumers of this process are not ready although they poll.
     """
 
     settings: Settings
     runs: BrokerLink[RunEvent]
     quick: Threads
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
+    reasons: Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

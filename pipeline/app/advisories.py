@@ -90,5 +90,6 @@ async def advise_worker(
                 claiming,
             ],
             lambda: retries.is_ready,
+            [consumer.standing, retried.standing, claimed.standing],
         )
     _log.info("advise worker stopped")

@@ -14,7 +14,7 @@ from pipeline.api.parts import ApiParts, LegacyParts, Threads
 from pipeline.api.server import address_of, listen, serving
 from pipeline.api.tokens import Tokens, tokens_for
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
-from pipeline.app.worker import Worker, running
+from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
@@ -106,6 +106,7 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
         runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
         quick=Threads(_QUICK_THREADS, "api"),
         checks=_api_checks(settings, workers, check_broker),
+        reasons=lambda: reasons_of(workers),
         reader=reader,
         advisories=BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
         bulk=Threads(_BULK_THREADS, "blobs"),
@@ -121,6 +122,7 @@ def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
         runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
         quick=Threads(_QUICK_THREADS, "api"),
         checks=_api_checks(settings, workers, check_broker),
+        reasons=lambda: reasons_of(workers),
         reader=LegacyReader(settings.run_store_path),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
-from pipeline.app.worker import Worker
+from pipeline.app.worker import Worker, reasons_of
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.settings import Settings
 
@@ -75,7 +75,9 @@ def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None
             "disk writable": is_disk_writable(store_folder(settings)),
         }
 
-    server = HealthServer(settings.metrics_host, settings.metrics_port, checks)
+    server = HealthServer(
+        settings.metrics_host, settings.metrics_port, checks, lambda: reasons_of(workers)
+    )
     server.start()
     _log.info("metrics and health", address=server.address)
     try:

@@ -63,7 +63,9 @@ async def persist_worker(
         )
         subscription = await subscribed(settings, stack, topics.run_requests, starts, consumer)
         tell_start("persist worker", store)
-        yield Worker(subscription, [consumer.fault, subscription.fault])
+        yield Worker(
+            subscription, [consumer.fault, subscription.fault], standings=[consumer.standing]
+        )
     _log.info("persist worker stopped")
 
 
@@ -104,5 +106,7 @@ async def legacy_persist_worker(
         )
         subscription = await subscribed(settings, stack, topics.run_requests, starts, consumer)
         _log.info("persist worker started", v1_store=str(settings.run_store_path), epoch=epoch)
-        yield Worker(subscription, [consumer.fault, subscription.fault])
+        yield Worker(
+            subscription, [consumer.fault, subscription.fault], standings=[consumer.standing]
+        )
     _log.info("persist worker stopped")

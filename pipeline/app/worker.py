@@ -1,9 +1,10 @@
 """What the workers of one process have in common: what one is, and how it is put together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.batches import BatchConsumer
+from pipeline.consumers.standing import Standing
 from pipeline.consumers.start_checks import StartingPlace
 from pipeline.consumers.subscription import Subscription
 from pipeline.logs import hear_kafka_client
@@ -31,16 +33,28 @@ class Worker:
         subscription: Its part in the consumer group.
         faults: Each done when it cannot go on; its exception says why.
         also_ready: What must hold besides for it to be ready.
+        standings: Of its consumers: why it is not ready although it polls.
     """
 
     subscription: Subscription | AuditRequests
     faults: Sequence[asyncio.Future[None]]
     also_ready: Callable[[], bool] = lambda: True
+    standings: Sequence[Standing] = ()
 
     @property
     def is_ready(self) -> bool:
         """Whether it holds partitions, polls, and the broker answers."""
         return self.subscription.is_ready and self.also_ready()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not ready although it polls, as sentences."""
+        return tuple(chain.from_iterable(each.reasons for each in self.standings))
+
+
+def reasons_of(workers: Iterable[Worker]) -> tuple[str, ...]:
+    """Return why workers are not ready although they poll; a sentence that two give, once."""
+    return tuple(dict.fromkeys(chain.from_iterable(each.reasons for each in workers)))
 
 
 def read_whatever_comes() -> None:

@@ -26,6 +26,7 @@ from faststream.exceptions import NackMessage
 from pipeline import metrics
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.consumers.raw_records import Record
+from pipeline.consumers.standing import Standing
 from pipeline.errors import BrokerError, RmosError, StoreError
 
 CHUNK_RECORDS = 512
@@ -67,6 +68,9 @@ class BatchConsumer:
     """Takes batches of records and gives back nothing, or raises so that nothing is committed.
 
     A fault of the broker puts the batch off. Any other fault ends the worker: `fault` tells it.
+
+    Attributes:
+        standing: Why it is not ready although it polls.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class BatchConsumer:
             pace: How to wait after a fault of the broker.
         """
         self.group = group
+        self.standing = Standing(group)
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._judge = judge
         self._sender = sender

@@ -5,7 +5,7 @@ A thread, so that a stuck event loop is seen as not ready rather than as no answ
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -28,18 +28,26 @@ Checks = Mapping[str, bool]
 class HealthServer:
     """Serves `/metrics`, `/health/live` and `/health/ready`."""
 
-    def __init__(self, host: str, port: int, checks: Callable[[], Checks]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        checks: Callable[[], Checks],
+        reasons: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Bind; nothing is answered before `start`.
 
         Args:
             host: Address to bind.
             port: Port to bind; 0 for any free one.
             checks: What must hold to be ready, by name.
+            reasons: Why it is not ready besides, as sentences; see `Standing`.
 
         Raises:
             InputError: The address cannot be bound.
         """
         self._checks = checks
+        self._reasons = reasons
         self._metrics = make_wsgi_app(metrics.REGISTRY)
         try:
             self._server: WSGIServer = make_server(host, port, self._answer, handler_class=_Quiet)
@@ -75,10 +83,11 @@ class HealthServer:
         if path == "/health/live":
             return _json(start_response, "200 OK", {"live": True})
         if path == "/health/ready":
-            checks = dict(self._checks())
-            ready = all(checks.values())
+            checks, reasons = dict(self._checks()), list(self._reasons())
+            ready = all(checks.values()) and not reasons
             status = "200 OK" if ready else "503 Service Unavailable"
-            return _json(start_response, status, {"ready": ready, "checks": checks})
+            document = {"ready": ready, "checks": checks, "reasons": reasons}
+            return _json(start_response, status, document)
         return _json(start_response, "404 Not Found", {"error": "NOT_FOUND"})
 
 

@@ -131,6 +131,7 @@ def _parts(settings: Settings, reader: RunReader) -> ApiParts:
         runs=BrokerLink(lambda: RunPublisher(settings), no_broker),
         quick=Threads(2, "quick"),
         checks=checks,
+        reasons=tuple,
         reader=reader,
         advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker),
         bulk=Threads(2, "bulk"),

@@ -86,6 +86,7 @@ def parts_of(path: Path) -> LegacyParts:
         runs=BrokerLink(lambda: RunPublisher(settings), no_broker),
         quick=Threads(2, "quick"),
         checks=checks,
+        reasons=tuple,
         reader=LegacyReader(path),
     )
 

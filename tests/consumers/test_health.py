@@ -32,7 +32,11 @@ def test_a_client_that_says_nothing_keeps_no_other_waiting(
     with socket.create_connection((host, int(port))) as silent:
         silent.sendall(said)
         with urllib.request.urlopen(f"http://{server.address}/health/ready", timeout=5) as answer:
-            assert json.load(answer) == {"ready": True, "checks": {"all is well": True}}
+            assert json.load(answer) == {
+                "ready": True,
+                "checks": {"all is well": True},
+                "reasons": [],
+            }
     assert capfd.readouterr().err == ""
 
 

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline import metrics
 from pipeline.cli.commands import app
+from pipeline.consumers.standing import KINDS
 from pipeline.core.audit_codes import MEANINGS
 from pipeline.settings import Settings
 
@@ -48,6 +49,13 @@ def metrics_table() -> str:
             for found in vars(metrics).values()
             if isinstance(found, MetricWrapperBase)
         ),
+    )
+
+
+def reasons_table() -> str:
+    """Return the table of why a worker may not be ready although it polls."""
+    return markdown_table(
+        ("kind", "what is wrong"), ((f"`{kind}`", meaning) for kind, meaning in KINDS.items())
     )
 
 
@@ -143,5 +151,6 @@ def _limit(limit: object) -> str:
 if __name__ == "__main__":
     print(settings_table())
     print(metrics_table())
+    print(reasons_table())
     print(commands_table())
     print(audit_codes_table())

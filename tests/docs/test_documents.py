@@ -33,6 +33,7 @@ from tests.docs.tables import (
     audit_codes_table,
     commands_table,
     metrics_table,
+    reasons_table,
     settings_table,
 )
 
@@ -163,7 +164,11 @@ def test_every_command_is_listed_as_its_help_says() -> None:
     assert commands_table() in text_of("commands.md")
 
 
-@pytest.mark.parametrize("table", [settings_table(), metrics_table()], ids=["settings", "metrics"])
+@pytest.mark.parametrize(
+    "table",
+    [settings_table(), metrics_table(), reasons_table()],
+    ids=["settings", "metrics", "reasons"],
+)
 def test_a_generated_table_is_as_the_program_says(table: str) -> None:
     # `python -m tests.docs.tables` prints what to paste.
     assert table in text_of("operations.md")
