@@ -5,8 +5,9 @@ from typing import Any
 
 import typer
 
-from pipeline.cli.terminal import print_pairs, print_table, visible
+from pipeline.cli.terminal import print_pairs, print_table
 from pipeline.core.audit_codes import severity_of, worst_severity
+from pipeline.core.visible_text import visible
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 

@@ -18,11 +18,12 @@ from pipeline.cli.letter_view import (
     list_row,
 )
 from pipeline.cli.moments import MOMENT, moment_ms
-from pipeline.cli.terminal import notes, print_json, print_table, visible
+from pipeline.cli.terminal import notes, print_json, print_table
 from pipeline.core.found_letter import FoundLetter
 from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace, parse_place
 from pipeline.core.redrive import Redrive
+from pipeline.core.visible_text import visible
 from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive

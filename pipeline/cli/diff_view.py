@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli.terminal import visible
 from pipeline.core.value_diff import dotted_path
+from pipeline.core.visible_text import visible
 
 VALUE_LIMIT_CHARACTERS = 100
 """Longest text of a value, or of a path, that is shown whole; a quoted SHA-256 has 66."""

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_table, progress_bar, visible
+from pipeline.cli.terminal import notes, print_json, print_table, progress_bar
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
 from pipeline.core.merkle import Frontier, leaf_hash
+from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.settings import read_settings
 from pipeline.storage.evidence_gathering import find_run

@@ -11,11 +11,11 @@ from typing import Any
 
 from pipeline.broker.header_names import bytes_of_name
 from pipeline.cli.moments import moment_text
-from pipeline.cli.terminal import visible
 from pipeline.core.found_letter import FoundLetter, Header
 from pipeline.core.letter_codes import letter_code
 from pipeline.core.redrive import Redrive
 from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.visible_text import visible
 from pipeline.dead_letters import LetterContent
 
 TEXT_LIMIT_CHARACTERS = 20_000

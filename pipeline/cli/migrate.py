@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.terminal import escaped, notes, print_json, print_pairs, print_table, visible
+from pipeline.cli.terminal import escaped, notes, print_json, print_pairs, print_table
+from pipeline.core.visible_text import visible
 from pipeline.logs import configure_logging
 from pipeline.migration import (
     MigrationOptions,

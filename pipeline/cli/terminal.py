@@ -1,7 +1,6 @@
 """What a person sees: data on standard output, all else on standard error."""
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -21,8 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-# Control characters, and what reorders a line: what a producer wrote must not act on a terminal.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from pipeline.core.visible_text import visible
 
 
 def notes() -> Console:
@@ -109,11 +107,6 @@ def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> No
     for row in rows:
         table.add_row(*(Text(visible(str(cell))) for cell in row))
     console.print(table)
-
-
-def visible(text: str) -> str:
-    """Return `text` with what would move the cursor, change colours or break a line spelt out."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def escaped(text: str) -> str:

@@ -1,12 +1,8 @@
 """HTML that is made of values: every text is escaped, and nothing in it can act."""
 
-import re
 from html import escape
 
-# Control characters, and what reorders a line: it would show another text than is there.
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
+from pipeline.core.visible_text import visible_lines
 
 
 class Html(str):
@@ -33,5 +29,4 @@ def text(value: object) -> Html:
     """Return a value as HTML shows it; what would act or hide is spelt out."""
     if isinstance(value, Html):
         return value
-    shown = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", str(value))
-    return Html(escape(shown))
+    return Html(escape(visible_lines(str(value))))
