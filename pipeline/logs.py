@@ -7,7 +7,7 @@ import sys
 import structlog
 from structlog.typing import Processor
 
-from pipeline.settings import Settings
+from pipeline.settings import Settings, unknown_variables
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -48,6 +48,8 @@ def configure_logging(settings: Settings) -> None:
     framework.setLevel(logging.ERROR)
     framework.addFilter(_is_no_stop)
     silence_kafka_client()
+    if unknown := unknown_variables():
+        structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
 
 
 def silence_kafka_client() -> None:

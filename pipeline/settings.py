@@ -4,6 +4,9 @@ Sizes, limits and patterns that decide bytes or verdicts are no settings: they a
 of a schema version.
 """
 
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +16,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipeline.errors import InputError
 from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, TopicNames
 
+PREFIX = "RMOS_"
+
+_SIMILAR = 0.8
+"""From which likeness on (difflib) an unknown name is taken for a known one that is mistyped. The
+variables of the original system, which a neighbour program may read, all lie below it."""
+
 
 class Settings(BaseSettings):
     """All knobs. Names in the environment are these in upper case with `RMOS_` before them."""
 
-    model_config = SettingsConfigDict(env_prefix="RMOS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     data_dir: Path = Field(Path("rmos-data"), description="root folder of the store")
     bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated")
@@ -152,12 +161,41 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     """Read the environment, `overrides` first.
 
     Raises:
-        InputError: A setting has a value that it cannot have.
+        InputError: A setting has a value that it cannot have, or its name is mistyped.
     """
+    refuse_mistyped(unknown_variables())
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = "RMOS_" + "_".join(str(part) for part in first["loc"]).upper()
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         message = f"{name} cannot be {first['input']!r}: {first['msg']}."
         raise InputError(message) from error
+
+
+def unknown_variables() -> list[str]:
+    """Return the variables of the environment that begin like a setting and are none, sorted."""
+    # Settings are found in any case, as pydantic-settings does.
+    known = _known_variables()
+    return sorted(
+        name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
+    )
+
+
+def refuse_mistyped(names: Iterable[str]) -> None:
+    """Refuse a name that is nearly that of a setting: it would change nothing, without a word.
+
+    Raises:
+        InputError: One of `names` is.
+    """
+    # Without the prefix, which all share: it would make any two of them alike.
+    settings = [name.removeprefix(PREFIX) for name in sorted(_known_variables())]
+    for name in names:
+        asked = name.upper().removeprefix(PREFIX)
+        for meant in get_close_matches(asked, settings, n=1, cutoff=_SIMILAR):
+            message = f"{name} is no setting: did you mean {PREFIX}{meant}? Rename or unset it."
+            raise InputError(message)
+
+
+def _known_variables() -> set[str]:
+    return {PREFIX + name.upper() for name in Settings.model_fields}

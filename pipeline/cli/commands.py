@@ -1,6 +1,8 @@
 """All groups of commands under one name, and errors as one sentence with an exit status."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -25,9 +27,10 @@ from pipeline.cli import (
     up,
     worker,
 )
-from pipeline.cli.terminal import say_error
+from pipeline.cli.terminal import notes, say_error
 from pipeline.errors import RmosError
 from pipeline.logs import silence_kafka_client
+from pipeline.settings import refuse_mistyped, unknown_variables
 
 NOT_USABLE = 6
 """Exit status where the machine, not the program, is at fault."""
@@ -35,7 +38,8 @@ NOT_USABLE = 6
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    # Commands and groups of commands inherit it.
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Run requests become immutable artifacts: what was approved, and why.",
 )
 app.command()(demo.demo)
@@ -57,6 +61,38 @@ app.add_typer(offsets.app, name="offsets")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
 app.command()(evidence.evidence)
+
+
+SERVICES = frozenset({"api", "up", "worker"})
+"""Commands that log: a warning is a line of their log."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"rmos {version('rmos-runs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Look at the variables that begin like a setting and are none, before any command.
+
+    Raises:
+        InputError: One is nearly the name of a setting.
+    """
+    unknown = unknown_variables()
+    refuse_mistyped(unknown)
+    if unknown and context.invoked_subcommand not in SERVICES:
+        notes().print(f"[yellow]Not a setting, and not read:[/] {', '.join(unknown)}.")
 
 
 def run() -> None:

@@ -17,6 +17,9 @@ def fault_of(line: str) -> str | None:
     while (choices := getattr(command, "commands", None)) is not None:
         if not words:
             return None
+        if words[0].startswith("--"):
+            # An option of a group: `rmos --version`.
+            break
         if words[0] not in choices:
             return f"{words[0]!r} is no command"
         command = choices[words.pop(0)]

@@ -1,0 +1,73 @@
+"""What holds for every command: its help, its version, completion, and mistyped settings."""
+
+import json
+import os
+import subprocess
+from importlib.metadata import version
+
+import pytest
+import typer
+
+from pipeline.cli.commands import app
+from tests.cli.command_line import CommandLine
+from tests.e2e.worker_processes import RMOS
+
+
+def groups_and_commands() -> list[tuple[str, ...]]:
+    group = typer.main.get_command(app)
+    found: list[tuple[str, ...]] = [()]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        found.append((name,))
+        found += [(name, below) for below in getattr(command, "commands", {})]
+    return found
+
+
+@pytest.mark.parametrize("words", groups_and_commands(), ids=" ".join)
+def test_every_command_answers_h_as_it_answers_help(
+    rmos: CommandLine, words: tuple[str, ...]
+) -> None:
+    short, long = rmos(*words, "-h"), rmos(*words, "--help")
+    assert short.status == 0
+    assert "Usage: rmos" in short.text
+    assert short == long
+
+
+def test_the_version_is_that_of_the_package(rmos: CommandLine) -> None:
+    done = rmos("--version")
+    assert (done.status, done.text) == (0, f"rmos {version('rmos-runs')}\n")
+
+
+def test_a_mistyped_setting_is_one_sentence_whatever_the_command(rmos: CommandLine) -> None:
+    rmos.set("RMOS_DATADIR", "elsewhere")
+    done = rmos("broker", "status")
+    assert done.status == 2
+    assert "did you mean RMOS_DATA_DIR?" in done.sentence
+
+
+def test_another_unknown_variable_is_named_once_and_the_command_goes_on(rmos: CommandLine) -> None:
+    rmos.set("RMOS_RUNS_DIR", "/srv/runs")
+    done = rmos("broker", "status")
+    assert done.status == 3
+    assert done.err.count("RMOS_RUNS_DIR") == 1
+    assert done.out == b""
+
+
+def test_a_service_names_it_in_its_log(rmos: CommandLine) -> None:
+    rmos.set("RMOS_RUNS_DIR", "/srv/runs")
+    done = rmos("api")
+    first = json.loads(done.err.splitlines()[0])
+    assert (first["level"], first["names"]) == ("warning", ["RMOS_RUNS_DIR"])
+    assert done.err.count("RMOS_RUNS_DIR") == 1
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("rmos wor", "worker"), ("rmos runs sh", "show")])
+def test_a_shell_completes_commands(typed: str, offered: str) -> None:
+    asked = {
+        "_RMOS_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
+    done = subprocess.run(
+        [str(RMOS)], env={**os.environ, **asked}, capture_output=True, check=False
+    )
+    assert done.stdout.decode().split() == [offered]

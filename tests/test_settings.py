@@ -1,0 +1,61 @@
+"""Names in the environment: a typing error does not look like a setting that is used."""
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.settings import Settings, read_settings, unknown_variables
+
+# What the original system reads, so that a neighbour program may have it in our environment.
+NEIGHBOURS = (
+    "RMOS_ADVISORIES_DIR",
+    "RMOS_ALLOW_RED_OVERRIDE",
+    "RMOS_ARTIFACT_ROOT",
+    "RMOS_BLOCK_ON_RED",
+    "RMOS_DELETE_ADMIN_HEADER",
+    "RMOS_DELETE_ALLOW_HARD",
+    "RMOS_DELETE_DEFAULT_MODE",
+    "RMOS_DELETE_RATE_LIMIT_MAX",
+    "RMOS_DELETE_RATE_LIMIT_WINDOW",
+    "RMOS_RUNS_DIR",
+    "RMOS_RUNS_V2_EXPLAINED",
+    "RMOS_RUN_ATTACHMENTS_DIR",
+    "RMOS_RUN_VARIANT_STATE_DIR",
+    "RMOS_SIGNED_URL_SECRET",
+    "RMOS_TREAT_UNKNOWN_AS_RED",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RMOS_DATADIR", "RMOS_DATA_DIR"),
+        ("RMOS_BOOTSTRAP_SERVER", "RMOS_BOOTSTRAP_SERVERS"),
+        ("RMOS_KAFKA_BOOTSTRAP_SERVERS", "RMOS_BOOTSTRAP_SERVERS"),
+        ("RMOS_API_TOKEN_FILE", "RMOS_API_TOKENS_FILE"),
+        ("RMOS_SASL_USER", "RMOS_SASL_USERNAME"),
+        ("RMOS_RUNS_V2_ENABLE", "RMOS_RUNS_V2_ENABLED"),
+        ("rmos_prefx", "RMOS_PREFIX"),
+    ],
+)
+def test_a_mistyped_setting_is_refused_and_the_right_name_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(InputError, match=rf"^{name} is no setting: did you mean {meant}\?"):
+        read_settings()
+
+
+def test_variables_of_a_neighbour_are_named_and_not_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in NEIGHBOURS:
+        monkeypatch.setenv(name, "1")
+    read_settings()
+    assert unknown_variables() == sorted(NEIGHBOURS)
+
+
+def test_every_setting_is_known_in_upper_and_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"rmos_{name}", "1")
+        monkeypatch.setenv(f"RMOS_{name.upper()}", "1")
+    assert unknown_variables() == []
