@@ -12,10 +12,12 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.broker.local_folder import (
+    BROKER_CLASS,
     BrokerState,
     LocalFolder,
     Remembered,
     folder_errors,
+    folders_in_use,
     new_cluster_id,
     server_properties,
 )
@@ -23,7 +25,7 @@ from pipeline.broker.loopback import HOST, cluster_id_at, free_port, is_free
 from pipeline.broker.runtime import KafkaRuntime, Progress, kafka_runtime
 from pipeline.errors import BrokerError
 
-__all__ = ["BrokerState", "LocalBroker", "running_broker", "stop_running"]
+__all__ = ["BrokerState", "LocalBroker", "other_brokers", "running_broker", "stop_running"]
 
 PORT_ATTEMPTS = 3
 FORMAT_TIMEOUT_SECONDS = 60.0
@@ -227,7 +229,7 @@ class LocalBroker:
         self._log_start_bytes = self._folder.log_size_bytes()
         with self._folder.log.open("ab") as log:
             process = subprocess.Popen(
-                runtime.command("kafka.Kafka", str(self._folder.properties)),
+                runtime.command(BROKER_CLASS, str(self._folder.properties)),
                 cwd=self._folder.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -269,6 +271,13 @@ class LocalBroker:
 def running_broker(data_dir: Path) -> BrokerState | None:
     """Return the broker that lives on `data_dir`, whoever started it; None where none does."""
     return LocalFolder(data_dir).running()
+
+
+def other_brokers(data_dir: Path) -> list[tuple[Path, BrokerState]]:
+    """Return the folders and brokers that live on this machine, but for the one on `data_dir`."""
+    ours = LocalFolder(data_dir).root
+    others = ((root, running_broker(root)) for root in folders_in_use() if root != ours)
+    return sorted((root, state) for root, state in others if state is not None)
 
 
 def stop_running(data_dir: Path) -> bool:

@@ -20,6 +20,10 @@ LOCK_WAIT_SECONDS = 0.5
 """Longer than anybody holds the lock only to look whether it is held."""
 
 
+BROKER_CLASS = "kafka.Kafka"
+"""Main class of the broker; the path of its properties follows it on the command line."""
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerState:
     """A local broker that runs.
@@ -168,6 +172,22 @@ class LocalFolder:
             f"Another broker already uses {self.root} ({who}): "
             "use that one, or stop it with `rmos broker stop`."
         )
+
+
+def folders_in_use() -> list[Path]:
+    """Return the folders of the local brokers that run on this machine, as far as it shows them."""
+    return [found for entry in Path("/proc").glob("[0-9]*") if (found := _folder_of(entry))]
+
+
+def _folder_of(process: Path) -> Path | None:
+    """Return the folder of the local broker that `process` is, None where it is another program."""
+    try:
+        arguments = (process / "cmdline").read_bytes().split(b"\0")
+        properties = Path(os.fsdecode(arguments[arguments.index(BROKER_CLASS.encode()) + 1]))
+    except (OSError, ValueError, IndexError):
+        return None
+    folder = LocalFolder(properties.parent)
+    return folder.root if folder.properties == properties and folder.running() else None
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.broker.local import BrokerState, LocalBroker, running_broker, stop_running
+from pipeline.broker.local import (
+    BrokerState,
+    LocalBroker,
+    other_brokers,
+    running_broker,
+    stop_running,
+)
+from pipeline.cli.terminal import escaped
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 
@@ -41,7 +48,7 @@ def stop() -> None:
     folder = _folder(read_settings())
     with _notes().status("stopping Apache Kafka"):
         stopped = stop_running(folder)
-    _notes().print("Stopped." if stopped else f"No broker runs in {folder}.")
+    _notes().print("Stopped." if stopped else _none_runs(folder), soft_wrap=True)
 
 
 @app.command()
@@ -52,7 +59,7 @@ def status(
     folder = _folder(read_settings())
     running = running_broker(folder)
     if running is None:
-        _notes().print(f"No broker runs in {folder}: `rmos broker start` starts one.")
+        _notes().print(_none_runs(folder), soft_wrap=True)
         raise typer.Exit(NONE_RUNS)
     if as_json:
         typer.echo(json.dumps(asdict(running)))
@@ -82,6 +89,17 @@ def _refuse_other_port(running: BrokerState, port: int) -> None:
             f"port {port}: stop it first with `rmos broker stop`."
         )
         raise BrokerError(message)
+
+
+def _none_runs(folder: Path) -> str:
+    """Say that no broker lives on `folder`, and which others live on this machine."""
+    others = [
+        f"one runs at {state.bootstrap_servers} in {root} (RMOS_DATA_DIR={root.parent}, "
+        f"process {state.pid})"
+        for root, state in other_brokers(folder)
+    ]
+    said = "; ".join(others) or "`rmos broker start` starts one"
+    return escaped(f"No broker runs in {folder}: {said}.")
 
 
 def _folder(settings: Settings) -> Path:

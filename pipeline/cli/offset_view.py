@@ -34,9 +34,24 @@ class GroupView:
         """Offsets that are not consumed yet."""
         return sum(position.lag for position in self.positions)
 
-    def rows(self) -> Iterator[list[Any]]:
-        """Yield the cells of each partition."""
+    def rows(self, *, partitions: bool) -> Iterator[list[Any]]:
+        """Yield the cells of the group, then those of its partitions.
+
+        Args:
+            partitions: All of them; else those that are behind, or have lost something.
+        """
+        topics = sorted({each.topic for each in self.positions})
+        yield [
+            self.state.name,
+            topics[0] if len(topics) == 1 else f"{len(topics)} topics",
+            f"all {len(self.positions)}",
+            *("", ""),
+            self.lag,
+            sum(each.lost for each in self.positions) or "",
+        ]
         for each in self.positions:
+            if not (partitions or each.lag or each.lost):
+                continue
             yield [
                 self.state.name,
                 each.topic,

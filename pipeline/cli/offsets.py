@@ -46,9 +46,15 @@ def show(
     group: Annotated[
         str | None, typer.Argument(metavar="GROUP", help="One group; all if not given.")
     ] = None,
+    partitions: Annotated[
+        bool, typer.Option("--partitions", help="Show every partition, also one without lag.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where each group is, how far behind, and who reads with it."""
+    """Show where each group is, how far behind, and who reads with it.
+
+    A group has a line, and each of its partitions that is behind or has lost something.
+    """
     settings = read_settings()
     known = consumer_groups(settings.prefix)
     names = list(known) if group is None else [_group(settings, group)]
@@ -57,7 +63,9 @@ def show(
         print_json({"groups": [view.document() for view in views]})
         return
     shown = [view for view in views if group is not None or not view.is_new]
-    print_table(POSITION_COLUMNS, (row for view in shown for row in view.rows()))
+    print_table(
+        POSITION_COLUMNS, (row for view in shown for row in view.rows(partitions=partitions))
+    )
     for view in views:
         for line in view.notes():
             notes().print(escaped(line), soft_wrap=True)

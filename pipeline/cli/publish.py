@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic
 
 import typer
 
+from pipeline.broker.admin import group_members
 from pipeline.broker.publisher import (
     AdvisoryPublisher,
     Published,
@@ -23,13 +24,17 @@ from pipeline.cli.request_files import (
     refuse_bad_requests,
     run_fault,
 )
-from pipeline.cli.terminal import notes, print_json, progress_bar
-from pipeline.settings import read_settings
+from pipeline.cli.terminal import escaped, notes, print_json, progress_bar
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
 
 REFUSED = 4
 """Exit status where a request is blocked, in conflict or rejected."""
+
+QUIET_SECONDS = 5.0
+"""Wait for an event from which on a person is told what is waited for."""
 
 IN_FLIGHT = 1000
 """Most requests on their way at a time."""
@@ -49,6 +54,8 @@ class Errand(Generic[Event]):
 
     Attributes:
         publisher: Not connected yet.
+        settings: Which broker; how long to wait.
+        group: The consumer group that judges the records.
         records: What to send.
         raw: Whether to send it as it is.
         wait: Whether to wait for events.
@@ -58,6 +65,8 @@ class Errand(Generic[Event]):
     """
 
     publisher: RequestPublisher[Event]
+    settings: Settings
+    group: str
     records: list[FileRecord]
     raw: bool
     wait: bool
@@ -79,8 +88,17 @@ def run(
     records = read_records(files, raw=raw)
     if not raw:
         refuse_bad_requests(records, run_fault)
-    publisher = RunPublisher(read_settings())
-    _do(Errand(publisher, records, raw, wait, as_json, _is_accepted_run, _words_of_run))
+    settings = read_settings()
+    topics = settings.topics
+    group = topics.persist_group if settings.runs_v2_enabled else topics.persist_v1_group
+    _do(
+        Errand(
+            RunPublisher(settings),
+            *(settings, group, records, raw, wait, as_json),
+            is_accepted=_is_accepted_run,
+            words=_words_of_run,
+        )
+    )
 
 
 @app.command()
@@ -102,8 +120,15 @@ def advisory(
     records = read_records(files, raw=raw)
     if not raw:
         refuse_bad_requests(records, advisory_fault)
-    publisher = AdvisoryPublisher(read_settings())
-    _do(Errand(publisher, records, raw, wait, as_json, _is_accepted_advisory, _words_of_advisory))
+    settings = read_settings()
+    _do(
+        Errand(
+            AdvisoryPublisher(settings),
+            *(settings, settings.topics.advise_group, records, raw, wait, as_json),
+            is_accepted=_is_accepted_advisory,
+            words=_words_of_advisory,
+        )
+    )
 
 
 def _do(errand: Errand[Event]) -> None:
@@ -118,13 +143,19 @@ def _do(errand: Errand[Event]) -> None:
 
 async def _publish(errand: Errand[Event]) -> Counter[str]:
     counts: Counter[str] = Counter()
+    is_quiet = True
     async with errand.publisher:
         with progress_bar("publishing", len(errand.records)) as advance:
             async for receipt in _sent(errand):
                 published = await receipt.published()
                 counts["published"] += 1
                 if errand.wait:
-                    event = await receipt.event()
+                    waiting = asyncio.ensure_future(receipt.event())
+                    await asyncio.wait([waiting], timeout=QUIET_SECONDS)
+                    if is_quiet and not waiting.done():
+                        is_quiet = False
+                        notes().print(await _waited_for(errand, published), soft_wrap=True)
+                    event = await waiting
                     shown: Any = event.model_dump(mode="json", exclude_none=True)
                     counts[shown["outcome"]] += 1
                     counts["refused"] += not errand.is_accepted(event)
@@ -133,6 +164,24 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
                     _tell_published(published, as_json=errand.as_json)
                 advance()
     return counts
+
+
+async def _waited_for(errand: Errand[Event], published: Published) -> str:
+    """Say which event does not come, and whether anybody is there who would send it."""
+    try:
+        members = await group_members(errand.settings, errand.group)
+    except BrokerError as error:
+        why = str(error)
+    else:
+        why = (
+            f"the group {errand.group} has {len(members)} workers, which are behind or wait; "
+            "`rmos offsets show` shows its lag."
+            if members
+            else f"no worker of the group {errand.group} runs; `rmos worker` starts one."
+        )
+    seconds = errand.settings.receipt_timeout_seconds
+    name = published.run_id or "the record"
+    return escaped(f"Waiting up to {seconds:g} s for the event of {name} ({published}): {why}")
 
 
 async def _sent(errand: Errand[Event]) -> AsyncIterator[Receipt[Event]]:

@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from typer.testing import CliRunner
 
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local import LocalBroker, running_broker, stop_running
+from pipeline.cli.commands import app
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 
@@ -219,3 +221,19 @@ def test_started_again_it_is_up_within_seconds(own_broker: LocalBroker) -> None:
     begun = time.monotonic()
     own_broker.start()
     assert time.monotonic() - begun < 20
+
+
+def test_stop_and_status_of_another_folder_name_the_broker_that_runs(
+    own_broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_broker.start()
+    monkeypatch.setenv("RMOS_DATA_DIR", str(tmp_path / "other"))
+    for command, status in (("stop", 0), ("status", 3)):
+        done = CliRunner().invoke(app, ["broker", command])
+        assert done.exit_code == status
+        assert f"No broker runs in {tmp_path / 'other' / 'kafka'}: " in done.stderr
+        assert (
+            f"one runs at {own_broker.bootstrap_servers} in {tmp_path / 'kafka'} "
+            f"(RMOS_DATA_DIR={tmp_path}, process {own_broker.pid})"
+        ) in done.stderr
+    assert own_broker.is_running()

@@ -189,6 +189,24 @@ async def test_what_is_consumed_again_changes_nothing_and_a_skip_is_refused(
     assert {"run_4_0", "run_4_1"} <= (await audit_store(settings)).rows.keys()
 
 
+async def test_a_group_has_a_line_and_so_has_each_partition_that_is_behind(
+    settings: Settings,
+) -> None:
+    topic, group = settings.topics.run_requests, settings.topics.persist_group
+    await produce_runs(settings, 3, 4)
+    await produce_runs(settings, 5, 2)
+    await commit(settings, {3: 1, 5: 2})
+    shown = await rmos(settings, "offsets", "show", "persist")
+    assert shown.out.splitlines()[1:] == [
+        f"{group}\t{topic}\tall 12\t\t\t3\t",
+        f"{group}\t{topic}\t3\t1\t4\t3\t",
+    ]
+    whole = await rmos(settings, "offsets", "show", "persist", "--partitions")
+    assert len(whole.out.splitlines()) == 1 + 1 + 12
+    everything = await rmos(settings, "offsets", "show")
+    assert everything.out == shown.out
+
+
 async def test_all_groups_are_shown(settings: Settings) -> None:
     document = (await rmos(settings, "offsets", "show", "--json")).documents[0]
     names = [each["group"].removeprefix(f"{settings.prefix}.") for each in document["groups"]]

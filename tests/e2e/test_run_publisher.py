@@ -24,6 +24,7 @@ from pipeline.broker.local import LocalBroker
 from pipeline.broker.publisher import Published, Receipt, RunPublisher
 from pipeline.broker.request_sender import Delivery
 from pipeline.broker.sender import BatchSender, Message
+from pipeline.cli import publish
 from pipeline.core.outcome import Outcome, OutcomeKind, RecordSource
 from pipeline.core.run_event import run_event
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
@@ -31,6 +32,7 @@ from pipeline.settings import Settings, read_settings
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES
 from schemas.run_event import RunEvent
 from tests.builders import encode, incomplete_request, red_request, run_request
+from tests.e2e.commands import rmos
 from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
@@ -469,3 +471,19 @@ async def test_real_worker_answers_each_request_by_its_own_offset(publisher: Run
         ("rejected", None, False),
         ("rejected", None, False),
     ]
+
+
+async def test_waiting_at_a_stopped_pipeline_says_for_what_before_it_gives_up(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "QUIET_SECONDS", 0.1)
+    patient = settings.model_copy(update={"receipt_timeout_seconds": 1.0})
+    monkeypatch.setattr(publish, "read_settings", lambda: patient)
+    file = tmp_path / "request.json"
+    file.write_bytes(encode(run_request(run_id="run_1")))
+    done = await rmos(settings, "publish", "run", "--wait", str(file))
+    assert done.status == 6
+    waited, gave_up = done.err.splitlines()
+    assert waited.startswith("Waiting up to 1 s for the event of run_1 (")
+    assert f"no worker of the group {settings.topics.persist_group} runs" in waited
+    assert gave_up.startswith("No event within 1 s")
