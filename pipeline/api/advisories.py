@@ -17,6 +17,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
+from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.canonical_json import canonical_json
@@ -30,7 +31,7 @@ from schemas.http_answers import (
     RetryAnswer,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 _INVALID = "INVALID_ADVISORY"
 

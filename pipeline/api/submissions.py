@@ -19,6 +19,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
+from pipeline.api.query import ExactQueryRoute
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
@@ -34,7 +35,7 @@ from schemas.http_answers import (
 )
 from schemas.run_event import RunEvent
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 _INVALID = "INVALID_REQUEST"
 _TOLD_VIOLATIONS = 10

@@ -69,6 +69,8 @@ def list_command(
     tool_id_prefix: Annotated[str | None, typer.Option()] = None,
     event_type: Annotated[str | None, typer.Option()] = None,
     workflow_session_id: Annotated[str | None, typer.Option()] = None,
+    material_id: Annotated[str | None, typer.Option()] = None,
+    machine_id: Annotated[str | None, typer.Option()] = None,
     date_from: Day = None,
     date_to: Day = None,
     limit: Annotated[
@@ -86,6 +88,8 @@ def list_command(
         event_type=event_type,
         risk_level=risk_level,
         workflow_session_id=workflow_session_id,
+        material_id=material_id,
+        machine_id=machine_id,
         date_from=_day(date_from),
         date_to=_day(date_to),
     )
