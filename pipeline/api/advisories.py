@@ -34,6 +34,8 @@ from schemas.http_answers import (
 router = APIRouter(route_class=ExactQueryRoute)
 
 _INVALID = "INVALID_ADVISORY"
+_KIND_NOT_GIVEN = "unknown"
+"""As in the original. Over Kafka an advisory names its kind."""
 
 
 @router.post(
@@ -75,6 +77,8 @@ def _submission(run_id: str, body: bytes) -> Submission:
         message = "Expected no run_id in the body: the run is that of the path."
         raise ApiError(422, _INVALID, message)
     document["run_id"] = run_id
+    if document.get("kind") is None:
+        document["kind"] = _KIND_NOT_GIVEN
     if document.get("created_at_utc") is None:
         # Not part of what makes two advisories the same, so a retry may have another time.
         document["created_at_utc"] = now()

@@ -247,6 +247,13 @@ async def test_a_request_is_judged_before_it_is_published(http: httpx.AsyncClien
     assert (good.status_code, good.json()["error"]) == (503, "BROKER_UNAVAILABLE")
 
 
+async def test_a_request_of_a_client_of_v1_is_published_too(http: httpx.AsyncClient) -> None:
+    request = run_request()
+    request["request_summary"] = request.pop("request")
+    answer = await http.post(RUNS, content=encode(request), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]) == (503, "BROKER_UNAVAILABLE")
+
+
 async def test_tokens_health_and_metrics_are_those_of_the_other_mode(path: Path) -> None:
     async with served(path, Tokens((Token("cam", "read", "0" * 64),))) as http:
         assert (await http.get(RUNS)).status_code == 401
