@@ -4,7 +4,7 @@ What a list needs is kept of every dead letter; keys, values and headers are rea
 for those that were selected, so that memory does not grow with what was refused.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
@@ -12,7 +12,8 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.admin import OffsetRange, partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.broker.topic_reader import read_ranges, read_topic
-from pipeline.core.found_letter import FoundLetter, Header, read_letter
+from pipeline.core.carried_record import LeftAtSource, keep_headers, split_headers
+from pipeline.core.found_letter import FoundLetter, Header, letter_headers, read_letter
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.letter_selection import LetterCollection
 from pipeline.core.record_place import RecordPlace
@@ -32,11 +33,10 @@ class LetterContent:
 
     Attributes:
         letter: What a list says of it.
-        key: The record's.
-        value: The record's, also where the letter left it at its source; None where it had none
-            or where `fault` says why it cannot be had.
-        headers: The record's, then ours.
-        fault: Why the value is not the record's; None where it is.
+        key: The record's, also where the letter left it at its source.
+        value: The same; None where it had none or where `fault` says why it cannot be had.
+        headers: The record's, then ours; the same.
+        fault: Why this is not all of the record; None where it is.
         is_changed: Whether the fault is that bytes are not those that were refused.
     """
 
@@ -105,29 +105,53 @@ async def read_contents(
 async def _content(
     settings: Settings, letter: FoundLetter, record: ConsumerRecord
 ) -> LetterContent:
-    value, fault = record.value, None
-    if letter.body == "at its source":
-        value = await _value_at(settings, letter.source)
-        if value is None:
-            fault = f"Its value was left at {letter.source}, and is not there any more."
-    is_changed = (
-        value is not None
-        and letter.body_sha256 is not None
-        and sha256_of_bytes(value) != letter.body_sha256
+    if letter.is_whole:
+        return _checked(letter, record.key, record.value, list(record.headers))
+    source = await _record_at(settings, letter.source)
+    if source is None:
+        fault = f"What it does not carry was left at {letter.source}, and is not there any more."
+        return LetterContent(letter, record.key, record.value, list(record.headers), fault)
+    headers, all_headers = split_headers(source.headers)
+    is_left = isinstance(source.key, LeftAtSource) or isinstance(source.value, LeftAtSource)
+    if is_left or all_headers is not None:
+        fault = f"It is too large to be read here: {letter.source} keeps it."
+        return LetterContent(letter, record.key, record.value, list(record.headers), fault)
+    ours = letter_headers(record.headers)
+    return _checked(letter, source.key, source.value, [*headers, *ours], headers)
+
+
+def _checked(
+    letter: FoundLetter,
+    key: bytes | None,
+    value: bytes | None,
+    headers: list[Header],
+    own: Sequence[Header] = (),
+) -> LetterContent:
+    """Return the content; with a fault where it is not what was refused, by the letter's hashes."""
+    pairs = (
+        (
+            "value has",
+            letter.body_sha256 if value is not None else None,
+            sha256_of_bytes(value or b""),
+        ),
+        ("key has", letter.key_sha256, None if key is None else sha256_of_bytes(key)),
+        ("headers have", letter.headers_sha256, keep_headers(own)[1].sha256),
     )
-    if is_changed:
-        fault = f"Its value has another SHA-256 than {letter.body_sha256}, which was refused."
-    return LetterContent(letter, record.key, value, list(record.headers), fault, is_changed)
+    for name, expected, found in pairs:
+        if expected is not None and found != expected:
+            fault = f"Its {name} another SHA-256 than {expected}, which was refused."
+            return LetterContent(letter, key, value, headers, fault, is_changed=True)
+    return LetterContent(letter, key, value, headers)
 
 
-async def _value_at(settings: Settings, place: RecordPlace | None) -> bytes | None:
+async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerRecord | None:
     if place is None:
         return None
     here = {(place.topic, place.partition): OffsetRange(place.offset, place.offset + 1)}
-    value: bytes | None = None
+    found = None
     async for record in read_ranges(settings, here):
-        value = record.value
-    return value
+        found = record
+    return found
 
 
 def _letter_of(record: ConsumerRecord) -> FoundLetter:

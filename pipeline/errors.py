@@ -15,13 +15,14 @@
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
+| UnsendableError | stops | - | 6 | the operator's: a topic never takes what must be published |
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
 
 A record that can never succeed is no error here: it gets a verdict
 (`pipeline.core.verdict.Rejected`) and a dead letter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -31,11 +32,6 @@ class RmosError(Exception):
     exit_status = 1
     details: Mapping[str, Any] = {}
     """What the HTTP API said besides, where the error is the answer of one."""
-
-    def __init__(self, sentence: str, lines: Iterable[str] = ()) -> None:
-        super().__init__(sentence)
-        self.lines = tuple(lines)
-        """What the sentence announces where it ends in a colon: one line each."""
 
 
 class InputError(RmosError):
@@ -106,6 +102,15 @@ class BrokerError(RmosError):
 
 class TopicsError(BrokerError):
     """A topic is missing or has other settings than it must have. Nothing was consumed."""
+
+
+class UnsendableError(RmosError):
+    """A topic refuses a record for what it is, so sending it again is of no use.
+
+    Nothing was committed.
+    """
+
+    exit_status = 6
 
 
 class ReceiptTimeoutError(BrokerError):

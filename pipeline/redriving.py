@@ -21,11 +21,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from aiokafka.errors import MessageSizeTooLargeError
-
 from pipeline.broker.admin import partition_offsets
-from pipeline.broker.sender import Message
+from pipeline.broker.sender import NEVER_TAKEN, Message
 from pipeline.broker.transactions import TransactionalSender
+from pipeline.core.carried_record import record_bytes
 from pipeline.core.found_letter import FoundLetter
 from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace
@@ -45,7 +44,7 @@ CHUNK_LETTERS = 500
 """Most records of one transaction."""
 
 CHUNK_BYTES = 8 * 1024 * 1024
-"""Most bytes of values of one transaction; a single larger record has one of its own."""
+"""Most bytes of records of one transaction; a single larger record has one of its own."""
 
 Fate = Literal["ready", "redriven", "redriven before", "held", "refused", "changed", "gone"]
 
@@ -179,7 +178,7 @@ async def _send(
                 content.letter, "changed" if content.is_changed else "gone", why=content.fault
             )
             continue
-        length = len(content.value or b"")
+        length = record_bytes(content.key, content.value, content.headers)
         if chunk and (len(chunk) == CHUNK_LETTERS or size + length > CHUNK_BYTES):
             for result in await _send_chunk(settings, sender, chunk):
                 yield result
@@ -208,7 +207,7 @@ async def _send_chunk(
             lambda places: _memories(settings, chunk, places),
         )
     except BrokerError as error:
-        if not isinstance(error.__cause__, MessageSizeTooLargeError):
+        if not isinstance(error.__cause__, NEVER_TAKEN):
             raise
         await sender.start()
         if len(chunk) == 1:

@@ -34,3 +34,30 @@ class DeadLetterHeaders(Frozen):
         alias="rmos-body-size",
         description="Bytes of a value too large to carry; the source topic keeps it.",
     )
+
+
+class CutDeadLetterHeaders(DeadLetterHeaders):
+    """As of version 1, and what is said of a key or headers that are too large to carry.
+
+    What is not in the dead letter is kept by the source topic, at the source offset.
+    """
+
+    key_sha256: Sha256 | None = Field(None, alias="rmos-key-sha256")
+    key_size: _WholeNumber | None = Field(
+        None, alias="rmos-key-size", description="Bytes of a key too large to carry."
+    )
+    headers_sha256: Sha256 | None = Field(
+        None,
+        alias="rmos-headers-sha256",
+        description="Of all headers of the record, some of which are too large to carry: each "
+        "name and each value, with its length before it as four bytes, the highest first; "
+        "ffffffff in place of a value that is not there.",
+    )
+    headers_size: _WholeNumber | None = Field(
+        None,
+        alias="rmos-headers-size",
+        description="Bytes of all names and values of its headers.",
+    )
+    headers_count: _WholeNumber | None = Field(
+        None, alias="rmos-headers-count", description="How many headers it has."
+    )

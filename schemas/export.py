@@ -18,7 +18,7 @@ from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
 from schemas.audit_finding import AUDIT_FINDING_VERSION, AuditFinding
 from schemas.audit_report import AUDIT_REPORT_VERSION, AuditReport
 from schemas.audit_request import AUDIT_REQUEST_VERSION, AuditRequest
-from schemas.dead_letter import DeadLetterHeaders
+from schemas.dead_letter import CutDeadLetterHeaders, DeadLetterHeaders
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyRun
 from schemas.redrive import REDRIVE_VERSION, RedriveRecord
 from schemas.run_artifact import RUN_ARTIFACT_VERSION, RunArtifact
@@ -28,6 +28,7 @@ from schemas.run_request import RUN_REQUEST_VERSION, RunRequest
 
 JSON_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 DEAD_LETTER_HEADERS_VERSION: Final = "rmos.dead_letter_headers/1"
+CUT_DEAD_LETTER_HEADERS_VERSION: Final = "rmos.dead_letter_headers/2"
 FROZEN_FOLDER: Final = Path(__file__).with_name("frozen")
 
 
@@ -66,6 +67,7 @@ _PUBLISHED: tuple[tuple[str, type[BaseModel], type[GenerateJsonSchema]], ...] = 
     (AUDIT_FINDING_VERSION, AuditFinding, _AsWritten),
     (AUDIT_REPORT_VERSION, AuditReport, _AsWritten),
     (DEAD_LETTER_HEADERS_VERSION, DeadLetterHeaders, _AsWritten),
+    (CUT_DEAD_LETTER_HEADERS_VERSION, CutDeadLetterHeaders, _AsWritten),
     (REDRIVE_VERSION, RedriveRecord, _AsWritten),
 )
 

@@ -15,7 +15,7 @@ from schemas.advisory_request import ADVISORY_REQUEST_VERSION
 from schemas.audit_finding import AUDIT_FINDING_VERSION
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AUDIT_REQUEST_VERSION
-from schemas.export import DEAD_LETTER_HEADERS_VERSION, json_schemas
+from schemas.export import CUT_DEAD_LETTER_HEADERS_VERSION, json_schemas
 from schemas.fields import AUDIT_ID_PATTERN, RUN_ID_PATTERN
 from schemas.legacy_run import LEGACY_RUN_VERSION
 from schemas.redrive import REDRIVE_VERSION
@@ -145,7 +145,7 @@ def _message(name: str, topic: Topic) -> Json:
     if name.endswith(".dead-letters"):
         return described | {
             "contentType": "application/octet-stream",
-            "headers": _schema_ref(DEAD_LETTER_HEADERS_VERSION),
+            "headers": _schema_ref(CUT_DEAD_LETTER_HEADERS_VERSION),
             "payload": {"description": "The bytes of the record as they came: anything."},
         }
     key = _AUDIT_KEY if name.startswith(_AUDIT_TOPICS) else _RUN_KEY
@@ -208,7 +208,7 @@ def _schemas() -> Json:
     versions = (
         *_REQUESTS.values(),
         *(version for version, _ in _EVENTS.values()),
-        DEAD_LETTER_HEADERS_VERSION,
+        CUT_DEAD_LETTER_HEADERS_VERSION,
         REDRIVE_VERSION,
     )
     embedded = {}

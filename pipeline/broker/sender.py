@@ -1,17 +1,30 @@
 """Sends events and dead letters as whole batches, and waits until the broker has them all."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from pipeline.broker.any_name_batch import AnyNameBatch
 from pipeline.broker.connection import broker_errors
-from pipeline.broker.header_names import AnyNameBatch
 from pipeline.broker.producers import close_producer, start_producer
+from pipeline.core.carried_record import record_bytes
+from pipeline.errors import UnsendableError
 from pipeline.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+NEVER_TAKEN = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+"""Answers of a broker to what it will refuse again, whenever it is sent."""
 
 BATCH_BYTES = 1024 * 1024
 """Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
@@ -27,6 +40,7 @@ class Message:
     Attributes:
         partition: Counted in the partitions of its source; taken modulo those of `topic`.
         headers: In order; a value may be missing, as in the record that it came from.
+        smaller: Makes what is sent in its place where the topic does not take it.
     """
 
     topic: str
@@ -34,6 +48,7 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+    smaller: Callable[[], "Message"] | None = None
 
 
 class BatchSender:
@@ -63,19 +78,51 @@ class BatchSender:
         Raises:
             BrokerError: The broker did not confirm all of them; some may be there. The producer
                 begins anew with the next call, as a failed idempotent one cannot go on.
+            UnsendableError: A topic takes neither one of them nor what is smaller; some may be
+                there.
         """
+        waiting = list(messages)
+        with broker_errors(self._settings):
+            try:
+                await self._confirmed(waiting)
+            except NEVER_TAKEN:
+                # A batch is refused for one record of it, or for being one: each goes alone.
+                for message in waiting:
+                    await self._send_alone(message)
+
+    async def _send_alone(self, message: Message) -> None:
+        try:
+            await self._confirmed([message])
+        except NEVER_TAKEN as error:
+            size = record_bytes(message.key, message.value, message.headers)
+            if message.smaller is None:
+                text = (
+                    f"The topic {message.topic} does not take a record of {size:,} bytes "
+                    f"({type(error).__name__}), now or ever: compare its max.message.bytes with "
+                    "`rmos topics check`, mend it, and start again."
+                )
+                raise UnsendableError(text) from error
+            _log.warning(
+                "sent without what its topic does not take",
+                topic=message.topic,
+                size_bytes=size,
+                why=type(error).__name__,
+            )
+            await self._send_alone(message.smaller())
+
+    async def _confirmed(self, messages: Sequence[Message]) -> None:
+        """Send `messages` and wait until the broker has them all, or begin anew."""
         if self._producer is None:
             await self.start()
         assert self._producer is not None
-        with broker_errors(self._settings):
-            try:
-                # aiokafka's idempotent producer tries for ever: the end of our patience is ours
-                # to set, so that a worker without a broker can still be stopped.
-                async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
-                    await self._send(self._producer, messages)
-            except (KafkaError, OSError):
-                await self.stop()
-                raise
+        try:
+            # aiokafka's idempotent producer tries for ever: the end of our patience is ours
+            # to set, so that a worker without a broker can still be stopped.
+            async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
+                await self._send(self._producer, messages)
+        except (KafkaError, OSError):
+            await self.stop()
+            raise
 
     async def _send(self, producer: AIOKafkaProducer, messages: Iterable[Message]) -> None:
         by_partition: dict[tuple[str, int], list[Message]] = {}

@@ -21,7 +21,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint_py
 
 from pipeline.broker.decompression import decompress
-from pipeline.broker.header_names import name_of_bytes
+from pipeline.core.header_names import name_of_bytes
 
 _BEFORE_LENGTH = 8
 _BEFORE_BATCH = 12

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.cli.terminal import print_pairs, print_table, print_text
+import typer
+
+from pipeline.cli.terminal import print_pairs, print_table
 from pipeline.core.audit_codes import severity_of, worst_severity
+from pipeline.core.visible_text import visible
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
@@ -16,14 +19,16 @@ def is_fault(report: Mapping[str, Any]) -> bool:
 
 def print_finding(finding: Mapping[str, Any]) -> None:
     """Print a finding in one line."""
-    severity, code, path, expected, found = (finding.get(name, "-") for name in _FINDING_FIELDS)
-    print_text(f"{severity}  {code}  {path}: expected {expected}, found {found}")
+    severity, code, path, expected, found = (
+        visible(str(finding.get(name, "-"))) for name in _FINDING_FIELDS
+    )
+    typer.echo(f"{severity}  {code}  {path}: expected {expected}, found {found}")
 
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print a report: the four verdicts each on its own, what was found and what was looked at."""
     print_pairs(_head(report))
-    print_text()
+    typer.echo()
     print_table(
         ("verdict", "result", "reason"),
         [
@@ -32,7 +37,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         ],
     )
     if report["codes"]:
-        print_text()
+        typer.echo()
         print_table(
             ("findings", "code", "severity"),
             [(f"{count:,}", code, severity_of(code)) for code, count in report["codes"].items()],

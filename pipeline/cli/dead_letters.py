@@ -18,11 +18,12 @@ from pipeline.cli.letter_view import (
     list_row,
 )
 from pipeline.cli.moments import MOMENT, moment_ms
-from pipeline.cli.terminal import note, print_cells, print_json, print_table, print_text, waiting
+from pipeline.cli.terminal import notes, print_json, print_table
 from pipeline.core.found_letter import FoundLetter
 from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace, parse_place
 from pipeline.core.redrive import Redrive
+from pipeline.core.visible_text import visible
 from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive
@@ -70,10 +71,10 @@ def list_command(
             print_json(document)
         print_json({"summary": {"count": len(letters), "codes": counted_codes(letters)}})
         return
-    print_table(LIST_COLUMNS, map(list_row, documents), whole="source")
+    print_table(LIST_COLUMNS, map(list_row, documents))
     counts = counted_codes(letters)
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    note(f"{len(letters):,} refused records{': ' if told else ''}{told}")
+    notes().print(f"{len(letters):,} refused records{': ' if told else ''}{told}")
 
 
 @app.command()
@@ -93,7 +94,7 @@ def show(
         print_json({**letter_document(content.letter, known), **content_document(content)})
         return
     for line in letter_lines(content, known):
-        print_text(line)
+        typer.echo(line)
 
 
 @app.command()
@@ -117,7 +118,7 @@ def export(
     else:
         count = asyncio.run(_print_contents(settings, letters, redrives))
         print_json({"summary": {"count": count}})
-    note(f"{count:,} refused records written")
+    notes().print(f"{count:,} refused records written")
 
 
 @app.command("redrive")
@@ -152,7 +153,7 @@ def redrive_command(
         print_json({"summary": dict(counts)})
     else:
         told = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
-        note(told or "No refused record fits.")
+        notes().print(told or "No refused record fits.")
     if counts["changed"]:
         raise typer.Exit(IntegrityError.exit_status)
     if counts["refused"] or counts["gone"]:
@@ -167,12 +168,12 @@ async def _read(
     Raises:
         NotFoundError: A record was named that has no dead letter.
     """
-    with waiting("reading dead letters") as shown:
+    with notes().status("reading dead letters") as shown:
         redrives = await read_redrives(settings)
         letters = await read_letters(
             settings,
             since_ms=wanted.since_ms,
-            tell=lambda count: shown.tell(f"{count:,} dead letters read"),
+            tell=lambda count: shown.update(f"{count:,} dead letters read"),
         )
     chosen = letters.selected(wanted)
     missing = missing_letter(wanted, chosen)
@@ -207,9 +208,9 @@ async def _print_contents(
 
 async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
-    with waiting("reading dead letters") as shown:
+    with notes().status("reading dead letters") as shown:
         results = redrive(
-            settings, order, tell=lambda count: shown.tell(f"{count:,} dead letters read")
+            settings, order, tell=lambda count: shown.update(f"{count:,} dead letters read")
         )
         async with aclosing(results):
             async for result in results:
@@ -234,7 +235,7 @@ def _tell(result: RedriveResult, *, as_json: bool) -> None:
     if as_json:
         print_json(told)
     else:
-        print_cells(told.values())
+        typer.echo("\t".join(visible(value) for value in told.values()))
 
 
 def _filter(

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipeline.broker.header_names import bytes_of_name
 from pipeline.cli.moments import moment_text
 from pipeline.core.found_letter import FoundLetter, Header
+from pipeline.core.header_names import bytes_of_name
 from pipeline.core.letter_codes import letter_code
 from pipeline.core.redrive import Redrive
 from pipeline.core.strict_json import InvalidJsonError, parse_object
@@ -53,6 +53,8 @@ def letter_document(letter: FoundLetter, redrive: Redrive | None) -> dict[str, A
         "body": letter.body,
         "body_sha256": letter.body_sha256,
         "size_bytes": letter.size_bytes,
+        "key_sha256": letter.key_sha256,
+        "headers_sha256": letter.headers_sha256,
         "redriven_as": _name(redrive.redriven_as) if redrive is not None else None,
     }
     return {name: value for name, value in document.items() if value is not None}

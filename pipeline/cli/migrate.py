@@ -11,15 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.terminal import (
-    note,
-    notes,
-    print_json,
-    print_pairs,
-    print_table,
-    print_text,
-    waiting,
-)
+from pipeline.cli.terminal import escaped, notes, print_json, print_pairs, print_table
+from pipeline.core.visible_text import visible
 from pipeline.logs import configure_logging
 from pipeline.migration import (
     MigrationOptions,
@@ -145,7 +138,7 @@ def _shown(document: dict[str, Any]) -> Iterator[tuple[str, object]]:
     for name, value in document.items():
         items = value if isinstance(value, list) else [value]
         for item in items or [None]:
-            yield name, "none" if item is None else item
+            yield name, "none" if item is None else visible(str(item))
 
 
 @app.command()
@@ -172,7 +165,7 @@ def verify(
     if as_json:
         print_json({"summary": summary})
     else:
-        note(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
+        notes().print(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
     if counts:
         raise typer.Exit(DIFFERENT)
 
@@ -228,8 +221,8 @@ def rollback(
             told = (
                 f"{report.file_fault} Rows that the backup has not are in {report.replaced} alone."
             )
-            note(told)
-        note("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
+            notes().print(escaped(visible(told)), soft_wrap=True)
+        notes().print("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
         raise typer.Exit(DIFFERENT)
 
@@ -241,7 +234,7 @@ def _tell_difference(found: Difference, *, as_json: bool) -> None:
         return
     parts = [found.run_id or "source", found.code, found.path or ""]
     parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
-    print_text("  ".join(part for part in parts if part))
+    typer.echo("  ".join(visible(part) for part in parts if part))
 
 
 def _settings() -> Settings:
@@ -254,7 +247,7 @@ def _settings() -> Settings:
 
 
 def _source(settings: Settings, path: Path | None, attachments: Path | None) -> LegacySource:
-    with waiting("reading the older store"):
+    with notes().status("reading the older store"):
         return open_source(path or settings.run_store_path, attachments)
 
 
@@ -303,11 +296,14 @@ def _report(
     print_table(("", "before", "after"), _comparison(result))
     print_pairs(_totals(summary))
     for sentence in summary["findings"]:
-        print_text(sentence)
+        typer.echo(sentence)
     for row in told[:TOLD_ROWS]:
-        note(f"{row.run_id}: {row.code}: {row.message or ''}")
+        notes().print(
+            escaped(f"{visible(row.run_id)}: {row.code}: {visible(row.message or '')}"),
+            soft_wrap=True,
+        )
     if len(told) > TOLD_ROWS:
-        note(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
+        notes().print(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
 
 
 def _comparison(result: MigrationResult) -> Iterator[tuple[str, str, str]]:

@@ -20,7 +20,7 @@ from pipeline.cli.replay_view import (
     verified_line,
     verified_summary,
 )
-from pipeline.cli.terminal import note, print_json, print_table, print_text, records_bar
+from pipeline.cli.terminal import escaped, notes, print_json, print_table, records_bar
 from pipeline.replay.forward import forward as forward_range
 from pipeline.replay.plan import plan as plan_replay
 from pipeline.replay.reading import Reading
@@ -80,7 +80,7 @@ def plan(
         return
     print_table(PLAN_COLUMNS, plan_rows(found))
     for line in plan_lines(found):
-        note(line)
+        notes().print(escaped(line), soft_wrap=True)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def verify(
     if as_json:
         print_json({"summary": verified_summary(verified)})
     else:
-        print_text(verified_line(verified))
+        typer.echo(verified_line(verified))
     if verified.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
 
@@ -139,7 +139,7 @@ def restore(
         print_json({"summary": restored_summary(restored)})
     else:
         for line in restored_lines(restored):
-            print_text(line)
+            typer.echo(line)
     if restored.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
 
@@ -161,7 +161,7 @@ def forward(
     if as_json:
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
     else:
-        print_text(f"{count:,} records sent to {to}")
+        typer.echo(f"{count:,} records sent to {to}")
 
 
 def _selection(

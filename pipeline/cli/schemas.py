@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.asyncapi import asyncapi_document
-from pipeline.cli.terminal import print_text
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from schemas.export import write_schemas
@@ -37,7 +36,7 @@ def export(
         message = f"The schemas cannot be written to {folder}: {error.strerror}."
         raise InputError(message) from error
     for path in paths:
-        print_text(path)
+        typer.echo(path)
 
 
 def _write_asyncapi(folder: Path, settings: Settings) -> Path:

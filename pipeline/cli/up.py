@@ -1,7 +1,9 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
+from functools import partial
+
 from pipeline.app import run_everything, run_service
-from pipeline.cli.terminal import note
+from pipeline.cli.terminal import notes
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -14,4 +16,5 @@ def up() -> None:
     """
     settings = read_settings()
     configure_logging(settings)
-    run_service(run_everything(settings, note))
+    # Not wrapped where a line is long: a path has to stay one that can be copied.
+    run_service(run_everything(settings, partial(notes().print, soft_wrap=True)))

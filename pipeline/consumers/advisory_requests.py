@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from pipeline.broker.header_names import bytes_of_name
 from pipeline.broker.sender import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
@@ -19,13 +18,14 @@ from pipeline.core.advisory import JudgedAdvisory
 from pipeline.core.advisory_event import advisory_event, advisory_event_headers
 from pipeline.core.advisory_outcome import AdvisoryOutcome, run_not_found
 from pipeline.core.advisory_retry import retry_headers
+from pipeline.core.carried_record import record_bytes
 from pipeline.core.envelope import Rejected
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import FloodGuard, JudgedRecord
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, TopicNames
 
 _FRAME_BYTES = 4096
-"""Room for our headers and what the log's format adds; the rest of a record is the producer's."""
+"""Room for our headers; the rest of a record is the producer's."""
 
 Commit = Callable[[Sequence[AdvisoryRecord]], Awaitable[list[AdvisoryOutcome]]]
 TellWaiting = Callable[[Delivery, AdvisoryOutcome], Iterator[Message]]
@@ -100,10 +100,9 @@ class AdvisoryDesk:
         step = topics.index(delivery.read_from)
         if step == 0:
             yield _event(self.telling, delivery, outcome)
-        message = _retried(delivery, topics[step + 1])
         # What leaves no room for our headers has no retries; its claim is linked all the same.
-        if _size_bytes(message) <= BROKER_MESSAGE_LIMIT_BYTES - _FRAME_BYTES:
-            yield message
+        if _fits_retry(delivery):
+            yield _retried(delivery, topics[step + 1])
 
 
 class AdvisoryRequestJudge:
@@ -186,11 +185,15 @@ def _event(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Me
     )
 
 
+def _fits_retry(delivery: Delivery) -> bool:
+    """Tell whether a retry topic takes a request and our headers, however it is compressed."""
+    size = record_bytes(delivery.key, delivery.value, delivery.headers)
+    return delivery.all_headers is None and size <= BROKER_MESSAGE_LIMIT_BYTES - _FRAME_BYTES
+
+
 def _retried(delivery: Delivery, topic: str) -> Message:
+    # A request whose run may come is valid, so its key is its run_id and its value was kept.
+    assert isinstance(delivery.key, bytes)
+    assert isinstance(delivery.value, bytes)
     headers = retry_headers(delivery.source, delivery.timestamp_ms, delivery.headers)
     return Message(topic, delivery.source.partition, delivery.key, delivery.value, headers)
-
-
-def _size_bytes(message: Message) -> int:
-    headers = sum(len(bytes_of_name(name)) + len(value or b"") for name, value in message.headers)
-    return len(message.key or b"") + len(message.value or b"") + headers

@@ -25,8 +25,10 @@ from faststream.exceptions import NackMessage
 
 from pipeline import metrics
 from pipeline.broker.sender import BatchSender, Message
+from pipeline.consumers.put_off import PutOff
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.standing import Standing
+from pipeline.core.carried_record import held_bytes
 from pipeline.errors import BrokerError, RmosError, StoreError
 
 CHUNK_RECORDS = 512
@@ -37,7 +39,7 @@ CHUNKS_AHEAD = 3
 waited for each other: measured, a fifth of the records a second."""
 
 CHUNK_BYTES = 16 * 1024 * 1024
-"""Most bytes of values of one chunk; a single larger record is a chunk of its own."""
+"""Most bytes of records of one chunk; a single larger record is a chunk of its own."""
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +96,7 @@ class BatchConsumer:
         self._judge = judge
         self._sender = sender
         self._pace = pace
+        self._put_off = PutOff(self.standing)
 
     async def handle(self, records: list[Record]) -> None:
         """Handle one batch from the poll.
@@ -110,11 +113,13 @@ class BatchConsumer:
         except BrokerError as error:
             metrics.FAULTS.labels(self.group, "broker").inc()
             _log.warning("batch put off", group=self.group, records=len(records), why=str(error))
+            self._put_off.note(records, str(error))
             await self._pace.rest()
             raise NackMessage from error
         except Exception as error:
             self._give_up(error)
             raise NackMessage from error
+        self._put_off.forget(records)
 
     def _give_up(self, error: Exception) -> None:
         if isinstance(error, StoreError):
@@ -179,7 +184,7 @@ def chunks_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """Cut `records` into chunks of bounded number and size, in their order."""
     start = size = 0
     for end, record in enumerate(records):
-        length = len(record.value) if record.value is not None else 0
+        length = held_bytes(record)
         if end > start and (end - start == CHUNK_RECORDS or size + length > CHUNK_BYTES):
             yield records[start:end]
             start, size = end, 0

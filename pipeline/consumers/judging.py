@@ -13,13 +13,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
+from pipeline.core.carried_record import ReadContent
 from pipeline.helper_process import begin_helper
 
-Body = tuple[bytes | None, bytes | None]
+Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""
 
 Verdict = TypeVar("Verdict")
-Judge = Callable[[bytes | None, bytes | None], Verdict]
+Judge = Callable[[ReadContent | None, ReadContent | None], Verdict]
 """A function of a module, so that the helper finds it by its name."""
 
 SMALL_BATCH_RECORDS = 64

@@ -1,4 +1,4 @@
-"""How many records to ask for in one poll, so that a poll stays near 16 MiB of values.
+"""How many records to ask for in one poll, so that a poll stays near 16 MiB of records.
 
 Kafka's client bounds a poll by records alone. The size of those to come is guessed from those
 that came: after a jump from small to large ones a single poll can exceed the limit, by what the
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.consumers.raw_records import Record
+from pipeline.core.carried_record import held_bytes
 
 POLL_BYTES = 16 * 1024 * 1024
 FIRST_RECORDS = 64
@@ -31,7 +32,7 @@ class PollSize:
 
     def learn(self, polled: Iterable[Record]) -> None:
         """Take note of the sizes of a poll. At most twice as many are asked for as before."""
-        sizes = [len(record.value or b"") for record in polled]
+        sizes = [held_bytes(record) for record in polled]
         if not sizes:
             return
         mean_bytes = max(1, sum(sizes) // len(sizes))

@@ -1,8 +1,9 @@
 """What is told of a request once it is settled: its event, its dead letter, and the counts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -10,11 +11,17 @@ import structlog
 from pipeline import metrics
 from pipeline.broker.sender import Message
 from pipeline.consumers.raw_records import Record
-from pipeline.core.dead_letter import dead_letter
+from pipeline.core.carried_record import AllHeaders, ReadContent, split_headers, told_record
+from pipeline.core.dead_letter import DeadLetter, dead_letter
 from pipeline.core.outcome import RecordSource
 
 _log = structlog.get_logger(__name__)
 _CARRIED_HEADER = "traceparent"
+_CARRIED_HEADER_BYTES = 512
+"""Of W3C's version 00 it has 55; a later version may be longer. A larger one is no trace."""
+
+_CARRIED_HEADERS = 8
+"""Most of them that an event carries; one is what there is."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -26,26 +33,31 @@ class Delivery:
     Attributes:
         source: Where the request topic keeps it.
         timestamp_ms: Its broker time there.
+        headers: Those that were kept of the record as it was read.
         read_from: The topic that this delivery came by.
+        all_headers: What is said of all, where not all were kept.
     """
 
     source: RecordSource
     timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
+    key: ReadContent | None
+    value: ReadContent | None
     headers: Headers
     read_from: str
+    all_headers: AllHeaders | None = None
 
 
 def delivery_of(record: Record, epoch: int) -> Delivery:
     """Return the delivery of a record of a request topic."""
+    headers, all_headers = split_headers(record.headers)
     return Delivery(
         RecordSource(epoch, record.topic, record.partition, record.offset),
         record.timestamp,
         record.key,
         record.value,
-        record.headers,
+        headers,
         record.topic,
+        all_headers,
     )
 
 
@@ -87,32 +99,48 @@ class Telling:
         self, delivery: Delivery, run_id: str | None, value: bytes, headers: Headers
     ) -> Message:
         """Return the event of a request."""
-        carried = [header for header in delivery.headers if header[0] == _CARRIED_HEADER]
+        carried = [
+            (name, value)
+            for name, value in delivery.headers
+            if name == _CARRIED_HEADER and len(value or b"") <= _CARRIED_HEADER_BYTES
+        ]
         return Message(
             self.events,
             # As many partitions as the requests have, so all that concerns a run stays in order.
             delivery.source.partition,
             run_id.encode() if run_id is not None else None,
             value,
-            [*headers, *carried],
+            [*headers, *carried[:_CARRIED_HEADERS]],
         )
 
     def dead_letter(self, delivery: Delivery, code: str, message: str | None) -> Message:
-        """Return the dead letter of a request."""
-        letter = dead_letter(
+        """Return the dead letter of a request, which its topic takes whatever the request is."""
+        make = partial(
+            dead_letter,
             (delivery.key, delivery.value, delivery.headers),
             delivery.source,
             delivery.timestamp_ms,
             code=code,
             message=message or "",
             group=self.group,
+            all_headers=delivery.all_headers,
         )
+
+        def smaller() -> Message:
+            return self._letter(delivery, make(carry=told_record))
+
+        return self._letter(delivery, make(), smaller)
+
+    def _letter(
+        self, delivery: Delivery, letter: DeadLetter, smaller: Callable[[], Message] | None = None
+    ) -> Message:
         return Message(
             self.dead_letters,
             delivery.source.partition,
             letter.key,
             letter.value,
             letter.headers,
+            smaller,
         )
 
     def count(self, deliveries: Sequence[Delivery], outcomes: Sequence[Settlement]) -> None:

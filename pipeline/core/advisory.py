@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.core.attachments import Blob
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.carried_record import ReadContent
 from pipeline.core.envelope import Rejected, RejectionError, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.violations import shape_violations
@@ -59,7 +60,9 @@ class JudgedAdvisory:
         return self.run_id, self.advisory_id
 
 
-def judge_advisory_record(key: bytes | None, value: bytes | None) -> JudgedAdvisory | Rejected:
+def judge_advisory_record(
+    key: ReadContent | None, value: ReadContent | None
+) -> JudgedAdvisory | Rejected:
     """Return what a record with this `key` and `value` is; the first rule that fits.
 
     Raises:
@@ -69,7 +72,7 @@ def judge_advisory_record(key: bytes | None, value: bytes | None) -> JudgedAdvis
     return judged_apart(lambda: _judge(key, value))
 
 
-def _judge(key: bytes | None, value: bytes | None) -> JudgedAdvisory:
+def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedAdvisory:
     request = open_envelope(key, value, version=ADVISORY_REQUEST_VERSION)
     _check_shape(request.document, request.run_id)
     document = {name: item for name, item in request.document.items() if item is not None}

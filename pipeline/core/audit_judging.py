@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.core.carried_record import LeftAtSource, ReadContent
 from pipeline.core.envelope import Rejected, RejectionError, judged_apart
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.core.violations import shape_violations
@@ -15,7 +16,9 @@ AUDIT_FAILED = "INTERNAL_ERROR"
 _TOLD_FIELDS = 10
 
 
-def judge_audit_record(key: bytes | None, value: bytes | None) -> AuditRequest | Rejected:
+def judge_audit_record(
+    key: ReadContent | None, value: ReadContent | None
+) -> AuditRequest | Rejected:
     """Return what a record with this `key` and `value` asks for, each date and run id once.
 
     Raises:
@@ -25,7 +28,7 @@ def judge_audit_record(key: bytes | None, value: bytes | None) -> AuditRequest |
     return judged_apart(lambda: _judge(key, value))
 
 
-def _judge(key: bytes | None, value: bytes | None) -> AuditRequest:
+def _judge(key: ReadContent | None, value: ReadContent | None) -> AuditRequest:
     document = _parsed(value)
     violations = sorted(set(shape_violations(document, AuditRequest)))
     if violations:
@@ -38,11 +41,11 @@ def _judge(key: bytes | None, value: bytes | None) -> AuditRequest:
     return request
 
 
-def _parsed(value: bytes | None) -> dict[str, Any]:
+def _parsed(value: ReadContent | None) -> dict[str, Any]:
     if value is None:
         message = "Expected an audit request, found a record without a value."
         raise RejectionError(INVALID_AUDIT, message)
-    if len(value) > REQUEST_VALUE_LIMIT_BYTES:
+    if isinstance(value, LeftAtSource) or len(value) > REQUEST_VALUE_LIMIT_BYTES:
         message = f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}."
         raise RejectionError(INVALID_AUDIT, message)
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pipeline.core.carried_record import LeftAtSource, ReadContent
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_run_id
@@ -77,7 +78,7 @@ def judged_apart(judge: Callable[[], Judged]) -> Judged | Rejected:
 
 
 def open_envelope(
-    key: bytes | None, value: bytes | None, *, version: str, needs_version: bool = False
+    key: ReadContent | None, value: ReadContent | None, *, version: str, needs_version: bool = False
 ) -> Envelope:
     """Return the request of a record; the first rule that fails decides.
 
@@ -97,11 +98,11 @@ def open_envelope(
     return Envelope(document, body, run_id, created_at_utc)
 
 
-def _parse(value: bytes | None) -> tuple[dict[str, Any], bytes]:
+def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
     if value is None:
         code = "TOMBSTONE"
         raise RejectionError(code, "Expected a request, found a record without a value.")
-    if len(value) > REQUEST_VALUE_LIMIT_BYTES:
+    if isinstance(value, LeftAtSource) or len(value) > REQUEST_VALUE_LIMIT_BYTES:
         code = "TOO_LARGE"
         raise RejectionError(
             code,
@@ -132,7 +133,7 @@ def _identity(request: dict[str, Any]) -> tuple[str, str]:
         raise RejectionError("INVALID_IDENTITY", message, run_id) from error
 
 
-def _check_key(key: bytes | None, run_id: str) -> None:
+def _check_key(key: ReadContent | None, run_id: str) -> None:
     if key != run_id.encode():
         raise RejectionError(
             "KEY_MISMATCH", "Expected the record's key to be the run_id of its value.", run_id

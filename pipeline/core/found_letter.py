@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.core.record_place import RecordPlace, parse_place
-from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, DeadLetterHeaders
+from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, CutDeadLetterHeaders
 from schemas.fields import is_sha256
 
 Header = tuple[str, bytes | None]
 
 OUR_HEADERS = frozenset(
-    field.alias for field in DeadLetterHeaders.model_fields.values() if field.alias is not None
+    field.alias for field in CutDeadLetterHeaders.model_fields.values() if field.alias is not None
 )
 NO_CODE = "UNREADABLE"
 """Shown as the code of what is on the topic and is no dead letter of ours."""
@@ -48,6 +48,8 @@ class FoundLetter:
         body: Whether the value is in the letter, only at its source, or was never there.
         body_sha256: Of the value, where there is one.
         size_bytes: Of the value.
+        key_sha256: Of a key that is only at its source; None where the letter carries it.
+        headers_sha256: Of the headers, where not all are carried.
         letters: How many dead letters there are of this record, itself included.
     """
 
@@ -63,12 +65,21 @@ class FoundLetter:
     body: Body
     body_sha256: str | None
     size_bytes: int
+    key_sha256: str | None = None
+    headers_sha256: str | None = None
     letters: int = 1
 
     @property
     def identity(self) -> RecordPlace:
         """What names it: the record that was refused, else its own place."""
         return self.source or self.place
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the letter carries all of the record."""
+        return (
+            self.body != "at its source" and self.key_sha256 is None and self.headers_sha256 is None
+        )
 
 
 def read_letter(
@@ -82,7 +93,6 @@ def read_letter(
     ours = {name: _text(content) for name, content in headers[_ours_begin(headers) :]}
     code = ours.get(_FIRST_OF_OURS, "")
     size_bytes = _number(ours.get("rmos-body-size"))
-    digest = ours.get("rmos-body-sha256", "")
     return FoundLetter(
         place,
         timestamp_ms,
@@ -94,8 +104,10 @@ def read_letter(
         _number(ours.get("rmos-attempt")) or 1,
         None if key is None else _text(key[: 4 * KEY_LIMIT_CHARACTERS])[:KEY_LIMIT_CHARACTERS],
         _body(value, size_bytes),
-        digest if is_sha256(digest) else None,
+        _digest(ours, "rmos-body-sha256"),
         len(value) if value is not None else size_bytes or 0,
+        _digest(ours, "rmos-key-sha256"),
+        _digest(ours, "rmos-headers-sha256"),
     )
 
 
@@ -103,6 +115,11 @@ def record_headers(headers: Sequence[Header]) -> list[Header]:
     """Return the headers of the record that a dead letter is about: all but ours, in order."""
     begin = _ours_begin(headers)
     return [*headers[:begin], *(each for each in headers[begin:] if each[0] not in OUR_HEADERS)]
+
+
+def letter_headers(headers: Sequence[Header]) -> list[Header]:
+    """Return the headers of a dead letter that are ours."""
+    return [each for each in headers[_ours_begin(headers) :] if each[0] in OUR_HEADERS]
 
 
 def _ours_begin(headers: Sequence[Header]) -> int:
@@ -119,6 +136,11 @@ def _text(content: bytes | None) -> str:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def _digest(ours: dict[str, str], name: str) -> str | None:
+    text = ours.get(name, "")
+    return text if is_sha256(text) else None
 
 
 def _source(ours: dict[str, str]) -> RecordPlace | None:

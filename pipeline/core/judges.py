@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+from pipeline.core.carried_record import ReadContent
 from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.topics import TopicNames
 
-RunJudge = Callable[[bytes | None, bytes | None], JudgedRun | Rejected]
+RunJudge = Callable[[ReadContent | None, ReadContent | None], JudgedRun | Rejected]
 """Takes key and value of a record."""
 
 

@@ -31,6 +31,7 @@ from pipeline.core.attachments import (
     read_attachments,
 )
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.carried_record import ReadContent
 from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import artifact_path
@@ -60,7 +61,7 @@ _TYPED_OBJECTS = ("decision", "outputs")
 _TOLD_FIELDS = 10
 
 
-def judge_legacy_record(key: bytes | None, value: bytes | None) -> JudgedRun | Rejected:
+def judge_legacy_record(key: ReadContent | None, value: ReadContent | None) -> JudgedRun | Rejected:
     """Return what a record of the legacy topic is; the first rule that fits.
 
     Raises:
@@ -70,7 +71,7 @@ def judge_legacy_record(key: bytes | None, value: bytes | None) -> JudgedRun | R
     return judged_apart(lambda: _judge(key, value))
 
 
-def _judge(key: bytes | None, value: bytes | None) -> JudgedRun:
+def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     request = open_envelope(key, value, version=LEGACY_RUN_VERSION, needs_version=True)  # 1.
     built = _build(request)
     return JudgedRun(

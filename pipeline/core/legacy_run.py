@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard, get_args
 
+from pipeline.core.carried_record import ReadContent
 from pipeline.core.envelope import Rejected, judged_apart
 from pipeline.core.safety import may_cut
 from pipeline.core.verdict import JudgedRun, judge_run_record
@@ -82,7 +83,7 @@ class JudgedRow:
     is_incomplete: bool
 
 
-def judge_run_as_row(key: bytes | None, value: bytes | None) -> JudgedRow | Rejected:
+def judge_run_as_row(key: ReadContent | None, value: ReadContent | None) -> JudgedRow | Rejected:
     """Return what a record is, by the judge of the v2 store, as a row of the v1 store.
 
     Raises:

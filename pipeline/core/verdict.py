@@ -6,6 +6,7 @@ Whether the run is new, a duplicate or in conflict is the index's to say (`pipel
 from dataclasses import dataclass
 
 from pipeline.core.artifact import BuiltRun, build_run
+from pipeline.core.carried_record import ReadContent
 from pipeline.core.envelope import Rejected, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import artifact_path
@@ -38,7 +39,7 @@ class JudgedRun:
         return self.built.is_incomplete
 
 
-def judge_run_record(key: bytes | None, value: bytes | None) -> JudgedRun | Rejected:
+def judge_run_record(key: ReadContent | None, value: ReadContent | None) -> JudgedRun | Rejected:
     """Return what a record with this `key` and `value` is; the first rule that fits.
 
     An exception that is not the record's fault or the machine's becomes INTERNAL_ERROR: one
@@ -51,7 +52,7 @@ def judge_run_record(key: bytes | None, value: bytes | None) -> JudgedRun | Reje
     return judged_apart(lambda: _judge(key, value))
 
 
-def _judge(key: bytes | None, value: bytes | None) -> JudgedRun:
+def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     request = open_envelope(key, value, version=RUN_REQUEST_VERSION)
     built = build_run(request.document, request.body, request.created_at_utc)
     return JudgedRun(

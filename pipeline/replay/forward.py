@@ -13,8 +13,9 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.admin import partition_offsets
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import read_ranges
+from pipeline.core.carried_record import LeftAtSource, held_bytes, split_headers
 from pipeline.core.record_place import RecordPlace
-from pipeline.errors import InputError, TopicsError
+from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.replay.pace import of_run, paced
 from pipeline.replay.ranges import resolve
 from pipeline.replay.reading import UNLIMITED, Reading
@@ -26,7 +27,7 @@ from pipeline.topics import topic_table
 REPLAY_OF = "rmos-replay-of"
 _SENT_RECORDS = 500
 _SENT_BYTES = 8 * 1024 * 1024
-"""Most bytes of values that are sent before the broker has confirmed them."""
+"""Most bytes of records that are sent before the broker has confirmed them."""
 
 
 async def forward(
@@ -45,6 +46,7 @@ async def forward(
             topic. Nothing was sent.
         TopicsError: The topic is missing. Nothing was sent.
         BrokerError: The broker cannot be reached, or did not confirm; some may be there.
+        UnsendableError: The topic does not take a record, now or ever; some may be there.
     """
     _refuse_own_topics(settings, topic)
     await _check_there(settings, topic)
@@ -112,7 +114,7 @@ class _Waiting:
 
     def add(self, record: ConsumerRecord) -> None:
         self._messages.append(_message(self._topic, record))
-        self._size_bytes += len(record.value or b"")
+        self._size_bytes += held_bytes(record)
 
     async def send(self, sender: BatchSender) -> int:
         messages: Sequence[Message] = self._messages
@@ -123,6 +125,18 @@ class _Waiting:
 
 
 def _message(topic: str, record: ConsumerRecord) -> Message:
+    """Return what is sent for a record.
+
+    Raises:
+        UnsendableError: It is so large that not all of it was kept as it was read.
+    """
     place = RecordPlace(record.topic, record.partition, record.offset)
+    left = isinstance(record.key, LeftAtSource) or isinstance(record.value, LeftAtSource)
+    if left or split_headers(record.headers)[1] is not None:
+        message = (
+            f"The record {place} is too large to be sent on: leave it out, by ranges of offsets "
+            "before and behind it. What came before it may be sent."
+        )
+        raise UnsendableError(message)
     headers = [*record.headers, (REPLAY_OF, str(place).encode())]
     return Message(topic, record.partition, record.key, record.value, headers)

@@ -17,6 +17,7 @@ from pipeline.broker.topic_reader import Ranges, read_ranges
 from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.telling import delivery_of
+from pipeline.core.carried_record import held_bytes
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore, JudgedRecord
@@ -107,7 +108,7 @@ class _Gathering:
             record.partition == self.records[0].partition
             and record.topic == self.records[0].topic
             and len(self.records) < CHUNK_RECORDS
-            and self.size_bytes + len(record.value or b"") <= CHUNK_BYTES
+            and self.size_bytes + held_bytes(record) <= CHUNK_BYTES
         )
 
 
@@ -119,6 +120,6 @@ async def _chunks(records: Records) -> AsyncGenerator[list[ConsumerRecord], None
                 yield gathering.records
                 gathering = _Gathering([])
             gathering.records.append(record)
-            gathering.size_bytes += len(record.value or b"")
+            gathering.size_bytes += held_bytes(record)
     if gathering.records:
         yield gathering.records

@@ -27,9 +27,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from pipeline.core.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.flood import flood_message, without_first_failures
-from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
@@ -71,10 +71,12 @@ class JudgedRecord(Generic[Verdict]):
 
     @classmethod
     def of(
-        cls, source: RecordSource, verdict: Verdict, value: bytes | None, timestamp_ms: int
+        cls, source: RecordSource, verdict: Verdict, value: ReadContent | None, timestamp_ms: int
     ) -> "JudgedRecord[Verdict]":
         """Return the record with this `value`, of which `verdict` says what it is."""
-        return JudgedRecord(source, verdict, timestamp_ms, sha256_of_bytes(value or b""))
+        return JudgedRecord(
+            source, verdict, timestamp_ms, sha256_of_content(b"" if value is None else value)
+        )
 
     @property
     def log(self) -> LogId:

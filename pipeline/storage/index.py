@@ -55,10 +55,7 @@ INDEX_LOCK = "index.lock"
 INDEX_FORMAT = 3
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
-LISTED_BY = (
-    *("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id"),
-    *("material_id", "machine_id"),
-)
+LISTED_BY = ("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id")
 """Columns by which runs are listed."""
 
 _metadata = MetaData()
@@ -98,8 +95,6 @@ runs = Table(
     Index("runs_newest_first", "created_at_us", "run_id"),
     *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )
-# An index file of before has only those of its time. The format stays: they change no answer.
-_run_indexes = sorted(runs.indexes, key=lambda index: str(index.name))
 
 attachments = Table(
     "attachments",
@@ -671,8 +666,6 @@ def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> int:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if found == INDEX_FORMAT:
                 accepted_losses.create(connection, checkfirst=True)
-                for made in _run_indexes:
-                    made.create(connection, checkfirst=True)
             if found == 0 and may_be_new:
                 _metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.broker.decompression import decompress
-from pipeline.broker.header_names import bytes_of_name, name_of_bytes
 from pipeline.broker.tolerant_records import TolerantRecords, install_tolerant_records
+from pipeline.core.header_names import bytes_of_name, name_of_bytes
 from tests.broker.record_batches import (
     GZIP,
     LZ4,

@@ -6,8 +6,12 @@ from typing import Any
 from pipeline.consumers.poll_size import FIRST_RECORDS, POLL_BYTES, PollSize
 
 
+def polled_record(value: bytes | None, headers: tuple[Any, ...] = ()) -> Any:
+    return SimpleNamespace(key=None, value=value, headers=headers)
+
+
 def polled(count: int, size_bytes: int) -> list[Any]:
-    return [SimpleNamespace(value=b"x" * size_bytes) for _ in range(count)]
+    return [polled_record(b"x" * size_bytes) for _ in range(count)]
 
 
 def test_the_first_poll_is_small_and_the_next_ones_double_up_to_the_limit() -> None:
@@ -35,9 +39,15 @@ def test_records_without_a_value_and_empty_polls_are_no_size() -> None:
     size = PollSize(limit_records=2000)
     size.learn([])
     assert size.records == FIRST_RECORDS
-    size.learn([SimpleNamespace(value=None)])
+    size.learn([polled_record(None)])
     assert size.records == 2 * FIRST_RECORDS
 
 
 def test_a_limit_below_the_first_poll_is_kept() -> None:
     assert PollSize(limit_records=5).records == 5
+
+
+def test_large_headers_count_like_large_values() -> None:
+    size = PollSize(limit_records=2000)
+    size.learn([polled_record(b"{}", (("document", b"x" * 8 * 1024 * 1024),))] * 10)
+    assert size.records == 1

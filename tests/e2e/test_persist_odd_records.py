@@ -7,8 +7,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
 
 from pipeline.app import persist_worker
-from pipeline.broker.header_names import bytes_of_name
 from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.core.header_names import bytes_of_name
 from pipeline.index_rebuild import rebuild_index
 from pipeline.settings import Settings
 from tests.broker.record_batches import (

@@ -10,9 +10,9 @@ from aiokafka import ConsumerRecord
 
 from pipeline import redriving
 from pipeline.broker import topic_reader, transactions
-from pipeline.broker.header_names import name_of_bytes
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.transactions import TransactionalSender
+from pipeline.core.header_names import name_of_bytes
 from pipeline.core.letter_selection import LetterFilter
 from pipeline.core.record_place import RecordPlace
 from pipeline.core.redrive import Redrive

@@ -33,7 +33,7 @@ from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest
 from schemas.audit_request import AuditRequest
-from schemas.dead_letter import DeadLetterHeaders
+from schemas.dead_letter import CutDeadLetterHeaders, DeadLetterHeaders
 from schemas.export import FROZEN_FOLDER, json_schemas, schema_text, write_schemas
 from schemas.legacy_run import LegacyRun
 from schemas.redrive import RedriveRecord
@@ -68,6 +68,7 @@ PUBLISHED = {
     "rmos.audit_report-1",
     "rmos.audit_request-1",
     "rmos.dead_letter_headers-1",
+    "rmos.dead_letter_headers-2",
     "rmos.legacy_run-1",
     "rmos.redrive-1",
     "rmos.run_artifact-2",
@@ -402,6 +403,24 @@ def test_the_headers_of_every_dead_letter_fit_model_and_schema(value: bytes | No
     headers = {name: text.decode() for name, text in letter.headers if text is not None}
     assert fits_model(headers, DeadLetterHeaders)
     assert fits_schema(headers, "rmos.dead_letter_headers-1")
+    assert fits_schema(headers, "rmos.dead_letter_headers-2")
+
+
+def test_the_headers_of_a_dead_letter_that_is_not_whole_fit_both_versions() -> None:
+    large = b"f" * (8 * 1024 * 1024)
+    letter = dead_letter(
+        (large, b"{", [("document", large)]),
+        SOURCE,
+        0,
+        code="INVALID_JSON",
+        message="",
+        group="rmos.persist",
+    )
+    headers = {name: text.decode() for name, text in letter.headers if text is not None}
+    assert set(headers) > {"rmos-key-size", "rmos-headers-count"}
+    for shape, name in ((DeadLetterHeaders, "1"), (CutDeadLetterHeaders, "2")):
+        assert fits_model(headers, shape)
+        assert fits_schema(headers, f"rmos.dead_letter_headers-{name}")
 
 
 def test_what_is_remembered_of_a_redrive_fits_model_and_schema() -> None:

@@ -4,11 +4,8 @@ import json
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from pipeline.cli.terminal import print_styled
-from pipeline.core.visible_text import visible, visible_json
+from pipeline.cli.terminal import escaped
 
 WIDTH = 100
 
@@ -23,12 +20,11 @@ class Screen:
     def chapter(self, title: str) -> None:
         """Begin the next chapter."""
         self._chapters += 1
-        self.line("")
-        self.line(f"{self._chapters}. {title}", "bold")
+        self.console.print(f"\n[bold]{self._chapters}. {escaped(title)}[/]")
 
-    def line(self, text: str, style: str = "") -> None:
+    def line(self, text: str, style: str | None = None) -> None:
         """Print one line, whole also where it is longer than the screen."""
-        print_styled(Text(visible(text), style), self.console)
+        self.console.print(escaped(text), style=style, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print what is being done."""
@@ -38,11 +34,7 @@ class Screen:
         """Print what is run."""
         self.line(f"  $ {text}", "bold")
 
-    def table(self, table: Table) -> None:
-        """Print a table, whose cells are visible already."""
-        self.console.print(table)
-
     def document(self, document: Any) -> None:  # noqa: ANN401
         """Print a JSON document."""
         text = json.dumps(document, indent=2, ensure_ascii=False)
-        self.console.print(Text(visible_json(text), "dim"))
+        self.console.print(escaped(text), style="dim")

@@ -1,9 +1,4 @@
-"""Header names that are not UTF-8, as text that becomes the same bytes again.
-
-Kafka calls a header's name a string, and no broker checks it: clients on librdkafka send any
-bytes. A byte that is not UTF-8 is held as a lone surrogate, as Python does it for file names, so
-two different names are never one text.
-"""
+"""A batch that keeps header names which are not UTF-8."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +6,7 @@ from typing import Any
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchBuilderPy
 
-_ERRORS = "surrogateescape"
-
-
-def name_of_bytes(name: bytes) -> str:
-    """Return a header's name as text."""
-    return name.decode(errors=_ERRORS)
-
-
-def bytes_of_name(name: str) -> bytes:
-    """Return the bytes that `name` was read from."""
-    return name.encode(errors=_ERRORS)
+from pipeline.core.header_names import NAME_ERRORS
 
 
 class AnyNameBatch(BatchBuilder):  # type: ignore[misc]
@@ -67,5 +52,5 @@ class _AnyName(str):
 
     __slots__ = ()
 
-    def encode(self, encoding: str = "utf-8", errors: str = _ERRORS) -> bytes:
+    def encode(self, encoding: str = "utf-8", errors: str = NAME_ERRORS) -> bytes:
         return super().encode(encoding, errors)

@@ -1,0 +1,80 @@
+"""Which records are put off again and again, so that a worker which gets nowhere is not ready."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.consumers.raw_records import Record
+from pipeline.consumers.standing import Standing
+
+PUT_OFF_LIMIT = 3
+"""So often a batch may be put off from the same offset without a word: a broker that restarts
+takes one or two."""
+
+PUT_OFF_KEPT_SECONDS = 120.0
+"""Longest time between two tries of a batch: confirming takes 20 s, connecting 10 s, and the
+pause is some seconds."""
+
+
+class PutOff:
+    """Notes which records are put off again and again, and lets the worker be not ready for it.
+
+    A batch begins at the same offset again where nothing of it was committed. A partition that
+    is not heard of for a while was given away, or has no record any more.
+    """
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+        self._times: dict[tuple[str, int], _Times] = {}
+
+    def note(self, records: Sequence[Record], why: str) -> None:
+        """Take note that `records` were put off."""
+        now = time.monotonic()
+        for (topic, partition), offset in _first_offsets(records).items():
+            before = self._times.get((topic, partition))
+            again = before is not None and before.offset == offset
+            count = before.count + 1 if before is not None and again else 1
+            self._times[topic, partition] = _Times(offset, count, now)
+        self._report(why)
+
+    def forget(self, records: Sequence[Record]) -> None:
+        """Take note that `records` are done."""
+        if self._times:
+            for place in _first_offsets(records):
+                self._times.pop(place, None)
+            self._report(None)
+
+    def _report(self, why: str | None) -> None:
+        """Say which records wait; where nothing is new but that others are done, as before."""
+        oldest = time.monotonic() - PUT_OFF_KEPT_SECONDS
+        self._times = {place: each for place, each in self._times.items() if each.last > oldest}
+        waiting = [
+            f"{topic}, partition {partition}, offset {times.offset}"
+            for (topic, partition), times in sorted(self._times.items())
+            if times.count > PUT_OFF_LIMIT
+        ]
+        if not waiting:
+            self._standing.clear("batch")
+        elif why is not None:
+            more = f" and {len(waiting) - 1} partitions more" if len(waiting) > 1 else ""
+            self._standing.report(
+                "batch",
+                f"The records from {waiting[0]} on{more} were put off more than {PUT_OFF_LIMIT} "
+                f"times in a row, and those behind them wait: {why}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """How often the records of a partition from `offset` on were put off, and when last."""
+
+    offset: int
+    count: int
+    last: float
+
+
+def _first_offsets(records: Sequence[Record]) -> dict[tuple[str, int], int]:
+    first: dict[tuple[str, int], int] = {}
+    for record in records:
+        first.setdefault((record.topic, record.partition), record.offset)
+    return first

@@ -1,0 +1,64 @@
+"""A batch that is put off again and again makes the worker not ready, by its offset."""
+
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.consumers import put_off
+from pipeline.consumers.put_off import PUT_OFF_LIMIT, PutOff
+from pipeline.consumers.standing import Standing
+
+
+@pytest.fixture
+def standing() -> Standing:
+    return Standing(f"group-{uuid.uuid4().hex}")
+
+
+def batch(*places: tuple[int, int]) -> list[Any]:
+    return [
+        SimpleNamespace(topic="rmos.runs.requests", partition=partition, offset=offset)
+        for partition, offset in places
+    ]
+
+
+def test_the_first_tries_are_nothing_and_then_the_offset_is_named(standing: Standing) -> None:
+    noted = PutOff(standing)
+    for _ in range(PUT_OFF_LIMIT):
+        noted.note(batch((3, 17), (3, 18)), "The broker refused.")
+        assert standing.reasons == ()
+    noted.note(batch((3, 17)), "The broker refused.")
+    (reason,) = standing.reasons
+    assert "rmos.runs.requests, partition 3, offset 17" in reason
+    assert reason.endswith("The broker refused.")
+    noted.forget(batch((3, 17)))
+    assert standing.reasons == ()
+
+
+def test_a_batch_that_gets_on_is_never_a_reason(standing: Standing) -> None:
+    noted = PutOff(standing)
+    for offset in range(3 * PUT_OFF_LIMIT):
+        noted.note(batch((3, offset)), "Away.")
+    assert standing.reasons == ()
+
+
+def test_another_partition_that_is_done_ends_nothing(standing: Standing) -> None:
+    noted = PutOff(standing)
+    for _ in range(PUT_OFF_LIMIT + 1):
+        noted.note(batch((3, 17), (4, 1)), "Away.")
+    assert "offset 17 on and 1 partitions more" in standing.reasons[0]
+    noted.forget(batch((4, 1), (4, 2)))
+    assert "partition 3, offset 17" in standing.reasons[0]
+
+
+def test_a_partition_that_went_to_another_worker_is_no_reason_for_ever(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = PutOff(standing)
+    for _ in range(PUT_OFF_LIMIT + 1):
+        noted.note(batch((3, 17)), "Away.")
+    assert standing.reasons
+    monkeypatch.setattr(put_off, "PUT_OFF_KEPT_SECONDS", 0.0)
+    noted.forget(batch((5, 1)))
+    assert standing.reasons == ()
