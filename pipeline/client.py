@@ -129,7 +129,7 @@ class RunsClient:
 
         Args:
             **wanted: status, mode, tool_id, tool_id_prefix, event_type, risk_level,
-                workflow_session_id, date_from, date_to, limit, cursor.
+                workflow_session_id, material_id, machine_id, date_from, date_to, limit, cursor.
 
         Raises:
             InputError: A value cannot be used.

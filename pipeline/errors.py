@@ -22,7 +22,7 @@ A record that can never succeed is no error here: it gets a verdict
 (`pipeline.core.verdict.Rejected`) and a dead letter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -32,6 +32,11 @@ class RmosError(Exception):
     exit_status = 1
     details: Mapping[str, Any] = {}
     """What the HTTP API said besides, where the error is the answer of one."""
+
+    def __init__(self, sentence: str, lines: Iterable[str] = ()) -> None:
+        super().__init__(sentence)
+        self.lines = tuple(lines)
+        """What the sentence announces where it ends in a colon: one line each."""
 
 
 class InputError(RmosError):

@@ -3,11 +3,15 @@
 import asyncio
 import logging
 import sys
+from textwrap import indent
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
+from pipeline.core.visible_text import visible, visible_lines
 from pipeline.settings import Settings, unknown_variables
+
+_LINES_OF_THEIR_OWN = frozenset({"exception", "stack"})
 
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -22,9 +26,14 @@ def configure_logging(settings: Settings) -> None:
         settings.log_format == "auto" and sys.stderr.isatty()
     )
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            _show,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         if readable
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -36,7 +45,11 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *renderer,
+            ],
         )
     )
     handler.addFilter(_OncePerMinute())
@@ -50,6 +63,14 @@ def configure_logging(settings: Settings) -> None:
     silence_kafka_client()
     if unknown := unknown_variables():
         structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
+
+
+def configure_early_logging() -> None:
+    """Set up logging for a command that is no service: warnings of libraries, as plain lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_VisibleFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    silence_kafka_client()
 
 
 def silence_kafka_client() -> None:
@@ -66,6 +87,31 @@ def _is_no_stop(record: logging.LogRecord) -> bool:
     """Tell whether `record` is news: a batch that is cut off when stopping is delivered again."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, asyncio.CancelledError)
+
+
+def _console() -> Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _show(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Make each value visible: a path, a header or a reason is what somebody else sent."""
+    return {name: _shown(name, value) for name, value in event.items()}
+
+
+def _shown(name: str, value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    # Set in, so that no line of an error's text can be taken for a line of the log.
+    return indent(visible_lines(text), "    ") if name in _LINES_OF_THEIR_OWN else visible(text)
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Formats as usual, with what somebody else wrote made visible."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = visible_lines(super().format(record)).split("\n")
+        return "\n".join([first, *(f"    {line}" for line in others)])
 
 
 class _OncePerMinute(logging.Filter):

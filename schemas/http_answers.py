@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from schemas.advisory_request import AdvisoryRequest
+from schemas.advisory_request import AdvisoryKind, AdvisoryRequest
 from schemas.fields import (
     AdvisoryId,
+    FreeForm,
     Frozen,
     Label,
     RiskLevel,
@@ -68,12 +69,18 @@ class RunSubmission(RunRequest):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "dependentRequired": {"run_id": ["created_at_utc"], "created_at_utc": ["run_id"]}
+            "dependentRequired": {"run_id": ["created_at_utc"], "created_at_utc": ["run_id"]},
+            "oneOf": [{"required": ["request"]}, {"required": ["request_summary"]}],
         }
     )
     # Given both or none, which the types cannot say.
     run_id: RunId | None = None  # type: ignore[assignment]
     created_at_utc: UtcTimestamp | None = None  # type: ignore[assignment]
+    # One of the two, likewise.
+    request: FreeForm = Field(default_factory=dict)
+    request_summary: FreeForm = Field(
+        default_factory=dict, description="The name that clients of the original give `request`."
+    )
 
 
 class SubmittedRun(Frozen):
@@ -168,6 +175,7 @@ class AdvisorySubmission(AdvisoryRequest):
 
     run_id: Annotated[None, Field(exclude=True)] = None  # type: ignore[assignment]
     created_at_utc: UtcTimestamp | None = None  # type: ignore[assignment]
+    kind: AdvisoryKind | None = "unknown"  # type: ignore[assignment]
 
 
 class AttachedAnswer(Frozen):

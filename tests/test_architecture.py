@@ -4,6 +4,7 @@ schemas <- core <- storage, broker <- consumers, api <- app <- cli
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ MAY_NOT_IMPORT = {
     "pipeline.metrics": {"schemas", "pipeline"},
     "pipeline.helper_process": {"schemas", "pipeline"},
     "pipeline.settings": {"schemas", "core", "storage", "broker", "consumers", "api"},
-    "pipeline.logs": {"core", "storage", "broker", "consumers", "api"},
+    "pipeline.logs": {"storage", "broker", "consumers", "api"},
     "pipeline.client": {"storage", "broker", "consumers", "api", "cli", "app"},
 }
 WHOLE_PROGRAMS_MAY_NOT_IMPORT = {"api", "cli", "app"}
@@ -64,6 +65,10 @@ BASE_INSTALL = [
     "pipeline.topics",
     "pipeline.errors",
 ]
+
+
+PRINTS = {"pipeline.cli", "pipeline.cli.terminal", "pipeline.cli.demo.screen"}
+"""The module by which commands print, the screen of the demo, and what needs no library at all."""
 
 
 def module_of(path: Path) -> str:
@@ -205,3 +210,14 @@ def test_what_a_producer_installs_needs_the_base_libraries_alone(module: str) ->
     for name in everything_under(module):
         libraries = foreign(imports_of(name)) - set(sys.stdlib_module_names)
         assert libraries <= BASE_LIBRARIES, name
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.split(".")[0] == "pipeline" and m not in PRINTS]
+)
+def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible(module: str) -> None:
+    if part_of(module) == "evidence_bundle":
+        return
+    text = MODULES[module].read_text()
+    named = re.findall(r"\bprint\(|\becho\(|console\.print\(|sys\.stdout|sys\.stderr\.write", text)
+    assert named == [], f"{module} prints past pipeline.cli.terminal"

@@ -17,6 +17,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
+from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.canonical_json import canonical_json
@@ -30,9 +31,11 @@ from schemas.http_answers import (
     RetryAnswer,
 )
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 _INVALID = "INVALID_ADVISORY"
+_KIND_NOT_GIVEN = "unknown"
+"""As in the original. Over Kafka an advisory names its kind."""
 
 
 @router.post(
@@ -74,6 +77,8 @@ def _submission(run_id: str, body: bytes) -> Submission:
         message = "Expected no run_id in the body: the run is that of the path."
         raise ApiError(422, _INVALID, message)
     document["run_id"] = run_id
+    if document.get("kind") is None:
+        document["kind"] = _KIND_NOT_GIVEN
     if document.get("created_at_utc") is None:
         # Not part of what makes two advisories the same, so a retry may have another time.
         document["created_at_utc"] = now()

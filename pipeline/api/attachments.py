@@ -15,6 +15,7 @@ from pipeline.api.content_disposition import content_disposition, disposition_of
 from pipeline.api.documentation import SHA256, answer, errors, raw_answer
 from pipeline.api.entity_tag import entity_tag, is_known
 from pipeline.api.parts import ApiParts, Parts, Threads
+from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.attachment_files import OpenBlob
@@ -22,7 +23,7 @@ from pipeline.storage.run_reader import NamedBlob
 from schemas.fields import is_sha256
 from schemas.http_answers import AttachmentsAnswer, VerificationAnswer
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 CHECKED_FIRST_LIMIT_BYTES = 16 << 20
 """Up to this size a blob is read and hashed before its first byte is sent: about 15 ms."""

@@ -55,7 +55,7 @@ def errors(*statuses: int, **codes: str) -> Responses:
         **codes: Codes in place of the usual ones: `e422="INVALID_REQUEST"`.
     """
     described: Responses = {}
-    for status in sorted({401, 403, 500, 503, *statuses}):
+    for status in sorted({401, 403, 422, 500, 503, *statuses}):
         code, message = _ERRORS[status]
         example = {"error": codes.get(f"e{status}", code), "message": message}
         described[status] = answer(ErrorAnswer, example, message)

@@ -25,6 +25,7 @@ _TEXT: dict[str, Any] = {
     },
 }
 _BUSY: Responses = {503: errors()[503]}
+_REFUSED: Responses = {status: errors()[status] for status in (401, 403, 500, 503)}
 
 
 @router.get(
@@ -57,7 +58,7 @@ async def ready(parts: Serving) -> Response:
     "/metrics",
     summary="Metrics",
     response_class=Response,
-    responses={**errors(), 200: _TEXT},
+    responses={**_REFUSED, 200: _TEXT},
 )
 async def read_metrics() -> Response:
     """Return every metric of this process."""

@@ -16,6 +16,7 @@ from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.documentation import errors, json_body
 from pipeline.api.parts import PREFIX, Legacy
 from pipeline.api.publishing import Submission, publish, read_request
+from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath, RunIdQuery
 from pipeline.api.submissions import refuse_unless_stored, stored_elsewhere, submission_of
 from pipeline.core.legacy_diff import diff_rows
@@ -25,7 +26,7 @@ from schemas.fields import is_run_id
 from schemas.http_answers import RunSubmission
 from schemas.run_event import RunEvent
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 LIMIT_ROWS = 500
 _FILTERS = (
@@ -36,6 +37,7 @@ _UNKNOWN_TO_V1 = ("mode", "tool_id_prefix", "risk_level", "date_from", "date_to"
 a wrong answer, and a cursor that is passed over never comes to an end."""
 
 Text = Annotated[str | None, Query()]
+NotInV1 = Annotated[str | None, Query(include_in_schema=False)]
 
 
 @router.get("", summary="List runs as v1 did", responses=errors(422, 501))
@@ -50,13 +52,19 @@ async def list_runs(
     material_id: Text = None,
     machine_id: Text = None,
     limit: Annotated[int, Query(ge=1, le=LIMIT_ROWS)] = 50,
+    mode: NotInV1 = None,
+    tool_id_prefix: NotInV1 = None,
+    risk_level: NotInV1 = None,
+    date_from: NotInV1 = None,
+    date_to: NotInV1 = None,
+    cursor: NotInV1 = None,
 ) -> Response:
     """Return the newest runs in short, each filter an exact value."""
+    del mode, tool_id_prefix, risk_level, date_from, date_to, cursor
     for name in _UNKNOWN_TO_V1:
         if name in request.query_params:
             raise ApiError(501, "NOT_IN_V1", f"v1 does not know the parameter {name}.")
     given = (event_type, status, workflow_session_id, tool_id, material_id, machine_id)
-    # v1 took an empty value for none.
     wanted = {field: value for field, value in zip(_FILTERS, given, strict=True) if value}
     return json_answer(await parts.quick(parts.reader.list_rows, wanted, limit))
 

@@ -11,11 +11,12 @@ from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.documentation import answer, errors
 from pipeline.api.parts import Parts
+from pipeline.api.query import ExactQueryRoute
 from pipeline.storage.run_listing import DEFAULT_LIMIT, RunFilter
 from schemas.fields import LABEL_LIMIT_CHARACTERS, RiskLevel, RunStatus
 from schemas.http_answers import RunPageAnswer
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -43,6 +44,8 @@ async def list_runs(
     event_type: Text = None,
     risk_level: RiskLevel | None = None,
     workflow_session_id: Text = None,
+    material_id: Text = None,
+    machine_id: Text = None,
     date_from: Day = None,
     date_to: Day = None,
     limit: Annotated[int, Query(description="Clamped to 1 to 200.")] = DEFAULT_LIMIT,
@@ -57,6 +60,8 @@ async def list_runs(
         event_type=event_type,
         risk_level=risk_level,
         workflow_session_id=workflow_session_id,
+        material_id=material_id,
+        machine_id=machine_id,
         date_from=_day("date_from", date_from),
         date_to=_day("date_to", date_to),
     )

@@ -10,13 +10,14 @@ from pipeline.api.content_disposition import content_disposition
 from pipeline.api.documentation import RUN_ID, answer, errors, raw_answer
 from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
 from pipeline.api.parts import Parts
+from pipeline.api.query import ExactQueryRoute
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.diff import diff_runs
 from pipeline.storage.run_reader import FoundRun, RunReader
 from schemas.http_answers import RunView
 from schemas.run_diff import RunDiff
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 RunIdPath = Annotated[str, Path(json_schema_extra=RUN_ID)]
 RunIdQuery = Annotated[str, Query(json_schema_extra=RUN_ID)]

@@ -19,6 +19,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
+from pipeline.api.query import ExactQueryRoute
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
@@ -34,10 +35,13 @@ from schemas.http_answers import (
 )
 from schemas.run_event import RunEvent
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 _INVALID = "INVALID_REQUEST"
 _TOLD_VIOLATIONS = 10
+_ALIAS = "request_summary"
+"""What clients of the original call `request`. Only HTTP knows the alias: what is published, and so
+what the request's hash is made of, has `request` whichever of the two came."""
 
 
 @router.post(
@@ -85,6 +89,9 @@ def submission_of(body: bytes) -> Submission:
         ApiError: It is not a complete request; nothing was published.
     """
     document = parse_body(body, _INVALID)
+    has_alias = _ALIAS in document
+    if has_alias:
+        _take_alias(document)
     run_id, created_at_utc = document.get("run_id"), document.get("created_at_utc")
     if (run_id is None) != (created_at_utc is None):
         message = "Expected run_id and created_at_utc both, or none of them."
@@ -94,11 +101,20 @@ def submission_of(body: bytes) -> Submission:
         document |= {"run_id": run_id, "created_at_utc": created_at_utc}
         # The same value in all else, so the client's own body with both is the same request.
         body = canonical_json(document)
-    _check(run_id, body)
+    elif has_alias:
+        body = canonical_json(document)
+    _check(run_id, body, name_of_request=_ALIAS if has_alias else "request")
     return Submission(run_id, str(created_at_utc), body)
 
 
-def _check(run_id: object, body: bytes) -> None:
+def _take_alias(document: dict[str, Any]) -> None:
+    if "request" in document:
+        message = f"Expected request or {_ALIAS}, which are two names of one field, not both."
+        raise ApiError(422, _INVALID, message)
+    document["request"] = document.pop(_ALIAS)
+
+
+def _check(run_id: object, body: bytes, *, name_of_request: str) -> None:
     """Judge the request as the worker will, so that nothing incomplete is published.
 
     Raises:
@@ -109,7 +125,11 @@ def _check(run_id: object, body: bytes) -> None:
     if isinstance(verdict, Rejected):
         raise rejected(verdict.code, verdict.message, _INVALID)
     if verdict.is_incomplete:
-        raise _incomplete(verdict.built.document["decision"]["details"]["violations"])
+        violations = verdict.built.document["decision"]["details"]["violations"]
+        as_sent = {"request": name_of_request}
+        raise _incomplete(
+            [{**each, "field": as_sent.get(each["field"], each["field"])} for each in violations]
+        )
 
 
 def _incomplete(violations: list[dict[str, Any]]) -> ApiError:

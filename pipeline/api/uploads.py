@@ -8,13 +8,14 @@ from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.attachments import Sha256Path
 from pipeline.api.documentation import answer, errors, raw_body
 from pipeline.api.parts import Parts
+from pipeline.api.query import ExactQueryRoute
 from pipeline.api.request_body import drain, limited_body
 from pipeline.errors import RmosError
 from pipeline.storage.answers import stored_answer
 from schemas.fields import is_sha256
 from schemas.http_answers import StoredAttachment
 
-router = APIRouter()
+router = APIRouter(route_class=ExactQueryRoute)
 
 
 @router.put(

@@ -16,11 +16,10 @@ from pipeline.broker.audit_listener import listening
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.request_sender import RequestSender
 from pipeline.cli.audit_view import is_fault, print_finding, print_report
-from pipeline.cli.terminal import notes, print_json
+from pipeline.cli.terminal import note, notes, print_json
 from pipeline.core.audit_judging import judge_audit_record
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.envelope import Rejected
-from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.audit_journal import journal_progress
@@ -133,7 +132,7 @@ async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
     settings, request = errand.settings, errand.request
     async with listening(settings, request.audit_id) as listener:
         place = await publish_audit(sender, settings, request)
-        notes().print(f"audit {request.audit_id}", soft_wrap=True)
+        note(f"audit {request.audit_id}")
         watch = _WorkerWatch(settings, request.audit_id)
         async for news in listener.news(place):
             for finding in news.findings:
@@ -141,7 +140,7 @@ async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
             if news.report is not None:
                 return news.report
             if news.refusal is not None:
-                raise RefusedError(visible(": ".join(news.refusal)))
+                raise RefusedError(": ".join(news.refusal))
             errand.move()
             await watch.look()
     message = "an audit ends with a report or a refusal"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json
+from pipeline.cli.terminal import note, print_json, print_text
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
 from pipeline.storage.answers import stored_answer
@@ -36,11 +36,11 @@ def put(
         if as_json:
             print_json(stored_answer(stored))
         else:
-            typer.echo(f"{stored.sha256}  {file}")
+            print_text(f"{stored.sha256}  {file}")
     if as_json:
         print_json({"summary": {"created": created, "exists": len(files) - created}})
     else:
-        notes().print(f"{created:,} created, {len(files) - created:,} there before")
+        note(f"{created:,} created, {len(files) - created:,} there before")
 
 
 def _put(store: AttachmentFiles, file: Path) -> StoredBlob:

@@ -7,7 +7,7 @@ import typer
 
 from pipeline.cli.asked_audit import run
 from pipeline.cli.audit_view import is_fault, print_report
-from pipeline.cli.terminal import notes, print_json, print_table
+from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.core.audit_finding import Finding, readable
 from pipeline.errors import NotFoundError
 from pipeline.settings import read_settings
@@ -72,7 +72,7 @@ def audit_file(
         print_json({"summary": {"files": len(paths), "findings": len(findings)}})
     else:
         print_findings(findings)
-        notes().print(f"{len(paths):,} files checked, {len(findings):,} findings")
+        note(f"{len(paths):,} files checked, {len(findings):,} findings")
     if findings:
         raise typer.Exit(FINDING)
 

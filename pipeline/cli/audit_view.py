@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import typer
-
-from pipeline.cli.terminal import print_pairs, print_table
+from pipeline.cli.terminal import print_pairs, print_table, print_text
 from pipeline.core.audit_codes import severity_of, worst_severity
-from pipeline.core.visible_text import visible
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
@@ -19,16 +16,14 @@ def is_fault(report: Mapping[str, Any]) -> bool:
 
 def print_finding(finding: Mapping[str, Any]) -> None:
     """Print a finding in one line."""
-    severity, code, path, expected, found = (
-        visible(str(finding.get(name, "-"))) for name in _FINDING_FIELDS
-    )
-    typer.echo(f"{severity}  {code}  {path}: expected {expected}, found {found}")
+    severity, code, path, expected, found = (finding.get(name, "-") for name in _FINDING_FIELDS)
+    print_text(f"{severity}  {code}  {path}: expected {expected}, found {found}")
 
 
 def print_report(report: Mapping[str, Any]) -> None:
     """Print a report: the four verdicts each on its own, what was found and what was looked at."""
     print_pairs(_head(report))
-    typer.echo()
+    print_text()
     print_table(
         ("verdict", "result", "reason"),
         [
@@ -37,7 +32,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         ],
     )
     if report["codes"]:
-        typer.echo()
+        print_text()
         print_table(
             ("findings", "code", "severity"),
             [(f"{count:,}", code, severity_of(code)) for code, count in report["codes"].items()],

@@ -1,12 +1,10 @@
 """`rmos broker`: the local broker in the background."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.broker.local import (
     BrokerState,
@@ -15,7 +13,7 @@ from pipeline.broker.local import (
     running_broker,
     stop_running,
 )
-from pipeline.cli.terminal import escaped
+from pipeline.cli.terminal import note, print_json, print_text, waiting
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 
@@ -35,20 +33,20 @@ def start() -> None:
     settings = read_settings()
     running = running_broker(_folder(settings))
     if running is None:
-        typer.echo(_started(settings))
+        print_text(_started(settings))
         return
     _refuse_other_port(running, settings.broker_port)
-    _notes().print("It runs already.")
-    typer.echo(running.bootstrap_servers)
+    note("It runs already.")
+    print_text(running.bootstrap_servers)
 
 
 @app.command()
 def stop() -> None:
     """Stop the broker; its data stay. Nothing to do where none runs."""
     folder = _folder(read_settings())
-    with _notes().status("stopping Apache Kafka"):
+    with waiting("stopping Apache Kafka"):
         stopped = stop_running(folder)
-    _notes().print("Stopped." if stopped else _none_runs(folder), soft_wrap=True)
+    note("Stopped." if stopped else _none_runs(folder))
 
 
 @app.command()
@@ -59,23 +57,23 @@ def status(
     folder = _folder(read_settings())
     running = running_broker(folder)
     if running is None:
-        _notes().print(_none_runs(folder), soft_wrap=True)
+        note(_none_runs(folder))
         raise typer.Exit(NONE_RUNS)
     if as_json:
-        typer.echo(json.dumps(asdict(running)))
+        print_json(asdict(running))
         return
-    typer.echo(f"address     {running.bootstrap_servers}")
-    typer.echo(f"pid         {running.pid}")
-    typer.echo(f"cluster id  {running.cluster_id}")
+    print_text(f"address     {running.bootstrap_servers}")
+    print_text(f"pid         {running.pid}")
+    print_text(f"cluster id  {running.cluster_id}")
 
 
 def _started(settings: Settings) -> str:
-    with _notes().status("starting the local broker") as shown:
+    with waiting("starting the local broker") as shown:
         broker = LocalBroker(
             _folder(settings),
             port=settings.broker_port,
             cache_dir=settings.broker_cache_dir,
-            on_progress=shown.update,
+            on_progress=shown.tell,
         )
         broker.start()
     broker.detach()
@@ -99,12 +97,8 @@ def _none_runs(folder: Path) -> str:
         for root, state in other_brokers(folder)
     ]
     said = "; ".join(others) or "`rmos broker start` starts one"
-    return escaped(f"No broker runs in {folder}: {said}.")
+    return f"No broker runs in {folder}: {said}."
 
 
 def _folder(settings: Settings) -> Path:
     return settings.data_dir / "kafka"
-
-
-def _notes() -> Console:
-    return Console(stderr=True, highlight=False)

@@ -1,6 +1,7 @@
 """All groups of commands under one name, and errors as one sentence with an exit status."""
 
 import sys
+import traceback
 from importlib.metadata import version
 from typing import Annotated
 
@@ -27,10 +28,13 @@ from pipeline.cli import (
     up,
     worker,
 )
-from pipeline.cli.terminal import notes, say_error
+from pipeline.cli.terminal import note, print_text, say_error
 from pipeline.errors import RmosError
-from pipeline.logs import silence_kafka_client
+from pipeline.logs import configure_early_logging
 from pipeline.settings import refuse_mistyped, unknown_variables
+
+UNEXPECTED = 1
+"""Exit status where something happened that nobody foresaw."""
 
 NOT_USABLE = 6
 """Exit status where the machine, not the program, is at fault."""
@@ -69,7 +73,7 @@ SERVICES = frozenset({"api", "up", "worker"})
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"rmos {version('rmos-runs')}")
+        print_text(f"rmos {version('rmos-runs')}")
         raise typer.Exit
 
 
@@ -92,7 +96,7 @@ def begin(
     unknown = unknown_variables()
     refuse_mistyped(unknown)
     if unknown and context.invoked_subcommand not in SERVICES:
-        notes().print(f"[yellow]Not a setting, and not read:[/] {', '.join(unknown)}.")
+        note(f"Not a setting, and not read: {', '.join(unknown)}.", "yellow")
 
 
 def run() -> None:
@@ -102,12 +106,16 @@ def run() -> None:
     """
     # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
     sys.set_int_max_str_digits(0)
-    silence_kafka_client()
+    configure_early_logging()
     try:
         app()
     except RmosError as error:
-        say_error(str(error))
+        say_error(str(error), error.lines)
         sys.exit(error.exit_status)
     except MemoryError as error:
         say_error(str(error) or "No memory is left; nothing was acknowledged. Start again.")
         sys.exit(NOT_USABLE)
+    except Exception as error:  # noqa: BLE001  # whatever it is, its text may be a producer's
+        trace = "".join(traceback.format_exception(error)).rstrip().split("\n")
+        say_error("This was not expected, so it is a defect of this program:", trace)
+        sys.exit(UNEXPECTED)

@@ -18,12 +18,11 @@ from pipeline.cli.letter_view import (
     list_row,
 )
 from pipeline.cli.moments import MOMENT, moment_ms
-from pipeline.cli.terminal import notes, print_json, print_table
+from pipeline.cli.terminal import note, print_cells, print_json, print_table, print_text, waiting
 from pipeline.core.found_letter import FoundLetter
 from pipeline.core.letter_selection import LetterFilter, missing_letter
 from pipeline.core.record_place import RecordPlace, parse_place
 from pipeline.core.redrive import Redrive
-from pipeline.core.visible_text import visible
 from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive
@@ -71,10 +70,10 @@ def list_command(
             print_json(document)
         print_json({"summary": {"count": len(letters), "codes": counted_codes(letters)}})
         return
-    print_table(LIST_COLUMNS, map(list_row, documents))
+    print_table(LIST_COLUMNS, map(list_row, documents), whole="source")
     counts = counted_codes(letters)
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    notes().print(f"{len(letters):,} refused records{': ' if told else ''}{told}")
+    note(f"{len(letters):,} refused records{': ' if told else ''}{told}")
 
 
 @app.command()
@@ -94,7 +93,7 @@ def show(
         print_json({**letter_document(content.letter, known), **content_document(content)})
         return
     for line in letter_lines(content, known):
-        typer.echo(line)
+        print_text(line)
 
 
 @app.command()
@@ -118,7 +117,7 @@ def export(
     else:
         count = asyncio.run(_print_contents(settings, letters, redrives))
         print_json({"summary": {"count": count}})
-    notes().print(f"{count:,} refused records written")
+    note(f"{count:,} refused records written")
 
 
 @app.command("redrive")
@@ -153,7 +152,7 @@ def redrive_command(
         print_json({"summary": dict(counts)})
     else:
         told = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
-        notes().print(told or "No refused record fits.")
+        note(told or "No refused record fits.")
     if counts["changed"]:
         raise typer.Exit(IntegrityError.exit_status)
     if counts["refused"] or counts["gone"]:
@@ -168,12 +167,12 @@ async def _read(
     Raises:
         NotFoundError: A record was named that has no dead letter.
     """
-    with notes().status("reading dead letters") as shown:
+    with waiting("reading dead letters") as shown:
         redrives = await read_redrives(settings)
         letters = await read_letters(
             settings,
             since_ms=wanted.since_ms,
-            tell=lambda count: shown.update(f"{count:,} dead letters read"),
+            tell=lambda count: shown.tell(f"{count:,} dead letters read"),
         )
     chosen = letters.selected(wanted)
     missing = missing_letter(wanted, chosen)
@@ -208,9 +207,9 @@ async def _print_contents(
 
 async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
-    with notes().status("reading dead letters") as shown:
+    with waiting("reading dead letters") as shown:
         results = redrive(
-            settings, order, tell=lambda count: shown.update(f"{count:,} dead letters read")
+            settings, order, tell=lambda count: shown.tell(f"{count:,} dead letters read")
         )
         async with aclosing(results):
             async for result in results:
@@ -235,7 +234,7 @@ def _tell(result: RedriveResult, *, as_json: bool) -> None:
     if as_json:
         print_json(told)
     else:
-        typer.echo("\t".join(visible(value) for value in told.values()))
+        print_cells(told.values())
 
 
 def _filter(

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.cli.terminal import print_styled
 from pipeline.core.value_diff import dotted_path
 from pipeline.core.visible_text import visible
 
@@ -20,10 +21,8 @@ _NESTED_GROUPS = frozenset({"context", "decision", "hashes", "meta"})
 
 def print_diff(diff: dict[str, Any], console: Console | None = None) -> None:
     """Print a `RunDiff`; without colours where the console is no terminal."""
-    console = console or Console(highlight=False)
     for line in _lines(diff):
-        # A path or a hash can be copied whole only if no line is broken for its width.
-        console.print(line, soft_wrap=True)
+        print_styled(line, console)
 
 
 def _lines(diff: dict[str, Any]) -> Iterator[Text]:

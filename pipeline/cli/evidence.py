@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.cli.terminal import note, print_json, print_pairs
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.run_evidence import RunEvidence
 from pipeline.settings import read_settings
@@ -79,13 +79,12 @@ def _tell(path: Path, found: RunEvidence) -> None:
             *(("key", key) for key in found.keys),
         ]
     )
-    notes().print(
+    note(
         "Whoever checks it needs the key, or checkpoints, from another hand than the file.",
-        soft_wrap=True,
     )
 
 
 def _tell_not_held(found: RunEvidence) -> None:
     for file in found.files:
         if file.consistency is None:
-            notes().print(f"{file.name}: no checkpoint of {file.checkpoint.origin} is held.")
+            note(f"{file.name}: no checkpoint of {file.checkpoint.origin} is held.")

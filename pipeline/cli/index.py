@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import escaped, notes, print_json, print_table
+from pipeline.cli.terminal import note, print_json, print_table, print_text, waiting
 from pipeline.index_rebuild import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
 from pipeline.storage.index_check import check_index
@@ -33,9 +33,9 @@ def rebuild(as_json: AsJson = False) -> None:
     than the ledger says.
     """
     settings = read_settings()
-    with notes().status("reading the store") as shown:
+    with waiting("reading the store") as shown:
         report = asyncio.run(
-            rebuild_index(settings, lambda what, count: shown.update(f"{count:,} {what} read"))
+            rebuild_index(settings, lambda what, count: shown.tell(f"{count:,} {what} read"))
         )
     if as_json:
         print_json(asdict(report))
@@ -50,9 +50,9 @@ def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 where they differ."""
     store = RunStore(read_settings().data_dir)
     try:
-        with notes().status("reading the store") as shown:
+        with waiting("reading the store") as shown:
             differences = list(
-                check_index(store, lambda count: shown.update(f"{count:,} files read"))
+                check_index(store, lambda count: shown.tell(f"{count:,} files read"))
             )
         runs, advisories = store.index.count(), store.index.count_advisories()
     finally:
@@ -64,13 +64,13 @@ def check(as_json: AsJson = False) -> None:
         rows = [[each.path, each.expected, each.found] for each in differences]
         print_table(["path", "expected", "found"], rows)
     else:
-        typer.echo(f"{_counted(runs, advisories)} as the index says")
+        print_text(f"{_counted(runs, advisories)} as the index says")
     if differences:
         raise typer.Exit(DIFFERENCE_FOUND)
 
 
 def _tell(report: RebuildReport) -> None:
-    typer.echo(f"{_counted(report.runs, report.advisories)} in the new index")
+    print_text(f"{_counted(report.runs, report.advisories)} in the new index")
     _tell_some(
         [f"{each}: no leaf and no record explains its file" for each in report.without_record]
     )
@@ -95,6 +95,6 @@ def _counted(runs: int, advisories: int) -> str:
 
 def _tell_some(lines: Sequence[str]) -> None:
     for line in lines[:TOLD_OF_A_KIND]:
-        notes().print(escaped(line), soft_wrap=True)
+        note(line)
     if len(lines) > TOLD_OF_A_KIND:
-        notes().print(f"and {len(lines) - TOLD_OF_A_KIND:,} more; --json names all")
+        note(f"and {len(lines) - TOLD_OF_A_KIND:,} more; --json names all")

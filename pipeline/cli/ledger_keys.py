@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_pairs, progress_bar
+from pipeline.cli.terminal import note, print_json, print_pairs, progress_bar
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key, key_file_of
 from pipeline.settings import Settings, read_settings
@@ -42,11 +42,11 @@ def init(
         print_json(document | {"new": made.is_new, "leaves_built": built})
         return
     if made.is_new:
-        notes().print("A new key. Keep a copy of it, apart from the store.")
+        note("A new key. Keep a copy of it, apart from the store.")
     else:
-        notes().print("There is a key already; it was not touched.")
+        note("There is a key already; it was not touched.")
     if built:
-        notes().print(f"{built:,} records that were consumed before have their leaves now.")
+        note(f"{built:,} records that were consumed before have their leaves now.")
     print_pairs(document.items())
 
 
@@ -90,5 +90,5 @@ def rotate(as_json: AsJson = False) -> None:
     if as_json:
         print_json(document)
         return
-    notes().print("A new key signs from now on. Keep a copy of it and of the note.")
+    note("A new key signs from now on. Keep a copy of it and of the note.")
     print_pairs(document.items())

@@ -1,6 +1,5 @@
 """What the ledger gives to outsiders: checkpoints to hold, proofs, and sums of files."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -10,11 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import notes, print_json, print_table, progress_bar
+from pipeline.cli.terminal import (
+    note,
+    print_bytes,
+    print_json,
+    print_table,
+    print_text,
+    progress_bar,
+)
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
 from pipeline.core.merkle import Frontier, leaf_hash
-from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.settings import read_settings
 from pipeline.storage.evidence_gathering import find_run
@@ -44,10 +49,9 @@ def checkpoint(key: Keys = None) -> None:
     if not opened:
         message = f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
         raise NotFoundError(message)
-    sys.stdout.buffer.write(write_held(reader.note for reader in opened))
-    sys.stdout.buffer.flush()
+    print_bytes(write_held(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
-    notes().print(f"{len(opened)} logs with {leaves:,} leaves")
+    note(f"{len(opened)} logs with {leaves:,} leaves")
 
 
 def verify(held: HeldFile, key: Keys = None, as_json: AsJson = False) -> None:
@@ -91,17 +95,16 @@ def _tell(logs: StoreLogs, found: Iterable[HeldLog]) -> None:
 
 def _tell_trust(name: str, found: list[HeldLog], not_held: list[str], *, given: bool) -> None:
     good = sum(each.fault is None for each in found)
-    notes().print(f"{good} of {len(found)} logs begin with what was held.", soft_wrap=True)
+    note(f"{good} of {len(found)} logs begin with what was held.")
     newer = sum((each.size or 0) - each.held_size for each in found if each.fault is None)
     if newer:
-        notes().print(f"{newer:,} leaves that are newer than what was held were not read.")
+        note(f"{newer:,} leaves that are newer than what was held were not read.")
     if not_held:
-        notes().print(f"Not in {visible(name)}, so hold them from now on: {len(not_held)} more.")
+        note(f"Not in {name}, so hold them from now on: {len(not_held)} more.")
     if not given:
-        notes().print(
+        note(
             "Signatures were checked with the store's own key: the proof rests on nobody having "
-            f"changed {visible(name)} since. Give --key to rest it on a key of your own too.",
-            soft_wrap=True,
+            f"changed {name} since. Give --key to rest it on a key of your own too.",
         )
 
 
@@ -132,9 +135,8 @@ def prove(
         raise NotFoundError(message)
     wanted = found[advisory]
     content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
-    notes().print(f"leaf {wanted.index} of {wanted.reader.checkpoint.origin}", soft_wrap=True)
+    print_bytes(content)
+    note(f"leaf {wanted.index} of {wanted.reader.checkpoint.origin}")
 
 
 def _leaves(
@@ -186,12 +188,12 @@ def sums(
             sha256, _, path = line.partition("  ")
             print_json({"path": path, "sha256": sha256})
         elif not root:
-            sys.stdout.write(f"{line}\n")
+            print_text(line, at_once=False)
     store_root = tree.root().hex() if day is None else None
     if as_json:
         print_json({"summary": {"lines": tree.size, "store_root": store_root}})
     elif root:
-        typer.echo(store_root)
+        print_text(store_root)
     else:
         whole = f"; store root {store_root}" if store_root else ""
-        notes().print(f"{tree.size:,} files{whole}", soft_wrap=True)
+        note(f"{tree.size:,} files{whole}")

@@ -11,8 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.terminal import escaped, notes, print_json, print_pairs, print_table
-from pipeline.core.visible_text import visible
+from pipeline.cli.terminal import (
+    note,
+    notes,
+    print_json,
+    print_pairs,
+    print_table,
+    print_text,
+    waiting,
+)
 from pipeline.logs import configure_logging
 from pipeline.migration import (
     MigrationOptions,
@@ -138,7 +145,7 @@ def _shown(document: dict[str, Any]) -> Iterator[tuple[str, object]]:
     for name, value in document.items():
         items = value if isinstance(value, list) else [value]
         for item in items or [None]:
-            yield name, "none" if item is None else visible(str(item))
+            yield name, "none" if item is None else item
 
 
 @app.command()
@@ -165,7 +172,7 @@ def verify(
     if as_json:
         print_json({"summary": summary})
     else:
-        notes().print(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
+        note(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
     if counts:
         raise typer.Exit(DIFFERENT)
 
@@ -221,8 +228,8 @@ def rollback(
             told = (
                 f"{report.file_fault} Rows that the backup has not are in {report.replaced} alone."
             )
-            notes().print(escaped(visible(told)), soft_wrap=True)
-        notes().print("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
+            note(told)
+        note("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
         raise typer.Exit(DIFFERENT)
 
@@ -234,7 +241,7 @@ def _tell_difference(found: Difference, *, as_json: bool) -> None:
         return
     parts = [found.run_id or "source", found.code, found.path or ""]
     parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
-    typer.echo("  ".join(visible(part) for part in parts if part))
+    print_text("  ".join(part for part in parts if part))
 
 
 def _settings() -> Settings:
@@ -247,7 +254,7 @@ def _settings() -> Settings:
 
 
 def _source(settings: Settings, path: Path | None, attachments: Path | None) -> LegacySource:
-    with notes().status("reading the older store"):
+    with waiting("reading the older store"):
         return open_source(path or settings.run_store_path, attachments)
 
 
@@ -296,14 +303,11 @@ def _report(
     print_table(("", "before", "after"), _comparison(result))
     print_pairs(_totals(summary))
     for sentence in summary["findings"]:
-        typer.echo(sentence)
+        print_text(sentence)
     for row in told[:TOLD_ROWS]:
-        notes().print(
-            escaped(f"{visible(row.run_id)}: {row.code}: {visible(row.message or '')}"),
-            soft_wrap=True,
-        )
+        note(f"{row.run_id}: {row.code}: {row.message or ''}")
     if len(told) > TOLD_ROWS:
-        notes().print(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
+        note(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
 
 
 def _comparison(result: MigrationResult) -> Iterator[tuple[str, str, str]]:

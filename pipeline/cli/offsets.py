@@ -18,7 +18,7 @@ from pipeline.cli.offset_view import (
     move_row,
     warnings,
 )
-from pipeline.cli.terminal import escaped, notes, print_json, print_table
+from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.core.offset_moves import OffsetMove, moves_back, moves_within_log
 from pipeline.errors import InputError, RefusedError
 from pipeline.group_resets import (
@@ -68,7 +68,7 @@ def show(
     )
     for view in views:
         for line in view.notes():
-            notes().print(escaped(line), soft_wrap=True)
+            note(line)
 
 
 @app.command()
@@ -128,7 +128,7 @@ def undo(
     async def moves() -> list[OffsetMove]:
         await refuse_live_group(settings, name)
         chosen, saved = await read_kept(settings, name, kept)
-        notes().print(f"To where it was: {chosen}", soft_wrap=True)
+        note(f"To where it was: {chosen}")
         return moves_back(await group_positions(settings, name), saved)
 
     _move(settings, name, asyncio.run(moves()), dry_run=dry_run, yes=yes, as_json=as_json)
@@ -152,7 +152,7 @@ def _move(
     if not as_json:
         print_table(MOVE_COLUMNS, map(move_row, moves))
     for warning in warnings(moves, group, settings.topics):
-        notes().print(f"[bold yellow]{warning}[/]", soft_wrap=True)
+        note(warning, "bold yellow")
     kept = None
     if moves and not dry_run:
         if not yes:
@@ -161,9 +161,9 @@ def _move(
     if as_json:
         print_json({"group": group, "moves": [*map(move_document, moves)], "kept": kept})
     if kept is not None:
-        notes().print(f"Moved. Where it was is kept: {kept}", soft_wrap=True)
+        note(f"Moved. Where it was is kept: {kept}")
     else:
-        notes().print("Nothing was moved." if moves else "It is there already.")
+        note("Nothing was moved." if moves else "It is there already.")
 
 
 def _ask(group: str, partitions: int) -> None:

@@ -24,7 +24,7 @@ from pipeline.cli.request_files import (
     refuse_bad_requests,
     run_fault,
 )
-from pipeline.cli.terminal import escaped, notes, print_json, progress_bar
+from pipeline.cli.terminal import note, print_json, print_text, progress_bar
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent
@@ -136,7 +136,7 @@ def _do(errand: Errand[Event]) -> None:
     if errand.as_json:
         print_json({"summary": dict(counts)})
     else:
-        notes().print(", ".join(f"{count:,} {what}" for what, count in counts.items()))
+        note(", ".join(f"{count:,} {what}" for what, count in counts.items()))
     if counts["refused"]:
         raise typer.Exit(REFUSED)
 
@@ -154,7 +154,7 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
                     await asyncio.wait([waiting], timeout=QUIET_SECONDS)
                     if is_quiet and not waiting.done():
                         is_quiet = False
-                        notes().print(await _waited_for(errand, published), soft_wrap=True)
+                        note(await _waited_for(errand, published))
                     event = await waiting
                     shown: Any = event.model_dump(mode="json", exclude_none=True)
                     counts[shown["outcome"]] += 1
@@ -181,7 +181,7 @@ async def _waited_for(errand: Errand[Event], published: Published) -> str:
         )
     seconds = errand.settings.receipt_timeout_seconds
     name = published.run_id or "the record"
-    return escaped(f"Waiting up to {seconds:g} s for the event of {name} ({published}): {why}")
+    return f"Waiting up to {seconds:g} s for the event of {name} ({published}): {why}"
 
 
 async def _sent(errand: Errand[Event]) -> AsyncIterator[Receipt[Event]]:
@@ -227,11 +227,11 @@ def _tell(document: object, words: list[str], *, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        typer.echo("  ".join(words).rstrip())
+        print_text("  ".join(words).rstrip())
 
 
 def _tell_published(published: Published, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(published))
         return
-    typer.echo(f"{published.run_id or '-'}  {published}")
+    print_text(f"{published.run_id or '-'}  {published}")

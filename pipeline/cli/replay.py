@@ -20,7 +20,7 @@ from pipeline.cli.replay_view import (
     verified_line,
     verified_summary,
 )
-from pipeline.cli.terminal import escaped, notes, print_json, print_table, records_bar
+from pipeline.cli.terminal import note, print_json, print_table, print_text, records_bar
 from pipeline.replay.forward import forward as forward_range
 from pipeline.replay.plan import plan as plan_replay
 from pipeline.replay.reading import Reading
@@ -80,7 +80,7 @@ def plan(
         return
     print_table(PLAN_COLUMNS, plan_rows(found))
     for line in plan_lines(found):
-        notes().print(escaped(line), soft_wrap=True)
+        note(line)
 
 
 @app.command()
@@ -104,7 +104,7 @@ def verify(
     if as_json:
         print_json({"summary": verified_summary(verified)})
     else:
-        typer.echo(verified_line(verified))
+        print_text(verified_line(verified))
     if verified.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
 
@@ -139,7 +139,7 @@ def restore(
         print_json({"summary": restored_summary(restored)})
     else:
         for line in restored_lines(restored):
-            typer.echo(line)
+            print_text(line)
     if restored.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
 
@@ -161,7 +161,7 @@ def forward(
     if as_json:
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
     else:
-        typer.echo(f"{count:,} records sent to {to}")
+        print_text(f"{count:,} records sent to {to}")
 
 
 def _selection(

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.broker.admin import OffsetRange
 from pipeline.cli.moments import moment_text
-from pipeline.cli.terminal import escaped, notes, print_json, print_table
+from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.replay.findings import DIFFERENCES, Finding
 from pipeline.replay.plan import PlannedPartition, ReplayPlan
 from pipeline.replay.restore import Restored
@@ -50,8 +50,7 @@ class FindingView:
             return
         print_table(_FINDING_COLUMNS, map(_finding_row, shown))
         if self._count > len(shown):
-            told = f"{len(shown)} of {self._count:,} findings; --json names all"
-            notes().print(escaped(told))
+            note(f"{len(shown)} of {self._count:,} findings; --json names all")
 
 
 def _finding_row(finding: Finding) -> list[str]:

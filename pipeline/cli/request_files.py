@@ -111,17 +111,19 @@ def refuse_bad_requests(
         fault_of: Says what is wrong with one: `run_fault` or `advisory_fault`.
 
     Raises:
-        RefusedError: One is not; the text names the first ten and why.
+        RefusedError: One is not; its lines name the first ten and why.
     """
     bad = [(record, why) for record in records if (why := fault_of(record)) is not None]
     if not bad:
         return
-    told = "\n".join(f"  {record.where}: {why}" for record, why in bad[:_TOLD])
-    more = f"\n  and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
-    raise RefusedError(
+    lines = [f"{record.where}: {why}" for record, why in bad[:_TOLD]]
+    if len(bad) > _TOLD:
+        lines.append(f"and {len(bad) - _TOLD} more")
+    message = (
         f"{len(bad)} of {len(records)} requests are not valid, so none was sent "
-        f"(--raw sends them all the same):\n{told}{more}"
+        "(--raw sends them all the same):"
     )
+    raise RefusedError(message, lines)
 
 
 def run_fault(record: FileRecord) -> str | None:

@@ -1,7 +1,5 @@
 """`rmos runs`: read what is stored."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -10,10 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from pipeline.cli.diff_view import print_diff
-from pipeline.cli.terminal import notes, print_json, print_pairs, print_table
+from pipeline.cli.terminal import (
+    is_watched,
+    note,
+    print_bytes,
+    print_json,
+    print_pairs,
+    print_table,
+)
 from pipeline.core.diff import diff_runs
+from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
 from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter
@@ -31,6 +38,7 @@ _COLUMNS = (
     "event_type",
     "artifact_sha256",
 )
+_STATUS_STYLES = {"OK": "green", "BLOCKED": "bold red", "ERROR": "bold magenta"}
 _ADVISORY_COLUMNS = ("created_at_utc", "advisory_id", "kind", "engine_id", "title")
 _ATTACHMENT_COLUMNS = ("sha256", "kind", "mime", "size_bytes", "filename")
 _VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
@@ -69,6 +77,8 @@ def list_command(
     tool_id_prefix: Annotated[str | None, typer.Option()] = None,
     event_type: Annotated[str | None, typer.Option()] = None,
     workflow_session_id: Annotated[str | None, typer.Option()] = None,
+    material_id: Annotated[str | None, typer.Option()] = None,
+    machine_id: Annotated[str | None, typer.Option()] = None,
     date_from: Day = None,
     date_to: Day = None,
     limit: Annotated[
@@ -86,6 +96,8 @@ def list_command(
         event_type=event_type,
         risk_level=risk_level,
         workflow_session_id=workflow_session_id,
+        material_id=material_id,
+        machine_id=machine_id,
         date_from=_day(date_from),
         date_to=_day(date_to),
     )
@@ -95,11 +107,11 @@ def list_command(
         print_json(page.as_json())
         return
     rows = [[_cell(name, item[name]) for name in _COLUMNS] for item in page.items]
-    print_table(_COLUMNS, rows)
+    print_table(_COLUMNS, rows, whole="run_id")
     if page.next_cursor is not None:
-        notes().print(f"More: --cursor {page.next_cursor}", soft_wrap=True)
+        note(f"More: --cursor {page.next_cursor}")
     elif not page.items:
-        notes().print("No run fits.")
+        note("No run fits.")
 
 
 @app.command()
@@ -123,7 +135,7 @@ def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
             ("size_bytes", run.size_bytes),
         ]
     )
-    typer.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
+    print_json(found.document(), indent=2)
 
 
 @app.command()
@@ -137,8 +149,7 @@ def download(
     with _reader() as reader:
         content = reader.find(run_id).content
     if to is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        print_bytes(content)
         return
     # Never over an existing file: what was downloaded before may be evidence.
     try:
@@ -147,7 +158,7 @@ def download(
     except OSError as error:
         message = f"{to} cannot be written: {error.strerror}; name a new file."
         raise InputError(message) from error
-    notes().print(f"{len(content):,} bytes to {to}")
+    note(f"{len(content):,} bytes to {to}")
 
 
 @app.command()
@@ -173,7 +184,7 @@ def advisories(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
         return
-    _print_fields(_ADVISORY_COLUMNS, answer["advisories"])
+    _print_fields(_ADVISORY_COLUMNS, answer["advisories"], whole="advisory_id")
 
 
 @app.command()
@@ -184,7 +195,7 @@ def attachments(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
         return
-    _print_fields(_ATTACHMENT_COLUMNS, answer["attachments"])
+    _print_fields(_ATTACHMENT_COLUMNS, answer["attachments"], whole="sha256")
 
 
 @app.command()
@@ -196,9 +207,9 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
     else:
-        _print_fields(_VERIFIED_COLUMNS, verification["results"])
+        _print_fields(_VERIFIED_COLUMNS, verification["results"], whole="sha256")
         bad = sum(not result["ok"] for result in verification["results"])
-        notes().print(f"{verification['count']} attachments, {bad} not as they were")
+        note(f"{verification['count']} attachments, {bad} not as they were")
     if not verification["ok"]:
         raise typer.Exit(IntegrityError.exit_status)
 
@@ -212,16 +223,24 @@ def _reader() -> Iterator[RunReader]:
         reader.close()
 
 
-def _print_fields(columns: Sequence[str], items: Sequence[Mapping[str, object]]) -> None:
-    print_table(columns, [[_cell(name, item.get(name)) for name in columns] for item in items])
+def _print_fields(
+    columns: Sequence[str], items: Sequence[Mapping[str, object]], *, whole: str
+) -> None:
+    rows = [[_cell(name, item.get(name)) for name in columns] for item in items]
+    print_table(columns, rows, whole=whole)
     if not items:
-        notes().print("None.")
+        note("None.")
 
 
 def _day(moment: datetime | None) -> date | None:
     return moment.date() if moment is not None else None
 
 
-def _cell(name: str, value: object) -> str:
+def _cell(name: str, value: object) -> str | Text:
     text = "-" if value is None else str(value)
+    if name == "status":
+        return Text(visible(text), _STATUS_STYLES.get(text, ""))
+    if name == "created_at_utc" and is_watched():
+        # To the second: what a program reads has every digit.
+        return text[: len("2025-12-18T14:03:22")] + "Z"
     return text[:_SHOWN_HASH_DIGITS] if name.endswith("_sha256") else text

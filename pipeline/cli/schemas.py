@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.asyncapi import asyncapi_document
+from pipeline.cli.terminal import print_text
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from schemas.export import write_schemas
@@ -36,7 +37,7 @@ def export(
         message = f"The schemas cannot be written to {folder}: {error.strerror}."
         raise InputError(message) from error
     for path in paths:
-        typer.echo(path)
+        print_text(path)
 
 
 def _write_asyncapi(folder: Path, settings: Settings) -> Path:

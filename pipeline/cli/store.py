@@ -9,7 +9,7 @@ import typer
 
 from pipeline.broker.admin import group_members
 from pipeline.broker.connection import describe_cluster
-from pipeline.cli.terminal import notes, print_json, print_pairs
+from pipeline.cli.terminal import note, print_json, print_pairs, print_text
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store
@@ -63,7 +63,7 @@ def status(as_json: AsJson = False) -> None:
     positions = document.pop("positions")
     print_pairs(document.items())
     for place in positions:
-        typer.echo(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
+        print_text(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
 
 
 def _status(store: RunStore) -> dict[str, Any]:
@@ -97,5 +97,5 @@ def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None
     if as_json:
         print_json(asdict(identity))
         return
-    notes().print(f"Store at {settings.data_dir}:")
+    note(f"Store at {settings.data_dir}:")
     print_pairs(asdict(identity).items())

@@ -1,13 +1,16 @@
-"""What a person sees: data on standard output, all else on standard error."""
+"""What a person sees: data on standard output, all else on standard error.
+
+Every command prints by these functions alone, and each of them makes what others wrote visible.
+"""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,20 +20,54 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.core.visible_text import visible
+from pipeline.core.visible_text import visible, visible_json
+
+_NARROWEST = 6
+"""Cells of a column that is cut: enough to tell values apart."""
 
 
 def notes() -> Console:
-    """Return the console for what is not data."""
+    """Return the console for what is not data; for bars, whose texts are our own."""
     return Console(stderr=True, highlight=False)
 
 
-def say_error(sentence: str) -> None:
-    """Say what went wrong in one line."""
-    notes().print(f"[bold red]Error:[/] {escaped(sentence)}", soft_wrap=True)
+def note(sentence: str, style: str = "") -> None:
+    """Say in one line what is not data; a line stays whole, so that a path can be copied."""
+    notes().print(Text(visible(sentence), style), soft_wrap=True)
+
+
+def say_error(sentence: str, lines: Iterable[str] = ()) -> None:
+    """Say what went wrong: a line, and one for each thing that it consists of."""
+    error = Text.assemble(("Error:", "bold red"), " ", visible(sentence))
+    notes().print(error, soft_wrap=True)
+    for line in lines:
+        note(f"  {line}")
+
+
+class Waiting:
+    """A line that is shown on a terminal while something takes long."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def tell(self, what: str) -> None:
+        """Show what is done now."""
+        self._status.update(Text(visible(what)))
+
+    def stop(self) -> None:
+        """Show nothing any more."""
+        self._status.stop()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Waiting]:
+    """Show on a terminal what is done while a block runs."""
+    with notes().status(Text(visible(what))) as status:
+        yield Waiting(status)
 
 
 @contextmanager
@@ -82,9 +119,32 @@ def records_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             progress.stop()
 
 
-def print_json(document: object) -> None:
-    """Print one JSON document as one line of data."""
-    typer.echo(json.dumps(document, ensure_ascii=False))
+def print_text(text: object = "", *, at_once: bool = True) -> None:
+    """Print one line of data.
+
+    Args:
+        text: The line.
+        at_once: Whether the next program in a pipe has it before the next line is made.
+    """
+    line = visible(str(text))
+    if at_once:
+        typer.echo(line)
+    else:
+        sys.stdout.write(f"{line}\n")
+
+
+def print_json(document: object, *, indent: int | None = None) -> None:
+    """Print one JSON document as data, on one line unless it is indented."""
+    typer.echo(visible_json(json.dumps(document, ensure_ascii=False, indent=indent)))
+
+
+def print_bytes(content: bytes) -> None:
+    """Write the exact bytes of a text; on a terminal, with what would act on it escaped."""
+    if sys.stdout.isatty():
+        typer.echo(visible_json(content.decode(errors="replace")))
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
@@ -92,23 +152,75 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     listed = list(pairs)
     width = max(len(name) for name, _ in listed)
     for name, value in listed:
-        typer.echo(f"{name:<{width}}  {value}")
+        print_text(f"{name:<{width}}  {value}")
 
 
-def print_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table: with frames for a person, else tab-separated values."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        typer.echo("\t".join(headings))
+def print_styled(text: Text, console: Console | None = None) -> None:
+    """Print one line of data with colours on a terminal; its parts are visible already.
+
+    The line stays whole, so that a path or a hash can be copied.
+    """
+    (console or Console(highlight=False)).print(text, soft_wrap=True)
+
+
+def is_watched() -> bool:
+    """Tell whether a person sees the data, and not the next program of a pipe."""
+    return Console().is_terminal
+
+
+def print_table(
+    headings: Sequence[str], rows: Iterable[Iterable[object]], *, whole: str | None = None
+) -> None:
+    """Print a table: with frames for a person, else tab-separated values.
+
+    Args:
+        headings: The names of the columns.
+        rows: The cells; one that is a `Text` is coloured, and visible already.
+        whole: A column that people copy from. It is never cut or broken; the others are cut for
+            it, the last one first.
+    """
+    if not is_watched():
+        print_cells(headings)
         for row in rows:
-            typer.echo("\t".join(visible(str(cell)) for cell in row))
+            print_cells(row)
         return
-    table = Table(*headings)
-    for row in rows:
-        table.add_row(*(Text(visible(str(cell))) for cell in row))
+    cells = [[_shown(cell) for cell in row] for row in rows]
+    console = Console(highlight=False)
+    if whole is None:
+        table = Table(*headings)
+    else:
+        widths = _widths(headings, cells, console.width, headings.index(whole))
+        console.width = max(console.width, _table_width(widths))
+        table = Table()
+        for heading, width in zip(headings, widths, strict=True):
+            table.add_column(heading, width=width, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 
-def escaped(text: str) -> str:
-    """Return `text` so that Rich shows it as it is, also a backslash before a bracket."""
-    return escape(text)
+def _shown(cell: object) -> Text:
+    return cell if isinstance(cell, Text) else Text(visible(str(cell)))
+
+
+def _table_width(widths: Sequence[int]) -> int:
+    """Return the width of a table: each column has a space on both sides and a frame."""
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _widths(
+    headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, whole: int
+) -> list[int]:
+    """Return the widths of columns, so that the table fits where it can."""
+    columns = zip(map(Text, headings), *rows, strict=True)
+    widths = [max(cell.cell_len for cell in column) for column in columns]
+    for column in reversed(range(len(widths))):
+        if column != whole:
+            too_wide = max(0, _table_width(widths) - width)
+            widths[column] -= min(too_wide, max(0, widths[column] - _NARROWEST))
+    return widths
+
+
+def print_cells(cells: Iterable[object]) -> None:
+    """Print one line of tab-separated values."""
+    typer.echo("\t".join(visible(str(cell)) for cell in cells))

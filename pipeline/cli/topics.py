@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.admin import TopicDifference, apply_topics, compare_topics
-from pipeline.cli.terminal import notes, print_json, print_table
+from pipeline.cli.terminal import note, print_json, print_table, print_text
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
 
@@ -40,7 +40,7 @@ def _report(settings: Settings, differences: list[TopicDifference], *, as_json: 
     elif differences:
         print_table(("topic", "setting", "must be", "is"), _rows(differences))
     else:
-        typer.echo(f"{number} topics as they must be")
+        print_text(f"{number} topics as they must be")
     _tell_retention(settings)
     if differences:
         raise typer.Exit(DIFFERENT)
@@ -67,7 +67,7 @@ def _tell_retention(settings: Settings) -> None:
     if settings.request_retention_ms == KEEP_FOREVER_MS:
         return
     days = settings.request_retention_ms / DAY_MS
-    notes().print(
+    note(
         f"Requests are kept for {days:g} days only (RMOS_REQUEST_RETENTION_MS): what is older "
         "than the log's start cannot be restored from it."
     )

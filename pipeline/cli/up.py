@@ -1,9 +1,7 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
-from functools import partial
-
 from pipeline.app import run_everything, run_service
-from pipeline.cli.terminal import notes
+from pipeline.cli.terminal import note
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -16,5 +14,4 @@ def up() -> None:
     """
     settings = read_settings()
     configure_logging(settings)
-    # Not wrapped where a line is long: a path has to stay one that can be copied.
-    run_service(run_everything(settings, partial(notes().print, soft_wrap=True)))
+    run_service(run_everything(settings, note))

@@ -23,8 +23,9 @@ DOES_NOT_PROVE = (
     "What a machine did afterwards.",
     "That the owner of the key shows everybody the same log: compare checkpoints with others who "
     "hold some.",
-    "Anything in report.html, README.txt and verify.py: they explain, and no hash covers them. The "
-    "artifact under files/runs is the record.",
+    "Anything in report.html, README.txt and verify.py: they explain. SHA256SUMS shows that they "
+    "are undamaged, and no leaf covers them: whoever makes a bundle writes them. The artifact "
+    "under files/runs is the record.",
 )
 WITHHELD = (
     "The whole request of a run that is not OK is kept in the store's quarantine and is no part of "
@@ -40,11 +41,11 @@ _ABOUT_TRUST = (
     "come to you from outside this bundle, best of all earlier. Whoever makes a false bundle makes "
     "a key for it too, and another verify.py: take that from a source of your own as well. It "
     "needs Python 3.9 or newer and nothing else. Exit status: 0 proven, 1 refused, 2 unreadable, "
-    "3 consistent with itself, origin not proven."
+    "3 consistent with itself, origin not proven, 4 incomplete: something named is not here."
 )
 _FILES = (
     ("files/", "the store's own files, under the paths that they have there"),
-    ("SHA256SUMS", "their hashes: (cd files && sha256sum -c ../SHA256SUMS)"),
+    ("SHA256SUMS", "the hash of every other file: sha256sum -c SHA256SUMS"),
     ("records/*.leaf", "what the log says of each of them, the exact bytes that were hashed"),
     ("records/*.tlog-proof", "index, inclusion proof, signed checkpoint (c2sp.org/tlog-proof)"),
     ("records/*.consistency", "that the log begins with a checkpoint held by you, if asked for"),

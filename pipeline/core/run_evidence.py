@@ -10,7 +10,6 @@ from pipeline.core.layout import attachment_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.notes import VerifierKey
 from pipeline.core.strict_json import parse_object
-from pipeline.core.sums import sum_line
 from pipeline.core.tlog_proof import TlogProof
 
 BlobState = Literal["included", "missing", "withheld"]
@@ -106,12 +105,6 @@ class RunEvidence:
     def left_out(self) -> list[NamedAttachment]:
         """Those that do not."""
         return [each for each in self.attachments if each.state != "included"]
-
-    def sums(self) -> list[str]:
-        """Return the `sha256sum -c` lines of the files of the bundle."""
-        leaves = [(file.leaf.sha256 or file.leaf.link_sha256, file.path) for file in self.files]
-        blobs = [(each.sha256, each.path) for each in self.included]
-        return [sum_line(str(sha256), path) for sha256, path in [*leaves, *blobs]]
 
 
 def consistency_proof(old_size: int, proof: Sequence[bytes], checkpoint: bytes) -> bytes:

@@ -10,20 +10,26 @@ for it too. The same is true of this program: take it from where you trust it.
 
 The procedure, with the same numbers in the code:
 
-1. Read the bundle. Every file under `records` and `files` must have its place.
+1. Read the bundle. Every file must have its place and be listed in SHA256SUMS, with the hash that
+   it has.
 2. A leaf of the log for the run, and for each advisory that is linked to it.
 3. The files have the hashes that the leaves name; artifact and links are canonical JSON, are what
    their path says, and every hash in them can be computed again.
-4. Attachments that are there have the hash by which the artifact or a link names them.
+4. Attachments that are there have the hash by which the artifact or a link names them. What
+   artifact, links or SHA256SUMS name and is not there makes the bundle incomplete.
 5. Each leaf is in the tree of its checkpoint (RFC 6962 section 2.1.1), and the checkpoint is of
    the log of the leaf's own partition.
-6. With --key: the key signed the checkpoint (C2SP signed-note, RFC 8032).
+6. Each key in vkeys.txt signed a checkpoint in the bundle (C2SP signed-note, RFC 8032). With
+   --key: the key signed the checkpoint of every leaf.
 7. With --held: the tree of the checkpoint begins with the tree that you hold (RFC 6962 section
    2.1.2). Without --key that tree must hold the leaf too: what comes after it is only said by a
    signature.
 
+README.txt, report.html and verify.py itself explain. SHA256SUMS shows that they were not damaged;
+that the maker of the bundle wrote the truth into them, nothing shows.
+
 Exit status: 0 proven; 1 refused, with the reason; 2 the bundle or an option cannot be read;
-3 consistent with itself, origin not proven.
+3 consistent with itself, origin not proven; 4 proven as far as it goes, and incomplete.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ import base64
 import hashlib
 import json
 import re
+import struct
 import sys
 import zipfile
 import zlib
@@ -43,9 +50,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-PROVEN, REFUSED, UNREADABLE, NOT_PROVEN = 0, 1, 2, 3
+PROVEN, REFUSED, UNREADABLE, NOT_PROVEN, INCOMPLETE = 0, 1, 2, 3, 4
 
-FORMAT = "rmos.evidence/1"
+FORMAT = "rmos.evidence/2"
 ARTIFACT_VERSION = "rmos.run_artifact/2"
 LINK_VERSION = "rmos.advisory_link/1"
 LARGEST_DOCUMENT = 64 << 20
@@ -452,6 +459,11 @@ def part(document: Dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN40
 # Step 1, the bundle.
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LOCAL_HEADER = 30
+_DIRECTORY_ENTRY = 46
+_ENDS_OF_DIRECTORY = (22, 22 + 56 + 20)
+_DESCRIPTORS = (12, 16, 20, 24)
+"""Bytes that may follow the content of a member whose header does not say how long it is."""
 _RECORD = re.compile(r"records/(run|advisory-[1-9][0-9]{0,5})\.(leaf|tlog-proof|consistency)")
 
 
@@ -466,6 +478,8 @@ class Bundle:
     def __init__(self, path: Path) -> None:
         """Open the bundle at `path`."""
         self._names: Dict[str, Callable[[], IO[bytes]]] = {}
+        self._folders: List[str] = []
+        self._hashes: Dict[str, str] = {}
         try:
             if path.is_dir():
                 self._find_files(path)
@@ -484,11 +498,18 @@ class Bundle:
 
     def _find_files(self, root: Path) -> None:
         for path in sorted(root.rglob("*")):
-            if path.is_file():
-                self._names[path.relative_to(root).as_posix()] = partial(open_file, path)
+            name = path.relative_to(root).as_posix()
+            if path.is_dir() and not path.is_symlink():
+                self._folders.append(name)
+            elif path.is_file() and not path.is_symlink():
+                self._names[name] = partial(open_file, path)
+            else:
+                message = f"expected a file at {visible(name)}, found something else"
+                raise UnreadableError(message)
 
     def _find_members(self, path: Path) -> None:
         archive = zipfile.ZipFile(path)
+        refuse_hidden_bytes(archive, path.stat().st_size)
         for member in archive.infolist():
             if member.filename in self._names:
                 message = f"expected every name once, found {visible(member.filename)} twice"
@@ -496,12 +517,19 @@ class Bundle:
             if member.flag_bits & 1 or member.compress_type not in _METHODS:
                 message = f"expected {visible(member.filename)} stored or deflated"
                 raise UnreadableError(message)
-            if not member.is_dir():
+            if member.is_dir():
+                self._folders.append(member.filename[:-1])
+            else:
                 self._names[member.filename] = partial(archive.open, member)
 
-    def names(self, folder: str) -> List[str]:
-        """Return the names of the files below a folder."""
-        return sorted(name for name in self._names if name.startswith(f"{folder}/"))
+    def names(self, folder: str = "") -> List[str]:
+        """Return the names of the files below a folder, or of all."""
+        start = f"{folder}/" if folder else ""
+        return sorted(name for name in self._names if name.startswith(start))
+
+    def empty_folders(self) -> List[str]:
+        """Return the folders with no file below."""
+        return [name for name in self._folders if not self.names(name)]
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -529,12 +557,85 @@ class Bundle:
         return content
 
     def sha256(self, name: str) -> str:
-        """Return the hash of a file of any size."""
-        digest = hashlib.sha256()
-        with self.open(name) as file:
-            for piece in iter(lambda: file.read(PIECE), b""):
-                digest.update(piece)
-        return digest.hexdigest()
+        """Return the hash of a file of any size, which is read once for it."""
+        if name not in self._hashes:
+            digest = hashlib.sha256()
+            with self.open(name) as file:
+                for piece in iter(lambda: file.read(PIECE), b""):
+                    digest.update(piece)
+            self._hashes[name] = digest.hexdigest()
+        return self._hashes[name]
+
+
+def refuse_hidden_bytes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse a zip file with bytes that are of no member: other programs may show them.
+
+    The members must lie one after the other from the first byte on, then their directory, and
+    nothing else: no comment, no member that the directory does not name.
+    """
+    members = archive.infolist()
+    place = 0
+    gaps: Sequence[int] = (0,)
+    for member in sorted(members, key=lambda each: each.header_offset):
+        refuse_gap(member.header_offset - place, gaps)
+        place = member.header_offset + header_size(archive, member) + member.compress_size
+        gaps = _DESCRIPTORS if member.flag_bits & 8 else (0,)
+    refuse_gap(archive.start_dir - place, gaps)
+    directory = sum(
+        _DIRECTORY_ENTRY + len(member.orig_filename.encode()) + len(member.extra)
+        for member in members
+    )
+    refuse_gap(size - archive.start_dir - directory, _ENDS_OF_DIRECTORY)
+
+
+def refuse_gap(found: int, known: Sequence[int]) -> None:
+    """Refuse a zip file that has another number of bytes between two of its parts."""
+    if found not in known:
+        message = "it has bytes that are no part of a file in it"
+        raise ValueError(message)
+
+
+def header_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Return how long the header before the content of a member is."""
+    file = archive.fp
+    if file is None:
+        raise ValueError("closed")
+    file.seek(member.header_offset)
+    header = file.read(_LOCAL_HEADER)
+    if len(header) != _LOCAL_HEADER:
+        message = "a header is cut"
+        raise ValueError(message)
+    name, extra = struct.unpack("<HH", header[-4:])
+    return _LOCAL_HEADER + int(name) + int(extra)
+
+
+# Step 1, what is listed.
+
+_FIXED = ("FORMAT", "README.txt", "report.html", "verify.py", "vkeys.txt")
+_SUMS = "SHA256SUMS"
+_SUM = re.compile(r"([0-9a-f]{64})  ([!-~]+)", re.ASCII)
+
+
+def check_sums(bundle: Bundle) -> List[str]:
+    """Check every file against SHA256SUMS; return the names in it of what is not there."""
+    text = decode_text(bundle.read(_SUMS), _SUMS)
+    expect(text.endswith("\n"), f"expected whole lines in {_SUMS}")
+    listed: Dict[str, str] = {}
+    for each in text[:-1].split("\n"):
+        found = _SUM.fullmatch(each)
+        known = found is not None and found[2] not in listed
+        expect(known, f"expected a hash and a new name in {_SUMS}, found {visible(each[:200])}")
+        if found is not None:
+            listed[found[2]] = found[1]
+    for name in _FIXED:
+        expect(name in listed, f"expected {name} in {_SUMS}")
+    for name in bundle.names():
+        expect(name in listed or name == _SUMS, f"nothing explains {visible(name)}")
+        same = name == _SUMS or bundle.sha256(name) == listed[name]
+        expect(same, f"{name} does not have the hash that {_SUMS} lists")
+    for name in bundle.empty_folders():
+        expect(any(each.startswith(f"{name}/") for each in listed), f"nothing explains {name}")
+    return sorted(listed.keys() - set(bundle.names()))
 
 
 # Step 2, leaves.
@@ -679,15 +780,17 @@ def attachments_of(document: Dict[str, Any]) -> List[Dict[str, Any]]:
     return refs
 
 
-def check_attachments(bundle: Bundle, documents: Sequence[Dict[str, Any]]) -> Tuple[int, List[str]]:
-    """Return how many attachments are there, and a line for each that is not."""
+def check_attachments(
+    bundle: Bundle, documents: Sequence[Dict[str, Any]]
+) -> Tuple[int, Dict[str, str]]:
+    """Return how many attachments are there, and by name a line for each that is not."""
     refs = {ref["sha256"]: ref for document in documents for ref in attachments_of(document)}
-    missing = []
+    missing = {}
     for sha256, ref in refs.items():
         name = f"files/{attachment_path(sha256)}"
         if name not in bundle:
             told = [sha256, *(str(ref[key]) for key in ("kind", "filename") if ref.get(key))]
-            missing.append(visible("  ".join(told)))
+            missing[name] = "  ".join(told)
             continue
         found = bundle.sha256(name)
         same = found == sha256 or is_legacy_json(bundle, name, sha256)
@@ -711,9 +814,10 @@ def is_legacy_json(bundle: Bundle, name: str, sha256: str) -> bool:
 
 def refuse_unexplained(bundle: Bundle, records: Sequence[Record], names: Sequence[str]) -> None:
     """Refuse files that no leaf and no document explains: they would look proven."""
-    known = {f"files/{record.path}" for record in records}
+    known = {*_FIXED, _SUMS, *bundle.names("records")}
+    known |= {f"files/{record.path}" for record in records}
     known |= {f"files/{attachment_path(sha256)}" for sha256 in names}
-    for name in bundle.names("files"):
+    for name in bundle.names():
         expect(name in known, f"nothing explains {visible(name)}")
 
 
@@ -740,6 +844,21 @@ def check_inclusion(record: Record) -> None:
         inclusion.path,
         checkpoint.root,
     )
+
+
+def check_vkeys(bundle: Bundle, records: Sequence[Record]) -> List[Key]:
+    """Return the keys that the bundle names, each of which signed a checkpoint in it."""
+    if "vkeys.txt" not in bundle:
+        return []
+    text = decode_text(bundle.read("vkeys.txt"), "vkeys.txt")
+    lines = text.split("\n")
+    whole = len(lines) > 1 and not lines.pop() and len(set(lines)) == len(lines)
+    expect(whole, "expected a key on each line of vkeys.txt")
+    keys = [parse_vkey(each) for each in lines]
+    for key in keys:
+        signed = [record.inclusion.checkpoint.is_signed_by(key) for record in records]
+        expect(any(signed), f"no checkpoint is signed by {visible(key.name)} of vkeys.txt")
+    return keys
 
 
 def check_signature(record: Record, keys: Sequence[Key]) -> str:
@@ -820,10 +939,12 @@ class Account:
     Attributes:
         lines: What is said to the reader.
         reasons: Why the origin is not proven; none where it is.
+        missing: What is named and not there.
     """
 
     lines: Tuple[str, ...]
     reasons: Tuple[str, ...]
+    missing: Tuple[str, ...] = ()
 
 
 def lines_of_run(record: Record, document: Dict[str, Any]) -> Iterator[str]:
@@ -853,6 +974,8 @@ def check_bundle(
     bundle: Bundle, keys: Sequence[Key], held: Optional[Dict[str, Checkpoint]]
 ) -> Account:
     """Check all of it; nothing is said of it before everything was looked at."""
+    # 1.
+    absent = check_sums(bundle)
     # 2.
     records = read_records(bundle)
     # 3.
@@ -873,13 +996,29 @@ def check_bundle(
     expect(len(stores) == 1, "expected the logs of one store")
     lines = [*lines_of_run(records[0], artifact)]
     lines.append(line("attachments", f"{present} have the hash that is their name"))
-    lines += [line("MISSING", each) for each in missing]
+    missing = {**{name: name for name in absent}, **missing}
+    lines += [line("MISSING", each) for each in missing.values()]
     # 6. and 7.
+    listed_keys = check_vkeys(bundle, records)
     origins = [check_origin(record, keys, held) for record in records]
     return Account(
-        (*lines, *(each for origin in origins for each in origin.lines)),
+        (
+            *lines,
+            *(each for origin in origins for each in origin.lines),
+            *lines_of_keys(listed_keys, keys),
+            line("explained", "README.txt, report.html and verify.py are not proven by a leaf"),
+        ),
         tuple(reason for origin in origins for reason in origin.reasons),
+        tuple(missing),
     )
+
+
+def lines_of_keys(listed: Sequence[Key], given: Sequence[Key]) -> Iterator[str]:
+    """Yield which keys the bundle names that the reader did not."""
+    for key in listed:
+        if given and key not in given:
+            name = f"{key.name}+{key.key_id.hex()}"
+            yield line("", f"signed by {name} too, as vkeys.txt says: you did not give this key")
 
 
 def check_origin(
@@ -907,7 +1046,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options of a command line; exit 2 where they are none."""
     parser = argparse.ArgumentParser(
         description="Check a bundle of evidence about one run.",
-        epilog="Exit status: 0 proven, 1 refused, 2 unreadable, 3 origin not proven.",
+        epilog="Exit status: 0 proven, 1 refused, 2 unreadable, 3 origin not proven, 4 incomplete.",
     )
     parser.add_argument(
         "bundle",
@@ -944,9 +1083,15 @@ def main(arguments: Sequence[str]) -> int:
         return REFUSED
     sys.stdout.writelines(account.lines)
     sys.stdout.writelines(line("not proven", reason) for reason in account.reasons)
+    incomplete = f"incomplete, files that are named and not here: {len(account.missing)}"
     if account.reasons:
-        sys.stdout.write(line("RESULT", "consistent with itself, origin not proven"))
+        told = f"{incomplete}; the rest is " if account.missing else ""
+        sys.stdout.write(line("RESULT", f"{told}consistent with itself, origin not proven"))
         return NOT_PROVEN
+    if account.missing:
+        told = f"{incomplete}; the log recorded those that are here"
+        sys.stdout.write(line("RESULT", told))
+        return INCOMPLETE
     sys.stdout.write(line("RESULT", "proven: the log recorded these bytes, and they are unchanged"))
     return PROVEN
 

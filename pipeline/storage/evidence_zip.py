@@ -1,10 +1,12 @@
 """Writes evidence as a zip file: the same store and the same question give the same bytes.
 
 Times, order and modes are fixed, and members are stored, not compressed: what a compressor makes
-differs from one version to the next. Attachments go through in pieces.
+differs from one version to the next. Attachments go through in pieces. The last member lists the
+hash of every other one.
 """
 
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Final
@@ -13,10 +15,11 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from pipeline.core.evidence_page import evidence_page
 from pipeline.core.evidence_words import readme
 from pipeline.core.run_evidence import RunEvidence
+from pipeline.core.sums import sum_line
 from pipeline.errors import InputError, StoreError
 from pipeline.storage.attachment_files import AttachmentFiles, OpenBlob
 
-FORMAT: Final = "rmos.evidence/1"
+FORMAT: Final = "rmos.evidence/2"
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip file can say."""
 _UNIX = 3
@@ -46,14 +49,19 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
 
 def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:
     with ZipFile(file, "w", ZIP_STORED) as bundle:
+        hashes = {}
         for name, content in _members(evidence):
             bundle.writestr(_member(name), content)
+            hashes[name] = sha256(content).hexdigest()
         for named in evidence.included:
+            name = f"files/{named.path}"
             blob = attachments.open(named.sha256)
             try:
-                _write_blob(bundle, f"files/{named.path}", blob)
+                hashes[name] = _write_blob(bundle, name, blob)
             finally:
                 blob.close()
+        sums = "".join(f"{sum_line(hashes[name], name)}\n" for name in sorted(hashes))
+        bundle.writestr(_member("SHA256SUMS"), sums)
 
 
 def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
@@ -63,7 +71,6 @@ def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
     yield "report.html", evidence_page(evidence, style).encode()
     yield "verify.py", (_BRINGS / "verify.py").read_bytes()
     yield "vkeys.txt", "".join(f"{key}\n" for key in evidence.keys).encode()
-    yield "SHA256SUMS", "".join(f"{line}\n" for line in evidence.sums()).encode()
     for record in evidence.files:
         yield f"records/{record.name}.leaf", record.leaf.encode()
         yield f"records/{record.name}.tlog-proof", bytes(record.proof)
@@ -81,12 +88,16 @@ def _member(name: str, size_bytes: int = 0) -> ZipInfo:
     return member
 
 
-def _write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> None:
+def _write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> str:
+    """Write a blob; return the hash of the bytes that were written."""
+    digest = sha256()
     with bundle.open(_member(name, blob.size_bytes), "w") as member:
         offset = 0
         while piece := _read(blob, name, offset):
             member.write(piece)
+            digest.update(piece)
             offset += len(piece)
+    return digest.hexdigest()
 
 
 def _read(blob: OpenBlob, name: str, offset: int) -> bytes:

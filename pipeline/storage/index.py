@@ -48,7 +48,6 @@ from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.faults import INDEX_NAME
-from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME
@@ -56,7 +55,10 @@ INDEX_LOCK = "index.lock"
 INDEX_FORMAT = 3
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
-LISTED_BY = ("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id")
+LISTED_BY = (
+    *("status", "mode", "tool_id", "event_type", "risk_level", "workflow_session_id"),
+    *("material_id", "machine_id"),
+)
 """Columns by which runs are listed."""
 
 _metadata = MetaData()
@@ -96,6 +98,8 @@ runs = Table(
     Index("runs_newest_first", "created_at_us", "run_id"),
     *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )
+# An index file of before has only those of its time. The format stays: they change no answer.
+_run_indexes = sorted(runs.indexes, key=lambda index: str(index.name))
 
 attachments = Table(
     "attachments",
@@ -380,7 +384,6 @@ class RunIndex:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
-        _check_regular(path)
         self._engine = _open_engine(path)
         try:
             self._inode = _prepare(self._engine, path, may_be_new=may_be_new)
@@ -642,15 +645,6 @@ class IndexTransaction:
         self._connection.execute(statement, {"group_id": group_id, "verdicts": window.verdicts})
 
 
-def _check_regular(path: Path) -> None:
-    """Refuse what SQLite would follow, or wait for."""
-    try:
-        state_of(str(path))
-    except NotAFileError as error:
-        message = f"Expected the index {path} to be a file, found {error}: run rmos index rebuild."
-        raise StoreNotReadyError(message) from error
-
-
 def _open_engine(path: Path) -> Engine:
     # Transactions are begun in so many words, so the driver must not begin any itself.
     engine = create_engine(
@@ -677,6 +671,8 @@ def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> int:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if found == INDEX_FORMAT:
                 accepted_losses.create(connection, checkfirst=True)
+                for made in _run_indexes:
+                    made.create(connection, checkfirst=True)
             if found == 0 and may_be_new:
                 _metadata.create_all(connection)
                 connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from pipeline.core.legacy_rows import LegacyRow, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
 from pipeline.errors import InputError
-from pipeline.storage.regular_files import open_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,7 @@ def read_rows(path: Path) -> LegacyRows:
         InputError: There is none, or it is not one JSON object with each run_id once.
     """
     try:
-        with open_named(path) as file:
-            body = file.read()
+        body = path.read_bytes()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         message = f"The v1 store {path} cannot be read: {reason}."

@@ -59,6 +59,8 @@ class RunFilter:
     event_type: str | None = None
     risk_level: str | None = None
     workflow_session_id: str | None = None
+    material_id: str | None = None
+    machine_id: str | None = None
     date_from: date | None = None
     date_to: date | None = None
 

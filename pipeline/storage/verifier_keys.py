@@ -13,11 +13,9 @@ from pipeline.core.evidence import EvidenceError
 from pipeline.core.key_rotation import KeyRotation, open_rotation
 from pipeline.core.notes import VerifierKey, parse_vkey
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.regular_files import read_named
 from pipeline.storage.small_files import create_file, replace_file
 
 PUBLIC_MODE = 0o644
-_LIMIT_BYTES = 100_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -139,11 +137,11 @@ def _read_rotation(path: Path) -> KeyRotation:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return read_named(path, _LIMIT_BYTES)
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        message = f"The file {path} cannot be read: {error.strerror or error}."
+        message = f"The file {path} cannot be read: {error.strerror}."
         raise StoreNotReadyError(message) from error
 
 

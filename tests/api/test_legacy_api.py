@@ -120,7 +120,7 @@ async def test_the_list_is_a_bare_array_of_v1s_summaries(http: httpx.AsyncClient
         ({"machine_id": "m1"}, ["run_a"]),
         ({"event_type": "approval", "machine_id": ""}, ["run_v1"]),
         ({"limit": "1"}, ["run_b"]),
-        ({"unknown": "1", "limit": "2"}, ["run_b", "run_a"]),
+        ({"mode": "", "status": "", "limit": "2"}, ["run_b", "run_a"]),
     ],
 )
 async def test_filters_are_exact_as_in_v1(
@@ -145,6 +145,12 @@ async def test_a_filter_that_v1_has_not_is_not_passed_over(
     answer = await http.get(RUNS, params={name: "x"})
     assert (answer.status_code, answer.json()["error"]) == (501, "NOT_IN_V1")
     assert name in answer.json()["message"]
+
+
+async def test_a_misspelt_filter_is_not_passed_over(http: httpx.AsyncClient) -> None:
+    answer = await http.get(RUNS, params={"toolid": "x"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "INVALID_QUERY")
+    assert answer.json()["message"].endswith("did you mean tool_id?")
 
 
 async def test_a_run_is_shown_with_every_field_and_digit(http: httpx.AsyncClient) -> None:
@@ -239,6 +245,13 @@ async def test_a_request_is_judged_before_it_is_published(http: httpx.AsyncClien
     assert (bad.status_code, bad.json()["error"]) == (422, "INVALID_REQUEST")
     good = await http.post(RUNS, content=encode(run_request()), headers=JSON)
     assert (good.status_code, good.json()["error"]) == (503, "BROKER_UNAVAILABLE")
+
+
+async def test_a_request_of_a_client_of_v1_is_published_too(http: httpx.AsyncClient) -> None:
+    request = run_request()
+    request["request_summary"] = request.pop("request")
+    answer = await http.post(RUNS, content=encode(request), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]) == (503, "BROKER_UNAVAILABLE")
 
 
 async def test_tokens_health_and_metrics_are_those_of_the_other_mode(path: Path) -> None:

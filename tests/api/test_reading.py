@@ -244,6 +244,63 @@ async def test_a_value_that_cannot_be_used_is_refused(api: Api, query: str) -> N
     assert answer.json()["error"] == "INVALID_QUERY"
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("?statsu=OK", "There is no parameter 'statsu' here: did you mean status?"),
+        ("?Status=OK", "There is no parameter 'Status' here: did you mean status?"),
+        (
+            "?offset=50",
+            "There is no parameter 'offset' here: the next page is asked for with cursor, the "
+            "next_cursor of this one.",
+        ),
+        ("/diff?left_id=saw_1&b=saw_1", "There is no parameter 'left_id' here; expected one of a,"),
+        ("/saw_1?verbose", "There is no parameter 'verbose' here."),
+        ("/saw_1/download?x=%E2%80%AE", "There is no parameter 'x' here."),
+        ("?status=OK&status=BLOCKED", "status: expected one value, found 2."),
+        ("/diff?a=&b=saw_1", "a: Field required."),
+    ],
+)
+async def test_a_parameter_that_the_route_does_not_know_is_refused(
+    api: Api, path: str, told: str
+) -> None:
+    api.add_runs(saw())
+    answer = await api.get(path)
+    assert (answer.status_code, answer.json()["error"]) == (422, "INVALID_QUERY")
+    assert answer.json()["message"].startswith(told)
+
+
+async def test_an_unknown_parameter_is_refused_where_something_is_written(api: Api) -> None:
+    for answer in (
+        await api.http.post(f"{RUNS}?dry_run=true", content=b"{}"),
+        await api.http.post(f"{RUNS}/saw_1/attach-advisory?x=1", content=b"{}"),
+        await api.http.put(f"{RUNS}/attachments/{sha256(DXF)}?x=1", content=DXF),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (422, "INVALID_QUERY")
+    assert not (api.root / "attachments").exists()
+
+
+@pytest.mark.parametrize(
+    "query", ["status=", "risk_level=&mode=&tool_id=", "date_from=&date_to=", "limit=", "&"]
+)
+async def test_an_empty_value_is_like_none(api: Api, query: str) -> None:
+    api.add_runs(saw())
+    answer = await api.get(f"?{query}")
+    assert answer.content == (await api.get()).content
+
+
+async def test_a_listing_by_material_and_machine(api: Api) -> None:
+    api.add_runs(
+        saw("a", material_id="oak"), saw("b", machine_id="mill"), saw("c", material_id="oak")
+    )
+    by_material = (await api.get("?material_id=oak")).json()["items"]
+    assert [item["run_id"] for item in by_material] == ["c", "a"]
+    by_both = (await api.get("?material_id=oak&machine_id=mill")).json()["items"]
+    assert by_both == []
+    by_machine = (await api.get("?machine_id=mill")).json()["items"]
+    assert [item["run_id"] for item in by_machine] == ["b"]
+
+
 @pytest.mark.parametrize("query", ["tool_id_prefix=", "mode=%00", "tool_id=%ff", "tool_id=%25_"])
 async def test_odd_texts_find_nothing_or_all_and_break_nothing(api: Api, query: str) -> None:
     api.add_runs(saw())

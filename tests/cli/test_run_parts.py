@@ -4,9 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from rich.text import Text
 
-from pipeline.cli.terminal import escaped
 from pipeline.core.layout import attachment_path
 from schemas.http_answers import (
     AdvisoriesAnswer,
@@ -66,7 +64,6 @@ async def test_json_is_the_document_of_the_route(
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(store: CommandLine) -> None:
     done = store("runs", "verify", r"\[/]")
     assert (done.status, done.sentence) == (3, "RUN_NOT_FOUND: there is no such run.")
-    assert Text.from_markup(escaped(r"a\[/] [bold]b")).plain == r"a\[/] [bold]b"
 
 
 def test_a_title_cannot_act_on_a_terminal_or_break_a_row(store: CommandLine) -> None:

@@ -1,11 +1,9 @@
 """The page of a run: everything is on it, and nothing that others wrote can act in it."""
 
 import json
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any
 
-import pytest
 from hypothesis import given
 
 from pipeline.core.checkpoints import Checkpoint, sign_checkpoint
@@ -208,13 +206,3 @@ def test_a_consistency_proof_has_the_form_of_a_witness_request() -> None:
         b"old 3\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\nnote\n"
     )
     assert consistency_proof(0, [], b"note\n") == b"old 0\n\nnote\n"
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_the_sums_are_those_of_the_files_that_are_here(count: int) -> None:
-    included = NamedAttachment("1" * 64, "dxf_input", "part.dxf", 3, "included")
-    missing = NamedAttachment("2" * 64, "dxf_input", "part.dxf", 3, "missing")
-    found = evidence_of(run_request(), (included, missing)[: count * 2])
-    lines: Mapping[str, str] = dict(reversed(line.split("  ")) for line in found.sums())  # type: ignore[arg-type]
-    assert len(lines) == 1 + count
-    assert lines[found.run.path] == found.run.leaf.sha256

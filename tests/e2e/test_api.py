@@ -111,6 +111,35 @@ async def test_the_body_with_the_identity_of_the_answer_is_the_same_request(
     assert other.json()["run_id"] == identity["run_id"]
 
 
+async def test_a_client_of_the_original_asks_for_a_run_and_attaches_an_advisory(
+    api: ApiService,
+) -> None:
+    body = {
+        "mode": "saw",
+        "tool_id": "saw:veneer_160",
+        "event_type": "approval",
+        "request_summary": {"design": "rosette", "depth": 1.5},
+        "feasibility": {"risk_bucket": "GREEN", "score": 92.5},
+        "decision": None,
+        "meta": {},
+    }
+    first = await api.post(body)
+    assert first.status_code == 201
+    identity = {name: first.json()[name] for name in ("run_id", "created_at_utc")}
+    view = (await api.get(f"/{identity['run_id']}")).json()
+    assert view["request_summary"] == body["request_summary"]
+    ours = {**identity, **body, "request": body["request_summary"]}
+    del ours["request_summary"]
+    for again in ({**identity, **body}, ours):
+        answer = await api.post(again)
+        assert answer.status_code == 200
+        assert answer.json() == {**first.json(), "outcome": "duplicate"}
+    attached = await api.attach(identity["run_id"], {"advisory_id": "adv_1", "engine_id": "e"})
+    assert (attached.status_code, attached.json()["status"]) == (200, "attached")
+    (advisory,) = (await api.get(f"/{identity['run_id']}/advisories")).json()["advisories"]
+    assert (advisory["kind"], advisory["engine_id"]) == ("unknown", "e")
+
+
 async def test_what_is_sent_is_the_callers_bytes(api: ApiService) -> None:
     run_id = new_id()
     body = b" " + encode(run_request(run_id=run_id)).replace(b":1800.0", b": 1.8e3") + b"\n"

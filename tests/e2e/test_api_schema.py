@@ -26,7 +26,7 @@ OPERATIONS = 14
 CONTENT = b"0\nSECTION\n"
 KNOWN = {"run_id": "known", "sha256": sha256(CONTENT)}
 NOT_ASKED = [
-    # Unknown parameters are ignored, and a name that matches its pattern may still name nothing.
+    # A name that matches its pattern may still name nothing.
     negative_data_rejection,
     # What is well-formed may still be in conflict, blocked or not there.
     positive_data_acceptance,

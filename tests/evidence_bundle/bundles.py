@@ -12,6 +12,7 @@ from pipeline.core.held_checkpoints import write_held
 from pipeline.storage.evidence_gathering import gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.run_reader import RunReader
+from tests.builders import sha256
 from tests.storage.ledgers import SIGNER
 from tests.storage.proven_stores import logs
 
@@ -36,6 +37,13 @@ def members(path: Path) -> dict[str, bytes]:
     """Return the files of a bundle."""
     with zipfile.ZipFile(path) as bundle:
         return {name: bundle.read(name) for name in bundle.namelist()}
+
+
+def listed(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return files with SHA256SUMS made anew, as somebody does who changes a bundle with care."""
+    hashes = {name: sha256(files[name]) for name in sorted(files) if name != "SHA256SUMS"}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in hashes.items())
+    return {**files, "SHA256SUMS": sums.encode()}
 
 
 def write_members(path: Path, files: Mapping[str, bytes]) -> Path:

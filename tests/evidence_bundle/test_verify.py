@@ -24,6 +24,7 @@ from tests.evidence_bundle.bundles import (
     VKEY,
     Verdict,
     held_now,
+    listed,
     make_bundle,
     members,
     verify_alone,
@@ -77,7 +78,7 @@ def with_changes(
             del files[name]
         else:
             files[name] = change if isinstance(change, bytes) else change(files[name])
-    return write_members(path, files)
+    return write_members(path, listed(files))
 
 
 def test_with_the_key_it_is_proven(bundle: Path) -> None:
@@ -182,29 +183,94 @@ def test_the_key_of_another_store_is_refused(tmp_path: Path, bundle: Path) -> No
         found = verify.parse_checkpoint(note)
         forged = sign_checkpoint(Checkpoint(found.origin, found.size, found.root), [thief])
         files[name] = head + b"\n\n" + forged
-    path = write_members(tmp_path / "b.zip", files)
+    path = write_members(tmp_path / "b.zip", listed(files))
+    told = run(path, "--key", thief.key)
+    assert (told.status, "no checkpoint is signed by rmos/" in told.text) == (1, True)
+    files["vkeys.txt"] = f"{thief.key}\n".encode()
+    path = write_members(tmp_path / "b.zip", listed(files))
     told = run(path, "--key", thief.key)
     assert told.status == 1
     assert "signed a checkpoint of another store's log" in told.text
 
 
-NOT_COVERED = {"README.txt", "report.html", "verify.py", "vkeys.txt", "SHA256SUMS"}
-"""They explain; the verifier says nothing by them."""
+EXPLAINING = {"README.txt", "report.html", "verify.py"}
+"""Nothing but SHA256SUMS is about them, and anybody can write that."""
 
 
-def test_any_changed_byte_of_any_file_that_counts_is_refused(bundle: Path, tmp_path: Path) -> None:
-    """Exhaustive over the bytes of leaves, proofs, artifact, links and attachments."""
+def test_any_changed_byte_of_any_file_is_refused_though_it_is_listed_anew(bundle: Path) -> None:
+    """Exhaustive over the bytes of leaves, proofs, keys, artifact, links and attachments."""
     files = members(bundle)
     tried = 0
-    for name in sorted(files.keys() - NOT_COVERED):
+    for name in sorted(files.keys() - EXPLAINING - {"SHA256SUMS"}):
         for place in range(len(files[name])):
             changed = bytearray(files[name])
             changed[place] ^= 1
-            found = run_in_memory({**files, name: bytes(changed)})
+            found = run_in_memory(listed({**files, name: bytes(changed)}))
             assert found in {1, 2}, (name, place)
             tried += 1
     assert tried > 5000
     assert run_in_memory(files) == 0
+
+
+def test_any_changed_byte_of_the_list_of_hashes_is_refused(bundle: Path) -> None:
+    files = members(bundle)
+    for place in range(len(files["SHA256SUMS"])):
+        changed = bytearray(files["SHA256SUMS"])
+        changed[place] ^= 1
+        found = run_in_memory({**files, "SHA256SUMS": bytes(changed)})
+        assert found in {1, 2}, place
+
+
+NAMES = st.text("abcdefgh./-_ 0", min_size=1, max_size=9)
+
+
+def any_name(data: st.DataObject, files: Mapping[str, bytes]) -> str:
+    """Draw a name: of a file, near one, or of nothing."""
+    old = data.draw(st.sampled_from(sorted(files)))
+    folder = old.rpartition("/")[0]
+    near = [old, old.upper(), f"{old}.bak", f"{folder}/x", f"./{old}", old.replace("/", "\\\\")]
+    return data.draw(st.sampled_from(near) | NAMES)
+
+
+def change_once(files: dict[str, bytes], data: st.DataObject) -> dict[str, bytes]:
+    """Change one thing: a byte, a length, a name; leave a file out, or add one."""
+    name = data.draw(st.sampled_from(sorted(files)))
+    content = files.pop(name)
+    place = data.draw(st.integers(0, len(content) - 1))
+    match data.draw(st.sampled_from(["byte", "cut", "longer", "gone", "renamed", "added"])):
+        case "byte":
+            changed = bytearray(content)
+            changed[place] ^= data.draw(st.integers(1, 255))
+            files[name] = bytes(changed)
+        case "cut":
+            files[name] = content[:place]
+        case "longer":
+            files[name] = content + data.draw(st.binary(min_size=1, max_size=9))
+        case "renamed":
+            files[any_name(data, files)] = content
+        case "added":
+            files = {any_name(data, files): data.draw(st.binary()), **files, name: content}
+    return files
+
+
+@given(st.data())
+def test_no_single_change_of_a_bundle_leaves_it_proven(bundle: Path, data: st.DataObject) -> None:
+    files = members(bundle)
+    changed = change_once(dict(files), data)
+    assert run_in_memory(changed) in ({0} if changed == files else {1, 2, 4})
+
+
+@given(st.data())
+def test_no_two_changes_of_a_bundle_prove_another_run(bundle: Path, data: st.DataObject) -> None:
+    """The second is the list of hashes: what counts is still exactly what was proven."""
+    files = members(bundle)
+    changed = listed(change_once(dict(files), data))
+    if run_in_memory(changed) == 0:
+        counted = files.keys() - EXPLAINING - {"SHA256SUMS"}
+        assert {name: changed.get(name) for name in counted} == {
+            name: files[name] for name in counted
+        }
+        assert changed.keys() == files.keys()
 
 
 class InMemory(verify.Bundle):
@@ -214,6 +280,8 @@ class InMemory(verify.Bundle):
         self._names = {
             name: (lambda content=content: io.BytesIO(content)) for name, content in files.items()
         }
+        self._folders = []
+        self._hashes = {}
         self.check_format()
 
 
@@ -227,7 +295,9 @@ def run_in_memory(files: Mapping[str, bytes]) -> int:
         return 1
     except verify.UnreadableError:
         return 2
-    return 3 if account.reasons else 0
+    if account.reasons:
+        return 3
+    return 4 if account.missing else 0
 
 
 @given(st.data())
@@ -248,7 +318,8 @@ def test_a_leaf_or_document_of_any_other_shape_is_refused_and_never_a_crash(
     else:
         inside[key] = data.draw(json_values(3))
     if inside.get(key) != old or type(inside.get(key)) is not type(old):
-        assert run_in_memory({**files, name: verify.canonical_json(document)}) in {1, 2}
+        changed = {**files, name: verify.canonical_json(document)}
+        assert run_in_memory(listed(changed)) in {1, 2}
 
 
 def rehashed(
@@ -262,7 +333,7 @@ def rehashed(
     leaf = json.loads(files["records/run.leaf"])
     leaf["sha256"] = verify.hashlib.sha256(files[path]).hexdigest()
     files["records/run.leaf"] = verify.canonical_json(leaf)
-    return files
+    return listed(files)
 
 
 @given(st.data())
@@ -313,11 +384,13 @@ def signed_anew(
     origin = proof.checkpoint.origin.replace(STORE_ID, store_id)
     note = sign_checkpoint(Checkpoint(origin, 1, verify.leaf_hash(encoded)), [SIGNER])
     head = b"c2sp.org/tlog-proof@v1\nindex 0\n\n"
-    return {
-        **files,
-        f"records/{name}.leaf": encoded,
-        f"records/{name}.tlog-proof": head + note,
-    }
+    return listed(
+        {
+            **files,
+            f"records/{name}.leaf": encoded,
+            f"records/{name}.tlog-proof": head + note,
+        }
+    )
 
 
 def test_a_log_of_one_leaf_that_the_key_signed_is_proven(bundle: Path) -> None:
@@ -364,9 +437,13 @@ def test_a_file_that_nothing_explains_is_refused(bundle: Path, tmp_path: Path) -
         "files/runs/2025-12-18/saw_2.json",
         "files/attachments/ab/cd/ef",
         "records/notes.txt",
+        "notes.txt",
+        "SHA256SUMS.txt",
         "records/run.txt",
     ):
-        found = run(write_members(tmp_path / "b.zip", {**members(bundle), name: b"{}"}))
+        files = {**members(bundle), name: b"{}"}
+        assert run(write_members(tmp_path / "b.zip", files)).status == 1
+        found = run(write_members(tmp_path / "b.zip", listed(files)))
         assert (found.status, found.text) == (1, f"REFUSED      nothing explains {name}\n")
 
 
@@ -374,15 +451,14 @@ def test_a_swapped_record_is_refused(bundle: Path, store: Path) -> None:
     files = members(bundle)
     red = members(make_bundle(store, store.parent / "swapped.zip", "saw_red"))
     for end in ("leaf", "tlog-proof"):
-        assert run_in_memory({**files, f"records/run.{end}": red[f"records/run.{end}"]}) in {1, 2}
+        swapped = {**files, f"records/run.{end}": red[f"records/run.{end}"]}
+        assert run_in_memory(listed(swapped)) in {1, 2}
     one, two = (files[f"records/advisory-{number}.leaf"] for number in (1, 2))
-    assert (
-        run_in_memory({**files, "records/advisory-1.leaf": two, "records/advisory-2.leaf": one})
-        == 1
-    )
+    swapped = {**files, "records/advisory-1.leaf": two, "records/advisory-2.leaf": one}
+    assert run_in_memory(listed(swapped)) == 1
     # The proof of an advisory's log says nothing about a leaf of the runs' log.
     other = {**files, "records/run.tlog-proof": files["records/advisory-1.tlog-proof"]}
-    assert run_in_memory(other) == 1
+    assert run_in_memory(listed(other)) == 1
 
 
 def test_an_advisory_of_another_run_is_refused(bundle: Path, store: Path) -> None:
@@ -391,7 +467,7 @@ def test_an_advisory_of_another_run_is_refused(bundle: Path, store: Path) -> Non
     for end in ("leaf", "tlog-proof"):
         files[f"records/advisory-1.{end}"] = red[f"records/advisory-1.{end}"]
     with pytest.raises(verify.RefusedError, match="expected an advisory of the same run"):
-        verify.check_bundle(InMemory(files), [], None)
+        verify.check_bundle(InMemory(listed(files)), [], None)
 
 
 def test_an_advisory_that_is_left_out_is_not_missed(bundle: Path) -> None:
@@ -400,15 +476,23 @@ def test_an_advisory_that_is_left_out_is_not_missed(bundle: Path) -> None:
     for name in ("records/advisory-2.leaf", "records/advisory-2.tlog-proof"):
         del files[name]
     del files["files/runs/2025-12-18/saw_1_advisory_adv_3.json"]
-    assert run_in_memory(files) == 0
+    assert run_in_memory(files) == 4
+    assert run_in_memory(listed(files)) == 0
 
 
-def test_a_missing_attachment_is_named_and_the_rest_is_proven(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_an_attachment_is_incomplete(bundle: Path, tmp_path: Path) -> None:
     files = members(bundle)
     digest = sha256(SHARED)
     del files[f"files/attachments/{digest[:2]}/{digest[2:4]}/{digest}"]
     found = run(write_members(tmp_path / "b.zip", files), "--key", VKEY)
-    assert found.status == 0
+    assert found == run(write_members(tmp_path / "c.zip", listed(files)), "--key", VKEY)
+    assert found.status == 4
+    assert found.text.splitlines()[-1] == (
+        "RESULT       incomplete, files that are named and not here: 1; the log recorded those "
+        "that are here"
+    )
+    assert run(tmp_path / "c.zip").text.splitlines()[-1].endswith("origin not proven")
+    assert run(tmp_path / "c.zip").status == 3
     assert f"MISSING      {digest}  dxf_input  part.dxf\n" in found.text
     assert "attachments  1 have the hash that is their name" in found.text
 
@@ -427,7 +511,7 @@ def test_the_json_of_an_older_store_is_checked_by_its_canonical_form(
 ) -> None:
     content = b'{ "b": 1,\n "a": [1.0] }'
     digest = verify.sha256_of_json(json.loads(content))
-    files = {"FORMAT": b"rmos.evidence/1\n", "old": content, "canonical": b'{"a":[1.0],"b":1}'}
+    files = {"FORMAT": b"rmos.evidence/2\n", "old": content, "canonical": b'{"a":[1.0],"b":1}'}
     path = InMemory(files)
     assert verify.is_legacy_json(path, "old", digest)
     assert not verify.is_legacy_json(path, "old", "0" * 64)
@@ -556,7 +640,7 @@ def with_forged_consistency(path: Path, to: Path, before: bytes) -> Path:
         verify.base64.b64encode(node) + b"\n" for node in proof.path
     )
     files["records/run.consistency"] = content + b"\n" + proof.checkpoint.note
-    return write_members(to, files)
+    return write_members(to, listed(files))
 
 
 def test_any_changed_byte_of_a_consistency_proof_or_a_held_checkpoint_is_not_proven(
@@ -572,7 +656,8 @@ def test_any_changed_byte_of_a_consistency_proof_or_a_held_checkpoint_is_not_pro
         changed = bytearray(files[name])
         changed[place] ^= 1
         with contextlib.suppress(verify.RefusedError):
-            account = verify.check_bundle(InMemory({**files, name: bytes(changed)}), [], held)
+            forged = listed({**files, name: bytes(changed)})
+            account = verify.check_bundle(InMemory(forged), [], held)
             assert account.reasons
     # The signature of what is held is not looked at: the bytes are trusted. The rest counts.
     for place in range(len(before)):
@@ -621,8 +706,8 @@ def test_a_bundle_without_one_of_its_files_cannot_be_read(
 
 
 def test_another_format_cannot_be_read(bundle: Path, tmp_path: Path) -> None:
-    found = run(with_changes(bundle, tmp_path / "b.zip", FORMAT=b"rmos.evidence/2\n"))
-    assert found.text == "UNREADABLE   expected a bundle of the format rmos.evidence/1\n"
+    found = run(with_changes(bundle, tmp_path / "b.zip", FORMAT=b"rmos.evidence/1\n"))
+    assert found.text == "UNREADABLE   expected a bundle of the format rmos.evidence/2\n"
 
 
 def test_one_name_for_two_files_cannot_be_read(bundle: Path, tmp_path: Path) -> None:
@@ -635,6 +720,79 @@ def test_one_name_for_two_files_cannot_be_read(bundle: Path, tmp_path: Path) -> 
         archive.writestr("records/run.leaf", b"{}")
     found = run(tmp_path / "b.zip")
     assert found.text == "UNREADABLE   expected every name once, found records/run.leaf twice\n"
+
+
+def appended(content: bytes) -> bytes:
+    return content + b"more"
+
+
+def commented(content: bytes) -> bytes:
+    return content[:-2] + b"\x04\x00" + b"more"
+
+
+def prepended(content: bytes) -> bytes:
+    return b"#!/bin/sh\n" + content
+
+
+def hiding(content: bytes) -> bytes:
+    """Put a member where the directory does not name it, as `jar` and `bsdtar -x` would find it."""
+    end = content.rindex(b"PK\x05\x06")
+    start = int.from_bytes(content[end + 16 : end + 20], "little")
+    hidden = content[: content.index(b"PK\x03\x04", 4)]
+    moved = (start + len(hidden)).to_bytes(4, "little")
+    tail = content[start : end + 16] + moved + content[end + 20 :]
+    return content[:start] + hidden + tail
+
+
+@pytest.mark.parametrize("change", [appended, commented, prepended, hiding])
+def test_a_zip_file_with_bytes_of_no_member_cannot_be_read(
+    bundle: Path, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = write(tmp_path / "b.zip", change(bundle.read_bytes()))
+    assert zipfile.ZipFile(path).testzip() is None
+    found = run(path, "--key", VKEY)
+    assert (found.status, "has bytes that are no part of a file" in found.text) == (2, True)
+
+
+def test_a_zip_file_cut_anywhere_cannot_be_read(bundle: Path, tmp_path: Path) -> None:
+    content = bundle.read_bytes()
+    for end in [*range(0, len(content), 997), *range(len(content) - 30, len(content))]:
+        assert run(write(tmp_path / "b.zip", content[:end]), "--key", VKEY).status == 2
+
+
+def unpacked(bundle: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_what_is_put_beside_the_files_of_a_folder_is_refused(bundle: Path, tmp_path: Path) -> None:
+    folder = unpacked(bundle, tmp_path / "b")
+    assert run(folder, "--key", VKEY).status == 0
+    (folder / "files/runs/2025-12-19").mkdir()
+    assert run(folder).text == "REFUSED      nothing explains files/runs/2025-12-19\n"
+    (folder / "files/runs/2025-12-19").rmdir()
+    (folder / "files/link").symlink_to(bundle)
+    assert run(folder).status == 2
+    (folder / "files/link").unlink()
+    (folder / "FORMAT").rename(tmp_path / "FORMAT")
+    (folder / "FORMAT").symlink_to(tmp_path / "FORMAT")
+    assert run(folder).status == 2
+
+
+def test_a_key_that_the_reader_did_not_give_is_named(bundle: Path, tmp_path: Path) -> None:
+    """Whoever adds a signature of their own may list their key too: it must not look trusted."""
+    files, thief = members(bundle), signer(SIGNER.name, seed=2)
+    for name in [name for name in files if name.endswith(".tlog-proof")]:
+        head, _, note = files[name].partition(b"\n\n")
+        found = verify.parse_checkpoint(note)
+        both = sign_checkpoint(Checkpoint(found.origin, found.size, found.root), [SIGNER, thief])
+        files[name] = head + b"\n\n" + both
+    files["vkeys.txt"] += f"{thief.key}\n".encode()
+    told = run(write_members(tmp_path / "b.zip", listed(files)), "--key", VKEY)
+    assert told.status == 0
+    assert f"signed by {thief.key.name}+{thief.key.key_id.hex()} too" in told.text
+    assert "you did not give this key" in told.text
 
 
 def test_a_bundle_packed_again_is_the_same_evidence(bundle: Path, tmp_path: Path) -> None:

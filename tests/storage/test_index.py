@@ -393,3 +393,16 @@ def test_an_accepted_loss_is_kept_also_by_an_index_of_before(tmp_path: Path) -> 
         assert index.accepted_losses(1) == {("topic", 0): 6, ("topic", 1): 2}
         assert index.accepted_losses(2) == {}
         assert index.positions(1) == {}
+
+
+def test_an_index_of_before_gets_the_indexes_that_it_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite3"
+    with closing(RunIndex(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP INDEX runs_by_machine_id")
+    with closing(RunIndex(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")
+        assert ("runs_by_machine_id",) in found.fetchall()

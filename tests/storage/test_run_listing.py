@@ -27,6 +27,8 @@ VALUES: dict[str, Any] = {
     "event_type": "toolpaths",
     "risk_level": "GREEN",
     "workflow_session_id": "ws_42",
+    "material_id": "maple",
+    "machine_id": "shop_saw_2",
     "tool_id_prefix": "saw:",
     "date_from": date(2025, 1, 1),
     "date_to": date(2026, 1, 1),

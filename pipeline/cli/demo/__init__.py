@@ -21,7 +21,8 @@ def demo() -> None:
         run_service(tell_story(settings, screen))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    screen.line("\nEverything was stopped and the temporary folder removed.")
+    screen.line("")
+    screen.line("Everything was stopped and the temporary folder removed.")
 
 
 def _settings(folder: Path) -> Settings:

@@ -1,11 +1,12 @@
 """The chapter of the run requests: publish each, and show what became of it."""
 
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.broker.publisher import RunPublisher
 from pipeline.cli.demo.requests import DemoRequest, demo_requests
 from pipeline.cli.demo.screen import WIDTH, Screen
-from pipeline.cli.terminal import escaped
+from pipeline.core.visible_text import visible
 from schemas.run_event import RunEvent
 
 _STATUS_STYLES = {"OK": "green", "BLOCKED": "red", "ERROR": "red"}
@@ -25,17 +26,17 @@ async def show_outcomes(publisher: RunPublisher, screen: Screen) -> list[RunEven
         event = await receipt.event()
         events.append(event)
         table.add_row(*_row(request, event))
-    screen.console.print(table)
+    screen.table(table)
     return events
 
 
-def _row(request: DemoRequest, event: RunEvent) -> list[str]:
+def _row(request: DemoRequest, event: RunEvent) -> list[str | Text]:
     style = _STATUS_STYLES.get(event.status or "", "red")
     why = event.error.code if event.error is not None else event.block_reason or ""
     return [
         request.title,
         event.outcome,
-        f"[{style}]{event.status or '-'}[/]",
-        "[bold green]yes[/]" if event.may_cut else "no",
-        escaped(why),
+        Text(event.status or "-", style),
+        Text("yes", "bold green") if event.may_cut else "no",
+        Text(visible(why)),
     ]

@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from pipeline.cli.terminal import escaped
+from pipeline.cli.terminal import print_styled
+from pipeline.core.visible_text import visible, visible_json
 
 WIDTH = 100
 
@@ -20,11 +23,12 @@ class Screen:
     def chapter(self, title: str) -> None:
         """Begin the next chapter."""
         self._chapters += 1
-        self.console.print(f"\n[bold]{self._chapters}. {escaped(title)}[/]")
+        self.line("")
+        self.line(f"{self._chapters}. {title}", "bold")
 
-    def line(self, text: str, style: str | None = None) -> None:
+    def line(self, text: str, style: str = "") -> None:
         """Print one line, whole also where it is longer than the screen."""
-        self.console.print(escaped(text), style=style, soft_wrap=True)
+        print_styled(Text(visible(text), style), self.console)
 
     def note(self, text: str) -> None:
         """Print what is being done."""
@@ -34,7 +38,11 @@ class Screen:
         """Print what is run."""
         self.line(f"  $ {text}", "bold")
 
+    def table(self, table: Table) -> None:
+        """Print a table, whose cells are visible already."""
+        self.console.print(table)
+
     def document(self, document: Any) -> None:  # noqa: ANN401
         """Print a JSON document."""
         text = json.dumps(document, indent=2, ensure_ascii=False)
-        self.console.print(escaped(text), style="dim")
+        self.console.print(Text(visible_json(text), "dim"))

@@ -1,0 +1,65 @@
+"""Query parameters: a name that a route does not know is refused, an empty value is none.
+
+A list without the filter that somebody asked for, misspelt, would look like an answer.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from pipeline.api.answers import ApiError
+
+_NEVER_EMPTY = frozenset({"cursor"})
+"""Without its cursor a walk over the pages would begin again, for ever."""
+
+_SHOWN_CHARACTERS = 60
+
+
+class ExactQueryRoute(APIRoute):
+    """A route that takes the parameters which it declares, each at most once."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with the query checked before it."""
+        handle = super().get_route_handler()
+        # Those of the function itself: nothing that our routes depend on has parameters.
+        known = [field.alias for field in self.dependant.query_params]
+
+        async def checked(request: Request) -> Response:
+            request.scope["query_string"] = checked_query(request.scope["query_string"], known)
+            return await handle(request)
+
+        return checked
+
+
+def checked_query(query: bytes, known: Iterable[str]) -> bytes:
+    """Return `query` without its empty values.
+
+    Raises:
+        ApiError: A name is not one of `known`, or is there twice.
+    """
+    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    known = list(known)
+    for name, count in Counter(name for name, _ in given).items():
+        if name not in known:
+            raise ApiError(422, "INVALID_QUERY", _unknown(name, known))
+        if count > 1:
+            message = f"{name}: expected one value, found {count}."
+            raise ApiError(422, "INVALID_QUERY", message)
+    kept = [(name, value) for name, value in given if value or name in _NEVER_EMPTY]
+    return query if len(kept) == len(given) else urlencode(kept).encode()
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    told = f"There is no parameter {name[:_SHOWN_CHARACTERS]!r} here"
+    if name == "offset" and "cursor" in known:
+        return f"{told}: the next page is asked for with cursor, the next_cursor of this one."
+    close = get_close_matches(name.lower(), known, n=1)
+    if close:
+        return f"{told}: did you mean {close[0]}?"
+    return f"{told}; expected one of {', '.join(sorted(known))}." if known else f"{told}."
