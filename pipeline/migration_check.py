@@ -22,6 +22,7 @@ from pipeline.storage.index import RunIndex
 from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource
+from pipeline.storage.regular_files import NotAFileError, open_below
 from pipeline.storage.run_store import open_index
 
 _ROWS = 500
@@ -184,7 +185,10 @@ def _files_of(row: CarriedRow) -> dict[str, str]:
 def _sha256_of(root: Path, path: str) -> str | None:
     with store_faults(root):
         try:
-            with (root / path).open("rb") as file:
+            descriptor, _ = open_below(root, path)
+            with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except NotAFileError as error:
+            return str(error)

@@ -10,9 +10,16 @@ from pipeline.core.outcome import RecordSource
 from pipeline.errors import IntegrityError
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.rebuilt_runs import RebuiltRuns
-from pipeline.storage.artifact_files import FoundArtifact, FoundLink, StrangeFile, find_run_files
+from pipeline.storage.artifact_files import (
+    DOCUMENT_LIMIT_BYTES,
+    FoundArtifact,
+    FoundLink,
+    StrangeFile,
+    find_run_files,
+)
 from pipeline.storage.faults import store_faults
 from pipeline.storage.log_folder import ledger_faults
+from pipeline.storage.regular_files import NotAFileError, read_below
 from pipeline.storage.store_logs import StoreLogs
 
 Progress = Callable[[str, int], None]
@@ -109,6 +116,8 @@ class RebuiltRows:
     def _hash_at(self, path: str) -> str | None:
         with store_faults(self._root):
             try:
-                return sha256_of_bytes((self._root / path).read_bytes())
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return sha256_of_bytes(read_below(self._root, path, DOCUMENT_LIMIT_BYTES))
+            except (FileNotFoundError, NotADirectoryError):
                 return None
+            except NotAFileError as error:
+                return str(error)

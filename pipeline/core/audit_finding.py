@@ -48,3 +48,11 @@ def readable(text: str) -> str:
     """Return `text` without lone surrogates, which stand for bytes of a name that is not UTF-8."""
     shown = text if len(text) <= _TOLD_CHARACTERS else f"{text[:_TOLD_CHARACTERS]}..."
     return shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def mode_finding(path: str, mode: int, expected: int) -> list[Finding]:
+    """Return the finding that a file or folder has another mode than it should, if it has."""
+    found = mode & 0o7777
+    if found == expected:
+        return []
+    return [Finding("MODE_DIFFERS", path, f"mode {expected:04o}", f"mode {found:04o}")]

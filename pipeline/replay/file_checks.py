@@ -7,8 +7,8 @@ from array import array
 from bisect import bisect_left
 from pathlib import Path
 
-from pipeline.storage.durable_files import DurableFiles, NewFile, Presence, open_file
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.storage.durable_files import DurableFiles, NewFile, Presence
+from pipeline.storage.regular_files import NotAFileError, open_below
 
 _READ_BYTES = 1 << 20
 _DIGEST_BYTES = 8
@@ -56,7 +56,6 @@ class FileChecks:
     def __init__(self, root: Path) -> None:
         self.asked_for = PathDigests()
         self._root = root
-        self._calls = SystemCalls()
         self._files = DurableFiles(root)
         self._uploads: dict[str, str | None] = {}
 
@@ -87,13 +86,13 @@ class FileChecks:
     def sha256_of_any(self, path: str) -> str | None:
         """Return the same of a file that nothing explains."""
         try:
-            descriptor = open_file(self._calls, str(self._root / path))
-            if descriptor is None:
-                return UNREADABLE
+            descriptor, _ = open_below(self._root, path)
             with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except NotAFileError:
+            return UNREADABLE
         except OSError as error:
             if error.errno == errno.EIO:
                 return UNREADABLE

@@ -12,7 +12,6 @@ Procedure, with the same numbers in `find_foreign_files`:
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,9 +23,11 @@ from pipeline.core.outcome import RecordSource
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, what_lies_at
 from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row
+from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import INDEX_LOCK, RunIndex
 from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.regular_files import paths_below, read_below
 from pipeline.storage.store_logs import StoreLogs
 
 WasRead = Callable[[RecordSource], bool]
@@ -59,20 +60,7 @@ def find_foreign_files(
 
 def _paths(root: Path) -> Iterator[str]:
     for area in ("runs", *(area.value for area in BlobArea)):
-        if (root / area).is_dir():
-            yield from _paths_below(root, area)
-
-
-def _paths_below(root: Path, folder: str) -> Iterator[str]:
-    with os.scandir(root / folder) as scanned:
-        entries = sorted(scanned, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{folder}/{entry.name}"
-        # A symbolic link to a folder is no folder of ours.
-        if entry.is_dir(follow_symlinks=False):
-            yield from _paths_below(root, path)
-        else:
-            yield path
+        yield from paths_below(root, area)
 
 
 def _rows(index: RunIndex) -> Iterator[Row]:
@@ -104,7 +92,7 @@ class _UnreadRows:
             return
         self._checks.asked_for.add(path)
         try:
-            content = (self._root / path).read_bytes()
+            content = read_below(self._root, path, DOCUMENT_LIMIT_BYTES)
         except OSError:
             return  # the index check tells of it
         if sha256_of_bytes(content) == sha256:

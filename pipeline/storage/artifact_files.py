@@ -4,19 +4,23 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisory_outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
+from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
 from pipeline.core.outcome import StoredRun, run_of_document
 from pipeline.errors import IntegrityError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, indexed_run
+from pipeline.storage.regular_files import NotAFileError, entries_below, read_below
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
+
+DOCUMENT_LIMIT_BYTES: Final = 64 << 20
+"""No artifact and no link is nearly as large: a request has at most 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +57,23 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
     Raises:
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
-    return read_recorded(root, run.artifact_path, run.artifact_sha256)
+    return read_recorded(root, run.artifact_path, run.artifact_sha256, run.size_bytes)
 
 
-def read_recorded(root: Path, path: str, sha256: str) -> bytes:
+def read_recorded(
+    root: Path, path: str, sha256: str, limit_bytes: int = DOCUMENT_LIMIT_BYTES
+) -> bytes:
     """Return the bytes of the artifact or link at `path`, which have the hash on record.
+
+    A file of more bytes than the limit is not read.
 
     Raises:
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
     try:
-        content = (root / path).read_bytes()
+        content = read_below(root, path, limit_bytes)
     except OSError as error:
-        message = f"ARTIFACT_CORRUPT: {path} cannot be read ({error.strerror})."
+        message = f"ARTIFACT_CORRUPT: {path} cannot be read ({error.strerror or error})."
         raise IntegrityError(message) from error
     found = sha256_of_bytes(content)
     if found != sha256:
@@ -81,18 +89,23 @@ def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | StrangeFi
         StoreError: The disk failed.
     """
     with store_faults(root):
-        for folder in sorted((root / "runs").glob("*")):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
-                yield _read(path, path.relative_to(root).as_posix())
+        for folder, is_folder in entries_below(root, "runs"):
+            paths = entries_below(root, folder) if is_folder else [(folder, False)]
+            for path, _ in paths:
+                yield _read(root, path)
 
 
-def _read(path: Path, relative: str) -> FoundArtifact | FoundLink | StrangeFile:
-    place = parse_path(relative)
+def _read(root: Path, path: str) -> FoundArtifact | FoundLink | StrangeFile:
+    place = parse_path(path)
+    if place is None or isinstance(place, BlobPath):
+        return StrangeFile(path, "expected a date folder and a file named by its run")
+    try:
+        content = read_below(root, path, DOCUMENT_LIMIT_BYTES)
+    except NotAFileError as error:
+        return StrangeFile(path, f"expected a file that can be read, found {error}")
     if isinstance(place, ArtifactPath):
-        return _artifact(path.read_bytes(), relative)
-    if isinstance(place, LinkPath):
-        return _link(path.read_bytes(), relative, place)
-    return StrangeFile(relative, "expected a date folder and a file named by its run")
+        return _artifact(content, path)
+    return _link(content, path, place)
 
 
 def _artifact(content: bytes, relative: str) -> FoundArtifact | StrangeFile:

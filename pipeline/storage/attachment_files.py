@@ -35,10 +35,10 @@ from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, No
 from pipeline.storage.durable_files import (
     FILE_MODE,
     Folders,
-    open_file,
     supports_unnamed_files,
 )
 from pipeline.storage.faults import store_faults
+from pipeline.storage.regular_files import NotAFileError, open_below, open_regular
 from pipeline.storage.system_calls import SystemCalls
 
 PIECE_BYTES: Final = 1 << 20
@@ -121,8 +121,9 @@ class OpenBlob:
         os.close(self._descriptor)
 
     def read(self, offset: int, limit_bytes: int = PIECE_BYTES) -> bytes:
-        """Return at most so many bytes from `offset` on; none behind the end."""
-        return os.pread(self._descriptor, limit_bytes, offset)
+        """Return at most so many bytes from `offset` on; none behind the end that it had."""
+        wanted = min(limit_bytes, self.size_bytes - offset)
+        return os.pread(self._descriptor, wanted, offset) if wanted > 0 else b""
 
     def check(self) -> BlobCheck:
         """Read all of it and compare with its name, by both rules."""
@@ -351,13 +352,10 @@ class AttachmentFiles:
         """
         with store_faults(self._root):
             try:
-                path = str(self._root / attachment_path(sha256))
-                descriptor = open_file(self._calls, path)
-            except FileNotFoundError:
-                descriptor = None
-        if descriptor is None:
-            message = f"BLOB_NOT_FOUND: the store has no blob {sha256}."
-            raise NotFoundError(message)
+                descriptor, _ = open_below(self._root, attachment_path(sha256), self._calls)
+            except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
+                message = f"BLOB_NOT_FOUND: the store has no blob {sha256}."
+                raise NotFoundError(message) from error
         return OpenBlob(descriptor, sha256)
 
     def check(self, sha256: str) -> BlobCheck:
@@ -416,11 +414,9 @@ def _remove_leftovers(root: Path, calls: SystemCalls) -> None:
 
 def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
     try:
-        descriptor = open_file(calls, name, folder)
-    except FileNotFoundError:
-        return  # it ended meanwhile
-    if descriptor is None:
-        return
+        descriptor, _ = open_regular(name, folder, calls)
+    except (FileNotFoundError, NotAFileError):
+        return  # it ended meanwhile, or is none of ours
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         calls.unlink(name, folder)

@@ -7,25 +7,24 @@ of a run.
 
 import os
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from pipeline.core.audit_finding import Finding
+from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.storage.attachment_files import OpenBlob
 from pipeline.storage.audit_context import AuditReader
-from pipeline.storage.audit_open import (
-    READ_BYTES,
-    NotAFileError,
-    mode_finding,
-    opened,
-    state_of,
-)
 from pipeline.storage.audit_places import strange_blob_folders
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.storage.regular_files import (
+    READ_BYTES,
+    NotAFileError,
+    entries_below,
+    opened,
+    state_of,
+)
 from schemas.audit_finding import AuditCode
 
 SLICE_BLOBS: Final = 2_000
@@ -60,14 +59,12 @@ def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepR
     result = StepResult()
     folder = f"{area_name}/{prefix}"
     _check_folder(reader, area, folder, result)
-    for name, is_folder in _entries(reader, folder):
-        inner = f"{folder}/{name}"
-        if not is_folder or not FOLDER_NAME.fullmatch(name):
+    for inner, is_folder in entries_below(reader.root, folder):
+        if not is_folder or not FOLDER_NAME.fullmatch(inner.rpartition("/")[2]):
             result.suspects.append(inner)
             continue
         _check_folder(reader, area, inner, result)
-        for blob, is_folder_too in _entries(reader, inner):
-            path = f"{inner}/{blob}"
+        for path, is_folder_too in entries_below(reader.root, inner):
             if is_folder_too or not isinstance(parse_path(path), BlobPath):
                 result.suspects.append(path)
                 continue
@@ -121,7 +118,7 @@ def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> boo
     """
     area = BlobArea(path.partition("/")[0])
     try:
-        with opened(str(root / path)) as file:
+        with opened(root, path) as file:
             if file is None:
                 return False
             descriptor, state = file
@@ -168,10 +165,3 @@ def _check_folder(reader: AuditReader, area: BlobArea, path: str, result: StepRe
     if area is BlobArea.QUARANTINE:
         state = os.stat(reader.root / path, follow_symlinks=False)  # noqa: PTH116
         result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))
-
-
-def _entries(reader: AuditReader, folder: str) -> Iterator[tuple[str, bool]]:
-    """Return name of each entry, in order, and whether it is a folder of blobs."""
-    with os.scandir(reader.root / folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    return iter(sorted(found))

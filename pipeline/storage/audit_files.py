@@ -16,22 +16,21 @@ from hashlib import sha256
 from typing import Final
 
 from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
-from pipeline.core.audit_finding import Finding
+from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.audit_times import check_date, check_time
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.storage.audit_blobs import check_named_blob
 from pipeline.storage.audit_context import AuditReader, Depth
-from pipeline.storage.audit_open import (
-    NotAFileError,
-    mode_finding,
-    open_regular,
-    read_all,
-    state_of,
-)
 from pipeline.storage.audit_plan import ExpectedFile
 from pipeline.storage.audit_rows import IndexRows
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.durable_files import FILE_MODE
+from pipeline.storage.regular_files import (
+    folder_below,
+    open_regular,
+    read_open,
+    state_of,
+)
 
 SLICE_FILES: Final = 512
 """Files of one step: about 40 ms where they are read."""
@@ -66,19 +65,12 @@ class _FileCheck:
 
     def run(self) -> StepResult:
         try:
-            folder = os.open(
-                self._reader.root / "runs" / self._date,
-                os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW,
-            )
+            with folder_below(self._reader.root, f"runs/{self._date}") as folder:
+                for row in self._rows:
+                    self._check(row, folder)
         except OSError as error:
             for row in self._rows:
-                self._add_missing(row, f"no folder ({error.strerror})")
-            return self._result
-        try:
-            for row in self._rows:
-                self._check(row, folder)
-        finally:
-            os.close(folder)
+                self._add_missing(row, f"no folder ({error.strerror or error})")
         return self._result
 
     def _path(self, row: ExpectedFile) -> str:
@@ -92,9 +84,10 @@ class _FileCheck:
                 self._check_name(row, path, folder)
             else:
                 self._check_bytes(row, path, folder, depth)
-        except NotAFileError as error:
+        except OSError as error:
             expected = f"a file that can be read, with {_told(row)}"
-            self._result.add(Finding("FILE_UNREADABLE", path, expected, str(error)))
+            found = error.strerror or str(error)
+            self._result.add(Finding("FILE_UNREADABLE", path, expected, found))
 
     def _check_name(self, row: ExpectedFile, path: str, folder: int) -> None:
         state = state_of(row.name, folder)
@@ -109,11 +102,11 @@ class _FileCheck:
             self._result.add(*check_date(path, self._date, row.broker_ms))
 
     def _check_bytes(self, row: ExpectedFile, path: str, folder: int, depth: Depth) -> None:
-        file = open_regular(row.name, folder)
-        if file is None:
+        try:
+            descriptor, state = open_regular(row.name, folder)
+        except (FileNotFoundError, NotADirectoryError):
             self._add_missing(row)
             return
-        descriptor, state = file
         try:
             self._count(row)
             self._result.findings += mode_finding(path, state.st_mode, FILE_MODE)
@@ -122,7 +115,7 @@ class _FileCheck:
             if state.st_size > limit or row.size_bytes not in {None, state.st_size}:
                 self._result.add(_other_size(row, path, state.st_size))
                 return
-            content = read_all(descriptor, state.st_size)
+            content = read_open(descriptor, state.st_size)
         finally:
             os.close(descriptor)
         self._result.count("files_read")

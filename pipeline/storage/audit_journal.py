@@ -30,6 +30,7 @@ from pipeline.errors import IntegrityError
 from pipeline.storage.audit_steps import LEDGER_PART
 from pipeline.storage.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.storage.faults import store_faults
+from pipeline.storage.regular_files import folder_below, open_below
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644
@@ -95,7 +96,8 @@ def _finish(
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
     """Return how many of how many files are in parts that are done; None where nobody can tell."""
     try:
-        with journal_path(root, audit_id).open("rb") as file:
+        descriptor, _ = open_below(root, journal_path(root, audit_id).relative_to(root).as_posix())
+        with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
             parts = read_journal(file).parts
     except OSError:
         return None
@@ -138,7 +140,7 @@ class AuditJournal:
         path = journal_path(root, audit_id)
         with store_faults(root):
             _make_folder(path.parent)
-            descriptor = _open(path)
+            descriptor = _open(root, path.name)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _flush_folder(path.parent)
@@ -201,23 +203,29 @@ def seal_journal(root: Path, audit_id: str) -> None:
         StoreError: The disk failed.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with store_faults(root), suppress(FileNotFoundError):
-        descriptor = os.open(journal_path(root, audit_id), flags)
+    with (
+        store_faults(root),
+        suppress(FileNotFoundError),
+        folder_below(root, AUDITS_FOLDER) as folder,
+    ):
+        descriptor = os.open(journal_path(root, audit_id).name, flags, dir_fd=folder)
         try:
             os.fchmod(descriptor, FILE_MODE)
         finally:
             os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _open(root: Path, name: str) -> int:
     """Open a journal to which somebody may write.
 
     Raises:
         IntegrityError: It is something else.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    path = root / AUDITS_FOLDER / name
     try:
-        descriptor = os.open(path, flags, _NEW_MODE)
+        with folder_below(root, AUDITS_FOLDER) as folder:
+            descriptor = os.open(name, flags, _NEW_MODE, dir_fd=folder)
     except OSError as error:
         if error.errno in _NO_FILE or (error.errno == errno.EACCES and path.exists()):
             raise _no_journal(path) from error

@@ -27,6 +27,7 @@ from pipeline.storage.audit_plan import AuditPlan
 from pipeline.storage.held_comparison import check_continues
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LogFolder
 from pipeline.storage.log_reader import LogReader
+from pipeline.storage.regular_files import is_regular_below, paths_below
 from pipeline.storage.store_logs import StoreLogs
 
 
@@ -92,7 +93,7 @@ def open_log(
     except EvidenceError as error:
         path = f"{log.path}/{CHECKPOINT_FILE}"
         expected = f"a checkpoint of {log.origin(store_id)}, signed by a key of the store"
-        opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(root / log.path))
+        opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(root, log.path))
         return opened, [Finding("CHECKPOINT_DIFFERS", path, expected, str(error))]
     return AuditedLog(number, log, checkpoint, note or b"", checkpoint.size), []
 
@@ -104,15 +105,15 @@ def _open(note: bytes | None, keys: Sequence[VerifierKey], origin: str) -> Check
     return open_checkpoint(note, keys, origin=origin)
 
 
-def _size_of_tiles(folder: Path) -> int:
+def _size_of_tiles(root: Path, folder: str) -> int:
     """Return how many leaves there are, by the names of the bundles."""
     size = 0
-    for path in (folder / "tile" / "entries").rglob("*"):
+    for path in paths_below(root, f"{folder}/tile/entries"):
         try:
-            tile = parse_tile_path(path.relative_to(folder).as_posix())
+            tile = parse_tile_path(path.removeprefix(f"{folder}/"))
         except EvidenceError:
             continue
-        if path.is_file():
+        if is_regular_below(root, path):
             size = max(size, tile.index * TILE_WIDTH + tile.width)
     return size
 
@@ -213,7 +214,7 @@ class LogCheck:
         path = self._path(tile)
         found = self._unreadable.get(tile.index) if tile.level == ENTRIES else None
         if found is None:
-            found = "other bytes" if (self._root / path).is_file() else "no such file"
+            found = "other bytes" if is_regular_below(self._root, path) else "no such file"
         expected = f"the bytes of {tile} that the log's root covers"
         return Finding("TILE_DIFFERS", path, expected, found)
 

@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline.core.audit_finding import Finding
+from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.layout import BlobArea
 from pipeline.core.log_id import LogId, parse_log_path
 from pipeline.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_leaves import tile_reader
-from pipeline.storage.audit_open import mode_finding
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.storage.identity import STORE_FILE
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
 from pipeline.storage.log_names import NEW_CHECKPOINT_FILE
+from pipeline.storage.regular_files import entries_below, is_regular_below
 
 _FOLDERS: Final = {"runs", "attachments", "quarantine", "ledger", "audits", "kafka", "lost+found"}
 _FILES: Final = {
@@ -42,28 +42,18 @@ _TILE_FOLDER: Final = re.compile(r"tile(/(entries|[0-9]{1,2})(/(x[0-9]{3}|[0-9]{
 _BLOB_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
 
 
-def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
-    """Return the path of each entry, in order, and whether it is a folder."""
-    try:
-        with os.scandir(root / folder) as entries:
-            listed = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [(f"{folder}/{name}" if folder else name, is_folder) for name, is_folder in listed]
-
-
 def dates_on_disk(root: Path) -> list[str]:
     """Return the dates that have a folder of runs."""
     return [
         path.removeprefix("runs/")
-        for path, is_folder in _entries(root, "runs")
+        for path, is_folder in entries_below(root, "runs")
         if is_folder and _DATE.fullmatch(path.removeprefix("runs/"))
     ]
 
 
 def strange_run_folders(root: Path) -> Iterator[Finding]:
     """Yield what lies in `runs` and is no folder of a date."""
-    for path, is_folder in _entries(root, "runs"):
+    for path, is_folder in entries_below(root, "runs"):
         if not is_folder or not _DATE.fullmatch(path.removeprefix("runs/")):
             yield _unexplained(path, "a folder of a date", is_folder=is_folder)
 
@@ -72,7 +62,7 @@ def blob_folders(root: Path, area: BlobArea) -> list[str]:
     """Return the names of the outer folders of an area."""
     return [
         path.rpartition("/")[2]
-        for path, is_folder in _entries(root, area.value)
+        for path, is_folder in entries_below(root, area.value)
         if is_folder and _BLOB_FOLDER.fullmatch(path.rpartition("/")[2])
     ]
 
@@ -80,9 +70,9 @@ def blob_folders(root: Path, area: BlobArea) -> list[str]:
 def strange_blob_folders(root: Path, area: BlobArea) -> Iterator[Finding]:
     """Yield what lies in an area and is no folder of blobs, and a mode that is wrong."""
     if area is BlobArea.QUARANTINE and (root / area.value).is_dir():
-        mode = (root / area.value).stat().st_mode
+        mode = os.stat(root / area.value, follow_symlinks=False).st_mode  # noqa: PTH116
         yield from mode_finding(area.value, mode, PRIVATE_FOLDER_MODE)
-    for path, is_folder in _entries(root, area.value):
+    for path, is_folder in entries_below(root, area.value):
         if not is_folder or not _BLOB_FOLDER.fullmatch(path.rpartition("/")[2]):
             yield _unexplained(path, "a folder of blobs", is_folder=is_folder)
 
@@ -101,13 +91,12 @@ def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> Step
 
 
 def _strange_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
-    for path, is_folder in _entries(root, ""):
+    for path, is_folder in entries_below(root, ""):
         known = path in _FOLDERS if is_folder else path in _FILES or _TEMPORARY.fullmatch(path)
         if not known:
             yield _strange(path, is_folder=is_folder)
-    state = (root / STORE_FILE).stat()
-    yield from mode_finding(STORE_FILE, state.st_mode, FILE_MODE)
-    for path, is_folder in _entries(root, "audits"):
+    yield from _file_mode(root, STORE_FILE)
+    for path, is_folder in entries_below(root, "audits"):
         if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
             yield _strange(path, is_folder=is_folder)
     yield from _strange_in_ledger(root, sizes)
@@ -119,10 +108,10 @@ def _strange(path: str, *, is_folder: bool) -> Finding:
 
 
 def _strange_in_ledger(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
-    for epoch, is_folder in _entries(root, "ledger"):
+    for epoch, is_folder in entries_below(root, "ledger"):
         if not is_folder:
             yield _strange(epoch, is_folder=False)
-        for path, is_log in _entries(root, epoch) if is_folder else ():
+        for path, is_log in entries_below(root, epoch) if is_folder else ():
             log = _log_at(path) if is_log else None
             if log is None:
                 yield _strange(path, is_folder=is_log)
@@ -159,7 +148,7 @@ class _LogPlaces:
 
     def strange(self, folder: str = "") -> Iterator[Finding]:
         """Yield what is strange in a folder of the log and below."""
-        for path, is_folder in _entries(self._root, f"{self._path}/{folder}".rstrip("/")):
+        for path, is_folder in entries_below(self._root, f"{self._path}/{folder}".rstrip("/")):
             name = path.removeprefix(f"{self._path}/")
             if is_folder and _TILE_FOLDER.fullmatch(name):
                 yield from self.strange(name)
@@ -195,4 +184,4 @@ class _LogPlaces:
             return cut_tile(narrow, wide, self._read(wide)) != self._read(narrow)
         except EvidenceError:
             # Of no form, unless it is gone by now: a log that grows has replaced it.
-            return (self._root / self._path / str(tile)).is_file()
+            return is_regular_below(self._root, f"{self._path}/{tile}")

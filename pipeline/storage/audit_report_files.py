@@ -1,7 +1,8 @@
 """The report of each audit in `audits/<audit_id>.json`: written once, when all of it is done."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -11,7 +12,11 @@ from pipeline.errors import IntegrityError
 from pipeline.storage.audit_journal import AUDITS_FOLDER
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
+from pipeline.storage.regular_files import NotAFileError, read_below
 from schemas.audit_report import AuditReport
+
+REPORT_LIMIT_BYTES: Final = 16 << 20
+"""No report is nearly as large: it has a line a log and a count a kind."""
 
 
 def report_name(audit_id: str) -> str:
@@ -21,7 +26,7 @@ def report_name(audit_id: str) -> str:
 
 def has_report(root: Path, audit_id: str) -> bool:
     """Tell whether an audit has a report."""
-    return (root / report_name(audit_id)).exists()
+    return os.path.lexists(root / report_name(audit_id))
 
 
 def read_report(root: Path, audit_id: str) -> tuple[dict[str, Any], bytes] | None:
@@ -31,14 +36,13 @@ def read_report(root: Path, audit_id: str) -> tuple[dict[str, Any], bytes] | Non
         IntegrityError: What is there is not the report of this audit.
         StoreError: The disk failed.
     """
-    path = root / report_name(audit_id)
     with store_faults(root):
         try:
-            content = path.read_bytes()
+            content = read_below(root, report_name(audit_id), REPORT_LIMIT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except IsADirectoryError as error:
-            raise _no_report(audit_id, "a folder") from error
+        except NotAFileError as error:
+            raise _no_report(audit_id, str(error)) from error
     try:
         document, canonical = parse_object(content)
         AuditReport.model_validate(document)

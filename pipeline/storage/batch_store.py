@@ -313,9 +313,10 @@ def open_index(root: Path) -> RunIndex:
 
     Raises:
         StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
+        StoreError: The disk failed.
     """
     path = root / INDEX_FILE
-    with exclusive_lock(root / INDEX_LOCK):
+    with store_faults(root), exclusive_lock(root / INDEX_LOCK):
         has_runs = any((root / "runs").glob("*/*"))
         if has_runs and not path.exists():
             message = f"The index of the store {root} is missing: run rmos index rebuild."

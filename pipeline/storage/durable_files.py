@@ -17,7 +17,6 @@ import errno
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,12 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
+from pipeline.storage.regular_files import (
+    READ_BYTES,
+    NotAFileError,
+    open_below,
+    open_regular,
+)
 from pipeline.storage.system_calls import SystemCalls
 
 ROUND_FILES = 256
@@ -36,11 +41,8 @@ FILE_MODE = 0o444
 FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
 PRIVATE_FOLDER_MODE = 0o700
-_READ_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
-# A symbolic link, what we may not read, a socket: what is there is not the file.
-_NOT_THE_FILE = {errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO}
 
 
 class Creation(Enum):
@@ -139,15 +141,15 @@ class DurableFiles:
             OSError: We may not or cannot look, so it cannot be told.
         """
         try:
-            descriptor = open_file(self._calls, str(self._root / file.path))
-            if descriptor is None:
-                return Presence.DIFFERENT
+            descriptor, _ = open_below(self._root, file.path, self._calls)
             try:
                 return Presence.SAME if _same(descriptor, file.content) else Presence.DIFFERENT
             finally:
                 self._calls.close(descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return Presence.MISSING
+        except NotAFileError:
+            return Presence.DIFFERENT
         except OSError as error:
             if error.errno == errno.EIO:
                 return Presence.DIFFERENT
@@ -166,7 +168,7 @@ class DurableFiles:
         """
         try:
             return self._has_bytes(path, sha256, size_bytes)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, NotAFileError):
             return False
         except OSError as error:
             # A bad sector under one old file is a fault of that file. Stopping would meet it
@@ -176,11 +178,9 @@ class DurableFiles:
             raise
 
     def _has_bytes(self, path: str, sha256: str, size_bytes: int | None) -> bool:
-        descriptor = open_file(self._calls, str(self._root / path))
-        if descriptor is None:
-            return False
+        descriptor, state = open_below(self._root, path, self._calls)
         try:
-            size_fits = size_bytes is None or os.fstat(descriptor).st_size == size_bytes
+            size_fits = size_bytes is None or state.st_size == size_bytes
             return size_fits and _sha256_of_file(descriptor) == sha256
         finally:
             self._calls.close(descriptor)
@@ -258,8 +258,9 @@ class DurableFiles:
 
     def _holds(self, name: str, folder: int, content: bytes) -> bool:
         """Tell whether a file has exactly `content`; flush it, as its writer may have died."""
-        descriptor = open_file(self._calls, name, folder)
-        if descriptor is None:
+        try:
+            descriptor, _ = open_regular(name, folder, self._calls)
+        except NotAFileError:
             return False
         try:
             same = _same(descriptor, content)
@@ -270,25 +271,11 @@ class DurableFiles:
             self._calls.close(descriptor)
 
 
-def open_file(calls: SystemCalls, name: str, folder: int | None = None) -> int | None:
-    """Open what should be a file of ours; None where something else is in its place."""
-    try:
-        descriptor = calls.open_existing(name, folder)
-    except OSError as error:
-        if error.errno in _NOT_THE_FILE:
-            return None
-        raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    calls.close(descriptor)
-    return None
-
-
 def _same(descriptor: int, content: bytes) -> bool:
     if os.fstat(descriptor).st_size != len(content):
         return False
     rest = memoryview(content)
-    while piece := os.read(descriptor, _READ_BYTES):
+    while piece := os.read(descriptor, READ_BYTES):
         if rest[: len(piece)] != piece:
             return False
         rest = rest[len(piece) :]
@@ -297,7 +284,7 @@ def _same(descriptor: int, content: bytes) -> bool:
 
 def _sha256_of_file(descriptor: int) -> str:
     digest = hashlib.sha256()
-    while piece := os.read(descriptor, _READ_BYTES):
+    while piece := os.read(descriptor, READ_BYTES):
         digest.update(piece)
     return digest.hexdigest()
 

@@ -22,15 +22,13 @@ from pipeline.core.audit_finding import Finding
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.errors import InputError
+from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.audit_blobs import check_blob, check_bytes, missing_blob
-from pipeline.storage.audit_open import NotAFileError, opened, read_all
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.identity import STORE_FILE
+from pipeline.storage.regular_files import opened, read_open
 from schemas.advisory_link import ADVISORY_LINK_VERSION
 from schemas.fields import is_sha256
-
-DOCUMENT_LIMIT_BYTES: Final = 64 << 20
-"""No artifact and no link is nearly as large: a request has at most 4 MiB."""
 
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
@@ -57,10 +55,11 @@ def check_file(file: Path) -> list[Finding]:
     place = _place_of(file)
     try:
         # A link to it that somebody names is meant; inside a store one is a fault.
-        with opened(str(file.resolve())) as found:
+        whole = file.resolve()
+        with opened(whole.parent, whole.name) as found:
             findings = None if found is None else _check(file, place, *found)
-    except NotAFileError as error:
-        message = f"{file} cannot be checked: {error}."
+    except OSError as error:
+        message = f"{file} cannot be checked: {error.strerror or error}."
         raise InputError(message) from error
     if findings is None:
         message = f"{file} cannot be checked: there is no such file."
@@ -106,7 +105,7 @@ def _check_document(place: _Place, descriptor: int, size_bytes: int) -> list[Fin
     if size_bytes > DOCUMENT_LIMIT_BYTES:
         expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
         return [Finding("FILE_UNREADABLE", place.path, expected, f"{size_bytes:,} bytes")]
-    check = _content_check(place, read_all(descriptor, size_bytes))
+    check = _content_check(place, read_open(descriptor, size_bytes))
     return [*check.findings, *_check_blobs(place, check.blobs)]
 
 

@@ -25,9 +25,11 @@ from pipeline.storage.durable_files import (
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import INDEX_LOCK
 from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.regular_files import NotAFileError, read_below
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"
+_IDENTITY_LIMIT_BYTES = 100_000
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 # The local broker's data may be there first, as the store needs its cluster id; lost+found is
 # the file system's own.
@@ -131,7 +133,10 @@ def read_store(root: Path) -> StoreIdentity:
     path = root / STORE_FILE
     with store_faults(root):
         try:
-            text = path.read_bytes()
+            text = read_below(root, STORE_FILE, _IDENTITY_LIMIT_BYTES)
+        except NotAFileError as error:
+            message = f"Expected {path} to tell the store's identity, found {error}."
+            raise StoreNotReadyError(message) from error
         except (FileNotFoundError, NotADirectoryError):
             message = (
                 f"There is no store at {root}: mount its volume, or make a new store with "

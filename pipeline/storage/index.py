@@ -48,6 +48,7 @@ from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.faults import INDEX_NAME
+from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME
@@ -384,6 +385,7 @@ class RunIndex:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
+        _check_regular(path)
         self._engine = _open_engine(path)
         try:
             self._inode = _prepare(self._engine, path, may_be_new=may_be_new)
@@ -643,6 +645,15 @@ class IndexTransaction:
             index_elements=["group_id"], set_={"verdicts": statement.excluded.verdicts}
         )
         self._connection.execute(statement, {"group_id": group_id, "verdicts": window.verdicts})
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what SQLite would follow, or wait for."""
+    try:
+        state_of(str(path))
+    except NotAFileError as error:
+        message = f"Expected the index {path} to be a file, found {error}: run rmos index rebuild."
+        raise StoreNotReadyError(message) from error
 
 
 def _open_engine(path: Path) -> Engine:

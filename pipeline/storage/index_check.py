@@ -1,6 +1,5 @@
 """Compare the index with the files that it is derived from."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pipeline.storage.artifact_files import (
 from pipeline.storage.attachment_files import OpenBlob
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import RunIndex
+from pipeline.storage.regular_files import NotAFileError, open_below, paths_below
 from pipeline.storage.run_store import RunStore
 
 
@@ -74,23 +74,25 @@ def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDiff
 def _changed_blobs(root: Path) -> Iterator[IndexDifference]:
     with store_faults(root):
         for area in BlobArea:
-            for path in sorted((root / area.value).rglob("*")):
-                if not path.is_file():
-                    continue
-                relative = path.relative_to(root).as_posix()
-                yield from _blob_difference(path, relative)
+            for path in paths_below(root, area.value):
+                yield from _blob_difference(root, path)
 
 
-def _blob_difference(path: Path, relative: str) -> Iterator[IndexDifference]:
-    place = parse_path(relative)
+def _blob_difference(root: Path, path: str) -> Iterator[IndexDifference]:
+    place = parse_path(path)
     if not isinstance(place, BlobPath):
-        yield IndexDifference(relative, "nothing", "a file that no blob is named like")
+        yield IndexDifference(path, "nothing", "a file that no blob is named like")
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    expected = f"SHA-256 {place.sha256}"
+    try:
+        descriptor, _ = open_below(root, path)
+    except NotAFileError as error:
+        yield IndexDifference(path, expected, str(error))
+        return
     with closing(OpenBlob(descriptor, place.sha256)) as blob:
         check = blob.check()
     if check.rule is None:
-        yield IndexDifference(relative, f"SHA-256 {place.sha256}", f"SHA-256 {check.actual_sha256}")
+        yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
 
 
 def _sha256_by_path(index: RunIndex) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
 from pipeline.storage.attachment_files import PIECE_BYTES
 from pipeline.storage.durable_files import FILE_MODE
+from pipeline.storage.regular_files import open_named
 
 _MARK = ".rmos-backup-"
 _REPLACED = ".rmos-replaced-"
@@ -150,7 +151,7 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
 
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_named(path) as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
 

@@ -19,6 +19,7 @@ from pipeline.storage.attachment_files import (
     PIECE_BYTES,
     canonical_form,
 )
+from pipeline.storage.regular_files import open_named
 from schemas.fields import is_sha256
 
 BlobState = Literal["as named", "pretty-printed", "missing", "mismatch"]
@@ -137,7 +138,7 @@ def _bytes_of(path: Path) -> bytes:
 
 def _pieces_of(path: Path) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
+        with open_named(path) as file:
             while piece := file.read(PIECE_BYTES):
                 yield piece
     except OSError as error:

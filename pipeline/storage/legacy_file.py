@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.core.legacy_rows import LegacyRow, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
 from pipeline.errors import InputError
+from pipeline.storage.regular_files import open_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ def read_rows(path: Path) -> LegacyRows:
         InputError: There is none, or it is not one JSON object with each run_id once.
     """
     try:
-        body = path.read_bytes()
+        with open_named(path) as file:
+            body = file.read()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         message = f"The v1 store {path} cannot be read: {reason}."

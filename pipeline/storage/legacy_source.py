@@ -16,9 +16,11 @@ from pipeline.core.legacy_mapping import LegacyRowError
 from pipeline.core.legacy_rows import LegacyRow
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.errors import InputError
+from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.identity import STORE_FILE
 from pipeline.storage.legacy_blobs import LegacyBlobs
 from pipeline.storage.legacy_file import read_rows
+from pipeline.storage.regular_files import read_named
 from schemas.legacy_run import LegacyFormat
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -178,7 +180,7 @@ def _run_of(link: Path, runs: Iterable[str]) -> str:
 def _object_in(path: Path) -> dict[str, Any]:
     where = _shown(f"{path.parent.name}/{path.name}")
     try:
-        content = path.read_bytes()
+        content = read_named(path, DOCUMENT_LIMIT_BYTES)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise LegacyRowError("UNREADABLE", f"{where} cannot be read: {reason}.") from error

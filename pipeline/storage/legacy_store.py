@@ -27,6 +27,7 @@ from pipeline.errors import StoreError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.log_calls import LogCalls
+from pipeline.storage.regular_files import open_named
 
 NEW_FILE_MODE = 0o644
 _Identity = tuple[int, int, int, int]
@@ -148,7 +149,7 @@ class LegacyStore:
 
     def _read(self) -> dict[str, str]:
         try:
-            with self.path.open("rb") as file:
+            with open_named(self.path) as file:
                 identity = _identity(os.fstat(file.fileno()))
                 if self._known is not None and self._known[0] == identity:
                     return self._known[1]

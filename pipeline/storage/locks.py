@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# A link may lead to a file that others hold; a pipe would hold whoever opens it.
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
 
 @contextmanager
 def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
@@ -21,7 +24,7 @@ def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     Raises:
         BlockingIOError: Somebody holds it, and we do not wait.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -36,7 +39,7 @@ def shared_lock(path: Path) -> Iterator[None]:
     Nothing is made or written: where there is no such file, there is no writer to wait for.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     except FileNotFoundError:
         yield
         return

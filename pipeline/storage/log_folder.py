@@ -1,22 +1,21 @@
 """The folder of one log, read: its checkpoint and its tiles, as bytes that nobody checked yet."""
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.log_id import LogId, parse_log_path
-from pipeline.core.tiles import Tile, cut_tile
+from pipeline.core.tiles import TILE_WIDTH, Tile, cut_tile
 from pipeline.errors import IntegrityError
 from pipeline.storage.log_calls import LogCalls
+from pipeline.storage.regular_files import NotAFileError, read_below
 
 LEDGER_FOLDER = "ledger"
 CHECKPOINT_FILE = "checkpoint"
 LOCK_FILE = "lock"
-_READ_BYTES = 1 << 20
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR}
+_LIMIT_BYTES = TILE_WIDTH * (2 + 0xFFFF)
+"""Of a bundle of the longest leaves, each behind its length; a checkpoint has far less."""
 
 
 class LogFolder:
@@ -71,17 +70,9 @@ class LogFolder:
 
     def _read(self, name: str) -> bytes | None:
         try:
-            descriptor = self._calls.open_existing(str(self.path / name))
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                return None
-            raise
-        try:
-            return b"".join(iter(lambda: os.read(descriptor, _READ_BYTES), b""))
-        except IsADirectoryError:
+            return read_below(self.root, f"{self.log.path}/{name}", _LIMIT_BYTES, self._calls)
+        except (FileNotFoundError, NotADirectoryError, NotAFileError):
             return None
-        finally:
-            self._calls.close(descriptor)
 
 
 def find_logs(root: Path) -> list[LogId]:

@@ -46,7 +46,12 @@ class LogNames:
 
     def _folder(self, path: str) -> int:
         if path not in self._folders:
-            descriptor = self._calls.open_folder(str(self._root / path))
+            above, _, name = path.rpartition("/")
+            descriptor = (
+                self._calls.open_folder(name, self._folder(above))
+                if path
+                else self._calls.open_folder(str(self._root))
+            )
             self._open.callback(self._calls.close, descriptor)
             self._folders[path] = descriptor
         return self._folders[path]

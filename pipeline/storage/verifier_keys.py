@@ -13,9 +13,11 @@ from pipeline.core.evidence import EvidenceError
 from pipeline.core.key_rotation import KeyRotation, open_rotation
 from pipeline.core.notes import VerifierKey, parse_vkey
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.storage.regular_files import read_named
 from pipeline.storage.small_files import create_file, replace_file
 
 PUBLIC_MODE = 0o644
+_LIMIT_BYTES = 100_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -137,11 +139,11 @@ def _read_rotation(path: Path) -> KeyRotation:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_named(path, _LIMIT_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        message = f"The file {path} cannot be read: {error.strerror}."
+        message = f"The file {path} cannot be read: {error.strerror or error}."
         raise StoreNotReadyError(message) from error
 
 

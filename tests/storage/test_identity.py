@@ -209,9 +209,9 @@ def test_a_store_of_another_format_is_left_to_the_version_that_made_it(tmp_path:
         read_store(tmp_path)
 
 
-def test_a_folder_in_place_of_the_identity_is_an_error_of_the_disk(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_identity_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store.json").mkdir()
-    with pytest.raises(StoreError, match="Is a directory"):
+    with pytest.raises(StoreError, match="found a folder"):
         read_store(tmp_path)
 
 

@@ -1,0 +1,182 @@
+"""Pipes, devices, links and huge files in a store: every reader goes on, none follows or waits."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.layout import attachment_path
+from pipeline.errors import (
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    StoreError,
+    StoreNotReadyError,
+)
+from pipeline.rebuilt_rows import RebuiltRows
+from pipeline.replay.file_checks import FileChecks
+from pipeline.replay.foreign_files import find_foreign_files
+from pipeline.storage.artifact_files import StrangeFile, find_run_files
+from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.audit_journal import AuditJournal, journal_progress, seal_journal
+from pipeline.storage.audit_report_files import read_report
+from pipeline.storage.file_audit import check_file
+from pipeline.storage.identity import read_store
+from pipeline.storage.index_check import check_index
+from pipeline.storage.run_reader import RunReader
+from pipeline.storage.store_logs import StoreLogs
+from tests.builders import sha256
+from tests.storage.audited import DRAWING, LINK, LOG, RUN, audit
+from tests.storage.ledgers import KEYS, in_child
+from tests.storage.stores import opened
+
+BLOB = attachment_path(sha256(DRAWING))
+DOCUMENTS = (
+    RUN,
+    LINK,
+    "store.json",
+    f"{LOG}/checkpoint",
+    f"{LOG}/tile/entries/000.p/11",
+    f"{LOG}/tile/0/000.p/11",
+    "audits/audit_0.json",
+    "index.sqlite3",
+)
+FILES = (*DOCUMENTS, BLOB, "audits/audit_0.ndjson", "index.lock")
+FOLDERS = ("runs/2025-12-18", "runs", BLOB.rpartition("/")[0], "attachments", "audits", LOG)
+SPARE_BYTES = 512 << 20
+
+
+def make_link_without_end(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def make_huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 38)
+
+
+def put(path: Path, make: Callable[[Path], None]) -> None:
+    """Put something else in the place of a file or folder."""
+    path.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        path.rename(path.with_name("moved_away"))
+    path.unlink(missing_ok=True)
+    make(path)
+
+
+def readers(root: Path) -> Iterator[Callable[[], object]]:
+    yield partial(read_store, root)
+    yield lambda: RunReader(root).find("run_0")
+    yield lambda: RunReader(root).advisories("run_0")
+    yield lambda: RunReader(root).verify_attachments("run_drawing")
+    yield lambda: list(find_run_files(root))
+    yield lambda: [list(log.entries()) for log in StoreLogs(root, KEYS).open_all()]
+    yield partial(audit, root)
+    yield partial(read_report, root, "audit_0")
+    yield partial(journal_progress, root, "audit_0")
+    yield partial(seal_journal, root, "audit_0")
+    yield partial(AuditJournal.take, root, "audit_0")
+    yield partial(check_file, root / RUN)
+    yield lambda: AttachmentFiles(root).check(sha256(DRAWING))
+    yield partial(_rebuild, root)
+    yield partial(_check, root)
+
+
+def _rebuild(root: Path) -> None:
+    rows = RebuiltRows(root)
+    rows.take_files(lambda what, count: None)
+    rows.take_leaves(StoreLogs(root, KEYS), lambda what, count: None)
+    rows.refuse_differing()
+
+
+def _check(root: Path) -> None:
+    with opened(root) as store:
+        list(check_index(store))
+        checks = FileChecks(root)
+        logs = StoreLogs(root, KEYS)
+        list(find_foreign_files(root, checks, store.index, logs, lambda source: False))
+
+
+def read_all_ways(root: Path) -> None:
+    """Read the store in every way that we have, with little memory and time."""
+    signal.alarm(60)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, used + SPARE_BYTES))
+    for read in readers(root):
+        with suppress(InputError, IntegrityError, NotFoundError, StoreError, StoreNotReadyError):
+            read()
+
+
+@pytest.mark.parametrize("place", FILES)
+@pytest.mark.parametrize("make", [os.mkfifo, make_link_without_end])
+def test_no_reader_waits_for_or_follows_what_is_no_file(
+    store: Path, place: str, make: Callable[[Path], None]
+) -> None:
+    put(store / place, make)
+    assert in_child(lambda: read_all_ways(store)) == 0
+
+
+@pytest.mark.parametrize("place", DOCUMENTS)
+def test_no_reader_reads_more_than_a_document_has(store: Path, place: str) -> None:
+    put(store / place, make_huge)
+    assert in_child(lambda: read_all_ways(store)) == 0
+
+
+@pytest.mark.parametrize("place", FOLDERS)
+def test_no_reader_follows_a_link_in_the_place_of_a_folder(store: Path, place: str) -> None:
+    put(store / place, lambda path: path.symlink_to("moved_away"))
+    assert in_child(lambda: read_all_ways(store)) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(os.mkfifo, "a pipe"), (make_link_without_end, "a symbolic link"), (Path.mkdir, "a folder")],
+)
+def test_what_is_in_the_place_of_an_artifact_is_named(
+    store: Path, make: Callable[[Path], None], what: str
+) -> None:
+    put(store / RUN, make)
+    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match=what):
+        reader.find("run_0")
+    with opened(store) as writer:
+        (difference,) = check_index(writer)
+    assert (difference.path, what in difference.found) == (RUN, True)
+    assert {(each.code, each.path, each.found) for each in audit(store).findings} == {
+        ("FILE_UNREADABLE", RUN, what)
+    }
+    rows = RebuiltRows(store)
+    rows.take_files(lambda what, count: None)
+    rows.take_leaves(StoreLogs(store, KEYS), lambda what, count: None)
+    with pytest.raises(IntegrityError, match=f"found {what}"):
+        rows.refuse_differing()
+
+
+def test_a_file_larger_than_its_row_is_not_read(store: Path) -> None:
+    size = (store / RUN).stat().st_size
+    put(store / RUN, make_huge)
+    expected = f"a file of {1 << 38:,} bytes, more than {size:,}"
+    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match=expected):
+        reader.find("run_0")
+
+
+def test_runs_in_a_folder_that_is_a_link_are_not_those_of_the_store(store: Path) -> None:
+    put(store / "runs/2025-12-18", lambda path: path.symlink_to("moved_away"))
+    (store / "runs/moved_away").rename(store / "elsewhere")
+    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match="symbolic link"):
+        reader.find("run_0")
+    found = [each for each in find_run_files(store) if isinstance(each, StrangeFile)]
+    assert [each.path for each in found] == ["runs/2025-12-18"]
+    with opened(store) as writer:
+        differences = {each.path for each in check_index(writer)}
+    assert {"runs/2025-12-18", RUN, LINK} <= differences
+
+
+def test_a_log_whose_folder_is_a_link_has_no_checkpoint(store: Path) -> None:
+    put(store / LOG, lambda path: path.symlink_to("moved_away"))
+    with pytest.raises(IntegrityError, match="no checkpoint"):
+        list(StoreLogs(store, KEYS).open_all())
