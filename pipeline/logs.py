@@ -6,6 +6,7 @@ import sys
 from textwrap import indent
 
 import structlog
+from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.core.visible_text import visible, visible_lines
@@ -60,6 +61,7 @@ def configure_logging(settings: Settings) -> None:
     framework = logging.getLogger("rmos.faststream")
     framework.setLevel(logging.ERROR)
     framework.addFilter(_is_no_stop)
+    framework.addFilter(_without_traceback)
     silence_kafka_client()
     if unknown := unknown_variables():
         structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
@@ -112,6 +114,15 @@ class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         first, *others = visible_lines(super().format(record)).split("\n")
         return "\n".join([first, *(f"    {line}" for line in others)])
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let a refusal of the broker be one line: where in its client it came up says nothing."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, KafkaError):
+        record.msg, record.args = "offsets not committed: %s", (error,)
+        record.exc_info = None
+    return True
 
 
 class _OncePerMinute(logging.Filter):

@@ -80,7 +80,11 @@ async def subscribed(
 ) -> Subscription:
     """Begin to consume `topic` in `group`; the subscription is stopped with `stack`."""
     subscription = Subscription(
-        settings, topic=topic, group=consumer.group, starts=starts, handler=consumer.handle
+        settings,
+        topic=topic,
+        standing=consumer.standing,
+        starts=starts,
+        handler=consumer.handle,
     )
     stack.push_async_callback(subscription.stop)
     await subscription.start()

@@ -1,7 +1,7 @@
 """Topics and groups as the broker has them: created, compared and looked at, never altered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,7 +9,13 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import GroupIdNotFound, KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    GroupIdNotFound,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 from pipeline.broker.connection import (
@@ -17,6 +23,7 @@ from pipeline.broker.connection import (
     admin_client,
     broker_errors,
     client_options,
+    refuse_hidden,
 )
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.settings import Settings
@@ -116,21 +123,30 @@ async def apply_topics(settings: Settings) -> list[TopicDifference]:
     async with admin_client(settings) as admin:
         there = await _described(admin)
         missing = [topic for topic in wanted if topic.name not in there]
+        await refuse_hidden(admin, [topic.name for topic in missing])
         if missing:
             await _create(admin, missing, settings.replication)
             there = await _described_when_made(admin, missing)
         return await _differences(admin, wanted, there, settings.replication)
 
 
-async def compare_topics(settings: Settings) -> list[TopicDifference]:
+async def compare_topics(
+    settings: Settings, needed: Collection[str] | None = None
+) -> list[TopicDifference]:
     """Return what is not as it must be, in the order of the topic table.
 
+    Args:
+        settings: Which broker and prefix.
+        needed: The topics to look at; None for all.
+
     Raises:
-        BrokerError: The broker cannot be reached.
+        BrokerError: The broker cannot be reached, or does not show a topic to this user.
     """
+    wanted = tuple(each for each in _wanted(settings) if needed is None or each.name in needed)
     async with admin_client(settings) as admin:
         there = await _described(admin)
-        return await _differences(admin, _wanted(settings), there, settings.replication)
+        await refuse_hidden(admin, [topic.name for topic in wanted if topic.name not in there])
+        return await _differences(admin, wanted, there, settings.replication)
 
 
 async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
@@ -155,7 +171,7 @@ async def partition_offsets(
         TopicsError: A topic is missing.
         BrokerError: The broker cannot be reached.
     """
-    partitions = await _partitions(settings, topics)
+    partitions = await topic_partitions(settings, topics)
     async with _consumer(settings) as consumer:
         beginnings = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -182,7 +198,7 @@ async def committed_with_metadata(
     settings: Settings, group: str, topics: Iterable[str]
 ) -> dict[tuple[str, int], CommittedOffset]:
     """Return what `group` committed and the texts with it; see `committed_offsets`."""
-    partitions = await _partitions(settings, topics)
+    partitions = await topic_partitions(settings, topics)
     async with admin_client(settings) as admin:
         return await patiently(lambda: _committed(admin, group, partitions))
 
@@ -322,6 +338,8 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
     answers = {}
     for response in await admin.describe_configs(questions):
         for code, reason, _type, name, entries in response.resources:
+            if code == TopicAuthorizationFailedError.errno:
+                raise TopicAuthorizationFailedError(name)
             if code != 0:
                 message = f"The broker does not show the settings of topic {name}: {reason}"
                 raise BrokerError(message)
@@ -329,16 +347,18 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
     return answers
 
 
-async def _partitions(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
+async def topic_partitions(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
     """Return every partition of `topics`.
 
     Raises:
         TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached, or does not show a topic to this user.
     """
     names = list(topics)
     async with admin_client(settings) as admin:
         there = await _described(admin)
-    missing = [name for name in names if name not in there]
+        missing = [name for name in names if name not in there]
+        await refuse_hidden(admin, missing)
     if missing:
         message = (
             f"Topic {missing[0]} is missing at {settings.bootstrap_servers}: "
@@ -360,7 +380,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         enable_auto_commit=False,
         request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 await consumer.start()

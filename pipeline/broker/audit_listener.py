@@ -47,7 +47,7 @@ async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditLi
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         await consumer.start()
         try:
             consumer.assign([TopicPartition(*place) for place in ends])

@@ -2,27 +2,37 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     NodeNotReadyError,
     RequestTimedOutError,
     StaleMetadata,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
 )
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.metadata import MetadataRequest
 from pydantic import SecretStr
 
+from pipeline.broker.local_folder import LocalFolder
+from pipeline.broker.loopback import HOST
+from pipeline.broker.reachability import Reachability
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 """Longest wait for a broker to answer, once for connecting and once for each question."""
+
+NAMES_SHOWN = 3
 
 # OSError covers the time-outs of asyncio and what TLS refuses.
 _UNREACHABLE = (
@@ -33,6 +43,15 @@ _UNREACHABLE = (
     StaleMetadata,
     OSError,
 )
+
+
+_RIGHTS = {
+    TopicAuthorizationFailedError: "the topic",
+    GroupAuthorizationFailedError: "the consumer group",
+    TransactionalIdAuthorizationFailed: "the transactional id",
+    ClusterAuthorizationFailedError: "the cluster",
+}
+"""What a right that is missing is about."""
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -72,7 +91,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """
     timeout_ms = int(ANSWER_TIMEOUT_SECONDS * 1000)
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=timeout_ms)
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             # Several servers share this time: it is the user who waits, not each of them.
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
@@ -82,8 +101,8 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
             await admin.close()
 
 
-@contextmanager
-def broker_errors(settings: Settings) -> Iterator[None]:
+@asynccontextmanager
+async def broker_errors(settings: Settings) -> AsyncIterator[None]:
     """Turn what aiokafka raises in a block into one sentence.
 
     Raises:
@@ -91,11 +110,54 @@ def broker_errors(settings: Settings) -> Iterator[None]:
     """
     try:
         yield
-    except _UNREACHABLE as error:
-        raise unreachable(settings) from error
-    except KafkaError as error:
+    except (KafkaError, OSError) as error:
+        raise await broker_error(settings, error) from error
+
+
+async def broker_error(settings: Settings, error: BaseException | None = None) -> BrokerError:
+    """Return what `error` of aiokafka means; without one, why no broker answers."""
+    if isinstance(error, KafkaError) and not isinstance(error, _UNREACHABLE):
+        return refusal(settings, error)
+    diagnosis = Reachability(client_options(settings), is_ours=_is_local(settings))
+    return BrokerError(await diagnosis.why())
+
+
+def refusal(settings: Settings, error: KafkaError) -> BrokerError:
+    """Say what a broker refused, and which right is missing where it is one."""
+    kind = next((kind for kind in _RIGHTS if isinstance(error, kind)), None)
+    if kind is None:
         message = f"The Kafka broker at {settings.bootstrap_servers} refused: {error}."
-        raise BrokerError(message) from error
+        return BrokerError(message)
+    names = sorted(_names(error))
+    named = ", ".join(names[:NAMES_SHOWN])
+    if len(names) > NAMES_SHOWN:
+        named += f" and {len(names) - NAMES_SHOWN} more"
+    user = settings.sasl_username or "this client, which gives no user name,"
+    message = (
+        f"The Kafka broker at {settings.bootstrap_servers} does not let {user} use "
+        f"{_RIGHTS[kind]}{named and ' '}{named}: grant the rights that docs/messages.md lists "
+        "(who may do what)."
+    )
+    return BrokerError(message)
+
+
+async def refuse_hidden(admin: AIOKafkaAdminClient, missing: Sequence[str]) -> None:
+    """Refuse topics that look as if they were missing only because this user may not see them.
+
+    Raises:
+        TopicAuthorizationFailedError: Some of `missing` are such topics.
+    """
+    if not missing:
+        return
+    request = MetadataRequest(list(missing), allow_auto_topic_creation=False)
+    answer = (await admin._send_request(request)).to_object()
+    hidden = [
+        topic["topic"]
+        for topic in answer["topics"]
+        if topic["error_code"] == TopicAuthorizationFailedError.errno
+    ]
+    if hidden:
+        raise TopicAuthorizationFailedError(hidden)
 
 
 async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
@@ -108,13 +170,20 @@ async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has 
         await consumer._client.close()
 
 
-def unreachable(settings: Settings) -> BrokerError:
-    """Say that no broker answers, and what to do."""
-    return BrokerError(
-        f"No Kafka broker answers at {settings.bootstrap_servers} "
-        f"({settings.security_protocol}): start one with `rmos broker start`, "
-        "or set RMOS_BOOTSTRAP_SERVERS."
-    )
+def _names(error: KafkaError) -> set[str]:
+    """Return the names that aiokafka gives with a missing right: one, a set, or none."""
+    names: set[str] = set()
+    for each in error.args:
+        names |= {each} if isinstance(each, str) else {str(name) for name in each}
+    return {name.removeprefix("group ") for name in names}
+
+
+def _is_local(settings: Settings) -> bool:
+    """Tell whether the broker is the one that `rmos broker start` starts with these settings."""
+    last = LocalFolder(settings.data_dir / "kafka").remembered()
+    ports = {settings.broker_port} if last is None else {settings.broker_port, last.port}
+    names = {f"{host}:{port}" for host in (HOST, "localhost") for port in ports}
+    return settings.security_protocol == "PLAINTEXT" and settings.bootstrap_servers in names
 
 
 def _sasl_options(settings: Settings) -> dict[str, Any]:

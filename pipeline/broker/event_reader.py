@@ -8,10 +8,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
+    broker_error,
     broker_errors,
     client_options,
     close_consumer,
-    unreachable,
 )
 from pipeline.broker.event_matching import EventMatcher
 from pipeline.errors import BrokerError
@@ -54,7 +54,7 @@ class EventReader:
             enable_auto_commit=False,
             request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
         )
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             try:
                 await self._stand_at_end(consumer)
             except BaseException:
@@ -82,7 +82,7 @@ class EventReader:
         loop = asyncio.get_running_loop()
         last_answer, heard_at = None, loop.time()
         try:
-            with broker_errors(self._settings):
+            async with broker_errors(self._settings):
                 while True:
                     fetched = await consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
                     self._match(fetched)
@@ -91,7 +91,7 @@ class EventReader:
                         last_answer, heard_at = answer, loop.time()
                     elif loop.time() - heard_at > SILENCE_LIMIT_SECONDS:
                         # Also the only sign of a fetcher that died inside aiokafka.
-                        raise unreachable(self._settings)
+                        raise await broker_error(self._settings)
         finally:
             await close_consumer(consumer)
 

@@ -47,7 +47,7 @@ class GroupReader:
         )
 
     async def __aenter__(self) -> Self:
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             await self._consumer.start()
             self._consumer.assign(list(self._ends))
             for place, offsets in self._ends.items():
@@ -72,7 +72,7 @@ class GroupReader:
             BrokerError: The broker cannot be reached.
         """
         while waiting := await self._unfinished():
-            with broker_errors(self._settings):
+            async with broker_errors(self._settings):
                 polled = await self._consumer.getmany(
                     *waiting, timeout_ms=_POLL_MS, max_records=self._settings.batch_records
                 )
@@ -93,7 +93,7 @@ class GroupReader:
         Raises:
             BrokerError: The broker cannot be reached, or refuses.
         """
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             positions = {
                 place: OffsetAndMetadata(min(await self._consumer.position(place), offsets.end), "")
                 for place, offsets in self._ends.items()
@@ -101,7 +101,7 @@ class GroupReader:
             await self._consumer.commit(positions)
 
     async def _waits_for_transactions(self, places: list[TopicPartition]) -> bool:
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             return all(
                 [
                     waits_for_transaction(
@@ -112,7 +112,7 @@ class GroupReader:
             )
 
     async def _unfinished(self) -> list[TopicPartition]:
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             return [
                 place
                 for place, offsets in self._ends.items()

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,7 @@ class LocalBroker:
         cache_dir: Path | None = None,
         on_progress: Callable[[str], None] | None = None,
         startup_timeout_seconds: float = 60.0,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare a broker; nothing is touched before `start`.
 
@@ -63,12 +64,14 @@ class LocalBroker:
             cache_dir: Folder of the downloaded jars, None for the user's cache.
             on_progress: Told in a few words what is being done.
             startup_timeout_seconds: Longest wait for the first answer, without the download.
+            properties: Kafka's, in place of ours or besides them.
         """
         self._folder = LocalFolder(data_dir)
         self._port_wanted = port
         self._cache_dir = cache_dir
         self._on_progress: Progress = on_progress or (lambda _text: None)
         self._startup_timeout_seconds = startup_timeout_seconds
+        self._properties = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._state: Remembered | None = None
         self._log_start_bytes = 0
@@ -200,7 +203,7 @@ class LocalBroker:
         return port, free_port(but=port)
 
     def _configure(self, runtime: KafkaRuntime, port: int, controller_port: int) -> None:
-        text = server_properties(self._folder.data, port, controller_port)
+        text = server_properties(self._folder.data, port, controller_port, self._properties)
         self._folder.properties.write_text(text, encoding="ascii")
         cluster_id = self._folder.cluster_id() or self._format(runtime)
         self._state = Remembered(None, port, controller_port, cluster_id)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -216,8 +216,12 @@ def new_cluster_id() -> str:
             return text
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
+def server_properties(
+    data: Path, port: int, controller_port: int, others: Mapping[str, str] | None = None
+) -> str:
     """Return the configuration of one node on loopback that stores in `data`.
+
+    `others` stand in place of ours, or besides them.
 
     Raises:
         BrokerError: The path holds a comma, with which Kafka separates folders.
@@ -255,7 +259,9 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
     }
-    return "".join(f"{name}={_escaped(value)}\n" for name, value in values.items())
+    return "".join(
+        f"{name}={_escaped(value)}\n" for name, value in (values | dict(others or {})).items()
+    )
 
 
 def _escaped(value: str) -> str:

@@ -50,7 +50,7 @@ async def first_record(
     consumer = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 await consumer.start()

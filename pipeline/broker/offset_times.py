@@ -29,7 +29,7 @@ async def ranges_since(
     if not ranges:
         return {}
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 await consumer.start()

@@ -28,7 +28,7 @@ async def start_producer(settings: Settings, **options: Any) -> AIOKafkaProducer
         compression_type="lz4",
         **options,
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 await producer.start()

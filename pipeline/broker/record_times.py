@@ -34,7 +34,7 @@ async def record_times(
         max_partition_fetch_bytes=1,
     )
     times = {}
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
                 await consumer.start()

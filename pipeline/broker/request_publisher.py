@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Self
 
-from pipeline.broker.connection import admin_client
+from pipeline.broker.admin import topic_partitions
 from pipeline.broker.event_matching import EventFuture, Place
 from pipeline.broker.event_reader import EventReader
 from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.request_encoding import Request, encode_request
 from pipeline.broker.request_sender import Delivery, Headers, RequestSender
-from pipeline.errors import InputError, TopicsError
+from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import TopicNames
 
@@ -87,8 +87,8 @@ class RequestPublisher(ABC, Generic[Event]):
             BrokerError: No broker answers.
         """
         requests, events = self._contract.requests, self._contract.events
-        there = await _partitions(self._settings, requests, events)
-        self._event_partitions = there[events]
+        there = await topic_partitions(self._settings, [requests, events])
+        self._event_partitions = [each.partition for each in there if each.topic == events]
         await self._sender.start()
 
     async def stop(self) -> None:
@@ -197,22 +197,3 @@ class RequestPublisher(ABC, Generic[Event]):
                 await reader.start()
                 self._reader = reader
             return self._reader
-
-
-async def _partitions(settings: Settings, *topics: str) -> dict[str, list[int]]:
-    async with admin_client(settings) as admin:
-        # Asking for a topic by name would create it on brokers that make topics by themselves.
-        described = await admin.describe_topics()
-    there = {
-        topic["topic"]: sorted(each["partition"] for each in topic["partitions"])
-        for topic in described
-        if topic["error_code"] == 0
-    }
-    for topic in topics:
-        if topic not in there:
-            message = (
-                f"Topic {topic} is missing at {settings.bootstrap_servers}: "
-                "run `rmos topics apply`."
-            )
-            raise TopicsError(message)
-    return there

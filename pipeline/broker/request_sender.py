@@ -11,11 +11,10 @@ from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
-    broker_errors,
-    unreachable,
+    broker_error,
 )
 from pipeline.broker.producers import close_producer, start_producer
-from pipeline.errors import BrokerError, InputError, RmosError
+from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 
@@ -34,10 +33,11 @@ Headers = Sequence[tuple[str, bytes]]
 
 @dataclass(eq=False, slots=True)
 class _Channel:
-    """A producer, and what it has not confirmed yet."""
+    """A producer, what it has not confirmed yet, and why it cannot go on, once that is asked."""
 
     producer: Any
     pending: set[Delivery] = field(default_factory=set)
+    cause: asyncio.Task[BrokerError] | None = None
 
 
 class RequestSender:
@@ -94,6 +94,8 @@ class RequestSender:
             for channel in closings.values():
                 for delivery in list(channel.pending):
                     _fail(delivery, _stopped())
+                if channel.cause is not None:
+                    channel.cause.cancel()
             await asyncio.wait(closings)
 
     async def _connected(self) -> _Channel:
@@ -137,7 +139,7 @@ class RequestSender:
             raise _too_large() from error
         except (KafkaError, OSError) as error:
             self._retire(channel)
-            raise self._translated(error) from error
+            raise await broker_error(self._settings, error) from error
         return confirmation
 
     def _settle(
@@ -147,14 +149,14 @@ class RequestSender:
         if error is not None:
             # Its sequence numbers have a gap now, so the broker would refuse all that follows.
             self._retire(channel)
-            _fail(delivery, self._translated(error))
+            self._fail_with_cause(channel, delivery, error)
         elif not delivery.done():
             delivery.set_result(confirmation.result())
 
     def _give_up(self, channel: _Channel, delivery: Delivery) -> None:
         # Those who come next are to hear at once that no broker answers.
         self._retire(channel)
-        _fail(delivery, unreachable(self._settings))
+        self._fail_with_cause(channel, delivery, None)
 
     def _retire(self, channel: _Channel) -> None:
         """Send nothing more by `channel`, and close it once each of its deliveries has ended."""
@@ -164,14 +166,22 @@ class RequestSender:
             self._closings[closing] = channel
             closing.add_done_callback(self._closings.pop)
 
-    def _translated(self, error: BaseException) -> RmosError:
+    def _fail_with_cause(
+        self, channel: _Channel, delivery: Delivery, error: BaseException | None
+    ) -> None:
+        """Let `delivery` fail once the cause is known; all of a channel have the same."""
         if isinstance(error, MessageSizeTooLargeError):
-            return _too_large()
-        try:
-            with broker_errors(self._settings):
-                raise error
-        except BrokerError as translated:
-            return translated
+            _fail(delivery, _too_large())
+            return
+        if channel.cause is None:
+            channel.cause = asyncio.create_task(
+                broker_error(self._settings, error), name="rmos request sender cause"
+            )
+        channel.cause.add_done_callback(partial(_fail_as_found, delivery))
+
+
+def _fail_as_found(delivery: Delivery, cause: asyncio.Task[BrokerError]) -> None:
+    _fail(delivery, _stopped() if cause.cancelled() else cause.exception() or cause.result())
 
 
 async def _close(channel: _Channel) -> None:
@@ -180,7 +190,7 @@ async def _close(channel: _Channel) -> None:
     await close_producer(channel.producer)
 
 
-def _fail(delivery: Delivery, error: RmosError) -> None:
+def _fail(delivery: Delivery, error: BaseException) -> None:
     if not delivery.done():
         delivery.set_exception(error)
         # Read once, so that nobody is told of an exception that nobody waited for.

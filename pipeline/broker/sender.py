@@ -82,7 +82,7 @@ class BatchSender:
                 there.
         """
         waiting = list(messages)
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             try:
                 await self._confirmed(waiting)
             except NEVER_TAKEN:

@@ -66,7 +66,7 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         auto_offset_reset="earliest",
         fetch_max_wait_ms=_WAIT_MS,
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             await consumer.start()
             for place in sorted(wanted):

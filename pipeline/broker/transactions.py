@@ -80,7 +80,7 @@ class TransactionalSender:
         """
         producer = self._producer
         assert producer is not None, "start it first"
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             try:
                 return await self._send(producer, messages, remember)
             except (ProducerFenced, InvalidProducerEpoch) as error:

@@ -127,7 +127,7 @@ async def _reader(settings: Settings) -> AsyncIterator[Any]:
         isolation_level="read_committed",
         request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
     )
-    with broker_errors(settings):
+    async with broker_errors(settings):
         try:
             await consumer.start()
             yield consumer

@@ -128,7 +128,7 @@ class AdvisoryRetries:
         Raises:
             BrokerError: No broker answers.
         """
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             await self._consumer.start()
         self._pulse.beat()
 

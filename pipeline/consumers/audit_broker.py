@@ -56,7 +56,7 @@ async def shown_offsets(settings: Settings, log: LogId, start: int, end: int) ->
     """
     ranges = {(log.topic, log.partition): OffsetRange(start, end)}
     offsets: list[int] = []
-    with broker_errors(settings):
+    async with broker_errors(settings):
         reading = read_ranges(settings, ranges)
         # Closed here, with its consumer, also where we have enough.
         async with asyncio.timeout(ANSWER_SECONDS), aclosing(reading):

@@ -68,7 +68,7 @@ class AuditRequests:
         Raises:
             BrokerError: No broker answers.
         """
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             await self._consumer.start()
         self._observation.pulse.beat()
         self._observing = asyncio.create_task(self._observation.run())

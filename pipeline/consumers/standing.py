@@ -8,6 +8,7 @@ from prometheus_client import Gauge
 from pipeline import metrics
 
 KINDS = {
+    "broker": "the broker refuses what the consumer asks, such as where a right was taken away",
     "batch": "the same records are put off again and again",
     "group": "somebody else has committed records in the name of the group",
     "partitions": "a topic has another number of partitions than it must have",

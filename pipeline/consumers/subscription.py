@@ -12,15 +12,17 @@ from itertools import chain
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import broker_error, broker_errors, client_options
 from pipeline.consumers.log_guard import LogGuard
-from pipeline.consumers.observing import Observation
+from pipeline.consumers.observing import Observation, Pulse
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
+from pipeline.consumers.standing import Standing
 from pipeline.consumers.start_checks import StartingPlace
 from pipeline.settings import Settings
 
@@ -31,6 +33,11 @@ FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
+
+
+REFUSAL_PAUSE_SECONDS = 5.0
+REFUSAL_HOLDS_SECONDS = 30.0
+"""Time without a refusal after which an empty poll means that the broker refuses no longer."""
 
 
 class Subscription:
@@ -46,12 +53,14 @@ class Subscription:
         settings: Settings,
         *,
         topic: str,
-        group: str,
+        standing: Standing,
         starts: Mapping[int, StartingPlace],
         handler: Callable[[list[Record]], Awaitable[None]],
     ) -> None:
         """Prepare; nothing is consumed before `start`."""
-        self.group = group
+        self.group = group = standing.group
+        self._standing = standing
+        self._refused = Pulse()
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._topic = topic
@@ -97,7 +106,7 @@ class Subscription:
         Raises:
             BrokerError: No broker answers, or it refuses.
         """
-        with broker_errors(self._settings):
+        async with broker_errors(self._settings):
             await self._broker.start()
         self._attend_polls()
         self._tasks.add(asyncio.create_task(self._observation.run()))
@@ -138,13 +147,32 @@ class Subscription:
         async def getmany(*, timeout_ms: int, max_records: int | None) -> Any:  # noqa: ANN401
             del max_records
             pulse.beat()
-            polled = await guard.poll(lambda: poll(timeout_ms=timeout_ms, max_records=size.records))
+            try:
+                polled = await guard.poll(
+                    lambda: poll(timeout_ms=timeout_ms, max_records=size.records)
+                )
+            except KafkaError as error:
+                await self._note_refusal(error)
+                return {}
+            # An empty poll may have ended before the broker refused again.
+            if polled or self._refused.age_seconds > REFUSAL_HOLDS_SECONDS:
+                self._standing.clear("broker")
             size.learn(chain.from_iterable(polled.values()))
             return polled
 
         consumer.getmany = getmany
         self._guard = guard
         pulse.beat()
+
+    async def _note_refusal(self, error: KafkaError) -> None:
+        """Say what the broker refuses and wait: FastStream would log a traceback each time."""
+        self._refused.beat()
+        refusal = await broker_error(self._settings, error)
+        self._standing.report("broker", str(refusal))
+        if isinstance(error, GroupAuthorizationFailedError) and not self.fault.done():
+            # aiokafka's member of the group has ended, and does not come back with the right.
+            self.fault.set_exception(refusal)
+        await asyncio.sleep(REFUSAL_PAUSE_SECONDS)
 
     async def _drain(self) -> None:
         # The lock of the subscriber is held from before the handler until after the commit.

@@ -16,9 +16,7 @@ async def check_topics(settings: Settings, needed: set[str]) -> None:
         TopicsError: A topic is missing, has other partitions, or takes too small messages.
         BrokerError: No broker answers.
     """
-    for difference in await compare_topics(settings):
-        if difference.topic not in needed:
-            continue
+    for difference in await compare_topics(settings, needed):
         _refuse_unusable(difference)
         _log.warning(
             "topic differs",
