@@ -116,7 +116,8 @@ def body_lines(content: LetterContent) -> Iterator[str]:
         is_cut = len(value) > HEXDUMP_LIMIT_BYTES
     else:
         yield f"body, {len(value):,} bytes"
-        yield from (visible(line) for line in text[:TEXT_LIMIT_CHARACTERS].split("\n"))
+        # Set in, so that no line of a body can be taken for one of ours.
+        yield from (f"  {visible(line)}" for line in text[:TEXT_LIMIT_CHARACTERS].split("\n"))
         is_cut = len(text) > TEXT_LIMIT_CHARACTERS
     if is_cut:
         yield "... cut; rmos dead-letters export writes all of it"

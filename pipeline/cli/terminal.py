@@ -29,6 +29,9 @@ from pipeline.core.visible_text import visible, visible_json
 _NARROWEST = 6
 """Cells of a column that is cut: enough to tell values apart."""
 
+_GAP = 2
+"""Cells between two columns of a table without frames."""
+
 
 def notes() -> Console:
     """Return the console for what is not data; for bars, whose texts are our own."""
@@ -176,8 +179,8 @@ def print_table(
     Args:
         headings: The names of the columns.
         rows: The cells; one that is a `Text` is coloured, and visible already.
-        whole: A column that people copy from. It is never cut or broken; the others are cut for
-            it, the last one first.
+        whole: A column that people copy from. It is never cut or broken: the others are cut or
+            left out for it, the last one first.
     """
     if not is_watched():
         print_cells(headings)
@@ -185,39 +188,49 @@ def print_table(
             print_cells(row)
         return
     cells = [[_shown(cell) for cell in row] for row in rows]
-    console = Console(highlight=False)
     if whole is None:
         table = Table(*headings)
+        for row in cells:
+            table.add_row(*row)
+        Console(highlight=False).print(table)
     else:
-        widths = _widths(headings, cells, console.width, headings.index(whole))
-        console.width = max(console.width, _table_width(widths))
-        table = Table()
-        for heading, width in zip(headings, widths, strict=True):
-            table.add_column(heading, width=width, no_wrap=True, overflow="ellipsis")
-    for row in cells:
-        table.add_row(*row)
-    console.print(table)
+        _print_around(headings, cells, headings.index(whole))
 
 
 def _shown(cell: object) -> Text:
     return cell if isinstance(cell, Text) else Text(visible(str(cell)))
 
 
-def _table_width(widths: Sequence[int]) -> int:
-    """Return the width of a table: each column has a space on both sides and a frame."""
-    return sum(widths) + 3 * len(widths) + 1
+def _print_around(headings: Sequence[str], rows: Sequence[Sequence[Text]], whole: int) -> None:
+    console = Console(highlight=False)
+    widths = _widths(headings, rows, console.width, whole)
+    shown = [column for column, width in enumerate(widths) if width]
+    console.width = max(console.width, widths[whole] + _GAP)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for column in shown:
+        table.add_column(headings[column], width=widths[column], no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
+    console.print(table)
+    left_out = [heading for heading, width in zip(headings, widths, strict=True) if not width]
+    if left_out:
+        note(f"Left out for the width: {', '.join(left_out)}; --json has all.", "dim")
 
 
 def _widths(
     headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, whole: int
 ) -> list[int]:
-    """Return the widths of columns, so that the table fits where it can."""
+    """Return the widths of columns so that a line holds them; 0 for one that is left out."""
     columns = zip(map(Text, headings), *rows, strict=True)
-    widths = [max(cell.cell_len for cell in column) for column in columns]
-    for column in reversed(range(len(widths))):
-        if column != whole:
-            too_wide = max(0, _table_width(widths) - width)
-            widths[column] -= min(too_wide, max(0, widths[column] - _NARROWEST))
+    natural = [max(cell.cell_len for cell in column) for column in columns]
+    widths = [0] * len(natural)
+    room = width
+    for column in sorted(range(len(natural)), key=lambda column: column != whole):
+        widths[column] = natural[column] if column == whole else min(natural[column], room)
+        if widths[column] < min(natural[column], _NARROWEST):
+            widths[column] = 0
+        else:
+            room -= widths[column] + _GAP
     return widths
 
 

@@ -100,7 +100,7 @@ def test_nothing_in_a_dead_letter_acts_on_a_terminal(
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (b'{"b":1,"a":[1.0,100000000000000000000]}', '{\n  "b": 1,'),
+        (b'{"b":1,"a":[1.0,100000000000000000000]}', '  {\n    "b": 1,'),
         (b'{"a": 1, "a": 2}', '{"a": 1, "a": 2}'),
         ("ä\u202e\n".encode(), "ä\\u202e\n"),
         (b"a\x00b", "00000000  61 00 62"),

@@ -33,7 +33,8 @@ async def rmos(settings: Settings, *arguments: str) -> Ended:
     done = await asyncio.to_thread(runner.invoke, app, arguments)
     if isinstance(done.exception, RmosError):
         # What `rmos` itself makes of it; see `pipeline.cli.commands.run`.
-        return Ended(done.exception.exit_status, done.stdout, f"{done.stderr}{done.exception}")
+        said = "\n".join([str(done.exception), *done.exception.lines])
+        return Ended(done.exception.exit_status, done.stdout, f"{done.stderr}{said}")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ended(done.exit_code, done.stdout, done.stderr)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,19 @@ async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path, *, has_le
     event, summary = map(json.loads, again.stdout.splitlines())
     assert event["outcome"] == "duplicate"
     assert summary == {"summary": {"published": 1, "duplicate": 1, "refused": 0}}
+    assert await up.stop(signal.SIGTERM) == 0
+
+
+async def test_a_path_that_a_web_page_asks_for_cannot_act_on_the_terminal(up: Up) -> None:
+    up.start(RMOS_LOG_FORMAT="console")
+    await up.wait_until_ready()
+    port = int(re.search(r"http://127\.0\.0\.1:([0-9]+)", up.text)[1])  # type: ignore[index]
+    asked = HTTPConnection("127.0.0.1", port, timeout=STOP_SECONDS)
+    asked.request("GET", "/api/rmos/runs/x%1b%5d2;pwned%07%c2%9b31m%e2%80%ae")
+    assert asked.getresponse().status == 404
+    asked.close()
+    await wait_until(lambda: "pwned" in up.text, "the request is logged")
+    assert [bad for bad in ("\x1b", "\x07", "\x9b", "\u202e") if bad in up.text] == []
     assert await up.stop(signal.SIGTERM) == 0
 
 
