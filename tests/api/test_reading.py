@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.api import examples
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.storage import artifact_files
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,
@@ -537,13 +538,13 @@ async def test_the_files_that_a_request_opens_do_not_grow_with_the_advisories(
 ) -> None:
     api.add_runs(saw())
     opened: list[str] = []
-    read_bytes = Path.read_bytes
+    read_below = artifact_files.read_below
 
-    def counted(path: Path) -> bytes:
-        opened.append(path.name)
-        return read_bytes(path)
+    def counted(root: Path, path: str, limit_bytes: int) -> bytes:
+        opened.append(path.rpartition("/")[2])
+        return read_below(root, path, limit_bytes)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(artifact_files, "read_below", counted)
     for number in range(3):
         api.add_advisories(advisory_request(run_id="saw_1", advisory_id=f"adv_{number}"))
         opened.clear()
