@@ -5,13 +5,14 @@ of a schema version.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import InputError
 from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, TopicNames
@@ -21,6 +22,31 @@ PREFIX = "RMOS_"
 _SIMILAR = 0.8
 """From which likeness on (difflib) an unknown name is taken for a known one that is mistyped. The
 variables of the original system, which a neighbour program may read, all lie below it."""
+
+_NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
+_HOST = re.compile(_NAME, re.IGNORECASE)
+# As a browser writes it: lower case, no path, a port only where it is not the usual one.
+_ORIGIN = re.compile(
+    rf"(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://({_NAME})(:[0-9]{{1,5}})?"
+)
+
+
+def _names(value: Any, pattern: re.Pattern[str], example: str) -> tuple[str, ...]:  # noqa: ANN401
+    listed = value.split(",") if isinstance(value, str) else value
+    names = tuple(name.strip() for name in listed if name.strip())
+    for name in names:
+        if not pattern.fullmatch(name):
+            message = f"expected a list such as {example}, found {name!r} in it"
+            raise ValueError(message)
+    return names
+
+
+def _hosts(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    return _names(value, _HOST, "runs.example,[fd00::1]")
+
+
+def _origins(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    return _names(value, _ORIGIN, "https://cam.example,http://localhost:3000")
 
 
 class Settings(BaseSettings):
@@ -125,10 +151,23 @@ class Settings(BaseSettings):
     api_tokens_file: Path | None = Field(
         None, description="who may use the API: a line `name role sha256hex` for each token"
     )
+    api_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
+        (),
+        description="names in Host under which the API answers, comma separated; without tokens "
+        "those of loopback need not be named",
+    )
+    api_allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+        (),
+        description="origins of web pages that may use the API (CORS), comma separated: "
+        "https://cam.example",
+    )
     api_idle_seconds: float = Field(
         60.0, gt=0, description="longest silence of a client that sends or takes a body"
     )
     api_requests: int = Field(500, ge=1, description="most requests of the API at a time")
+    api_client_requests: int = Field(
+        200, ge=1, description="most of them from one address; a proxy in front is one address"
+    )
     upload_limit_bytes: int = Field(
         2 * 1024**3, ge=1, description="largest blob that the API takes"
     )

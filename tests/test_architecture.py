@@ -50,8 +50,8 @@ WHOLE_PROGRAMS_MAY_NOT_IMPORT = {"api", "cli", "app"}
 
 PURE_STANDARD_LIBRARY = {
     *("__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime"),
-    *("decimal", "enum", "functools", "hashlib", "hmac", "html", "itertools", "json", "math"),
-    *("operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
+    *("decimal", "enum", "functools", "hashlib", "hmac", "html", "ipaddress", "itertools", "json"),
+    *("math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
 }
 """Modules that touch no disk, network, clock, environment, thread or random number."""
 

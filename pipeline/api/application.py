@@ -18,10 +18,13 @@ from pipeline.api import (
     uploads,
 )
 from pipeline.api.answers import json_answer
+from pipeline.api.callers import Callers
 from pipeline.api.errors import add_error_answers
 from pipeline.api.guard import Guard
 from pipeline.api.parts import ALIAS, PREFIX, ApiParts, LegacyParts, ServingParts
+from pipeline.api.places import Places
 from pipeline.api.tokens import Tokens
+from pipeline.core.http_hosts import KnownHosts
 
 # Fixed names before those with a parameter in the same place: /diff is no run.
 _ROUTERS = (
@@ -36,6 +39,12 @@ _DESCRIPTION = (
     "Run requests become immutable, hashed artifacts. The same routes are served under "
     f"`{ALIAS}`. Where tokens are asked for: `Authorization: Bearer TOKEN`."
 )
+_POINTERS = {
+    "runs": PREFIX,
+    "openapi": "/openapi.json",
+    "health": "/health/ready",
+    "metrics": "/metrics",
+}
 
 
 def create_api(parts: ApiParts, tokens: Tokens | None) -> Guard:
@@ -64,7 +73,7 @@ def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[A
         version=version("rmos-runs"),
         description=_DESCRIPTION,
         openapi_url=None,
-        # A redirect would repeat the Host header of whoever asks.
+        # It would repeat the Host header of whoever asks; ours names a path alone.
         redirect_slashes=False,
     )
     app.state.parts = parts
@@ -72,18 +81,26 @@ def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[A
         app.include_router(router, prefix=PREFIX)
         app.include_router(router, prefix=ALIAS, include_in_schema=False)
     app.include_router(health.router)
-    _add_document(app)
+    _add_root(app)
     add_error_answers(app)
     settings = parts.settings
+    hosts = KnownHosts.of(
+        settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None
+    )
     return Guard(
         app,
         tokens=tokens,
-        requests=settings.api_requests,
+        callers=Callers(hosts, frozenset(settings.api_allowed_origins)),
+        places=Places(settings.api_requests, settings.api_client_requests),
         idle_seconds=settings.api_idle_seconds,
     )
 
 
-def _add_document(app: FastAPI) -> None:
+def _add_root(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return json_answer({"name": app.title, "version": app.version, **_POINTERS})
+
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         return json_answer(documentation.document(app))

@@ -87,6 +87,9 @@ async def download_attachment(
         wanted = _wanted(request, blob, headers["ETag"])
         if blob.size_bytes <= CHECKED_FIRST_LIMIT_BYTES:
             await parts.bulk(_check, blob)
+        if request.state.is_head:
+            blob.close()
+            return _head(blob, wanted, headers)
     except BaseException:
         blob.close()
         raise
@@ -134,13 +137,22 @@ def _check(blob: OpenBlob) -> None:
         raise IntegrityError(message)
 
 
+def _head(blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str]) -> Response:
+    status = 200 if wanted is None else 206
+    return Response(status_code=status, headers=_of_part(blob, wanted, headers))
+
+
+def _of_part(blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str]) -> dict[str, str]:
+    length = blob.size_bytes if wanted is None else wanted.length
+    found = {**headers, "Content-Length": str(length)}
+    return found if wanted is None else found | {"Content-Range": wanted.content_range}
+
+
 def _stream(
     blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: Threads
 ) -> Response:
     part = wanted or ByteRange(0, blob.size_bytes, blob.size_bytes)
-    headers = {**headers, "Content-Length": str(part.length)}
-    if wanted is not None:
-        headers["Content-Range"] = wanted.content_range
+    headers = _of_part(blob, wanted, headers)
     is_whole_and_unchecked = wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES
     pieces = _hashed(blob, threads) if is_whole_and_unchecked else _pieces(blob, part, threads)
     return _BlobResponse(blob, pieces, 200 if wanted is None else 206, headers)

@@ -4,6 +4,8 @@ import re
 from typing import Literal
 from urllib.parse import quote
 
+from pipeline.core.visible_text import without_unseen
+
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._ ()+,=@#-]")
 _ATTR_CHAR = "!#$&+-.^_`|~"
 _SHOWN_IN_PLACE = frozenset(
@@ -21,10 +23,10 @@ def disposition_of(mime: str) -> Literal["inline", "attachment"]:
 def content_disposition(kind: Literal["inline", "attachment"], filename: str) -> str:
     """Return the header's value; whatever `filename` holds, it stays one quoted name.
 
-    Readers of RFC 8187 take the exact name, all others one of plain characters.
+    Readers of RFC 8187 take the name but for what is not seen of it, all others one of plain
+    characters. A mark that turns the direction of a line around would show `exe.gnp` as `png.exe`.
     """
-    # What no UTF-8 can express is not in a checked name; it must not fail here all the same.
-    name = filename.encode("utf-8", "replace").decode("utf-8")
+    name = without_unseen(filename, "_")
     fallback = _NOT_PLAIN.sub("_", name)
     header = f'{kind}; filename="{fallback}"'
     if fallback == name:

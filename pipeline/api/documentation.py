@@ -19,14 +19,16 @@ from schemas.http_answers import (
 Responses = dict[int | str, dict[str, Any]]
 
 _ERRORS: dict[int, tuple[str, str]] = {
+    400: ("BAD_REQUEST", "The head of the request has two lengths."),
     401: ("UNAUTHORIZED", "No token, or one that is not known."),
-    403: ("FORBIDDEN", "The token may only read."),
+    403: ("FORBIDDEN", "The token may only read, or a page of another site asks."),
     404: ("RUN_NOT_FOUND", "There is no such run."),
-    408: ("REQUEST_TIMEOUT", "The body did not come in time."),
+    408: ("REQUEST_TIMEOUT", "The body did not come in time, or too slowly."),
     409: ("CONFLICT", "The name belongs to something else."),
     413: ("TOO_LARGE", "The body is too large."),
     415: ("UNSUPPORTED_MEDIA_TYPE", "The body is of another type."),
     416: ("RANGE_NOT_SATISFIABLE", "No byte lies in the range."),
+    421: ("WRONG_HOST", "Host is no name of this API."),
     422: ("INVALID_QUERY", "A value cannot be used."),
     500: ("ARTIFACT_CORRUPT", "What is stored is not what was written, or the server failed."),
     501: ("NOT_IN_V1", "This route is not served in v1 mode."),
@@ -55,7 +57,7 @@ def errors(*statuses: int, **codes: str) -> Responses:
         **codes: Codes in place of the usual ones: `e422="INVALID_REQUEST"`.
     """
     described: Responses = {}
-    for status in sorted({401, 403, 422, 500, 503, *statuses}):
+    for status in sorted({400, 401, 403, 421, 422, 500, 503, *statuses}):
         code, message = _ERRORS[status]
         example = {"error": codes.get(f"e{status}", code), "message": message}
         described[status] = answer(ErrorAnswer, example, message)

@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, error_answer
+from pipeline.api.paths import allowed_methods, without_slash
 from pipeline.errors import (
     BrokerError,
     DiskFullError,
@@ -21,10 +22,8 @@ from schemas.fields import is_run_id
 
 _log = structlog.get_logger(__name__)
 
-_BY_STATUS = {
-    404: ("NOT_FOUND", "There is nothing under this path."),
-    405: ("METHOD_NOT_ALLOWED", "This path does not know this method."),
-}
+_NOT_FOUND = 404
+_NOT_ALLOWED = 405
 
 
 def add_error_answers(app: FastAPI) -> None:
@@ -39,6 +38,8 @@ def add_error_answers(app: FastAPI) -> None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _of_the_path(request, error)
     told = _told(request, error)
     if isinstance(error, RmosError) and told.status >= 500:  # noqa: PLR2004
         # What the answer leaves out: the log is the operator's.
@@ -49,9 +50,6 @@ async def _answer(request: Request, error: Exception) -> Response:
 def _told(request: Request, error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, HTTPException):
-        code, message = _BY_STATUS.get(error.status_code, ("ERROR", "The request failed."))
-        return ApiError(error.status_code, code, message, headers=error.headers)
     if isinstance(error, RequestValidationError):
         return _invalid_query(error)
     if isinstance(error, ClientDisconnect):
@@ -60,6 +58,24 @@ def _told(request: Request, error: Exception) -> ApiError:
     if isinstance(error, RmosError):
         return _of_ours(request, error)
     return ApiError(500, "INTERNAL_ERROR", "The server failed; its log says why.")
+
+
+def _of_the_path(request: Request, error: HTTPException) -> Response:
+    """Answer where no route fits: with the methods that the path knows, or where else to ask."""
+    allowed = allowed_methods(request)
+    if request.method == "OPTIONS" and allowed:
+        return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
+    if error.status_code == _NOT_ALLOWED and allowed:
+        message = f"Expected one of the methods {', '.join(allowed)} at this path."
+        headers = {"Allow": ", ".join(allowed)}
+        return error_answer(ApiError(405, "METHOD_NOT_ALLOWED", message, headers=headers))
+    target = without_slash(request)
+    if target is not None:
+        # As in the original; 307 keeps method and body.
+        return Response(status_code=307, headers={"Location": target})
+    if error.status_code == _NOT_FOUND:
+        return error_answer(ApiError(404, "NOT_FOUND", "There is nothing under this path."))
+    return error_answer(ApiError(error.status_code, "ERROR", "The request failed."))
 
 
 def _of_ours(request: Request, error: RmosError) -> ApiError:

@@ -1,4 +1,4 @@
-"""What holds for every request: an id, a token where one is asked for, limits, and a log line.
+"""What holds for every request: who may ask, a token where one is asked for, limits, a log line.
 
 Around the whole application, so that its last resort for errors is inside too.
 """
@@ -8,22 +8,37 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
+from pipeline.api.callers import READING, Callers
+from pipeline.api.places import Places
+from pipeline.api.request_body import is_unasked
+from pipeline.api.request_target import has_hidden_slash, in_origin_form
 from pipeline.api.tokens import Role, Token, Tokens
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 """Probes have no tokens, and these tell nothing about runs."""
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
-_METHODS = _READING | {"POST", "PUT", "PATCH", "DELETE"}
+_ALWAYS_ANSWERED = _OPEN_PATHS | {"/metrics"}
+"""Outside the limit of requests: what shows that the limit is reached must not be refused by it."""
+_METHODS = READING | {"POST", "PUT", "PATCH", "DELETE"}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT")
+_CORS_REQUEST_HEADERS = (
+    *("Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"),
+    *("Traceparent", "X-Request-ID"),
+)
+_CORS_ANSWER_HEADERS = (
+    *("Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After", "X-Request-ID"),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -36,44 +51,64 @@ class Guard:
     """An ASGI application around another one."""
 
     def __init__(
-        self, app: ASGIApp, *, tokens: Tokens | None, requests: int, idle_seconds: float
+        self,
+        app: ASGIApp,
+        *,
+        tokens: Tokens | None,
+        callers: Callers,
+        places: Places,
+        idle_seconds: float,
     ) -> None:
         """Wrap `app`.
 
         Args:
             app: What answers.
             tokens: Who may use it; None for everybody.
-            requests: Most requests at a time.
+            callers: Who may ask, as far as the head of a request shows it.
+            places: For requests under way.
             idle_seconds: Longest wait for a client to take a piece of an answer.
         """
         self.app = app
         self._tokens = tokens
-        self._places = requests
+        self._callers = callers
+        self._places = places
         self._idle_seconds = idle_seconds
+        self._cors = CORSMiddleware(
+            self._answer,
+            allow_origins=callers.origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_ANSWER_HEADERS,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        exchange = _Exchange(scope, send, _request_id(headers), self._idle_seconds)
+        method = scope["method"]
+        scope = in_origin_form(scope)
+        if method == "HEAD":
+            # The answer to a GET, and nothing of its body.
+            scope = {**scope, "method": "GET"}
+        exchange = _Exchange(scope, send, method, self._idle_seconds)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
-        self._places -= 1
         try:
-            refused = self._refusal(scope, headers)
-            app = self.app if refused is None else error_answer(refused)
-            await self._run(app, scope, receive, exchange)
+            await self._run(scope, receive, exchange)
         finally:
-            self._places += 1
             exchange.tell()
             structlog.contextvars.unbind_contextvars("request_id", "token")
 
-    async def _run(
-        self, app: ASGIApp, scope: Scope, receive: Receive, exchange: "_Exchange"
-    ) -> None:
+    async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
+        headers = Headers(scope=scope)
+        refused = self._callers.refusal(scope["method"], headers)
         try:
-            await app(scope, receive, exchange.send)
+            if refused is not None:
+                await error_answer(refused)(scope, receive, exchange.send)
+            elif self._has_cors(scope, headers):
+                await self._cors(scope, receive, exchange.send)
+            else:
+                await self._answer(scope, receive, exchange.send)
         except Exception as error:
             _log.error("request failed", exc_info=not isinstance(error, SlowClientError))
             # An answer that is cut short must not look like a whole one: the server closes the
@@ -81,25 +116,46 @@ class Guard:
             if not exchange.is_whole:
                 raise
 
-    def _refusal(self, scope: Scope, headers: Headers) -> ApiError | None:
-        if self._places < 0:
-            message = "Too many requests at a time: try again in a moment."
-            return ApiError(503, "TOO_BUSY", message, headers={"Retry-After": "1"})
-        if self._tokens is None or scope["path"] in _OPEN_PATHS:
-            return None
-        return _check_token(self._tokens, headers, scope["method"])
+    def _has_cors(self, scope: Scope, headers: Headers) -> bool:
+        origins = self._callers.origins
+        # The question of a page that may not ask is answered like any other OPTIONS.
+        return bool(origins) and (scope["method"] != "OPTIONS" or headers.get("origin") in origins)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = (scope.get("client") or ("",))[0]
+        is_limited = scope["path"] not in _ALWAYS_ANSWERED
+        with self._places.taken_by(client) if is_limited else nullcontext(True) as has_place:
+            refused = self._refusal(scope) if has_place else _too_busy()
+            app = self.app if refused is None else error_answer(refused)
+            await app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        if self._tokens is not None and scope["path"] not in _OPEN_PATHS:
+            refused = _check_token(self._tokens, Headers(scope=scope), scope["method"])
+            if refused is not None:
+                return refused
+        if has_hidden_slash(scope):
+            return ApiError(404, "NOT_FOUND", "No name here holds a slash, escaped or not.")
+        return None
+
+
+def _too_busy() -> ApiError:
+    message = "Too many requests at a time, by all clients or by this one: try again in a moment."
+    return ApiError(503, "TOO_BUSY", message, headers={"Retry-After": "1"})
 
 
 class _Exchange:
     """One request and what has been answered to it."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, idle_seconds: float) -> None:
-        # Routes that publish carry it on.
-        scope.setdefault("state", {})["request_id"] = request_id
-        self.request_id = request_id
+    def __init__(self, scope: Scope, send: Send, method: str, idle_seconds: float) -> None:
+        self.request_id = _request_id(Headers(scope=scope))
+        self._is_head = method == "HEAD"
+        # Routes that publish carry the id on; those that read a file need not read it for HEAD.
+        scope.setdefault("state", {}).update(request_id=self.request_id, is_head=self._is_head)
         self.status: int | None = None
         self.is_whole = False
         self._scope = scope
+        self._method = method
         self._send = send
         self._idle_seconds = idle_seconds
         self._begin = time.perf_counter()
@@ -108,6 +164,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._add_headers(message)
+        elif self._is_head:
+            message = {**message, "body": b""}
         try:
             async with asyncio.timeout(self._idle_seconds):
                 await self._send(message)
@@ -121,17 +179,20 @@ class _Exchange:
         headers[REQUEST_ID_HEADER] = self.request_id
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
+        if is_unasked(self._scope):
+            # Whether the body comes all the same cannot be known: no request can follow.
+            headers["Connection"] = "close"
 
     def tell(self) -> None:
         seconds = time.perf_counter() - self._begin
         route = _route_of(self._scope)
         status = str(self.status or 0)
-        method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
+        method = self._method if self._method in _METHODS else "other"
         metrics.HTTP_REQUESTS.labels(method, route, status).inc()
         metrics.HTTP_SECONDS.labels(method, route).observe(seconds)
         _log.info(
             "request",
-            method=self._scope["method"],
+            method=self._method,
             path=self._scope["path"],
             status=self.status,
             milliseconds=round(seconds * 1000, 1),
@@ -159,7 +220,7 @@ def _check_token(tokens: Tokens, headers: Headers, method: str) -> ApiError | No
 
 
 def _needed(method: str) -> Role:
-    return "read" if method in _READING else "publish"
+    return "read" if method in READING else "publish"
 
 
 def _may(token: Token, needed: Role) -> bool:

@@ -24,14 +24,14 @@ _TEXT: dict[str, Any] = {
         }
     },
 }
-_BUSY: Responses = {503: errors()[503]}
-_REFUSED: Responses = {status: errors()[status] for status in (401, 403, 500, 503)}
+_NOT_FOR_US: Responses = {status: errors()[status] for status in (400, 421)}
+_REFUSED: Responses = {status: errors()[status] for status in (400, 401, 403, 421, 500)}
 
 
 @router.get(
     "/health/live",
     summary="Is the process alive",
-    responses={**_BUSY, 200: answer(LiveAnswer, examples.LIVE, "It answers.")},
+    responses={**_NOT_FOR_US, 200: answer(LiveAnswer, examples.LIVE, "It answers.")},
 )
 async def live() -> Response:
     """Answer."""
@@ -42,6 +42,7 @@ async def live() -> Response:
     "/health/ready",
     summary="Can the API do its work",
     responses={
+        **_NOT_FOR_US,
         200: answer(ReadyAnswer, examples.READY, "It can."),
         503: answer(ReadyAnswer, examples.NOT_READY, "No."),
     },

@@ -5,11 +5,17 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from pipeline.api.answers import ApiError
 
 _DRAIN_SECONDS = 2.0
+LEAST_BYTES_PER_SECOND = 16 * 1024
+"""A body that comes slower than this, after the time that a client may be silent, is given up. At
+128 kbit/s a blob of 2 GiB takes 36 hours; a machine on a slower line has other troubles, and one
+byte a second would hold a place for 68 years."""
 
 
 async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: float) -> bytes:
@@ -25,7 +31,7 @@ async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: fl
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
     body = bytearray()
     # The whole of it within the time: a few MiB a byte at a time would hold a place for ever.
-    async with _time_limit(idle_seconds):
+    async with _time_limit(idle_seconds, f"Expected the whole body within {idle_seconds:g} s."):
         async for piece in limited_body(
             request, limit_bytes=limit_bytes, idle_seconds=idle_seconds
         ):
@@ -34,12 +40,22 @@ async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: fl
 
 
 async def limited_body(
-    request: Request, *, limit_bytes: int, idle_seconds: float
+    request: Request,
+    *,
+    limit_bytes: int,
+    idle_seconds: float,
+    least_bytes_per_second: int = LEAST_BYTES_PER_SECOND,
 ) -> AsyncIterator[bytes]:
     """Yield the body piece by piece.
 
+    Args:
+        request: Where it comes with.
+        limit_bytes: Most bytes.
+        idle_seconds: Longest silence, and how much later than its least rate it may come.
+        least_bytes_per_second: Its least rate.
+
     Raises:
-        ApiError: It is encoded (415), too large (413) or silent for too long (408).
+        ApiError: It is encoded (415), too large (413), silent for too long or too slow (408).
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         message = "Expected a body without Content-Encoding."
@@ -48,9 +64,18 @@ async def limited_body(
     if _announced_bytes(request) > limit_bytes:
         raise _too_large(limit_bytes)
     received = 0
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    request.state.is_body_asked_for = True
+    message = (
+        f"Expected a body without a pause of {idle_seconds:g} s, and after that time at "
+        f"{least_bytes_per_second:,} bytes a second or more."
+    )
     pieces = request.stream()
     while True:
-        async with _time_limit(idle_seconds):
+        # Silence costs a client all of its patience; what it sent earns it more.
+        late = begin + idle_seconds + received / least_bytes_per_second - loop.time()
+        async with _time_limit(min(idle_seconds, max(late, 0.0)), message):
             piece = await anext(pieces, None)
         if piece is None:
             return
@@ -65,12 +90,20 @@ async def drain(request: Request) -> None:
     """Read on for a moment what a client still sends, so that it hears our answer.
 
     Closing a connection with unread bytes resets it, and a client that is writing would see
-    the reset alone.
+    the reset alone. One that waits for `100 Continue` is not writing: reading would ask it to.
     """
+    if is_unasked(request.scope):
+        return
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for _ in request.stream():
                 pass
+
+
+def is_unasked(scope: Scope) -> bool:
+    """Tell whether a client waits for `100 Continue`, and nobody has asked for its body."""
+    waits = "100-continue" in Headers(scope=scope).get("expect", "").lower()
+    return waits and not scope["state"].get("is_body_asked_for", False)
 
 
 def _announced_bytes(request: Request) -> int:
@@ -83,10 +116,9 @@ def _too_large(limit_bytes: int) -> ApiError:
 
 
 @asynccontextmanager
-async def _time_limit(seconds: float) -> AsyncIterator[None]:
+async def _time_limit(seconds: float, message: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        message = f"Expected the body to come within {seconds:g} s."
         raise ApiError(408, "REQUEST_TIMEOUT", message, headers={"Connection": "close"}) from error

@@ -6,11 +6,11 @@ Empty lines and lines that begin with `#` are skipped. `publish` may read too.
 
 import hashlib
 import hmac
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.core.http_hosts import is_loopback
 from pipeline.errors import InputError
 from schemas.fields import is_sha256
 
@@ -42,16 +42,6 @@ class Tokens:
             if hmac.compare_digest(digest, known.sha256):
                 found = known
         return found
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a server at `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def tokens_for(host: str, file: Path | None) -> Tokens | None:

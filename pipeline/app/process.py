@@ -76,7 +76,11 @@ def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None
         }
 
     server = HealthServer(
-        settings.metrics_host, settings.metrics_port, checks, lambda: reasons_of(workers)
+        settings.metrics_host,
+        settings.metrics_port,
+        checks,
+        lambda: reasons_of(workers),
+        allowed_hosts=settings.api_allowed_hosts,
     )
     server.start()
     _log.info("metrics and health", address=server.address)

@@ -5,21 +5,25 @@ A thread, so that a stuck event loop is seen as not ready rather than as no answ
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from socketserver import ThreadingMixIn
+from threading import Thread, Timer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
+from pipeline.core.http_hosts import KnownHosts, is_loopback
 from pipeline.errors import InputError
 
 PATIENCE_SECONDS = 2.0
-"""Longest wait for a client that has connected and says nothing. Meanwhile nobody else is
-answered, and the server cannot be stopped."""
+"""Longest time for a client to send its request, and to take the answer."""
+
+_READING = ("GET", "HEAD")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Checks = Mapping[str, bool]
@@ -34,6 +38,8 @@ class HealthServer:
         port: int,
         checks: Callable[[], Checks],
         reasons: Callable[[], Sequence[str]] = tuple,
+        *,
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         """Bind; nothing is answered before `start`.
 
@@ -42,6 +48,7 @@ class HealthServer:
             port: Port to bind; 0 for any free one.
             checks: What must hold to be ready, by name.
             reasons: Why it is not ready besides, as sentences; see `Standing`.
+            allowed_hosts: Names under which it answers at loopback, beside those of loopback.
 
         Raises:
             InputError: The address cannot be bound.
@@ -49,8 +56,13 @@ class HealthServer:
         self._checks = checks
         self._reasons = reasons
         self._metrics = make_wsgi_app(metrics.REGISTRY)
+        # Beyond loopback there is no name that a scraper could not have.
+        names = allowed_hosts if is_loopback(host) else ()
+        self._hosts = KnownHosts.of(host, names, asks_tokens=False)
         try:
-            self._server: WSGIServer = make_server(host, port, self._answer, handler_class=_Quiet)
+            self._server: WSGIServer = make_server(
+                host, port, self._answer, server_class=_Server, handler_class=_Quiet
+            )
         except OSError as error:
             message = (
                 f"Metrics cannot be served at {host}:{port} ({error.strerror}): set "
@@ -76,9 +88,23 @@ class HealthServer:
         self._thread.join()
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        heads: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(self._found(environ, lambda *head: heads.append(head)))
+        status, headers = heads[0]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _found(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if not self._hosts.has(environ.get("HTTP_HOST")):
+            return _json(start_response, "421 Misdirected Request", {"error": "WRONG_HOST"})
+        if environ["REQUEST_METHOD"] not in _READING:
+            refused = {"error": "METHOD_NOT_ALLOWED"}
+            allow = ("Allow", ", ".join(_READING))
+            return _json(start_response, "405 Method Not Allowed", refused, allow)
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            asked = environ | {"REQUEST_METHOD": "GET"}
+            answer: Iterable[bytes] = self._metrics(asked, start_response)
             return answer
         if path == "/health/live":
             return _json(start_response, "200 OK", {"live": True})
@@ -91,9 +117,17 @@ class HealthServer:
         return _json(start_response, "404 Not Found", {"error": "NOT_FOUND"})
 
 
-def _json(start_response: StartResponse, status: str, document: object) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "application/json")])
+def _json(
+    start_response: StartResponse, status: str, document: object, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", "application/json"), *headers])
     return [json.dumps(document).encode()]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A server that one slow client does not hold up; the threads end with the process."""
+
+    daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
@@ -101,8 +135,17 @@ class _Quiet(WSGIRequestHandler):
 
     def handle(self) -> None:
         """Answer one request; a client that is too slow or gone is no fault of ours to print."""
+        # The timeout of the socket is for each of its bytes, this one for all of them.
+        patience = Timer(PATIENCE_SECONDS, self._read_no_more)
+        patience.daemon = True
+        patience.start()
         with suppress(OSError):
             super().handle()
+        patience.cancel()
+
+    def _read_no_more(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RD)
 
     def log_message(self, *args: object) -> None:
         """Say nothing: a probe every few seconds is no event."""

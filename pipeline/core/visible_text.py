@@ -40,6 +40,11 @@ def visible_json(text: str) -> str:
     return _ANY_BUT_LAYOUT.sub(_json_escape, text)
 
 
+def without_unseen(text: str, instead: str) -> str:
+    """Return `text` with another in place of each character that is not seen."""
+    return _ANY.sub(instead, text)
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\u{code:04x}" if code <= _LARGEST_OF_FOUR_DIGITS else f"\\U{code:08x}"

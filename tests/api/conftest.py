@@ -99,7 +99,7 @@ async def api_over(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}
     async with httpx.AsyncClient(
-        transport=transport, base_url="http://api", event_hooks=hooks
+        transport=transport, base_url="http://127.0.0.1", event_hooks=hooks
     ) as http:
         yield Api(root, app, parts, http)
     parts.quick.close()

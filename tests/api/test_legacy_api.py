@@ -94,7 +94,7 @@ def parts_of(path: Path) -> LegacyParts:
 def served(path: Path, tokens: Tokens | None = None) -> httpx.AsyncClient:
     app = create_legacy_api(parts_of(path), tokens)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://api")
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
 def damage(path: Path, old: str, new: str) -> None:

@@ -11,6 +11,7 @@ from pipeline.api.byte_range import ByteRange, UnsatisfiableRangeError, parse_ra
 from pipeline.api.content_disposition import content_disposition, disposition_of
 from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
 from pipeline.api.publishing import Submission, accepted
+from pipeline.core.visible_text import without_unseen
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,13 @@ def test_a_filename_stays_one_quoted_name(filename: str) -> None:
     )
     exact = header.partition("filename*=UTF-8''")[2]
     if exact:
-        assert unquote(exact) == filename.encode("utf-8", "replace").decode()
+        assert unquote(exact) == without_unseen(filename, "_")
+
+
+@pytest.mark.parametrize("mark", ["\u202e", "\u2066", "\u200b", "\x1b", "\u2028", "\ud800"])
+def test_a_name_that_would_be_read_another_way_around_is_not_sent(mark: str) -> None:
+    header = content_disposition("attachment", f"part{mark}gpj.exe")
+    assert header == 'attachment; filename="part_gpj.exe"'
 
 
 def test_a_plain_filename_is_written_once() -> None:

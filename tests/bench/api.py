@@ -194,7 +194,7 @@ async def _asked(
         host, port = address.split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         while (begin := time.perf_counter()) < end:
-            writer.write(f"GET {path(next(numbers))} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+            writer.write(f"GET {path(next(numbers))} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200 "), head
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 import typer
 from annotated_types import Ge, Gt, Le
 from prometheus_client.metrics import MetricWrapperBase
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
@@ -105,7 +105,7 @@ def _exposed_name(metric: MetricWrapperBase) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is None:
+    if field.default is None or field.default == ():
         return "unset"
     if isinstance(field.default, tuple):
         return f"`{json.dumps(field.default)}`"
@@ -113,6 +113,8 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(field: FieldInfo) -> str:
+    if any(isinstance(each, BeforeValidator) for each in field.metadata):
+        return "list with commas"
     if isinstance(field.default, tuple):
         return f"JSON list of {len(field.default)} numbers"
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]

@@ -189,7 +189,7 @@ async def test_a_client_that_goes_away_during_an_upload_leaves_nothing(
     host, port = (await url_of(process)).removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         request = f"PUT {RUNS}/attachments/{'0' * 64} HTTP/1.1"
-        head = f"{request}\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"
+        head = f"{request}\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n"
         connection.sendall(head.encode() + b"x" * 5000)
     await wait_until(lambda: bool(process.logged("request")), "the request ended")
     assert not (settings.data_dir / "attachments").exists()

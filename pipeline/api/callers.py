@@ -1,0 +1,54 @@
+"""Which requests are refused by their head alone: by Host, Origin and framing."""
+
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+
+from pipeline.api.answers import ApiError
+from pipeline.core.http_hosts import KnownHosts, is_same_origin
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+_CLOSE = {"Connection": "close"}
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may ask, as far as a browser says it.
+
+    Attributes:
+        hosts: Names under which the API answers.
+        origins: Those of pages of other sites that may ask.
+    """
+
+    hosts: KnownHosts
+    origins: frozenset[str]
+
+    def refusal(self, method: str, headers: Headers) -> ApiError | None:
+        """Return why a request is not for us, or None."""
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Two lengths, of which a proxy in front may have taken the other (RFC 9112, 6.3).
+            message = "Expected Content-Length or Transfer-Encoding, not both."
+            return ApiError(400, "BAD_REQUEST", message, headers=_CLOSE)
+        if not self.hosts.has(headers.get("host")):
+            message = (
+                "This is no name of this API: ask it as localhost or 127.0.0.1, or name the host "
+                "in RMOS_API_ALLOWED_HOSTS."
+            )
+            return ApiError(421, "WRONG_HOST", message, headers=_CLOSE)
+        if method not in READING and self._is_foreign(headers):
+            message = (
+                "A page of another site may not change anything here, unless its origin is in "
+                "RMOS_API_ALLOWED_ORIGINS."
+            )
+            return ApiError(403, "FOREIGN_ORIGIN", message)
+        return None
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin in self.origins:
+            return False
+        if headers.get("sec-fetch-site", "").lower() == "cross-site":
+            return True
+        return origin is not None and not is_same_origin(origin, headers.get("host"))

@@ -1,0 +1,224 @@
+"""Who may ask: names of this host, pages of this origin, and how many at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipeline.api.places import Places
+from pipeline.api.tokens import Token, Tokens
+from pipeline.core.hashing import sha256_of_text
+from pipeline.errors import InputError
+from pipeline.settings import read_settings
+from tests.api.conftest import JSON, RUNS, Api, api_over
+from tests.builders import encode, run_request, sha256
+
+EVIL = "evil.example"
+CAM = "https://cam.example"
+PREFLIGHT = {"access-control-request-method": "POST"}
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path", [RUNS, f"{RUNS}/saw_1", "/runs", "/metrics", "/health/ready", "/openapi.json", "/"]
+)
+async def test_another_name_that_leads_here_reads_nothing(api: Api, path: str) -> None:
+    answer = await api.http.get(path, headers={"host": f"{EVIL}:8080"})
+    assert refusal(answer) == (421, "WRONG_HOST")
+
+
+async def test_another_name_that_leads_here_writes_nothing(api: Api) -> None:
+    headers = {"host": EVIL, "origin": f"http://{EVIL}", **JSON}
+    posted = await api.http.post(RUNS, content=encode(run_request()), headers=headers)
+    assert refusal(posted) == (421, "WRONG_HOST")
+    put = await api.put(sha256("x"), b"x", **headers)
+    assert refusal(put) == (421, "WRONG_HOST")
+    assert not (api.root / "attachments").exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": f"https://{EVIL}"},
+        {"origin": "http://127.0.0.1:3000"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": "http://127.0.0.1", "sec-fetch-site": "cross-site"},
+    ],
+)
+async def test_a_page_of_another_site_writes_nothing(api: Api, headers: dict[str, str]) -> None:
+    for answer in (
+        await api.http.post(RUNS, content=encode(run_request()), headers={**JSON, **headers}),
+        await api.http.post(f"{RUNS}/saw_1/attach-advisory", content=b"{}", headers=headers),
+        await api.put(sha256("x"), b"x", **headers),
+    ):
+        assert refusal(answer) == (403, "FOREIGN_ORIGIN")
+    assert not (api.root / "attachments").exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"origin": "http://127.0.0.1"}, {"sec-fetch-site": "same-origin"}, {"host": "localhost"}],
+)
+async def test_programs_and_our_own_pages_may_write(api: Api, headers: dict[str, str]) -> None:
+    assert (await api.put(sha256("x"), b"x", **headers)).status_code == 201
+
+
+async def test_a_page_of_another_site_gets_an_answer_that_its_browser_keeps_from_it(
+    api: Api,
+) -> None:
+    answer = await api.get(Origin=CAM)
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+    asked = await api.http.options(RUNS, headers={"origin": CAM, **PREFLIGHT})
+    assert asked.status_code == 204
+    assert "access-control-allow-origin" not in asked.headers
+
+
+async def test_a_page_of_an_allowed_origin_may_ask_and_write(tmp_path: Path) -> None:
+    tokens = Tokens((Token("cam", "publish", sha256_of_text("secret")),))
+    headers = {"origin": CAM, "sec-fetch-site": "cross-site"}
+    async with api_over(
+        tmp_path / "store", tokens=tokens, api_allowed_origins=f"http://localhost:3000, {CAM}"
+    ) as api:
+        asked = await api.http.options(
+            f"{RUNS}/attachments/{sha256('x')}",
+            headers={
+                **headers,
+                "access-control-request-method": "PUT",
+                "access-control-request-headers": "authorization, content-type",
+            },
+        )
+        # A browser sends no token with this question.
+        assert asked.status_code == 200
+        assert asked.headers["access-control-allow-origin"] == CAM
+        put = await api.put(sha256("x"), b"x", **headers, authorization="Bearer secret")
+        assert (put.status_code, put.headers["access-control-allow-origin"]) == (201, CAM)
+        assert "X-Request-ID" in put.headers["access-control-expose-headers"]
+        # Also what is refused can be read by the page.
+        refused = await api.put(sha256("x"), b"x", **headers)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, CAM)
+        foreign = await api.get(origin=f"https://{EVIL}", authorization="Bearer secret")
+        assert "access-control-allow-origin" not in foreign.headers
+        assert "Origin" in foreign.headers["vary"]
+        asked = await api.http.options(RUNS, headers={"origin": f"https://{EVIL}", **PREFLIGHT})
+        assert refusal(asked) == (401, "UNAUTHORIZED")
+
+
+async def test_with_tokens_any_name_is_answered_unless_some_are_allowed(tmp_path: Path) -> None:
+    tokens = Tokens((Token("cam", "read", sha256_of_text("secret")),))
+    headers = {"host": "shop.example", "authorization": "Bearer secret"}
+    async with api_over(tmp_path / "store", tokens=tokens) as api:
+        assert (await api.get(**headers)).status_code == 200
+    async with api_over(
+        tmp_path / "store", tokens=tokens, api_allowed_hosts="runs.example,[fd00::1]"
+    ) as api:
+        assert refusal(await api.get(**headers)) == (421, "WRONG_HOST")
+        assert (await api.get(**{**headers, "host": "runs.example"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("api_allowed_hosts", "https://runs.example"),
+        ("api_allowed_hosts", "runs.example:8080"),
+        ("api_allowed_hosts", "*"),
+        ("api_allowed_origins", "*"),
+        ("api_allowed_origins", "null"),
+        ("api_allowed_origins", "cam.example"),
+        ("api_allowed_origins", "https://cam.example/"),
+        ("api_allowed_origins", "https://cam.example:443"),
+        ("api_allowed_origins", "https://Cam.example"),
+    ],
+)
+def test_a_list_that_no_browser_would_match_is_refused(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"RMOS_{name.upper()} cannot be") as refused:
+        read_settings(**{name: value})
+    assert f"found {value!r} in it" in str(refused.value)
+
+
+async def test_health_and_metrics_are_answered_where_no_place_is_left(tmp_path: Path) -> None:
+    async with (
+        api_over(tmp_path / "store", api_requests=3) as api,
+        silent_uploads(api, 3),
+    ):
+        answer = await api.get()
+        assert refusal(answer) == (503, "TOO_BUSY")
+        assert answer.headers["retry-after"] == "1"
+        assert (await api.http.get("/health/live")).status_code == 200
+        assert (await api.http.get("/health/ready")).json()["checks"] == {"broker answers": False}
+        assert "rmos_http" in (await api.http.get("/metrics")).text
+
+
+async def test_one_client_cannot_take_every_place(tmp_path: Path) -> None:
+    async with api_over(tmp_path / "store", api_requests=9, api_client_requests=2) as api:
+        async with silent_uploads(api, 2):
+            assert refusal(await api.get()) == (503, "TOO_BUSY")
+            elsewhere = httpx.ASGITransport(api.app, client=("10.0.0.9", 1))
+            async with httpx.AsyncClient(transport=elsewhere, base_url="http://localhost") as http:
+                assert (await http.get(RUNS)).status_code == 200
+        assert (await api.get()).status_code == 200
+
+
+@asynccontextmanager
+async def silent_uploads(api: Api, count: int) -> AsyncIterator[None]:
+    """Begin uploads of which one byte comes, and give them up at the end."""
+    begun = asyncio.Semaphore(0)
+
+    async def one_byte() -> AsyncIterator[bytes]:
+        begun.release()
+        yield b"x"
+        await asyncio.Event().wait()
+
+    uploads = [asyncio.create_task(api.put(sha256("x"), one_byte())) for _ in range(count)]
+    for _ in uploads:
+        await begun.acquire()
+    yield
+    for upload in uploads:
+        upload.cancel()
+    await asyncio.gather(*uploads, return_exceptions=True)
+
+
+def test_one_client_leaves_places_for_others() -> None:
+    places = Places(3, 2)
+    with places.taken_by("10.0.0.1") as first, places.taken_by("10.0.0.1") as second:
+        assert (first, second) == (True, True)
+        with places.taken_by("10.0.0.1") as third:
+            assert third is False
+        with places.taken_by("10.0.0.2") as other:
+            assert other is True
+            with places.taken_by("10.0.0.3") as above:
+                assert above is False
+    with places.taken_by("10.0.0.1") as again:
+        assert again is True
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("fd00::1", "fd00::ffff:1"), ("10.0.0.1", "::ffff:10.0.0.1"), ("", "")]
+)
+def test_addresses_of_one_client_count_together(one: str, other: str) -> None:
+    places = Places(9, 1)
+    with places.taken_by(one), places.taken_by(other) as is_free:
+        assert is_free is False
+    with places.taken_by("fd00::1"), places.taken_by("fd00:0:0:1::1") as is_free:
+        assert is_free is True
+
+
+async def test_a_body_that_trickles_is_given_up(tmp_path: Path) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.02)
+
+    async with api_over(tmp_path / "store", api_idle_seconds=0.2) as api:
+        async with asyncio.timeout(10):
+            answer = await api.put(sha256("x"), trickle())
+        assert refusal(answer) == (408, "REQUEST_TIMEOUT")
+        assert answer.headers["connection"] == "close"
+        assert list((api.root / "attachments").rglob("*")) == []
