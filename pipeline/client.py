@@ -58,6 +58,7 @@ _RUNS: Final = "/api/rmos/runs"
 _ACCEPTED: Final = 202
 _BY_CODE: Final[dict[str, type[RmosError]]] = {
     "ARTIFACT_CORRUPT": IntegrityError,
+    "RUN_UNEXPLAINED": IntegrityError,
     "ATTACHMENT_CORRUPT": IntegrityError,
     "HASH_MISMATCH": HashMismatchError,
     "DISK_FULL": DiskFullError,

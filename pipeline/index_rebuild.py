@@ -74,8 +74,10 @@ class RebuildReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether files and topic tell the same."""
-        return not (self.without_file or self.links_changed or self.strange or self.lost)
+        """Whether files, ledger and topic tell the same."""
+        unexplained = self.without_record or self.links_without_record
+        unlike = self.without_file or self.links_changed or self.strange or self.lost
+        return not (unexplained or unlike)
 
 
 async def rebuild_index(

@@ -28,9 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 def rebuild(as_json: AsJson = False) -> None:
     """Make the index again from files, ledger and request topics; the files are not touched.
 
-    Stop the workers first. Exit 5 where files are missing or strange: they get their rows all
-    the same, so that every later check finds them. Nothing is made where a file has other bytes
-    than the ledger says.
+    Stop the workers first. Exit 5 where files are missing, strange or explained by no leaf and no
+    record: they get their rows all the same, so that every later check finds them. Nothing is
+    made where a file has other bytes than the ledger says.
     """
     settings = read_settings()
     with waiting("reading the store") as shown:

@@ -28,7 +28,8 @@ class StoredRun:
     """What the index holds of a run.
 
     Attributes:
-        source: The record that first made it; None where only its file tells of it.
+        source: The record that first made it; None where only its file tells of it, so that
+            nobody vouches for it.
         hashes: As in its artifact.
     """
 
@@ -46,8 +47,10 @@ class StoredRun:
 
     @property
     def may_cut(self) -> bool:
-        """Whether a machine may cut by it."""
-        return may_cut(status=self.status, risk_level=self.risk_level, legacy=self.legacy)
+        """Whether a machine may cut by it; never by what no record explains."""
+        return self.source is not None and may_cut(
+            status=self.status, risk_level=self.risk_level, legacy=self.legacy
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Outcome:
         return self.code is not None
 
 
-def stored_run(judged: JudgedRun, source: RecordSource | None) -> StoredRun:
+def stored_run(judged: JudgedRun, source: RecordSource) -> StoredRun:
     """Return what the index will hold of a run that `source` makes."""
     return run_of_document(
         judged.built.outline, judged.artifact_sha256, judged.path, len(judged.built.content), source
@@ -147,9 +150,5 @@ def settle_run(judged: JudgedRun, run: StoredRun, source: RecordSource, *, intac
         run_id=run.run_id,
         run=run,
         drifted=drifted,
-        may_cut=run.may_cut and (not drifted or _rendering_may_cut(judged)),
+        may_cut=run.may_cut and (not drifted or stored_run(judged, source).may_cut),
     )
-
-
-def _rendering_may_cut(judged: JudgedRun) -> bool:
-    return stored_run(judged, None).may_cut

@@ -6,7 +6,7 @@ Procedure, with the same numbers in `find_foreign_files`:
 2. Let a batch that is being stored end: its files come before its rows.
 3. Ask the index for what no record was read of: of an earlier epoch, removed by retention, or
    stored by a worker since the range ended. It is explained if a leaf tells of it, or if there
-   is no ledger to ask.
+   is no ledger to ask and the row names a record.
 4. A blob that has the hash of its name and that nothing names is an upload that waits for its
    run. All else is foreign.
 """
@@ -100,10 +100,10 @@ class _UnreadRows:
                 self._checks.asked_for.add(named)
 
     def _is_borne_out(self, source: RecordSource | None, sha256: str) -> bool:
+        if source is None:
+            return self._logs is not None and sha256 in self._hashes_of_all_leaves()
         if self._logs is None:
             return True
-        if source is None:
-            return sha256 in self._hashes_of_all_leaves()
         log = LogId(source.epoch, source.topic, source.partition)
         if log not in self._log_ids:
             return False

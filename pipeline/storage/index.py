@@ -99,6 +99,13 @@ runs = Table(
     Index("runs_newest_first", "created_at_us", "run_id"),
     *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )
+# Who lists leaves out the runs whose file no record explains.
+Index(
+    "runs_unexplained",
+    runs.c.source_offset,
+    runs.c.run_id,
+    sqlite_where=runs.c.source_offset.is_(None),
+)
 # An index file of before has only those of its time. The format stays: they change no answer.
 _run_indexes = sorted(runs.indexes, key=lambda index: str(index.name))
 
@@ -216,7 +223,11 @@ _KNOWN_RUNS = text(
 # Built once: building a query takes longer than this one takes.
 _LINKED_ADVISORIES = (
     select(advisories)
-    .where(advisories.c.run_id == bindparam("run_id"), advisories.c.link_path.is_not(None))
+    .where(
+        advisories.c.run_id == bindparam("run_id"),
+        advisories.c.link_path.is_not(None),
+        advisories.c.source_offset.is_not(None),
+    )
     .order_by(advisories.c.created_at_us, advisories.c.advisory_id)
 )
 _LOOKUP_IDS = 500
@@ -487,7 +498,10 @@ class RunIndex:
             return bool(connection.execute(query).scalar_one())
 
     def linked_advisories(self, run_id: str) -> list[StoredAdvisory]:
-        """Return the linked advisories of a run, in the order of (created_at_utc, advisory_id)."""
+        """Return the linked advisories of a run, in the order of (created_at_utc, advisory_id).
+
+        A link that no record explains is none.
+        """
         with self.reading() as connection:
             found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
             return [_advisory_of_row(row) for row in found.mappings()]

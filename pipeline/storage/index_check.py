@@ -34,12 +34,13 @@ def check_index(
     """Compare every row with its file, every file with its row, and every blob with its name.
 
     A row is compared as a whole, but for the record that made it, of which the file tells
-    nothing. Whether a blob that a run names is there at all is no question of the index.
+    nothing; that there is one it must say. Whether a blob that a run names is there at all is no
+    question of the index.
 
     Raises:
         StoreError: The disk or the index failed.
     """
-    rows = _sha256_by_path(store.index)
+    rows, unexplained = _expected(store.index)
     for count, found in enumerate(find_run_files(store.root), start=1):
         progress(count)
         if isinstance(found, StrangeFile):
@@ -54,6 +55,8 @@ def check_index(
             yield IndexDifference(
                 path, wanted if expected is None else f"SHA-256 {expected}", f"SHA-256 {sha256}"
             )
+        elif path in unexplained:
+            yield IndexDifference(path, f"a leaf or a record that explains this {what}", "neither")
         elif isinstance(found, FoundArtifact):
             yield from _row_difference(store.index, found)
     for path, expected in sorted(rows.items()):
@@ -95,13 +98,22 @@ def _blob_difference(root: Path, path: str) -> Iterator[IndexDifference]:
         yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
 
 
-def _sha256_by_path(index: RunIndex) -> dict[str, str]:
-    """Return what the index expects under each path; a claim that waits has no file yet."""
-    rows = {run.artifact_path: run.artifact_sha256 for run in index.all_runs()}
+def _expected(index: RunIndex) -> tuple[dict[str, str], set[str]]:
+    """Return the hash that the index expects under each path, and the paths without a record.
+
+    A claim that waits has no file yet.
+    """
+    rows, unexplained = {}, set()
+    for run in index.all_runs():
+        rows[run.artifact_path] = run.artifact_sha256
+        if run.source is None:
+            unexplained.add(run.artifact_path)
     for advisory in index.all_advisories():
         if advisory.link_path is not None:
             rows[advisory.link_path] = advisory.link_sha256
-    return rows
+            if advisory.source is None:
+                unexplained.add(advisory.link_path)
+    return rows, unexplained
 
 
 def _told_by(found: FoundArtifact | FoundLink) -> tuple[str, str, str]:

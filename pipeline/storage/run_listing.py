@@ -44,8 +44,9 @@ _SHOWN = (
 _COUNT_ADVISORIES = text(
     "SELECT run_id, count(*) AS linked, sum(kind = 'explanation') AS explanations "
     "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
-    "AND link_path IS NOT NULL GROUP BY run_id"
+    "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
 )
+_UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scalar_subquery()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         runs.c[name] == value for name in LISTED_BY if (value := getattr(wanted, name)) is not None
     ]
+    # Found once a query, in an index of its own that is mostly empty.
+    conditions.append(runs.c.run_id.not_in(_UNEXPLAINED))
     if wanted.tool_id_prefix is not None:
         # Not LIKE, which does not tell `saw` from `SAW` and so cannot use the index.
         conditions.append(runs.c.tool_id >= wanted.tool_id_prefix)

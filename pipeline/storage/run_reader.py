@@ -13,7 +13,7 @@ from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.outcome import StoredRun
 from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
 from pipeline.core.strict_json import parse_object
-from pipeline.errors import NotFoundError
+from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.answers import (
     advisories_answer,
     attachments_answer,
@@ -119,7 +119,7 @@ class RunReader:
 
         Raises:
             NotFoundError: There is none, or `run_id` cannot name one.
-            IntegrityError: Its file is missing, or has other bytes.
+            IntegrityError: Its file is missing, has other bytes, or no record explains it.
             StoreError: The disk or the index failed.
         """
         run, links = self._rows(run_id)
@@ -130,6 +130,7 @@ class RunReader:
 
         Raises:
             NotFoundError: There is none, or `run_id` cannot name one.
+            IntegrityError: No record explains it.
             StoreError: The index failed.
         """
         self._rows(run_id)
@@ -209,6 +210,12 @@ class RunReader:
         if run is None:
             message = "RUN_NOT_FOUND: there is no such run."
             raise NotFoundError(message)
+        if run.source is None:
+            message = (
+                f"RUN_UNEXPLAINED: expected a leaf or a record that explains {run.artifact_path}, "
+                "found none: nobody vouches for this file."
+            )
+            raise IntegrityError(message)
         with store_faults(self.root):
             return run, index.linked_advisories(run_id)
 

@@ -27,6 +27,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
+from tests.storage.stores import change_index
 
 DXF = b"0\nSECTION\n"
 DAY = "2025-12-18"
@@ -116,6 +117,47 @@ def spoil(file: Path, damage: str) -> None:
         file.write_bytes(content)
     elif damage == "folder":
         file.mkdir()
+
+
+NO_SOURCE = "UPDATE {} SET source_epoch=NULL, source_topic=NULL, source_offset=NULL WHERE {}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/saw_1",
+        "/saw_1/download",
+        "/saw_1/advisories",
+        "/saw_1/attachments",
+        "/diff?a=saw_1&b=saw_2",
+    ],
+)
+async def test_a_run_that_no_record_explains_is_not_shown(api: Api, path: str) -> None:
+    """As after a rebuild of the index over a file that somebody put there."""
+    api.add_runs(saw(), saw("saw_2"))
+    change_index(api.root, NO_SOURCE.format("runs", "run_id='saw_1'"))
+    answer = await api.get(path)
+    assert (answer.status_code, answer.json()["error"]) == (500, "RUN_UNEXPLAINED")
+    for query in ("", "?tool_id_prefix=saw", "?limit=1"):
+        listed = (await api.get(query)).json()
+        assert ([item["run_id"] for item in listed["items"]], listed["next_cursor"]) == (
+            ["saw_2"],
+            None,
+        )
+
+
+async def test_a_link_that_no_record_explains_is_not_shown(api: Api) -> None:
+    api.add_runs(saw())
+    api.add_advisories(
+        advisory_request(run_id="saw_1", advisory_id="own", kind="explanation"),
+        advisory_request(run_id="saw_1", advisory_id="forged", kind="explanation"),
+    )
+    change_index(api.root, NO_SOURCE.format("advisories", "advisory_id='forged'"))
+    found = (await api.get("/saw_1/advisories")).json()
+    assert [each["advisory_id"] for each in found["advisories"]] == ["own"]
+    change_index(api.root, NO_SOURCE.format("advisories", "advisory_id='own'"))
+    (item,) = (await api.get()).json()["items"]
+    assert (item["advisory_count"], item["explanation_status"]) == (0, "NONE")
 
 
 HOSTILE = [

@@ -11,6 +11,7 @@ from pipeline.index_rebuild import RebuildReport
 from pipeline.storage.artifact_files import StrangeFile
 from tests.cli.command_line import CommandLine
 from tests.cli.test_runs import flip_bit
+from tests.storage.stores import change_index
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,21 @@ def test_status_tells_identity_runs_and_positions(rmos_with_runs: CommandLine) -
     assert document["positions"] == [
         {"topic": "rmos.runs.requests", "partition": 0, "next_offset": 5}
     ]
+
+
+def test_a_run_that_no_record_explains_is_a_difference(rmos_with_runs: CommandLine) -> None:
+    change_index(
+        rmos_with_runs.data_dir,
+        "UPDATE runs SET source_epoch=NULL, source_offset=NULL "
+        "WHERE run_id = (SELECT min(run_id) FROM runs)",
+    )
+    done = rmos_with_runs("index", "check", "--json")
+    assert done.status == 5
+    (difference,) = done.document["differences"]
+    assert (difference["expected"], difference["found"]) == (
+        "a leaf or a record that explains this run",
+        "neither",
+    )
 
 
 def test_an_index_that_fits_its_files_is_said_so(rmos_with_runs: CommandLine) -> None:

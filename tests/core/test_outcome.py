@@ -43,7 +43,9 @@ def test_the_same_request_from_any_other_place_is_a_duplicate(change: dict[str, 
 
 
 def test_a_run_of_which_its_file_alone_tells_has_duplicates_only() -> None:
-    assert settle(replace(STORED, source=None)).kind == "duplicate"
+    outcome = settle(replace(STORED, source=None))
+    # Nobody vouches for its file, so no machine may cut by it.
+    assert (outcome.kind, outcome.may_cut) == ("duplicate", False)
 
 
 def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None:

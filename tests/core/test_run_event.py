@@ -29,7 +29,7 @@ def outcome_of(request: dict[str, Any], **changes: Any) -> Outcome:
 OUTCOMES = {
     "persisted": outcome_of(run_request()),
     "blocked": outcome_of(red_request()),
-    "duplicate": outcome_of(run_request(), source=None),
+    "duplicate": outcome_of(run_request(), source=replace(SOURCE, offset=41)),
     "conflict": outcome_of(run_request(), request_sha256="0" * 64),
     "rejected": settle_rejected(Rejected("TOMBSTONE", "Expected a request.")),
     "rejected with a run_id": settle_rejected(Rejected("KEY_MISMATCH", "Expected.", "run_1")),

@@ -1,6 +1,7 @@
 """An index made again is, row for row, the one that was lost; what is wrong is told."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers import advisory_claims
-from pipeline.errors import StoreNotReadyError
+from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.index_rebuild import rebuild_index
+from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
+from pipeline.storage.run_listing import RunFilter
+from pipeline.storage.run_reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.advisories import (
@@ -32,6 +37,7 @@ from tests.e2e.advisories import (
 )
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
 from tests.e2e.prepared_store import prepare_store
+from tests.storage.audited import audit
 from tests.storage.stores import rows
 
 pytestmark = pytest.mark.e2e
@@ -185,3 +191,47 @@ async def test_files_of_a_batch_that_died_before_its_leaves_are_explained_by_the
     assert (report.runs, report.without_record, report.is_clean) == (2, [], True)
     (row,) = [row for row in rows(settings.data_dir)["runs"] if row["run_id"] == "run_1"]
     assert (row["source_partition"], row["source_offset"]) == (4, 1)
+
+
+@pytest.mark.parametrize("ledger_enabled", [True, False])
+async def test_a_forged_file_and_link_get_no_run_through_a_rebuild(
+    store_settings: Settings, ledger_enabled: bool
+) -> None:
+    settings = store_settings.model_copy(update={"ledger_enabled": ledger_enabled})
+    async with persist_worker(settings), advise_worker(settings):
+        await produce(settings, [run_of("run_0")])
+        await wait_until_persisted(settings, 1)
+        await wait_until_all_told(settings, await publish(settings, advisory_of("run_0")))
+    folder = settings.data_dir / "runs/2025-12-18"
+    forge(folder, "run_0", "run_1")
+    forge(folder, "run_0_advisory_adv_1", "run_0_advisory_adv_2")
+    report = await rebuild_index(settings)
+    assert (report.without_record, report.links_without_record) == (["run_1"], ["run_0 adv_2"])
+    assert not report.is_clean
+    assert [path.rpartition("/")[2] for path, _ in differences(settings)] == [
+        "run_0_advisory_adv_2.json",
+        "run_1.json",
+    ]
+    with closing(RunReader(settings.data_dir)) as reader:
+        with pytest.raises(IntegrityError, match="RUN_UNEXPLAINED"):
+            reader.find("run_1")
+        listed = reader.list_runs(RunFilter(), limit=5, cursor=None).items
+        advisories = reader.advisories("run_0")["advisories"]
+    assert [each["run_id"] for each in listed] == ["run_0"]
+    assert [each["advisory_id"] for each in advisories] == ["adv_1"]
+    if ledger_enabled:
+        keys = verifier_keys(settings, read_store(settings.data_dir))
+        found = audit(settings.data_dir, keys=keys)
+        assert {
+            each.path.rpartition("/")[2]
+            for each in found.findings
+            if each.code == "FILE_UNEXPLAINED"
+        } == {"run_0_advisory_adv_2.json", "run_1.json"}
+        assert found.results["integrity"] == "failed"
+
+
+def forge(folder: Path, name: str, forged: str) -> None:
+    """Copy a file of the store under another id, which it tells itself too."""
+    old, new = (each.rpartition("_advisory_")[2].encode() for each in (name, forged))
+    content = (folder / f"{name}.json").read_bytes()
+    (folder / f"{forged}.json").write_bytes(content.replace(old, new))

@@ -66,6 +66,11 @@ def test_without_a_ledger_the_row_explains_what_no_record_can(store: RunStore) -
     assert foreign(store, with_ledger=False) == []
 
 
+def test_without_a_ledger_a_row_without_a_record_explains_nothing(store: RunStore) -> None:
+    change_index(store.root, "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
+    assert {each.kind for each in foreign(store, with_ledger=False)} == {"foreign", "unreferenced"}
+
+
 def test_a_row_that_no_leaf_bears_out_explains_nothing(store: RunStore) -> None:
     """Who can write files can write rows as well."""
     forged = judged(run_request(run_id="run_1", notes="forged"))
