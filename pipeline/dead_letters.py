@@ -105,19 +105,28 @@ async def read_contents(
 async def _content(
     settings: Settings, letter: FoundLetter, record: ConsumerRecord
 ) -> LetterContent:
+    if _is_left(record):
+        fault = "It is too large to be read here: no worker of ours wrote it."
+        return LetterContent(letter, None, None, list(split_headers(record.headers)[0]), fault)
     if letter.is_whole:
         return _checked(letter, record.key, record.value, list(record.headers))
     source = await _record_at(settings, letter.source)
     if source is None:
         fault = f"What it does not carry was left at {letter.source}, and is not there any more."
         return LetterContent(letter, record.key, record.value, list(record.headers), fault)
-    headers, all_headers = split_headers(source.headers)
-    is_left = isinstance(source.key, LeftAtSource) or isinstance(source.value, LeftAtSource)
-    if is_left or all_headers is not None:
+    if _is_left(source):
         fault = f"It is too large to be read here: {letter.source} keeps it."
         return LetterContent(letter, record.key, record.value, list(record.headers), fault)
     ours = letter_headers(record.headers)
-    return _checked(letter, source.key, source.value, [*headers, *ours], headers)
+    return _checked(letter, source.key, source.value, [*source.headers, *ours], source.headers)
+
+
+def _is_left(record: ConsumerRecord) -> bool:
+    """Tell whether a record is so large that not all of it was kept as it was read."""
+    contents = (record.key, record.value)
+    return any(isinstance(each, LeftAtSource) for each in contents) or (
+        split_headers(record.headers)[1] is not None
+    )
 
 
 def _checked(
@@ -156,7 +165,9 @@ async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerR
 
 def _letter_of(record: ConsumerRecord) -> FoundLetter:
     place = RecordPlace(record.topic, record.partition, record.offset)
-    return read_letter(place, record.timestamp, record.key, record.value, record.headers)
+    headers, _ = split_headers(record.headers)
+    key, value = (each if isinstance(each, bytes) else None for each in (record.key, record.value))
+    return read_letter(place, record.timestamp, key, value, headers)
 
 
 def _spans(places: Iterable[RecordPlace]) -> dict[tuple[str, int], OffsetRange]:

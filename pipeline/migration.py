@@ -32,7 +32,7 @@ from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import Ranges, read_ranges
 from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_runs
 from pipeline.consumers.start_checks import check_start
-from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.carried_record import sha256_of_content
 from pipeline.core.layout import attachment_path
 from pipeline.core.legacy_report import MigrationTally, RowReport, report_row
 from pipeline.core.outcome import Outcome, StoredRun
@@ -247,8 +247,10 @@ class Migration:
         others: set[str] = set()
         ranges = await partition_offsets(self._settings, [self._topic])
         async for record in read_ranges(self._settings, ranges):
+            if not isinstance(record.key, bytes | None):
+                continue  # no run_id is so long
             run_id = (record.key or b"").decode(errors="replace")
-            published.setdefault(run_id, sha256_of_bytes(record.value or b""))
+            published.setdefault(run_id, sha256_of_content(record.value or b""))
             begin = waiting[(record.topic, record.partition)].beginning
             if record.offset >= begin and run_id not in here:
                 others.add(run_id)

@@ -18,6 +18,7 @@ from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.consumers.health import Checks, is_disk_writable
 from pipeline.consumers.legacy_start import check_v2_store
 from pipeline.errors import RmosError
@@ -62,6 +63,7 @@ async def api_server(
         AddressTakenError: Another program listens there.
         StoreError: The store is not usable.
     """
+    install_tolerant_records()
     async with AsyncExitStack() as stack:
         tokens = tokens_for(settings.api_host, settings.api_tokens_file)
         listening = stack.enter_context(listen(settings.api_host, settings.api_port))

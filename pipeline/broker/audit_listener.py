@@ -130,8 +130,9 @@ def _document(record: ConsumerRecord) -> dict[str, Any] | None:
     """Return the value of a record; None where it is none that a worker writes."""
     try:
         document = json.loads(record.value or b"")
-    # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
-    except (ValueError, RecursionError):
+    # Whoever may write the topic decides what is in it; RecursionError is a deep nesting, and a
+    # TypeError a value that was too large to be kept.
+    except (ValueError, RecursionError, TypeError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -98,7 +98,8 @@ class EventReader:
     def _match(self, fetched: dict[TopicPartition, list[Any]]) -> None:
         for records in fetched.values():
             for record in records:
-                if record.value is not None:
+                # One that is too large to be held is no event of ours.
+                if isinstance(record.value, bytes):
                     self.matcher.take(record.value)
 
     def _last_answer(self, consumer: Any) -> int:  # noqa: ANN401 - aiokafka has no types

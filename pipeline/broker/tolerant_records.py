@@ -4,7 +4,8 @@ aiokafka 0.14 decodes header names as UTF-8 while it parses, and a name that is 
 the poll, before any code of ours has seen the record: its partition would stand still for ever.
 Some compressed batches do the same (`decompression`). aiokafka has no setting for it, so
 `install_tolerant_records` puts a class of ours in the place where its fetcher takes the parser
-from. The fast parser still reads every batch; only one that it cannot is read again here.
+from. The fast parser still reads every batch; only one that it cannot is read again here, and one
+that could be too large when it is unpacked is read as a stream (`streamed_batch`).
 """
 
 import struct
@@ -13,18 +14,35 @@ from typing import Any
 
 import cramjam
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
+from aiokafka.record.default_records import (
+    DefaultRecordBatch,
+    _DefaultRecordBatchPy,
+    _DefaultRecordPy,
+)
 from aiokafka.record.memory_records import MemoryRecords
 
 # The fast one reads beyond the end of its buffer where a number is cut off.
 from aiokafka.record.util import decode_varint_py
 
-from pipeline.broker.decompression import decompress
+from pipeline.broker.decompression import decompress, inflate, largest_size
+from pipeline.broker.streamed_batch import streamed_records
+from pipeline.core.carried_record import held_bytes
 from pipeline.core.header_names import name_of_bytes
 
+INFLATED_LIMIT_BYTES = 16 * 1024 * 1024
+"""A batch that could be larger than this is never unpacked at once. A request has at most 4 MiB,
+and producers end a batch at 1 MiB or less unless they are told otherwise."""
+
+TAKEN_LIMIT_BYTES = 16 * 1024 * 1024
+"""So many bytes of records are taken from one partition at a time, and one record more: the
+records of a batch that is read as a stream are made as they are taken."""
+
+_AIOKAFKAS_GETALL = FetchResult.getall
 _BEFORE_LENGTH = 8
 _BEFORE_BATCH = 12
+_BEFORE_RECORDS = 61
 
 # What was seen to rise out of the poll; OSError is that of `gzip`.
 _GIVEN_UP = (UnicodeDecodeError, OSError, EOFError, struct.error, cramjam.DecompressionError)
@@ -37,6 +55,32 @@ def install_tolerant_records() -> None:
     """
     assert fetcher.MemoryRecords in {MemoryRecords, TolerantRecords}
     fetcher.MemoryRecords = TolerantRecords
+    if FetchResult.getall is _AIOKAFKAS_GETALL:
+        FetchResult.getall = bounded_getall
+
+
+def bounded_getall(fetched: Any, max_records: int | None = None) -> list[Any]:  # noqa: ANN401
+    """Return the next records of one partition: the original's steps, and a bound of their size."""
+    if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
+        return []
+    records: list[Any] = []
+    more = take_records(fetched, records, max_records)
+    fetched._update_position()
+    if not more:
+        fetched._partition_records = None
+    return records
+
+
+def take_records(fetched: Any, records: list[Any], max_records: int | None) -> bool:  # noqa: ANN401
+    """Add the next records of one partition to `records`; return whether there may be more."""
+    size_bytes = 0
+    while len(records) != max_records and size_bytes < TAKEN_LIMIT_BYTES:
+        record = next(fetched._partition_records, None)
+        if record is None:
+            return False
+        records.append(record)
+        size_bytes += held_bytes(record)
+    return True
 
 
 class TolerantRecords:
@@ -83,21 +127,40 @@ class _Batch:
         return next(self._fast)
 
     def __iter__(self) -> Iterator[Any]:
+        codec = self._fast.compression_type
+        if codec != DefaultRecordBatch.CODEC_NONE:
+            body = bytes(self._data[_BEFORE_RECORDS:])
+            if self._could_be_large(codec, body):
+                return self._streamed(codec, body)
         # All at once: a batch is read by one parser or by the other, never half by each.
         try:
             return iter(list(self._fast))
         except _GIVEN_UP as error:
             return iter(self._read_again(error))
 
+    def _could_be_large(self, codec: int, body: bytes) -> bool:
+        try:
+            return largest_size(codec, body, INFLATED_LIMIT_BYTES) > INFLATED_LIMIT_BYTES
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def _streamed(self, codec: int, body: bytes) -> Iterator[Any]:
+        try:
+            yield from streamed_records(self._fast, self._data, inflate(codec, body))
+        except Exception as error:
+            raise self._unreadable(error) from error
+
     def _read_again(self, given_up: Exception) -> list[Any]:
         try:
             return list(_TolerantBatch(self._data))
         except Exception as error:
-            message = (
-                f"expected records that can be read in the batch at offset "
-                f"{self._fast.base_offset}, found {given_up!r}, then {error!r}"
-            )
-            raise CorruptRecordException(message) from error
+            raise self._unreadable(given_up, error) from error
+
+    def _unreadable(self, *found: Exception) -> CorruptRecordException:
+        return CorruptRecordException(
+            f"expected records that can be read in the batch at offset "
+            f"{self._fast.base_offset}, found {', then '.join(map(repr, found))}"
+        )
 
 
 class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]

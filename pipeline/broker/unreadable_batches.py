@@ -18,6 +18,7 @@ import structlog
 from aiokafka.consumer.fetcher import FetchResult
 
 from pipeline import metrics
+from pipeline.broker.tolerant_records import take_records
 
 REST_SECONDS = 5.0
 """How long a partition rests before the batch is asked for again."""
@@ -43,11 +44,7 @@ def getall(fetched: Any, max_records: int | None = None) -> list[Any]:  # noqa: 
     records: list[Any] = []
     more = True
     try:
-        while more and len(records) != max_records:
-            record = next(fetched._partition_records, None)
-            more = record is not None
-            if more:
-                records.append(record)
+        more = take_records(fetched, records, max_records)
     except Exception as error:  # noqa: BLE001 - whatever a parser makes of broken bytes
         _rest(fetched, error)
     fetched._update_position()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from pipeline.core.carried_record import LeftAtSource, ReadContent
 from pipeline.core.found_letter import FoundLetter, Header, record_headers
 from pipeline.core.letter_codes import letter_code
 from pipeline.core.record_place import RecordPlace
@@ -109,8 +110,10 @@ def redrive_record(letter: FoundLetter, redriven_as: RecordPlace) -> tuple[bytes
     return str(letter.source).encode(), record.model_dump_json().encode()
 
 
-def read_redrive(value: bytes | None) -> Redrive | None:
+def read_redrive(value: ReadContent | None) -> Redrive | None:
     """Return the redrive that a record remembers; None where it is no memory of ours."""
+    if isinstance(value, LeftAtSource):
+        return None
     try:
         record = RedriveRecord.model_validate_json(value or b"")
     except ValidationError:

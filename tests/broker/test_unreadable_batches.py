@@ -10,12 +10,16 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
 
 from pipeline import metrics
-from pipeline.broker import unreadable_batches
-from pipeline.broker.tolerant_records import TolerantRecords
+from pipeline.broker import tolerant_records, unreadable_batches
+from pipeline.broker.tolerant_records import (
+    TolerantRecords,
+    bounded_getall,
+    install_tolerant_records,
+)
 from pipeline.broker.unreadable_batches import getall, install_partition_holds
 from tests.broker.record_batches import batch_bytes, record_bytes
 
-ORIGINAL = FetchResult.getall
+ORIGINAL = tolerant_records._AIOKAFKAS_GETALL
 PLACE = TopicPartition("t", 3)
 
 
@@ -73,14 +77,14 @@ def test_aiokafka_still_drops_what_it_had_and_raises() -> None:
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 4, 6, 7])
 def test_whole_batches_are_given_out_as_the_original_does(most: int | None) -> None:
     steps = []
-    for each in (ORIGINAL, getall):
+    for each in (ORIGINAL, bounded_getall, getall):
         assignment = Assignment()
         fetched = result(batch(0) + batch(3), assignment)
         steps.append([])
         while fetched.has_more():
             found = offsets(each(fetched, most))
             steps[-1].append((found, assignment.state.position, fetched.has_more()))
-    assert steps[0] == steps[1]
+    assert steps[0] == steps[1] == steps[2]
 
 
 def test_records_before_the_batch_are_given_out_and_the_partition_rests(
@@ -122,3 +126,25 @@ def test_it_is_installed_by_a_call_and_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(FetchResult, "getall")
     with pytest.raises(AttributeError):
         install_partition_holds()
+
+
+@pytest.mark.parametrize("take", [bounded_getall, getall])
+def test_records_are_taken_by_their_size(monkeypatch: pytest.MonkeyPatch, take: Any) -> None:
+    monkeypatch.setattr(tolerant_records, "TAKEN_LIMIT_BYTES", 1000)
+    records = b"".join(record_bytes(delta, b"k", bytes(400)) for delta in range(7))
+    fetched, counts = result(batch_bytes(records, 7), Assignment()), []
+    while fetched.has_more():
+        counts.append(len(take(fetched)))
+    assert counts == [3, 3, 1]
+
+
+def test_the_bound_comes_with_the_parser_and_leaves_the_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetcher, "MemoryRecords", fetcher.MemoryRecords)
+    monkeypatch.setattr(FetchResult, "getall", ORIGINAL)
+    install_tolerant_records()
+    assert FetchResult.getall is bounded_getall
+    install_partition_holds()
+    install_tolerant_records()
+    assert FetchResult.getall is getall

@@ -1,10 +1,14 @@
 """Records that the broker accepts and aiokafka's own parser cannot read: none blocks another."""
 
-from collections.abc import AsyncIterator, Iterator
+import gzip
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import zstd_encode
 from aiokafka.consumer import fetcher
+from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.app import persist_worker
 from pipeline.broker.tolerant_records import install_tolerant_records
@@ -12,16 +16,18 @@ from pipeline.core.header_names import bytes_of_name
 from pipeline.index_rebuild import rebuild_index
 from pipeline.settings import Settings
 from tests.broker.record_batches import (
+    GZIP,
     ODD_NAMES,
     PLAIN_NAMES,
     STRANGE_BODIES,
+    ZSTD,
     batch_bytes,
     record_bytes,
 )
-from tests.builders import judged, record, run_request
-from tests.e2e.kafka_reading import Place, produce, sending, wait_until_consumed
+from tests.builders import judged, record, run_request, sha256
+from tests.e2e.kafka_reading import Place, header_dict, produce, sending, wait_until_consumed
 from tests.e2e.store_audit import StoreAudit, audit_store, index_rows
-from tests.e2e.worker_processes import WorkerPool
+from tests.e2e.worker_processes import WorkerPool, WorkerProcess
 
 pytestmark = pytest.mark.e2e
 
@@ -135,3 +141,50 @@ async def test_an_index_is_rebuilt_past_odd_names(
     assert (report.runs, report.is_clean) == (2, True)
     rebuilt = {run_id: tuple(row) for run_id, row in index_rows(settings.data_dir).items()}
     assert rebuilt == rows
+
+
+def peak_bytes(worker: WorkerProcess) -> int:
+    """Return the most memory that a process has had so far."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    (line,) = (each for each in status.splitlines() if each.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize(("codec", "pack"), [(ZSTD, zstd_encode), (GZIP, gzip.compress)])
+async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
+    store_settings: Settings,
+    workers: WorkerPool,
+    plain_producer: AIOKafkaProducer,
+    codec: int,
+    pack: Callable[[bytes], bytes],
+) -> None:
+    settings = store_settings
+    worker = workers.start(settings)
+    await worker.wait_until_started()
+    before = peak_bytes(worker)
+    huge, large = bytes(200 * 1024 * 1024), bytes(4_500_000)
+    data = (
+        request_record(0, "run_before")
+        + record_bytes(1, b"run_huge", huge)
+        + b"".join(record_bytes(delta, b"run_large", large) for delta in range(2, 42))
+        + request_record(42, "run_after")
+    )
+    batch = batch_bytes(pack(data), 43, codec=codec)
+    assert len(batch) < 1024 * 1024
+    places = await send_batch(plain_producer, settings, batch, 43, partition=3)
+    await produce(settings, [sending(run_request(run_id="run_behind"), partition=3)])
+    await wait_until_consumed(settings, check=worker.check)
+    assert peak_bytes(worker) - before < 150 * 1024 * 1024
+    assert await worker.stop() == 0
+
+    # The audit reads the records whole, as aiokafka does.
+    fetcher.MemoryRecords = MemoryRecords
+    audit = await audit_store(settings)
+    assert audit.outcomes() == {"persisted": 3, "TOO_LARGE": 41}
+    letter = audit.letter(places[1])
+    assert (letter.key, letter.value) == (b"run_huge", None)
+    told = header_dict(letter)
+    assert told["rmos-body-sha256"] == sha256(huge).encode()
+    assert told["rmos-body-size"] == str(len(huge)).encode()
+    assert audit.leaves[places[1]]["body_sha256"] == sha256(huge)
+    assert audit.letter(places[2]).value == large
