@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
@@ -37,7 +38,7 @@ _ROUTERS = (
 )
 _DESCRIPTION = (
     "Run requests become immutable, hashed artifacts. The same routes are served under "
-    f"`{ALIAS}`. Where tokens are asked for: `Authorization: Bearer TOKEN`."
+    f"`{ALIAS}`. HEAD is answered wherever GET is."
 )
 _POINTERS = {
     "runs": PREFIX,
@@ -67,7 +68,12 @@ def create_legacy_api(parts: LegacyParts, tokens: Tokens | None) -> Guard:
     return _application(parts, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
 
 
-def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
+def openapi_document(server_url: str) -> dict[str, Any]:
+    """Return the OpenAPI document of the API at `server_url`."""
+    return documentation.document(_with_routes(_ROUTERS), server_url)
+
+
+def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(
         title="RMOS Runs",
         version=version("rmos-runs"),
@@ -75,14 +81,20 @@ def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[A
         openapi_url=None,
         # It would repeat the Host header of whoever asks; ours names a path alone.
         redirect_slashes=False,
+        generate_unique_id_function=documentation.operation_id,
     )
-    app.state.parts = parts
     for router in routers:
         app.include_router(router, prefix=PREFIX)
         app.include_router(router, prefix=ALIAS, include_in_schema=False)
     app.include_router(health.router)
     _add_root(app)
     add_error_answers(app)
+    return app
+
+
+def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
+    app = _with_routes(routers)
+    app.state.parts = parts
     settings = parts.settings
     hosts = KnownHosts.of(
         settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None
@@ -103,4 +115,5 @@ def _add_root(app: FastAPI) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return json_answer(documentation.document(app))
+        # Whatever name this was asked under.
+        return json_answer(documentation.document(app, "/"))

@@ -5,10 +5,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from pipeline.api import examples
+from pipeline.api.tokens import OPEN_PATHS
 from schemas.fields import ADVISORY_ID_PATTERN, RUN_ID_PATTERN, SHA256_PATTERN
 from schemas.http_answers import (
     AdvisorySubmission,
@@ -105,16 +107,41 @@ def raw_answer(
     }
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of `app`, made once."""
+def operation_id(route: APIRoute) -> str:
+    """Return the id of an operation, which generated clients have as the name of a method."""
+    return route.name
+
+
+def document(app: FastAPI, server_url: str) -> dict[str, Any]:
+    """Return the OpenAPI document of `app` at `server_url`, made once."""
     if app.openapi_schema is None:
         found = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            servers=[{"url": server_url}],
         )
+        _add_tokens(found)
         _add_request_shapes(found)
         _leave_out_unused_errors(found)
         app.openapi_schema = found
     return app.openapi_schema
+
+
+def _add_tokens(found: dict[str, Any]) -> None:
+    found["components"]["securitySchemes"] = {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "Asked for beyond loopback, and wherever there is a file of tokens.",
+        }
+    }
+    # The second alternative is none: an API at loopback may ask for no token.
+    found["security"] = [{"token": []}, {}]
+    for path in OPEN_PATHS & found["paths"].keys():
+        for operation in found["paths"][path].values():
+            operation["security"] = []
 
 
 class _WithoutTitles(GenerateJsonSchema):

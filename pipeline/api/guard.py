@@ -21,13 +21,11 @@ from pipeline.api.callers import READING, Callers
 from pipeline.api.places import Places
 from pipeline.api.request_body import is_unasked
 from pipeline.api.request_target import has_hidden_slash, in_origin_form
-from pipeline.api.tokens import Role, Token, Tokens
+from pipeline.api.tokens import OPEN_PATHS, Role, Token, Tokens
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
-_OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
-"""Probes have no tokens, and these tell nothing about runs."""
-_ALWAYS_ANSWERED = _OPEN_PATHS | {"/metrics"}
+_ALWAYS_ANSWERED = OPEN_PATHS | {"/metrics"}
 """Outside the limit of requests: what shows that the limit is reached must not be refused by it."""
 _METHODS = READING | {"POST", "PUT", "PATCH", "DELETE"}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -130,7 +128,7 @@ class Guard:
             await app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
-        if self._tokens is not None and scope["path"] not in _OPEN_PATHS:
+        if self._tokens is not None and scope["path"] not in OPEN_PATHS:
             refused = _check_token(self._tokens, Headers(scope=scope), scope["method"])
             if refused is not None:
                 return refused

@@ -33,7 +33,7 @@ _REFUSED: Responses = {status: errors()[status] for status in (400, 401, 403, 42
     summary="Is the process alive",
     responses={**_NOT_FOR_US, 200: answer(LiveAnswer, examples.LIVE, "It answers.")},
 )
-async def live() -> Response:
+async def get_liveness() -> Response:
     """Answer."""
     return json_answer({"live": True})
 
@@ -47,7 +47,7 @@ async def live() -> Response:
         503: answer(ReadyAnswer, examples.NOT_READY, "No."),
     },
 )
-async def ready(parts: Serving) -> Response:
+async def get_readiness(parts: Serving) -> Response:
     """Look at what the API rests on."""
     checks, reasons = dict(await parts.checks()), list(parts.reasons())
     is_ready = all(checks.values()) and not reasons
@@ -61,7 +61,7 @@ async def ready(parts: Serving) -> Response:
     response_class=Response,
     responses={**_REFUSED, 200: _TEXT},
 )
-async def read_metrics() -> Response:
+async def get_metrics() -> Response:
     """Return every metric of this process."""
     return Response(
         generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}

@@ -75,7 +75,7 @@ async def list_runs(
     openapi_extra=json_body(RunSubmission, examples.RUN_REQUEST),
     responses=errors(408, 409, 413, 415, 422),
 )
-async def post_run(parts: Legacy, request: Request) -> Response:
+async def submit_run(parts: Legacy, request: Request) -> Response:
     """Publish a request, and wait for the event of this very record."""
     body = await read_request(request, parts.settings.api_idle_seconds)
     submission = await parts.quick(submission_of, body)
@@ -110,7 +110,7 @@ def _answer(row: dict[str, Any], submission: Submission, event: RunEvent) -> Res
 
 
 @router.get("/diff", summary="Compare two runs as v1 did", responses=errors(404, 422))
-async def get_diff(parts: Legacy, a: RunIdQuery, b: RunIdQuery) -> Response:
+async def diff_runs(parts: Legacy, a: RunIdQuery, b: RunIdQuery) -> Response:
     """Return how run b differs from run a; a is looked for first."""
     rows = [await parts.quick(_find, parts.reader, run_id) for run_id in (a, b)]
     return json_answer(diff_rows(*rows))
@@ -156,6 +156,7 @@ def not_served(routers: Iterable[APIRouter]) -> APIRouter:
                 route.path,
                 _refuse,
                 methods=list(route.methods or ()),
+                name=route.name,
                 summary=f"{route.summary}: not in v1 mode",
                 status_code=501,
                 responses=errors(501),

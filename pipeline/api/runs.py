@@ -11,8 +11,8 @@ from pipeline.api.documentation import RUN_ID, answer, errors, raw_answer
 from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
 from pipeline.api.parts import Parts
 from pipeline.api.query import ExactQueryRoute
+from pipeline.core import diff
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.diff import diff_runs
 from pipeline.storage.run_reader import FoundRun, RunReader
 from schemas.http_answers import RunView
 from schemas.run_diff import RunDiff
@@ -30,13 +30,13 @@ _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the c
     summary="Compare two runs",
     responses={**errors(404, 422), 200: answer(RunDiff, examples.RUN_DIFF, "How b differs.")},
 )
-async def get_diff(parts: Parts, a: RunIdQuery, b: RunIdQuery) -> Response:
+async def diff_runs(parts: Parts, a: RunIdQuery, b: RunIdQuery) -> Response:
     """Return how run b differs from run a; a is looked for first."""
     return Response(await parts.quick(_diff, parts.reader, a, b), media_type="application/json")
 
 
 def _diff(reader: RunReader, a: str, b: str) -> bytes:
-    return canonical_json(diff_runs(reader.find(a).view(), reader.find(b).view()))
+    return canonical_json(diff.diff_runs(reader.find(a).view(), reader.find(b).view()))
 
 
 @router.get(

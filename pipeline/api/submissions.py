@@ -69,7 +69,7 @@ what the request's hash is made of, has `request` whichever of the two came."""
         ),
     },
 )
-async def post_run(parts: Parts, request: Request) -> Response:
+async def submit_run(parts: Parts, request: Request) -> Response:
     """Publish a request, and wait for the event of this very record.
 
     A request that is incomplete is refused here, before anything is published.

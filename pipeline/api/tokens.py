@@ -15,6 +15,9 @@ from pipeline.errors import InputError
 from schemas.fields import is_sha256
 
 Role = Literal["read", "publish"]
+OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
+"""Paths that ask for no token: probes have none, and these tell nothing about runs."""
+
 _FIELDS = 3
 
 

@@ -39,7 +39,7 @@ router = APIRouter(route_class=ExactQueryRoute)
         201: answer(StoredAttachment, examples.STORED, "It is there for good."),
     },
 )
-async def put_attachment(parts: Parts, request: Request, sha256: Sha256Path) -> Response:
+async def upload_attachment(parts: Parts, request: Request, sha256: Sha256Path) -> Response:
     """Store raw bytes under their SHA-256; bytes of another hash leave nothing behind."""
     if not is_sha256(sha256):
         await drain(request)

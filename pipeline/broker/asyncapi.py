@@ -3,6 +3,7 @@
 `receive` is what the pipeline reads, `send` what it writes; for a producer it is the reverse.
 """
 
+import re
 from typing import Any, Final
 
 from pipeline.core.advisory_event import ADVISORY_EVENT_SOURCE
@@ -27,6 +28,13 @@ Json = dict[str, Any]
 ASYNCAPI_VERSION: Final = "3.0.0"
 CONTRACT_VERSION: Final = "1.0.0"
 KAFKA_BINDING_VERSION: Final = "0.5.0"
+
+_SASL_TYPES: Final = {
+    "PLAIN": "plain",
+    "SCRAM-SHA-256": "scramSha256",
+    "SCRAM-SHA-512": "scramSha512",
+}
+"""Mechanisms as AsyncAPI names them."""
 
 _RUN_EVENT_HEADERS: Final = "cloud_event_headers"
 _ADVISORY_EVENT_HEADERS: Final = "advisory_event_headers"
@@ -62,7 +70,13 @@ _ACTIONS = {
 
 
 def asyncapi_document(
-    prefix: str = "rmos", *, replication: int = 1, request_retention_ms: int = KEEP_FOREVER_MS
+    prefix: str = "rmos",
+    *,
+    replication: int = 1,
+    request_retention_ms: int = KEEP_FOREVER_MS,
+    bootstrap_servers: str = "127.0.0.1:9092",
+    security_protocol: str = "PLAINTEXT",
+    sasl_mechanism: str = "SCRAM-SHA-512",
 ) -> Json:
     """Return the document of all topics under `prefix`, in the order of the topic table.
 
@@ -70,6 +84,9 @@ def asyncapi_document(
         prefix: First part of every topic's name.
         replication: Replication factor, shown in the bindings.
         request_retention_ms: How long request topics are kept, in ms; -1 is for ever.
+        bootstrap_servers: Host and port of each broker, comma separated.
+        security_protocol: How clients talk to it.
+        sasl_mechanism: How they log in, where they do.
     """
     table = topic_table(prefix, replication=replication, request_retention_ms=request_retention_ms)
     named = {topic.name.removeprefix(f"{prefix}."): topic for topic in table}
@@ -81,13 +98,24 @@ def asyncapi_document(
             "description": "Run requests become immutable artifacts: what was approved, and why.",
         },
         "defaultContentType": "application/json",
+        "servers": _servers(bootstrap_servers, security_protocol, sasl_mechanism),
         "channels": {name: _channel(name, topic, replication) for name, topic in named.items()},
         "operations": dict(_operation(name, action) for name in named for action in _actions(name)),
         "components": {
             "messages": {_message_name(name): _message(name, named[name]) for name in named},
             "schemas": _schemas(),
+            "securitySchemes": {name: {"type": name} for name in _SASL_TYPES.values()},
         },
     }
+
+
+def _servers(bootstrap_servers: str, security_protocol: str, sasl_mechanism: str) -> Json:
+    described: Json = {"protocol": "kafka-secure" if "SSL" in security_protocol else "kafka"}
+    if security_protocol.startswith("SASL_"):
+        scheme = _SASL_TYPES[sasl_mechanism]
+        described["security"] = [{"$ref": f"#/components/securitySchemes/{scheme}"}]
+    hosts = [host.strip() for host in bootstrap_servers.split(",")]
+    return {f"broker_{number}": {"host": host, **described} for number, host in enumerate(hosts, 1)}
 
 
 def _channel(name: str, topic: Topic, replication: int) -> Json:
@@ -128,7 +156,7 @@ def _actions(name: str) -> tuple[str, ...]:
 def _operation(name: str, action: str) -> tuple[str, Json]:
     channel = f"#/channels/{name}"
     message = {"$ref": f"{channel}/messages/{_message_name(name)}"}
-    return f"{action}.{name}", {
+    return re.sub(r"[.-]", "_", f"{action}_{name}"), {
         "action": action,
         "channel": {"$ref": channel},
         "messages": [message],

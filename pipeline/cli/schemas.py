@@ -1,11 +1,13 @@
 """`rmos schemas`: the contracts as files, for those who generate code or validate by themselves."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from pipeline.api.application import openapi_document
 from pipeline.broker.asyncapi import asyncapi_document
 from pipeline.cli.terminal import print_text
 from pipeline.errors import InputError
@@ -13,8 +15,9 @@ from pipeline.settings import Settings, read_settings
 from schemas.export import write_schemas
 
 ASYNCAPI_FILE = "asyncapi.json"
+OPENAPI_FILE = "openapi.json"
 
-app = typer.Typer(no_args_is_help=True, help="Write JSON Schemas and the AsyncAPI document.")
+app = typer.Typer(no_args_is_help=True, help="Write JSON Schemas, OpenAPI and AsyncAPI.")
 
 
 # With one command alone, typer would leave its name out of the command line.
@@ -29,10 +32,11 @@ def export(
         Path, typer.Option("--to", metavar="DIR", help="Folder, made where it is missing.")
     ] = Path("rmos-schemas"),
 ) -> None:
-    """Write the JSON Schema of every message and file, and asyncapi.json; print the paths."""
+    """Write every JSON Schema, asyncapi.json and openapi.json; print the paths."""
+    settings = read_settings()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [*write_schemas(folder), _write_asyncapi(folder, read_settings())]
+        paths = [*write_schemas(folder), *_write_documents(folder, settings)]
     except OSError as error:
         message = f"The schemas cannot be written to {folder}: {error.strerror}."
         raise InputError(message) from error
@@ -40,12 +44,26 @@ def export(
         print_text(path)
 
 
-def _write_asyncapi(folder: Path, settings: Settings) -> Path:
-    document = asyncapi_document(
+def _write_documents(folder: Path, settings: Settings) -> Iterator[Path]:
+    documents = {ASYNCAPI_FILE: _asyncapi(settings), OPENAPI_FILE: _openapi(settings)}
+    for name, document in documents.items():
+        path = folder / name
+        text = json.dumps(document, ensure_ascii=False, indent=2)
+        path.write_text(f"{text}\n", encoding="utf-8")
+        yield path
+
+
+def _asyncapi(settings: Settings) -> dict[str, Any]:
+    return asyncapi_document(
         settings.prefix,
         replication=settings.replication,
         request_retention_ms=settings.request_retention_ms,
+        bootstrap_servers=settings.bootstrap_servers,
+        security_protocol=settings.security_protocol,
+        sasl_mechanism=settings.sasl_mechanism,
     )
-    path = folder / ASYNCAPI_FILE
-    path.write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return path
+
+
+def _openapi(settings: Settings) -> dict[str, Any]:
+    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+    return openapi_document(f"http://{host}:{settings.api_port}")

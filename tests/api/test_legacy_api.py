@@ -207,7 +207,7 @@ async def test_a_file_that_is_cut_off_is_told_without_its_path(path: Path) -> No
 
 
 def routes_of(app: Any) -> set[tuple[str, str]]:
-    paths = document(app.app)["paths"]
+    paths = document(app.app, "/")["paths"]
     return {(method.upper(), name) for name, methods in paths.items() for method in methods}
 
 

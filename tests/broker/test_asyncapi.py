@@ -51,12 +51,25 @@ def test_version_and_parts_are_those_of_asyncapi_3() -> None:
     assert DOCUMENT["asyncapi"] == "3.0.0"
     assert {"info", "channels", "operations", "components"} <= DOCUMENT.keys()
     assert {"title", "version"} <= DOCUMENT["info"].keys()
-    # The parser of FastStream's own documents; it refuses parts that are missing or misnamed.
-    assert len(ApplicationSchema.model_validate(DOCUMENT).channels) == len(topic_table())
+    # The parser of FastStream's own documents; it refuses parts that are missing or misnamed, and
+    # a server without a pathname, which AsyncAPI does not ask for.
+    parsed = ApplicationSchema.model_validate(DOCUMENT | {"servers": {}})
+    assert len(parsed.channels) == len(topic_table())
+
+
+def test_the_name_of_an_operation_makes_the_name_of_a_method() -> None:
+    for name in DOCUMENT["operations"]:
+        assert name.isidentifier()
+
+
+def test_a_local_broker_asks_for_no_login() -> None:
+    assert DOCUMENT["servers"] == {"broker_1": {"host": "127.0.0.1:9092", "protocol": "kafka"}}
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert set(schemes) == {"plain", "scramSha256", "scramSha512"}
 
 
 def test_names_of_components_are_of_the_pattern() -> None:
-    for kind in ("messages", "schemas"):
+    for kind in ("messages", "schemas", "securitySchemes"):
         for name in DOCUMENT["components"][kind]:
             assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
 
@@ -97,11 +110,11 @@ def test_every_operation_names_its_channel_and_a_message_of_it() -> None:
 
 def test_directions_are_those_of_the_pipeline() -> None:
     operations = DOCUMENT["operations"]
-    assert "receive.runs.requests" in operations
-    assert "send.runs.requests" not in operations
-    assert "send.runs.events" in operations
-    assert "receive.runs.events" not in operations
-    assert {"receive.advisories.retry-1", "send.advisories.retry-1"} <= operations.keys()
+    assert "receive_runs_requests" in operations
+    assert "send_runs_requests" not in operations
+    assert "send_runs_events" in operations
+    assert "receive_runs_events" not in operations
+    assert {"receive_advisories_retry_1", "send_advisories_retry_1"} <= operations.keys()
 
 
 @pytest.mark.parametrize("request_", [run_request(), router_request(), rosette_request()])

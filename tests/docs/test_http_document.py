@@ -62,7 +62,7 @@ def documented_codes(name: str) -> dict[int, set[str]]:
 def operations() -> dict[str, dict[str, Any]]:
     parts = cast(ApiParts, SimpleNamespace(settings=Settings()))
     app = cast(FastAPI, create_api(parts, None).app)
-    paths = documentation.document(app)["paths"]
+    paths = documentation.document(app, "/")["paths"]
     return {
         f"{method.upper()} {path}": operation
         for path, methods in paths.items()
