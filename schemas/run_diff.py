@@ -43,7 +43,16 @@ class DiffGroups(Frozen):
     mode: DiffLeaf | MISSING = MISSING
     event_type: DiffLeaf | MISSING = MISSING
     context: dict[str, DiffLeaf] | MISSING = MISSING
-    hashes: dict[str, DiffLeaf] | MISSING = MISSING
+    hashes: dict[str, DiffLeaf] | MISSING = Field(
+        MISSING,
+        description="Of each payload wherever it is known: computed, claimed, of an attachment of "
+        "its kind, or of an older store. A list where these are not the same.",
+    )
+    claimed_hashes: dict[str, DiffLeaf] | MISSING = MISSING
+    outputs: dict[str, DiffLeaf] | MISSING = Field(
+        MISSING, description="gcode_path and opplan_path."
+    )
+    withheld: DiffLeaf | MISSING = Field(MISSING, description="Names of what is not shown.")
     decision: dict[str, DiffLeaf] | MISSING = MISSING
     feasibility: dict[str, DiffLeaf] | MISSING = MISSING
     attachments: DiffLeaf | MISSING = Field(
@@ -71,8 +80,9 @@ class RunDiff(Frozen):
     a: DiffedRun
     b: DiffedRun
     diff_severity: DiffSeverity = Field(
-        description="CRITICAL: status, risk_level, or the hash of G-code or toolpaths differs. "
-        "WARNING: the score or the hash of feasibility. INFO: anything else, or nothing."
+        description="CRITICAL: status, risk_level, or the hash of G-code or toolpaths differs, "
+        "or without a hash the path of the G-code or what is withheld. WARNING: the score or the "
+        "hash of feasibility. INFO: anything else, or nothing."
     )
     changed_paths: list[str] = Field(description="Paths of the leaves of `diff`, sorted.")
     diff: DiffGroups

@@ -16,7 +16,7 @@ VALUE_LIMIT_CHARACTERS = 100
 
 _SEVERITY_STYLES = {"CRITICAL": "bold red", "WARNING": "bold yellow", "INFO": "bold cyan"}
 _OPS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
-_NESTED_GROUPS = frozenset({"context", "decision", "hashes", "meta"})
+_NESTED_GROUPS = frozenset({"claimed_hashes", "context", "decision", "hashes", "meta", "outputs"})
 
 
 def print_diff(diff: dict[str, Any], console: Console | None = None) -> None:

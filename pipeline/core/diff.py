@@ -1,13 +1,16 @@
 """How two runs differ: the fields that people ask about, and every value behind the decision.
 
 `diff` compares fields as a whole, group by group; `items` goes down into the parts on which the
-decision rests. Absent values are left out, never written as null, so a null in the answer is
-one that a document holds.
+decision rests. A payload is compared by its hash wherever the artifact has one: computed, claimed
+by the producer or an older store, or the name of an attachment of its kind. Absent values are left
+out, never written as null, so a null in the answer is one that a document holds.
 """
 
+from functools import partial
 from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.cut_program import GCODE_KIND, OLD_REQUEST_HASH, claims_of, old_values
 from pipeline.core.value_diff import ABSENT, ValueDiff, diff_values, dotted_path, present_sides
 from schemas.run_diff import DiffSeverity
 
@@ -18,10 +21,30 @@ _DECISION_FIELDS = ("risk_level", "score", "block_reason", "warnings")
 _ADVISORY_FIELDS = ("advisory_id", "kind", "content_sha256")
 _ITEM_SCOPE = ("decision", "feasibility", "hashes", "request_summary")
 
+_OUTPUT_FIELDS = ("gcode_path", "opplan_path")
+# Kinds of attachments that are a payload of an artifact.
+_PAYLOAD_KINDS = {
+    "toolpaths_sha256": frozenset({"toolpaths"}),
+    "gcode_sha256": frozenset({GCODE_KIND}),
+    "opplan_sha256": frozenset({"cam_plan", "opplan", "operation_plan"}),
+}
+
 _CRITICAL_PATHS = frozenset(
     {"decision.risk_level", "hashes.gcode_sha256", "hashes.toolpaths_sha256", "status"}
 )
-_WARNING_PATHS = frozenset({"decision.score", "hashes.feasibility_sha256"})
+_WARNING_PATHS = frozenset(
+    {"decision.score", "hashes.feasibility_sha256", f"hashes.{OLD_REQUEST_HASH}"}
+)
+_GCODE_PATH = "outputs.gcode_path"
+_WITHHELD = "withheld"
+# No machine cuts by these, whoever withheld them.
+_HARMLESS_WITHHELD = frozenset(
+    {
+        *("hashes.opplan_sha256", "outputs.opplan_json", "outputs.opplan_path"),
+        *("outputs.preview_svg", "outputs.preview_svg_path"),
+        *("meta.v1.opplan", "meta.v1.opplan_json", "meta.v1.preview_svg"),
+    }
+)
 
 _SUMMARY_PATHS = 5
 _SUMMARY_PATH_LIMIT_CHARACTERS = 100
@@ -41,7 +64,8 @@ def diff_runs(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     fields = _changed_fields(_whole_view(a), _whole_view(b))
     groups = _changed_groups(a, b)
     paths = _changed_paths(fields, groups)
-    severity = _severity(paths)
+    critical = _CRITICAL_PATHS | _critical_besides(a, b)
+    severity = _severity(paths, critical)
     found = diff_values(_item_scope(a), _item_scope(b))
     return {
         "a": _identity(a),
@@ -52,7 +76,7 @@ def diff_runs(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         "items": found.items,
         "truncated": found.truncated,
         "counts": found.counts,
-        "summary": _summary(severity, paths, found),
+        "summary": _summary(severity, paths, found, critical),
     }
 
 
@@ -77,6 +101,7 @@ def _whole_view(run: dict[str, Any]) -> dict[str, Any]:
     return _only(run, _WHOLE_FIELDS) | {
         "attachments": _references(run.get("attachments", []), ("kind", "sha256")),
         "advisory_inputs": _references(run.get("advisory_inputs", []), _ADVISORY_FIELDS),
+        _WITHHELD: _provenance(run).get("withheld", []),
     }
 
 
@@ -96,11 +121,34 @@ def _grouped_view(run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what is compared field by field."""
     return {
         "context": _only(run, _CONTEXT_FIELDS),
-        "hashes": run.get("hashes", {}),
+        "hashes": _known_hashes(run),
+        "claimed_hashes": _provenance(run).get("claimed_hashes", {}),
+        "outputs": _only(run.get("outputs", {}), _OUTPUT_FIELDS),
         "decision": _only(run.get("decision", {}), _DECISION_FIELDS),
         "feasibility": run.get("feasibility", {}),
         "meta": run.get("meta", {}),
     }
+
+
+def _known_hashes(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the hash of every payload; a list where what is known of one is not the same."""
+    hashes = run.get("hashes", {})
+    known = dict(hashes)
+    for name, kinds in _PAYLOAD_KINDS.items():
+        attached = (ref["sha256"] for ref in run.get("attachments", []) if ref["kind"] in kinds)
+        own = [hashes[name]] if name in hashes else []
+        found = {canonical_json(each): each for each in (*own, *claims_of(run, name), *attached)}
+        if found:
+            values = [found[key] for key in sorted(found)]
+            known[name] = values[0] if len(values) == 1 else values
+    if (request_hash := old_values(run).get(OLD_REQUEST_HASH)) is not None:
+        known[OLD_REQUEST_HASH] = request_hash
+    return known
+
+
+def _provenance(run: dict[str, Any]) -> dict[str, Any]:
+    provenance: dict[str, Any] = run.get("provenance", {})
+    return provenance
 
 
 def _only(value: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -118,20 +166,37 @@ def _item_scope(run: dict[str, Any]) -> dict[str, Any]:
     return _only(run, _ITEM_SCOPE) | {"outputs": _only(run.get("outputs", {}), ("opplan_json",))}
 
 
-def _severity(paths: list[str]) -> DiffSeverity:
-    if not _CRITICAL_PATHS.isdisjoint(paths):
+def _critical_besides(a: dict[str, Any], b: dict[str, Any]) -> frozenset[str]:
+    """Return which other paths would mean that another program is cut.
+
+    A path says which program it is where no hash does. What is withheld without a hash is known by
+    its name alone.
+    """
+    critical = set()
+    if "gcode_sha256" not in _known_hashes(a):
+        critical.add(_GCODE_PATH)
+    withheld = (frozenset(_provenance(run).get("withheld", [])) for run in (a, b))
+    if frozenset.symmetric_difference(*withheld) - _HARMLESS_WITHHELD:
+        critical.add(_WITHHELD)
+    return frozenset(critical)
+
+
+def _severity(paths: list[str], critical: frozenset[str]) -> DiffSeverity:
+    if not critical.isdisjoint(paths):
         return "CRITICAL"
     return "INFO" if _WARNING_PATHS.isdisjoint(paths) else "WARNING"
 
 
-def _summary(severity: DiffSeverity, paths: list[str], found: ValueDiff) -> str:
+def _summary(
+    severity: DiffSeverity, paths: list[str], found: ValueDiff, critical: frozenset[str]
+) -> str:
     """Return one sentence for a log or a list.
 
     At most five paths, those that decide the severity first, each cut to 100 characters.
     """
     if not paths and not found.items:
         return "No differences detected in the fields that are compared."
-    weightiest = sorted(paths, key=_weight)[:_SUMMARY_PATHS]
+    weightiest = sorted(paths, key=partial(_weight, critical))[:_SUMMARY_PATHS]
     shown = [_shortened(path) for path in weightiest]
     if len(paths) > _SUMMARY_PATHS:
         shown.append("...")
@@ -141,9 +206,9 @@ def _summary(severity: DiffSeverity, paths: list[str], found: ValueDiff) -> str:
     return f"{severity}: {len(paths):,} {noun} changed{named}; values: {values}."
 
 
-def _weight(path: str) -> int:
+def _weight(critical: frozenset[str], path: str) -> int:
     """Return what sorts the weightiest path first."""
-    return 0 if path in _CRITICAL_PATHS else 1 if path in _WARNING_PATHS else 2
+    return 0 if path in critical else 1 if path in _WARNING_PATHS else 2
 
 
 def _shortened(path: str) -> str:

@@ -17,11 +17,14 @@ from schemas.export import json_schemas
 from schemas.run_diff import RunDiff
 from tests.builders import (
     attachment,
+    attachment_ref,
     document,
     red_request,
     router_request,
     run_request,
+    sha256,
 )
+from tests.legacy_rows import artifact, bare_row, v1_row
 
 SHA_A, SHA_B = "a" * 64, "b" * 64
 SCHEMA = Draft202012Validator(json_schemas()["rmos.run_diff-1"])
@@ -411,6 +414,162 @@ def test_severity_depends_on_which_fields_differ(
     b = saw()
     b[part] = b[part] | {field: value}
     assert diff_runs(saw(), b)["diff_severity"] == severity
+
+
+PROGRAM, OTHER_PROGRAM = b"G1 X1\n", b"G1 X999\n"
+
+
+def by_reference(content: bytes, kind: str, **changes: Any) -> dict[str, Any]:
+    return document(
+        run_request(attachments=[attachment_ref(content, kind=kind)], outputs=None, **changes)
+    )
+
+
+def by_claim(name: str, content: bytes, **changes: Any) -> dict[str, Any]:
+    return document(run_request(hashes={name: sha256(content)}, outputs=None, **changes))
+
+
+def inline(content: bytes, kind: str) -> dict[str, Any]:
+    return document(run_request(attachments=[attachment(content, kind=kind)], outputs=None))
+
+
+def old(**changes: Any) -> dict[str, Any]:
+    return artifact(bare_row(**changes))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "path", "severity"),
+    [
+        (
+            by_claim("gcode_sha256", PROGRAM),
+            by_claim("gcode_sha256", OTHER_PROGRAM),
+            "hashes.gcode_sha256",
+            "CRITICAL",
+        ),
+        (
+            inline(PROGRAM, "gcode"),
+            inline(OTHER_PROGRAM, "gcode"),
+            "hashes.gcode_sha256",
+            "CRITICAL",
+        ),
+        (
+            by_reference(PROGRAM, "gcode"),
+            document(run_request(outputs=None)),
+            "hashes.gcode_sha256",
+            "CRITICAL",
+        ),
+        (
+            by_reference(PROGRAM, "gcode"),
+            by_claim("gcode_sha256", OTHER_PROGRAM),
+            "hashes.gcode_sha256",
+            "CRITICAL",
+        ),
+        (old(), old(gcode_hash="5" * 64), "hashes.gcode_sha256", "CRITICAL"),
+        (old(), old(gcode_hash=None), "hashes.gcode_sha256", "CRITICAL"),
+        (old(), old(gcode_hash="unknown"), "hashes.gcode_sha256", "CRITICAL"),
+        (
+            artifact(v1_row(toolpaths_hash="5" * 64)),
+            artifact(v1_row(toolpaths_hash="6" * 64)),
+            "hashes.toolpaths_sha256",
+            "CRITICAL",
+        ),
+        (
+            by_claim("toolpaths_sha256", PROGRAM),
+            by_claim("toolpaths_sha256", OTHER_PROGRAM),
+            "hashes.toolpaths_sha256",
+            "CRITICAL",
+        ),
+        (
+            by_reference(PROGRAM, "toolpaths"),
+            by_reference(OTHER_PROGRAM, "toolpaths"),
+            "hashes.toolpaths_sha256",
+            "CRITICAL",
+        ),
+        (
+            by_claim("opplan_sha256", PROGRAM),
+            by_claim("opplan_sha256", OTHER_PROGRAM),
+            "hashes.opplan_sha256",
+            "INFO",
+        ),
+        (
+            by_reference(PROGRAM, "cam_plan"),
+            by_reference(OTHER_PROGRAM, "cam_plan"),
+            "hashes.opplan_sha256",
+            "INFO",
+        ),
+        (
+            document(run_request(outputs={"gcode_path": "/a.nc"})),
+            document(run_request(outputs={"gcode_path": "/b.nc"})),
+            "outputs.gcode_path",
+            "CRITICAL",
+        ),
+        (
+            document(run_request(outputs={"gcode_path": "/a.nc"})),
+            document(run_request(outputs=None)),
+            "outputs.gcode_path",
+            "CRITICAL",
+        ),
+        (
+            document(run_request(outputs={"gcode_text": "G1", "gcode_path": "/a.nc"})),
+            document(run_request(outputs={"gcode_text": "G1", "gcode_path": "/b.nc"})),
+            "outputs.gcode_path",
+            "INFO",
+        ),
+        (
+            document(run_request(outputs={"opplan_path": "/a.json"})),
+            document(run_request(outputs={"opplan_path": "/b.json"})),
+            "outputs.opplan_path",
+            "INFO",
+        ),
+        (old(), old(request_hash="5" * 64), "hashes.request_hash", "WARNING"),
+        (
+            document(red_request(attachments=[attachment_ref(PROGRAM, kind="gcode")])),
+            document(red_request(attachments=[attachment_ref(OTHER_PROGRAM, kind="gcode")])),
+            "withheld",
+            "CRITICAL",
+        ),
+        (
+            document(red_request()),
+            document(red_request(outputs=None)),
+            "withheld",
+            "CRITICAL",
+        ),
+        (
+            document(red_request(outputs={"opplan_json": {}})),
+            document(red_request(outputs=None)),
+            "withheld",
+            "INFO",
+        ),
+    ],
+)
+def test_a_changed_payload_is_named_wherever_it_is_known(
+    a: dict[str, Any], b: dict[str, Any], path: str, severity: str
+) -> None:
+    for diff in (diff_runs(a, b), diff_runs(b, a)):
+        assert path in diff["changed_paths"]
+        assert diff["diff_severity"] == severity
+        RunDiff.model_validate(diff)
+        SCHEMA.validate(diff)
+    assert diff_runs(a, a)["changed_paths"] == []
+
+
+def test_one_program_is_the_same_however_it_is_known() -> None:
+    text = document(run_request(outputs={"gcode_text": PROGRAM.decode()}))
+    known = (text, by_reference(PROGRAM, "gcode"), by_claim("gcode_sha256", PROGRAM))
+    for a in known:
+        for b in known:
+            assert diff_runs(a, b)["diff_severity"] == "INFO"
+            assert "hashes.gcode_sha256" not in diff_runs(a, b)["changed_paths"]
+
+
+def test_hashes_that_contradict_each_other_are_listed() -> None:
+    claim = {"gcode_sha256": sha256(OTHER_PROGRAM)}
+    both = by_reference(PROGRAM, "gcode", hashes=claim)
+    diff = diff_runs(by_claim("gcode_sha256", OTHER_PROGRAM), both)
+    assert diff["diff"]["hashes"]["gcode_sha256"] == {
+        "a": sha256(OTHER_PROGRAM),
+        "b": sorted([sha256(PROGRAM), sha256(OTHER_PROGRAM)]),
+    }
 
 
 def test_another_status_alone_is_critical() -> None:

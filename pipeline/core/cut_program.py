@@ -1,0 +1,88 @@
+"""Which program would be cut by a run, and how its hash is known.
+
+A function of the artifact alone, so an index that is made again from the files has the same.
+Whether the blob of an attachment is there at the moment is no part of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from schemas.fields import GcodeKnownBy, is_sha256
+
+GCODE_KIND: Final = "gcode"
+"""The kind of an attachment that is a program."""
+
+OLD_HASHES: Final = {
+    "toolpaths_sha256": "toolpaths_hash",
+    "gcode_sha256": "gcode_hash",
+    "opplan_sha256": "opplan_hash",
+}
+"""What a row of an older store calls the hashes of an artifact; `meta.v1` keeps them."""
+
+OLD_REQUEST_HASH: Final = "request_hash"
+"""What it calls the hash of what was evaluated, or of what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutProgram:
+    """A program by its hash.
+
+    Attributes:
+        known_by: `stored`: computed from G-code that came with the request. `attached`: an
+            attachment of kind gcode has it as its name. `claimed`: the producer or an older
+            store says so, and the content is not known.
+    """
+
+    sha256: str
+    known_by: GcodeKnownBy
+
+
+def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
+    """Return the program of an artifact, or of its outline.
+
+    None where nothing would be cut because the run is not OK, where no hash is known, and where
+    several programs are attached and none is claimed to be the one.
+    """
+    if document["status"] != "OK":
+        return None
+    if (computed := document["hashes"].get("gcode_sha256")) is not None:
+        return CutProgram(computed, "stored")
+    attached = dict.fromkeys(
+        ref["sha256"] for ref in document["attachments"] if ref["kind"] == GCODE_KIND
+    )
+    claims = claims_of(document, "gcode_sha256")
+    claimed = next((each for each in claims if isinstance(each, str) and is_sha256(each)), None)
+    if claimed is None:
+        return CutProgram(next(iter(attached)), "attached") if len(attached) == 1 else None
+    return CutProgram(claimed, "attached" if claimed in attached else "claimed")
+
+
+def claims_of(document: Mapping[str, Any], name: str) -> list[Any]:
+    """Return what a producer or an older store claims to be a hash of an artifact.
+
+    Of a row of an older store it may be anything.
+    """
+    old = old_values(document)
+    inner = old.get("hashes")
+    claims = (
+        document.get("provenance", {}).get("claimed_hashes", {}).get(name),
+        old.get(OLD_HASHES[name]),
+        inner.get(name) if isinstance(inner, dict) else None,
+    )
+    return [each for each in claims if each is not None]
+
+
+def old_values(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a migrated artifact keeps of its row; nothing of any other artifact."""
+    if not document.get("provenance", {}).get("legacy"):
+        return {}
+    old = document["meta"].get("v1")
+    return old if isinstance(old, dict) else {}
+
+
+def old_hashes_alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of `meta` that `cut_program` reads."""
+    old = old_values(document)
+    kept = {name: old[name] for name in (*OLD_HASHES.values(), "hashes") if name in old}
+    return {"v1": kept} if kept else {}
