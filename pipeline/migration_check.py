@@ -176,8 +176,8 @@ def _files_of(row: CarriedRow) -> dict[str, str]:
     names = [*(blob.sha256 for blob in judged.built.blobs), *row.mapped.apart]
     files = {judged.path: judged.artifact_sha256}
     files |= {attachment_path(name): name for name in names}
-    if judged.built.quarantined is not None:
-        name = judged.built.quarantined.sha256
+    if judged.built.kept_aside is not None:
+        name = judged.built.kept_aside.sha256
         files[quarantine_path(name)] = name
     return files
 

@@ -8,6 +8,7 @@ The procedure, with the same numbers in `build_run`:
 4. Decide: violations make it incomplete, otherwise the safety policy says.
 5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is
    withheld, named, and the whole body is kept aside.
+6. Keep the body of a run that is OK aside too where the artifact has no place for a value of it.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from pipeline.core.attachments import (
     read_attachments,
 )
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.cut_program import old_hashes_alone
+from pipeline.core.given_values import values_without_place
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.safety import Judgement, judge_safety
 from pipeline.core.strict_json import parse_by_rule
@@ -38,6 +41,7 @@ from pipeline.core.violations import (
     shape_violations,
     violation_at,
 )
+from schemas.fields import is_sha256
 from schemas.run_request import RunRequest
 
 _OUTLINE_FIELDS = (
@@ -54,7 +58,7 @@ _OUTLINE_FIELDS = (
 )
 _OUTLINE_PARTS = {
     "decision": ("risk_level", "score", "block_reason"),
-    "provenance": ("request_sha256", "legacy", "withheld"),
+    "provenance": ("request_sha256", "legacy", "withheld", "claimed_hashes"),
 }
 # Inside these a null is the same as leaving the field out; elsewhere it is the producer's.
 _TYPED_OBJECTS = ("decision", "outputs", "hashes", "error")
@@ -71,6 +75,10 @@ class BuiltRun:
         blobs: Attachments whose content came with the request, by SHA-256.
         quarantined: The request's canonical body, where the run is not OK.
         is_incomplete: Whether the request had violations.
+        unshown: The same body of a run that is shown, where the artifact has no place for a
+            value of it.
+        withheld_payloads: SHA-256 of every G-code, toolpaths and operation plan that came inline
+            or as a claim and is withheld, sorted.
     """
 
     outline: dict[str, Any]
@@ -78,6 +86,13 @@ class BuiltRun:
     blobs: tuple[Blob, ...]
     quarantined: Blob | None
     is_incomplete: bool
+    unshown: Blob | None = None
+    withheld_payloads: tuple[str, ...] = ()
+
+    @property
+    def kept_aside(self) -> Blob | None:
+        """The body that is stored besides; None where the artifact shows all of it."""
+        return self.quarantined or self.unshown
 
     @property
     def document(self) -> dict[str, Any]:
@@ -94,6 +109,7 @@ def outline_of(document: dict[str, Any]) -> dict[str, Any]:
     outline["attachments"] = [
         {"sha256": ref["sha256"], "kind": ref["kind"]} for ref in document["attachments"]
     ]
+    outline["meta"] = old_hashes_alone(document)
     return outline
 
 
@@ -135,18 +151,23 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
     content = Content(fields, attachments, hashes, claims)
     document = frame(fields, created_at_utc, judgement)
     provenance = provenance_of(sha256_of_bytes(body), content)
+    generated: set[str] = set()
     if judgement.status == "OK":
         blobs = show(document, content)
     else:
-        blobs = withhold(document, provenance, content, generated_hashes(request))
+        generated = generated_hashes(request)
+        blobs = withhold(document, provenance, content, generated)
     blobs |= attach_request(document, fields.get("request", {}))
     document["provenance"] = provenance
+    aside = Blob(provenance["request_sha256"], body)
     return BuiltRun(
         outline_of(document),
         canonical_json(document),
         tuple(blobs.values()),
-        None if judgement.status == "OK" else Blob(provenance["request_sha256"], body),
+        None if judgement.status == "OK" else aside,
         bool(violations),
+        aside if values_without_place(fields, document) else None,  # 6.
+        tuple(sorted(generated)),
     )
 
 
@@ -187,5 +208,5 @@ def generated_hashes(request: dict[str, Any]) -> set[str]:
     return {
         sha256
         for name, sha256 in [*claims.items(), *payload_hashes({}, outputs).items()]
-        if name != "feasibility_sha256" and isinstance(sha256, str)
+        if name != "feasibility_sha256" and isinstance(sha256, str) and is_sha256(sha256)
     }

@@ -32,7 +32,9 @@ from pipeline.core.attachments import (
 )
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.carried_record import ReadContent
+from pipeline.core.cut_program import OLD_HASHES
 from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
+from pipeline.core.given_values import values_without_place
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import artifact_path
 from pipeline.core.legacy_verdict import is_called_safe
@@ -56,7 +58,6 @@ GENERATED_VALUES = frozenset(
 )
 """Names under `meta.v1` that may hold what could be cut."""
 
-_OLD_HASHES = ("toolpaths_hash", "gcode_hash", "opplan_hash")
 _TYPED_OBJECTS = ("decision", "outputs")
 _TOLD_FIELDS = 10
 
@@ -92,10 +93,11 @@ def _build(request: Envelope) -> BuiltRun:
     document = frame(fields, request.created_at_utc, judgement)
     document["advisory_inputs"] = fields.get("advisory_inputs", [])
     provenance = provenance_of(sha256_of_bytes(request.body), content) | {"legacy": True}
+    generated: set[str] = set()
     if judgement.status == "OK" and is_called_safe(judgement.decision, feasibility):  # 3.
         blobs = show(document, content)
     else:
-        generated = _generated(fields)
+        generated = generated_by_row(fields)
         blobs = withhold(document, provenance, content, generated, LEGACY_KINDS_KEPT)
         _withhold_values(document, provenance)
     summarised = fields.get("request", {})
@@ -108,6 +110,8 @@ def _build(request: Envelope) -> BuiltRun:
         tuple(blobs.values()),
         None if judgement.status == "OK" and is_whole else _aside(request),  # 4.
         is_incomplete=False,
+        unshown=_aside(request) if values_without_place(fields, document) else None,
+        withheld_payloads=tuple(sorted(generated)),
     )
 
 
@@ -137,11 +141,11 @@ def _refused(request: Envelope, violations: list[Violation]) -> RejectionError:
     return RejectionError(INVALID_LEGACY_RUN, message, request.run_id)
 
 
-def _generated(fields: dict[str, Any]) -> set[str]:
+def generated_by_row(fields: dict[str, Any]) -> set[str]:
     """Return the hashes of what was generated: of what is there, and those that the row tells."""
     old = fields["meta"]["v1"]
     inner = old.get("hashes")
-    claims = {name: old.get(name) for name in _OLD_HASHES}
+    claims = {name: old.get(name) for name in OLD_HASHES.values()}
     if isinstance(inner, dict):
         claims |= {f"hashes.{name}": item for name, item in inner.items() if "feasib" not in name}
     return generated_hashes({"outputs": fields.get("outputs"), "hashes": claims})

@@ -156,7 +156,7 @@ def _blob_files(judged: JudgedRun) -> dict[str, NewFile]:
     for blob in judged.built.blobs:
         path = attachment_path(blob.sha256)
         files[path] = NewFile(path, blob.content)
-    kept = judged.built.quarantined
+    kept = judged.built.kept_aside
     if kept is not None:
         path = quarantine_path(kept.sha256)
         files[path] = NewFile(path, kept.content, private=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.artifact_content import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.given_values import values_without_place
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from schemas.run_artifact import RunArtifact
 from tests.builders import (
@@ -317,6 +318,42 @@ def test_gcode_above_204800_bytes_becomes_an_attachment() -> None:
     ]
     assert [(blob.sha256, blob.content) for blob in run.built.blobs] == [(name, gcode.encode())]
     assert run.built.document["hashes"]["gcode_sha256"] == name
+
+
+def test_a_path_that_large_gcode_replaces_is_kept_aside_with_the_whole_request() -> None:
+    request = run_request(outputs={"gcode_text": gcode_of(204_801), "gcode_path": "/jobs/17.nc"})
+    run = judged(request).built
+    assert run.quarantined is None
+    assert run.kept_aside is not None
+    assert run.kept_aside.content == canonical_json(request)
+    assert run.kept_aside.sha256 == run.outline["provenance"]["request_sha256"]
+    given = values_without_place(request, run.document)
+    assert given == {"outputs.gcode_path": "/jobs/17.nc"}
+
+
+def test_a_decision_that_its_evaluation_overrules_is_kept_aside_too() -> None:
+    decision = {"risk_level": "green", "score": 99, "warnings": ["mine"], "details": {}}
+    overruled = router_request(decision=decision)
+    run = judged(overruled).built
+    assert run.outline["decision"]["risk_level"] == "YELLOW"
+    assert run.kept_aside is not None
+    assert values_without_place(overruled, run.document) == {"decision": decision}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        run_request(),
+        rosette_request(decision={"risk_level": " green ", "score": None, "warnings": []}),
+        run_request(outputs={"gcode_text": "G1", "gcode_path": "/jobs/17.nc"}),
+        run_request(outputs={"gcode_text": gcode_of(204_801)}),
+        run_request(outputs={"gcode_text": gcode_of(204_801), "gcode_path": None}),
+    ],
+)
+def test_a_request_that_its_artifact_shows_is_not_kept_aside(request_: dict[str, Any]) -> None:
+    run = judged(request_).built
+    assert run.outline["status"] == "OK"
+    assert run.kept_aside is None
 
 
 def test_large_gcode_that_is_listed_already_is_not_listed_twice() -> None:

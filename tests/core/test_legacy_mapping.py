@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.given_values import values_without_place
 from pipeline.core.legacy_mapping import LegacyRowError, map_row
 from schemas.run_artifact import RunArtifact
 from tests.builders import ABSENT, sha256
@@ -398,6 +399,15 @@ def test_what_was_generated_for_a_safe_run_is_shown(risk: str) -> None:
     assert document["attachments"] == [REF]
     assert "withheld" not in document["provenance"]
     assert run.judged.built.quarantined is None
+
+
+def test_a_path_that_large_gcode_replaces_is_kept_aside() -> None:
+    run = mapped(v1_row(gcode_text="G1 X1\n" * 40_000, gcode_path="/jobs/17.nc"))
+    assert run.judged.built.quarantined is None
+    assert run.judged.built.kept_aside is not None
+    assert run.judged.built.kept_aside.content == run.body
+    given = values_without_place(json.loads(run.body), run.judged.built.document)
+    assert given == {"outputs.gcode_path": "/jobs/17.nc"}
 
 
 def test_what_the_summary_hides_of_a_request_is_kept_aside() -> None:
