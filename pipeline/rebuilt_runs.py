@@ -109,7 +109,7 @@ class RebuiltRuns:
             artifact_sha256=leaf.sha256,
             size_bytes=leaf.size_bytes,
         )
-        row = RebuiltRun(run, indexed_run(judged.built.outline, run), self.hash_at(leaf.path))
+        row = RebuiltRun(run, _indexed(judged, run), self.hash_at(leaf.path))
         self.rows[run.run_id] = row
         del self.wanted[source]
         return True
@@ -134,7 +134,7 @@ class RebuiltRuns:
         source = RecordSource(epoch, record.topic, record.partition, record.offset)
         run = stored_run(judged, source)
         file_sha256 = known.file_sha256 if known is not None else None
-        row = RebuiltRun(run, indexed_run(judged.built.outline, run), file_sha256)
+        row = RebuiltRun(run, _indexed(judged, run), file_sha256)
         if explained_by is not None:
             is_better = row.has_file and explained_by.topic != record.topic
             if (known is not None and known.has_file) or not is_better:
@@ -161,6 +161,10 @@ class RebuiltRuns:
     def indexed(self) -> Iterator[IndexedRun]:
         """Yield the rows."""
         return (row.indexed for row in self.rows.values())
+
+
+def _indexed(judged: JudgedRun, run: StoredRun) -> IndexedRun:
+    return indexed_run(judged.built.outline, run, judged.built.withheld_payloads)
 
 
 def _differs(path: str, expected: str, source: RecordSource, found: str | None) -> str:

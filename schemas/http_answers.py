@@ -9,6 +9,7 @@ from schemas.fields import (
     AdvisoryId,
     FreeForm,
     Frozen,
+    GcodeKnownBy,
     Label,
     RiskLevel,
     RunId,
@@ -94,6 +95,13 @@ class SubmittedRun(Frozen):
     feasibility_sha256: Sha256
     artifact_sha256: Sha256
     artifact_path: Label
+    gcode_sha256: Sha256 | None = Field(
+        None, description="Of the program that would be cut; left out where it is not known."
+    )
+    gcode_known_by: GcodeKnownBy | None = None
+    missing_attachments: list[Sha256] = Field(
+        description="Named by the run, and not in the store when the run was judged."
+    )
     outcome: Literal["persisted", "duplicate"]
 
 
@@ -121,7 +129,10 @@ class RunItem(Frozen):
     block_reason: str | None
     feasibility_sha256: Sha256
     toolpaths_sha256: Sha256 | None
-    gcode_sha256: Sha256 | None
+    gcode_sha256: Sha256 | None = Field(
+        description="Of the program that would be cut; null where it is not known."
+    )
+    gcode_known_by: GcodeKnownBy | None
     artifact_sha256: Sha256
     artifact_path: Label
     advisory_count: int = Field(ge=0)
@@ -140,6 +151,18 @@ class RunView(RunArtifact):
     """An artifact as it is stored, with its linked advisories and what follows from them."""
 
     explanation_status: ExplanationStatus
+    gcode_sha256: Sha256 | None = Field(
+        None, description="Of the program that would be cut; left out where it is not known."
+    )
+    gcode_known_by: GcodeKnownBy | None = None
+    missing_attachments: list[Sha256] = Field(
+        description="Named by the artifact, and not in the store at the moment."
+    )
+    given: FreeForm | None = Field(
+        None,
+        description="What the request says and the artifact has no place for, by dotted path: "
+        "outputs.gcode_path, decision.",
+    )
 
 
 class Advisory(Frozen):

@@ -4,7 +4,17 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from schemas.fields import Frozen, Label, Prose, RiskLevel, RunId, RunStatus, Sha256, SizeBytes
+from schemas.fields import (
+    Frozen,
+    GcodeKnownBy,
+    Label,
+    Prose,
+    RiskLevel,
+    RunId,
+    RunStatus,
+    Sha256,
+    SizeBytes,
+)
 from schemas.run_artifact import RunHashes
 
 RUN_EVENT_VERSION: Final = "rmos.run_event/1"
@@ -48,5 +58,16 @@ class RunEvent(Frozen):
     artifact_sha256: Sha256 | None = None
     artifact_path: Label | None = None
     size_bytes: SizeBytes | None = None
+    gcode_sha256: Sha256 | None = Field(
+        None, description="Of the program that would be cut, wherever it is known."
+    )
+    gcode_known_by: GcodeKnownBy | None = Field(
+        None,
+        description="Stored: computed from G-code that came with the request. Attached: the name "
+        "of an attachment of kind gcode. Claimed: the content is not known.",
+    )
+    missing_attachments: list[Sha256] | None = Field(
+        None, description="Named by the run, and not in the store when the event was made."
+    )
     source: EventSource
     error: EventError | None = None

@@ -5,6 +5,7 @@ from typing import Any
 RUN_ID = "run_6f1d2c3b4a5968778695a4b3c2d1e0f0"
 CREATED_AT_UTC = "2025-12-18T14:03:22.123456Z"
 SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+GCODE_SHA256 = "db39d973250db8d7b74abf238fabb936754a289854c8b393bc4b755cc09e0a11"
 OTHER_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _PATH = f"runs/2025-12-18/{RUN_ID}.json"
 _PREFIX = "/api/rmos/runs"
@@ -29,13 +30,16 @@ SUBMITTED: dict[str, Any] = {
     "feasibility_sha256": SHA256,
     "artifact_sha256": OTHER_SHA256,
     "artifact_path": _PATH,
+    "gcode_sha256": GCODE_SHA256,
+    "gcode_known_by": "stored",
+    "missing_attachments": [],
     "outcome": "persisted",
 }
 
 BLOCKED: dict[str, Any] = {
     "error": "SAFETY_BLOCKED",
     "message": "The run is stored and BLOCKED: RISK_RED.",
-    **SUBMITTED,
+    **{name: value for name, value in SUBMITTED.items() if not name.startswith("gcode_")},
     "status": "BLOCKED",
     "may_cut": False,
     "decision": {"risk_level": "RED", "block_reason": "RISK_RED"},
@@ -73,7 +77,8 @@ RUN_PAGE: dict[str, Any] = {
             "block_reason": None,
             "feasibility_sha256": SHA256,
             "toolpaths_sha256": None,
-            "gcode_sha256": SHA256,
+            "gcode_sha256": GCODE_SHA256,
+            "gcode_known_by": "stored",
             "artifact_sha256": OTHER_SHA256,
             "artifact_path": _PATH,
             "advisory_count": 1,
@@ -108,18 +113,22 @@ RUN_VIEW: dict[str, Any] = {
     "request_summary": {"operation": "rip", "params": {"spindle_rpm": 5000}},
     "feasibility": {"risk_level": "GREEN", "score": 92.5},
     "decision": {"risk_level": "GREEN", "score": 92.5},
-    "hashes": {"feasibility_sha256": SHA256},
+    "hashes": {"feasibility_sha256": SHA256, "gcode_sha256": GCODE_SHA256},
     "outputs": {"gcode_text": "G90\nG21\nM30\n"},
     "attachments": [],
     "advisory_inputs": [ADVISORY],
     "meta": {},
     "provenance": {"request_sha256": OTHER_SHA256},
     "explanation_status": "READY",
+    "gcode_sha256": GCODE_SHA256,
+    "gcode_known_by": "stored",
+    "missing_attachments": [],
 }
 
-# The file itself has neither the linked advisories nor what is computed from them.
+# The file itself has neither the linked advisories nor what is computed.
+_COMPUTED = {"explanation_status", "gcode_sha256", "gcode_known_by", "missing_attachments"}
 ARTIFACT: dict[str, Any] = {
-    name: value for name, value in RUN_VIEW.items() if name != "explanation_status"
+    name: value for name, value in RUN_VIEW.items() if name not in _COMPUTED
 } | {"advisory_inputs": []}
 
 RUN_DIFF: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """GET one run: as it is shown, its exact bytes, or beside another."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -60,13 +61,14 @@ async def get_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response
 
 def _view(reader: RunReader, run_id: str, known: str | None) -> tuple[str, bytes | None]:
     found = reader.find(run_id)
-    tag = _tag(found)
-    return tag, None if is_known(tag, known) else canonical_json(found.view())
+    shown = reader.show(found)
+    tag = _tag(found, shown["missing_attachments"])
+    return tag, None if is_known(tag, known) else canonical_json(shown)
 
 
-def _tag(found: FoundRun) -> str:
+def _tag(found: FoundRun, missing: Sequence[str]) -> str:
     links = (link.link_sha256 for link in found.links)
-    return combined_tag([found.run.artifact_sha256, *links])
+    return combined_tag([found.run.artifact_sha256, *links, *missing])
 
 
 @router.get(

@@ -165,6 +165,12 @@ async def _settled(parts: ApiParts, submission: Submission, event: RunEvent) -> 
     return _answer(found, submission, event)
 
 
+def _program(event: RunEvent) -> dict[str, Any]:
+    if event.gcode_sha256 is None:
+        return {}
+    return {"gcode_sha256": event.gcode_sha256, "gcode_known_by": event.gcode_known_by}
+
+
 def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Response:
     artifact = found.document()
     run = found.run
@@ -177,6 +183,8 @@ def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Respons
         "feasibility_sha256": run.hashes["feasibility_sha256"],
         "artifact_sha256": run.artifact_sha256,
         "artifact_path": run.artifact_path,
+        **_program(event),
+        "missing_attachments": event.missing_attachments or [],
         "outcome": event.outcome,
     }
     headers = {"Location": submission.location}

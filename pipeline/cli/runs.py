@@ -1,5 +1,6 @@
 """`rmos runs`: read what is stored."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -119,10 +120,11 @@ def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     """Show one run: its artifact, checked against the index; --json with its advisories."""
     with _reader() as reader:
         found = reader.find(run_id)
+        shown = reader.show(found)
     if as_json:
-        print_json(found.view())
+        print_json(shown)
         return
-    run = found.run
+    run, given = found.run, shown.get("given", {})
     print_pairs(
         [
             ("run_id", run.run_id),
@@ -133,6 +135,13 @@ def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
             ("artifact", run.artifact_path),
             ("sha256", run.artifact_sha256),
             ("size_bytes", run.size_bytes),
+            ("gcode_sha256", run.program.sha256 if run.program else "-"),
+            ("gcode_known_by", run.program.known_by if run.program else "-"),
+            ("missing_attachments", ", ".join(shown["missing_attachments"]) or "-"),
+            *(
+                (f"given {name}", json.dumps(value, ensure_ascii=False))
+                for name, value in given.items()
+            ),
         ]
     )
     print_json(found.document(), indent=2)

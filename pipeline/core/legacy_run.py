@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard, get_args
 
 from pipeline.core.carried_record import ReadContent
+from pipeline.core.cut_program import cut_program
 from pipeline.core.envelope import Rejected, judged_apart
 from pipeline.core.safety import may_cut
 from pipeline.core.verdict import JudgedRun, judge_run_record
@@ -189,7 +190,23 @@ def told_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
         or not all(map(_is_hash, hashes.values()))
     ):
         return None
-    told = {"status": status, "risk_level": risk_level, "hashes": hashes}
+    told = {
+        "status": status,
+        "risk_level": risk_level,
+        "hashes": hashes,
+        **_program_of(row, hashes),
+    }
     if isinstance(decision.get("block_reason"), str):
         told["block_reason"] = decision["block_reason"]
     return told
+
+
+def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any]:
+    listed = row.get("attachments")
+    refs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    named = [each for each in refs if _is_hash(each.get("sha256")) and "kind" in each]
+    as_artifact = {"attachments": named, "hashes": hashes, "provenance": {}, "meta": {}}
+    program = cut_program({"status": row["status"], **as_artifact})
+    if program is None:
+        return {}
+    return {"gcode_sha256": program.sha256, "gcode_known_by": program.known_by}

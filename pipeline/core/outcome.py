@@ -7,6 +7,7 @@ that first made a run is `persisted` again whenever it is delivered again.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.core.cut_program import CutProgram, cut_program
 from pipeline.core.safety import may_cut
 from pipeline.core.verdict import JudgedRun, Rejected
 
@@ -31,6 +32,7 @@ class StoredRun:
         source: The record that first made it; None where only its file tells of it, so that
             nobody vouches for it.
         hashes: As in its artifact.
+        program: What would be cut by it; None where that is not known.
     """
 
     run_id: str
@@ -44,6 +46,7 @@ class StoredRun:
     size_bytes: int
     request_sha256: str
     legacy: bool
+    program: CutProgram | None = None
 
     @property
     def may_cut(self) -> bool:
@@ -65,6 +68,7 @@ class Outcome:
         message: The same in one sentence.
         drifted: Our program renders other bytes than it once did: our fault, and an alarm.
         may_cut: Whether a machine may cut by what this record asked for.
+        missing_attachments: SHA-256 of what the run names and the store has not at the moment.
     """
 
     kind: OutcomeKind
@@ -74,6 +78,7 @@ class Outcome:
     message: str | None = None
     drifted: bool = False
     may_cut: bool = False
+    missing_attachments: tuple[str, ...] = ()
 
     @property
     def is_dead_letter(self) -> bool:
@@ -110,6 +115,7 @@ def run_of_document(
         size_bytes,
         provenance["request_sha256"],
         provenance.get("legacy", False),
+        cut_program(document),
     )
 
 

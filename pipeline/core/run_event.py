@@ -53,7 +53,10 @@ class ToldOutcome(Protocol):
 
 def run_event(outcome: Outcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent`."""
-    return event_with(outcome, source, {} if outcome.run is None else _told_of(outcome.run))
+    told = {} if outcome.run is None else _told_of(outcome.run)
+    if outcome.missing_attachments:
+        told["missing_attachments"] = list(outcome.missing_attachments)
+    return event_with(outcome, source, told)
 
 
 def _told_of(run: StoredRun) -> dict[str, Any]:
@@ -67,6 +70,9 @@ def _told_of(run: StoredRun) -> dict[str, Any]:
     }
     if run.block_reason is not None:
         told["block_reason"] = run.block_reason
+    if run.program is not None:
+        told["gcode_sha256"] = run.program.sha256
+        told["gcode_known_by"] = run.program.known_by
     return told
 
 

@@ -1,7 +1,7 @@
 """Artifacts and links as files: read one and check it, or find them all."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -9,9 +9,13 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisory_outcome import StoredAdvisory, advisory_of_link
+from pipeline.core.artifact import generated_hashes
+from pipeline.core.given_values import is_shown
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
+from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
+from pipeline.core.legacy_record import generated_by_row
 from pipeline.core.outcome import StoredRun, run_of_document
+from pipeline.core.strict_json import parse_by_rule
 from pipeline.errors import IntegrityError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, indexed_run
@@ -104,11 +108,11 @@ def _read(root: Path, path: str) -> FoundArtifact | FoundLink | StrangeFile:
     except NotAFileError as error:
         return StrangeFile(path, f"expected a file that can be read, found {error}")
     if isinstance(place, ArtifactPath):
-        return _artifact(content, path)
+        return _artifact(root, content, path)
     return _link(content, path, place)
 
 
-def _artifact(content: bytes, relative: str) -> FoundArtifact | StrangeFile:
+def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | StrangeFile:
     document = _document(content, RunArtifact)
     if isinstance(document, str):
         return StrangeFile(relative, f"expected an artifact, found something else ({document})")
@@ -116,7 +120,32 @@ def _artifact(content: bytes, relative: str) -> FoundArtifact | StrangeFile:
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
         return StrangeFile(relative, f"expected the artifact of {expected} at its own place")
-    return FoundArtifact(run, indexed_run(document, run))
+    return FoundArtifact(run, indexed_run(document, run, _withheld_payloads(root, document)))
+
+
+def _withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
+    """Return the hashes of what an artifact withholds beside attachments.
+
+    The request that is kept aside says them; None where it is not there as it was.
+    """
+    if is_shown(document):
+        return ()
+    body = read_kept_request(root, document)
+    if body is None:
+        return None
+    request = parse_by_rule(body)
+    is_legacy = document["provenance"].get("legacy", False)
+    return tuple(sorted(generated_by_row(request) if is_legacy else generated_hashes(request)))
+
+
+def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
+    """Return the request of an artifact where it is kept aside; None where it is not, or not it."""
+    sha256 = document["provenance"]["request_sha256"]
+    try:
+        content = read_below(root, quarantine_path(sha256), DOCUMENT_LIMIT_BYTES)
+    except (FileNotFoundError, NotADirectoryError, NotAFileError):
+        return None
+    return content if sha256_of_bytes(content) == sha256 else None
 
 
 def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | StrangeFile:

@@ -33,6 +33,7 @@ from sqlalchemy import (
     event,
     exists,
     func,
+    or_,
     select,
     text,
     tuple_,
@@ -44,6 +45,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from pipeline.core.advisory import AdvisoryClaim
 from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.cut_program import CutProgram
 from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.errors import StoreNotReadyError
@@ -53,7 +55,7 @@ from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME
 INDEX_LOCK = "index.lock"
-INDEX_FORMAT = 3
+INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
 LISTED_BY = (
@@ -85,6 +87,8 @@ runs = Table(
     Column("toolpaths_sha256", String),
     Column("gcode_sha256", String),
     Column("opplan_sha256", String),
+    # Of the program that would be cut; `stored` alone means that the artifact's hashes have it.
+    Column("gcode_known_by", String),
     Column("legacy", Boolean, nullable=False),
     Column("artifact_sha256", String, nullable=False),
     Column("artifact_path", String, nullable=False),
@@ -122,6 +126,14 @@ attachments = Table(
 # Blobs that a run names and does not show, so that no other way leads to them.
 withheld_blobs = Table(
     "withheld_blobs",
+    _metadata,
+    Column("sha256", String, primary_key=True),
+    Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
+)
+
+# What a run withholds and no attachment of it names: the requests that are kept aside say it.
+withheld_payloads = Table(
+    "withheld_payloads",
     _metadata,
     Column("sha256", String, primary_key=True),
     Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
@@ -191,6 +203,7 @@ flood_windows = Table(
 _HASHES = ("feasibility_sha256", "toolpaths_sha256", "gcode_sha256", "opplan_sha256")
 _STORED = (
     *_HASHES,
+    "gcode_known_by",
     "run_id",
     "status",
     "risk_level",
@@ -215,6 +228,7 @@ def _driver_sql(statement: ClauseElement) -> str:
 _INSERT_RUN = _driver_sql(insert(runs))
 _INSERT_ATTACHMENT = _driver_sql(insert(attachments))
 _INSERT_WITHHELD = _driver_sql(insert(withheld_blobs))
+_INSERT_WITHHELD_PAYLOAD = _driver_sql(insert(withheld_payloads))
 _WITHHELD_BLOB = "attachments."
 # One value for all the ids: binding each took as long as finding it.
 _KNOWN_RUNS = text(
@@ -247,17 +261,24 @@ class IndexedRun:
         row: A row of `runs`, in the order of its columns.
         attachments: Rows of `attachments`, likewise.
         withheld: Rows of `withheld_blobs`, likewise.
+        withheld_payloads: Rows of `withheld_payloads`, likewise; None where nobody can say which.
     """
 
     row: tuple[Any, ...]
     attachments: list[tuple[Any, ...]]
     withheld: list[tuple[Any, ...]] = field(default_factory=list)
+    withheld_payloads: list[tuple[Any, ...]] | None = None
 
 
-def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
+def indexed_run(
+    document: Mapping[str, Any], run: StoredRun, withheld_payloads: Iterable[str] | None = None
+) -> IndexedRun:
     """Return what the index keeps of the artifact `document`, or of its outline.
 
-    `run` describes the same artifact.
+    Args:
+        document: The artifact.
+        run: Describes the same artifact.
+        withheld_payloads: Hashes of what it withholds beside attachments, where they are known.
     """
     source = run.source
     hashes = run.hashes
@@ -278,8 +299,9 @@ def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
         run.block_reason,
         hashes["feasibility_sha256"],
         hashes.get("toolpaths_sha256"),
-        hashes.get("gcode_sha256"),
+        run.program.sha256 if run.program else None,
         hashes.get("opplan_sha256"),
+        run.program.known_by if run.program else None,
         run.legacy,
         run.artifact_sha256,
         run.artifact_path,
@@ -299,7 +321,8 @@ def indexed_run(document: Mapping[str, Any], run: StoredRun) -> IndexedRun:
         for name in document["provenance"].get("withheld", ())
         if name.startswith(_WITHHELD_BLOB)
     ]
-    return IndexedRun(row, listed, withheld)
+    payloads = None if withheld_payloads is None else [(n, run.run_id) for n in withheld_payloads]
+    return IndexedRun(row, listed, withheld, payloads)
 
 
 def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
@@ -322,13 +345,29 @@ def stored_run_of_row(row: RowMapping) -> StoredRun:
         status=row["status"],
         risk_level=row["risk_level"],
         block_reason=row["block_reason"],
-        hashes={name: row[name] for name in _HASHES if row[name] is not None},
+        hashes=_artifact_hashes(row),
         artifact_sha256=row["artifact_sha256"],
         artifact_path=row["artifact_path"],
         size_bytes=row["size_bytes"],
         request_sha256=row["request_sha256"],
         legacy=row["legacy"],
+        program=program_of_row(row),
     )
+
+
+def _artifact_hashes(row: RowMapping) -> dict[str, str]:
+    """Return the hashes of the artifact: what the program's is known by otherwise is none."""
+    found = {name: row[name] for name in _HASHES if row[name] is not None}
+    if row["gcode_known_by"] != "stored":
+        found.pop("gcode_sha256", None)
+    return found
+
+
+def program_of_row(row: RowMapping) -> CutProgram | None:
+    """Return the program that would be cut by the run of a row; None where it is not known."""
+    if row["gcode_sha256"] is None:
+        return None
+    return CutProgram(row["gcode_sha256"], row["gcode_known_by"])
 
 
 def _source_of_row(row: RowMapping) -> RecordSource | None:
@@ -483,8 +522,14 @@ class RunIndex:
                 for column, found, wanted in zip(runs.c, row, expected.row, strict=True)
                 if found != wanted and not column.name.startswith("source_")
             ]
-            parts = ((attachments, expected.attachments), (withheld_blobs, expected.withheld))
+            parts = (
+                (attachments, expected.attachments),
+                (withheld_blobs, expected.withheld),
+                (withheld_payloads, expected.withheld_payloads),
+            )
             for table, wanted_rows in parts:
+                if wanted_rows is None:
+                    continue
                 query = select(table).where(table.c.run_id == run_id)
                 found_rows = [tuple(each) for each in connection.execute(query)]
                 if sorted(found_rows) != sorted(wanted_rows):
@@ -492,8 +537,9 @@ class RunIndex:
         return differing
 
     def is_withheld(self, sha256: str) -> bool:
-        """Tell whether any run names this blob without showing it."""
-        query = select(exists().where(withheld_blobs.c.sha256 == sha256))
+        """Tell whether any run names this blob, or had its bytes inline, without showing it."""
+        tables = (withheld_blobs, withheld_payloads)
+        query = select(or_(*(exists().where(table.c.sha256 == sha256) for table in tables)))
         with self.reading() as connection:
             return bool(connection.execute(query).scalar_one())
 
@@ -580,6 +626,7 @@ class IndexTransaction:
         entries = list(added)
         listed = [row for entry in entries for row in entry.attachments]
         withheld = [row for entry in entries for row in entry.withheld]
+        payloads = [row for entry in entries for row in entry.withheld_payloads or ()]
         # Straight to the driver: binding 26 named values a row took longer than the insert.
         if entries:
             self._connection.exec_driver_sql(_INSERT_RUN, [entry.row for entry in entries])
@@ -587,6 +634,8 @@ class IndexTransaction:
             self._connection.exec_driver_sql(_INSERT_ATTACHMENT, listed)
         if withheld:
             self._connection.exec_driver_sql(_INSERT_WITHHELD, withheld)
+        if payloads:
+            self._connection.exec_driver_sql(_INSERT_WITHHELD_PAYLOAD, payloads)
 
     def known_advisories(
         self, keys: Sequence[tuple[str, str]]

@@ -37,6 +37,7 @@ _SHOWN = (
     "feasibility_sha256",
     "toolpaths_sha256",
     "gcode_sha256",
+    "gcode_known_by",
     "artifact_sha256",
     "artifact_path",
 )

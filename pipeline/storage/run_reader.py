@@ -4,12 +4,14 @@ A look at a run opens the same number of files whatever is in the store: links a
 index, the artifact from its file. Any number of threads may use it at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.given_values import is_shown, values_without_place
 from pipeline.core.outcome import StoredRun
 from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
 from pipeline.core.strict_json import parse_object
@@ -19,11 +21,12 @@ from pipeline.storage.answers import (
     attachments_answer,
     verification_answer,
 )
-from pipeline.storage.artifact_files import read_artifact
+from pipeline.storage.artifact_files import read_artifact, read_kept_request
 from pipeline.storage.attachment_files import AttachmentFiles
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import read_store
 from pipeline.storage.index import RunIndex
+from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.run_listing import RunFilter, RunPage, list_runs
 from pipeline.storage.run_store import open_index
 from schemas.fields import is_run_id
@@ -124,6 +127,37 @@ class RunReader:
         """
         run, links = self._rows(run_id)
         return FoundRun(run, links, read_artifact(self.root, run))
+
+    def missing_attachments(self, document: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the SHA-256 of each attachment of an artifact that is not here now, sorted.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        with store_faults(self.root):
+            return missing_attachments(self.root, document)
+
+    def show(self, found: FoundRun) -> dict[str, Any]:
+        """Return a run as the API answers it: with its links, and with what is computed.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        view = found.view()
+        view["missing_attachments"] = list(self.missing_attachments(view))
+        if found.run.program is not None:
+            view["gcode_sha256"] = found.run.program.sha256
+            view["gcode_known_by"] = found.run.program.known_by
+        given = self._given(view)
+        return view | {"given": given} if given else view
+
+    def _given(self, artifact: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the request of an artifact says and the artifact has no place for."""
+        if not is_shown(artifact):
+            return {}
+        with store_faults(self.root):
+            kept = read_kept_request(self.root, artifact)
+        return {} if kept is None else values_without_place(parse_object(kept)[0], artifact)
 
     def check_exists(self, run_id: str) -> None:
         """Look a run up without opening it.

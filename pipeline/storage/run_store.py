@@ -5,7 +5,7 @@ again. The procedure of a batch, and what dying in between leaves, is `batch_sto
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
@@ -20,7 +20,9 @@ from pipeline.storage.batch_store import (
     open_index,
 )
 from pipeline.storage.durable_files import NewFile
+from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, IndexTransaction, indexed_run
+from pipeline.storage.missing_attachments import missing_attachments
 
 __all__ = [
     "BatchResult",
@@ -37,6 +39,30 @@ RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 
 class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
+
+    def commit(
+        self, records: Sequence[RunRecord], guard: FloodGuard | None = None
+    ) -> BatchResult[Outcome]:
+        """Store a batch; say of each run which of its attachments are not there by then.
+
+        Raises:
+            FloodError: As `BatchStore.commit`.
+            IntegrityError: Likewise.
+            StoreError: Likewise.
+        """
+        result = super().commit(records, guard)
+        with store_faults(self.root):
+            outcomes = [
+                self._with_missing(record, outcome)
+                for record, outcome in zip(records, result.outcomes, strict=True)
+            ]
+        return BatchResult(outcomes, result.accepted_rejects)
+
+    def _with_missing(self, record: RunRecord, outcome: Outcome) -> Outcome:
+        if outcome.kind not in {"persisted", "duplicate"} or isinstance(record.verdict, Rejected):
+            return outcome
+        missing = missing_attachments(self.root, record.verdict.built.outline)
+        return replace(outcome, missing_attachments=missing) if missing else outcome
 
     def _plan(self, records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
         plan = self._plan_as_intact(records, transaction)
@@ -148,7 +174,10 @@ class _Plan:
         transaction.add_runs(self._rows())
 
     def _rows(self) -> list[IndexedRun]:
-        return [indexed_run(judged.built.outline, run) for judged, run in self.new.values()]
+        return [
+            indexed_run(judged.built.outline, run, judged.built.withheld_payloads)
+            for judged, run in self.new.values()
+        ]
 
 
 def _blob_files(judged: JudgedRun) -> dict[str, NewFile]:

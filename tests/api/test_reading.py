@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.api import examples
+from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.storage import artifact_files
 from schemas.http_answers import (
@@ -30,6 +31,7 @@ from tests.builders import (
 from tests.storage.stores import change_index
 
 DXF = b"0\nSECTION\n"
+GCODE = b"G90\nG1 Z-30\n"
 DAY = "2025-12-18"
 
 
@@ -50,8 +52,37 @@ async def test_a_run_is_shown_with_its_advisories(api: Api) -> None:
     assert view.explanation_status == "READY"
     stored = json.loads((api.root / f"runs/{DAY}/saw_1.json").read_bytes())
     shown = (await api.get("/saw_1")).json()
-    del shown["explanation_status"]
+    computed = {name: shown.pop(name) for name in shown.keys() - stored.keys()}
     assert shown | {"advisory_inputs": []} == stored
+    assert computed == {
+        "explanation_status": "READY",
+        "gcode_sha256": stored["hashes"]["gcode_sha256"],
+        "gcode_known_by": "stored",
+        "missing_attachments": [],
+    }
+
+
+async def test_a_run_names_the_attachments_that_are_not_there_at_the_moment(api: Api) -> None:
+    cut = attachment_ref(GCODE, kind="gcode", mime="text/plain", filename="a.nc")
+    api.add_runs(saw(outputs=None, attachments=[cut, attachment(DXF)]))
+    before = await api.get("/saw_1")
+    view = RunView.model_validate_json(before.content)
+    assert view.missing_attachments == [sha256(GCODE)]
+    assert (view.gcode_sha256, view.gcode_known_by) == (sha256(GCODE), "attached")
+    (item,) = (await api.get()).json()["items"]
+    assert (item["gcode_sha256"], item["gcode_known_by"]) == (sha256(GCODE), "attached")
+    await api.put(sha256(GCODE), GCODE)
+    after = await api.get("/saw_1", **{"If-None-Match": before.headers["etag"]})
+    assert after.json()["missing_attachments"] == []
+
+
+async def test_a_path_that_gave_way_to_large_gcode_is_shown_beside_the_artifact(api: Api) -> None:
+    large = {"gcode_text": "G1 X1\n" * 40_000, "gcode_path": "/jobs/17.nc"}
+    api.add_runs(saw(outputs=large))
+    view = RunView.model_validate_json((await api.get("/saw_1")).content)
+    assert view.given == {"outputs.gcode_path": "/jobs/17.nc"}
+    assert view.outputs.gcode_path is not None
+    assert view.outputs.gcode_path.startswith("attachments/")
 
 
 async def test_a_note_explains_nothing(api: Api) -> None:
@@ -507,6 +538,35 @@ async def test_nothing_that_is_withheld_can_be_downloaded(api: Api) -> None:
     assert (await api.get(f"/saw_3/attachments/{digest}")).content == gcode
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"outputs": {"gcode_text": GCODE.decode()}},
+        {"outputs": {"toolpaths": {"moves": []}}},
+        {"outputs": {"opplan_json": {"steps": []}}},
+        {"outputs": None, "hashes": {"gcode_sha256": sha256(GCODE)}},
+    ],
+)
+async def test_what_is_withheld_inline_is_withheld_as_an_attachment_is(
+    api: Api, part: dict[str, Any]
+) -> None:
+    outputs = part["outputs"] or {}
+    content = GCODE
+    if "gcode_text" not in outputs and outputs:
+        content = canonical_json(next(iter(outputs.values())))
+    digest = sha256(content)
+    api.add_runs(red_request(run_id="red_1", **part), saw())
+    await api.put(digest, content)
+    api.add_advisories(
+        advisory_request(run_id="red_1", content_text=None, content_sha256=digest),
+        advisory_request(run_id="saw_1", content_text=None, content_sha256=digest),
+        advisory_request(run_id="saw_1", advisory_id="text", content_text=content.decode()),
+    )
+    for run_id in ("red_1", "saw_1"):
+        answer = await api.get(f"/{run_id}/attachments/{digest}")
+        assert (answer.status_code, answer.json()["error"]) == (404, "ATTACHMENT_NOT_FOUND")
+
+
 async def test_what_is_quarantined_has_no_route(api: Api) -> None:
     api.add_runs(red_request(run_id="red_1"))
     (kept,) = [path.name for path in (api.root / "quarantine").rglob("*") if path.is_file()]
@@ -579,6 +639,7 @@ async def test_the_files_that_a_request_opens_do_not_grow_with_the_advisories(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.add_runs(saw())
+    request_sha256 = (await api.get("/saw_1")).json()["provenance"]["request_sha256"]
     opened: list[str] = []
     read_below = artifact_files.read_below
 
@@ -592,7 +653,8 @@ async def test_the_files_that_a_request_opens_do_not_grow_with_the_advisories(
         opened.clear()
         await api.get("/saw_1")
         await api.get("/saw_1/advisories")
-        assert opened == ["saw_1.json"] * 2
+        # The second is the request, which is kept aside of some runs.
+        assert opened == ["saw_1.json", request_sha256, "saw_1.json"]
 
 
 def test_every_example_has_its_shape() -> None:

@@ -23,6 +23,7 @@ ITEM_FIELDS = {
     "feasibility_sha256",
     "toolpaths_sha256",
     "gcode_sha256",
+    "gcode_known_by",
     "artifact_sha256",
     "artifact_path",
     "advisory_count",

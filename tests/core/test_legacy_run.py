@@ -180,7 +180,13 @@ def test_what_is_told_of_a_run_names_no_artifact() -> None:
         "status": "OK",
         "risk_level": "GREEN",
         "hashes": document(run_request())["hashes"],
+        "gcode_sha256": document(run_request())["hashes"]["gcode_sha256"],
+        "gcode_known_by": "stored",
     }
+    attached = run_request(outputs=None, attachments=[attachment_ref(b"G1", kind="gcode")])
+    told = told_of(row_of(attached))
+    assert told is not None
+    assert (told["gcode_sha256"], told["gcode_known_by"]) == (sha256(b"G1"), "attached")
     told = told_of(row_of(red_request()))
     assert told is not None
     assert (told["status"], told["risk_level"]) == ("BLOCKED", "RED")

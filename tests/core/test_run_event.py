@@ -15,7 +15,7 @@ from pipeline.core.run_event import broker_time, event_id, run_event, run_event_
 from pipeline.core.verdict import Rejected
 from schemas.run_event import RunEvent
 from schemas.timestamps import parse_timestamp
-from tests.builders import judged, red_request, run_request
+from tests.builders import attachment_ref, judged, red_request, run_request, sha256
 
 SOURCE = RecordSource(1, "rmos.runs.requests", 3, 42)
 
@@ -63,13 +63,38 @@ def test_an_event_says_everything_that_a_machine_asks() -> None:
         "artifact_sha256": run.artifact_sha256,
         "artifact_path": f"runs/2025-12-18/{run.run_id}.json",
         "size_bytes": run.size_bytes,
+        "gcode_sha256": run.hashes["gcode_sha256"],
+        "gcode_known_by": "stored",
         "source": {"topic": "rmos.runs.requests", "partition": 3, "offset": 42},
     }
+
+
+@pytest.mark.parametrize(
+    ("request_", "known_by"),
+    [
+        (run_request(outputs=None, hashes={"gcode_sha256": sha256(b"G1")}), "claimed"),
+        (run_request(outputs=None, attachments=[attachment_ref(b"G1", kind="gcode")]), "attached"),
+    ],
+)
+def test_a_program_that_did_not_come_as_text_is_named_all_the_same(
+    request_: dict[str, Any], known_by: str
+) -> None:
+    event = read(outcome_of(request_))
+    assert (event["gcode_sha256"], event["gcode_known_by"]) == (sha256(b"G1"), known_by)
+    assert "gcode_sha256" not in event["hashes"]
+
+
+def test_missing_attachments_change_nothing_else() -> None:
+    whole = OUTCOMES["duplicate"]
+    event = read(replace(whole, missing_attachments=("a" * 64,)))
+    assert event.pop("missing_attachments") == ["a" * 64]
+    assert event == read(whole)
 
 
 def test_a_blocked_run_is_told_with_its_reason_and_may_not_be_cut() -> None:
     event = read(OUTCOMES["blocked"])
     assert (event["may_cut"], event["status"]) == (False, "BLOCKED")
+    assert "gcode_sha256" not in event
     assert event["block_reason"] == "rim speed above the blade's limit"
 
 

@@ -24,7 +24,10 @@ from tests.builders import record
 TOPIC = "rmos.runs.requests"
 TIMESTAMP_MS = 1_766_066_602_123
 CALL_NAMES = tuple(name for name in vars(SystemCalls) if not name.startswith("_"))
-_TABLES = ("runs", "attachments", "withheld_blobs", "advisories", "positions", "flood_windows")
+_TABLES = (
+    *("runs", "attachments", "withheld_blobs", "withheld_payloads", "advisories"),
+    *("positions", "flood_windows"),
+)
 _DERIVED = {INDEX_FILE, f"{INDEX_FILE}-wal", f"{INDEX_FILE}-shm", "index.lock", "store.json"}
 
 

@@ -34,6 +34,10 @@ REQUESTS = {
     "rosette": rosette_request(),
     "red": red_request(),
     "incomplete": incomplete_request(),
+    "claimed program": run_request(outputs=None, hashes={"gcode_sha256": "a" * 64}),
+    "attached program": run_request(
+        outputs=None, attachments=[attachment_ref(b"G1", kind="gcode")]
+    ),
     "strange texts": run_request(
         notes="\u0000", mode="säge 🪚", machine_id="a'b\"c", workflow_session_id=" "
     ),
@@ -99,6 +103,7 @@ def test_each_column_of_a_row_holds_what_its_name_says(index: RunIndex, path: Pa
         "score": 92.5,
         "block_reason": None,
         **run.hashes,
+        "gcode_known_by": "stored",
         "legacy": 0,
         "artifact_sha256": run.artifact_sha256,
         "artifact_path": run.artifact_path,

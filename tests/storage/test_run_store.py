@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.flood import LEAST_SEEN, WINDOW
+from pipeline.core.layout import attachment_path
 from pipeline.core.outcome import Outcome
 from pipeline.core.verdict import JudgedRun
 from pipeline.errors import FloodError, StoreError, StoreNotReadyError
@@ -18,6 +19,7 @@ from pipeline.storage.identity import begin_epoch
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 from tests.builders import (
     attachment,
+    attachment_ref,
     incomplete_request,
     red_request,
     rosette_request,
@@ -177,6 +179,46 @@ def test_a_run_that_is_not_ok_keeps_its_request_where_only_the_owner_looks(
     assert sha256(path.read_bytes()) == name
     assert path.stat().st_mode & 0o777 == 0o400
     assert {folder.stat().st_mode & 0o777 for folder in path.parents[:3]} == {0o700}
+
+
+def test_a_path_that_large_gcode_replaces_is_kept_where_only_the_owner_looks(
+    root: Path, store: RunStore
+) -> None:
+    large = {"gcode_text": "G1 X1\n" * 40_000, "gcode_path": "/jobs/17.nc"}
+    record = judged_record(saw(outputs=large))
+    assert word(one(store, record)) == "persisted"
+    assert isinstance(record.verdict, JudgedRun)
+    name = record.verdict.request_sha256
+    path = root / "quarantine" / name[:2] / name[2:4] / name
+    assert b'"gcode_path":"/jobs/17.nc"' in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
+def test_what_a_run_names_and_the_store_has_not_is_named_until_it_comes(
+    root: Path, store: RunStore
+) -> None:
+    here, absent = attachment(b"here"), attachment_ref(b"absent", kind="gcode")
+    request = saw(outputs=None, attachments=[here, absent])
+    first, again = judged_record(request, 0), judged_record(request, 1)
+    before = one(store, first)
+    assert before.missing_attachments == (sha256(b"absent"),)
+    assert (word(before), before.may_cut) == ("persisted", True)
+    assert one(store, again).missing_attachments == (sha256(b"absent"),)
+    path = root / attachment_path(sha256(b"absent"))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"absent")
+    after = one(store, first)
+    assert after == replace(before, missing_attachments=())
+    assert (word(one(store, again)), one(store, again).missing_attachments) == ("duplicate", ())
+    # A link leads to what is not the store's, so it is no blob.
+    path.rename(root / "elsewhere")
+    path.symlink_to(root / "elsewhere")
+    assert one(store, first).missing_attachments == (sha256(b"absent"),)
+
+
+def test_what_is_withheld_of_a_run_is_never_missing(store: RunStore) -> None:
+    cut = attachment_ref(b"G1", kind="gcode")
+    assert one(store, judged_record(red_request(attachments=[cut]))).missing_attachments == ()
 
 
 def test_attachments_are_linked_before_the_artifact_that_names_them(root: Path) -> None:
