@@ -13,6 +13,7 @@
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
+| HelperError | stops | 503 | 6 | the machine's: no helper process can be started |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | UnsendableError | stops | - | 6 | the operator's: a topic never takes what must be published |
@@ -24,6 +25,12 @@ A record that can never succeed is no error here: it gets a verdict
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+NO_MEMORY = (
+    "No memory is left for what is in hand; nothing of it was acknowledged. Give this process more "
+    "(ulimit -v, MemoryMax of its unit), or set a smaller RMOS_BATCH_RECORDS, then start again."
+)
+"""What a MemoryError means for an operator."""
 
 
 class RmosError(Exception):
@@ -91,6 +98,10 @@ class AddressTakenError(RmosError):
     """Another program listens at the address of a server. Nothing was started."""
 
     exit_status = 6
+
+
+class HelperError(StoreError):
+    """A process that helps this one cannot be started. Nothing was acknowledged."""
 
 
 class ServiceError(RmosError):

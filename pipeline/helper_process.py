@@ -5,8 +5,38 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from pipeline.errors import HelperError
 
 _PR_SET_PDEATHSIG = 1
+_QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
+
+
+def helper_pool(
+    count: int, begin: Callable[..., None], arguments: tuple[object, ...] = ()
+) -> ProcessPoolExecutor:
+    """Return a pool of `count` helpers; each begins with its first piece of work.
+
+    Raises:
+        HelperError: The machine has no place for what they share, such as /dev/shm.
+    """
+    # Spawned, not forked: this process has threads, and connections to the broker.
+    spawning = multiprocessing.get_context("spawn")
+    # What a process that was killed leaves behind is cleared away by a tracker of Python's own;
+    # that it did so is no line for an operator.
+    given = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (given, _QUIET_TRACKER)))
+    try:
+        return ProcessPoolExecutor(count, spawning, begin, arguments)
+    except OSError as error:
+        message = (
+            f"No helper process can be started ({error.strerror or error}): this user must be able "
+            "to write to /dev/shm; a worker can do without helpers by RMOS_JUDGE_IN_HELPER=false, "
+            "an audit by RMOS_AUDIT_PROCESSES=0."
+        )
+        raise HelperError(message) from error
 
 
 def begin_helper() -> None:

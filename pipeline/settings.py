@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         300_000, ge=1000, description="longest time between two polls of a worker"
     )
     stop_timeout_seconds: float = Field(
-        30.0, gt=0, description="longest wait for the batch in hand when stopping"
+        30.0, gt=0, description="longest time that a service takes to stop, whatever hangs"
     )
     broker_pause_seconds: float = Field(
         1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"

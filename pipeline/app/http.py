@@ -156,7 +156,6 @@ async def run_api(settings: Settings) -> None:
     Raises:
         RmosError: It could not start; the text says what to do.
     """
-    stop = stop_on_signals()
-    async with api_server(settings) as server:
+    async with stop_on_signals(settings) as stop, api_server(settings) as server:
         with serve_health(settings, []):
             await until_stopped(stop, server.fault)

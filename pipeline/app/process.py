@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import os
 import signal
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,42 +14,145 @@ import structlog
 import uvloop
 
 from pipeline.app.worker import Worker, reasons_of
+from pipeline.broker.connection import broker_error
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
+from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
 Result = TypeVar("Result")
+
+CUT_OFF = 6
+"""Exit status where stopping took too long: a broker or a disk does not answer."""
 
 _log = structlog.get_logger(__name__)
 
 
 def run_service(service: Coroutine[Any, Any, Result]) -> Result:
-    """Run what this process is for, on a loop and a collector that suit it; return its result."""
+    """Run what this process is for, on a loop and a collector that suit it; return its result.
+
+    Raises:
+        BrokerError: A cancellation of the Kafka client's own came up to here.
+    """
     # A batch keeps tens of thousands of parsed values alive for a moment. The collector's own
     # thresholds would walk all of them every few hundred new ones: measured, a third of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(service)
+        try:
+            return runner.run(service)
+        except asyncio.CancelledError as error:
+            message = (
+                "The Kafka client ended a part of this service from within; nothing that was in "
+                "hand was acknowledged: start again."
+            )
+            raise BrokerError(message) from error
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
+class Stopping:
+    """The end of a service, from its first signal or fault on, within a limit whatever hangs.
+
+    A signal during the start cancels the start. What is not at its end after the limit is cut off:
+    from a thread, because a loop that waits for a thread at the disk is stuck itself.
+    """
+
+    def __init__(self, settings: Settings, heard: Callable[[], None]) -> None:
+        """Prepare; to be made in the task that runs the service.
+
+        Args:
+            settings: The limit, and which broker may be what hangs.
+            heard: Called when a signal comes.
+        """
+        self.begun = asyncio.Event()
+        self._settings = settings
+        self._heard = heard
+        self._task = asyncio.current_task()
+        self._is_starting = True
+        self._cause: BaseException | None = None
+        self._at_cut: list[Callable[[], None]] = []
+        self._timer = threading.Timer(settings.stop_timeout_seconds, self._cut_off)
+        self._timer.daemon = True
+        self._asking: asyncio.Task[None] | None = None
+
+    def on_signal(self) -> None:
+        """Begin to stop; a second signal changes nothing."""
+        if self.begun.is_set():
+            return
+        self._heard()
+        self.begin()
+        if self._is_starting and self._task is not None:
+            self._task.cancel()
+
+    def begin(self, cause: BaseException | None = None) -> None:
+        """Begin to stop; `cause` is what made the service stop, None for a signal."""
+        if not self.begun.is_set():
+            self.begun.set()
+            self._cause = cause
+            self._timer.start()
+            self._asking = asyncio.create_task(self._ask_broker())
+
+    def at_cut(self, end: Callable[[], None]) -> None:
+        """Call `end` before the process is cut off, such as to end a process that it started."""
+        self._at_cut.append(end)
+
+    def has_started(self) -> None:
+        """Take note that the service runs: from now on a signal lets it finish what it does."""
+        self._is_starting = False
+
+    async def finish(self) -> None:
+        """Take note that the service has ended by itself."""
+        self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+
+    async def _ask_broker(self) -> None:
+        await asyncio.sleep(self._settings.stop_timeout_seconds / 4)
+        if self._cause is None:
+            self._cause = await broker_error(self._settings)
+
+    def _cut_off(self) -> None:
+        for end in self._at_cut:
+            end()
+        why = f"{self._cause} " if self._cause is not None else ""
+        status = getattr(self._cause, "exit_status", CUT_OFF)
+        _log.error(
+            "cut off",
+            why=f"{why}Stopping took longer than {self._settings.stop_timeout_seconds:g} s "
+            "(RMOS_STOP_TIMEOUT_SECONDS); what was in hand was not acknowledged and is done again "
+            "at the next start.",
+        )
+        os._exit(status)
+
+
+@asynccontextmanager
+async def stop_on_signals(
+    settings: Settings, heard: Callable[[], None] = lambda: None
+) -> AsyncIterator[Stopping]:
+    """Stop a service, which the block starts and ends, by SIGINT and SIGTERM."""
+    stop = Stopping(settings, heard)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+        loop.add_signal_handler(number, stop.on_signal)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not stop.begun.is_set():
+            raise
+    finally:
+        await stop.finish()
 
 
-async def until_stopped(stop: asyncio.Event, *faults: asyncio.Future[None]) -> None:
-    """Wait until `stop` is set or one of `faults` is done, and raise its exception."""
-    stopped = asyncio.create_task(stop.wait())
+async def until_stopped(stop: Stopping, *faults: asyncio.Future[None]) -> None:
+    """Wait for a signal or for one of `faults`, and raise its exception."""
+    stop.has_started()
+    stopped = asyncio.create_task(stop.begun.wait())
     awaited: list[asyncio.Future[Any]] = [stopped, *faults]
     await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     for fault in faults:
         if fault.done():
+            stop.begin(fault.exception())
             fault.result()
 
 

@@ -27,8 +27,7 @@ async def run_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    stop = stop_on_signals()
-    async with worker() as running:
+    async with stop_on_signals(settings) as stop, worker() as running:
         with serve_health(settings, [running]):
             await until_stopped(stop, *running.faults)
 
@@ -83,8 +82,10 @@ async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> N
     Raises:
         RmosError: One could not start or go on; the text says what to do.
     """
-    stop = stop_on_signals()
-    async with _all_workers(settings, accept_loss=accept_loss) as workers:
+    async with (
+        stop_on_signals(settings) as stop,
+        _all_workers(settings, accept_loss=accept_loss) as workers,
+    ):
         with serve_health(settings, workers):
             await until_stopped(stop, *(fault for worker in workers for fault in worker.faults))
 
@@ -101,8 +102,11 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
     Raises:
         RmosError: A part could not start or go on; the text says what to do.
     """
-    stop = stop_on_signals()
-    async with local_broker(settings, tell) as broker:
+    async with (
+        stop_on_signals(settings, lambda: tell("stopping")) as stop,
+        local_broker(settings, tell) as broker,
+    ):
+        stop.at_cut(broker.kill)
         settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
         await prepare_local(settings, broker, tell)
         async with (
@@ -117,7 +121,6 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
                 tell(f"broker {broker.bootstrap_servers}, store {_store_of(settings)}: ready")
                 faults = (fault for worker in workers for fault in worker.faults)
                 await until_stopped(stop, *faults, api.fault, broker_fault)
-        tell("stopping")
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from pipeline.broker.connection import (
     admin_client,
     broker_errors,
     client_options,
+    close_consumer,
     refuse_hidden,
 )
 from pipeline.errors import BrokerError, TopicsError
@@ -386,7 +387,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
                 await consumer.start()
             yield consumer
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
 
 async def _committed(

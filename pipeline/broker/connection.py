@@ -168,6 +168,17 @@ async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has 
         # Where a broker is gone, aiokafka's `stop` is ended by the cancellation of its own
         # fetch, and leaves the connections and the task that looks for new metadata.
         await consumer._client.close()
+        if is_cancelled():
+            raise
+
+
+def is_cancelled() -> bool:
+    """Tell whether this task is cancelled, or only heard of the end of another.
+
+    aiokafka awaits the tasks that it cancels when closing, and lets their CancelledError rise.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _names(error: KafkaError) -> set[str]:

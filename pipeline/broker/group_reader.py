@@ -12,7 +12,7 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.broker.topic_reader import Ranges, waits_for_transaction
 from pipeline.settings import Settings
@@ -60,7 +60,7 @@ class GroupReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def batches(self) -> AsyncIterator[list[ConsumerRecord]]:
         """Yield what each poll brings, until every range has ended; commit before the next.

@@ -5,7 +5,12 @@ from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    client_options,
+    close_consumer,
+)
 from pipeline.settings import Settings
 
 _POLL_MS = 200
@@ -63,7 +68,7 @@ async def first_record(
                         return found
                 return None
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
 
 
 async def _first_before(consumer: AIOKafkaConsumer, place: TopicPartition, end: int) -> int | None:

@@ -5,7 +5,12 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.broker.admin import OffsetRange
-from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    client_options,
+    close_consumer,
+)
 from pipeline.broker.topic_reader import Ranges
 from pipeline.settings import Settings
 
@@ -37,7 +42,7 @@ async def ranges_since(
                     {TopicPartition(*place): since_ms for place in ranges}
                 )
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
     firsts = {(place.topic, place.partition): first for place, first in found.items()}
     return {
         place: OffsetRange(

@@ -7,7 +7,12 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    client_options,
+    is_cancelled,
+)
 from pipeline.settings import Settings
 
 
@@ -47,5 +52,10 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         # A producer that could not go on raises here what all its records were told already.
         with suppress(KafkaError):
             await producer._sender.close()
+    except asyncio.CancelledError:
+        # Of a task that had not begun yet, aiokafka awaits its cancellation and lets it rise, where
+        # it would stand for the error that made us close. One that is meant for us goes on.
+        if is_cancelled():
+            raise
     finally:
         await producer.client.close()

@@ -129,7 +129,7 @@ class Reachability:
         return (
             self._named_by_network(address, error)
             or _named_by_certificate(address, error)
-            or await self._named_by_trying(address)
+            or await self._named_by_trying(address, error)
         )
 
     def _named_by_network(self, address: Address, error: BaseException) -> str | None:
@@ -144,7 +144,7 @@ class Reachability:
             "set RMOS_BOOTSTRAP_SERVERS."
         )
 
-    async def _named_by_trying(self, address: Address) -> str:
+    async def _named_by_trying(self, address: Address, error: BaseException) -> str:
         """Find out what the other side speaks: both kinds of TLS fault look like a lost line."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
@@ -152,6 +152,9 @@ class Reachability:
             writer.close()
         except OSError:
             return f"Nothing answers at {_text(address)}: no connection within {PROBE_SECONDS:g} s."
+        if isinstance(error, TimeoutError) and not self._protocol.endswith("SSL"):
+            # Who speaks TLS would have hung up.
+            return _hangs(address)
         speaks_tls = await _speaks_tls(address)
         if speaks_tls and not self._protocol.endswith("SSL"):
             return (

@@ -5,7 +5,12 @@ import asyncio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.broker.admin import OffsetRange
-from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    broker_errors,
+    client_options,
+    close_consumer,
+)
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.broker.topic_reader import Ranges
 from pipeline.settings import Settings
@@ -43,7 +48,7 @@ async def record_times(
                 if found is not None:
                     times[place] = found
         finally:
-            await consumer.stop()
+            await close_consumer(consumer)
     return times
 
 

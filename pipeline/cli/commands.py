@@ -29,7 +29,7 @@ from pipeline.cli import (
     worker,
 )
 from pipeline.cli.terminal import note, print_text, say_error
-from pipeline.errors import RmosError
+from pipeline.errors import NO_MEMORY, RmosError
 from pipeline.logs import configure_early_logging
 from pipeline.settings import refuse_mistyped, unknown_variables
 
@@ -113,7 +113,10 @@ def run() -> None:
         say_error(str(error), error.lines)
         sys.exit(error.exit_status)
     except MemoryError as error:
-        say_error(str(error) or "No memory is left; nothing was acknowledged. Start again.")
+        say_error(str(error) or NO_MEMORY)
+        sys.exit(NOT_USABLE)
+    except OSError as error:
+        say_error(f"This machine does not do what the program needs: {error}.")
         sys.exit(NOT_USABLE)
     except Exception as error:  # noqa: BLE001  # whatever it is, its text may be a producer's
         trace = "".join(traceback.format_exception(error)).rstrip().split("\n")

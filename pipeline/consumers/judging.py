@@ -7,14 +7,12 @@ back would take longer.
 
 import asyncio
 import gc
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
 from pipeline.core.carried_record import ReadContent
-from pipeline.helper_process import begin_helper
+from pipeline.helper_process import begin_helper, helper_pool
 
 Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""
@@ -39,14 +37,12 @@ class Judging(Generic[Verdict]):
         Args:
             judge: Says what a record is.
             helper: Whether there is one.
+
+        Raises:
+            HelperError: There can be none.
         """
         self._judge = judge
-        # Spawned, not forked: this process has threads, and connections to the broker.
-        self._pool = (
-            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_judge)
-            if helper
-            else None
-        )
+        self._pool = helper_pool(1, _begin_judge) if helper else None
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,12 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from pipeline.broker.connection import broker_error, broker_errors, client_options
+from pipeline.broker.connection import (
+    broker_error,
+    broker_errors,
+    client_options,
+    is_cancelled,
+)
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.observing import Observation, Pulse
 from pipeline.consumers.poll_size import PollSize
@@ -115,7 +120,11 @@ class Subscription:
         """Finish the batch in hand and leave the group."""
         for task in self._tasks:
             task.cancel()
-        await self._broker.stop()
+        try:
+            await self._broker.stop()
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
 
     @property
     def assigned(self) -> set[TopicPartition]:

@@ -3,14 +3,13 @@
 Only so many steps are on their way at a time, so a store of any size needs the same memory.
 """
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from pipeline.helper_process import begin_helper
+from pipeline.helper_process import begin_helper, helper_pool
 from pipeline.storage.audit_context import AuditContext, AuditReader
 from pipeline.storage.audit_step import Step
 
@@ -33,15 +32,16 @@ class StepPool:
         Args:
             processes: How many; 0 to run every step here.
             context: What the steps are about.
+
+        Raises:
+            HelperError: No process can be started.
         """
         self.context = context
         self._processes = processes
         self._own = AuditReader(context)
         self._pool: ProcessPoolExecutor | None = None
         if processes:
-            # Spawned, not forked: this process may have threads, and connections to the broker.
-            spawning = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(processes, spawning, _begin, (context,))
+            self._pool = helper_pool(processes, _begin, (context,))
             for _ in range(processes):
                 self._pool.submit(_be_ready)
 

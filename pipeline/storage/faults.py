@@ -9,9 +9,11 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.errors import StoreError
+from pipeline.errors import NO_MEMORY, StoreError
 
 INDEX_NAME = "index.sqlite3"
+
+_NO_MEMORY_CODES = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM})
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -33,13 +35,18 @@ def store_faults(root: Path) -> Iterator[None]:
     Raises:
         StoreError: The disk or the index failed. Never retried in place: after a failed flush
             the kernel may have dropped the page, so only the records in the topic are sure.
+        MemoryError: There was no memory for it; the disk is not at fault.
     """
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(NO_MEMORY) from error
         raise StoreError(_sentence(root, error)) from error
     except SQLAlchemyError as error:
         cause = error.__cause__ or error
+        if getattr(cause, "sqlite_errorcode", None) in _NO_MEMORY_CODES:
+            raise MemoryError(NO_MEMORY) from error
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             # SQLite's own word for a disk without room; it has the file's name, not the number.
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root / INDEX_NAME))

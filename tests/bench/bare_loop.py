@@ -9,13 +9,14 @@ price of its frame.
 """
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import chain
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from pipeline.app import run_service, stop_on_signals
+from pipeline.app import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.consumers.judging import Judging
@@ -39,7 +40,9 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = stop_on_signals()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     consumer, sender = _consumer(settings), BatchSender(settings)
     await sender.start()
     await consumer.start()

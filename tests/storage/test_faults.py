@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from pipeline.errors import StoreError
 from pipeline.storage.faults import store_faults
@@ -451,3 +452,25 @@ def test_each_fault_says_what_to_do(tmp_path: Path, number: int, advice: str) ->
 def test_a_fault_without_a_number_is_told_by_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the cable is out"), store_faults(tmp_path):
         raise OSError("the cable is out")
+
+
+class _NoMemoryInSqlite(sqlite3.OperationalError):
+    sqlite_errorcode = sqlite3.SQLITE_NOMEM
+
+
+def _sqlite_without_memory() -> OperationalError:
+    cause = _NoMemoryInSqlite("out of memory")
+    error = OperationalError("INSERT", {}, cause)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), _sqlite_without_memory()],
+    ids=["kernel", "sqlite"],
+)
+def test_memory_that_is_short_is_no_fault_of_the_disk(tmp_path: Path, fault: Exception) -> None:
+    with pytest.raises(MemoryError, match="No memory is left") as caught, store_faults(tmp_path):
+        raise fault
+    assert "disk" not in str(caught.value)

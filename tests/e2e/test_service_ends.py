@@ -1,0 +1,133 @@
+"""Every end of a service: one sentence with its cause, within the limit, whatever hangs."""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import helper_process
+from pipeline.app import advise_worker, persist_worker
+from pipeline.broker.admin import apply_topics
+from pipeline.broker.local import LocalBroker
+from pipeline.errors import HelperError
+from pipeline.settings import Settings
+from tests.builders import run_request
+from tests.e2e.kafka_reading import new_settings, produce, sending, wait_until
+from tests.e2e.prepared_store import prepare_store
+from tests.e2e.worker_processes import RMOS, WorkerPool, WorkerProcess
+
+pytestmark = pytest.mark.e2e
+
+LIMIT_SECONDS = 4.0
+LIMIT = {"RMOS_STOP_TIMEOUT_SECONDS": str(LIMIT_SECONDS)}
+SERVICES = {
+    "persist": ("worker", "persist"),
+    "advise": ("worker", "advise"),
+    "audit": ("worker", "audit"),
+    "all": ("worker", "all"),
+    "api": ("api",),
+}
+
+
+@pytest.fixture
+async def hanging(tmp_path: Path) -> AsyncIterator[tuple[Settings, Callable[[], None]]]:
+    """Give settings of a broker of one's own, and what makes it hang; it goes on afterwards."""
+    with LocalBroker(tmp_path / "kafka", port=0) as own:
+        settings = new_settings(own, tmp_path / "store")
+        assert await apply_topics(settings) == []
+        prepare_store(settings, own.cluster_id)
+        pid = own.pid
+        assert pid is not None
+        try:
+            yield settings, lambda: os.kill(pid, signal.SIGSTOP)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def started(worker: WorkerProcess, services: int) -> bool:
+    worker.check()
+    lines = [line for line in worker.text.splitlines() if ' started"' in line]
+    return len(lines) >= services
+
+
+async def seconds_to_end(worker: WorkerProcess) -> float:
+    begun = time.monotonic()
+    worker.send(signal.SIGTERM)
+    await worker.ended()
+    return time.monotonic() - begun
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_broker_that_hangs_does_not_hold_up_the_end(
+    hanging: tuple[Settings, Callable[[], None]], workers: WorkerPool, service: str
+) -> None:
+    settings, hang = hanging
+    worker = workers.run([str(RMOS), *SERVICES[service]], settings, RMOS_API_PORT="0", **LIMIT)
+    await wait_until(lambda: started(worker, 3 if service == "all" else 1), "the start")
+    hang()
+    assert await seconds_to_end(worker) < LIMIT_SECONDS + 2
+    assert all(line.startswith("{") for line in worker.text.splitlines())
+    assert "Traceback" not in worker.text
+    assert "CancelledError" not in worker.text
+    if worker.process.returncode != 0:
+        assert worker.process.returncode == 6
+        (line,) = worker.logged("cut off")
+        said = line["why"]
+        assert f"longer than {LIMIT_SECONDS:g} s (RMOS_STOP_TIMEOUT_SECONDS)" in said
+
+
+@pytest.mark.slow
+async def test_a_broker_that_hangs_with_a_batch_in_hand_does_not_hold_up_the_end_either(
+    hanging: tuple[Settings, Callable[[], None]], workers: WorkerPool
+) -> None:
+    settings, hang = hanging
+    worker = workers.start(settings, RMOS_STOP_TIMEOUT_SECONDS="8")
+    await worker.wait_until_started()
+    await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000)))
+    await wait_until(lambda: bool(worker.logged("batch stored")), "a batch in hand")
+    hang()
+    assert await seconds_to_end(worker) < 10
+    assert worker.process.returncode == 6
+    (line,) = worker.logged("cut off")
+    said = line["why"]
+    assert f"The Kafka broker at {settings.bootstrap_servers} takes connections" in said
+    assert "is done again at the next start" in said
+
+
+async def test_a_signal_during_the_start_ends_it_at_once(
+    hanging: tuple[Settings, Callable[[], None]], workers: WorkerPool
+) -> None:
+    settings, hang = hanging
+    hang()
+    worker = workers.start(settings)
+
+    def is_connecting() -> bool:
+        # The handlers are there before the first connection.
+        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
+        (caught,) = (line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+
+    await wait_until(is_connecting, "the handlers")
+    assert await seconds_to_end(worker) < 5
+    assert worker.process.returncode == 0
+    assert worker.text == ""
+
+
+def no_room(*_arguments: Any, **_options: Any) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("work", [persist_worker, advise_worker], ids=["persist", "advise"])
+async def test_a_machine_without_room_for_helpers_is_named_and_not_masked(
+    store_settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Any
+) -> None:
+    monkeypatch.setattr(helper_process, "ProcessPoolExecutor", no_room)
+    with pytest.raises(HelperError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_HELPER"):
+        async with work(store_settings):
+            pytest.fail("the worker started")
