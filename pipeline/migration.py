@@ -45,13 +45,11 @@ from pipeline.storage.faults import store_faults
 from pipeline.storage.legacy_backup import make_backup
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource
-from pipeline.storage.locks import exclusive_lock
+from pipeline.storage.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.storage.run_store import RunStore
 
 CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
-
-MIGRATION_LOCK = "migrate.lock"
 
 RowState = Literal["mapped", "published", "already", "conflict", "refused", "ours"]
 """Of one row: mapped (a dry run), published now, on the topic already, in conflict with a run of

@@ -66,8 +66,11 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
         Verdict.COMPLETENESS,
     ),
     "ATTACHMENT_MISSING": _error(
-        "An artifact or a link names a blob that is not there. A producer that never uploaded it "
-        "looks the same."
+        "An artifact or a link names a blob that is gone: no note says that it never came."
+    ),
+    "ATTACHMENT_AWAITED": _warning(
+        "An artifact or a link names a blob that was not there when it was written, and has not "
+        "come since."
     ),
     "ATTACHMENT_DIFFERS": _error("The bytes of an attachment have not the hash that is its name."),
     "QUARANTINE_MISSING": _error("The whole request of a run that is not OK is not there."),
@@ -109,6 +112,11 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
     "STRANGE_FILE": _warning("A file or a folder is none that the store has."),
 }
 """Every code, in the order of the documents."""
+
+MISSING_BLOB: frozenset[AuditCode] = frozenset(
+    {"ATTACHMENT_MISSING", "ATTACHMENT_AWAITED", "QUARANTINE_MISSING"}
+)
+"""Codes of a blob that is not there; several files may name it, and it is reported once."""
 
 
 def severity_of(code: str) -> AuditSeverity:

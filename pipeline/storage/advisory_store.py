@@ -23,6 +23,7 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.ledger_leaf import LedgerLeaf, advisory_leaf
 from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
 from pipeline.storage.durable_files import NewFile
 from pipeline.storage.faults import store_faults
@@ -170,6 +171,12 @@ class _Plan:
             blobs |= own
             links.append(NewFile(path, judged.content, needs=frozenset(own)))
         return [*blobs.values(), *links]
+
+    def named_blobs(self) -> NamedBlobs:
+        linked = [judged for _, judged in self.to_link.values()]
+        brought = {judged.blob.sha256 for judged in linked if judged.blob is not None}
+        named = (judged.link.get("content_sha256") for judged in linked)
+        return NamedBlobs.of(brought, (sha256 for sha256 in named if sha256 is not None))
 
     def made_by(self, position: int) -> list[NewFile] | None:
         """Return the files that a record has made; None where its advisory has another link."""

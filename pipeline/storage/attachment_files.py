@@ -32,6 +32,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
+from pipeline.storage.awaited_blobs import forget_awaited
 from pipeline.storage.durable_files import (
     FILE_MODE,
     Folders,
@@ -307,6 +308,8 @@ class AttachmentFiles:
                 f"this SHA-256, found {check.actual_sha256}. Nothing was touched."
             )
             raise IntegrityError(message)
+        with store_faults(self._root):
+            forget_awaited(self._root, [stored.sha256])
         return stored
 
     def put(self, file: Path) -> StoredBlob:

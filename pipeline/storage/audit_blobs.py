@@ -17,6 +17,7 @@ from pipeline.storage.attachment_files import OpenBlob
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_places import strange_blob_folders
 from pipeline.storage.audit_step import StepResult
+from pipeline.storage.awaited_blobs import is_awaited
 from pipeline.storage.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.storage.regular_files import (
     READ_BYTES,
@@ -98,13 +99,15 @@ def check_named_blob(reader: AuditReader, path: str, named_by: str, result: Step
     except NotAFileError:
         return  # Whoever looks at the blob itself says so.
     if not is_there:
-        result.add(missing_blob(path, named_by))
+        result.add(missing_blob(reader.root, path, named_by))
 
 
-def missing_blob(path: str, named_by: str) -> Finding:
+def missing_blob(root: Path, path: str, named_by: str) -> Finding:
     """Return the finding that a blob is not there which a file names."""
-    code = _MISSING[BlobArea(path.partition("/")[0])]
-    return Finding(code, path, f"the blob that {named_by} names", "no file")
+    expected, area = f"the blob that {named_by} names", BlobArea(path.partition("/")[0])
+    if area is BlobArea.ATTACHMENTS and is_awaited(root, path.rpartition("/")[2]):
+        return Finding("ATTACHMENT_AWAITED", path, expected, "no file, and none ever came")
+    return Finding(_MISSING[area], path, expected, "no file")
 
 
 def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> bool:

@@ -25,6 +25,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
+from pipeline.core.audit_codes import MISSING_BLOB
 from pipeline.core.canonical_json import canonical_json
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_steps import LEDGER_PART
@@ -34,7 +35,6 @@ from pipeline.storage.regular_files import folder_below, open_below
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644
-_MISSING_BLOB: Final = {"ATTACHMENT_MISSING", "QUARANTINE_MISSING"}
 # A folder, a symbolic link, a socket.
 _NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
@@ -79,7 +79,7 @@ def read_journal(lines: Iterable[bytes]) -> JournalState:
             _finish(state, document, findings)
             state.length, findings = position, []
         else:
-            missing = document["path"] if document.get("code") in _MISSING_BLOB else None
+            missing = document["path"] if document.get("code") in MISSING_BLOB else None
             findings.append((sha256(line).digest(), missing))
     return state
 

@@ -20,17 +20,23 @@ from pipeline.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_t
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_leaves import tile_reader
 from pipeline.storage.audit_step import StepResult
+from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
 from pipeline.storage.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.storage.identity import STORE_FILE
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.locks import MIGRATION_LOCK
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
 from pipeline.storage.log_names import NEW_CHECKPOINT_FILE
 from pipeline.storage.regular_files import entries_below, is_regular_below
 
-_FOLDERS: Final = {"runs", "attachments", "quarantine", "ledger", "audits", "kafka", "lost+found"}
+_FOLDERS: Final = {
+    *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),
+    "lost+found",
+}
 _FILES: Final = {
     STORE_FILE,
     INDEX_LOCK,
+    MIGRATION_LOCK,
     *(f"{INDEX_FILE}{end}" for end in ("", "-wal", "-shm", "-journal", ".rebuilt")),
     *(f"{INDEX_FILE}.rebuilt{end}" for end in ("-wal", "-shm", "-journal")),
 }
@@ -98,6 +104,9 @@ def _strange_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
     yield from _file_mode(root, STORE_FILE)
     for path, is_folder in entries_below(root, "audits"):
         if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
+            yield _strange(path, is_folder=is_folder)
+    for path, is_folder in _entries(root, AWAITED_FOLDER):
+        if is_folder or not is_awaited_note(path):
             yield _strange(path, is_folder=is_folder)
     yield from _strange_in_ledger(root, sizes)
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
+from pipeline.core.audit_codes import MISSING_BLOB
 from pipeline.core.audit_finding import Finding
 from pipeline.storage.audit_step import StepResult
 from schemas.audit_finding import AuditCode
@@ -77,7 +78,7 @@ class Parts:
 
     def _is_news(self, finding: Finding) -> bool:
         """Tell whether a missing blob was not told before: several files may name it."""
-        if finding.code not in {"ATTACHMENT_MISSING", "QUARANTINE_MISSING"}:
+        if finding.code not in MISSING_BLOB:
             return True
         known = finding.path in self._told_missing
         self._told_missing.add(finding.path)

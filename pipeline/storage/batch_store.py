@@ -30,10 +30,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from pipeline.core.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.flood import flood_message, without_first_failures
+from pipeline.core.layout import BlobPath, parse_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError, StoreNotReadyError
+from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, read_store
@@ -123,6 +125,9 @@ class BatchPlan(Protocol[Settled]):
 
     def new_files(self) -> list[NewFile]:
         """Return the files to create, each before those that name it."""
+
+    def named_blobs(self) -> NamedBlobs:
+        """Return the attachments that those files name."""
 
     def made_by(self, position: int) -> list[NewFile] | None:
         """Return the files of what the record at `position` makes or has made.
@@ -240,6 +245,9 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
                 plan = self._plan_as_intact(records, transaction)
                 made = [(record.source, plan.made_by(n)) for n, record in enumerate(records)]
                 restoration = restore_files(self._files, made)
+                places = (parse_path(each.file.path) for each in restoration.files)
+                restored = (each.sha256 for each in places if isinstance(each, BlobPath))
+                forget_awaited(self.root, restored)
                 plan.add_rows(transaction)
                 transaction.advance(self.identity.epoch, reached)
         return restoration
@@ -292,9 +300,13 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         """Create files, and note those of the plan that could not be stored whole.
 
         A file is not created where a blob that it names is there with other bytes: then it is
-        missing for every later delivery too, and all agree.
+        missing for every later delivery too, and all agree. A blob that is named and not there
+        gets a note that it is awaited.
         """
-        creations = self._files.create([*plan.new_files(), *tiles])
+        named = plan.named_blobs()
+        notes = notes_to_write(self.root, named.referred)
+        creations = self._files.create([*plan.new_files(), *notes, *tiles])
+        forget_awaited(self.root, [*named.referred, *named.brought])
         failed = (path for path, creation in creations.items() if creation in _NOT_STORED)
         plan.note_not_stored(frozenset(failed))
         return creations

@@ -135,6 +135,6 @@ def _check_blobs(place: _Place, blobs: Iterable[str]) -> Iterator[Finding]:
     for path in blobs:
         result = StepResult()
         if not check_blob(place.root, path, reads=True, result=result):
-            yield missing_blob(path, place.path)
+            yield missing_blob(place.root, path, place.path)
         # Whoever sends a file to somebody sends its bytes, not its mode.
         yield from (each for each in result.findings if each.code != "MODE_DIFFERS")

@@ -5,6 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+MIGRATION_LOCK: Final = "migrate.lock"
+"""In the store's folder: one migration at a time."""
 
 # A link may lead to a file that others hold; a pipe would hold whoever opens it.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

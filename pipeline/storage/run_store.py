@@ -12,6 +12,7 @@ from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.ledger_leaf import LedgerLeaf, run_leaf
 from pipeline.core.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
 from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import (
     BatchResult,
     BatchStore,
@@ -152,6 +153,15 @@ class _Plan:
             blobs |= own
             artifacts.append(NewFile(run.artifact_path, judged.built.content, needs=frozenset(own)))
         return [*blobs.values(), *artifacts]
+
+    def named_blobs(self) -> NamedBlobs:
+        brought = {blob.sha256 for judged, _ in self.new.values() for blob in judged.built.blobs}
+        named = (
+            ref["sha256"]
+            for judged, _ in self.new.values()
+            for ref in judged.built.outline["attachments"]
+        )
+        return NamedBlobs.of(brought, named)
 
     def made_by(self, position: int) -> list[NewFile] | None:
         """Return the files that a record has made; None where its run has another artifact."""

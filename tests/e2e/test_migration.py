@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from pipeline.app import persist_worker
+from pipeline.core.audit_finding import Finding
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.index_rebuild import rebuild_index
+from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.identity import read_store
 from pipeline.storage.run_reader import RunReader
+from pipeline.storage.store_audit import StoreAudit
+from schemas.audit_request import AuditRequest
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until_consumed
 from tests.e2e.migrations import command, differences, environment, migrate, rmos_migrate
@@ -53,6 +58,13 @@ def artifacts(settings: Settings) -> dict[str, dict[str, Any]]:
     return {each["run_id"]: each for each in found}
 
 
+def codes_of_an_audit(settings: Settings) -> set[str]:
+    keys = verifier_keys(settings, read_store(settings.data_dir))
+    request = AuditRequest.model_validate({"audit_id": "a", "scope": {"all": True}, "mode": "full"})
+    with StoreAudit(settings.data_dir, request, keys) as audit:
+        return {found.code for found in audit.run() if isinstance(found, Finding)}
+
+
 async def legacy_records(settings: Settings) -> list[str]:
     records = await read_topic(settings, settings.topics.legacy_runs)
     return sorted(record.key.decode() for record in records)
@@ -81,6 +93,9 @@ async def test_rows_become_history_and_the_second_run_does_nothing(
     logs = list(home.data_dir.glob(f"ledger/1/{home.topics.legacy_runs}-*/checkpoint"))
     assert logs
     assert differences(home, v1) == []
+
+    # A lock and a killed migration's files are no news for an audit.
+    assert codes_of_an_audit(home) == set()
 
     files = store_files(home.data_dir)
     again = await migrate(home, v1)

@@ -294,6 +294,12 @@ def attachment_missing(store: Path) -> str:
     return blob(DRAWING)
 
 
+def attachment_awaited(store: Path) -> str:
+    path = attachment_missing(store)
+    add_file(store / "awaited" / path.rpartition("/")[2], b"")
+    return path
+
+
 def content_missing(store: Path) -> str:
     path = blob(canonical_json([1]))
     (store / path).unlink()
@@ -532,6 +538,7 @@ CHANGES: list[tuple[AuditCode, Callable[[Path], str]]] = [
     ("LINK_WAITING", waiting),
     ("ATTACHMENT_MISSING", attachment_missing),
     ("ATTACHMENT_MISSING", content_missing),
+    ("ATTACHMENT_AWAITED", attachment_awaited),
     ("ATTACHMENT_DIFFERS", attachment_differs),
     ("QUARANTINE_MISSING", quarantine_missing),
     ("QUARANTINE_DIFFERS", quarantine_differs),

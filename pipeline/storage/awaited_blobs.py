@@ -1,0 +1,92 @@
+"""Notes about blobs that were named before they came: empty files `awaited/<sha256>`.
+
+A worker writes one with the file that names a blob which is not there; whatever brings the blob
+removes it. So a blob that is not there and has a note has never come, and one without a note was
+there and is gone.
+
+Worker and upload may meet: each does its own step, then looks at the other's. The worker writes
+the note, then removes it if the blob is there; an upload links the blob, then removes the note.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipeline.core.layout import attachment_path
+from pipeline.storage.durable_files import NewFile
+
+AWAITED_FOLDER: Final = "awaited"
+_NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBlobs:
+    """The attachments that the new files of a batch name.
+
+    Attributes:
+        brought: Hashes of those that come with the batch.
+        referred: Hashes of the others: somebody uploads them, or has done so.
+    """
+
+    brought: frozenset[str]
+    referred: frozenset[str]
+
+    @classmethod
+    def of(cls, brought: Iterable[str], named: Iterable[str]) -> "NamedBlobs":
+        """Tell those that are named apart by whether they are brought."""
+        own = frozenset(brought)
+        return cls(own, frozenset(named) - own)
+
+
+def is_awaited_note(path: str) -> bool:
+    """Tell whether a path, relative to the store, is that of a note."""
+    return _NOTE.fullmatch(path) is not None
+
+
+def is_awaited(root: Path, sha256: str) -> bool:
+    """Tell whether a note says that the blob has never come.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    return _note_of(root, sha256).is_file()
+
+
+def notes_to_write(root: Path, named: Iterable[str]) -> Iterator[NewFile]:
+    """Yield a note for each named blob that is not there.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    for sha256 in sorted(named):
+        if not _is_there(root, sha256):
+            yield NewFile(f"{AWAITED_FOLDER}/{sha256}", b"")
+
+
+def forget_awaited(root: Path, named: Iterable[str]) -> None:
+    """Remove the notes of blobs that are there.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    if not (root / AWAITED_FOLDER).is_dir():
+        return
+    for sha256 in named:
+        if _is_there(root, sha256):
+            with suppress(FileNotFoundError):
+                _note_of(root, sha256).unlink()
+
+
+def _note_of(root: Path, sha256: str) -> Path:
+    return root / AWAITED_FOLDER / sha256
+
+
+def _is_there(root: Path, sha256: str) -> bool:
+    try:
+        (root / attachment_path(sha256)).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
