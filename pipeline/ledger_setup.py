@@ -19,7 +19,13 @@ from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 from pipeline.storage.log_folder import LEDGER_FOLDER, find_logs
-from pipeline.storage.verifier_keys import earlier_keys, read_vkey, vkey_file_of, write_vkey
+from pipeline.storage.verifier_keys import (
+    earlier_keys,
+    load_own_key,
+    read_vkey,
+    vkey_file_of,
+    write_vkey,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +72,7 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
         _refuse_second_key(settings.data_dir, path)
         signer = make_key(path, signer_name(identity.store_id))
     else:
-        signer = load_key(path, signer_name(identity.store_id))
+        signer = load_own_key(settings.data_dir, path, identity.store_id)
     if read_vkey(path, signer.name) is None:
         write_vkey(path, signer.key)
     return LedgerKey(path, signer.key, is_new)
@@ -95,8 +101,8 @@ def open_ledger(settings: Settings) -> Ledger | None:
     """Open the ledger of the store at `settings.data_dir`; None where the settings say none.
 
     Raises:
-        StoreNotReadyError: There is no store or no key, or the settings say none and there is a
-            log.
+        StoreNotReadyError: There is no store or no key, it is that of another store, or the
+            settings say none and there is a log.
         StoreError: The disk failed.
     """
     root = settings.data_dir
@@ -104,7 +110,7 @@ def open_ledger(settings: Settings) -> Ledger | None:
     if settings.ledger_enabled:
         path = key_file_of(settings, identity)
         in_use = KeyInUse(path)
-        signer = load_key(path, signer_name(identity.store_id))
+        signer = load_own_key(root, path, identity.store_id)
         return Ledger(root, identity.store_id, [signer], key_in_use=in_use)
     if (root / LEDGER_FOLDER).exists():
         message = (

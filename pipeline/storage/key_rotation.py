@@ -25,7 +25,7 @@ from pipeline.core.checkpoints import open_checkpoint, sign_checkpoint
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.key_rotation import sign_rotation
 from pipeline.core.log_growth import LogGrowth
-from pipeline.core.log_id import LogId, signer_name
+from pipeline.core.log_id import LogId
 from pipeline.core.notes import NoteSigner, VerifierKey
 from pipeline.errors import StoreError
 from pipeline.storage.durable_files import DurableFiles
@@ -38,7 +38,7 @@ from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_folder import LOCK_FILE, LogFolder, find_logs, ledger_faults
 from pipeline.storage.log_names import LogNames
 from pipeline.storage.small_files import flush_folder
-from pipeline.storage.verifier_keys import write_rotation, write_vkey
+from pipeline.storage.verifier_keys import load_own_key, write_rotation, write_vkey
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ def rotate_key(root: Path, key_file: Path, calls: LogCalls | None = None) -> Rot
     """Let a new key take over from the one in `key_file`, for the store at `root`.
 
     Raises:
-        StoreNotReadyError: There is no store or no key.
+        StoreNotReadyError: There is no store or no key, or it is that of another store.
         IntegrityError: A log is not what was written; the old key goes on.
         StoreError: The disk failed; the old key goes on, or the new one has taken over.
     """
     store_id = read_store(root).store_id
     with _nobody_writes(root):  # 1.
-        old = load_key(key_file, signer_name(store_id))
+        old = load_own_key(root, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
         logs = _sign_by_both(root, store_id, [old, new], calls or LogCalls())  # 3.
         note = write_rotation(key_file, sign_rotation(old, new))  # 4.

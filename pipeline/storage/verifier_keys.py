@@ -11,8 +11,12 @@ from pathlib import Path
 
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.key_rotation import KeyRotation, open_rotation
-from pipeline.core.notes import VerifierKey, parse_vkey
+from pipeline.core.log_id import signer_name
+from pipeline.core.notes import NoteSigner, VerifierKey, parse_note, parse_vkey
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.storage.faults import store_faults
+from pipeline.storage.ledger_keys import load_key
+from pipeline.storage.log_folder import LogFolder, find_logs
 from pipeline.storage.regular_files import read_named
 from pipeline.storage.small_files import create_file, replace_file
 
@@ -61,6 +65,52 @@ def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
         raise StoreNotReadyError(message) from error
     _check_name(path, key, name)
     return key
+
+
+def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
+    """Return the signer whose key is in `key_file`, which must be the key of the store at `root`.
+
+    A private key does not say whose it is; its public part beside it does, and so does every
+    checkpoint in the store. Nothing may be signed before both were asked.
+
+    Raises:
+        StoreNotReadyError: There is no key, or it is that of another store.
+        StoreError: The disk failed.
+    """
+    signer = load_key(key_file, signer_name(store_id))
+    public = read_vkey(key_file, signer.key.name)
+    # A change of key that was killed leaves the public part of the new key beside the old one.
+    known = [public or signer.key, *earlier_keys(key_file, public or signer.key)]
+    if signer.key not in known:
+        message = (
+            f"The ledger key at {key_file} is not the one whose public part is at "
+            f"{vkey_file_of(key_file)}: put the key of this store back; nothing was signed."
+        )
+        raise StoreNotReadyError(message)
+    with store_faults(root):
+        for log in find_logs(root):
+            _check_signer(LogFolder(root, log), key_file, [*known, signer.key])
+    return signer
+
+
+def _check_signer(folder: LogFolder, key_file: Path, known: Sequence[VerifierKey]) -> None:
+    """Refuse where a log is signed by keys of the store's name, and by none that is known.
+
+    What else is wrong with a checkpoint is for those who read the log.
+    """
+    name = known[0].name
+    try:
+        note = parse_note(folder.read_checkpoint() or b"")
+    except EvidenceError:
+        return
+    signed = {each.key_id for each in note.signatures if each.name == name}
+    if signed and signed.isdisjoint(key.key_id for key in known):
+        message = (
+            f"The ledger key at {key_file} is not the key of this store: {folder.log.path} is "
+            f"signed by {name}+{min(signed).hex()}; set RMOS_LEDGER_KEY_FILE to that key; nothing "
+            "was signed."
+        )
+        raise StoreNotReadyError(message)
 
 
 def earlier_keys(key_file: Path, current: VerifierKey) -> list[VerifierKey]:

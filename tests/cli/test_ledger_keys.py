@@ -1,16 +1,19 @@
 """`rmos ledger init` and `rotate`, as a shell sees them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.notes import parse_vkey
+from pipeline.errors import StoreNotReadyError
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import read_settings
 from pipeline.storage.identity import create_store
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.cli.command_line import CommandLine
+from tests.storage.stores import files as store_files
 from tests.storage.stores import judged_record
 
 
@@ -82,3 +85,59 @@ def test_rotate_without_a_key_names_the_way_out(rmos: CommandLine, key_file: Pat
     assert done.status == 6
     assert done.sentence == f"There is no ledger key at {key_file}: run rmos ledger init."
     assert not key_file.parent.exists()
+
+
+def other_store(rmos: CommandLine, folder: Path) -> Path:
+    """Make another store with a log, and let the commands that follow be about it."""
+    create_store(folder, cluster_id="cluster", prefix="rmos")
+    rmos.set("RMOS_DATA_DIR", str(folder))
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(folder.with_name("other.pem")))
+    assert rmos("ledger", "init").status == 0
+    store = RunStore(folder, ledger=open_ledger(read_settings()))
+    store.commit([judged_record(run_request(run_id="run_a"), 0)])
+    store.close()
+    return folder
+
+
+@pytest.mark.parametrize("with_public_part", [True, False])
+def test_nothing_is_signed_with_the_key_of_another_store(
+    rmos: CommandLine, key_file: Path, tmp_path: Path, *, with_public_part: bool
+) -> None:
+    rmos("ledger", "init")
+    other = other_store(rmos, tmp_path / "other")
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(key_file))
+    if not with_public_part:
+        key_file.with_name(f"{key_file.name}.vkey").unlink()
+    before = store_files(other)
+    with pytest.raises(StoreNotReadyError, match="the key of this store"):
+        open_ledger(read_settings())
+    for command in ("init", "rotate"):
+        done = rmos("ledger", command)
+        assert done.status == 6
+        assert "RMOS_LEDGER_KEY_FILE to " in done.sentence
+    assert store_files(other) == before
+    assert not list(key_file.parent.glob("*.next"))
+    assert not list(key_file.parent.glob("*.rotation-*"))
+
+
+def test_a_store_without_logs_refuses_a_key_whose_public_part_names_another(
+    rmos: CommandLine, key_file: Path, tmp_path: Path
+) -> None:
+    rmos("ledger", "init")
+    create_store(tmp_path / "new", cluster_id="cluster", prefix="rmos")
+    rmos.set("RMOS_DATA_DIR", str(tmp_path / "new"))
+    with pytest.raises(StoreNotReadyError, match="Expected the public key of rmos/"):
+        open_ledger(read_settings())
+    assert rmos("ledger", "rotate").status == 6
+    assert key_file.exists()
+
+
+def test_a_key_that_is_not_that_of_its_public_part_signs_nothing(
+    rmos: CommandLine, key_file: Path, tmp_path: Path
+) -> None:
+    rmos("ledger", "init")
+    shutil.copy(other_store(rmos, tmp_path / "other").with_name("other.pem"), key_file)
+    rmos.set("RMOS_DATA_DIR", str(rmos.data_dir))
+    rmos.set("RMOS_LEDGER_KEY_FILE", str(key_file))
+    with pytest.raises(StoreNotReadyError, match="is not the one whose public part is at"):
+        open_ledger(read_settings())
