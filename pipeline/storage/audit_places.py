@@ -105,7 +105,7 @@ def _strange_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
     for path, is_folder in entries_below(root, "audits"):
         if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
             yield _strange(path, is_folder=is_folder)
-    for path, is_folder in _entries(root, AWAITED_FOLDER):
+    for path, is_folder in entries_below(root, AWAITED_FOLDER):
         if is_folder or not is_awaited_note(path):
             yield _strange(path, is_folder=is_folder)
     yield from _strange_in_ledger(root, sizes)

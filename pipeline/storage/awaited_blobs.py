@@ -17,6 +17,7 @@ from typing import Final
 
 from pipeline.core.layout import attachment_path
 from pipeline.storage.durable_files import NewFile
+from pipeline.storage.regular_files import is_regular_below
 
 AWAITED_FOLDER: Final = "awaited"
 _NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")
@@ -52,7 +53,7 @@ def is_awaited(root: Path, sha256: str) -> bool:
     Raises:
         OSError: The disk failed.
     """
-    return _note_of(root, sha256).is_file()
+    return is_regular_below(root, f"{AWAITED_FOLDER}/{sha256}")
 
 
 def notes_to_write(root: Path, named: Iterable[str]) -> Iterator[NewFile]:
