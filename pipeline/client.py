@@ -33,7 +33,7 @@ from pipeline.errors import (
     ServiceError,
     StoreError,
 )
-from schemas.fields import is_run_id, is_sha256
+from schemas.fields import RUN_ID_RULE, is_run_id, is_sha256
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachedAnswer,
@@ -330,9 +330,7 @@ def _raise_error(answer: httpx.Response) -> None:
     else:
         kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code, ServiceError)
     message = document.get("message", f"The API answered {answer.status_code}.")
-    error = kind(f"{code}: {message}" if code else str(message))
-    error.details = document
-    raise error
+    raise kind(f"{code}: {message}" if code else str(message), details=document)
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:
@@ -366,14 +364,14 @@ def _encoded(request: Request) -> bytes:
 def _run(run_id: str) -> str:
     # What is no name of a run must not become another path.
     if not is_run_id(run_id):
-        message = f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run."
+        message = f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run: {RUN_ID_RULE}."
         raise NotFoundError(message)
     return f"{_RUNS}/{run_id}"
 
 
 def _blob(sha256: str) -> str:
     if not is_sha256(sha256):
-        message = f"NOT_FOUND: {sha256!r:.120} cannot name a blob."
+        message = f"NOT_FOUND: {sha256!r:.120} cannot name a blob: 64 of 0-9 and a-f."
         raise NotFoundError(message)
     return f"attachments/{sha256}"
 

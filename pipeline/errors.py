@@ -37,13 +37,20 @@ class RmosError(Exception):
     """Base of all of them; its text is one sentence: what, where, what to do."""
 
     exit_status = 1
-    details: Mapping[str, Any] = {}
-    """What the HTTP API said besides, where the error is the answer of one."""
+    details: Mapping[str, Any]
+    """What the HTTP API answers or answered besides."""
 
-    def __init__(self, sentence: str, lines: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        lines: Iterable[str] = (),
+        *,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.lines = tuple(lines)
         """What the sentence announces where it ends in a colon: one line each."""
+        self.details = dict(details or {})
 
 
 class InputError(RmosError):

@@ -40,15 +40,17 @@ class Difference:
         code: SOURCE_CHANGED, BACKUP_CHANGED, MISSING, DIFFERENT, NOT_INDEXED, or why the row
             cannot be carried over.
         path: Of the file that is concerned, relative to the store.
-        expected: What must be there: a SHA-256, or words.
-        found: What is there; None for nothing.
+        expected: The SHA-256 that must be there; None where the reason says all.
+        found: The one that is there; None for nothing.
+        reason: Why a row cannot be carried over, or what is wrong with a backup: a sentence.
     """
 
     run_id: str | None
     code: str
     path: str | None
-    expected: str
+    expected: str | None
     found: str | None
+    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ def verify_migration(
     with closing(open_index(root)) as index:
         for row, run in _with_runs(source, index, progress):
             if isinstance(row, RefusedRow):
-                yield Difference(row.run_id, row.code, None, row.message, None)
+                yield Difference(row.run_id, row.code, None, None, None, row.message)
             else:
                 yield from _row_differences(root, row, run)
 
@@ -131,7 +133,7 @@ def _source_differences(source: LegacySource, backup_dir: Path | None) -> Iterat
         try:
             check_backup(backup)
         except IntegrityError as error:
-            yield Difference(None, "BACKUP_CHANGED", str(backup), str(error), None)
+            yield Difference(None, "BACKUP_CHANGED", str(backup), None, None, str(error))
     known = [named] if named else [named_sha256(backup) for backup in backups]
     if known and source.sha256 not in known:
         yield Difference(

@@ -23,6 +23,12 @@ PROSE_LIMIT_CHARACTERS = 20_000
 LARGEST_EXACT_INTEGER = 2**53 - 1
 """Largest integer that every JSON reader keeps exactly (RFC 8259 section 6)."""
 
+RUN_ID_RULE = (
+    "1 to 100 of A-Z, a-z, 0-9 and ._- that begin with a letter or a digit, not diff or "
+    "attachments, without _advisory_ and not ending in _advisory"
+)
+"""What `is_run_id` asks for, in the words of a message."""
+
 _RUN_ID = re.compile(RUN_ID_PATTERN[1:-1])
 _AUDIT_ID = re.compile(AUDIT_ID_PATTERN[1:-1])
 _ADVISORY_ID = re.compile(ADVISORY_ID_PATTERN[1:-1])

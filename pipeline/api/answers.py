@@ -55,5 +55,6 @@ def error_answer(error: ApiError) -> Response:
 
 def run_not_found(run_id: str, *, is_name: bool = True) -> ApiError:
     """Say that there is no such run; what cannot name one is not repeated."""
-    details = {"run_id": run_id} if is_name else {}
-    return ApiError(404, "RUN_NOT_FOUND", "There is no such run.", details)
+    if not is_name:
+        return ApiError(404, "RUN_NOT_FOUND", "There is no such run.")
+    return ApiError(404, "RUN_NOT_FOUND", f"There is no run {run_id}.", {"run_id": run_id})

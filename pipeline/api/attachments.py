@@ -98,7 +98,7 @@ async def download_attachment(
 
 def _named(parts: ApiParts, run_id: str, sha256: str) -> NamedBlob:
     if not is_sha256(sha256):
-        message = "ATTACHMENT_NOT_FOUND: neither the run nor a link of it names this blob."
+        message = "ATTACHMENT_NOT_FOUND: Neither the run nor a link of it names this blob."
         raise NotFoundError(message)
     return parts.reader.named_blob(run_id, sha256)
 
@@ -131,7 +131,7 @@ def _check(blob: OpenBlob) -> None:
     found = blob.check()
     if found.error is not None:
         message = (
-            f"ATTACHMENT_CORRUPT: expected the blob {found.sha256} to have this SHA-256, found "
+            f"ATTACHMENT_CORRUPT: Expected the blob {found.sha256} to have this SHA-256, found "
             f"{found.actual_sha256}."
         )
         raise IntegrityError(message)
@@ -183,7 +183,7 @@ async def _hashed(blob: OpenBlob, threads: Threads) -> AsyncIterator[bytes]:
         held = piece
     if digest.hexdigest() != blob.sha256:
         _log.error("a blob is corrupt; its download was broken off", sha256=blob.sha256)
-        message = f"ATTACHMENT_CORRUPT: expected the blob {blob.sha256} to have this SHA-256."
+        message = f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
         raise IntegrityError(message)
     yield held
 

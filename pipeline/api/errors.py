@@ -80,16 +80,17 @@ def _of_the_path(request: Request, error: HTTPException) -> Response:
 
 def _of_ours(request: Request, error: RmosError) -> ApiError:
     run_id = request.path_params.get("run_id")
-    details = {"run_id": run_id} if isinstance(run_id, str) and is_run_id(run_id) else {}
+    known = {"run_id": run_id} if isinstance(run_id, str) and is_run_id(run_id) else {}
+    details = {**known, **error.details}
     code, _, text = str(error).partition(": ")
     if isinstance(error, NotFoundError):
-        return ApiError(404, code, _sentence(text), details)
+        return ApiError(404, code, text, details)
     if isinstance(error, HashMismatchError):
         return ApiError(422, "HASH_MISMATCH", str(error))
     if isinstance(error, InputError):
         return ApiError(422, "INVALID_QUERY", str(error))
     if isinstance(error, IntegrityError):
-        return ApiError(500, code, _sentence(text), details)
+        return ApiError(500, code, text, details)
     if isinstance(error, DiskFullError):
         return ApiError(507, "DISK_FULL", "There is no room for the blob; nothing of it was kept.")
     if isinstance(error, BrokerError):
@@ -103,7 +104,3 @@ def _invalid_query(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][1:])
     return ApiError(422, "INVALID_QUERY", f"{name}: {first['msg']}.")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -20,6 +20,7 @@ from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath, RunIdQuery
 from pipeline.api.submissions import refuse_unless_stored, stored_elsewhere, submission_of
 from pipeline.core.legacy_diff import diff_rows
+from pipeline.core.safety import explained
 from pipeline.errors import NotFoundError
 from pipeline.storage.legacy_reader import LegacyReader
 from schemas.fields import is_run_id
@@ -104,7 +105,7 @@ def _answer(row: dict[str, Any], submission: Submission, event: RunEvent) -> Res
     if row.get("status") == "OK":
         return json_answer(document, 200, headers)
     status = row.get("status")
-    message = f"The run is stored and {status}: {event.block_reason}."
+    message = f"The run is stored and {status}: {explained(event.block_reason)}."
     blocked = {**document, "error": "SAFETY_BLOCKED", "message": message, "status": status}
     return json_answer(blocked, 409, headers)
 
@@ -143,7 +144,8 @@ def _find(reader: LegacyReader, run_id: str) -> dict[str, Any]:
         details = {"detail": "Run not found"}
         if is_run_id(run_id):
             details = {"detail": f"Run {run_id} not found", "run_id": run_id}
-        raise ApiError(404, "RUN_NOT_FOUND", "There is no such run.", details) from missing
+        code, _, message = str(missing).partition(": ")
+        raise ApiError(404, code, message, details) from missing
 
 
 def not_served(routers: Iterable[APIRouter]) -> APIRouter:

@@ -123,7 +123,10 @@ async def publish(
         message = "The broker is not that of the store; nothing was published."
         raise ApiError(503, "STORE_UNAVAILABLE", message, submission.identity) from error
     except InputError as error:
-        message = "The request is too large for its topic; nothing was published."
+        message = (
+            "The request is too large for its topic, which must take 5 MiB: rmos topics check "
+            "names what differs. Nothing was published."
+        )
         raise ApiError(413, "TOO_LARGE", message) from error
 
 

@@ -16,6 +16,7 @@ LEAST_BYTES_PER_SECOND = 16 * 1024
 """A body that comes slower than this, after the time that a client may be silent, is given up. At
 128 kbit/s a blob of 2 GiB takes 36 hours; a machine on a slower line has other troubles, and one
 byte a second would hold a place for 68 years."""
+_UPLOAD = "PUT large contents under /attachments/{sha256} and name them as attachments"
 
 
 async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: float) -> bytes:
@@ -33,7 +34,7 @@ async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: fl
     # The whole of it within the time: a few MiB a byte at a time would hold a place for ever.
     async with _time_limit(idle_seconds, f"Expected the whole body within {idle_seconds:g} s."):
         async for piece in limited_body(
-            request, limit_bytes=limit_bytes, idle_seconds=idle_seconds
+            request, limit_bytes=limit_bytes, idle_seconds=idle_seconds, way_out=_UPLOAD
         ):
             body += piece
     return bytes(body)
@@ -44,6 +45,7 @@ async def limited_body(
     *,
     limit_bytes: int,
     idle_seconds: float,
+    way_out: str,
     least_bytes_per_second: int = LEAST_BYTES_PER_SECOND,
 ) -> AsyncIterator[bytes]:
     """Yield the body piece by piece.
@@ -52,6 +54,7 @@ async def limited_body(
         request: Where it comes with.
         limit_bytes: Most bytes.
         idle_seconds: Longest silence, and how much later than its least rate it may come.
+        way_out: What a client does with a larger one, for the message.
         least_bytes_per_second: Its least rate.
 
     Raises:
@@ -62,7 +65,7 @@ async def limited_body(
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
     # Before the first byte is asked for: a client that waits for `100 Continue` sends none.
     if _announced_bytes(request) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise _too_large(limit_bytes, way_out)
     received = 0
     loop = asyncio.get_running_loop()
     begin = loop.time()
@@ -81,7 +84,7 @@ async def limited_body(
             return
         received += len(piece)
         if received > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise _too_large(limit_bytes, way_out)
         if piece:
             yield piece
 
@@ -111,8 +114,9 @@ def _announced_bytes(request: Request) -> int:
     return int(announced) if re.fullmatch("[0-9]{1,18}", announced) else 0
 
 
-def _too_large(limit_bytes: int) -> ApiError:
-    return ApiError(413, "TOO_LARGE", f"Expected a body of at most {limit_bytes:,} bytes.")
+def _too_large(limit_bytes: int, way_out: str) -> ApiError:
+    message = f"Expected a body of at most {limit_bytes:,} bytes: {way_out}."
+    return ApiError(413, "TOO_LARGE", message)
 
 
 @asynccontextmanager

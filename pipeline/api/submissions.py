@@ -21,6 +21,7 @@ from pipeline.api.publishing import (
 )
 from pipeline.api.query import ExactQueryRoute
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.safety import explained
 from pipeline.core.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
 from pipeline.storage.run_reader import FoundRun
@@ -189,7 +190,7 @@ def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Respons
     }
     headers = {"Location": submission.location}
     if run.status != "OK":
-        message = f"The run is stored and {run.status}: {run.block_reason}."
+        message = f"The run is stored and {run.status}: {explained(run.block_reason)}."
         blocked = {"error": "SAFETY_BLOCKED", "message": message, **document}
         return json_answer(blocked, 409, headers)
     return json_answer(document, 201 if event.outcome == "persisted" else 200, headers)

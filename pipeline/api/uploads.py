@@ -49,6 +49,7 @@ async def upload_attachment(parts: Parts, request: Request, sha256: Sha256Path) 
         request,
         limit_bytes=settings.upload_limit_bytes,
         idle_seconds=settings.api_idle_seconds,
+        way_out="the operator of the API sets RMOS_UPLOAD_LIMIT_BYTES",
     )
     try:
         stored = await parts.reader.attachments.receive(sha256, pieces, parts.bulk)

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.advisory_request import AdvisoryRequest
-from schemas.fields import is_run_id
+from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.run_request import RunRequest
 
 Request = Mapping[str, Any] | RunRequest | AdvisoryRequest | bytes
@@ -31,7 +31,7 @@ def encode_request(request: Request) -> tuple[str, bytes]:
         value = _dumped(document)
     run_id = document.get("run_id")
     if not isinstance(run_id, str) or not is_run_id(run_id):
-        message = f"Expected a run_id of the published pattern, found {run_id!r:.120}."
+        message = f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}."
         raise InputError(message)
     if len(value) > REQUEST_VALUE_LIMIT_BYTES:
         message = (

@@ -131,7 +131,7 @@ def prove(
         print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
         return
     if advisory not in found:
-        message = f"ADVISORY_NOT_FOUND: the run {run_id} has no advisory {advisory!r}."
+        message = f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}."
         raise NotFoundError(message)
     wanted = found[advisory]
     content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))

@@ -240,7 +240,10 @@ def _tell_difference(found: Difference, *, as_json: bool) -> None:
         print_json(document)
         return
     parts = [found.run_id or "source", found.code, found.path or ""]
-    parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
+    if found.reason is not None:
+        parts.append(found.reason)
+    else:
+        parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
     print_text("  ".join(part for part in parts if part))
 
 

@@ -25,10 +25,11 @@ from pipeline.cli.request_files import (
     run_fault,
 )
 from pipeline.cli.terminal import note, print_json, print_text, progress_bar
+from pipeline.core.safety import explained
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent
-from schemas.run_event import RunEvent
+from schemas.run_event import EventError, RunEvent
 
 REFUSED = 4
 """Exit status where a request is blocked, in conflict or rejected."""
@@ -60,7 +61,7 @@ class Errand(Generic[Event]):
         raw: Whether to send it as it is.
         wait: Whether to wait for events.
         as_json: Whether to print NDJSON.
-        is_accepted: Whether an event is what the caller hoped for.
+        fate: What a summary counts an event as, besides its outcome: refused, blocked or nothing.
         words: What a person is shown of an event.
     """
 
@@ -71,7 +72,7 @@ class Errand(Generic[Event]):
     raw: bool
     wait: bool
     as_json: bool
-    is_accepted: Callable[[Event], bool]
+    fate: Callable[[Event], str | None]
     words: Callable[[Event], list[str]]
 
 
@@ -95,7 +96,7 @@ def run(
         Errand(
             RunPublisher(settings),
             *(settings, group, records, raw, wait, as_json),
-            is_accepted=_is_accepted_run,
+            fate=_fate_of_run,
             words=_words_of_run,
         )
     )
@@ -125,7 +126,7 @@ def advisory(
         Errand(
             AdvisoryPublisher(settings),
             *(settings, settings.topics.advise_group, records, raw, wait, as_json),
-            is_accepted=_is_accepted_advisory,
+            fate=_fate_of_advisory,
             words=_words_of_advisory,
         )
     )
@@ -137,7 +138,7 @@ def _do(errand: Errand[Event]) -> None:
         print_json({"summary": dict(counts)})
     else:
         note(", ".join(f"{count:,} {what}" for what, count in counts.items()))
-    if counts["refused"]:
+    if counts["refused"] or counts["blocked"]:
         raise typer.Exit(REFUSED)
 
 
@@ -158,7 +159,8 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
                     event = await waiting
                     shown: Any = event.model_dump(mode="json", exclude_none=True)
                     counts[shown["outcome"]] += 1
-                    counts["refused"] += not errand.is_accepted(event)
+                    if (fate := errand.fate(event)) is not None:
+                        counts[fate] += 1
                     _tell(shown, errand.words(event), as_json=errand.as_json)
                 else:
                     _tell_published(published, as_json=errand.as_json)
@@ -199,28 +201,34 @@ async def _sent(errand: Errand[Event]) -> AsyncIterator[Receipt[Event]]:
         yield on_their_way.popleft()
 
 
-def _is_accepted_run(event: RunEvent) -> bool:
-    return event.outcome in {"persisted", "duplicate"} and event.status == "OK"
+def _fate_of_run(event: RunEvent) -> str | None:
+    if event.outcome not in {"persisted", "duplicate"}:
+        return "refused"
+    # Stored for good all the same; the machine must not cut by it.
+    return None if event.status == "OK" else "blocked"
 
 
 def _words_of_run(event: RunEvent) -> list[str]:
-    why = event.error.code if event.error is not None else event.block_reason
     return [
         event.run_id or "-",
         event.outcome,
         event.status or "-",
         f"may_cut={str(event.may_cut).lower()}",
-        why or "",
+        _why(event.error) or explained(event.block_reason),
     ]
 
 
-def _is_accepted_advisory(event: AdvisoryEvent) -> bool:
-    return event.outcome in {"linked", "duplicate", "waiting"}
+def _why(error: EventError | None) -> str:
+    return "" if error is None else f"{error.code}: {error.message}"
+
+
+def _fate_of_advisory(event: AdvisoryEvent) -> str | None:
+    return None if event.outcome in {"linked", "duplicate", "waiting"} else "refused"
 
 
 def _words_of_advisory(event: AdvisoryEvent) -> list[str]:
-    why = event.error.code if event.error is not None else event.link_path
-    return [event.run_id or "-", event.advisory_id or "-", event.outcome, why or ""]
+    why = _why(event.error) or event.link_path or ""
+    return [event.run_id or "-", event.advisory_id or "-", event.outcome, why]
 
 
 def _tell(document: object, words: list[str], *, as_json: bool) -> None:

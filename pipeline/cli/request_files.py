@@ -60,8 +60,7 @@ def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
     if not lines:
         message = f"{name} is empty: expected a JSON object, or one a line."
         raise InputError(message)
-    if not raw and len(lines) > 1 and _record(name, lines[0][1].strip()) is None:
-        # Most likely one document over many lines, so its first line alone is not at fault.
+    if not raw and _is_one_document(lines):
         raise InputError(f"{name}: {_why_not(content)}; --raw would send each line as it is.")
     for number, line in lines:
         where = f"{name}, line {number}"
@@ -72,6 +71,11 @@ def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
             yield FileRecord(where, line, None)
         else:
             raise InputError(f"{where}: {_why_not(line)}; --raw would send it as it is.")
+
+
+def _is_one_document(lines: list[tuple[int, bytes]]) -> bool:
+    """Tell whether lines are most likely parts of one document: none is an object by itself."""
+    return len(lines) > 1 and all(_record("", line.strip()) is None for _, line in lines)
 
 
 def _content(name: str) -> bytes:
@@ -97,7 +101,12 @@ def _why_not(line: bytes) -> str:
     try:
         parse_object(line)
     except InvalidJsonError as error:
-        return str(error)
+        if error.at_byte is None or b"\n" not in line:
+            return str(error)
+        before = line[: error.at_byte]
+        column = error.at_byte - (before.rfind(b"\n") + 1)
+        line_number = before.count(b"\n") + 1
+        return f"{error}, which is byte {column} of line {line_number}"
     return "expected strict JSON"
 
 

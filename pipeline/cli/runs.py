@@ -21,6 +21,7 @@ from pipeline.cli.terminal import (
     print_table,
 )
 from pipeline.core.diff import diff_runs
+from pipeline.core.safety import explained
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
@@ -131,7 +132,7 @@ def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
             ("status", run.status),
             ("may_cut", str(run.may_cut).lower()),
             ("risk_level", run.risk_level),
-            ("block_reason", run.block_reason or "-"),
+            ("block_reason", explained(run.block_reason) or "-"),
             ("artifact", run.artifact_path),
             ("sha256", run.artifact_sha256),
             ("size_bytes", run.size_bytes),

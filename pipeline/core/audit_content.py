@@ -130,11 +130,18 @@ def _read(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
     except InvalidJsonError as error:
         return str(error)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+        return first_difference(error)
     if canonical != content:
         return "JSON that is written otherwise"
     return document
+
+
+def first_difference(error: ValidationError) -> str:
+    """Return in a few words where a document first differs from its shape."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the whole"
+    # What our own validators say stands behind a prefix that means nothing to a reader.
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _parse(content: bytes) -> tuple[dict[str, Any], bytes]:

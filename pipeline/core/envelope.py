@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 from pipeline.core.carried_record import LeftAtSource, ReadContent
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
-from schemas.fields import is_run_id
+from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.timestamps import format_timestamp, parse_timestamp
 
 Judged = TypeVar("Judged")
+
+_TOLD_CHARACTERS = 80
+"""Of what came, in a message: enough to see what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
         code = "TOO_LARGE"
         raise RejectionError(
             code,
-            f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}.",
+            f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}: "
+            "upload large contents and name them as attachments.",
         )
     try:
         return parse_object(value)
@@ -118,26 +122,31 @@ def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
 def _identity(request: dict[str, Any]) -> tuple[str, str]:
     run_id = request.get("run_id")
     if not isinstance(run_id, str) or not is_run_id(run_id):
-        raise RejectionError("INVALID_IDENTITY", "Expected a run_id of the published pattern.")
+        message = f"Expected a run_id of {RUN_ID_RULE}; found {_told(run_id)}."
+        raise RejectionError("INVALID_IDENTITY", message)
     created_at_utc = request.get("created_at_utc")
     if not isinstance(created_at_utc, str):
         raise RejectionError(
             "INVALID_IDENTITY",
-            "Expected created_at_utc, a time such as 2025-12-18T14:03:22Z.",
+            "Expected created_at_utc, a time such as 2025-12-18T14:03:22Z, found "
+            f"{_told(created_at_utc)}.",
             run_id,
         )
     try:
         return run_id, format_timestamp(parse_timestamp(created_at_utc))
     except ValueError as error:
-        message = "Expected created_at_utc to be a time that exists, 2000 to 2099, with an offset."
+        message = (
+            "Expected created_at_utc to be a time that exists, 2000 to 2099, with an offset, found "
+            f"{_told(created_at_utc)}."
+        )
         raise RejectionError("INVALID_IDENTITY", message, run_id) from error
 
 
 def _check_key(key: ReadContent | None, run_id: str) -> None:
     if key != run_id.encode():
-        raise RejectionError(
-            "KEY_MISMATCH", "Expected the record's key to be the run_id of its value.", run_id
-        )
+        found = repr(key[:_TOLD_CHARACTERS]) if isinstance(key, bytes) else _told(None)
+        message = f"Expected the record's key to be its run_id {run_id}, found {found}."
+        raise RejectionError("KEY_MISMATCH", message, run_id)
 
 
 def _check_version(
@@ -147,6 +156,13 @@ def _check_version(
     if found != version and (needs_version or found is not None):
         raise RejectionError(
             "UNSUPPORTED_VERSION",
-            f"Expected schema_version {version}, found another.",
+            f"Expected schema_version {version}, found {_told(found)}.",
             run_id,
         )
+
+
+def _told(found: object) -> str:
+    """Return what came, for a message."""
+    if found is None:
+        return "none"
+    return repr(found[:_TOLD_CHARACTERS]) if isinstance(found, str) else f"a {type(found).__name__}"

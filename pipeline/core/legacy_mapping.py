@@ -25,7 +25,7 @@ from pipeline.core.legacy_fields import (
 from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.core.legacy_verdict import recorded_decision
 from pipeline.core.verdict import JudgedRun
-from schemas.fields import is_run_id
+from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
 from schemas.timestamps import normalise_timestamp
 
@@ -149,9 +149,11 @@ def _judged(run_id: str, body: bytes, apart: tuple[str, ...]) -> MappedRow:
 def _take_run_id(left: LeftOver, key: str) -> str:
     told = left.get("run_id")
     if told is not None and told != key:
-        raise LegacyRowError("BAD_RUN_ID", "Expected the run_id that the row is filed under.")
+        raise LegacyRowError(
+            "BAD_RUN_ID", f"Expected the run_id that the row is filed under, found {told!r:.80}."
+        )
     if not is_run_id(key):
-        raise LegacyRowError("BAD_RUN_ID", "Expected a run_id of the published pattern.")
+        raise LegacyRowError("BAD_RUN_ID", f"Expected a run_id of {RUN_ID_RULE}.")
     left.settle("run_id", None)
     return key
 
@@ -159,7 +161,9 @@ def _take_run_id(left: LeftOver, key: str) -> str:
 def _take_time(left: LeftOver) -> str:
     found = left.get("created_at_utc")
     if not isinstance(found, str):
-        raise LegacyRowError("BAD_DATE", "Expected created_at_utc, a time with an offset.")
+        raise LegacyRowError(
+            "BAD_DATE", f"Expected created_at_utc, a time with an offset, found {found!r:.80}."
+        )
     try:
         created_at_utc = normalise_timestamp(found)
     except ValueError as error:
@@ -175,7 +179,9 @@ def _take_status(left: LeftOver) -> str:
     # A row of an older store that names no status is OK there.
     status = found.strip().upper() if isinstance(found, str) else "OK"
     if status not in _STATUSES or not isinstance(found, str | None):
-        raise LegacyRowError("BAD_STATUS", "Expected the status OK, BLOCKED or ERROR.")
+        raise LegacyRowError(
+            "BAD_STATUS", f"Expected the status OK, BLOCKED or ERROR, found {found!r:.80}."
+        )
     left.settle("status", None if found == status else found)
     return status
 

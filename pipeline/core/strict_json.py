@@ -28,7 +28,15 @@ _LEVEL_LIMIT_INDENT = b"\n" + b"  " * LEVEL_LIMIT
 
 
 class InvalidJsonError(ValueError):
-    """The bytes are not strict JSON; its text says what was found."""
+    """The bytes are not strict JSON; its text says what was found.
+
+    Attributes:
+        at_byte: Where, if it is one place.
+    """
+
+    def __init__(self, message: str, at_byte: int | None = None) -> None:
+        super().__init__(message if at_byte is None else f"{message} at byte {at_byte}")
+        self.at_byte = at_byte
 
 
 def parse_object(body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -92,8 +100,8 @@ def parse_by_rule(body: bytes) -> dict[str, Any]:
             parse_int=_bounded_int,
         )
     except json.JSONDecodeError as error:
-        message = f"expected JSON, found something else at byte {len(text[: error.pos].encode())}"
-        raise InvalidJsonError(message) from error
+        message = "expected JSON, found something else"
+        raise InvalidJsonError(message, len(text[: error.pos].encode())) from error
     if not isinstance(value, dict):
         message = "expected an object"
         raise InvalidJsonError(message)
@@ -107,8 +115,8 @@ def _decode_text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        message = f"expected UTF-8, found something else at byte {error.start}"
-        raise InvalidJsonError(message) from error
+        message = "expected UTF-8, found something else"
+        raise InvalidJsonError(message, error.start) from error
 
 
 # A string that never ends matches too: refused at each of its quotes, it would take hours.

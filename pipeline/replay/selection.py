@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
-from schemas.fields import is_run_id
+from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 _OFFSETS = re.compile(
@@ -73,7 +73,7 @@ def parse_selection(
             partition.
     """
     if run_id is not None and not is_run_id(run_id):
-        message = "Expected a run_id of the published pattern."
+        message = f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}."
         raise InputError(message)
     parsed = tuple(_parse_offsets(text) for text in offsets)
     if len({(each.topic, each.partition) for each in parsed}) < len(parsed):

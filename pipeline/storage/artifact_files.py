@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisory_outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.artifact import generated_hashes
+from pipeline.core.audit_content import first_difference
 from pipeline.core.given_values import is_shown
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
@@ -77,11 +78,11 @@ def read_recorded(
     try:
         content = read_below(root, path, limit_bytes)
     except OSError as error:
-        message = f"ARTIFACT_CORRUPT: {path} cannot be read ({error.strerror or error})."
+        message = f"ARTIFACT_CORRUPT: The file {path} cannot be read ({error.strerror or error})."
         raise IntegrityError(message) from error
     found = sha256_of_bytes(content)
     if found != sha256:
-        message = f"ARTIFACT_CORRUPT: expected {path} to have SHA-256 {sha256}, found {found}."
+        message = f"ARTIFACT_CORRUPT: Expected {path} to have SHA-256 {sha256}, found {found}."
         raise IntegrityError(message)
     return content
 
@@ -165,6 +166,8 @@ def _document(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
         # The model says whether it is one; the document keeps what was written.
         shape.model_validate_json(content)
         document: dict[str, Any] = json.loads(content)
-    except (ValidationError, ValueError) as error:
-        return str(error).splitlines()[0]
+    except ValidationError as error:
+        return first_difference(error)
+    except ValueError as error:
+        return str(error)
     return document

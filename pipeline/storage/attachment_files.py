@@ -304,7 +304,7 @@ class AttachmentFiles:
         stored = upload.publish(expected_sha256)
         if not stored.created and (check := self.check(stored.sha256)).error is not None:
             message = (
-                f"ATTACHMENT_CORRUPT: expected the blob {stored.sha256} that is stored to have "
+                f"ATTACHMENT_CORRUPT: Expected the blob {stored.sha256} that is stored to have "
                 f"this SHA-256, found {check.actual_sha256}. Nothing was touched."
             )
             raise IntegrityError(message)
@@ -357,7 +357,7 @@ class AttachmentFiles:
             try:
                 descriptor, _ = open_below(self._root, attachment_path(sha256), self._calls)
             except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
-                message = f"BLOB_NOT_FOUND: the store has no blob {sha256}."
+                message = f"BLOB_NOT_FOUND: The store has no blob {sha256}."
                 raise NotFoundError(message) from error
         return OpenBlob(descriptor, sha256)
 

@@ -11,8 +11,9 @@ import structlog
 
 from pipeline.core.legacy_rows import parse_row
 from pipeline.core.strict_json import InvalidJsonError
-from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.errors import IntegrityError
 from pipeline.storage.legacy_store import LegacyStore
+from pipeline.storage.run_reader import run_not_found
 
 _SUMMARY = (
     *("run_id", "created_at_utc", "event_type", "status", "workflow_session_id", "tool_id"),
@@ -66,12 +67,11 @@ class LegacyReader:
 def _row(texts: Mapping[str, str], run_id: str) -> dict[str, Any]:
     text = texts.get(run_id)
     if text is None:
-        message = "RUN_NOT_FOUND: there is no such run."
-        raise NotFoundError(message)
+        raise run_not_found(run_id)
     try:
         return parse_row(text)
     except InvalidJsonError as error:
-        message = f"ARTIFACT_CORRUPT: the row of {run_id} cannot be read ({error})."
+        message = f"ARTIFACT_CORRUPT: The row of {run_id} cannot be read ({error})."
         raise IntegrityError(message) from error
 
 

@@ -29,7 +29,7 @@ from pipeline.storage.index import RunIndex
 from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.run_listing import RunFilter, RunPage, list_runs
 from pipeline.storage.run_store import open_index
-from schemas.fields import is_run_id
+from schemas.fields import RUN_ID_RULE, is_run_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class RunReader:
         for link in found.links:
             if link.claim.content_sha256 == sha256 and not self._is_withheld(document, sha256):
                 return NamedBlob(sha256, link.mime, _link_filename(link))
-        message = f"ATTACHMENT_NOT_FOUND: neither the run {run_id} nor a link names this blob."
+        message = f"ATTACHMENT_NOT_FOUND: Neither the run {run_id} nor a link names this blob."
         raise NotFoundError(message)
 
     def _is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
@@ -242,11 +242,10 @@ class RunReader:
                 index = self._index()
                 run = index.find(run_id)
         if run is None:
-            message = "RUN_NOT_FOUND: there is no such run."
-            raise NotFoundError(message)
+            raise run_not_found(run_id)
         if run.source is None:
             message = (
-                f"RUN_UNEXPLAINED: expected a leaf or a record that explains {run.artifact_path}, "
+                f"RUN_UNEXPLAINED: Expected a leaf or a record that explains {run.artifact_path}, "
                 "found none: nobody vouches for this file."
             )
             raise IntegrityError(message)
@@ -264,6 +263,15 @@ class RunReader:
                 self._opened = None
                 self._opened = open_index(self.root)
             return self._opened
+
+
+def run_not_found(run_id: str) -> NotFoundError:
+    """Return the error that there is no such run; what cannot name one is not repeated."""
+    if is_run_id(run_id):
+        message = f"RUN_NOT_FOUND: There is no run {run_id}."
+        return NotFoundError(message, details={"run_id": run_id})
+    message = f"RUN_NOT_FOUND: There is no such run, and none can have this run_id: {RUN_ID_RULE}."
+    return NotFoundError(message)
 
 
 def _link_filename(link: StoredAdvisory) -> str:

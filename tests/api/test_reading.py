@@ -255,7 +255,8 @@ async def test_two_runs_are_compared_with_their_advisories(api: Api) -> None:
 @pytest.mark.parametrize(
     ("query", "status", "code", "run_id"),
     [
-        ("?a=nobody&b=nobody_2", 404, "RUN_NOT_FOUND", None),
+        ("?a=nobody&b=nobody_2", 404, "RUN_NOT_FOUND", "nobody"),
+        ("?a=saw_1&b=nobody_2", 404, "RUN_NOT_FOUND", "nobody_2"),
         ("?a=saw_1&b=../x", 404, "RUN_NOT_FOUND", None),
         ("?a=saw_1", 422, "INVALID_QUERY", None),
         ("", 422, "INVALID_QUERY", None),

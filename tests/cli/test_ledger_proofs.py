@@ -245,7 +245,7 @@ def test_sums_end_with_5_where_a_file_is_not_what_its_leaf_says(proven: CommandL
     change(proven.data_dir / ARTIFACT, b'"operator":"ana"', b'"operator":"eva"')
     done = proven("ledger", "sums", "2025-12-18")
     assert done.status == 5
-    assert done.err.startswith(f"Error: ARTIFACT_CORRUPT: expected {ARTIFACT} to have SHA-256")
+    assert done.err.startswith(f"Error: ARTIFACT_CORRUPT: Expected {ARTIFACT} to have SHA-256")
     assert f"  {ARTIFACT}\n" in done.text
     assert proven("ledger", "sums", "--root").sentence
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.fields import RUN_ID_RULE
 from tests.builders import ABSENT, advisory_request, encode, incomplete_request, run_request
 from tests.cli.command_line import NOBODY, CommandLine
 
@@ -70,9 +71,12 @@ def test_what_is_no_strict_json_is_told_with_its_line(
     [
         (
             b'{\n "run_id": "x",\n "mode": "saw",,\n "meta": {}\n}\n',
-            "expected JSON, found something else at byte 33",
+            "expected JSON, found something else at byte 33, which is byte 15 of line 3",
         ),
-        (b"\x89PNG\r\n\x1a\n", "expected UTF-8, found something else at byte 0"),
+        (
+            b"\x89PNG\r\n\x1a\n",
+            "expected UTF-8, found something else at byte 0, which is byte 0 of line 1",
+        ),
     ],
     ids=["two commas", "binary"],
 )
@@ -92,6 +96,14 @@ def test_one_bad_line_among_good_ones_is_told_with_its_number(
     done = rmos("publish", "run", str(file))
     assert done.status == 2
     assert f"{file}, line 4: " in done.sentence
+
+
+def test_many_bad_lines_are_told_by_the_first(rmos: CommandLine, file: Path) -> None:
+    file.write_bytes(b"{'run_id': 'x'}\n" * 900 + GOOD)
+    done = rmos("publish", "run", str(file))
+    assert f"{file}, line 1: " in done.sentence
+    file.write_bytes(b"\n{'run_id': 'x'}\n" * 900)
+    assert "which is byte 1 of line 2;" in rmos("publish", "run", str(file)).sentence
 
 
 def test_one_bad_request_among_good_ones_keeps_all_back(rmos: CommandLine, file: Path) -> None:
@@ -118,9 +130,9 @@ def test_only_ten_bad_requests_are_told(rmos: CommandLine, file: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"run_id": ABSENT}, "INVALID_IDENTITY: Expected a run_id of the published pattern."),
-        ({"run_id": "../etc"}, "INVALID_IDENTITY: Expected a run_id of the published pattern."),
-        ({"schema_version": "rmos.run_request/9"}, "UNSUPPORTED_VERSION: "),
+        ({"run_id": ABSENT}, f"INVALID_IDENTITY: Expected a run_id of {RUN_ID_RULE}; found none."),
+        ({"run_id": "../etc"}, f"{RUN_ID_RULE}; found '../etc'."),
+        ({"schema_version": "rmos.run_request/9"}, "found 'rmos.run_request/9'."),
     ],
     ids=["no run_id", "bad run_id", "other version"],
 )
@@ -158,7 +170,10 @@ GOOD_ADVISORY = encode(advisory_request())
         ({"kind": "opinion"}, "INVALID_ADVISORY: Expected an advisory request, found kind: "),
         ({"advisory_id": ABSENT}, "INVALID_ADVISORY: Expected an advisory request, found "),
         ({"content_json": 1}, "INVALID_ADVISORY: Expected at most one content, found "),
-        ({"run_id": "diff"}, "INVALID_IDENTITY: Expected a run_id of the published pattern."),
+        (
+            {"run_id": "diff"},
+            f"INVALID_IDENTITY: Expected a run_id of {RUN_ID_RULE}; found 'diff'.",
+        ),
     ],
     ids=["kind", "id", "content", "run"],
 )

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from pipeline.core.layout import attachment_path
+from schemas.fields import RUN_ID_RULE
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,
@@ -62,8 +63,25 @@ async def test_json_is_the_document_of_the_route(
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(store: CommandLine) -> None:
-    done = store("runs", "verify", r"\[/]")
-    assert (done.status, done.sentence) == (3, "RUN_NOT_FOUND: there is no such run.")
+    done = store("audit", "report", r"\[/] [bold]")
+    assert done.status == 3
+    assert r"'\\[/] [bold]'" in done.sentence
+
+
+def test_a_run_that_is_not_there_is_named_and_a_bad_name_is_told_the_rule(
+    store: CommandLine,
+) -> None:
+    done = store("runs", "show", "saw_9")
+    assert (done.status, done.sentence) == (3, "RUN_NOT_FOUND: There is no run saw_9.")
+    done = store("runs", "diff", "saw_1", "saw_9")
+    assert (done.status, done.sentence) == (3, "RUN_NOT_FOUND: There is no run saw_9.")
+    assert RUN_ID_RULE in store("runs", "show", "../saw_9").sentence
+
+
+def test_a_reason_that_is_a_code_of_ours_says_what_was_looked_at(store: CommandLine) -> None:
+    add_runs(store.data_dir, run_request(run_id="saw_3", feasibility={"score": 1}))
+    shown = store("runs", "show", "saw_3").text
+    assert "RISK_UNKNOWN: no risk_level is in decision, feasibility, its decision and " in shown
 
 
 def test_a_title_cannot_act_on_a_terminal_or_break_a_row(store: CommandLine) -> None:
