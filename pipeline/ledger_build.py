@@ -22,8 +22,8 @@ from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
-from pipeline.storage.batch_store import open_index
 from pipeline.storage.identity import check_identity, read_store
+from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.ledger import Ledger
 
 Place = tuple[str, int]
@@ -111,7 +111,7 @@ def _behind(
 
 
 def _positions(settings: Settings, epoch: int) -> Mapping[Place, int]:
-    index = open_index(settings.data_dir)
+    index = open_index_to_read(settings.data_dir)
     try:
         return index.positions(epoch)
     finally:

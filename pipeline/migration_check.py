@@ -19,11 +19,11 @@ from pipeline.errors import IntegrityError
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import read_store
 from pipeline.storage.index import RunIndex
+from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource
 from pipeline.storage.regular_files import NotAFileError, open_below
-from pipeline.storage.run_store import open_index
 
 _ROWS = 500
 
@@ -82,7 +82,7 @@ def migration_status(
         StoreError: There is no store, or its index cannot be used.
     """
     read_store(root)
-    with closing(open_index(root)) as index:
+    with closing(open_index_to_read(root)) as index:
         backups = backups_of(source.path, backup_dir) if source.sha256 else []
         status = MigrationStatus(len(source.rows), source.sha256, backups, index.count())
         for row, run in _with_runs(source, index, progress):
@@ -115,7 +115,7 @@ def verify_migration(
     """
     read_store(root)
     yield from _source_differences(source, backup_dir)
-    with closing(open_index(root)) as index:
+    with closing(open_index_to_read(root)) as index:
         for row, run in _with_runs(source, index, progress):
             if isinstance(row, RefusedRow):
                 yield Difference(row.run_id, row.code, None, None, None, row.message)

@@ -1,5 +1,6 @@
 """The advise worker: requests, retries and claims."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,7 +41,10 @@ async def advise_worker(
     """
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        store = AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
+        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
+        store = await asyncio.to_thread(
+            lambda: AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
+        )
         stack.callback(store.close)
         topics = settings.topics
         starts = await check_start(

@@ -18,6 +18,7 @@ from pipeline.broker.connection import broker_error
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
+from pipeline.storage.locks import allow_waits, end_waits
 
 Result = TypeVar("Result")
 
@@ -87,6 +88,8 @@ class Stopping:
         """Begin to stop; `cause` is what made the service stop, None for a signal."""
         if not self.begun.is_set():
             self.begun.set()
+            # What waits for the lock of another process would hold us up.
+            end_waits()
             self._cause = cause
             self._timer.start()
             self._asking = asyncio.create_task(self._ask_broker())
@@ -132,6 +135,7 @@ async def stop_on_signals(
     """Stop a service, which the block starts and ends, by SIGINT and SIGTERM."""
     stop = Stopping(settings, heard)
     loop = asyncio.get_running_loop()
+    allow_waits()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.on_signal)
     try:

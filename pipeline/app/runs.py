@@ -1,5 +1,6 @@
 """Persist workers: of the store, and of the v1 store in an emergency."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,7 +36,10 @@ async def persist_worker(
     """
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        store = RunStore(settings.data_dir, ledger=open_ledger(settings))
+        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
+        store = await asyncio.to_thread(
+            lambda: RunStore(settings.data_dir, ledger=open_ledger(settings))
+        )
         stack.callback(store.close)
         topics = settings.topics
         starts = await check_start(

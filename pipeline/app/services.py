@@ -8,7 +8,11 @@ from pipeline.app.advisories import advise_worker
 from pipeline.app.audits import audit_worker
 from pipeline.app.http import api_server
 from pipeline.app.local import local_broker, prepare_local, watch
-from pipeline.app.process import serve_health, stop_on_signals, until_stopped
+from pipeline.app.process import (
+    serve_health,
+    stop_on_signals,
+    until_stopped,
+)
 from pipeline.app.runs import legacy_persist_worker, persist_worker
 from pipeline.app.worker import Worker
 from pipeline.errors import InputError

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,8 +11,9 @@ import typer
 from pipeline.cli.terminal import note, print_json, print_table, print_text, waiting
 from pipeline.index_rebuild import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
+from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
-from pipeline.storage.run_store import RunStore
+from pipeline.storage.index_opening import open_index_to_read
 
 DIFFERENCE_FOUND = 5
 """Exit status where files and index, or files and topic, do not tell the same."""
@@ -48,15 +50,14 @@ def rebuild(as_json: AsJson = False) -> None:
 @app.command()
 def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 where they differ."""
-    store = RunStore(read_settings().data_dir)
-    try:
+    root = read_settings().data_dir
+    read_store(root)
+    with closing(open_index_to_read(root)) as index:
         with waiting("reading the store") as shown:
             differences = list(
-                check_index(store, lambda count: shown.tell(f"{count:,} files read"))
+                check_index(root, index, lambda count: shown.tell(f"{count:,} files read"))
             )
-        runs, advisories = store.index.count(), store.index.count_advisories()
-    finally:
-        store.close()
+        runs, advisories = index.count(), index.count_advisories()
     if as_json:
         found = [asdict(each) for each in differences]
         print_json({"runs": runs, "advisories": advisories, "differences": found})

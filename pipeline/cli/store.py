@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +14,12 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.cli.terminal import note, print_json, print_pairs, print_text
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store
-from pipeline.storage.run_store import RunStore
+from pipeline.storage.durable_files import supports_unnamed_files
+from pipeline.storage.faults import store_faults
+from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store, read_store
+from pipeline.storage.index import RunIndex
+from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.system_calls import SystemCalls
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
 
@@ -52,11 +58,10 @@ def new_epoch(as_json: AsJson = False) -> None:
 def status(as_json: AsJson = False) -> None:
     """Tell which store it is, what it holds and how much room is left."""
     settings = read_settings()
-    store = RunStore(settings.data_dir)
-    try:
-        document = _status(store)
-    finally:
-        store.close()
+    root = settings.data_dir
+    identity = read_store(root)
+    with closing(open_index_to_read(root)) as index, store_faults(root):
+        document = _status(root, identity, index)
     if as_json:
         print_json(document)
         return
@@ -66,15 +71,15 @@ def status(as_json: AsJson = False) -> None:
         print_text(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
 
 
-def _status(store: RunStore) -> dict[str, Any]:
-    space = os.statvfs(store.root)
-    positions = store.index.positions(store.identity.epoch)
+def _status(root: Path, identity: StoreIdentity, index: RunIndex) -> dict[str, Any]:
+    space = os.statvfs(root)
+    positions = index.positions(identity.epoch)
     return {
-        **asdict(store.identity),
-        "runs": store.index.count(),
+        **asdict(identity),
+        "runs": index.count(),
         "free_bytes": space.f_bavail * space.f_frsize,
         "free_inodes": space.f_favail,
-        "group_commit": store.group_commits,
+        "group_commit": supports_unnamed_files(root, SystemCalls()),
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}
             for (topic, partition), offset in sorted(positions.items())

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from pipeline.broker.connection import describe_cluster
 from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.settings import Settings
-from pipeline.storage.batch_store import open_index
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
 from pipeline.storage.index import INDEX_FILE, RunIndex
+from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.store_logs import StoreLogs
 
@@ -59,7 +59,7 @@ def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[Open
     root = settings.data_dir
     with ExitStack() as stack:
         if (root / INDEX_FILE).exists() or any((root / "runs").glob("*/*")):
-            index = open_index(root)
+            index = open_index_to_read(root)
         else:
             elsewhere = stack.enter_context(TemporaryDirectory(prefix="rmos-"))
             index = RunIndex(Path(elsewhere) / INDEX_FILE)

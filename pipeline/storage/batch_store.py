@@ -34,12 +34,13 @@ from pipeline.core.layout import BlobPath, parse_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
-from pipeline.errors import FloodError, StoreError, StoreNotReadyError
+from pipeline.errors import FloodError, StoreError
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, read_store
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, IndexTransaction, RunIndex
+from pipeline.storage.index import INDEX_LOCK, IndexTransaction
+from pipeline.storage.index_opening import open_index
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.restored_files import Restoration, restore_files
@@ -318,22 +319,6 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
                 "was acknowledged; start again."
             )
             raise StoreError(message)
-
-
-def open_index(root: Path) -> RunIndex:
-    """Open the index of the store at `root`; a new store has none yet.
-
-    Raises:
-        StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
-        StoreError: The disk failed.
-    """
-    path = root / INDEX_FILE
-    with store_faults(root), exclusive_lock(root / INDEX_LOCK):
-        has_runs = any((root / "runs").glob("*/*"))
-        if has_runs and not path.exists():
-            message = f"The index of the store {root} is missing: run rmos index rebuild."
-            raise StoreNotReadyError(message)
-        return RunIndex(path, may_be_new=not has_runs)
 
 
 def _by_log(

@@ -424,12 +424,13 @@ def _advisory_of_row(row: RowMapping) -> StoredAdvisory:
 class RunIndex:
     """The index file of one store. Its writers take turns by the lock of the store."""
 
-    def __init__(self, path: Path, *, may_be_new: bool = True) -> None:
+    def __init__(self, path: Path, *, may_be_new: bool = True, is_made: bool = False) -> None:
         """Open the index at `path`, made where it is missing or empty.
 
         Args:
             path: The file.
             may_be_new: Whether an index without anything in it can be the right one.
+            is_made: Whether `is_made` has told so: then nothing is made, and no writer waited for.
 
         Raises:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
@@ -438,7 +439,9 @@ class RunIndex:
         _check_regular(path)
         self._engine = _open_engine(path)
         try:
-            self._inode = _prepare(self._engine, path, may_be_new=may_be_new)
+            if not is_made:
+                _prepare(self._engine, path, may_be_new=may_be_new)
+            self._inode = path.stat().st_ino
         except BaseException:
             self.close()
             raise
@@ -737,35 +740,66 @@ def _open_engine(path: Path) -> Engine:
     return engine
 
 
-def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> int:
-    """Make the tables of a new file, check the format of an old one; return its inode."""
+def is_made(path: Path) -> bool:
+    """Tell whether there is an index at `path` with all that is in one; no writer is waited for.
+
+    Raises:
+        StoreNotReadyError: The file is damaged, or of another format.
+    """
+    if not path.exists():
+        return False
+    _check_regular(path)
+    engine = _open_engine(path)
     try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with _damage_told(path), engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if found == INDEX_FORMAT:
-                accepted_losses.create(connection, checkfirst=True)
-                for made in _run_indexes:
-                    made.create(connection, checkfirst=True)
-            if found == 0 and may_be_new:
-                _metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
-            connection.exec_driver_sql("COMMIT")
+            names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+    finally:
+        engine.dispose()
+    if found != 0:
+        _check_format(found, path)
+    expected = {accepted_losses.name, *(index.name for index in _run_indexes)}
+    return found != 0 and expected <= set(names)
+
+
+def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
+    """Make the tables of a new file, check the format of an old one."""
+    with _damage_told(path), engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if found == INDEX_FORMAT:
+            accepted_losses.create(connection, checkfirst=True)
+            for made in _run_indexes:
+                made.create(connection, checkfirst=True)
+        if found == 0 and may_be_new:
+            _metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
+        connection.exec_driver_sql("COMMIT")
+    if found == 0 and not may_be_new:
+        message = f"The index {path} is empty, but there are runs: run rmos index rebuild."
+        raise StoreNotReadyError(message)
+    if found != 0:
+        _check_format(found, path)
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except DatabaseError as error:
         if not _is_damaged(error):
             raise
         message = f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
         raise StoreNotReadyError(message) from error
-    if found == 0 and not may_be_new:
-        message = f"The index {path} is empty, but there are runs: run rmos index rebuild."
-        raise StoreNotReadyError(message)
-    if found not in {0, INDEX_FORMAT}:
+
+
+def _check_format(found: int, path: Path) -> None:
+    if found != INDEX_FORMAT:
         message = (
             f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
             "run rmos index rebuild."
         )
         raise StoreNotReadyError(message)
-    return path.stat().st_ino
 
 
 def _is_damaged(error: DatabaseError) -> bool:

@@ -16,7 +16,6 @@ from pipeline.storage.attachment_files import OpenBlob
 from pipeline.storage.faults import store_faults
 from pipeline.storage.index import RunIndex
 from pipeline.storage.regular_files import NotAFileError, open_below, paths_below
-from pipeline.storage.run_store import RunStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class IndexDifference:
 
 
 def check_index(
-    store: RunStore, progress: Callable[[int], None] = lambda count: None
+    root: Path, index: RunIndex, progress: Callable[[int], None] = lambda count: None
 ) -> Iterator[IndexDifference]:
     """Compare every row with its file, every file with its row, and every blob with its name.
 
@@ -40,8 +39,8 @@ def check_index(
     Raises:
         StoreError: The disk or the index failed.
     """
-    rows, unexplained = _expected(store.index)
-    for count, found in enumerate(find_run_files(store.root), start=1):
+    rows, unexplained = _expected(index)
+    for count, found in enumerate(find_run_files(root), start=1):
         progress(count)
         if isinstance(found, StrangeFile):
             expected = rows.pop(found.path, None)
@@ -58,10 +57,10 @@ def check_index(
         elif path in unexplained:
             yield IndexDifference(path, f"a leaf or a record that explains this {what}", "neither")
         elif isinstance(found, FoundArtifact):
-            yield from _row_difference(store.index, found)
+            yield from _row_difference(index, found)
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
-    yield from _changed_blobs(store.root)
+    yield from _changed_blobs(root)
 
 
 def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDifference]:

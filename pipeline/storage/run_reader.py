@@ -26,9 +26,9 @@ from pipeline.storage.attachment_files import AttachmentFiles
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import read_store
 from pipeline.storage.index import RunIndex
+from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.run_listing import RunFilter, RunPage, list_runs
-from pipeline.storage.run_store import open_index
 from schemas.fields import RUN_ID_RULE, is_run_id
 
 
@@ -82,7 +82,7 @@ class RunReader:
         self.root = root
         self.attachments = AttachmentFiles(root)
         self._opening = Lock()
-        self._opened: RunIndex | None = open_index(root)
+        self._opened: RunIndex | None = open_index_to_read(root)
 
     def close(self) -> None:
         """Let go of the index."""
@@ -261,7 +261,7 @@ class RunReader:
             if self._opened is None or self._opened.was_replaced:
                 self.close()
                 self._opened = None
-                self._opened = open_index(self.root)
+                self._opened = open_index_to_read(self.root)
             return self._opened
 
 

@@ -18,7 +18,6 @@ from pipeline.storage.batch_store import (
     BatchStore,
     FloodGuard,
     JudgedRecord,
-    open_index,
 )
 from pipeline.storage.durable_files import NewFile
 from pipeline.storage.faults import store_faults
@@ -31,7 +30,6 @@ __all__ = [
     "JudgedRecord",
     "RunRecord",
     "RunStore",
-    "open_index",
     "plan_runs",
 ]
 

@@ -2,13 +2,17 @@
 
 import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 
 from pipeline.cli import main
 from pipeline.cli.index import TOLD_OF_A_KIND, _tell
 from pipeline.index_rebuild import RebuildReport
+from pipeline.storage import locks
 from pipeline.storage.artifact_files import StrangeFile
+from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.locks import exclusive_lock
 from tests.cli.command_line import CommandLine
 from tests.cli.test_runs import flip_bit
 from tests.storage.stores import change_index
@@ -67,6 +71,24 @@ def test_status_tells_identity_runs_and_positions(rmos_with_runs: CommandLine) -
     assert document["positions"] == [
         {"topic": "rmos.runs.requests", "partition": 0, "next_offset": 5}
     ]
+
+
+@pytest.mark.parametrize(
+    "command", ["runs list", "runs show saw_1", "store status", "index check", "runs verify saw_1"]
+)
+def test_a_reader_waits_for_no_lock_of_another(rmos_with_runs: CommandLine, command: str) -> None:
+    """Neither for the store's own nor for a writer's of the index, who may be paused."""
+    root = rmos_with_runs.data_dir
+    with (
+        exclusive_lock(root / INDEX_LOCK),
+        closing(sqlite3.connect(root / INDEX_FILE, isolation_level=None)) as writer,
+    ):
+        writer.execute("BEGIN IMMEDIATE")
+        locks.end_waits()
+        try:
+            assert rmos_with_runs(*command.split()).status in {0, 3}
+        finally:
+            locks.allow_waits()
 
 
 def test_a_run_that_no_record_explains_is_a_difference(rmos_with_runs: CommandLine) -> None:

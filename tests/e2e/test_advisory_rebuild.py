@@ -46,7 +46,7 @@ pytestmark = pytest.mark.e2e
 def differences(settings: Settings) -> list[tuple[str, str]]:
     store = RunStore(settings.data_dir)
     try:
-        return [(each.path, each.found) for each in check_index(store)]
+        return [(each.path, each.found) for each in check_index(store.root, store.index)]
     finally:
         store.close()
 

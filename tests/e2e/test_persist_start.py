@@ -1,8 +1,11 @@
 """Whom a persist worker refuses: each misfit is named in one sentence, and nothing is committed."""
 
+import os
 import shutil
+import signal
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from pipeline.broker.local import LocalBroker
 from pipeline.consumers import partition_states
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
+from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
@@ -24,6 +29,7 @@ from tests.e2e.kafka_reading import (
     committed,
     produce,
     sending,
+    wait_until,
     wait_until_consumed,
 )
 from tests.e2e.prepared_store import prepare_store
@@ -328,3 +334,25 @@ async def test_topics_that_are_missing_are_one_sentence(
     worker = workers.start(settings)
     assert await worker.ended() == 6
     assert "run rmos topics apply" in only_sentence(worker.text)
+
+
+@pytest.mark.parametrize("moment", ["start", "batch"])
+async def test_a_worker_that_waits_for_the_lock_names_its_holder_and_can_be_stopped(
+    store_settings: Settings, workers: WorkerPool, moment: str
+) -> None:
+    settings = store_settings
+    with ExitStack() as held:
+        lock = exclusive_lock(settings.data_dir / INDEX_LOCK)
+        if moment == "start":
+            held.enter_context(lock)
+        worker = workers.start(settings)
+        if moment == "batch":
+            await worker.wait_until_started()
+            held.enter_context(lock)
+            await produce(settings, runs(1))
+        holder = f"index.lock is held by process {os.getpid()} ("
+        await wait_until(lambda: holder in worker.text, "the holder is named")
+        worker.send(signal.SIGTERM)
+        assert await worker.ended(seconds=20.0) == 0
+    assert await committed(settings) == {}
+    await consume_all(settings)

@@ -3,11 +3,15 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from pipeline.storage.locks import exclusive_lock
+from pipeline.errors import LockWaitEndedError
+from pipeline.storage import locks
+from pipeline.storage.locks import exclusive_lock, shared_lock
 from tests.storage.stores import in_child, open_descriptors
 
 
@@ -93,3 +97,48 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error_of_the_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), exclusive_lock(tmp_path / "none" / "lock"):
         pass
+
+
+def test_who_waits_logs_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+    told = threading.Event()
+    monkeypatch.setattr(locks._log, "filter", lambda record: told.set() or True)
+    held = threading.Event()
+
+    def hold() -> None:
+        with exclusive_lock(tmp_path / "lock"):
+            held.set()
+            told.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with shared_lock(tmp_path / "lock"):
+        pass
+    holder.join()
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'lock'} is held by process {os.getpid()} (")
+
+
+@pytest.mark.parametrize("take", [exclusive_lock, shared_lock])
+def test_a_process_that_is_to_stop_waits_for_no_lock(
+    tmp_path: Path, take: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    before = open_descriptors()
+    try:
+        with exclusive_lock(tmp_path / "lock"):
+            locks.end_waits()
+            with pytest.raises(LockWaitEndedError, match=f"process {os.getpid()}"):  # noqa: SIM117
+                with take(tmp_path / "lock"):
+                    pytest.fail("it is held twice")
+        # What gave up takes its turn, and lets go at once.
+        with exclusive_lock(tmp_path / "lock"):
+            pass
+        for thread in threading.enumerate():
+            if thread.name == "lock":
+                thread.join()
+        assert open_descriptors() == before
+    finally:
+        locks.allow_waits()

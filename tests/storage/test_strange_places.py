@@ -96,7 +96,7 @@ def _rebuild(root: Path) -> None:
 
 def _check(root: Path) -> None:
     with opened(root) as store:
-        list(check_index(store))
+        list(check_index(store.root, store.index))
         checks = FileChecks(root)
         logs = StoreLogs(root, KEYS)
         list(find_foreign_files(root, checks, store.index, logs, lambda source: False))
@@ -144,7 +144,7 @@ def test_what_is_in_the_place_of_an_artifact_is_named(
     with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match=what):
         reader.find("run_0")
     with opened(store) as writer:
-        (difference,) = check_index(writer)
+        (difference,) = check_index(writer.root, writer.index)
     assert (difference.path, what in difference.found) == (RUN, True)
     assert {(each.code, each.path, each.found) for each in audit(store).findings} == {
         ("FILE_UNREADABLE", RUN, what)
@@ -172,7 +172,7 @@ def test_runs_in_a_folder_that_is_a_link_are_not_those_of_the_store(store: Path)
     found = [each for each in find_run_files(store) if isinstance(each, StrangeFile)]
     assert [each.path for each in found] == ["runs/2025-12-18"]
     with opened(store) as writer:
-        differences = {each.path for each in check_index(writer)}
+        differences = {each.path for each in check_index(writer.root, writer.index)}
     assert {"runs/2025-12-18", RUN, LINK} <= differences
 
 
