@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from pipeline.api.answers import ApiError
 from pipeline.core.http_hosts import KnownHosts, is_same_origin
@@ -25,11 +26,11 @@ class Callers:
     hosts: KnownHosts
     origins: frozenset[str]
 
-    def refusal(self, method: str, headers: Headers) -> ApiError | None:
+    def refusal(self, scope: Scope) -> ApiError | None:
         """Return why a request is not for us, or None."""
-        if "transfer-encoding" in headers and "content-length" in headers:
-            # Two lengths, of which a proxy in front may have taken the other (RFC 9112, 6.3).
-            message = "Expected Content-Length or Transfer-Encoding, not both."
+        headers = Headers(scope=scope)
+        if _has_two_lengths(scope["http_version"], headers):
+            message = "Expected one length: Content-Length or, in HTTP/1.1, Transfer-Encoding."
             return ApiError(400, "BAD_REQUEST", message, headers=_CLOSE)
         if not self.hosts.has(headers.get("host")):
             message = (
@@ -37,7 +38,7 @@ class Callers:
                 "in RMOS_API_ALLOWED_HOSTS."
             )
             return ApiError(421, "WRONG_HOST", message, headers=_CLOSE)
-        if method not in READING and self._is_foreign(headers):
+        if scope["method"] not in READING and self._is_foreign(headers):
             message = (
                 "A page of another site may not change anything here, unless its origin is in "
                 "RMOS_API_ALLOWED_ORIGINS."
@@ -52,3 +53,14 @@ class Callers:
         if headers.get("sec-fetch-site", "").lower() == "cross-site":
             return True
         return origin is not None and not is_same_origin(origin, headers.get("host"))
+
+
+def _has_two_lengths(http_version: str, headers: Headers) -> bool:
+    """Tell whether a proxy in front may see another end of the body than we do.
+
+    As RFC 9112 has it (6.1 and 6.3).
+    """
+    if "transfer-encoding" not in headers:
+        return False
+    # HTTP/1.0 does not know chunks, so there the body ends elsewhere for whoever speaks only that.
+    return http_version == "1.0" or "content-length" in headers

@@ -98,12 +98,11 @@ class Guard:
             structlog.contextvars.unbind_contextvars("request_id", "token")
 
     async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
-        headers = Headers(scope=scope)
-        refused = self._callers.refusal(scope["method"], headers)
+        refused = self._callers.refusal(scope)
         try:
             if refused is not None:
                 await error_answer(refused)(scope, receive, exchange.send)
-            elif self._has_cors(scope, headers):
+            elif self._has_cors(scope):
                 await self._cors(scope, receive, exchange.send)
             else:
                 await self._answer(scope, receive, exchange.send)
@@ -114,10 +113,12 @@ class Guard:
             if not exchange.is_whole:
                 raise
 
-    def _has_cors(self, scope: Scope, headers: Headers) -> bool:
+    def _has_cors(self, scope: Scope) -> bool:
         origins = self._callers.origins
+        if not origins or scope["method"] != "OPTIONS":
+            return bool(origins)
         # The question of a page that may not ask is answered like any other OPTIONS.
-        return bool(origins) and (scope["method"] != "OPTIONS" or headers.get("origin") in origins)
+        return Headers(scope=scope).get("origin") in origins
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = (scope.get("client") or ("",))[0]

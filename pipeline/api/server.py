@@ -114,6 +114,10 @@ class _Connection(H11Protocol):
         self._stop_timer()
         super().connection_lost(exc)
 
+    def _should_upgrade(self) -> bool:
+        # There is no other protocol to change to; without a word, as any page may ask for one.
+        return False
+
     @property
     def _waits_for_head(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

@@ -144,6 +144,22 @@ async def test_the_host_of_a_whole_url_is_the_one_that_counts(raw: Socket) -> No
     assert answer.status == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+async def test_chunks_are_no_part_of_an_older_protocol(raw: Socket, method: str) -> None:
+    asked = [f"{method} {RUNS} HTTP/1.0", HOST, "Transfer-Encoding: chunked"]
+    answer = await raw.ask(*asked, body=b"0\r\n\r\n")
+    assert (answer.status, b'"BAD_REQUEST"' in answer.body) == (400, True)
+
+
+async def test_another_protocol_is_not_spoken_and_not_advised(
+    raw: Socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = ["GET /health/live HTTP/1.1", HOST, "Connection: Upgrade", "Upgrade: websocket"]
+    told = await raw.say(*asked, "Sec-WebSocket-Key: x", until="}")
+    assert answer_of(told).status == 200
+    assert caplog.records == []
+
+
 async def test_two_lengths_are_refused_and_the_connection_is_closed(raw: Socket) -> None:
     """What the first length leaves over would be the next request: one that nobody sent."""
     body = b"0\r\n\r\nGET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -158,7 +174,7 @@ async def test_two_lengths_are_refused_and_the_connection_is_closed(raw: Socket)
     answer = answer_of(told)
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert b'"BAD_REQUEST"' in answer.body
-    assert told.count(b"HTTP/1.1") == 1
+    assert told.count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.parametrize(
