@@ -41,7 +41,7 @@ from pipeline.settings import Settings
 from pipeline.storage.artifact_files import StrangeFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
-from pipeline.storage.new_index import batches, new_index, put_in_place
+from pipeline.storage.new_index import accepted_losses_of, batches, new_index, put_in_place
 from pipeline.storage.store_logs import StoreLogs
 
 
@@ -117,6 +117,8 @@ async def rebuild_index(
                 transaction.add_advisories(claims)
             for epoch, reached in positions.items():
                 transaction.advance(epoch, reached)
+            for epoch, given_up in accepted_losses_of(root).items():
+                transaction.accept_losses(epoch, given_up)
         put_in_place(root)
     return report
 

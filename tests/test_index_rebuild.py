@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from pipeline.ledger_setup import init_ledger_key, open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.identity import begin_epoch, create_store
+from pipeline.storage.index import RunIndex
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import advisory_request, record, red_request, run_request, sha256
 from tests.storage.ledgers import damage
-from tests.storage.stores import TIMESTAMP_MS, JudgedRecord, judged_record, rows, tombstone
+from tests.storage.stores import (
+    TIMESTAMP_MS,
+    JudgedRecord,
+    change_index,
+    judged_record,
+    rows,
+    tombstone,
+)
 
 NOBODY = "127.0.0.1:1"
 ADVISORIES = "rmos.advisories.requests"
@@ -93,6 +102,18 @@ async def test_a_lost_index_is_made_again_row_for_row_without_a_broker(settings:
     assert (report.runs, report.advisories, report.is_clean) == (5, 2, True)
     assert report.without_record == report.links_without_record == report.lost == []
     assert rows(settings.data_dir) == before
+
+
+async def test_what_the_operator_gave_up_is_carried_over_from_an_index_of_another_format(
+    settings: Settings,
+) -> None:
+    fill(settings)
+    root = settings.data_dir
+    change_index(root, "INSERT INTO accepted_losses VALUES (1, 'rmos.runs.requests', 3, 9)")
+    change_index(root, "PRAGMA user_version=3")
+    await rebuild_index(settings)
+    with closing(RunIndex(root / "index.sqlite3")) as index:
+        assert index.accepted_losses(1) == {("rmos.runs.requests", 3): 9}
 
 
 async def test_a_run_of_an_earlier_epoch_keeps_its_source(settings: Settings) -> None:

@@ -209,11 +209,13 @@ def _fate_of_run(event: RunEvent) -> str | None:
 
 
 def _words_of_run(event: RunEvent) -> list[str]:
+    missing = event.missing_attachments or []
     return [
         event.run_id or "-",
         event.outcome,
         event.status or "-",
         f"may_cut={str(event.may_cut).lower()}",
+        *([f"missing_attachments={','.join(missing)}"] if missing else []),
         _why(event.error) or explained(event.block_reason),
     ]
 

@@ -1,17 +1,20 @@
 """A new index beside the old one, put in its place by rename once it is whole."""
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex
 from pipeline.storage.locks import exclusive_lock
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"
+_ACCEPTED_LOSSES = "SELECT epoch, topic, partition, next_offset FROM accepted_losses"
 _Entry = TypeVar("_Entry")
 
 
@@ -27,6 +30,26 @@ def new_index(root: Path) -> Iterator[RunIndex]:
         index.fold_log()
     finally:
         index.close()
+
+
+def accepted_losses_of(root: Path) -> dict[int, dict[tuple[str, int], int]]:
+    """Return the offsets up to which the index that is there says a loss was accepted, by epoch.
+
+    Neither files nor leaves tell them. The index may be missing, damaged or of another format: then
+    what can be read of it is returned.
+    """
+    losses: dict[int, dict[tuple[str, int], int]] = {}
+    try:
+        with closing(_read_only(root / INDEX_FILE)) as index:
+            for epoch, topic, partition, offset in index.execute(_ACCEPTED_LOSSES):
+                losses.setdefault(epoch, {})[topic, partition] = offset
+    except sqlite3.Error:
+        return losses
+    return losses
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
 
 
 def batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:

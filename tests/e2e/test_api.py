@@ -276,6 +276,22 @@ async def test_an_uploaded_blob_is_shown_by_the_run_that_names_it(api: ApiServic
     assert verified["ok"] is True
 
 
+async def test_answer_and_event_name_a_program_that_is_not_there_until_it_is(
+    api: ApiService,
+) -> None:
+    program = b"G1 X1 (f\xfcr die S\xe4ge)\n" + os.urandom(20)
+    cut = attachment_ref(program, kind="gcode", mime="text/plain", filename="a.nc")
+    body = run_request(run_id=new_id(), outputs=ABSENT, attachments=[cut])
+    first = await api.post(body)
+    assert first.status_code == 201
+    shown = first.json()
+    assert (shown["gcode_sha256"], shown["gcode_known_by"]) == (sha256(program), "attached")
+    assert (shown["missing_attachments"], shown["may_cut"]) == ([sha256(program)], True)
+    await api.put(sha256(program), program)
+    again = await api.post(body)
+    assert again.json() == {**shown, "outcome": "duplicate", "missing_attachments": []}
+
+
 async def test_the_blob_of_an_advisory_can_be_uploaded_first(api: ApiService) -> None:
     content = os.urandom(500)
     await api.put(sha256(content), content)
