@@ -127,11 +127,12 @@ class _UnreadRows:
 
 
 def _blobs_of(document: dict[str, object]) -> Iterator[str]:
-    """Yield the paths that an artifact or a link names, its quarantined request included."""
+    """Yield the paths that an artifact or a link names, its request in quarantine included."""
     provenance, attachments = document.get("provenance"), document.get("attachments")
     for reference in attachments if isinstance(attachments, list) else ():
         yield attachment_path(reference["sha256"])
-    if isinstance(provenance, dict) and document.get("status") != "OK":
+    # Of a run that is OK too: it is kept where the artifact has no place for a value of it.
+    if isinstance(provenance, dict):
         yield quarantine_path(provenance["request_sha256"])
     if isinstance(named := document.get("content_sha256"), str):
         yield attachment_path(named)

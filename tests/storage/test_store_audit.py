@@ -99,6 +99,16 @@ def test_a_store_as_it_was_written_has_no_finding_in_the_other_modes(
     assert found.report["counts"]["artifacts"] == 12
 
 
+def test_a_request_that_is_kept_aside_of_a_run_that_is_ok_is_no_stranger(store: Path) -> None:
+    before = set((store / "quarantine").rglob("*"))
+    large = {"gcode_text": LARGE_GCODE, "gcode_path": "/jobs/17.nc"}
+    add_runs(store, [run_record(run("given", outputs=large), 11)])
+    (kept,) = [path for path in (store / "quarantine").rglob("*/*/*") if path not in before]
+    assert audit(store).findings == []
+    flip(kept, 9)
+    assert [each.code for each in audit(store).findings] == ["QUARANTINE_DIFFERS"]
+
+
 def _document(store: Path, path: str) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((store / path).read_bytes())
     return read
