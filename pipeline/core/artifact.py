@@ -57,6 +57,7 @@ _OUTLINE_FIELDS = (
     "hashes",
 )
 _OUTLINE_PARTS = {
+    "outputs": ("gcode_path",),
     "decision": ("risk_level", "score", "block_reason"),
     "provenance": ("request_sha256", "legacy", "withheld", "claimed_hashes"),
 }

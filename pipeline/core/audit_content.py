@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.core.audit_finding import Finding
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.cut_program import attachment_at_gcode_path
 from pipeline.core.hashing import sha256_of_json, sha256_of_text
 from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
@@ -97,20 +98,11 @@ def _computed_hashes(document: dict[str, Any]) -> dict[str, str]:
     }
     if "gcode_text" in outputs:
         computed["gcode_sha256"] = sha256_of_text(outputs["gcode_text"])
-    elif (sha256 := _gcode_blob(document)) is not None:
-        # The bytes of the blob are held against its name, which is this hash.
+    elif "gcode_sha256" in document["hashes"] and (sha256 := attachment_at_gcode_path(document)):
+        # The bytes of the blob are held against its name, which is this hash. A producer may name
+        # its own attachment by its path; then no G-code came, and there is nothing to hash.
         computed["gcode_sha256"] = sha256
     return computed
-
-
-def _gcode_blob(document: dict[str, Any]) -> str | None:
-    """Return the hash of the attachment that `outputs.gcode_path` names, if it names one."""
-    path = document["outputs"].get("gcode_path")
-    for ref in document["attachments"]:
-        if path == attachment_path(ref["sha256"]):
-            sha256: str = ref["sha256"]
-            return sha256
-    return None
 
 
 def blobs_of_artifact(document: dict[str, Any]) -> tuple[str, ...]:

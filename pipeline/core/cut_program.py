@@ -4,10 +4,11 @@ A function of the artifact alone, so an index that is made again from the files 
 Whether the blob of an attachment is there at the moment is no part of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pipeline.core.layout import attachment_path
 from schemas.fields import GcodeKnownBy, is_sha256
 
 GCODE_KIND: Final = "gcode"
@@ -30,8 +31,8 @@ class CutProgram:
 
     Attributes:
         known_by: `stored`: computed from G-code that came with the request. `attached`: an
-            attachment of kind gcode has it as its name. `claimed`: the producer or an older
-            store says so, and the content is not known.
+            attachment of kind gcode, or the one at `outputs.gcode_path`, has it as its name.
+            `claimed`: the producer or an older store says so, and the content is not known.
     """
 
     sha256: str
@@ -42,12 +43,14 @@ def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
     """Return the program of an artifact, or of its outline.
 
     None where nothing would be cut because the run is not OK, where no hash is known, and where
-    several programs are attached and none is claimed to be the one.
+    several programs are attached and neither `outputs.gcode_path` nor a claim names one of them.
     """
     if document["status"] != "OK":
         return None
     if (computed := document["hashes"].get("gcode_sha256")) is not None:
         return CutProgram(computed, "stored")
+    if (named := attachment_at_gcode_path(document)) is not None:
+        return CutProgram(named, "attached")
     attached = dict.fromkeys(
         ref["sha256"] for ref in document["attachments"] if ref["kind"] == GCODE_KIND
     )
@@ -56,6 +59,13 @@ def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
     if claimed is None:
         return CutProgram(next(iter(attached)), "attached") if len(attached) == 1 else None
     return CutProgram(claimed, "attached" if claimed in attached else "claimed")
+
+
+def attachment_at_gcode_path(document: Mapping[str, Any]) -> str | None:
+    """Return the hash of the attachment that `outputs.gcode_path` names, if it names one."""
+    path = document["outputs"].get("gcode_path")
+    hashes: Iterable[str] = (ref["sha256"] for ref in document["attachments"])
+    return next((sha256 for sha256 in hashes if path == attachment_path(sha256)), None)
 
 
 def claims_of(document: Mapping[str, Any], name: str) -> list[Any]:

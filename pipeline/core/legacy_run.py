@@ -205,7 +205,8 @@ def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any
     listed = row.get("attachments")
     refs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     named = [each for each in refs if _is_hash(each.get("sha256")) and "kind" in each]
-    as_artifact = {"attachments": named, "hashes": hashes, "provenance": {}, "meta": {}}
+    empty: dict[str, Any] = {"outputs": {}, "provenance": {}, "meta": {}}
+    as_artifact = {"attachments": named, "hashes": hashes, **empty}
     program = cut_program({"status": row["status"], **as_artifact})
     if program is None:
         return {}

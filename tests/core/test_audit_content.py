@@ -114,6 +114,14 @@ def test_gcode_in_an_attachment_has_the_hash_of_its_name() -> None:
     ]
 
 
+def test_a_producer_may_name_its_own_attachment_by_its_path() -> None:
+    cut = attachment(b"G1 X1", kind="gcode")
+    outputs = {"gcode_path": attachment_path(cut["sha256"])}
+    named = document(run_request(outputs=outputs, attachments=[cut]))
+    assert "gcode_sha256" not in named["hashes"]
+    assert checked(named).findings == []
+
+
 @pytest.mark.parametrize(
     "place", [ArtifactPath("2025-12-19", RUN_ID), ArtifactPath("2025-12-18", "run_1")]
 )

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.core.artifact import outline_of
 from pipeline.core.cut_program import CutProgram, cut_program
+from pipeline.core.layout import attachment_path
 from tests.builders import attachment, attachment_ref, document, red_request, run_request, sha256
 from tests.legacy_rows import artifact, bare_row, original_v2_row, unknown_row, v1_row
 
@@ -41,6 +42,15 @@ PROGRAMS: dict[str, tuple[dict[str, Any], CutProgram | None]] = {
     "claim of another": (without_text(attachments=[OTHER_CUT], hashes=CLAIM), CLAIMED),
     "one listed twice": (without_text(attachments=[CUT, CUT | {"filename": "c.nc"}]), ATTACHED),
     "two programs": (without_text(attachments=[CUT, OTHER_CUT]), None),
+    "two programs, one of them by its path": (
+        document(
+            run_request(
+                outputs={"gcode_path": attachment_path(sha256(PROGRAM))},
+                attachments=[OTHER_CUT, CUT],
+            )
+        ),
+        ATTACHED,
+    ),
     "another kind": (without_text(attachments=[attachment_ref(PROGRAM, kind="debug")]), None),
     "path alone": (without_text(), None),
     "not OK": (document(red_request(hashes=CLAIM, outputs=None, attachments=[CUT])), None),
