@@ -3,6 +3,7 @@
 Procedure, with the same numbers in `roll_back`:
 
 1. Refuse while a persist worker of either store runs: what it stored later would not be there.
+   Only the broker knows, unless the caller has seen to it.
 2. Check the backup against the hash in its name.
 3. Take the lock of the v1 file. What it holds now is kept beside it under its own hash.
 4. Gather the rows: those of the backup, those that the v1 store got since, and a row for every
@@ -22,7 +23,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.legacy_export import exported_row
 from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
-from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.settings import Settings
 from pipeline.storage.faults import store_faults
 from pipeline.storage.legacy_backup import backups_of, check_backup, keep_replaced
@@ -72,6 +73,7 @@ async def roll_back(
     backup_dir: Path | None,
     progress: Progress,
     without_backup: bool = False,
+    without_broker: bool = False,
 ) -> RollbackReport:
     """Restore the v1 file at `path`, with the runs made since in it.
 
@@ -82,6 +84,7 @@ async def roll_back(
         backup_dir: Where backups are; None for beside the file.
         progress: Told how far it is.
         without_backup: Make the file from this store alone, and the rows that it has.
+        without_broker: Do not ask the broker whether a worker runs; the caller has stopped them.
 
     Raises:
         RefusedError: A worker runs.
@@ -91,7 +94,8 @@ async def roll_back(
         StoreError: The disk failed; the file is the old one or the new one.
         BrokerError: The broker cannot be asked who runs.
     """
-    await _refuse_running_workers(settings)  # 1.
+    if not without_broker:
+        await _refuse_running_workers(settings)  # 1.
     chosen = None if without_backup else backup or _newest(path, backup_dir)
     content = _content(chosen)  # 2.
     report = RollbackReport(path, chosen)
@@ -126,7 +130,14 @@ def _rows_in(content: bytes, backup: Path | None) -> dict[str, str]:
 async def _refuse_running_workers(settings: Settings) -> None:
     topics = settings.topics
     for group in (topics.persist_group, topics.persist_v1_group):
-        members = await group_members(settings, group)
+        try:
+            members = await group_members(settings, group)
+        except BrokerError as error:
+            message = (
+                f"{error} Nothing was changed. Only the broker knows whether a worker runs: "
+                "where it is gone, stop every worker yourself and give --without-broker."
+            )
+            raise BrokerError(message) from error
         if members:
             message = (
                 f"Stop the workers of {group} first, {len(members)} of them run: what they store "

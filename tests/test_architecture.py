@@ -43,6 +43,7 @@ MAY_NOT_IMPORT = {
     "pipeline.helper_process": {"schemas", "pipeline"},
     "pipeline.settings": {"schemas", "core", "storage", "broker", "consumers", "api"},
     "pipeline.logs": {"storage", "broker", "consumers", "api"},
+    "pipeline.__main__": {"api", "app"},
     "pipeline.client": {"storage", "broker", "consumers", "api", "cli", "app"},
 }
 WHOLE_PROGRAMS_MAY_NOT_IMPORT = {"api", "cli", "app"}
@@ -67,6 +68,7 @@ BASE_INSTALL = [
 ]
 
 
+RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.terminal", "pipeline.cli.demo.screen"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
 
@@ -151,7 +153,7 @@ def test_every_package_has_its_place() -> None:
     assert packages <= MAY_IMPORT.keys() | {"app", "cli"}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in {"cli"}])
+@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in RUNS_COMMANDS])
 def test_nothing_imports_the_command_line(module: str) -> None:
     assert "cli" not in {part_of(name) for name in ours(imports_of(module))}
 

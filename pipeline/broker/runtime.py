@@ -105,7 +105,7 @@ def _java() -> Path:
 def _not_installed(error: ImportError) -> BrokerError:
     return BrokerError(
         f"The local broker needs {error.name}, which is not installed: "
-        "run `pip install 'rmos-runs[local]'`."
+        "run `pip install '.[local]'` in the folder of its source."
     )
 
 

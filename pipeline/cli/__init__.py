@@ -8,10 +8,28 @@ def main() -> None:
     """Run the command line; end the process with the exit status of what happened."""
     if find_spec("typer") is None:
         sys.stderr.write(
-            "The rmos commands need the extra server: pip install 'rmos-runs[server]'. "
-            "This install has the schemas and RunPublisher only.\n"
+            "The rmos commands need the extra server: pip install '.[server]' in the folder of the "
+            "source. This install has the schemas and RunPublisher only.\n"
         )
         sys.exit(2)
     from pipeline.cli.commands import run  # noqa: PLC0415  # absent from the base install
 
     run()
+
+
+def _run_as_module() -> None:
+    """Run `rmos migrate ...` for `python -m pipeline.cli.migrate ...`.
+
+    Python imports this package before it runs such a module, with `-m` in place of the program's
+    name; the module by itself would define its commands and do nothing.
+    """
+    if sys.argv[:1] != ["-m"]:
+        return
+    name = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)].removeprefix("-m")
+    package, _, command = name.rpartition(".")
+    if package == __name__:
+        sys.argv = ["rmos", command.replace("_", "-"), *sys.argv[1:]]
+        main()
+
+
+_run_as_module()

@@ -190,6 +190,13 @@ def rollback(
         bool,
         typer.Option("--without-backup", help="Make the file from this store alone."),
     ] = False,
+    without_broker: Annotated[
+        bool,
+        typer.Option(
+            "--without-broker",
+            help="Do not ask the broker whether a worker runs: you have stopped them all.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Restore the v1 file from its backup, with the runs made since in it. Deletes nothing.
@@ -207,6 +214,7 @@ def rollback(
                 backup_dir=backup_dir,
                 progress=progress,
                 without_backup=without_backup,
+                without_broker=without_broker,
             )
         )
     document = {

@@ -179,3 +179,18 @@ def test_a_backup_can_be_verified_itself(migrated: CommandLine, v1: Path) -> Non
 def test_the_source_is_the_setting_where_none_is_named(rmos: CommandLine, v1: Path) -> None:
     rmos.set("RMOS_RUN_STORE_PATH", str(v1))
     assert rmos("migrate", "run", "--dry-run").status == 0
+
+
+def test_a_rollback_needs_a_broker_only_to_ask_who_runs(
+    rmos_with_runs: CommandLine, tmp_path: Path
+) -> None:
+    to = tmp_path / "back" / "runs.json"
+    to.parent.mkdir()
+    command = ("migrate", "rollback", "--to", str(to), "--without-backup")
+    asked = rmos_with_runs(*command)
+    assert asked.status == 6
+    assert "stop every worker yourself and give --without-broker" in asked.sentence
+    assert not to.exists()
+    done = rmos_with_runs(*command, "--without-broker")
+    assert done.status == 0, done.err
+    assert len(json.loads(to.read_bytes())) == 5

@@ -1,6 +1,6 @@
 """Ask for a run with RunPublisher, which the base install has.
 
-    pip install rmos-runs
+    pip install .    # in the folder of its source; it is in no index
     python run_publisher.py 127.0.0.1:9092 ../requests/saw_green.json
 
 Exit status: 0 the machine may cut, 4 it must not, 2 the request cannot be sent, 6 nobody
