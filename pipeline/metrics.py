@@ -57,7 +57,7 @@ RECORD_AGE_SECONDS = Histogram(
 )
 LAG_RECORDS = Gauge(
     "rmos_consumer_lag_records",
-    "Records of a partition that are not judged yet",
+    "Records of a partition that are not judged yet, up to the end of the log",
     ["group", "topic", "partition"],
     registry=REGISTRY,
 )

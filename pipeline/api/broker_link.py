@@ -18,13 +18,16 @@ class BrokerLink(Generic[Event]):
         self,
         make: Callable[[], RequestPublisher[Event]],
         check_broker: Callable[[], Awaitable[None]],
+        holder_of: Callable[[str, int, int], Awaitable[object | None]],
     ) -> None:
         """Prepare; nothing is connected.
 
         Args:
             make: Makes a publisher.
             check_broker: Raises where the broker is not that of the store.
+            holder_of: Says what holds up the record at a topic, partition and offset, if anything.
         """
+        self.holder_of = holder_of
         self._make = make
         self._check_broker = check_broker
         self._connected: RequestPublisher[Event] | None = None

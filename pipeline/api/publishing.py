@@ -112,7 +112,9 @@ async def publish(
         receipt = await publisher.send(submission.body, _headers(request))
         return await receipt.event()
     except ReceiptTimeoutError:
-        return accepted(submission)
+        place = await receipt.published()
+        holder = await link.holder_of(place.topic, place.partition, place.offset)
+        return accepted(submission, holder)
     except BrokerError as error:
         message = (
             "The broker did not confirm the request, which it may have all the same: send "
@@ -130,11 +132,17 @@ async def publish(
         raise ApiError(413, "TOO_LARGE", message) from error
 
 
-def accepted(submission: Submission) -> Response:
-    """Answer that the broker has the request and that nothing more is known yet."""
+def accepted(submission: Submission, holder: object | None = None) -> Response:
+    """Answer that the broker has the request and that nothing more is known yet.
+
+    Args:
+        submission: The request.
+        holder: What holds it up, where that is known.
+    """
+    held_up = "" if holder is None else f" It is held up by {holder}."
     message = (
-        "The broker has the request; it was not judged in time and will be. To ask again, send "
-        f"{submission.retry} again."
+        f"The broker has the request; it was not judged in time and will be.{held_up} To ask "
+        f"again, send {submission.retry} again."
     )
     document = {"status": "ACCEPTED", "message": message, **submission.identity}
     return json_answer(document, 202, {"Location": submission.location})

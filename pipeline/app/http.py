@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -17,6 +18,7 @@ from pipeline.app.process import serve_health, stop_on_signals, store_folder, un
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.loss_watch import watch_lost_offsets
+from pipeline.broker.open_transactions import holder_of
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.consumers.health import Checks, is_disk_writable
@@ -105,12 +107,14 @@ def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker])
 
     return ApiParts(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
         quick=Threads(_QUICK_THREADS, "api"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=reader,
-        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), check_broker),
+        advisories=BrokerLink(
+            lambda: AdvisoryPublisher(settings), check_broker, partial(holder_of, settings)
+        ),
         bulk=Threads(_BULK_THREADS, "blobs"),
     )
 
@@ -121,7 +125,7 @@ def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
 
     return LegacyParts(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), check_broker),
+        runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
         quick=Threads(_QUICK_THREADS, "api"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),

@@ -1,11 +1,12 @@
 """How groups and their moves are shown: rows for a person, documents for programs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.broker.admin import GroupState
-from pipeline.core.offset_moves import GroupPosition, OffsetMove
+from pipeline.broker.open_transactions import OpenTransaction
+from pipeline.core.offset_moves import GroupPosition, OffsetMove, Place
 from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")
@@ -18,11 +19,13 @@ class GroupView:
 
     Attributes:
         kept: The names under which the broker keeps where it was, the latest last.
+        transactions: What is open in its partitions.
     """
 
     state: GroupState
     positions: Sequence[GroupPosition]
     kept: Sequence[str]
+    transactions: Mapping[Place, OpenTransaction] = field(default_factory=dict)
 
     @property
     def is_new(self) -> bool:
@@ -70,6 +73,7 @@ class GroupView:
         else:
             yield f"{name}: {self.state.state}, {self.lag:,} behind"
         yield from (f"  member {member}" for member in self.state.members)
+        yield from (f"  held up by {self.transactions[place]}" for place in self._held_up())
         yield from (f"  kept {kept}" for kept in self.kept)
 
     def document(self) -> dict[str, Any]:
@@ -91,11 +95,26 @@ class GroupView:
                     "end": each.end,
                     "lag": each.lag,
                     "lost": each.lost,
+                    **self._held_up_by((each.topic, each.partition)),
                 }
                 for each in self.positions
             ],
             "kept": list(self.kept),
         }
+
+    def _held_up(self) -> Iterator[Place]:
+        """Yield the partitions where the group has got to a transaction that is open."""
+        for each in self.positions:
+            transaction = self.transactions.get((each.topic, each.partition))
+            if each.lag and transaction is not None and each.following >= transaction.offset:
+                yield each.topic, each.partition
+
+    def _held_up_by(self, place: Place) -> dict[str, Any]:
+        if place not in set(self._held_up()):
+            return {}
+        told = asdict(self.transactions[place])
+        named = ("offset", "producer_id", "transactional_id", "since_ms", "timeout_ms")
+        return {"held_up_by": {name: told[name] for name in named if told[name] is not None}}
 
 
 def move_row(move: OffsetMove) -> list[Any]:

@@ -2,12 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
 from pipeline.broker.admin import describe_group
+from pipeline.broker.open_transactions import OpenTransaction, open_transactions
 from pipeline.cli.moments import MOMENT
 from pipeline.cli.offset_targets import TargetOptions, target_of
 from pipeline.cli.offset_view import (
@@ -19,8 +20,8 @@ from pipeline.cli.offset_view import (
     warnings,
 )
 from pipeline.cli.terminal import note, print_json, print_table
-from pipeline.core.offset_moves import OffsetMove, moves_back, moves_within_log
-from pipeline.errors import InputError, RefusedError
+from pipeline.core.offset_moves import OffsetMove, Place, moves_back, moves_within_log
+from pipeline.errors import BrokerError, InputError, RefusedError
 from pipeline.group_resets import (
     group_positions,
     kept_positions,
@@ -176,14 +177,31 @@ def _ask(group: str, partitions: int) -> None:
 
 
 async def _look(settings: Settings, groups: Sequence[str]) -> list[GroupView]:
-    return [
-        GroupView(
-            positions=await group_positions(settings, group),
-            state=await describe_group(settings, group),
-            kept=await kept_positions(settings, group),
-        )
-        for group in groups
-    ]
+    return [await _view(settings, group) for group in groups]
+
+
+async def _view(settings: Settings, group: str) -> GroupView:
+    positions = await group_positions(settings, group)
+    behind = [(each.topic, each.partition) for each in positions if each.lag]
+    return GroupView(
+        positions=positions,
+        state=await describe_group(settings, group),
+        kept=await kept_positions(settings, group),
+        transactions=await _transactions(settings, behind),
+    )
+
+
+async def _transactions(
+    settings: Settings, behind: Sequence[Place]
+) -> Mapping[Place, OpenTransaction]:
+    """Return what is open where the group is behind; who may not ask is shown the rest."""
+    if not behind:
+        return {}
+    try:
+        return await open_transactions(settings, behind)
+    except BrokerError as error:
+        note(f"Whether open transactions hold it up is not known. {error}")
+        return {}
 
 
 def _group(settings: Settings, name: str) -> str:

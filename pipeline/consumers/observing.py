@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,9 @@ from pipeline import metrics
 OBSERVE_SECONDS = 1.0
 READY_POLL_AGE_SECONDS = 30.0
 READY_ANSWER_AGE_SECONDS = 5.0
+
+
+NoteHeldUp = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -40,13 +43,17 @@ class Observation:
         pulse: Beats with every poll.
     """
 
-    def __init__(self, group: str, consumer: Callable[[], Any]) -> None:
+    def __init__(
+        self, group: str, consumer: Callable[[], Any], note_held_up: NoteHeldUp | None = None
+    ) -> None:
         """Watch a consumer.
 
         Args:
             group: Its group.
             consumer: Returns it; None while there is none.
+            note_held_up: Takes how many records wait behind open transactions, by partition.
         """
+        self._note_held_up = note_held_up
         self.pulse = Pulse()
         self._group = group
         self._consumer = consumer
@@ -86,15 +93,23 @@ class Observation:
         consumer = self._consumer()
         if consumer is None or not assigned:
             return
+        held_up: dict[TopicPartition, int] = {}
         # Partitions may move while we look, and the broker may be away.
         with suppress(TimeoutError, IllegalStateError, KafkaError):
             async with asyncio.timeout(OBSERVE_SECONDS):
-                ends = await consumer.end_offsets(assigned)
+                # Of committed records: an open transaction ends them before the log's end.
+                stables = await consumer.end_offsets(assigned)
                 self._answers.beat()
-                for place, end in ends.items():
+                for place, stable in stables.items():
+                    position = await consumer.position(place)
+                    end = max(stable, consumer.highwater(place) or 0)
                     lag = metrics.LAG_RECORDS.labels(self._group, place.topic, place.partition)
-                    lag.set(max(0, end - await consumer.position(place)))
+                    lag.set(max(0, end - position))
                     self._measured.add(place)
+                    if stable <= position < end:
+                        held_up[place] = end - position
+        if self._note_held_up is not None:
+            await self._note_held_up(held_up)
 
     def _forget_lag(self, lost: set[TopicPartition]) -> None:
         """Leave partitions to the worker that has them now: ours would stand still for ever."""

@@ -12,6 +12,7 @@ KINDS = {
     "batch": "the same records are put off again and again",
     "group": "somebody else has committed records in the name of the group",
     "partitions": "a topic has another number of partitions than it must have",
+    "transaction": "an open transaction of a producer holds records up",
     "settings": "a setting of a topic was changed, and a promise rests on it",
 }
 """Every kind of reason: what is wrong."""

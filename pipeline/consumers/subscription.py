@@ -23,6 +23,7 @@ from pipeline.broker.connection import (
     client_options,
     is_cancelled,
 )
+from pipeline.consumers.held_up import HeldUp
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.observing import Observation, Pulse
 from pipeline.consumers.poll_size import PollSize
@@ -71,7 +72,9 @@ class Subscription:
         self._topic = topic
         self._starts = starts
         self._guard: LogGuard | None = None
-        self._observation = Observation(group, lambda: self._subscriber.consumer)
+        self._observation = Observation(
+            group, lambda: self._subscriber.consumer, HeldUp(settings, standing).note
+        )
         self._poll_size = PollSize(settings.batch_records)
         self._tasks: set[asyncio.Task[None]] = set()
         self._drain_seconds = settings.stop_timeout_seconds

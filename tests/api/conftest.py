@@ -123,17 +123,20 @@ def _parts(settings: Settings, reader: RunReader) -> ApiParts:
         message = "No Kafka broker answers at nowhere."
         raise BrokerError(message)
 
+    async def no_holder(topic: str, partition: int, offset: int) -> None:
+        """Know of nothing that holds a record up."""
+
     async def checks() -> dict[str, bool]:
         return {"broker answers": False}
 
     return ApiParts(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), no_broker),
+        runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
         quick=Threads(2, "quick"),
         checks=checks,
         reasons=tuple,
         reader=reader,
-        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker),
+        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
         bulk=Threads(2, "bulk"),
     )
 

@@ -78,12 +78,15 @@ def parts_of(path: Path) -> LegacyParts:
         message = "No Kafka broker answers at nowhere."
         raise BrokerError(message)
 
+    async def no_holder(topic: str, partition: int, offset: int) -> None:
+        """Know of nothing that holds a record up."""
+
     async def checks() -> dict[str, bool]:
         return {"broker answers": False}
 
     return LegacyParts(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), no_broker),
+        runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
         quick=Threads(2, "quick"),
         checks=checks,
         reasons=tuple,
