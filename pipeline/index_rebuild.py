@@ -27,12 +27,13 @@ from aiokafka import ConsumerRecord
 
 from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
 from pipeline.broker.connection import describe_cluster
+from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.single_records import Place, read_offsets
 from pipeline.broker.topic_reader import read_ranges
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.judges import run_judges
 from pipeline.core.outcome import RecordSource
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger_setup import verifier_keys
 from pipeline.rebuilt_rows import Progress, RebuiltRows
@@ -106,6 +107,7 @@ async def rebuild_index(
         await _complete(settings, identity, rows, positions[identity.epoch], progress)  # 4.
     else:
         committed = await _committed(settings)
+        await _refuse_holes(settings, committed)
         await _explain(settings, identity, rows, {}, committed, progress=progress)  # 5.
         positions[identity.epoch] = committed
     report = _report(rows)
@@ -217,6 +219,28 @@ async def _read_counted(
         yield record
         count += 1
         progress(f"records of {topic}", count)
+
+
+async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> None:
+    """Refuse to say who made a file where records are gone, and no leaf says it.
+
+    Raises:
+        StoreNotReadyError: Records are gone from the middle of a log.
+    """
+    there = await partition_offsets(settings, sorted({topic for topic, _ in committed}))
+    consumed = {
+        place: OffsetRange(each.beginning, min(each.end, committed.get(place, 0)))
+        for place, each in there.items()
+    }
+    holes = await find_holes(settings, consumed)
+    if holes:
+        told = "; ".join(describe_holes(place, found) for place, found in holes.items())
+        message = (
+            f"Records are gone from the middle of the log: {told}. Nobody can tell which record "
+            "made a file, and the store has no leaves that say it: put back the folder ledger of a "
+            "backup of this store first. The old index is in place."
+        )
+        raise StoreNotReadyError(message)
 
 
 async def _committed(settings: Settings) -> dict[Place, int]:

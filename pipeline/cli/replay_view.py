@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.broker.admin import OffsetRange
+from pipeline.broker.log_holes import describe_holes
 from pipeline.cli.moments import moment_text
 from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.replay.findings import DIFFERENCES, Finding
@@ -166,6 +167,7 @@ def plan_documents(plan: ReplayPlan) -> Iterator[dict[str, Any]]:
             "stored_to": each.position,
             "leaves_to": each.leaves_to,
             "lost": _pair(each.lost) if each.lost else None,
+            "holes": [{"from": begin, "to": end} for begin, end in each.holes],
         }
 
 
@@ -179,6 +181,7 @@ def plan_summary(plan: ReplayPlan) -> dict[str, Any]:
         "last_utc": moment_text(max(last for _, last in times)) if times else None,
         "removed_by_retention": sum(each.log.beginning for each in plan.partitions),
         "lost": sum(_lost(each) for each in plan.partitions),
+        "holes": sum(end - begin for each in plan.partitions for begin, end in each.holes),
         "retention_ms": dict(plan.retention_ms),
         "store_id": plan.store_id,
     }
@@ -196,6 +199,10 @@ def plan_lines(plan: ReplayPlan) -> Iterator[str]:
             f"Retention has removed {summary['removed_by_retention']:,} offsets; of those the "
             f"store lacks {summary['lost']:,}, which no replay brings back."
         )
+    for each in plan.partitions:
+        if each.holes:
+            told = describe_holes((each.topic, each.partition), list(each.holes))
+            yield f"Records are gone from the middle of the log: {told}."
     for topic, kept_ms in plan.retention_ms.items():
         if kept_ms != _FOREVER:
             yield (

@@ -11,6 +11,7 @@ In this order, with the same numbers in `check_start`:
 | 3. ledger against store and group (`ledger_checks`) | no log, a log cut or with a hole |
 | 4. group against the log | offsets that are gone, unless the loss is accepted |
 | 5. group against the store | records that the store lacks, unless the loss is accepted |
+| 6. the log itself, at a glance | unconsumed records that are gone from its middle, likewise |
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
+from pipeline.broker.admin import OffsetRange
 from pipeline.broker.connection import describe_cluster
+from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.log_ranges import holds_records
 from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.ledger_checks import check_ledger
@@ -85,6 +88,7 @@ async def check_start(
     lost = _check_group(states, group, accept_loss=accept_loss)  # 4.
     behind = [state for state in states if await _is_behind_group(settings, state)]  # 5.
     _check_store(behind, group, accept_loss=accept_loss)
+    await _check_holes(settings, states, accept_loss=accept_loss)  # 6.
     _note_accepted(store, states, {state.partition for state in behind} | lost)
     return {
         state.partition: StartingPlace(
@@ -179,6 +183,34 @@ def _check_store(behind: list[PartitionState], group: str, *, accept_loss: bool)
         )
     for message in missed:
         _log.warning("loss accepted", group=group, lost=message)
+
+
+async def _check_holes(
+    settings: Settings, states: list[PartitionState], *, accept_loss: bool
+) -> None:
+    """Report records that are gone from what was consumed, and refuse where they were not.
+
+    Raises:
+        StoreNotReadyError: Records are gone before they were consumed, and nobody accepts it.
+        BrokerError: No broker answers.
+    """
+    reached = {(s.topic, s.partition): max(s.read_from, s.kept) for s in states}
+    logs = {(s.topic, s.partition): s.offsets for s in states}
+    before = {place: OffsetRange(log.beginning, reached[place]) for place, log in logs.items()}
+    behind = {place: OffsetRange(reached[place], log.end) for place, log in logs.items()}
+    for place, holes in (await find_holes(settings, before, at_a_glance=True)).items():
+        told = describe_holes(place, holes)
+        _log.error("records are gone from the log", consumed=True, gone=told)
+    found = await find_holes(settings, behind, at_a_glance=True)
+    if not found:
+        return
+    told = "; ".join(describe_holes(place, holes) for place, holes in found.items())
+    if not accept_loss:
+        raise StoreNotReadyError(
+            f"Records are gone from the middle of the log before they were consumed: {told}: have "
+            "their producers send them again, then start with --accept-loss."
+        )
+    _log.warning("loss accepted", gone=told)
 
 
 def _note_accepted(store: Store, states: list[PartitionState], accepted: set[int]) -> None:

@@ -1,7 +1,8 @@
 """Who was first: told by the leaf of a record where there is one, else by those before it.
 
 Without a leaf the partition is read from its start, so that a range from its middle never lets a
-later record win.
+later record win. Where records are gone from the middle of the log, nobody can tell whether a later
+one was first: it is taken for none.
 """
 
 from collections.abc import Iterable
@@ -57,17 +58,21 @@ class PartitionHistory:
     It remembers the id of every request, some 150 bytes each, unless all of the range has leaves.
     """
 
-    def __init__(self, begin: int, leaves: LeafCursor, *, remembers: bool) -> None:
+    def __init__(
+        self, begin: int, leaves: LeafCursor, *, remembers: bool, known_to: int | None = None
+    ) -> None:
         """Begin with nothing read.
 
         Args:
             begin: First offset of the range; what lies before it is remembered alone.
             leaves: Those of the range.
             remembers: Whether some of the range may have no leaf.
+            known_to: First offset at which a record is gone; None where none is.
         """
         self.leaves = leaves
         self._begin = begin
         self._remembers = remembers
+        self._known_to = known_to
         self._asked_for: set[Key] = set()
 
     def see(self, chunk: Iterable[JudgedRecord[Any]]) -> list[SeenRecord]:
@@ -86,6 +91,8 @@ class PartitionHistory:
 
     def _is_first(self, record: JudgedRecord[Any]) -> bool:
         if not self._remembers or isinstance(record.verdict, Rejected):
+            return False
+        if self._known_to is not None and record.source.offset >= self._known_to:
             return False
         key = key_of(record.verdict)
         if key in self._asked_for:

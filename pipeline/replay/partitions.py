@@ -1,10 +1,12 @@
 """The partitions of a replay: what is asked for, what is consumed, and how far the store has it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from pipeline.broker.admin import OffsetRange, committed_offsets
+from pipeline.broker.log_holes import Hole, find_holes
 from pipeline.core.log_id import LogId
+from pipeline.replay.findings import Finding
 from pipeline.replay.history import PartitionHistory
 from pipeline.replay.leaf_cursor import LeafCursor, covers, next_offset
 from pipeline.replay.ranges import Place, SelectedRange, resolve
@@ -31,6 +33,7 @@ class ReplayedPartition:
         leaves_to: Offset after that of the last leaf.
         has_every_leaf: Whether all that is asked for has leaves: then nothing before it need be
             read.
+        holes: Offsets in what is to be read that were those of records, which are gone.
     """
 
     topic: RequestTopic
@@ -43,6 +46,7 @@ class ReplayedPartition:
     leaves: LogReader | None
     leaves_to: int
     has_every_leaf: bool
+    holes: tuple[Hole, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -64,7 +68,15 @@ class ReplayedPartition:
     def history(self) -> PartitionHistory:
         """Return a history in which nothing is read yet."""
         cursor = LeafCursor(self.leaves, self.begin, self.end)
-        return PartitionHistory(self.begin, cursor, remembers=not self.has_every_leaf)
+        known_to = self.holes[0][0] if self.holes else None
+        remembers = not self.has_every_leaf
+        return PartitionHistory(self.begin, cursor, remembers=remembers, known_to=known_to)
+
+    def hole_findings(self) -> Iterator[Finding]:
+        """Yield a finding for each hole, which names it as an option of a replay does."""
+        for begin, end in self.holes:
+            place = f"{self.topic.name}/{self.log_id.partition}:{begin}-{end}"
+            yield Finding("missing", "record", place, "records", "none: they are gone from the log")
 
 
 async def replayed_partitions(
@@ -105,7 +117,8 @@ async def replayed_partitions(
                 found.append(
                     _partition(topic, log_id, asked, leaves, (stored.get(place, 0), reached))
                 )
-    return found
+    holes = await find_holes(settings, {each.place: each.to_read for each in found})
+    return [replace(each, holes=tuple(holes.get(each.place, ()))) for each in found]
 
 
 def _partition(

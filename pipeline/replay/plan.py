@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.broker.admin import OffsetRange, committed_offsets, topic_retention_ms
+from pipeline.broker.log_holes import Hole, find_holes
 from pipeline.broker.record_times import record_times
 from pipeline.core.log_id import LogId
 from pipeline.replay.leaf_cursor import next_offset
@@ -28,6 +29,7 @@ class PlannedPartition:
         committed: Where its workers go on; None where they never were.
         position: Where the index of the store goes on; None where there is no store.
         leaves_to: Offset after that of its last leaf; None where there is no ledger.
+        holes: Offsets before `committed` that were those of records, which are gone.
     """
 
     topic: str
@@ -38,6 +40,7 @@ class PlannedPartition:
     committed: int | None
     position: int | None
     leaves_to: int | None
+    holes: tuple[Hole, ...]
 
     @property
     def count(self) -> int:
@@ -84,6 +87,11 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
     for topic in topics:
         committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
     store_id, stored = await _stored(settings, list(ranges))
+    consumed = {
+        place: OffsetRange(each.log.beginning, min(each.log.end, committed.get(place, 0)))
+        for place, each in ranges.items()
+    }
+    holes = await find_holes(settings, consumed)
     order = {name: number for number, name in enumerate(names)}
     partitions = [
         PlannedPartition(
@@ -93,6 +101,7 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
             times.get(place),
             committed.get(place),
             *stored[place],
+            tuple(holes.get(place, ())),
         )
         for place in sorted(ranges, key=lambda each: (order[each[0]], each[1]))
     ]

@@ -3,7 +3,8 @@
 Procedure, with the same numbers in the code:
 
 1. Fix what is asked for, up to what the workers have consumed: what they have not is theirs.
-2. Refuse where the start of a log is gone, and, while workers run, where leaves are to be
+2. Refuse where the start of a log is gone, where records are gone from its middle and later ones
+   have no leaf that says whether they were first, and, while workers run, where leaves are to be
    appended: a worker that is further on would leave a gap in the ledger that nothing closes.
 3. Read each partition, from its start where a record may have no leaf; judge every record.
 4. Of records that the store was told of: make again the files, and the rows, of those that were
@@ -31,7 +32,12 @@ from pipeline.replay.opened_store import identity_for_broker
 from pipeline.replay.partitions import replayed_partitions
 from pipeline.replay.reading import UNLIMITED, Reading, read_partitions
 from pipeline.replay.request_topics import request_topics
-from pipeline.replay.restore_steps import RestoreSteps, refuse_loss, refuse_running_workers
+from pipeline.replay.restore_steps import (
+    RestoreSteps,
+    refuse_loss,
+    refuse_running_workers,
+    refuse_undecided,
+)
 from pipeline.replay.restorer import Restorer
 from pipeline.replay.selection import Selection
 from pipeline.settings import Settings
@@ -81,7 +87,7 @@ async def restore(
 
     Raises:
         InputError: The selection is of no request topic.
-        StoreNotReadyError: Workers run, or the start of a log is gone. Nothing was written.
+        StoreNotReadyError: Workers run, or records of a log are gone. Nothing was written.
         StoreError: There is no store, it does not fit the broker, or the disk failed.
         IntegrityError: A log is not what was written, or an offset has another leaf.
         BrokerError: The broker cannot be reached, or a topic is missing.
@@ -104,10 +110,14 @@ async def restore(
         ]
         if not accept_loss:
             refuse_loss(steps)  # 2.
+        await refuse_undecided(settings, steps)
         await refuse_running_workers(settings, steps)
         tally = Tally(tell)
         by_place = {each.partition.place: each for each in steps}
         restorer = Restorer(settings.data_dir, stores, by_place, tally)
+        for partition in partitions:
+            for finding in partition.hole_findings():
+                tally.add(finding)
         await read_partitions(  # 3.
             settings, partitions, restorer.handle, reading=reading, run_id=selection.run_id
         )

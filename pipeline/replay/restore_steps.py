@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.broker.admin import group_members
+from pipeline.broker.log_holes import describe_holes
+from pipeline.broker.log_ranges import holds_records
 from pipeline.errors import StoreNotReadyError
 from pipeline.replay.history import PartitionHistory, SeenRecord
 from pipeline.replay.partitions import ReplayedPartition
@@ -89,6 +91,33 @@ def refuse_loss(steps: Iterable[RestoreSteps]) -> None:
         message = (
             f"Retention has removed {'; '.join(lost)}, and the store does not have them: restore "
             "from a backup of the store first, or go on without them by --accept-loss."
+        )
+        raise StoreNotReadyError(message)
+
+
+async def refuse_undecided(settings: Settings, steps: Iterable[RestoreSteps]) -> None:
+    """Refuse to say who was first behind a hole in the log, where no leaf says it.
+
+    The request that was first may be what is gone: a later one, which was refused, would be made
+    the run. No option changes that.
+
+    Raises:
+        StoreNotReadyError: Records behind a hole have no leaf.
+        BrokerError: The broker cannot be reached.
+    """
+    undecided = []
+    for partition in (each.partition for each in steps):
+        if not partition.holes:
+            continue
+        begin = max(partition.holes[0][1], partition.leaves_to)
+        topic, number = partition.place
+        if await holds_records(settings, topic, number, begin, partition.end):
+            undecided.append(describe_holes(partition.place, list(partition.holes)))
+    if undecided:
+        message = (
+            f"Records are gone from the middle of the log: {'; '.join(undecided)}. Nobody can tell "
+            "who was first among those behind them, and the store has no leaves that say it: put "
+            "back the folder ledger of a backup of this store first."
         )
         raise StoreNotReadyError(message)
 

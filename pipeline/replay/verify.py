@@ -109,6 +109,9 @@ class _Verification:
         Args:
             whole_ranges: Whether every record of the ranges was read.
         """
+        for partition in self._partitions.values():
+            for finding in partition.hole_findings():
+                self._tally.add(finding)
         for place, history in self._histories.items():
             for finding in self._gaps[place].findings():
                 self._tally.add(finding)

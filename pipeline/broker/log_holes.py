@@ -1,0 +1,155 @@
+"""Offsets of a log that nothing explains: records that were there and are gone.
+
+Every offset between the start of a log and its end is that of a record, of one in a transaction
+that was aborted, or of the mark that ends a transaction; all of these are still in the log. A
+topic that is never compacted has no other offset. So whatever is missing was removed: by
+compaction, or by somebody who can write the broker's disk. What retention removed lies before the
+start of the log, and is no hole.
+
+Batches are read as the broker keeps them. Their heads alone say which offsets they hold; only a
+batch that lost records is looked into.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import LeaderNotAvailableError, for_code
+from aiokafka.protocol.fetch import FetchRequest
+
+from pipeline.broker.admin import OffsetRange
+from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.tolerant_records import TolerantRecords
+from pipeline.broker.topic_reader import Ranges
+from pipeline.settings import Settings
+
+Hole = tuple[int, int]
+"""The first offset that is gone, and the one after the last."""
+
+_HEAD: Final = struct.Struct(">qiibIhiqqqhii")
+"""Head of a batch: https://kafka.apache.org/documentation/#recordbatch."""
+
+_BEFORE_BATCH: Final = 12
+_CONTROL: Final = 0x20
+_FETCH_BYTES: Final = 8 << 20
+_GLANCE_BYTES: Final = 1 << 20
+_WAIT_MS: Final = 100
+_SILENT_ANSWERS: Final = 20
+
+
+async def find_holes(
+    settings: Settings, ranges: Ranges, *, at_a_glance: bool = False
+) -> dict[tuple[str, int], list[Hole]]:
+    """Return the holes in `ranges`, each of which the log begins before or with.
+
+    Args:
+        settings: The broker.
+        ranges: What to look through.
+        at_a_glance: Whether the first MiB of each range is enough. Compaction begins with what is
+            oldest.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    wanted = {place: each for place, each in ranges.items() if each.beginning < each.end}
+    if not wanted:
+        return {}
+    client = AIOKafkaClient(**client_options(settings))
+    found = {}
+    async with broker_errors(settings):
+        try:
+            await client.bootstrap()
+            await client.set_topics({topic for topic, _ in wanted})
+            for place, offsets in sorted(wanted.items()):
+                holes = await _holes_of(client, TopicPartition(*place), offsets, at_a_glance)
+                if holes:
+                    found[place] = holes
+        finally:
+            await client.close()
+    return found
+
+
+def describe_holes(place: tuple[str, int], holes: list[Hole]) -> str:
+    """Return the holes of a partition in words."""
+    told = ", ".join(
+        f"{begin}" if end - begin == 1 else f"{begin} to {end - 1}" for begin, end in holes[:10]
+    )
+    more = f" and {len(holes) - 10} more ranges" if len(holes) > 10 else ""  # noqa: PLR2004
+    return f"offsets {told}{more} of {place[0]}, partition {place[1]}"
+
+
+async def _holes_of(
+    client: AIOKafkaClient, place: TopicPartition, offsets: OffsetRange, at_a_glance: bool
+) -> list[Hole]:
+    holes: list[Hole] = []
+    position, silent = offsets.beginning, 0
+    while position < offsets.end:
+        before = position
+        size_bytes = _GLANCE_BYTES if at_a_glance else _FETCH_BYTES
+        for begin, end in _occupied(await _fetch(client, place, position, size_bytes)):
+            if end <= position:
+                continue
+            if begin > position:
+                holes.append((position, min(begin, offsets.end)))
+            position = end
+            if position >= offsets.end:
+                break
+        if at_a_glance and position > before:
+            break
+        silent = silent + 1 if position == before else 0
+        if silent == _SILENT_ANSWERS:
+            # The log goes on behind these offsets, and holds nothing at them.
+            holes.append((position, offsets.end))
+            break
+    return [hole for hole in _joined(holes) if hole[0] < hole[1]]
+
+
+def _joined(holes: list[Hole]) -> list[Hole]:
+    joined: list[Hole] = []
+    for begin, end in holes:
+        if joined and joined[-1][1] == begin:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+async def _fetch(
+    client: AIOKafkaClient, place: TopicPartition, position: int, size_bytes: int
+) -> bytes:
+    """Return the batches from `position` on, also those of transactions that were aborted."""
+    leader = client.cluster.leader_for_partition(place)
+    if leader is None or leader == -1:
+        await client.force_metadata_update()
+        leader = client.cluster.leader_for_partition(place)
+    if leader is None or leader == -1:
+        raise LeaderNotAvailableError
+    asked = [(place.topic, [(place.partition, position, size_bytes)])]
+    answer = await client.send(leader, FetchRequest(_WAIT_MS, 1, size_bytes, 0, asked))
+    for _, partitions in answer.topics:
+        for _, error_code, _, *rest in partitions:
+            if error_code:
+                raise for_code(error_code)
+            return bytes(rest[-1] or b"")
+    return b""
+
+
+def _occupied(data: bytes) -> Iterator[Hole]:
+    """Yield the ranges of offsets at which there is something, in order."""
+    place = 0
+    while place + _HEAD.size <= len(data):
+        head: tuple[Any, ...] = _HEAD.unpack_from(data, place)
+        base, length, attributes, last_delta, count = head[0], head[1], head[5], head[6], head[12]
+        end = place + _BEFORE_BATCH + length
+        if end > len(data):
+            return  # The last batch of an answer may be cut.
+        if attributes & _CONTROL or count == last_delta + 1:
+            yield base, base + last_delta + 1
+        else:
+            for record in TolerantRecords(data[place:end]).next_batch() if count else ():
+                yield record.offset, record.offset + 1
+            # So far the batch reaches, whatever it holds: what is before is gone.
+            yield base + last_delta + 1, base + last_delta + 1
+        place = end
