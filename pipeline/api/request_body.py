@@ -13,9 +13,9 @@ from pipeline.api.answers import ApiError
 
 _DRAIN_SECONDS = 2.0
 LEAST_BYTES_PER_SECOND = 16 * 1024
-"""A body that comes slower than this, after the time that a client may be silent, is given up. At
-128 kbit/s a blob of 2 GiB takes 36 hours; a machine on a slower line has other troubles, and one
-byte a second would hold a place for 68 years."""
+"""A body that comes slower than this, after the time that a client may be silent, is given up, and
+so is an answer that is taken slower. At 128 kbit/s a blob of 2 GiB takes 36 hours; a machine on a
+slower line has other troubles, and one byte a second would hold a place for 68 years."""
 _UPLOAD = "PUT large contents under /attachments/{sha256} and name them as attachments"
 
 

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pipeline.api.request_body import LEAST_BYTES_PER_SECOND
 from pipeline.errors import AddressTakenError
 
 _KEEP_ALIVE_SECONDS = 15
@@ -92,12 +93,14 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed where the head of a request does not come in time.
+    """A connection that is closed where a head does not come, or an answer is not taken, in time.
 
-    Uvicorn itself waits for ever for the first head, and for the rest of one that has begun.
+    Uvicorn itself waits for ever for the first head, for the rest of one that has begun, and for
+    a client that does not read: all that it has not read of its answer is in our memory.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
@@ -112,7 +115,19 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._stop_timer()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what is written already."""
+        super().pause_writing()
+        self._watch_answer()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, and wait for the client to take this answer."""
+        super().on_response_complete()
+        self._watch_answer()
 
     def _should_upgrade(self) -> bool:
         # There is no other protocol to change to; without a word, as any page may ask for one.
@@ -132,6 +147,22 @@ class _Connection(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _watch_answer(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and self._answer_timer is None:
+            wait = self.timeout_keep_alive
+            self._answer_timer = self.loop.call_later(wait, self._look_at_answer, left)
+
+    def _look_at_answer(self, before: int) -> None:
+        self._answer_timer = None
+        # While an answer is being written more is added to it, and its pieces have a time limit.
+        is_written = self._waits_for_head or self.transport.is_closing()
+        least = LEAST_BYTES_PER_SECOND * self.timeout_keep_alive
+        if is_written and self.transport.get_write_buffer_size() > max(0, before - least):
+            self.transport.abort()
+        else:
+            self._watch_answer()
 
     def _give_up(self) -> None:
         self._head_timer = None

@@ -43,6 +43,76 @@ async def test_a_head_that_comes_byte_by_byte_does_not_prolong_the_wait(
         writer.close()
 
 
+async def is_lost(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return an event that the end of a connection sets, as the server sees it."""
+    lost = asyncio.Event()
+    real = server._Connection.connection_lost
+
+    def noted(self: server._Connection, exc: Exception | None) -> None:
+        real(self, exc)
+        lost.set()
+
+    monkeypatch.setattr(server._Connection, "connection_lost", noted)
+    return lost
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD[:-2] + b"Connection: close\r\n\r\n"])
+async def test_a_client_that_does_not_take_its_answer_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """The answer is in our memory until it is taken, and the request is over for all else."""
+    monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.1)
+    lost = await is_lost(monkeypatch)
+    listening = listen("127.0.0.1", 0)
+    host, port = listening.getsockname()
+    async with serving(PlainTextResponse(b"x" * (32 << 20)), listening, stop_seconds=1):
+        _reader, writer = await asyncio.open_connection(host, port)
+        writer.write(head)
+        async with asyncio.timeout(5):
+            await lost.wait()
+        writer.close()
+
+
+async def test_an_answer_that_was_given_up_does_not_stay_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the guard does where a client does not take a piece in time."""
+    monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.1)
+    lost = await is_lost(monkeypatch)
+
+    async def broken_off(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * (32 << 20), "more_body": True})
+        raise ValueError
+
+    listening = listen("127.0.0.1", 0)
+    host, port = listening.getsockname()
+    async with serving(broken_off, listening, stop_seconds=1):
+        _reader, writer = await asyncio.open_connection(host, port)
+        writer.write(HEAD)
+        async with asyncio.timeout(5):
+            await lost.wait()
+        writer.close()
+
+
+async def test_a_client_may_take_its_answer_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.05)
+    content = b"x" * (16 << 20)
+    listening = listen("127.0.0.1", 0)
+    host, port = listening.getsockname()
+    async with serving(PlainTextResponse(content), listening, stop_seconds=1):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(HEAD)
+        async with asyncio.timeout(10):
+            await reader.readuntil(b"\r\n\r\n")
+            for _ in range(16):
+                assert len(await reader.readexactly(1 << 20)) == 1 << 20
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
 async def test_a_request_under_way_may_take_longer_than_its_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
