@@ -31,7 +31,7 @@ from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, Topics
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES
 from schemas.run_event import RunEvent
-from tests.builders import encode, incomplete_request, red_request, run_request
+from tests.builders import attachment_ref, encode, incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos
 from tests.e2e.prepared_store import prepare_store
 
@@ -471,6 +471,21 @@ async def test_real_worker_answers_each_request_by_its_own_offset(publisher: Run
         ("rejected", None, False),
         ("rejected", None, False),
     ]
+
+
+@pytest.mark.usefixtures("worker")
+async def test_publishing_names_the_attachments_that_are_not_there(
+    settings: Settings, tmp_path: Path
+) -> None:
+    named = attachment_ref(b"G1 X1", kind="gcode")
+    file = tmp_path / "request.json"
+    file.write_bytes(encode(run_request(run_id="upload_first", attachments=[named])))
+    # The worker of this process logs beside it.
+    done = await rmos(settings, "publish", "run", "--wait", str(file))
+    told = f"may_cut=true  missing_attachments={named['sha256']}"
+    assert f"upload_first  persisted  OK  {told}" in done.out.splitlines()
+    done = await rmos(settings, "publish", "run", "--wait", str(file))
+    assert f"upload_first  duplicate  OK  {told}" in done.out.splitlines()
 
 
 async def test_waiting_at_a_stopped_pipeline_says_for_what_before_it_gives_up(
