@@ -41,7 +41,7 @@ from pipeline.replay.request_topics import request_topics
 from pipeline.settings import Settings
 from pipeline.storage.artifact_files import StrangeFile
 from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, check_identity, read_store
+from pipeline.storage.identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.storage.new_index import accepted_losses_of, batches, new_index, put_in_place
 from pipeline.storage.store_logs import StoreLogs
 
@@ -94,6 +94,7 @@ async def rebuild_index(
     """
     root = settings.data_dir
     identity = read_store(root)
+    refuse_as_root(root)
     no_broker = await _look_for_broker(settings, identity)  # 1.
     rows = RebuiltRows(root)
     rows.take_files(progress)  # 2.

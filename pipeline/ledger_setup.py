@@ -15,7 +15,7 @@ from pipeline.core.notes import VerifierKey
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, read_store
+from pipeline.storage.identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 from pipeline.storage.log_folder import LEDGER_FOLDER, find_logs
@@ -67,6 +67,7 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
     """
     identity = read_store(settings.data_dir)
     path = key_file_of(settings, identity)
+    refuse_as_root(settings.data_dir)
     is_new = not path.exists()
     if is_new:
         _refuse_second_key(settings.data_dir, path)

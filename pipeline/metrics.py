@@ -91,6 +91,16 @@ FAULTS = Counter(
     ["group", "side"],
     registry=REGISTRY,
 )
+FREE_INODES = Gauge(
+    "rmos_free_inodes",
+    "Files that the volume of the store has still room for; 0 where it has no fixed number",
+    registry=REGISTRY,
+)
+INODES = Gauge(
+    "rmos_inodes",
+    "Files that the volume of the store can hold; 0 where it has no fixed number",
+    registry=REGISTRY,
+)
 HTTP_REQUESTS = Counter(
     "rmos_http_requests_total",
     "Requests of the API, by route and status; status 0 is a connection that was cut",

@@ -21,7 +21,7 @@ from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.open_transactions import holder_of
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.tolerant_records import install_tolerant_records
-from pipeline.consumers.health import Checks, is_disk_writable
+from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.consumers.legacy_start import check_v2_store
 from pipeline.errors import RmosError
 from pipeline.settings import Settings
@@ -143,6 +143,8 @@ def _api_checks(
         except (RmosError, TimeoutError):
             return False
         return True
+
+    measure_room(store_folder(settings))
 
     async def checks() -> Checks:
         return {

@@ -15,7 +15,7 @@ import uvloop
 
 from pipeline.app.worker import Worker, reasons_of
 from pipeline.broker.connection import broker_error
-from pipeline.consumers.health import Checks, HealthServer, is_disk_writable
+from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 from pipeline.storage.locks import allow_waits, end_waits
@@ -177,6 +177,8 @@ def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None
     if settings.metrics_port is None:
         yield
         return
+
+    measure_room(store_folder(settings))
 
     def checks() -> Checks:
         return {

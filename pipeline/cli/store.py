@@ -1,7 +1,6 @@
 """`rmos store`: make a store, go on with a new broker, tell about a store."""
 
 import asyncio
-import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.storage.index import RunIndex
 from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.room import room_of
 from pipeline.storage.system_calls import SystemCalls
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
@@ -62,6 +62,12 @@ def status(as_json: AsJson = False) -> None:
     identity = read_store(root)
     with closing(open_index_to_read(root)) as index, store_faults(root):
         document = _status(root, identity, index)
+    if (room := room_of(root)).has_few_inodes:
+        note(
+            f"Only {room.free_inodes:,} of {room.inodes:,} inodes are left on the volume; each "
+            "file of the store takes one.",
+            "yellow",
+        )
     if as_json:
         print_json(document)
         return
@@ -72,13 +78,13 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _status(root: Path, identity: StoreIdentity, index: RunIndex) -> dict[str, Any]:
-    space = os.statvfs(root)
+    room = room_of(root)
     positions = index.positions(identity.epoch)
     return {
         **asdict(identity),
         "runs": index.count(),
-        "free_bytes": space.f_bavail * space.f_frsize,
-        "free_inodes": space.f_favail,
+        "free_bytes": room.free_bytes,
+        "free_inodes": room.free_inodes,
         "group_commit": supports_unnamed_files(root, SystemCalls()),
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}

@@ -38,7 +38,8 @@ from pipeline.storage.durable_files import (
     Folders,
     supports_unnamed_files,
 )
-from pipeline.storage.faults import store_faults
+from pipeline.storage.faults import full_advice, store_faults
+from pipeline.storage.identity import refuse_as_root
 from pipeline.storage.regular_files import NotAFileError, open_below, open_regular
 from pipeline.storage.system_calls import SystemCalls
 
@@ -288,8 +289,10 @@ class AttachmentFiles:
 
         Raises:
             DiskFullError: There is no room for another file.
+            StoreNotReadyError: We are root, and the store belongs to another user.
             StoreError: The disk failed.
         """
+        refuse_as_root(self._root)
         return Upload(self._root, self._calls, unnamed=self._unnamed)
 
     def publish(self, upload: Upload, expected_sha256: str | None = None) -> StoredBlob:
@@ -399,7 +402,8 @@ def _write_faults(root: Path) -> Iterator[None]:
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _FULL:
-            message = f"There is no room for the blob in the store {root}: free some space."
+            why, advice = full_advice(root)
+            message = f"There is no room for the blob in the store {root} ({why}): {advice}."
             raise DiskFullError(message) from cause
         raise
 

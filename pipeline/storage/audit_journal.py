@@ -31,6 +31,7 @@ from pipeline.errors import IntegrityError
 from pipeline.storage.audit_steps import LEDGER_PART
 from pipeline.storage.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.storage.faults import store_faults
+from pipeline.storage.identity import refuse_as_root
 from pipeline.storage.regular_files import folder_below, open_below
 
 AUDITS_FOLDER: Final = "audits"
@@ -138,6 +139,7 @@ class AuditJournal:
             StoreError: The disk failed.
         """
         path = journal_path(root, audit_id)
+        refuse_as_root(root)
         with store_faults(root):
             _make_folder(path.parent)
             descriptor = _open(root, path.name)

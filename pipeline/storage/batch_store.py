@@ -38,7 +38,7 @@ from pipeline.errors import FloodError, StoreError
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
 from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
 from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, read_store
+from pipeline.storage.identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.storage.index import INDEX_LOCK, IndexTransaction
 from pipeline.storage.index_opening import open_index
 from pipeline.storage.ledger import Ledger
@@ -163,6 +163,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         self.root = root
         self._ledger = ledger
         self.identity: StoreIdentity = read_store(root)
+        refuse_as_root(root)
         with store_faults(root):
             self._files = DurableFiles(root, calls)
             with exclusive_lock(root / INDEX_LOCK):

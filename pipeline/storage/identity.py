@@ -5,10 +5,11 @@ A folder without it is refused: an unmounted volume must not become a new, empty
 
 import json
 import os
+import pwd
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def create_store(
     identity = StoreIdentity(
         STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch
     )
+    refuse_as_root(root)
     with store_faults(root):
         _make_folder(root)
         _refuse_store(root)
@@ -121,6 +123,36 @@ def _refuse_foreign_content(root: Path) -> None:
             f"Expected {root} to be a new or an empty folder for a store, found {found[0]} in it."
         )
         raise StoreNotReadyError(message)
+
+
+def refuse_as_root(root: Path) -> None:
+    """Refuse to write as root into the store of another user, who could not write there any more.
+
+    Others than root are refused by the system, at the first file.
+
+    Raises:
+        StoreNotReadyError: We are root, and the store at `root` belongs to somebody else.
+        StoreError: The disk failed.
+    """
+    if os.geteuid() != 0:
+        return
+    with store_faults(root):
+        for path in (root, root / STORE_FILE):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if owner := path.stat().st_uid:
+                    message = (
+                        f"The store {root} belongs to user {_name_of(owner)}, and what root writes "
+                        "there is closed to the workers: run this as that user. Nothing was "
+                        "written."
+                    )
+                    raise StoreNotReadyError(message)
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def read_store(root: Path) -> StoreIdentity:
@@ -207,6 +239,7 @@ def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:
         StoreError: The disk failed.
     """
     read_store(root)
+    refuse_as_root(root)
     with store_faults(root), exclusive_lock(root / INDEX_LOCK):
         current = read_store(root)
         following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)

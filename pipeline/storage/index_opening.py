@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.faults import store_faults
+from pipeline.storage.identity import refuse_as_root
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, is_made
 from pipeline.storage.locks import exclusive_lock
 
@@ -16,6 +17,7 @@ def open_index(root: Path) -> RunIndex:
         StoreError: The disk failed.
     """
     path = root / INDEX_FILE
+    refuse_as_root(root)
     with store_faults(root), exclusive_lock(root / INDEX_LOCK):
         has_runs = any((root / "runs").glob("*/*"))
         if has_runs and not path.exists():

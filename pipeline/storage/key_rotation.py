@@ -30,7 +30,7 @@ from pipeline.core.notes import NoteSigner, VerifierKey
 from pipeline.errors import StoreError
 from pipeline.storage.durable_files import DurableFiles
 from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import read_store
+from pipeline.storage.identity import read_store, refuse_as_root
 from pipeline.storage.index import INDEX_LOCK
 from pipeline.storage.ledger_keys import load_key, make_key
 from pipeline.storage.locks import exclusive_lock
@@ -67,6 +67,7 @@ def rotate_key(root: Path, key_file: Path, calls: LogCalls | None = None) -> Rot
         StoreError: The disk failed; the old key goes on, or the new one has taken over.
     """
     store_id = read_store(root).store_id
+    refuse_as_root(root)
     with _nobody_writes(root):  # 1.
         old = load_own_key(root, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.

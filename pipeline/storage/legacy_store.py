@@ -199,6 +199,9 @@ class LegacyStore:
                 rest = rest[self._calls.write(descriptor, rest) :]
             mode = stat.S_IMODE(before.st_mode) if before is not None else NEW_FILE_MODE
             self._calls.set_mode(descriptor, mode)
+            if before is not None and os.geteuid() == 0:
+                # The program of v1 and our workers go on as the user that they were.
+                os.fchown(descriptor, before.st_uid, before.st_gid)
             self._calls.fsync(descriptor)
             return _identity(os.fstat(descriptor))
         finally:
