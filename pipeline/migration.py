@@ -34,6 +34,7 @@ from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_run
 from pipeline.consumers.start_checks import check_start
 from pipeline.core.carried_record import sha256_of_content
 from pipeline.core.layout import attachment_path
+from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.legacy_report import MigrationTally, RowReport, report_row
 from pipeline.core.outcome import Outcome, StoredRun
 from pipeline.core.strict_json import parse_object
@@ -99,9 +100,9 @@ class MigrationResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every row is carried over."""
+        """Whether every row is carried over, with every file beside it."""
         failed = self.outcomes["conflict"] + self.outcomes["rejected"]
-        return not (self.states["refused"] or self.states["conflict"] or failed)
+        return not (self.tally.refused or self.states["conflict"] or failed)
 
     def summary(self) -> dict[str, Any]:
         """Return all of it, as JSON has it."""
@@ -363,6 +364,9 @@ def _note(result: MigrationResult, row: ReadRow, state: RowState, tell: Tell) ->
     told = _told(result, row, state)
     result.states[told.state] += 1
     tell(told)
+    for message in row.unread if isinstance(row, CarriedRow) else ():
+        result.tally.refuse_part(UNREAD_LINK)
+        tell(RowResult(row.run_id, "refused", code=UNREAD_LINK, message=message))
 
 
 def _told(result: MigrationResult, row: ReadRow, state: RowState) -> RowResult:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.core.layout import attachment_path, quarantine_path
+from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.outcome import StoredRun
 from pipeline.errors import IntegrityError
 from pipeline.storage.faults import store_faults
@@ -121,6 +122,8 @@ def verify_migration(
                 yield Difference(row.run_id, row.code, None, None, None, row.message)
             else:
                 yield from _row_differences(root, row, run)
+            for reason in row.unread if isinstance(row, CarriedRow) else ():
+                yield Difference(row.run_id, UNREAD_LINK, None, None, None, reason)
 
 
 def _source_differences(source: LegacySource, backup_dir: Path | None) -> Iterator[Difference]:

@@ -29,7 +29,10 @@ from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
 from schemas.timestamps import normalise_timestamp
 
+UNREAD_LINK = "ADVISORY_UNREADABLE"
+
 ROW_CODES = {
+    UNREAD_LINK: "an advisory file is not strict JSON; its run is carried over without it",
     "BAD_DATE": "a time is missing or cannot be read; it is never guessed",
     "BAD_RUN_ID": "the run_id is not of the pattern, or not the one that the row is filed under",
     "BAD_STATUS": "the status is none of OK, BLOCKED, ERROR",
@@ -38,7 +41,7 @@ ROW_CODES = {
     "TWICE": "two files have this run_id, and which one is the run is nobody's guess",
     "UNREADABLE": "the row is not strict JSON, or no object",
 }
-"""Why a row cannot be carried over."""
+"""Why a row, or one file beside it, cannot be carried over."""
 
 _STATUSES = frozenset({"OK", "BLOCKED", "ERROR"})
 _OURS = ("format", "row_sha256", "values")

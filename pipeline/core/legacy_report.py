@@ -16,10 +16,13 @@ from pipeline.core.safety import CUTTABLE_RISKS
 from schemas.fields import normalise_risk
 
 WRONG = {
-    "hash_of_something_else": "In {} of {} rows request_hash is not the hash of the evaluation.",
+    "hash_of_something_else": "In {} of {} rows what was kept as the hash of the evaluation "
+    "is not it.",
     "verdict_not_seen": "In {} of {} rows the old store did not find the verdict that is there.",
     "reason_not_seen": "In {} of {} rows the old store did not find the block reason.",
     "ok_without_verdict": "{} of {} rows were recorded as OK though nobody had evaluated them.",
+    "verdict_lost": "{} of {} rows were recorded as OK with a decision of UNKNOWN though their "
+    "evaluation says GREEN or YELLOW.",
     "ok_though_unsafe": "{} of {} rows were recorded as OK though their risk is RED or ERROR.",
     "decision_contradicted": "In {} of {} rows the evaluation contradicts the decision.",
     "hash_without_content": "{} of {} rows name G-code, toolpaths or a plan by hash alone: nobody "
@@ -52,7 +55,7 @@ class RowReport:
 
     Attributes:
         risk_before: As the older store told it.
-        request_hash: Whether the old hash of the evaluation is right: agrees, differs or none.
+        evaluation_hash: Whether the old hash of the evaluation is right: agrees, differs or none.
         wrong: What the older store got wrong, names of `WRONG`.
         withheld: How many things are withheld.
     """
@@ -61,7 +64,7 @@ class RowReport:
     status: str
     risk_before: str
     risk_after: str
-    request_hash: str
+    evaluation_hash: str
     artifact_sha256: str
     wrong: tuple[str, ...]
     withheld: int
@@ -93,11 +96,19 @@ def _faults(row: Mapping[str, Any], artifact: Mapping[str, Any], risk_told: str)
     if "block_reason" in artifact["decision"] and not _reason_told(row):
         yield "reason_not_seen"
     if artifact["status"] == "OK" and risk not in CUTTABLE_RISKS:
-        yield "ok_without_verdict" if risk == "UNKNOWN" else "ok_though_unsafe"
+        yield _why_ok_is_wrong(risk, evaluated)
     if evaluated not in {None, risk}:
         yield "decision_contradicted"
     if _names_content_it_has_not(row):
         yield "hash_without_content"
+
+
+def _why_ok_is_wrong(risk: str, evaluated: str | None) -> str:
+    """Return what was wrong with a row that is OK and neither GREEN nor YELLOW."""
+    if {risk, evaluated} <= {"UNKNOWN", None}:
+        return "ok_without_verdict"
+    # A first migration wrote UNKNOWN into decisions whose evaluation it had not looked through.
+    return "verdict_lost" if evaluated in CUTTABLE_RISKS else "ok_though_unsafe"
 
 
 def _object(row: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -172,7 +183,7 @@ class MigrationTally:
         self.statuses[report.status] += 1
         self.risks_before[report.risk_before] += 1
         self.risks_after[report.risk_after] += 1
-        self.hashes_before[report.request_hash] += 1
+        self.hashes_before[report.evaluation_hash] += 1
         recomputed = sha256_of_json(artifact["feasibility"])
         is_right = recomputed == artifact["hashes"]["feasibility_sha256"]
         self.hashes_after["agrees" if is_right else "differs"] += 1
@@ -186,6 +197,10 @@ class MigrationTally:
     def refuse(self, code: str) -> None:
         """Count a row that cannot be carried over."""
         self.rows += 1
+        self.refused[code] += 1
+
+    def refuse_part(self, code: str) -> None:
+        """Count a file beside a row that cannot be carried over; the row can."""
         self.refused[code] += 1
 
     def summary(self) -> dict[str, Any]:

@@ -19,12 +19,14 @@ class CarriedRow:
         row: As it was parsed.
         mapped: The message that carries it, and what it makes.
         blobs: What was found of each content that it names.
+        unread: Files of advisories beside it that cannot be read, and why: they stay behind.
     """
 
     run_id: str
     row: dict[str, Any]
     mapped: MappedRow
     blobs: dict[str, BlobState]
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def _read(source: LegacySource, each: SourceRow) -> CarriedRow | OwnRow:
     mark = mark_of(row)
     if mark is not None:
         return OwnRow(each.run_id, mark)
-    links = each.advisories()
+    links, unread = each.advisories()
     search = source.blobs.find(blob_names(row, advisories_of(row, links)))
     mapped = map_row(each.run_id, row, origin=source.format, blobs=search.found, links=links)
-    return CarriedRow(each.run_id, row, mapped, search.states)
+    return CarriedRow(each.run_id, row, mapped, search.states, tuple(unread))

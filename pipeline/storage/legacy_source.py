@@ -67,14 +67,16 @@ class SourceRow:
             return LegacyRowError("TWICE", f"Expected one file of the run, found one in {dates}.")
         return LegacyRowError("NO_RUN", "Expected the file of the run beside its advisory.")
 
-    def advisories(self) -> list[dict[str, Any]]:
-        """Return what its files of advisories hold.
-
-        Raises:
-            LegacyRowError: One is no object in strict JSON.
-            InputError: One cannot be read.
-        """
-        return [_object_in(path) for path in self.links]
+    def advisories(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return what its files of advisories hold, and why the others cannot be read."""
+        found: list[dict[str, Any]] = []
+        unread: list[str] = []
+        for path in self.links:
+            try:
+                found.append(_object_in(path))
+            except LegacyRowError as error:
+                unread.append(str(error))
+        return found, unread
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def test_the_report_says_in_words_what_the_old_store_got_wrong(rmos: CommandLine
     done = rmos("migrate", "run", "--from", str(v1), "--dry-run")
     assert done.status == 0
     assert "risk GREEN\t0\t1" in done.text
-    assert "In 3 of 3 rows request_hash is not the hash of the evaluation." in done.text
+    assert "In 3 of 3 rows what was kept as the hash of the evaluation is not it." in done.text
     assert "1 of 3 rows were recorded as OK though nobody had evaluated them." in done.text
 
 

@@ -29,7 +29,7 @@ def right(**changes: Any) -> dict[str, Any]:
 def test_a_row_in_which_all_agrees_has_nothing_wrong() -> None:
     assert wrong_in(right()) == set()
     report = report_row(right(), artifact(right()), "0" * 64)
-    assert (report.risk_before, report.risk_after, report.request_hash) == (
+    assert (report.risk_before, report.risk_after, report.evaluation_hash) == (
         "GREEN",
         "GREEN",
         "agrees",
@@ -59,6 +59,16 @@ def test_a_reason_that_lies_deeper_was_not_seen() -> None:
     assert wrong_in(bare_row(request_hash=None)) == {"ok_without_verdict", "hash_without_content"}
 
 
+def test_a_row_that_somebody_evaluated_is_not_told_as_one_that_nobody_did() -> None:
+    feasibility = {"safety": {"risk_level": "GREEN"}}
+    lost = {"status": "OK", "decision": {"risk_level": "UNKNOWN"}, "feasibility": feasibility}
+    assert "verdict_lost" in wrong_in(original_v2_row(**lost))
+    assert "ok_without_verdict" not in wrong_in(original_v2_row(**lost))
+    unsafe = lost | {"feasibility": {"safety": {"risk_level": "RED"}}}
+    assert "ok_though_unsafe" in wrong_in(original_v2_row(**unsafe))
+    assert "ok_without_verdict" in wrong_in(original_v2_row(**lost | {"feasibility": {}}))
+
+
 def test_hashes_of_the_original_v2_code_are_looked_at_too() -> None:
     assert "hash_of_something_else" in wrong_in(original_v2_row())
     assert "hash_without_content" not in wrong_in(original_v2_row())
@@ -79,7 +89,7 @@ def test_the_tally_counts_rows_before_and_after_and_says_it_in_words() -> None:
     assert summary["hashes_after"] == {"agrees": 3}
     assert summary["attachments"] == {"as named": 3, "missing": 3}
     assert tally.sentences()[0] == (
-        "In 3 of 3 rows request_hash is not the hash of the evaluation."
+        "In 3 of 3 rows what was kept as the hash of the evaluation is not it."
     )
     assert "3 of 6 attachments are not there." in tally.sentences()
     assert set(summary["wrong"]) <= WRONG.keys()

@@ -139,6 +139,19 @@ def test_a_folder_of_the_original_v2_code(tmp_path: Path) -> None:
     assert ids == ["adv_1", "adv_2", "adv_3"]
 
 
+def test_a_torn_file_of_an_advisory_stays_behind_and_its_run_does_not(tmp_path: Path) -> None:
+    root = tmp_path / "rmos"
+    put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
+    put(root / "2025-12-18" / f"{RUN}_advisory_a.json", {"advisory_id": "a"})
+    put(root / "2025-12-18" / f"{RUN}_advisory_b.json", b"{")
+    (row,) = read_source(open_source(root, None))
+    assert isinstance(row, CarriedRow)
+    found = row.mapped.judged.built.document["advisory_inputs"]
+    assert [each["advisory_id"] for each in found] == ["a"]
+    (why,) = row.unread
+    assert f"{RUN}_advisory_b.json" in why
+
+
 def test_what_is_wrong_in_a_folder_is_told_of_its_run_alone(tmp_path: Path) -> None:
     root = tmp_path / "rmos"
     put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
@@ -156,7 +169,7 @@ def test_what_is_wrong_in_a_folder_is_told_of_its_run_alone(tmp_path: Path) -> N
         "run_list": "UNREADABLE",
         "run_moved": "BAD_RUN_ID",
         "run_lost": "NO_RUN",
-        "run_link": "UNREADABLE",
+        "run_link": "carried",
         "run_twice": "TWICE",
     }
 
