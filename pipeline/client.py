@@ -313,7 +313,8 @@ def _reaching(http: httpx.AsyncClient) -> Iterator[None]:
 def _parsed(answer: httpx.Response, shape: type[Shape]) -> Shape:
     _raise_error(answer)
     try:
-        return shape.model_validate_json(answer.content)
+        # A later server may add a field.
+        return shape.model_validate_json(answer.content, extra="ignore")
     except ValidationError as error:
         message = f"The API answered something else than {shape.__name__}: update this client."
         raise ServiceError(message) from error

@@ -95,7 +95,8 @@ def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
 
 def _validated(value: bytes, shape: type[Event], published: Published) -> Event:
     try:
-        return shape.model_validate_json(value)
+        # A later worker may add an optional field; its version says that the others mean the same.
+        return shape.model_validate_json(value, extra="ignore")
     except ValidationError as error:
         message = (
             f"The event of {published} is not of the form that this release knows: install the "

@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,17 @@ async def test_what_others_write_on_the_events_topic_is_passed_over(
     ]
     await events.send([told(settings.topics.run_events, 0, value) for value in strange])
     await events.send([event_of(published)])
+    assert (await receipt.event()).outcome == "persisted"
+
+
+async def test_a_field_that_a_later_worker_adds_is_passed_over(
+    publisher: RunPublisher, events: BatchSender
+) -> None:
+    receipt = await publisher.send(run_request())
+    event = event_of(await receipt.published())
+    assert event.value is not None
+    later = json.loads(event.value) | {"field_of_a_later_worker": 1}
+    await events.send([replace(event, value=json.dumps(later).encode())])
     assert (await receipt.event()).outcome == "persisted"
 
 
