@@ -62,6 +62,7 @@ def configure_logging(settings: Settings) -> None:
     framework.setLevel(logging.ERROR)
     framework.addFilter(_is_no_stop)
     framework.addFilter(_without_traceback)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
     silence_kafka_client()
     if unknown := unknown_variables():
         structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
@@ -114,6 +115,11 @@ class _VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         first, *others = visible_lines(super().format(record)).split("\n")
         return "\n".join([first, *(f"    {line}" for line in others)])
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Tell whether `record` is news: uvicorn advises to install what this API has no use for."""
+    return not str(record.msg).startswith("No supported WebSocket library")
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

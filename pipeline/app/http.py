@@ -162,6 +162,8 @@ async def run_api(settings: Settings) -> None:
     Raises:
         RmosError: It could not start; the text says what to do.
     """
-    async with stop_on_signals(settings) as stop, api_server(settings) as server:
-        with serve_health(settings, []):
-            await until_stopped(stop, server.fault)
+    async with stop_on_signals(settings) as stop:
+        with serve_health(settings) as health:
+            async with api_server(settings) as server:
+                health.watch([])
+                await until_stopped(stop, server.fault)

@@ -1,11 +1,12 @@
 """The local broker as a part of this process, and what is made where it is missing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
+from pipeline.broker.runtime import Progress
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key
@@ -16,9 +17,7 @@ _WATCH_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def local_broker(
-    settings: Settings, tell: Callable[[str], None]
-) -> AsyncIterator[LocalBroker]:
+async def local_broker(settings: Settings, tell: Progress) -> AsyncIterator[LocalBroker]:
     """Run the local broker for the length of a block.
 
     Raises:
@@ -30,24 +29,31 @@ async def local_broker(
         cache_dir=settings.broker_cache_dir,
         on_progress=tell,
     )
+    starting = asyncio.create_task(asyncio.to_thread(broker.start))
     try:
-        await asyncio.to_thread(broker.start)
+        await asyncio.shield(starting)
         yield broker
     finally:
+        # Where the start is cancelled, its thread goes on until it is told.
+        broker.give_up()
+        await asyncio.wait([starting])
+        starting.exception()
         await asyncio.to_thread(broker.stop)
 
 
-async def prepare_local(
-    settings: Settings, broker: LocalBroker, tell: Callable[[str], None]
-) -> None:
+async def prepare_local(settings: Settings, broker: LocalBroker, tell: Progress) -> list[str]:
     """Make what is missing for a local broker: the store, the ledger's key and the topics.
+
+    Returns:
+        Where store and key are, and what to keep: lines for a person.
 
     Raises:
         StoreError: The folder cannot be a store.
         TopicsError: A topic is there with other settings.
     """
+    places = [f"store   {settings.run_store_path}"]
     if settings.runs_v2_enabled:
-        _prepare_store(settings, broker.cluster_id, tell)
+        places = _prepare_store(settings, broker.cluster_id)
     differences = await apply_topics(settings)
     if differences:
         message = (
@@ -57,9 +63,10 @@ async def prepare_local(
         raise TopicsError(message)
     if settings.runs_v2_enabled:
         await _complete_logs(settings, tell)
+    return places
 
 
-async def _complete_logs(settings: Settings, tell: Callable[[str], None]) -> None:
+async def _complete_logs(settings: Settings, tell: Progress) -> None:
     """Build the logs of a store that was written without a ledger, by an older version."""
     missing = await find_missing_leaves(settings)
     missing.refuse_loss()
@@ -68,16 +75,19 @@ async def _complete_logs(settings: Settings, tell: Callable[[str], None]) -> Non
         await build_logs(settings, missing)
 
 
-def _prepare_store(settings: Settings, cluster_id: str, tell: Callable[[str], None]) -> None:
-    if not (settings.data_dir / STORE_FILE).exists():
+def _prepare_store(settings: Settings, cluster_id: str) -> list[str]:
+    """Make store and key where they are missing; return where they are."""
+    is_new = not (settings.data_dir / STORE_FILE).exists()
+    if is_new:
         create_store(settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
-        tell(f"new store at {settings.data_dir}")
-    if not settings.ledger_enabled:
-        return
-    made = init_ledger_key(settings)
-    if made.is_new:
-        tell(f"new ledger key at {made.path}: keep a copy, and keep it apart from the store")
-        tell(f"its public part, for whoever checks: {made.key}")
+    places = [f"store   {settings.data_dir.resolve()}{' (new)' if is_new else ''}"]
+    if settings.ledger_enabled:
+        made = init_ledger_key(settings)
+        new = "new; " if made.is_new else ""
+        places.append(f"key     {made.path} ({new}keep a copy, apart from the store)")
+        if made.is_new:
+            places.append(f"        {made.key} is its public part, for those who check")
+    return places
 
 
 @asynccontextmanager

@@ -167,35 +167,55 @@ def store_folder(settings: Settings) -> Path:
     return settings.run_store_path.resolve().parent
 
 
+class ServiceHealth:
+    """What probes of this process see; it is not ready before its workers have started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._workers: Sequence[Worker] | None = None
+
+    def watch(self, workers: Sequence[Worker]) -> None:
+        """Take note that the service has started, with these workers."""
+        self._workers = workers
+
+    def checks(self) -> Checks:
+        """Return what must hold to be ready, by name."""
+        workers = self._workers
+        return {
+            "consumers hold partitions and poll": workers is not None
+            and all(worker.is_ready for worker in workers),
+            "disk writable": is_disk_writable(store_folder(self._settings)),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return why it is not ready although its workers poll."""
+        return reasons_of(self._workers or ())
+
+
 @contextmanager
-def serve_health(settings: Settings, workers: Sequence[Worker]) -> Iterator[None]:
+def serve_health(settings: Settings) -> Iterator[ServiceHealth]:
     """Serve metrics and health of this process while a block runs, if there is a port for them.
+
+    The port is taken before anything is started: two services with one port are told at once.
 
     Raises:
         InputError: The port cannot be bound.
     """
+    health = ServiceHealth(settings)
     if settings.metrics_port is None:
-        yield
+        yield health
         return
-
     measure_room(store_folder(settings))
-
-    def checks() -> Checks:
-        return {
-            "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
-            "disk writable": is_disk_writable(store_folder(settings)),
-        }
-
     server = HealthServer(
         settings.metrics_host,
         settings.metrics_port,
-        checks,
-        lambda: reasons_of(workers),
+        health.checks,
+        health.reasons,
         allowed_hosts=settings.api_allowed_hosts,
     )
     server.start()
     _log.info("metrics and health", address=server.address)
     try:
-        yield
+        yield health
     finally:
         server.stop()

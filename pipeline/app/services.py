@@ -1,20 +1,23 @@
 """Services as commands start them: one worker, all of them, or everything."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from pipeline.app.advisories import advise_worker
 from pipeline.app.audits import audit_worker
 from pipeline.app.http import api_server
 from pipeline.app.local import local_broker, prepare_local, watch
 from pipeline.app.process import (
+    ServiceHealth,
+    Stopping,
     serve_health,
     stop_on_signals,
     until_stopped,
 )
 from pipeline.app.runs import legacy_persist_worker, persist_worker
 from pipeline.app.worker import Worker
+from pipeline.broker.local import LocalBroker
+from pipeline.broker.runtime import Progress
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 
@@ -31,9 +34,11 @@ async def run_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    async with stop_on_signals(settings) as stop, worker() as running:
-        with serve_health(settings, [running]):
-            await until_stopped(stop, *running.faults)
+    async with stop_on_signals(settings) as stop:
+        with serve_health(settings) as health:
+            async with worker() as running:
+                health.watch([running])
+                await until_stopped(stop, *running.faults)
 
 
 async def run_persist_worker(
@@ -86,15 +91,15 @@ async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> N
     Raises:
         RmosError: One could not start or go on; the text says what to do.
     """
-    async with (
-        stop_on_signals(settings) as stop,
-        _all_workers(settings, accept_loss=accept_loss) as workers,
-    ):
-        with serve_health(settings, workers):
-            await until_stopped(stop, *(fault for worker in workers for fault in worker.faults))
+    async with stop_on_signals(settings) as stop:
+        with serve_health(settings) as health:
+            async with _all_workers(settings, accept_loss=accept_loss) as workers:
+                health.watch(workers)
+                faults = (fault for worker in workers for fault in worker.faults)
+                await until_stopped(stop, *faults)
 
 
-async def run_everything(settings: Settings, tell: Callable[[str], None]) -> None:
+async def run_everything(settings: Settings, tell: Progress) -> None:
     """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
 
     One part stops, all stop.
@@ -106,25 +111,33 @@ async def run_everything(settings: Settings, tell: Callable[[str], None]) -> Non
     Raises:
         RmosError: A part could not start or go on; the text says what to do.
     """
+    async with stop_on_signals(settings, lambda: tell("stopping")) as stop:
+        with serve_health(settings) as health:
+            async with local_broker(settings, tell) as broker:
+                stop.at_cut(broker.kill)
+                await _run_beside(broker, settings, tell, stop, health)
+
+
+async def _run_beside(
+    broker: LocalBroker,
+    settings: Settings,
+    tell: Progress,
+    stop: Stopping,
+    health: ServiceHealth,
+) -> None:
+    """Run everything but the broker until it is to stop."""
+    settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+    places = await prepare_local(settings, broker, tell)
     async with (
-        stop_on_signals(settings, lambda: tell("stopping")) as stop,
-        local_broker(settings, tell) as broker,
+        _all_workers(settings) as workers,
+        watch(broker) as broker_fault,
+        api_server(settings, workers) as api,
     ):
-        stop.at_cut(broker.kill)
-        settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        await prepare_local(settings, broker, tell)
-        async with (
-            _all_workers(settings) as workers,
-            watch(broker) as broker_fault,
-            api_server(settings, workers) as api,
-        ):
-            with serve_health(settings, workers):
-                tell(f"API http://{api.address}/api/rmos/runs")
-                if not settings.runs_v2_enabled:
-                    tell("v1 mode: advisories wait until RMOS_RUNS_V2_ENABLED is true again")
-                tell(f"broker {broker.bootstrap_servers}, store {_store_of(settings)}: ready")
-                faults = (fault for worker in workers for fault in worker.faults)
-                await until_stopped(stop, *faults, api.fault, broker_fault)
+        health.watch(workers)
+        for line in _welcome(settings, api.address, places):
+            tell(line)
+        faults = (fault for worker in workers for fault in worker.faults)
+        await until_stopped(stop, *faults, api.fault, broker_fault)
 
 
 @asynccontextmanager
@@ -147,5 +160,18 @@ async def _all_workers(
         ]
 
 
-def _store_of(settings: Settings) -> Path:
-    return settings.data_dir if settings.runs_v2_enabled else settings.run_store_path
+def _welcome(settings: Settings, api_address: str, places: Sequence[str]) -> Iterator[str]:
+    """Yield the last lines of a start: where everything is, and what to try."""
+    yield "everything runs: ready; Ctrl-C stops it"
+    yield f"API     http://{api_address}/api/rmos/runs"
+    yield f"broker  {settings.bootstrap_servers}"
+    yield from places
+    if not settings.runs_v2_enabled:
+        yield "v1 mode: advisories wait until RMOS_RUNS_V2_ENABLED is true again"
+    # The commands know the broker's usual address by themselves.
+    usual = Settings.model_fields["bootstrap_servers"].default
+    elsewhere = settings.bootstrap_servers != usual
+    where = f"RMOS_BOOTSTRAP_SERVERS={settings.bootstrap_servers} " if elsewhere else ""
+    yield f"try     {where}rmos publish run --wait docs/examples/requests/saw_green.json"
+    yield "        rmos runs list"
+    yield f"        curl -s http://{api_address}/api/rmos/runs"

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from pipeline.broker.local_folder import (
     server_properties,
 )
 from pipeline.broker.loopback import HOST, cluster_id_at, free_port, is_free
-from pipeline.broker.runtime import KafkaRuntime, Progress, kafka_runtime
+from pipeline.broker.runtime import Downloaded, KafkaRuntime, Progress, kafka_runtime
 from pipeline.errors import BrokerError
 
 __all__ = ["BrokerState", "LocalBroker", "other_brokers", "running_broker", "stop_running"]
@@ -52,7 +52,7 @@ class LocalBroker:
         *,
         port: int = 9092,
         cache_dir: Path | None = None,
-        on_progress: Callable[[str], None] | None = None,
+        on_progress: Progress | None = None,
         startup_timeout_seconds: float = 60.0,
         properties: Mapping[str, str] | None = None,
     ) -> None:
@@ -69,7 +69,8 @@ class LocalBroker:
         self._folder = LocalFolder(data_dir)
         self._port_wanted = port
         self._cache_dir = cache_dir
-        self._on_progress: Progress = on_progress or (lambda _text: None)
+        self._tell: Progress = on_progress or (lambda _what: None)
+        self._given_up = False
         self._startup_timeout_seconds = startup_timeout_seconds
         self._properties = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,6 +118,10 @@ class LocalBroker:
                 self.kill()
                 raise
         atexit.register(self._stop_at_exit, os.getpid())
+
+    def give_up(self) -> None:
+        """Let a start in another thread end with its next step, and every later one."""
+        self._given_up = True
 
     def stop(self) -> None:
         """End the broker in order, by force after 30 s; nothing where none runs."""
@@ -168,6 +173,12 @@ class LocalBroker:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _on_progress(self, what: str | Downloaded) -> None:
+        if self._given_up:
+            message = "The start of the local broker was given up."
+            raise BrokerError(message)
+        self._tell(what)
 
     def _known(self) -> Remembered:
         state = self._state or self._folder.remembered()
@@ -248,7 +259,7 @@ class LocalBroker:
     def _wait_until_it_answers(self) -> bool:
         state = self._known()
         deadline = time.monotonic() + self._startup_timeout_seconds
-        while self.is_running() and time.monotonic() < deadline:
+        while self.is_running() and time.monotonic() < deadline and not self._given_up:
             # The id tells our broker from one that took the port before it could.
             if cluster_id_at(state.port) == state.cluster_id:
                 return True

@@ -9,8 +9,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pipeline.errors import BrokerError
@@ -25,6 +26,11 @@ COORDINATES = (
 
 DOWNLOAD_SIZE_MB = 56
 """Size of the 92 jars of Kafka 4.3.1."""
+
+DOWNLOAD_NAME = f"downloading Apache Kafka {KAFKA_VERSION}"
+
+DESCRIPTIONS = 254
+"""Files of Maven that say which jars are needed, of Kafka 4.3.1."""
 
 DOWNLOADS_AT_ONCE = 8
 
@@ -43,8 +49,35 @@ JAVA_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSZ",
 )
 
-Progress = Callable[[str], None]
-"""Told in a few words what is being done, from any thread."""
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """How far the one download is.
+
+    Attributes:
+        descriptions: Files read that say which jars are needed.
+        jars: Those that are here.
+        jars_needed: All of them; None while the descriptions are read.
+        size_bytes: Of the jars, as far as they are here.
+    """
+
+    descriptions: int
+    jars: int
+    jars_needed: int | None
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        if self.jars_needed is None:
+            return f"{DOWNLOAD_NAME} ({DOWNLOAD_SIZE_MB} MB): looking up what it needs"
+        return (
+            f"{DOWNLOAD_NAME}: {self.size_bytes / 1e6:.0f} of {DOWNLOAD_SIZE_MB} MB, "
+            f"{self.jars} of {self.jars_needed} jars"
+        )
+
+
+Progress = Callable[[str | Downloaded], None]
+"""Told what is being done, from any thread; of a download again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +185,47 @@ def _write_marker(home: Path, sizes: dict[str, int]) -> None:
 def _resolve(repository: Path, on_progress: Progress) -> list[Path]:
     """Download the jars of COORDINATES and all that they need at run time."""
     # jgo's `build` would also fetch a Java 11 of its own, only to sort jars from modules.
-    context = _maven(repository, on_progress)
+    download = _Download(on_progress)
+    context = _maven(repository, download)
     roots = [context.create_dependency(coordinate) for coordinate in COORDINATES]
     named, needed = context.resolver.resolve(roots)
     wanted = [*named, *(each for each in needed if each.scope in ("compile", "runtime"))]
+    download.needs(len(wanted))
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         return list(pool.map(lambda each: each.artifact.resolve(), wanted))
 
 
-def _maven(repository: Path, on_progress: Progress) -> Any:  # noqa: ANN401 - jgo has no types
+class _Download:
+    """Counts what comes, in whichever thread, and tells how far the whole is."""
+
+    def __init__(self, on_progress: Progress) -> None:
+        self._on_progress = on_progress
+        self._lock = Lock()
+        self._state = Downloaded(0, 0, None, 0)
+
+    def needs(self, jars: int) -> None:
+        """Take note of how many jars there are."""
+        self._tell(jars_needed=jars)
+
+    @contextmanager
+    def file(self, name: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Count one file; give what is told of each piece of it."""
+        is_jar = name.endswith(".jar")
+        yield lambda size_bytes: self._tell(size_bytes=size_bytes if is_jar else 0)
+        self._tell(jars=int(is_jar), descriptions=int(not is_jar))
+
+    def _tell(self, *, jars_needed: int | None = None, **more: int) -> None:
+        with self._lock:
+            state = self._state
+            self._state = replace(
+                state,
+                jars_needed=state.jars_needed if jars_needed is None else jars_needed,
+                **{name: getattr(state, name) + count for name, count in more.items()},
+            )
+            self._on_progress(self._state)
+
+
+def _maven(repository: Path, download: _Download) -> Any:  # noqa: ANN401 - jgo has no types
     try:
         from jgo.maven import (  # noqa: PLC0415 - only the extra `local` brings it
             MavenContext,
@@ -168,13 +233,8 @@ def _maven(repository: Path, on_progress: Progress) -> Any:  # noqa: ANN401 - jg
         )
     except ImportError as error:
         raise _not_installed(error) from error
-
-    @contextmanager
-    def announce(filename: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
-        on_progress(f"downloading Apache Kafka {KAFKA_VERSION}: {filename}")
-        yield lambda _count: None
-
-    return MavenContext(resolver=PythonResolver(progress_callback=announce), repo_cache=repository)
+    resolver = PythonResolver(progress_callback=download.file)
+    return MavenContext(resolver=resolver, repo_cache=repository)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pipeline.broker.local import (
     running_broker,
     stop_running,
 )
-from pipeline.cli.terminal import note, print_json, print_text, waiting
+from pipeline.cli.terminal import Starting, note, print_json, print_text, waiting
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 
@@ -68,14 +68,17 @@ def status(
 
 
 def _started(settings: Settings) -> str:
-    with waiting("starting the local broker") as shown:
-        broker = LocalBroker(
-            _folder(settings),
-            port=settings.broker_port,
-            cache_dir=settings.broker_cache_dir,
-            on_progress=shown.tell,
-        )
+    shown = Starting()
+    broker = LocalBroker(
+        _folder(settings),
+        port=settings.broker_port,
+        cache_dir=settings.broker_cache_dir,
+        on_progress=shown.tell,
+    )
+    try:
         broker.start()
+    finally:
+        shown.stop()
     broker.detach()
     return broker.bootstrap_servers
 

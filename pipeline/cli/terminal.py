@@ -24,6 +24,12 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.broker.runtime import (
+    DESCRIPTIONS,
+    DOWNLOAD_NAME,
+    DOWNLOAD_SIZE_MB,
+    Downloaded,
+)
 from pipeline.core.visible_text import visible, visible_json
 
 _NARROWEST = 6
@@ -64,6 +70,72 @@ class Waiting:
     def stop(self) -> None:
         """Show nothing any more."""
         self._status.stop()
+
+
+class _Here(ProgressColumn):
+    """How much of a download is here, in words."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["here"])
+
+
+class Starting:
+    """Shows how a local broker is started: its steps as lines, its one download as a bar.
+
+    Where nobody watches, the download has a line at its start and one at each quarter.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        """Prepare; nothing is shown yet.
+
+        Args:
+            tell: Prints a step; None for a line on standard error.
+        """
+        console = notes()
+        self._note: Callable[[str], None] = tell or note
+        self._is_watched = console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), _Here())
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self._task = self._bar.add_task(DOWNLOAD_NAME, total=DESCRIPTIONS, here="")
+        self._has_jars = False
+        self._quarter = -1
+
+    def tell(self, what: str | Downloaded) -> None:
+        """Show a step, or how far the download is."""
+        if isinstance(what, str):
+            self.stop()
+            self._note(what)
+        elif self._is_watched:
+            self._move_bar(what)
+        else:
+            self._tell_quarter(what)
+
+    def stop(self) -> None:
+        """Show no bar any more."""
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def _move_bar(self, found: Downloaded) -> None:
+        if not self._bar.live.is_started:
+            self._bar.start()
+        if found.jars_needed is None:
+            here = f"{found.descriptions}/{DESCRIPTIONS} descriptions"
+            self._bar.update(self._task, completed=found.descriptions, here=here)
+            return
+        if not self._has_jars:
+            self._has_jars = True
+            self._bar.reset(self._task, total=DOWNLOAD_SIZE_MB * 1e6)
+        here = (
+            f"{found.size_bytes / 1e6:.0f}/{DOWNLOAD_SIZE_MB} MB, "
+            f"{found.jars}/{found.jars_needed} jars"
+        )
+        self._bar.update(self._task, completed=found.size_bytes, here=here)
+
+    def _tell_quarter(self, found: Downloaded) -> None:
+        quarter = -1 if found.jars_needed is None else 4 * found.jars // found.jars_needed
+        if quarter > self._quarter or (found.descriptions, found.jars) == (0, 0):
+            self._quarter = quarter
+            self._note(str(found))
 
 
 @contextmanager

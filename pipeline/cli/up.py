@@ -1,7 +1,7 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
 from pipeline.app import run_everything, run_service
-from pipeline.cli.terminal import note
+from pipeline.cli.terminal import Starting, is_watched
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -13,5 +13,12 @@ def up() -> None:
     Ctrl-C stops all of it.
     """
     settings = read_settings()
+    if is_watched() and "log_level" not in settings.model_fields_set:
+        # What the services say of each batch would push the addresses away.
+        settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
-    run_service(run_everything(settings, note))
+    shown = Starting()
+    try:
+        run_service(run_everything(settings, shown.tell))
+    finally:
+        shown.stop()

@@ -69,8 +69,9 @@ class HealthServer:
             )
         except OSError as error:
             message = (
-                f"Metrics cannot be served at {host}:{port} ({error.strerror}): set "
-                "RMOS_METRICS_HOST and RMOS_METRICS_PORT to a free address, or unset the port."
+                f"Metrics cannot be served at {host}:{port} ({error.strerror}): each service needs "
+                "a RMOS_METRICS_PORT of its own, also beside a worker; set it and "
+                "RMOS_METRICS_HOST to a free address, or unset the port."
             )
             raise InputError(message) from error
         self._thread = Thread(target=self._server.serve_forever, name="health", daemon=True)

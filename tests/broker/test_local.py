@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker import runtime
+from pipeline.broker import local, runtime
 from pipeline.broker.local import (
     LocalBroker,
     last_meaningful_line,
@@ -285,3 +285,34 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache_dir() == Path("/xdg/rmos/kafka")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert default_cache_dir() == Path.home() / ".cache" / "rmos" / "kafka"
+
+
+def test_a_download_is_told_as_one_that_grows() -> None:
+    told: list[str | runtime.Downloaded] = []
+    download = runtime._Download(told.append)
+    with download.file("kafka.pom", 700) as read:
+        read(700)
+    download.needs(2)
+    for name in ("kafka.jar", "tools.jar"):
+        with download.file(name, 20_000_000) as read:
+            read(15_000_000)
+            read(5_000_000)
+    assert told[-1] == runtime.Downloaded(1, 2, 2, 40_000_000)
+    assert str(told[-1]) == "downloading Apache Kafka 4.3.1: 40 of 56 MB, 2 of 2 jars"
+    assert "looking up what it needs" in str(told[0])
+
+
+def test_a_start_that_is_given_up_ends_with_its_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = LocalBroker(tmp_path, port=0)
+
+    def downloading(_cache: Path | None, on_progress: runtime.Progress) -> runtime.KafkaRuntime:
+        broker.give_up()
+        on_progress(runtime.Downloaded(1, 0, None, 0))
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(local, "kafka_runtime", downloading)
+    with pytest.raises(BrokerError, match="given up"):
+        broker.start()
+    assert not broker.is_running()

@@ -243,13 +243,13 @@ async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path, *, has_le
     await up.wait_until_ready()
     up.run("publish", "run", "--wait", str(request_file))
     await up.stop(signal.SIGTERM)
-    assert ("new ledger key at " in up.text) is has_ledger
+    assert ("(new; keep a copy" in up.text) is has_ledger
     up.start()
     await up.wait_until_ready()
     # As after an update from a version that had no ledger.
     built = "building the ledger of 1 records that were consumed before"
     assert (built in up.text) is not has_ledger
-    assert ("new ledger key at " in up.text) is not has_ledger
+    assert ("(new; keep a copy" in up.text) is not has_ledger
     again = up.run("publish", "run", "--wait", "--json", str(request_file))
     event, summary = map(json.loads, again.stdout.splitlines())
     assert event["outcome"] == "duplicate"

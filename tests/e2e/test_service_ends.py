@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,12 +15,13 @@ from pipeline import helper_process
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
+from pipeline.broker.loopback import HOST
 from pipeline.errors import HelperError
-from pipeline.settings import Settings
+from pipeline.settings import Settings, read_settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import new_settings, produce, sending, wait_until
 from tests.e2e.prepared_store import prepare_store
-from tests.e2e.worker_processes import RMOS, WorkerPool, WorkerProcess
+from tests.e2e.worker_processes import RMOS, WorkerPool, WorkerProcess, only_sentence
 
 pytestmark = pytest.mark.e2e
 
@@ -131,3 +133,18 @@ async def test_a_machine_without_room_for_helpers_is_named_and_not_masked(
     with pytest.raises(HelperError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_HELPER"):
         async with work(store_settings):
             pytest.fail("the worker started")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_metrics_port_that_another_service_has_is_named_before_anything_is_started(
+    tmp_path: Path, workers: WorkerPool, service: str
+) -> None:
+    # Neither broker nor store: what is reported is found out before either is asked for.
+    settings = read_settings(bootstrap_servers=f"{HOST}:1", data_dir=tmp_path / "nothing")
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        worker = workers.run([str(RMOS), *SERVICES[service]], settings, RMOS_METRICS_PORT=str(port))
+        assert await worker.ended() == 2
+    said = only_sentence(worker.text)
+    assert f"Metrics cannot be served at {HOST}:{port}" in said
+    assert "each service needs a RMOS_METRICS_PORT of its own" in said

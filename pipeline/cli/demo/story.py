@@ -24,6 +24,7 @@ from pipeline.cli.demo.refusal import show_refusal
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.cli.demo.screen import Screen
 from pipeline.cli.demo.verification import show_verification
+from pipeline.cli.terminal import Starting
 from pipeline.settings import Settings
 
 
@@ -34,9 +35,11 @@ async def tell_story(settings: Settings, screen: Screen) -> None:
         RmosError: A part could not start, or something is not as the story says.
     """
     screen.chapter("A broker, a store, three workers and the API")
-    async with local_broker(settings, screen.note) as broker:
+    shown = Starting(screen.note)
+    async with local_broker(settings, shown.tell) as broker:
         settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        await prepare_local(settings, broker, screen.note)
+        for line in await prepare_local(settings, broker, shown.tell):
+            screen.note(line)
         screen.note(f"Apache Kafka at {broker.bootstrap_servers}")
         async with (
             persist_worker(settings) as persist,
