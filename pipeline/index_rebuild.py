@@ -16,7 +16,8 @@ made each. Procedure, with the same numbers in `rebuild_index`:
    byte, made it; one before the committed offset has its row all the same, as above.
 6. Write a new index beside the old one and put it in its place by rename.
 
-The position of a partition is where its log ends, or where there is none what is committed.
+The position of a partition is where its log ends, or where there is none what is committed. The ids
+of the topics are carried over from the old index, if it can be read.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -42,7 +43,13 @@ from pipeline.settings import Settings
 from pipeline.storage.artifact_files import StrangeFile
 from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store, refuse_as_root
-from pipeline.storage.new_index import accepted_losses_of, batches, new_index, put_in_place
+from pipeline.storage.new_index import (
+    accepted_losses_of,
+    batches,
+    new_index,
+    put_in_place,
+    topic_ids_of,
+)
 from pipeline.storage.store_logs import StoreLogs
 
 
@@ -122,6 +129,8 @@ async def rebuild_index(
                 transaction.advance(epoch, reached)
             for epoch, given_up in accepted_losses_of(root).items():
                 transaction.accept_losses(epoch, given_up)
+            for topic, topic_id in topic_ids_of(root, identity.epoch).items():
+                transaction.note_topic_id(identity.epoch, topic, topic_id)
         put_in_place(root)
     return report
 

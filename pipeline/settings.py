@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import InputError
-from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, TopicNames
+from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, REQUEST_PARTITIONS, TopicNames
 
 PREFIX = "RMOS_"
 
@@ -66,6 +66,12 @@ class Settings(BaseSettings):
         KEEP_FOREVER_MS,
         ge=-1,
         description="how long request topics are kept; less than for ever gives up restoring",
+    )
+    request_partitions: int = Field(
+        REQUEST_PARTITIONS,
+        ge=REQUEST_PARTITIONS,
+        description="most partitions of a request topic that are consumed; raise it only where "
+        "somebody added some",
     )
 
     runs_v2_enabled: bool = Field(

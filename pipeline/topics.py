@@ -6,7 +6,8 @@ DAY_MS = 86_400_000
 KEEP_FOREVER_MS = -1
 
 REQUEST_PARTITIONS = 12
-"""Fixed for ever: the partition of a run_id must never change."""
+"""Fixed for ever: the partition of a run_id must never change. Where somebody adds partitions all
+the same, what we publish goes by this number as before."""
 
 ADVISORY_RETRIES = 4
 """How often an advisory looks for its run again, each time by a topic of its own."""
@@ -19,6 +20,11 @@ BROKER_MESSAGE_LIMIT_BYTES = 5 * 1024 * 1024
 
 DEAD_LETTER_MESSAGE_LIMIT_BYTES = 6 * 1024 * 1024
 """`max.message.bytes` of dead letters: the record and the headers that say why."""
+
+
+# Of topics whose records are the source of what is stored. Kept for long they may be large, and a
+# broker that removes by size would take them before their time.
+_SOURCE = {"message.timestamp.type": "LogAppendTime", "retention.bytes": "-1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +165,7 @@ def topic_table(
             "cleanup.policy": "delete",
             "retention.ms": str(retention_ms),
             "max.message.bytes": str(limit_bytes),
-            **({"message.timestamp.type": "LogAppendTime"} if broker_time else {}),
+            **(_SOURCE if broker_time else {}),
             **quorum,
         }
         return Topic(f"{prefix}.{name}", partitions, configs, summary)

@@ -47,7 +47,7 @@ async def advise_worker(
         )
         stack.callback(store.close)
         topics = settings.topics
-        starts = await check_start(
+        start = await check_start(
             settings,
             store,
             topic=topics.advisory_requests,
@@ -81,7 +81,7 @@ async def advise_worker(
         retrying = await stack.enter_async_context(running(retries.run()))
         claims = AdvisoryClaims(settings, desk, claimed)
         claiming = await stack.enter_async_context(running(claims.run()))
-        subscription = await subscribed(settings, stack, topics.advisory_requests, starts, consumer)
+        subscription = await subscribed(settings, stack, topics.advisory_requests, start, consumer)
         tell_start("advise worker", store)
         yield Worker(
             subscription,

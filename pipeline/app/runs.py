@@ -42,7 +42,7 @@ async def persist_worker(
         )
         stack.callback(store.close)
         topics = settings.topics
-        starts = await check_start(
+        start = await check_start(
             settings,
             store,
             topic=topics.run_requests,
@@ -65,7 +65,7 @@ async def persist_worker(
             sender,
             Pace(settings.broker_pause_seconds),
         )
-        subscription = await subscribed(settings, stack, topics.run_requests, starts, consumer)
+        subscription = await subscribed(settings, stack, topics.run_requests, start, consumer)
         tell_start("persist worker", store)
         yield Worker(
             subscription, [consumer.fault, subscription.fault], standings=[consumer.standing]
@@ -87,7 +87,7 @@ async def legacy_persist_worker(
     async with AsyncExitStack() as stack:
         topics = settings.topics
         group = topics.persist_v1_group
-        cluster_id, epoch, starts = await check_legacy_start(
+        cluster_id, epoch, start = await check_legacy_start(
             settings,
             writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
@@ -108,7 +108,7 @@ async def legacy_persist_worker(
             sender,
             Pace(settings.broker_pause_seconds),
         )
-        subscription = await subscribed(settings, stack, topics.run_requests, starts, consumer)
+        subscription = await subscribed(settings, stack, topics.run_requests, start, consumer)
         _log.info("persist worker started", v1_store=str(settings.run_store_path), epoch=epoch)
         yield Worker(
             subscription, [consumer.fault, subscription.fault], standings=[consumer.standing]

@@ -1,7 +1,7 @@
 """What the workers of one process have in common: what one is, and how it is put together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +15,7 @@ from pipeline.broker.unreadable_batches import install_partition_holds
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.batches import BatchConsumer
 from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.start_checks import Start
 from pipeline.consumers.subscription import Subscription
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
@@ -75,7 +75,7 @@ async def subscribed(
     settings: Settings,
     stack: AsyncExitStack,
     topic: str,
-    starts: Mapping[int, StartingPlace],
+    start: Start,
     consumer: BatchConsumer,
 ) -> Subscription:
     """Begin to consume `topic` in `group`; the subscription is stopped with `stack`."""
@@ -83,7 +83,7 @@ async def subscribed(
         settings,
         topic=topic,
         standing=consumer.standing,
-        starts=starts,
+        start=start,
         handler=consumer.handle,
     )
     stack.push_async_callback(subscription.stop)

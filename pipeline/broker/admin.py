@@ -128,7 +128,7 @@ async def apply_topics(settings: Settings) -> list[TopicDifference]:
         if missing:
             await _create(admin, missing, settings.replication)
             there = await _described_when_made(admin, missing)
-        return await _differences(admin, wanted, there, settings.replication)
+        return await _differences(admin, settings, wanted, there)
 
 
 async def compare_topics(
@@ -147,7 +147,7 @@ async def compare_topics(
     async with admin_client(settings) as admin:
         there = await _described(admin)
         await refuse_hidden(admin, [topic.name for topic in wanted if topic.name not in there])
-        return await _differences(admin, wanted, there, settings.replication)
+        return await _differences(admin, settings, wanted, there)
 
 
 async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
@@ -288,9 +288,9 @@ async def _described_when_made(
 
 async def _differences(
     admin: AIOKafkaAdminClient,
+    settings: Settings,
     wanted: tuple[Topic, ...],
     there: dict[str, dict[str, Any]],
-    replication: int,
 ) -> list[TopicDifference]:
     present = [topic for topic in wanted if topic.name in there]
     configs = await _configs(admin, present)
@@ -300,19 +300,23 @@ async def _differences(
             expected = f"{topic.partitions} partitions"
             found.append(TopicDifference(topic.name, "topic", expected, None))
         else:
-            found += _layout_differences(topic, there[topic.name]["partitions"], replication)
+            found += _layout_differences(topic, there[topic.name]["partitions"], settings)
             found += _config_differences(topic, configs[topic.name])
     return found
 
 
 def _layout_differences(
-    topic: Topic, partitions: list[dict[str, Any]], replication: int
+    topic: Topic, partitions: list[dict[str, Any]], settings: Settings
 ) -> list[TopicDifference]:
+    topics = settings.topics
+    may_grow = topic.name in {topics.run_requests, topics.advisory_requests}
+    accepted = settings.request_partitions if may_grow else topic.partitions
+    count = len(partitions)
     # Partitions may differ in their replicas; the fewest are what a fault leaves us with.
     replicas = min((len(each["replicas"]) for each in partitions), default=0)
     pairs = (
-        ("partitions", topic.partitions, len(partitions)),
-        ("replication.factor", replication, replicas),
+        ("partitions", count if topic.partitions <= count <= accepted else accepted, count),
+        ("replication.factor", settings.replication, replicas),
     )
     return [
         TopicDifference(topic.name, setting, str(expected), str(found))

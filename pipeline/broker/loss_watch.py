@@ -9,6 +9,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.broker.admin import committed_offsets, partition_offsets
+from pipeline.broker.connection import is_cancelled
 from pipeline.broker.lost_offsets import lost_offsets
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
@@ -30,15 +31,10 @@ async def watch_lost_offsets(settings: Settings) -> None:
             except BrokerError as error:
                 # Whether the broker answers is told by readiness.
                 _log.debug("lost offsets not measured", group=group, why=str(error))
-            if _was_cancelled():
+            # aiokafka swallows a cancellation that comes while one of its clients stops.
+            if is_cancelled():
                 return
         await asyncio.sleep(WATCH_SECONDS)
-
-
-def _was_cancelled() -> bool:
-    # aiokafka swallows a cancellation that comes while one of its clients stops.
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def measure_lost_offsets(settings: Settings, group: str, topic: str) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.connection import (
@@ -16,7 +17,7 @@ from pipeline.broker.connection import (
 from pipeline.broker.producers import close_producer, start_producer
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
-from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
+from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, REQUEST_PARTITIONS
 
 BATCH_BYTES = 1024 * 1024
 """Size at which a batch is closed. A larger record goes alone: the broker's limit is a batch's."""
@@ -26,6 +27,8 @@ DELIVERY_TIMEOUT_SECONDS = 30.0
 
 FLUSH_TIMEOUT_SECONDS = 5.0
 """Longest wait when stopping for what is not confirmed yet."""
+
+_DEFAULT_PARTITION = DefaultPartitioner()
 
 Delivery = asyncio.Future[RecordMetadata]
 Headers = Sequence[tuple[str, bytes]]
@@ -107,6 +110,7 @@ class RequestSender:
                         max_batch_size=BATCH_BYTES,
                         max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
                         request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+                        partitioner=fixed_partition,
                     )
                 )
             return self._channel
@@ -188,6 +192,14 @@ async def _close(channel: _Channel) -> None:
     while channel.pending:
         await asyncio.wait(set(channel.pending))
     await close_producer(channel.producer)
+
+
+def fixed_partition(key: bytes | None, partitions: Sequence[int], available: Sequence[int]) -> int:
+    """Return the partition of `key`: the same also where partitions were added to its topic."""
+    first = sorted(partitions)[:REQUEST_PARTITIONS]
+    usable = [number for number in available if number in first]
+    found: int = _DEFAULT_PARTITION(key, first, usable or first)
+    return found
 
 
 def _fail(delivery: Delivery, error: BaseException) -> None:

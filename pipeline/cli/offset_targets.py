@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline.broker.admin import partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.cli.moments import moment_ms
-from pipeline.core.offset_moves import Place, Target
+from pipeline.core.offset_moves import GroupPosition, Place, Target
 from pipeline.errors import InputError
 from pipeline.settings import Settings
+from pipeline.storage.identity import read_store
+from pipeline.storage.index_opening import open_index_to_read
 from pipeline.topics import consumer_groups
 
 _PLACE = re.compile(
@@ -31,6 +34,7 @@ class TargetOptions:
     earliest: bool
     latest: bool
     shift_by: int | None
+    to_store: bool
 
     def check(self) -> None:
         """Check that one was given.
@@ -44,10 +48,12 @@ class TargetOptions:
             self.earliest,
             self.latest,
             self.shift_by is not None,
+            self.to_store,
         )
         if sum(given) != 1:
             message = (
-                "Say where to: one of --to-time, --to-offset, --earliest, --latest, --shift-by."
+                "Say where to: one of --to-time, --to-offset, --earliest, --latest, --shift-by, "
+                "--to-store."
             )
             raise InputError(message)
         moment_ms("--to-time", self.to_time)
@@ -68,9 +74,35 @@ async def target_of(settings: Settings, group: str, options: TargetOptions) -> T
     if options.to_offset:
         places = _places(options.to_offset, group, ranges)
         return lambda position: places.get((position.topic, position.partition))
+    if options.to_store:
+        kept = _kept_by_store(settings, group)
+        return lambda position: _back_to(kept, position)
     if (shift := options.shift_by) is not None:
         return lambda position: position.following + shift
     return lambda position: position.begin if options.earliest else position.end
+
+
+def _kept_by_store(settings: Settings, group: str) -> Mapping[Place, int]:
+    """Return where the store goes on in what `group` reads.
+
+    Raises:
+        InputError: The group is none that writes into a store.
+        StoreNotReadyError: There is no store, or its index is missing or damaged.
+    """
+    topics = settings.topics
+    if group not in {topics.persist_group, topics.advise_group, topics.migrate_group}:
+        message = f"{group} does not go by a store: say another place."
+        raise InputError(message)
+    epoch = read_store(settings.data_dir).epoch
+    with closing(open_index_to_read(settings.data_dir)) as index:
+        return index.kept_to(epoch)
+
+
+def _back_to(kept: Mapping[Place, int], position: GroupPosition) -> int | None:
+    """Return where the store goes on, if the group is beyond it; nobody skips by this way."""
+    stored = kept.get((position.topic, position.partition), 0)
+    is_beyond = position.committed is not None and position.committed > stored
+    return stored if is_beyond else None
 
 
 def _places(texts: Sequence[str], group: str, known: Collection[Place]) -> Mapping[Place, int]:

@@ -91,6 +91,10 @@ def reset(
     shift_by: Annotated[
         int | None, typer.Option(metavar="N", help="N further; below zero for back.")
     ] = None,
+    to_store: Annotated[
+        bool,
+        typer.Option("--to-store", help="Back to where the store goes on, where it is beyond."),
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -99,7 +103,7 @@ def reset(
 
     Exit 4 where the group has members; they are named.
     """
-    options = TargetOptions(to_time, to_offset or (), earliest, latest, shift_by)
+    options = TargetOptions(to_time, to_offset or (), earliest, latest, shift_by, to_store)
     options.check()
     settings = read_settings()
     name = _group(settings, group)

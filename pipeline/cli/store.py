@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.broker.admin import group_members
 from pipeline.broker.connection import describe_cluster
 from pipeline.cli.terminal import note, print_json, print_pairs, print_text
-from pipeline.errors import StoreNotReadyError
+from pipeline.idle_workers import refuse_running_workers
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.durable_files import supports_unnamed_files
 from pipeline.storage.faults import store_faults
@@ -50,7 +49,7 @@ def init(
 def new_epoch(as_json: AsJson = False) -> None:
     """Go on with a new broker; what earlier epochs stored stays as it is."""
     settings = read_settings()
-    cluster_id = asyncio.run(_cluster_of_idle_group(settings))
+    cluster_id = asyncio.run(_cluster_of_idle_workers(settings))
     _show(settings, begin_epoch(settings.data_dir, cluster_id=cluster_id), as_json=as_json)
 
 
@@ -93,14 +92,8 @@ def _status(root: Path, identity: StoreIdentity, index: RunIndex) -> dict[str, A
     }
 
 
-async def _cluster_of_idle_group(settings: Settings) -> str:
-    members = await group_members(settings, settings.topics.persist_group)
-    if members:
-        message = (
-            f"Stop the workers of {settings.topics.persist_group} first, {len(members)} of them "
-            "run: they would go on in the old epoch."
-        )
-        raise StoreNotReadyError(message)
+async def _cluster_of_idle_workers(settings: Settings) -> str:
+    await refuse_running_workers(settings, "they would go on in the old epoch")
     return await describe_cluster(settings)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.admin import TopicDifference, apply_topics, compare_topics
+from pipeline.broker.topic_promises import broken_promise
 from pipeline.cli.terminal import note, print_json, print_table, print_text
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
@@ -39,6 +40,8 @@ def _report(settings: Settings, differences: list[TopicDifference], *, as_json: 
         print_json(_document(settings, number, differences))
     elif differences:
         print_table(("topic", "setting", "must be", "is"), _rows(differences))
+        for each in differences:
+            note(broken_promise(each, settings.topics).sentence)
     else:
         print_text(f"{number} topics as they must be")
     _tell_retention(settings)
@@ -52,7 +55,10 @@ def _document(
     return {
         "topics": number,
         "request_retention_ms": settings.request_retention_ms,
-        "differences": [asdict(each) for each in differences],
+        "differences": [
+            {**asdict(each), "means": broken_promise(each, settings.topics).sentence}
+            for each in differences
+        ],
     }
 
 

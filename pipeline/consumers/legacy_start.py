@@ -19,8 +19,9 @@ from pipeline.broker.admin import (
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.group_offsets import commit_offsets
 from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
-from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.start_checks import Start, StartingPlace
 from pipeline.consumers.topic_checks import check_topics
+from pipeline.consumers.topic_identity import current_topic_id
 from pipeline.core.legacy_outcome import epoch_of_cluster
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.settings import Settings
@@ -34,7 +35,7 @@ Offsets = Mapping[tuple[str, int], int]
 
 async def check_legacy_start(
     settings: Settings, *, writes: Iterable[str], accept_loss: bool
-) -> tuple[str, int, dict[int, StartingPlace]]:
+) -> tuple[str, int, Start]:
     """Check that a worker may consume into the v1 store, and put its group where it begins.
 
     Args:
@@ -44,8 +45,7 @@ async def check_legacy_start(
             are gone.
 
     Returns:
-        The cluster id of the broker, the epoch that its events are told with, and where to begin
-        in each partition.
+        The cluster id of the broker, the epoch that its events are told with, and what was found.
 
     Raises:
         StoreNotReadyError: File, log and group do not fit.
@@ -59,7 +59,9 @@ async def check_legacy_start(
         _log.warning("the v2 store cannot be read: events get ids of their own")
         epoch = epoch_of_cluster(cluster_id)
     topics = settings.topics
-    await check_topics(settings, {topics.run_requests, *writes})
+    needed = frozenset({topics.run_requests, *writes})
+    await check_topics(settings, set(needed))
+    topic_id = await current_topic_id(settings, topics.run_requests)
     starts = await _starts(settings)
     _refuse_unfit_file(settings.run_store_path, starts, accept_loss=accept_loss)
     offsets = await partition_offsets(settings, [topics.run_requests])
@@ -75,7 +77,10 @@ async def check_legacy_start(
     await _begin(settings, starts)
     if await group_members(settings, topics.persist_group):
         _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
-    return cluster_id, epoch, _places(starts, offsets, {each.partition for each in lost})
+    places = _places(starts, offsets, {each.partition for each in lost})
+    accepted = {number: places[number] for number in sorted(places)[: settings.request_partitions]}
+    # Rows of the v1 store do not tell from which offsets they came.
+    return cluster_id, epoch, Start(accepted, topic_id, needed, None)
 
 
 def check_v2_store(settings: Settings, cluster_id: str) -> int | None:

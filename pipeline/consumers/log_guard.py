@@ -1,5 +1,8 @@
 """A consumer never jumps: where the log does not hold its next offset, the worker stops.
 
+Nor is any record given out of a topic, or behind an offset, that is not the store's own: what a
+poll brings is held back until `TopicWatch` has confirmed both, and polled again where it cannot.
+
 aiokafka's `auto_offset_reset` would go on elsewhere without a word, over records that retention
 took from under a running worker, or from the start of a log that was cut. With `none` it raises
 out of the poll instead, before any record behind the gap is given out, and this decides:
@@ -13,7 +16,7 @@ Offsets that are gone cannot be told apart: those of a transaction's mark look a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,8 +30,9 @@ from aiokafka.errors import (
 )
 
 from pipeline.broker.admin import committed_offsets, partition_offsets
-from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.broker.lost_offsets import lost_offsets
 from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.topic_watch import TopicWatch
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 
@@ -52,6 +56,7 @@ class LogGuard:
         group: str,
         topic: str,
         starts: Mapping[int, StartingPlace],
+        watch: TopicWatch,
         fault: asyncio.Future[None],
     ) -> None:
         """Guard `consumer`, whose `auto_offset_reset` must be `none`.
@@ -61,7 +66,9 @@ class LogGuard:
             consumer: Reads `topic` in `group`.
             group: Its name.
             topic: The one topic.
-            starts: Where to begin in each partition, as the start check found it.
+            starts: Where to begin in each partition, as the start check found it; others are
+                left alone.
+            watch: Looks at topic and group.
             fault: Told when the worker must not go on.
         """
         self.fault = fault
@@ -70,11 +77,14 @@ class LogGuard:
         self._group = group
         self._topic = topic
         self._starts = starts
+        self._watch = watch
+        self._is_confirmed = False
         self._placed: set[TopicPartition] = set()
 
     def forget_places(self) -> None:
         """Take note that partitions were given out anew: the client finds each place again."""
         self._placed.clear()
+        self._is_confirmed = False
 
     async def poll(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
         """Return what `ask` polls; nothing where the client does not know where to go on."""
@@ -85,13 +95,61 @@ class LogGuard:
         # Partitions may move meanwhile, and the broker may be away: the client raises again.
         with suppress(BrokerError, IllegalStateError):
             try:
-                return await ask()
-            except NoOffsetForPartitionError as error:
-                await self._place(error.args[0])
-            except OffsetOutOfRangeError as error:
-                for place, position in error.args[0].items():
-                    await self._look_into(place, position)
+                return await self._asked(ask)
+            except StoreNotReadyError as error:
+                self._stop(error)
         return {}
+
+    async def _asked(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        self._leave_others_alone()
+        try:
+            polled = await ask()
+        except NoOffsetForPartitionError as error:
+            await self._place(error.args[0])
+            return {}
+        except OffsetOutOfRangeError as error:
+            for place, position in error.args[0].items():
+                await self._look_into(place, position)
+            return {}
+        return await self._confirmed(polled)
+
+    async def _confirmed(self, polled: Any) -> Any:  # noqa: ANN401
+        """Return what was polled, once it is sure that it may be consumed.
+
+        Raises:
+            StoreNotReadyError: It may not.
+            BrokerError: Nobody can tell now; it is polled again.
+        """
+        try:
+            if not self._is_confirmed:
+                self._is_confirmed = True  # Unless partitions move meanwhile.
+                await self._watch.confirm_group(self._assigned_numbers())
+            if polled:
+                await self._watch.confirm_topic()
+        except BaseException:
+            self._is_confirmed = False
+            self._poll_again(polled)
+            await asyncio.sleep(_REST_SECONDS)
+            raise
+        if self._is_confirmed:
+            return polled
+        self._poll_again(polled)
+        return {}
+
+    def _poll_again(self, polled: Mapping[TopicPartition, list[Any]]) -> None:
+        for place, records in polled.items():
+            # One that was given away in between is another worker's.
+            with suppress(IllegalStateError):
+                self._consumer.seek(place, records[0].offset)
+
+    def _assigned_numbers(self) -> Iterable[int]:
+        return [place.partition for place in self._consumer.assignment()]
+
+    def _leave_others_alone(self) -> None:
+        """Fetch nothing of partitions that were added to the topic."""
+        for place in self._consumer.assignment():
+            if place.partition not in self._starts and place not in self._consumer.paused():
+                self._consumer.pause(place)
 
     async def _place(self, place: TopicPartition) -> None:
         """Begin in `place`, and in every other partition where the group has no offset.
@@ -99,10 +157,15 @@ class LogGuard:
         The client takes a coordinator that is still loading for a group without offsets; reading
         the whole topic again would be of no harm but long.
         """
+        # Kafka forgets a group's offsets with the topic: that is no group without offsets.
+        await self._watch.confirm_topic()
         committed = await committed_offsets(self._settings, self._group, [self._topic])
         for each in self._consumer.assignment():
             offset = committed.get((each.topic, each.partition))
-            if each == place and offset is not None:
+            if each.partition not in self._starts:
+                # It is paused; the client asks for a place all the same.
+                self._consumer.seek(each, offset or 0)
+            elif each == place and offset is not None:
                 self._consumer.seek(each, offset)
             elif offset is None and (each == place or each not in self._placed):
                 self._consumer.seek(each, self._starts[each.partition].begin)
@@ -111,6 +174,7 @@ class LogGuard:
     async def _look_into(self, place: TopicPartition, position: int) -> None:
         if place not in self._consumer.assignment():
             return
+        await self._watch.confirm_topic()
         start = self._starts[place.partition]
         if position == start.given_up:
             await self._go_on(place, start.begin)
@@ -121,7 +185,9 @@ class LogGuard:
             # As from a replica that was behind. The client asks at the same offset again.
             _log.warning("offset is there again", partition=place.partition, offset=position)
             return
-        self._stop(lost)
+        lost.tell(self._group)
+        message = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
+        self._stop(StoreNotReadyError(message))
 
     async def _go_on(self, place: TopicPartition, begin: int) -> None:
         """Take the group to the log's start, as was accepted.
@@ -132,8 +198,6 @@ class LogGuard:
         with suppress(KafkaError):
             await self._consumer.commit({place: begin})
 
-    def _stop(self, lost: LostOffsets) -> None:
-        lost.tell(self._group)
+    def _stop(self, error: StoreNotReadyError) -> None:
         if not self.fault.done():
-            message = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
-            self.fault.set_exception(StoreNotReadyError(message))
+            self.fault.set_exception(error)

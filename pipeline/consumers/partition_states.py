@@ -8,7 +8,6 @@ from pipeline.core.log_id import LogId
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.log_reader import LogReader
-from pipeline.topics import topic_table
 
 Store: TypeAlias = BatchStore[Any, Any]
 """Of runs or of advisories: what is checked is the same."""
@@ -71,7 +70,7 @@ async def partition_states(
 ) -> list[PartitionState]:
     """Return every partition of `topic` as log, group, store and ledger see it.
 
-    Its number of partitions must be that of the table, as `check_topics` makes sure.
+    Partitions that were added, and that nobody accepts, are left out.
 
     Raises:
         IntegrityError: A log of the ledger is not what was written.
@@ -84,7 +83,7 @@ async def partition_states(
     epoch = store.identity.epoch
     given_up = store.index.accepted_losses(epoch)
     stored = store.index.positions(epoch)
-    numbers = range(next(t.partitions for t in topic_table(settings.prefix) if t.name == topic))
+    numbers = range(settings.request_partitions)
     ledgers = [_ledger_of(store, LogId(epoch, topic, number)) for number in numbers]
     offsets = await partition_offsets(settings, [topic])
     return [
@@ -100,6 +99,7 @@ async def partition_states(
             0 if ledger is None else ledger.next_offset,
         )
         for number, ledger in enumerate(ledgers)
+        if (topic, number) in offsets
     ]
 
 

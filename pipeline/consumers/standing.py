@@ -14,6 +14,7 @@ KINDS = {
     "partitions": "a topic has another number of partitions than it must have",
     "transaction": "an open transaction of a producer holds records up",
     "settings": "a setting of a topic was changed, and a promise rests on it",
+    "topic": "the request topic is missing",
 }
 """Every kind of reason: what is wrong."""
 

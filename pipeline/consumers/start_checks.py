@@ -6,7 +6,7 @@ In this order, with the same numbers in `check_start`:
 
 | what is looked at | refused |
 |---|---|
-| 1. the store's identity and the topics | another cluster or prefix; missing topics |
+| 1. the store's identity and the topics | another cluster, prefix or topic; unusable topics |
 | 2. store and ledger against the log's end | records or leaves that the broker has lost |
 | 3. ledger against store and group (`ledger_checks`) | no log, a log cut or with a hole |
 | 4. group against the log | offsets that are gone, unless the loss is accepted |
@@ -14,7 +14,7 @@ In this order, with the same numbers in `check_start`:
 | 6. the log itself, at a glance | unconsumed records that are gone from its middle, likewise |
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -23,11 +23,12 @@ from pipeline import metrics
 from pipeline.broker.admin import OffsetRange
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_holes import describe_holes, find_holes
-from pipeline.broker.log_ranges import holds_records
 from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.consumers.group_position import beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.ledger_checks import check_ledger
 from pipeline.consumers.partition_states import PartitionState, Store, partition_states
 from pipeline.consumers.topic_checks import check_topics
+from pipeline.consumers.topic_identity import current_topic_id, refuse_other_topic
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage.identity import StoreIdentity, check_identity, read_store
@@ -48,6 +49,24 @@ class StartingPlace:
     given_up: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the start check found, and what must still hold while the worker runs.
+
+    Attributes:
+        places: Where to begin in each partition.
+        topic_id: The id of the request topic; None where the broker gives none.
+        needed: The topics that the worker reads and writes.
+        kept: Returns before which offset of each partition every record is in the store or was
+            given up; None for a store that does not know.
+    """
+
+    places: Mapping[int, StartingPlace]
+    topic_id: str | None
+    needed: frozenset[str]
+    kept: Callable[[], Mapping[tuple[str, int], int]] | None
+
+
 async def check_start(
     settings: Settings,
     store: Store,
@@ -56,7 +75,7 @@ async def check_start(
     group: str,
     writes: Iterable[str],
     accept_loss: bool,
-) -> dict[int, StartingPlace]:
+) -> Start:
     """Check that this worker may consume `topic` into `store` in `group`.
 
     Args:
@@ -68,7 +87,7 @@ async def check_start(
         accept_loss: The operator accepts that the named offsets are not in the store.
 
     Returns:
-        Where to begin in each partition.
+        What was found.
 
     Raises:
         StoreNotReadyError: Store, log, group and ledger do not fit.
@@ -78,7 +97,11 @@ async def check_start(
     """
     cluster_id = await describe_cluster(settings)  # 1.
     check_identity(store.identity, store.root, cluster_id=cluster_id, prefix=settings.prefix)
-    await check_topics(settings, {topic, *writes})
+    needed = frozenset({topic, *writes})
+    await check_topics(settings, set(needed))
+    topic_id = await current_topic_id(settings, topic)
+    epoch = store.identity.epoch
+    refuse_other_topic(topic, store.index.topic_ids(epoch).get(topic), topic_id)
     states = await partition_states(settings, store, topic=topic, group=group)
     for state in states:
         _refuse_lost_log(state)  # 2.
@@ -87,15 +110,17 @@ async def check_start(
         await check_ledger(settings, state)  # 3.
     lost = _check_group(states, group, accept_loss=accept_loss)  # 4.
     behind = [state for state in states if await _is_behind_group(settings, state)]  # 5.
-    _check_store(behind, group, accept_loss=accept_loss)
+    _check_store(settings, behind, group, accept_loss=accept_loss)
     await _check_holes(settings, states, accept_loss=accept_loss)  # 6.
     _note_accepted(store, states, {state.partition for state in behind} | lost)
-    return {
+    _note_topic(store, topic, topic_id)
+    places = {
         state.partition: StartingPlace(
             state.begin, None if state.read_from == state.committed else state.committed
         )
         for state in states
     }
+    return Start(places, topic_id, needed, lambda: store.index.kept_to(epoch))
 
 
 async def check_audit_start(settings: Settings) -> StoreIdentity:
@@ -152,35 +177,31 @@ def _check_group(states: list[PartitionState], group: str, *, accept_loss: bool)
 
 
 async def _is_behind_group(settings: Settings, state: PartitionState) -> bool:
-    """Tell whether the group went past records that the store has not seen.
-
-    The group also goes past what ends a transaction, of which the store is told nothing. Where
-    it stands beyond the log's end, the log is read from its start, so nothing is passed over.
-    """
-    reached = state.committed or 0
-    if not state.kept < reached <= state.end:
-        return False
-    if state.kept < state.begin:
-        return True
-    return await holds_records(settings, state.topic, state.partition, state.kept, reached)
+    return await is_beyond_store(
+        settings,
+        (state.topic, state.partition),
+        committed=state.committed or 0,
+        kept=state.kept,
+        log=state.offsets,
+    )
 
 
-def _check_store(behind: list[PartitionState], group: str, *, accept_loss: bool) -> None:
+def _check_store(
+    settings: Settings, behind: list[PartitionState], group: str, *, accept_loss: bool
+) -> None:
     """Refuse a store that lacks what the group has consumed, unless that is accepted.
 
     Raises:
         StoreNotReadyError: Nobody has accepted it.
     """
     missed = [
-        f"The group has committed offset {state.committed} of {state.place}, the store has "
-        f"records up to {state.stored}"
+        beyond_store(
+            (state.topic, state.partition), committed=state.committed or 0, stored=state.stored
+        )
         for state in behind
     ]
     if missed and not accept_loss:
-        raise StoreNotReadyError(
-            f"{'; '.join(missed)}: if only the index is old, run rmos index rebuild; if the "
-            "files are, run rmos replay restore; to go on without them, start with --accept-loss."
-        )
+        raise StoreNotReadyError(f"{'; '.join(missed)}: {ways_back(settings, group)}.")
     for message in missed:
         _log.warning("loss accepted", group=group, lost=message)
 
@@ -211,6 +232,12 @@ async def _check_holes(
             "their producers send them again, then start with --accept-loss."
         )
     _log.warning("loss accepted", gone=told)
+
+
+def _note_topic(store: Store, topic: str, topic_id: str | None) -> None:
+    if topic_id is not None:
+        with store.index.transaction() as transaction:
+            transaction.note_topic_id(store.identity.epoch, topic, topic_id)
 
 
 def _note_accepted(store: Store, states: list[PartitionState], accepted: set[int]) -> None:

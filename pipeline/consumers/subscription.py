@@ -7,7 +7,7 @@ finished, its commit included. Where to go on is never guessed: see `log_guard`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import Any
 
@@ -29,7 +29,8 @@ from pipeline.consumers.observing import Observation, Pulse
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.start_checks import Start
+from pipeline.consumers.topic_watch import TopicWatch
 from pipeline.settings import Settings
 
 # FastStream gives its own logger a handler of its own; this one speaks as we do.
@@ -51,7 +52,7 @@ class Subscription:
 
     Attributes:
         group: Its name.
-        fault: Done when the log does not hold what is to be consumed next; see `LogGuard`.
+        fault: Done when nothing more may be consumed; see `LogGuard` and `TopicWatch`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Subscription:
         *,
         topic: str,
         standing: Standing,
-        starts: Mapping[int, StartingPlace],
+        start: Start,
         handler: Callable[[list[Record]], Awaitable[None]],
     ) -> None:
         """Prepare; nothing is consumed before `start`."""
@@ -70,7 +71,8 @@ class Subscription:
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._topic = topic
-        self._starts = starts
+        self._start = start
+        self._watch = TopicWatch(settings, topic=topic, group=group, start=start, standing=standing)
         self._guard: LogGuard | None = None
         self._observation = Observation(
             group, lambda: self._subscriber.consumer, HeldUp(settings, standing).note
@@ -118,6 +120,9 @@ class Subscription:
             await self._broker.start()
         self._attend_polls()
         self._tasks.add(asyncio.create_task(self._observation.run()))
+        watching = asyncio.create_task(self._watch.run())
+        watching.add_done_callback(self._note_fault)
+        self._tasks.add(watching)
 
     async def stop(self) -> None:
         """Finish the batch in hand and leave the group."""
@@ -128,6 +133,9 @@ class Subscription:
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._watch.stop()
 
     @property
     def assigned(self) -> set[TopicPartition]:
@@ -151,7 +159,8 @@ class Subscription:
             consumer,
             group=self.group,
             topic=self._topic,
-            starts=self._starts,
+            starts=self._start.places,
+            watch=self._watch,
             fault=self.fault,
         )
         poll, pulse, size = consumer.getmany, self._observation.pulse, self._poll_size
@@ -185,6 +194,11 @@ class Subscription:
             # aiokafka's member of the group has ended, and does not come back with the right.
             self.fault.set_exception(refusal)
         await asyncio.sleep(REFUSAL_PAUSE_SECONDS)
+
+    def _note_fault(self, watching: asyncio.Task[None]) -> None:
+        error = None if watching.cancelled() else watching.exception()
+        if error is not None and not self.fault.done():
+            self.fault.set_exception(error)
 
     async def _drain(self) -> None:
         # The lock of the subscriber is held from before the handler until after the commit.

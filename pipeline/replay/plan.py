@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.broker.admin import OffsetRange, committed_offsets, topic_retention_ms
 from pipeline.broker.log_holes import Hole, find_holes
 from pipeline.broker.record_times import record_times
+from pipeline.consumers.topic_identity import check_topic_ids
 from pipeline.core.log_id import LogId
 from pipeline.replay.leaf_cursor import next_offset
 from pipeline.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
@@ -116,6 +117,7 @@ async def _stored(
         return None, dict.fromkeys(places, (None, None))
     identity = await identity_for_broker(settings)
     with opened_to_read(settings, identity) as store:
+        await check_topic_ids(settings, store.index, identity.epoch)
         positions = store.index.positions(identity.epoch)
         stored: dict[Place, tuple[int | None, int | None]] = {
             place: (positions.get(place, 0), _leaves_to(store, LogId(identity.epoch, *place)))

@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.consumers.topic_identity import check_topic_ids
 from pipeline.errors import IntegrityError
 from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.replay.findings import Finding, Tally
@@ -96,6 +97,7 @@ async def restore(
     ledger = open_ledger(settings)
     with _opened_stores(settings, ledger) as stores:
         index = next(iter(stores.values())).index
+        await check_topic_ids(settings, index, identity.epoch)
         partitions = await replayed_partitions(  # 1.
             settings,
             selection,

@@ -12,6 +12,7 @@ Procedure, with the same numbers in the code:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.consumers.topic_identity import check_topic_ids
 from pipeline.core.outcome import RecordSource
 from pipeline.core.record_place import RecordPlace
 from pipeline.replay.comparison import StoreComparison
@@ -59,6 +60,7 @@ async def verify(
     """
     identity = await identity_for_broker(settings)
     with opened_to_read(settings, identity) as store:
+        await check_topic_ids(settings, store.index, identity.epoch)
         partitions = await replayed_partitions(  # 1.
             settings,
             selection,

@@ -193,6 +193,16 @@ accepted_losses = Table(
     Column("next_offset", BigInteger, nullable=False),
 )
 
+# Which topic of its name an epoch is about, as Kafka tells one from another. Made in indexes of
+# before too, as above.
+topic_ids = Table(
+    "topic_ids",
+    _metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("topic_id", String, nullable=False),
+)
+
 flood_windows = Table(
     "flood_windows",
     _metadata,
@@ -502,6 +512,21 @@ class RunIndex:
         with self.reading() as connection:
             return IndexTransaction(connection).accepted_losses(epoch)
 
+    def kept_to(self, epoch: int) -> dict[tuple[str, int], int]:
+        """Return before which offset of each partition everything is here or was given up."""
+        with self.reading() as connection:
+            both = IndexTransaction(connection)
+            kept = both.positions(epoch)
+            for place, given_up in both.accepted_losses(epoch).items():
+                kept[place] = max(given_up, kept.get(place, 0))
+        return kept
+
+    def topic_ids(self, epoch: int) -> dict[str, str]:
+        """Return the id of each topic that the store keeps in `epoch`, where it is known."""
+        with self.reading() as connection:
+            rows = connection.execute(select(topic_ids).where(topic_ids.c.epoch == epoch))
+            return {row.topic: row.topic_id for row in rows}
+
     def all_runs(self) -> Iterator[StoredRun]:
         """Return every run, in the order of run_ids."""
         with self.reading() as connection:
@@ -680,6 +705,13 @@ class IndexTransaction:
         """Note that what the store misses before these offsets is given up."""
         self._raise_offsets(accepted_losses, epoch, next_offsets)
 
+    def note_topic_id(self, epoch: int, topic: str, topic_id: str) -> None:
+        """Note which topic of its name the store keeps in `epoch`; the first one stays."""
+        self._connection.execute(
+            insert(topic_ids).on_conflict_do_nothing(),
+            {"epoch": epoch, "topic": topic, "topic_id": topic_id},
+        )
+
     def _offsets(self, table: Table, epoch: int) -> dict[tuple[str, int], int]:
         rows = self._connection.execute(select(table).where(table.c.epoch == epoch))
         return {(row.topic, row.partition): row.next_offset for row in rows}
@@ -758,7 +790,7 @@ def is_made(path: Path) -> bool:
         engine.dispose()
     if found != 0:
         _check_format(found, path)
-    expected = {accepted_losses.name, *(index.name for index in _run_indexes)}
+    expected = {accepted_losses.name, topic_ids.name, *(index.name for index in _run_indexes)}
     return found != 0 and expected <= set(names)
 
 
@@ -769,6 +801,7 @@ def _prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found == INDEX_FORMAT:
             accepted_losses.create(connection, checkfirst=True)
+            topic_ids.create(connection, checkfirst=True)
             for made in _run_indexes:
                 made.create(connection, checkfirst=True)
         if found == 0 and may_be_new:

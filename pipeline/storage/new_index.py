@@ -14,6 +14,7 @@ from pipeline.storage.locks import exclusive_lock
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"
+_TOPIC_IDS = "SELECT topic, topic_id FROM topic_ids WHERE epoch = ?"
 _ACCEPTED_LOSSES = "SELECT epoch, topic, partition, next_offset FROM accepted_losses"
 _Entry = TypeVar("_Entry")
 
@@ -46,6 +47,18 @@ def accepted_losses_of(root: Path) -> dict[int, dict[tuple[str, int], int]]:
     except sqlite3.Error:
         return losses
     return losses
+
+
+def topic_ids_of(root: Path, epoch: int) -> dict[str, str]:
+    """Return the ids of the topics that the index that is there has noted in `epoch`.
+
+    Nothing else tells them; without, the next start of a worker learns them again.
+    """
+    try:
+        with closing(_read_only(root / INDEX_FILE)) as index:
+            return dict(index.execute(_TOPIC_IDS, (epoch,)).fetchall())
+    except sqlite3.Error:
+        return {}
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

@@ -1,8 +1,9 @@
 """The guard between a consumer and its polls, where the client does not know where to go on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
@@ -12,11 +13,31 @@ from pipeline.broker.admin import OffsetRange
 from pipeline.consumers import log_guard
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.start_checks import StartingPlace
+from pipeline.consumers.topic_watch import TopicWatch
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 
 TOPIC = "rmos.runs.requests"
 PLACES = [TopicPartition(TOPIC, number) for number in range(3)]
+
+
+class Watch:
+    """What the guard asks of the watch; an error is raised."""
+
+    def __init__(self) -> None:
+        self.topic: Exception | None = None
+        self.group: Exception | None = None
+        self.asked: list[str] = []
+
+    async def confirm_topic(self) -> None:
+        self.asked.append("topic")
+        if self.topic is not None:
+            raise self.topic
+
+    async def confirm_group(self, partitions: Iterable[int]) -> None:
+        self.asked.append(f"group {sorted(partitions)}")
+        if self.group is not None:
+            raise self.group
 
 
 class Consumer:
@@ -26,9 +47,16 @@ class Consumer:
         self.assigned = set(assigned)
         self.sought: dict[TopicPartition, int] = {}
         self.committed: dict[TopicPartition, int] = {}
+        self.at_rest: set[TopicPartition] = set()
 
     def assignment(self) -> set[TopicPartition]:
         return self.assigned
+
+    def pause(self, place: TopicPartition) -> None:
+        self.at_rest.add(place)
+
+    def paused(self) -> set[TopicPartition]:
+        return self.at_rest
 
     def seek(self, place: TopicPartition, offset: int) -> None:
         self.sought[place] = offset
@@ -37,12 +65,32 @@ class Consumer:
         self.committed |= offsets
 
 
-def guard_of(consumer: Consumer) -> LogGuard:
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_guard, "_REST_SECONDS", 0)
+
+
+def guard_of(consumer: Consumer, watch: Watch | None = None) -> LogGuard:
     places = {0: StartingPlace(4, 2), 1: StartingPlace(0, None), 2: StartingPlace(7, None)}
     fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     return LogGuard(
-        Settings(), consumer, group="rmos.persist", topic=TOPIC, starts=places, fault=fault
+        Settings(),
+        consumer,
+        group="rmos.persist",
+        topic=TOPIC,
+        starts=places,
+        watch=cast("TopicWatch", watch or Watch()),
+        fault=fault,
     )
+
+
+def polling(*records: int) -> Callable[[], Awaitable[Any]]:
+    """Poll records of these offsets."""
+
+    async def ask() -> Any:
+        return {PLACES[0]: [SimpleNamespace(offset=offset) for offset in records]}
+
+    return ask
 
 
 def raising(error: KafkaError) -> Callable[[], Awaitable[Any]]:
@@ -73,11 +121,61 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return answers
 
 
-async def test_what_is_polled_goes_through(broker: dict[str, Any]) -> None:
-    async def ask() -> Any:
-        return {PLACES[0]: ["record"]}
+async def test_what_is_polled_goes_through_once_topic_and_group_are_confirmed() -> None:
+    watch = Watch()
+    guard = guard_of(Consumer(*PLACES), watch)
+    assert len((await guard.poll(polling(5, 6)))[PLACES[0]]) == 2
+    assert watch.asked == ["group [0, 1, 2]", "topic"]
+    await guard.poll(polling(7))
+    assert watch.asked[2:] == ["topic"]
+    guard.forget_places()
+    await guard.poll(polling(8))
+    assert watch.asked[3:] == ["group [0, 1, 2]", "topic"]
 
-    assert await guard_of(Consumer()).poll(ask) == {PLACES[0]: ["record"]}
+
+@pytest.mark.parametrize("what", ["topic", "group"])
+async def test_what_does_not_fit_is_not_given_out_and_stops_the_worker(what: str) -> None:
+    watch, consumer = Watch(), Consumer(*PLACES)
+    setattr(watch, what, StoreNotReadyError("made again"))
+    guard = guard_of(consumer, watch)
+    assert await guard.poll(polling(5, 6)) == {}
+    with pytest.raises(StoreNotReadyError, match="made again"):
+        guard.fault.result()
+
+
+@pytest.mark.parametrize("what", ["topic", "group"])
+async def test_what_nobody_can_confirm_now_is_polled_again(what: str) -> None:
+    watch, consumer = Watch(), Consumer(*PLACES)
+    setattr(watch, what, BrokerError("no broker answers"))
+    guard = guard_of(consumer, watch)
+    assert await guard.poll(polling(5, 6)) == {}
+    assert consumer.sought == {PLACES[0]: 5}
+    assert not guard.fault.done()
+    setattr(watch, what, None)
+    assert len((await guard.poll(polling(5, 6)))[PLACES[0]]) == 2
+
+
+async def test_what_is_polled_while_partitions_move_is_polled_again() -> None:
+    watch, consumer = Watch(), Consumer(*PLACES)
+    guard = guard_of(consumer, watch)
+
+    async def move(partitions: Iterable[int]) -> None:
+        del partitions
+        guard.forget_places()
+
+    watch.confirm_group = move  # type: ignore[method-assign]
+    assert await guard.poll(polling(5, 6)) == {}
+    assert consumer.sought == {PLACES[0]: 5}
+
+
+async def test_partitions_that_were_added_are_left_alone(broker: dict[str, Any]) -> None:
+    added = TopicPartition(TOPIC, 17)
+    consumer = Consumer(*PLACES, added)
+    guard = guard_of(consumer)
+    assert await guard.poll(raising(NoOffsetForPartitionError(added))) == {}
+    assert consumer.at_rest == {added}
+    assert consumer.sought[added] == 0
+    assert not guard.fault.done()
 
 
 async def test_a_group_without_offsets_begins_where_the_start_check_said(
@@ -112,9 +210,8 @@ async def test_a_coordinator_that_was_loading_is_asked_again(broker: dict[str, A
     ],
 )
 async def test_an_offset_outside_of_the_log_stops_the_worker_and_polls_no_more(
-    broker: dict[str, Any], monkeypatch: pytest.MonkeyPatch, position: int, says: str
+    broker: dict[str, Any], position: int, says: str
 ) -> None:
-    monkeypatch.setattr(log_guard, "_REST_SECONDS", 0)
     consumer = Consumer(*PLACES)
     guard = guard_of(consumer)
     assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[1]: position}))) == {}

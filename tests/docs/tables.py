@@ -12,10 +12,18 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
+from pipeline.broker.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
 from pipeline.consumers.standing import KINDS
 from pipeline.core.audit_codes import MEANINGS
 from pipeline.settings import Settings
+
+_WORDS = {
+    Consequence.STOPS: "does not start, and stops",
+    Consequence.REFUSED: "does not start; running, it is not ready",
+    Consequence.REPORTED: "is not ready and goes on",
+    Consequence.LOGGED: "logs it",
+}
 
 
 def markdown_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -48,6 +56,17 @@ def metrics_table() -> str:
             )
             for found in vars(metrics).values()
             if isinstance(found, MetricWrapperBase)
+        ),
+    )
+
+
+def promises_table() -> str:
+    """Return the table of what rests on the settings of topics, in the order of its module."""
+    return markdown_table(
+        ("setting", "is", "of", "a worker", "because"),
+        (
+            (f"`{rule.setting}`", rule.when, rule.topics, _WORDS[rule.consequence], rule.promise)
+            for rule in RULES
         ),
     )
 
@@ -154,5 +173,6 @@ if __name__ == "__main__":
     print(settings_table())
     print(metrics_table())
     print(reasons_table())
+    print(promises_table())
     print(commands_table())
     print(audit_codes_table())

@@ -33,6 +33,7 @@ from tests.docs.tables import (
     audit_codes_table,
     commands_table,
     metrics_table,
+    promises_table,
     reasons_table,
     settings_table,
 )
@@ -166,8 +167,8 @@ def test_every_command_is_listed_as_its_help_says() -> None:
 
 @pytest.mark.parametrize(
     "table",
-    [settings_table(), metrics_table(), reasons_table()],
-    ids=["settings", "metrics", "reasons"],
+    [settings_table(), metrics_table(), reasons_table(), promises_table()],
+    ids=["settings", "metrics", "reasons", "promises"],
 )
 def test_a_generated_table_is_as_the_program_says(table: str) -> None:
     # `python -m tests.docs.tables` prints what to paste.

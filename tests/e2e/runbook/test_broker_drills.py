@@ -1,7 +1,9 @@
 """Drills about broker, offsets and retention, as `docs/runbook/broker.md` has them."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from aiokafka.admin import RecordsToDelete
 
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
+from pipeline.topics import topic_table
 from tests.builders import run_request
+from tests.e2e.changed_topics import add_partitions, make_again, set_topic
 from tests.e2e.kafka_reading import (
     Sending,
     commit,
@@ -172,6 +176,67 @@ async def test_the_ledger_does_not_fit_the_store(drill: Drill) -> None:
     (log,) = (drill.settings.data_dir / "ledger" / "1").iterdir()
     shutil.rmtree(log)
     await refused(drill)
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+
+
+async def test_somebody_else_reads_with_our_group(drill: Drill) -> None:
+    drill.read(PAGE, "Somebody else reads with our group")
+    await consume(drill.settings, in_partition(2))
+    await produce(drill.settings, in_partition(3, start=2))
+    await commit(drill.settings, {PARTITION: 5})
+    await refused(drill)
+    await drill.you_see()
+    await drill.run()
+    await wait_until_consumed(drill.settings)
+    await drill.then()
+    (await audit_store(drill.settings)).assert_whole()
+
+
+async def test_the_topic_was_made_again(drill: Drill) -> None:
+    drill.read(PAGE, "The topic was made again")
+    await consume(drill.settings, in_partition(3))
+    topic = drill.settings.topics.run_requests
+    drill.units.start(WORKER)
+    await drill.units.started(WORKER, "rmos-persist-1")
+    await make_again(drill.settings, topic)
+    await produce(drill.settings, in_partition(4, start=1))
+    assert await drill.units.ended(WORKER) == 6
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+
+
+async def test_partitions_were_added(drill: Drill) -> None:
+    drill.read(PAGE, "Partitions were added")
+    await consume(drill.settings, in_partition(3))
+    await add_partitions(drill.settings, drill.settings.topics.run_requests, 24)
+    await produce(drill.settings, [sending(run_request(run_id="run_3"), partition=17)])
+    drill.units.start(WORKER)
+    await drill.units.started(WORKER, "rmos-persist-1")
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+
+
+async def test_a_setting_of_a_topic_was_changed(drill: Drill) -> None:
+    drill.read(PAGE, "A setting of a topic was changed")
+    topic = drill.settings.topics.run_requests
+    right = next(each for each in topic_table(drill.settings.prefix) if each.name == topic).configs
+    wrong = {**right, "message.timestamp.type": "CreateTime"}
+    await set_topic(drill.settings, topic, wrong)
+    drill.units.start(WORKER)
+    await drill.units.started(WORKER, "rmos-persist-1")
+
+    def mended() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, set_topic(drill.settings, topic, right)).result()
+
+    drill.by_hand[
+        "kafka-configs.sh --bootstrap-server 127.0.0.1:9092 --alter --entity-type topics "
+        "--entity-name rmos.runs.requests --add-config message.timestamp.type=LogAppendTime"
+    ] = mended
     await drill.you_see()
     await drill.run()
     await drill.then()

@@ -1,0 +1,231 @@
+"""What a consumer rests on at the broker, looked at while it runs.
+
+| what | how often | where it does not hold |
+|---|---|---|
+| the topic is that of the start | before each batch is given out | the worker stops |
+| the group is not beyond the store | whenever partitions come, before any record of them is \
+given out | the worker stops |
+| the same, of every partition | every 10 s | not ready: another member may hold it |
+| the number of partitions | every 10 s | not ready; those that were added are left alone |
+| the settings of the topics | every minute | see `topic_promises` |
+
+Where the broker does not answer, nothing is given out; readiness shows that already.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from pipeline.broker.admin import TopicDifference, committed_offsets, partition_offsets
+from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_SECONDS,
+    client_options,
+    is_cancelled,
+    refusal,
+)
+from pipeline.broker.topic_ids import TopicLook, look_at_topic
+from pipeline.broker.topic_promises import Consequence, broken_promise
+from pipeline.consumers.group_position import Place, beyond_store, is_beyond_store, ways_back
+from pipeline.consumers.standing import Standing
+from pipeline.consumers.start_checks import Start
+from pipeline.consumers.topic_checks import broken_promises, log_difference
+from pipeline.consumers.topic_identity import missing, refuse_other_topic
+from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.settings import Settings
+
+LOOK_SECONDS = 10.0
+SETTINGS_SECONDS = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class TopicWatch:
+    """Looks for one consumer of one request topic."""
+
+    def __init__(
+        self, settings: Settings, *, topic: str, group: str, start: Start, standing: Standing
+    ) -> None:
+        """Prepare; the broker is asked at need.
+
+        Args:
+            settings: The broker.
+            topic: The request topic.
+            group: Who consumes it.
+            start: What the start check found.
+            standing: Gets the reasons why the consumer is not ready.
+        """
+        self._settings = settings
+        self._topic = topic
+        self._group = group
+        self._start = start
+        self._standing = standing
+        self._admin: AIOKafkaAdminClient | None = None
+        self._using = asyncio.Lock()
+        # Beyond the store, and looked into: the ends of transactions alone.
+        self._passed: dict[Place, int] = {}
+        self._settings_due = 0.0
+        self._logged: set[str] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled.
+
+        Raises:
+            StoreNotReadyError: The topic was made again, or is compacted.
+        """
+        # aiokafka swallows a cancellation that comes while one of its clients stops.
+        while not is_cancelled():
+            # A broker that is away is seen by readiness.
+            with suppress(BrokerError):
+                await self._look()
+            if not is_cancelled():
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def confirm_topic(self) -> None:
+        """Make sure that what was polled is of the topic that the store keeps.
+
+        Raises:
+            StoreNotReadyError: The topic was deleted and made again.
+            BrokerError: Nobody can tell now.
+        """
+        found = await self._look_at_topic()
+        refuse_other_topic(self._topic, self._start.topic_id, found.topic_id)
+
+    async def confirm_group(self, partitions: Iterable[int]) -> None:
+        """Make sure that the group is not beyond the store in `partitions`.
+
+        Raises:
+            StoreNotReadyError: It is: somebody else has committed in its name.
+            BrokerError: Nobody can tell now.
+        """
+        beyond = await self._beyond_store()
+        mine = [beyond[number] for number in sorted(partitions) if number in beyond]
+        if mine:
+            raise StoreNotReadyError(self._why_beyond(mine))
+
+    async def _look(self) -> None:
+        await self._look_at_partitions()
+        await self._look_at_group()
+        if time.monotonic() >= self._settings_due:
+            await self._look_at_settings()
+            self._settings_due = time.monotonic() + SETTINGS_SECONDS
+
+    async def _look_at_partitions(self) -> None:
+        found = await self._look_at_topic()
+        refuse_other_topic(self._topic, self._start.topic_id, found.topic_id)
+        count, accepted = found.partitions, len(self._start.places)
+        if count <= accepted:
+            self._standing.clear("partitions")
+            return
+        more = TopicDifference(self._topic, "partitions", str(accepted), str(count))
+        sentence = broken_promise(more, self._settings.topics).sentence
+        self._standing.report("partitions", sentence)
+
+    async def _look_at_group(self) -> None:
+        beyond = await self._beyond_store()
+        if beyond:
+            self._standing.report("group", self._why_beyond(beyond.values()))
+        else:
+            self._standing.clear("group")
+
+    async def _look_at_settings(self) -> None:
+        reported = []
+        for broken in await broken_promises(self._settings, set(self._start.needed)):
+            if broken.consequence is Consequence.STOPS:
+                raise StoreNotReadyError(broken.sentence)
+            if broken.difference.setting == "partitions":
+                continue  # Looked at more often.
+            if broken.consequence is not Consequence.LOGGED:
+                reported.append(broken.sentence)
+            elif broken.sentence not in self._logged:
+                self._logged.add(broken.sentence)
+                log_difference(broken)
+        if reported:
+            self._standing.report("settings", " ".join(reported))
+        else:
+            self._standing.clear("settings")
+
+    async def _beyond_store(self) -> dict[int, str]:
+        """Return of which partitions the group is beyond the store, and how far."""
+        if self._start.kept is None:
+            return {}
+        # In this order: a worker that goes on while we look only makes the later ones larger.
+        committed = await committed_offsets(self._settings, self._group, [self._topic])
+        kept = await asyncio.to_thread(self._start.kept)
+        ahead = {
+            place: offset
+            for place, offset in committed.items()
+            if place[1] in self._start.places and offset > self._reached(kept, place)
+        }
+        if not ahead:
+            return {}
+        logs = await partition_offsets(self._settings, [self._topic])
+        found = {}
+        for place, offset in ahead.items():
+            reached = self._reached(kept, place)
+            if await is_beyond_store(
+                self._settings, place, committed=offset, kept=reached, log=logs[place]
+            ):
+                stored = kept.get(place, 0)
+                found[place[1]] = beyond_store(place, committed=offset, stored=stored)
+            elif offset <= logs[place].end:
+                self._passed[place] = offset
+        return found
+
+    def _reached(self, kept: Mapping[Place, int], place: Place) -> int:
+        return max(kept.get(place, 0), self._passed.get(place, 0))
+
+    def _why_beyond(self, beyond: Iterable[str]) -> str:
+        return f"{'; '.join(beyond)}: {ways_back(self._settings, self._group)}."
+
+    async def _look_at_topic(self) -> TopicLook:
+        async with self._asking() as admin:
+            found = await look_at_topic(admin, self._topic)
+        if found is None:
+            self._standing.report("topic", missing(self._topic))
+            raise BrokerError(missing(self._topic))
+        self._standing.clear("topic")
+        return found
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """Give the one admin client of this watch; another after a fault.
+
+        Raises:
+            BrokerError: The broker does not answer; readiness finds out why.
+        """
+        # One at a time: a client that one closes must not connect again for the other.
+        async with self._using:
+            try:
+                if self._admin is None:
+                    self._admin = await self._connected()
+                yield self._admin
+            except BaseException as error:
+                admin, self._admin = self._admin, None
+                if admin is not None:
+                    await admin.close()
+                if isinstance(error, KafkaError):
+                    raise refusal(self._settings, error) from error
+                if isinstance(error, OSError):
+                    raise BrokerError(str(error)) from error
+                raise
+
+    async def _connected(self) -> AIOKafkaAdminClient:
+        timeout_ms = int(ANSWER_TIMEOUT_SECONDS * 1000)
+        admin = AIOKafkaAdminClient(**client_options(self._settings), request_timeout_ms=timeout_ms)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                await admin.start()
+        except BaseException:
+            await admin.close()
+            raise
+        return admin
