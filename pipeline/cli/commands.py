@@ -19,6 +19,7 @@ from pipeline.cli import (
     ledger,
     migrate,
     offsets,
+    peek,
     publish,
     replay,
     runs,
@@ -62,6 +63,7 @@ app.add_typer(index.app, name="index")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(replay.app, name="replay")
 app.add_typer(offsets.app, name="offsets")
+app.command()(peek.peek)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(ledger.app, name="ledger")
 app.command()(evidence.evidence)

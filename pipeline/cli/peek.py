@@ -1,0 +1,90 @@
+"""`rmos peek`: the records that wait, and what they have in common."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.moments import moment_text
+from pipeline.cli.terminal import note, print_json, print_table
+from pipeline.core.visible_text import visible
+from pipeline.errors import InputError
+from pipeline.replay.peek import Waiting, WaitingRecord, common, waiting_of
+from pipeline.replay.peek import peek as peek_records
+from pipeline.replay.request_topics import RequestTopic, request_topics
+from pipeline.settings import Settings, read_settings
+
+COLUMNS = ("record", "broker_time_utc", "verdict", "key", "size_bytes", "headers")
+_HEADERS_CHARACTERS = 120
+
+
+def peek(
+    group: Annotated[
+        str, typer.Argument(metavar="GROUP", help="Whose records: persist, advise or migrate.")
+    ] = "persist",
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Read so many, as many of each partition.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+) -> None:
+    """Show records that wait for a group, what would become of each, and what they have in common.
+
+    Nothing is consumed, moved or written.
+    """
+    settings = read_settings()
+    waiting, records = asyncio.run(_look(settings, _topic(settings, group), limit))
+    shared = common(records)
+    if as_json:
+        for record in records:
+            print_json(_document(record))
+        summary = {"group": waiting.topic.groups[0], "waiting": waiting.count}
+        print_json({"summary": {**summary, "read": len(records), **shared}})
+        return
+    print_table(COLUMNS, map(_row, records))
+    note(f"{waiting.topic.groups[0]}: {waiting.count:,} wait, {len(records):,} read")
+    for name, counts in shared.items():
+        for text, count in counts.items():
+            note(f"  {name} {count:,}  {visible(text)}")
+
+
+async def _look(
+    settings: Settings, topic: RequestTopic, limit: int
+) -> tuple[Waiting, list[WaitingRecord]]:
+    waiting = await waiting_of(settings, topic)
+    return waiting, [record async for record in peek_records(settings, waiting, limit)]
+
+
+def _topic(settings: Settings, group: str) -> RequestTopic:
+    topics = {each.groups[0]: each for each in request_topics(settings.topics)}
+    for name in (group, f"{settings.prefix}.{group}"):
+        if name in topics:
+            return topics[name]
+    message = f"{group!r} is no group that reads requests: {', '.join(topics)}."
+    raise InputError(message)
+
+
+def _document(record: WaitingRecord) -> dict[str, Any]:
+    document = {
+        "record": str(record.place),
+        "broker_time_utc": moment_text(record.timestamp_ms),
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "key": record.key,
+        "size_bytes": record.size_bytes,
+        "headers": [{"name": name, "value": value} for name, value in record.headers],
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _row(record: WaitingRecord) -> Sequence[object]:
+    headers = ", ".join(f"{name}={value}" for name, value in record.headers)
+    cut = "..." if len(headers) > _HEADERS_CHARACTERS else ""
+    return (
+        record.place,
+        moment_text(record.timestamp_ms),
+        record.verdict,
+        "-" if record.key is None else record.key,
+        record.size_bytes,
+        headers[:_HEADERS_CHARACTERS] + cut,
+    )
