@@ -22,7 +22,7 @@ from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
-from pipeline.storage.identity import check_identity, read_store
+from pipeline.storage.identity import check_identity, read_store, refuse_as_root
 from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.ledger import Ledger
 
@@ -163,6 +163,7 @@ async def build_logs(
         StoreError: The disk failed; what is done stays, and doing it again goes on from there.
         BrokerError: The broker cannot be reached.
     """
+    refuse_as_root(settings.data_dir)
     for topic in request_topics(settings.topics):
         ranges = {place: each for place, each in missing.ranges.items() if place[0] == topic.name}
         if ranges:

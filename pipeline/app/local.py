@@ -11,7 +11,7 @@ from pipeline.errors import BrokerError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key
 from pipeline.settings import Settings
-from pipeline.storage.identity import STORE_FILE, create_store
+from pipeline.storage.identity import STORE_FILE, create_store, refuse_as_root
 
 _WATCH_SECONDS = 0.5
 
@@ -23,6 +23,7 @@ async def local_broker(settings: Settings, tell: Progress) -> AsyncIterator[Loca
     Raises:
         BrokerError: It could not start.
     """
+    refuse_as_root(settings.data_dir)
     broker = LocalBroker(
         settings.data_dir / "kafka",
         port=settings.broker_port,

@@ -16,6 +16,7 @@ from pipeline.broker.local import (
 from pipeline.cli.terminal import Starting, note, print_json, print_text, waiting
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.identity import refuse_as_root
 
 NONE_RUNS = 3
 """Exit status of `status` where no broker runs: not found."""
@@ -68,6 +69,7 @@ def status(
 
 
 def _started(settings: Settings) -> str:
+    refuse_as_root(settings.data_dir)
     shown = Starting()
     broker = LocalBroker(
         _folder(settings),

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 from pipeline.core.audit_sample import is_sampled
 from pipeline.storage.audit_plan import open_plan
-from pipeline.storage.index import INDEX_FILE
+from pipeline.storage.index import INDEX_FILE, read_only
 
 Depth = Literal["names", "bytes", "content"]
 """How closely a file is looked at: its name, size and mode; its bytes, hashed; what they say."""
@@ -81,8 +80,7 @@ class AuditReader:
             return None
         if self.plan.execute("SELECT 1 FROM run_rows LIMIT 1").fetchone() is None:
             return None
-        address = f"file:{quote(str(self.root / INDEX_FILE))}?mode=ro"
-        return self._kept(sqlite3.connect(address, uri=True, check_same_thread=False))
+        return self._kept(read_only(self.root / INDEX_FILE))
 
     def _kept(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         self._open.append(connection)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from pipeline.core.audit_finding import Finding
 from pipeline.core.checkpoints import open_checkpoint
@@ -23,7 +22,7 @@ from pipeline.errors import IntegrityError
 from pipeline.storage.audit_logs import AuditedLog, read_notes
 from pipeline.storage.audit_names import explain
 from pipeline.storage.audit_plan import AuditPlan
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, read_only
 from pipeline.storage.locks import shared_lock
 from pipeline.storage.log_folder import LogFolder
 from pipeline.storage.log_reader import LogReader
@@ -132,7 +131,7 @@ def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> s
     # One question for all: the index has no order by request.
     hashes = json.dumps([place.sha256 for place in places])
     try:
-        index = sqlite3.connect(f"file:{quote(str(root / INDEX_FILE))}?mode=ro", uri=True)
+        index = read_only(root / INDEX_FILE)
         try:
             return {row[0] for row in index.execute(_OF_RUNS, (hashes,))}
         finally:

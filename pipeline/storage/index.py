@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -770,6 +771,20 @@ def _open_engine(path: Path) -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open the index at `path` as SQLite does by itself, so that nothing is made or changed.
+
+    Raises:
+        sqlite3.Error: There is none, or something that is no regular file.
+    """
+    try:
+        state_of(str(path))
+    except NotAFileError as error:
+        raise sqlite3.OperationalError(str(error)) from error
+    address = f"file:{quote(str(path))}?mode=ro"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
 def is_made(path: Path) -> bool:

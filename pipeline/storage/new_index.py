@@ -7,9 +7,8 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex
+from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, read_only
 from pipeline.storage.locks import exclusive_lock
 
 _ROWS = 500
@@ -41,7 +40,7 @@ def accepted_losses_of(root: Path) -> dict[int, dict[tuple[str, int], int]]:
     """
     losses: dict[int, dict[tuple[str, int], int]] = {}
     try:
-        with closing(_read_only(root / INDEX_FILE)) as index:
+        with closing(read_only(root / INDEX_FILE)) as index:
             for epoch, topic, partition, offset in index.execute(_ACCEPTED_LOSSES):
                 losses.setdefault(epoch, {})[topic, partition] = offset
     except sqlite3.Error:
@@ -55,14 +54,10 @@ def topic_ids_of(root: Path, epoch: int) -> dict[str, str]:
     Nothing else tells them; without, the next start of a worker learns them again.
     """
     try:
-        with closing(_read_only(root / INDEX_FILE)) as index:
+        with closing(read_only(root / INDEX_FILE)) as index:
             return dict(index.execute(_TOPIC_IDS, (epoch,)).fetchall())
     except sqlite3.Error:
         return {}
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
 
 
 def batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:

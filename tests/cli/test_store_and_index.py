@@ -1,5 +1,6 @@
 """`rmos store` and `rmos index` where there is no broker, and settings that cannot be."""
 
+import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -89,6 +90,32 @@ def test_a_reader_waits_for_no_lock_of_another(rmos_with_runs: CommandLine, comm
             assert rmos_with_runs(*command.split()).status in {0, 3}
         finally:
             locks.allow_waits()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be refused as root")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "broker start",
+        "index rebuild",
+        "ledger init",
+        "attachments put /etc/hostname",
+        "worker persist",
+        "up",
+    ],
+)
+def test_root_is_refused_in_the_store_of_another_user(
+    rmos_with_runs: CommandLine, command: str
+) -> None:
+    root = rmos_with_runs.data_dir
+    rmos_with_runs.set("RMOS_LEDGER_ENABLED", str(command == "ledger init"))
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 54_321, 54_321)
+    before = sorted(root.rglob("*"))
+    done = rmos_with_runs(*command.split())
+    assert done.status == 6
+    assert f"The store {root} belongs to user 54321" in done.err
+    assert sorted(root.rglob("*")) == before
 
 
 def test_a_run_that_no_record_explains_is_a_difference(rmos_with_runs: CommandLine) -> None:

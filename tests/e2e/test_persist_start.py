@@ -356,3 +356,31 @@ async def test_a_worker_that_waits_for_the_lock_names_its_holder_and_can_be_stop
         assert await worker.ended(seconds=20.0) == 0
     assert await committed(settings) == {}
     await consume_all(settings)
+
+
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""Runs a program as root with no more rights than its owner bits give."""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give folders away"
+)
+@pytest.mark.parametrize("closed", ["runs/2025-12-18", "runs", "ledger/1", "index.sqlite3"])
+async def test_what_another_user_left_in_the_store_ends_the_worker_with_a_sentence(
+    store_settings: Settings, workers: WorkerPool, closed: str
+) -> None:
+    """As after a command that was run once as another user."""
+    settings = store_settings
+    path = settings.data_dir / closed
+    RunStore(settings.data_dir).close()
+    if path.name != "index.sqlite3":
+        path.mkdir(parents=True, exist_ok=True)
+    os.chown(path, 54_321, 54_321)
+    worker = workers.start(settings, wrapper=WITHOUT_RIGHTS)
+    await produce(settings, runs(1))
+    assert await worker.ended() == 6
+    said = only_sentence(worker.text)
+    assert said.startswith(f"The store {settings.data_dir} cannot be used: Permission denied at ")
+    assert "a command that was run as another user" in said
+    os.chown(path, 0, 0)
+    await consume_all(settings)

@@ -28,6 +28,7 @@ from pipeline.storage.audit_report_files import read_report
 from pipeline.storage.file_audit import check_file
 from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
+from pipeline.storage.new_index import accepted_losses_of
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import sha256
@@ -83,6 +84,7 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
     yield partial(AuditJournal.take, root, "audit_0")
     yield partial(check_file, root / RUN)
     yield lambda: AttachmentFiles(root).check(sha256(DRAWING))
+    yield partial(accepted_losses_of, root)
     yield partial(_rebuild, root)
     yield partial(_check, root)
 
