@@ -20,6 +20,7 @@ from pipeline.broker.receipts import Event
 from pipeline.cli.request_files import (
     FileRecord,
     advisory_fault,
+    as_new,
     read_records,
     refuse_bad_requests,
     run_fault,
@@ -83,10 +84,18 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the event of each; exit 4 unless all are OK.")
     ] = False,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--as-new", help="Give each request a new run_id and the time of now, as for a trial."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Publish run requests. One bad request and none is sent, unless --raw."""
     records = read_records(files, raw=raw)
+    if new:
+        records = as_new(records)
     if not raw:
         refuse_bad_requests(records, run_fault)
     settings = read_settings()

@@ -1,14 +1,18 @@
 """Requests in files: one JSON object, or one object a line (NDJSON)."""
 
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.canonical_json import canonical_json
 from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.core.verdict import Rejected, judge_run_record
 from pipeline.errors import InputError, RefusedError
+from schemas.timestamps import format_timestamp
 
 STANDARD_INPUT = "-"
 _TOLD = 10
@@ -108,6 +112,27 @@ def _why_not(line: bytes) -> str:
         line_number = before.count(b"\n") + 1
         return f"{error}, which is byte {column} of line {line_number}"
     return "expected strict JSON"
+
+
+def as_new(records: list[FileRecord]) -> list[FileRecord]:
+    """Return the requests with a new run_id each and the time of now, so that they are new runs.
+
+    Raises:
+        InputError: One is no JSON object.
+    """
+    return [_as_new(record) for record in records]
+
+
+def _as_new(record: FileRecord) -> FileRecord:
+    try:
+        document, _ = parse_object(record.body)
+    except InvalidJsonError as error:
+        message = f"{record.where}: {error}; --as-new needs a JSON object."
+        raise InputError(message) from error
+    run_id = f"run_{uuid.uuid4().hex}"
+    now = format_timestamp(datetime.now(UTC))
+    body = canonical_json({**document, "run_id": run_id, "created_at_utc": now})
+    return FileRecord(record.where, body, run_id)
 
 
 def refuse_bad_requests(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.request_files import FileRecord, as_new, read_records
 from schemas.fields import RUN_ID_RULE
 from tests.builders import ABSENT, advisory_request, encode, incomplete_request, run_request
 from tests.cli.command_line import NOBODY, CommandLine
@@ -189,3 +190,19 @@ def test_one_bad_advisory_and_none_is_sent(
 def test_good_advisories_would_be_sent(rmos: CommandLine, file: Path) -> None:
     file.write_bytes(GOOD_ADVISORY)
     assert rmos("publish", "advisory", str(file)).status == 6
+
+
+def test_requests_as_new_have_another_run_id_and_the_time_of_now(file: Path) -> None:
+    old = run_request()
+    file.write_bytes(encode(old) + b"\n" + encode(old))
+    first, second = map(_document, as_new(read_records([str(file)], raw=False)))
+    assert len({old["run_id"], first["run_id"], second["run_id"]}) == 3
+    assert first["created_at_utc"] > old["created_at_utc"]
+    same = {"run_id": "", "created_at_utc": ""}
+    assert first | same == second | same == old | same
+
+
+def _document(record: FileRecord) -> dict[str, object]:
+    document: dict[str, object] = json.loads(record.body)
+    assert record.run_id == document["run_id"]
+    return document

@@ -11,6 +11,7 @@ import pytest
 from pipeline.app import persist_worker
 from pipeline.broker.connection import describe_cluster
 from pipeline.settings import Settings
+from tests.builders import encode, run_request
 from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.e2e
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PRODUCERS = ("plain_aiokafka.py", "confluent_kafka_producer.py", "run_publisher.py")
 
-MAY_CUT, MUST_NOT_CUT = 0, 4
+MAY_CUT, MUST_NOT_CUT, NOBODY_ANSWERED = 0, 4, 6
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,37 @@ async def test_same_request_of_three_clients_is_one_run_in_one_partition(
     found = [await run(settings, producer, "saw_green.json") for producer in PRODUCERS]
     assert [status for status, _ in found] == [MAY_CUT] * 3
     assert [line.split()[1] for _, line in found] == ["persisted", "duplicate", "duplicate"]
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+async def test_no_broker_is_one_sentence(settings: Settings, producer: str) -> None:
+    nobody = settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    status, line = await run(nobody, producer)
+    assert status == NOBODY_ANSWERED
+    assert line.count("\n") == 1
+    assert "Traceback" not in line
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+async def test_a_prefix_without_topics_is_one_sentence(settings: Settings, producer: str) -> None:
+    other = settings.model_copy(update={"prefix": "nobody-has-this"})
+    status, line = await run(other, producer)
+    assert status == NOBODY_ANSWERED
+    assert line.count("\n") == 1
+    assert "topic" in line
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+async def test_a_reason_cannot_act_on_the_terminal(
+    settings: Settings, producer: str, tmp_path: Path
+) -> None:
+    request = tmp_path / "request.json"
+    reason = "\x1b]2;pwned\x07\nrun_y: persisted OK\u202e"
+    feasibility = {"risk_level": "RED", "block_reason": reason}
+    request.write_bytes(encode(run_request(run_id="run_red", feasibility=feasibility)))
+    status, line = await run(settings, producer, str(request))
+    assert status == MUST_NOT_CUT
+    assert line == ("run_red: persisted BLOCKED \\x1b]2;pwned\\x07\\nrun_y: persisted OK\\u202e\n")
 
 
 async def test_incomplete_request_is_kept_and_must_not_cut(settings: Settings) -> None:

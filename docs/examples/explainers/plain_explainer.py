@@ -68,7 +68,7 @@ async def main() -> int:
                 # same, so it is a duplicate.
                 await events.commit({place_of(record): record.offset + 1})
         except NotInTimeError as error:
-            print(error, flush=True)
+            print(shown(str(error)), flush=True)
             return 6
     return 4 if refused else 0
 
@@ -78,13 +78,18 @@ async def explain(api: httpx.AsyncClient, advisories: "Advisories", run_id: str)
     try:
         run = await get_run(api, run_id)
     except NotReadableError as error:
-        print(f"{run_id}: {error}", flush=True)
+        print(shown(f"{run_id}: {error}"), flush=True)
         return False
     event = await advisories.publish(advisory_of(run))
     why = event.get("error", {}).get("code", "")
-    print(f"{run_id}: {event['outcome']} {why}".rstrip(), flush=True)
+    print(shown(f"{run_id}: {event['outcome']} {why}".rstrip()), flush=True)
     # Waiting is success too: the advisory has its id, and is linked as soon as the run is there.
     return event["outcome"] in {"linked", "duplicate", "waiting"}
+
+
+def shown(text: str) -> str:
+    """Return what others wrote in ASCII, on one line: nothing in it may act on a terminal."""
+    return ascii(text)[1:-1]
 
 
 # What is said of a run. The same run must give the same text, as another text under the same

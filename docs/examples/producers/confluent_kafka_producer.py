@@ -3,8 +3,8 @@
     pip install confluent-kafka
     python confluent_kafka_producer.py 127.0.0.1:9092 ../requests/saw_green.json
 
-Exit status: 0 the machine may cut, 4 it must not, 6 nobody answered in time: send the same
-request again, with the same run_id; a duplicate is success.
+Exit status: 0 the machine may cut, 4 it must not, 6 no broker, no topics, or nobody answered in
+time: send the same request again, with the same run_id; a duplicate is success.
 """
 
 import argparse
@@ -30,20 +30,24 @@ def main() -> int:
     # The bytes of the file are sent as they are: their content decides what is a duplicate.
     body = asked.request.read_bytes() if asked.request else json.dumps(example()).encode()
     run_id = json.loads(body)["run_id"]
-    events = events_from_now_on(asked.bootstrap_servers, f"{asked.prefix}.runs.events")
+    # librdkafka wants a group's name; partitions are assigned by hand, so no group is joined.
+    own = {"group.id": "not-used", "enable.auto.commit": False}
+    events = Consumer({**connection(asked.bootstrap_servers), **own})
     try:
+        from_now_on(events, f"{asked.prefix}.runs.events")
+        partitions_of(events, f"{asked.prefix}.runs.requests")
         sent = publish(asked.bootstrap_servers, f"{asked.prefix}.runs.requests", run_id, body)
         event = event_of(events, sent)
     except KafkaException as error:
-        print(f"{run_id}: {error.args[0].str()}, send the same request again")
+        print(f"{shown(run_id)}: {shown(error.args[0].str())}, send the same request again")
         return 6
     finally:
         events.close()
     if event is None:
-        print(f"{run_id}: no answer in {WAIT_SECONDS} s, send the same request again")
+        print(f"{shown(run_id)}: no answer in {WAIT_SECONDS} s, send the same request again")
         return 6
     reason = event.get("block_reason") or event.get("error", {}).get("code", "")
-    print(f"{run_id}: {event['outcome']} {event.get('status', '')} {reason}".rstrip())
+    print(shown(f"{run_id}: {event['outcome']} {event.get('status', '')} {reason}".rstrip()))
     # The one thing to look at: a duplicate may cut, a stored run may not.
     return 0 if event["may_cut"] is True else 4
 
@@ -59,7 +63,7 @@ def publish(servers: str, topic: str, run_id: str, body: bytes) -> Message:
 
     producer = Producer(
         {
-            "bootstrap.servers": servers,
+            **connection(servers),
             # Must be set: librdkafka's own default puts a run_id into another partition than
             # all other clients do, and what concerns a run has to be in one.
             "partitioner": "murmur2_random",
@@ -76,22 +80,26 @@ def publish(servers: str, topic: str, run_id: str, body: bytes) -> Message:
     return reports[0]
 
 
-def events_from_now_on(servers: str, topic: str) -> Consumer:
+def connection(servers: str) -> dict[str, Any]:
+    """Return how to connect; its own log on standard error says nothing that we do not."""
+    return {"bootstrap.servers": servers, "log_level": 0, "error_cb": lambda error: None}
+
+
+def from_now_on(events: Consumer, topic: str) -> None:
     """Stand at the end of the events before the request is sent, or its event may be missed."""
-    events = Consumer(
-        {
-            "bootstrap.servers": servers,
-            # librdkafka wants a group's name; assigned by hand, no group is joined.
-            "group.id": "not-used",
-            "enable.auto.commit": False,
-        }
-    )
     partitions = []
-    for number in events.list_topics(topic, timeout=10).topics[topic].partitions:
+    for number in partitions_of(events, topic):
         _, end = events.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
         partitions.append(TopicPartition(topic, number, end))
     events.assign(partitions)
-    return events
+
+
+def partitions_of(events: Consumer, topic: str) -> list[int]:
+    """Return the partitions of a topic, which must be there: it is never made by accident."""
+    found = events.list_topics(topic, timeout=10).topics[topic]
+    if found.error is not None:
+        raise KafkaException(found.error)
+    return list(found.partitions)
 
 
 def event_of(events: Consumer, sent: Message) -> dict[str, Any] | None:
@@ -106,6 +114,11 @@ def event_of(events: Consumer, sent: Message) -> dict[str, Any] | None:
         if event["source"] == own:
             return event
     return None
+
+
+def shown(text: str) -> str:
+    """Return what others wrote in ASCII, on one line: nothing in it may act on a terminal."""
+    return ascii(text)[1:-1]
 
 
 def example() -> dict[str, Any]:

@@ -9,6 +9,7 @@ answered in time: send the same request again, with the same run_id; a duplicate
 
 import argparse
 import asyncio
+import logging
 import sys
 import uuid
 from datetime import UTC, datetime
@@ -27,18 +28,25 @@ async def main() -> int:
     asked = options.parse_args()
     # The bytes of a file are sent as they are: their content decides what is a duplicate.
     request = asked.request.read_bytes() if asked.request else example()
+    # What its errors mean is said by RmosError, in one sentence.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         async with RunPublisher(
             bootstrap_servers=asked.bootstrap_servers, prefix=asked.prefix
         ) as publisher:
             event = await publisher.publish_and_wait(request)
     except RmosError as error:
-        print(error)
+        print(shown(str(error)))
         return error.exit_status
     reason = event.block_reason or (event.error.code if event.error else "")
-    print(f"{event.run_id}: {event.outcome} {event.status or ''} {reason}".rstrip())
+    print(shown(f"{event.run_id}: {event.outcome} {event.status or ''} {reason}".rstrip()))
     # The one thing to look at: a duplicate may cut, a stored run may not.
     return 0 if event.may_cut else 4
+
+
+def shown(text: str) -> str:
+    """Return what others wrote in ASCII, on one line: nothing in it may act on a terminal."""
+    return ascii(text)[1:-1]
 
 
 def example() -> dict[str, Any]:
