@@ -41,7 +41,7 @@ class PlannedPartition:
     committed: int | None
     position: int | None
     leaves_to: int | None
-    holes: tuple[Hole, ...]
+    holes: tuple[Hole, ...] = ()
 
     @property
     def count(self) -> int:

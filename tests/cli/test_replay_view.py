@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from pipeline.broker.admin import OffsetRange
 from pipeline.cli.replay_view import (
     TOLD_FINDINGS,
     FindingView,
+    plan_documents,
     plan_lines,
     plan_rows,
     plan_summary,
@@ -138,6 +140,19 @@ def test_a_plan_says_what_is_read_and_what_is_lost(plan: Callable[..., ReplayPla
     assert told[0] == "6 offsets, 2026-01-15T08:00:00Z to 2026-01-15T08:00:01.500000Z"
     assert told[1].startswith("Retention has removed 4 offsets; of those the store lacks 2")
     assert "keeps its records for 2 hours only" in told[2]
+
+
+def test_a_plan_names_records_that_are_gone_from_the_middle(
+    plan: Callable[..., ReplayPlan],
+) -> None:
+    found = plan(replace(partition(3, (0, 9), 9), holes=((1, 2), (4, 7))))
+    assert plan_summary(found)["holes"] == 4
+    (document,) = plan_documents(found)
+    assert document["holes"] == [{"from": 1, "to": 2}, {"from": 4, "to": 7}]
+    assert list(plan_lines(found))[-1] == (
+        "Records are gone from the middle of the log: offsets 1, 4 to 6 of rmos.runs.requests, "
+        "partition 3."
+    )
 
 
 def test_a_plan_for_a_store_that_is_not_there_says_so(plan: Callable[..., ReplayPlan]) -> None:

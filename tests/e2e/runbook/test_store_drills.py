@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import advise_worker
+from pipeline.app import advise_worker, persist_worker
 from pipeline.storage.identity import read_store
 from tests.builders import advisory_request, attachment, record, red_request, run_request
 from tests.e2e.advisories import wait_for
-from tests.e2e.kafka_reading import Sending, produce, sending
+from tests.e2e.kafka_reading import Sending, commit, produce, sending, wait_until_consumed
 from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.shop import change_a_byte, consume, runs
 from tests.e2e.store_audit import audit_store, store_files
@@ -125,6 +125,36 @@ async def test_an_audit_found_something(drill: Drill) -> None:
     await drill.run()
     await drill.then()
     assert store_files(store) == before
+
+
+async def test_offsets_have_no_leaf(drill: Drill) -> None:
+    drill.read(PAGE, "Offsets have no leaf")
+    settings, partition = drill.settings, 4
+    now = f"{datetime.now(UTC):%FT%TZ}"
+    made = [
+        sending(run_request(run_id=f"run_{n}", created_at_utc=now), partition=partition)
+        for n in range(8)
+    ]
+    await consume(settings, made[:3])
+    # As a tool with auto-commit in the group does it.
+    await produce(settings, made[3:6])
+    await commit(settings, {partition: 6})
+    async with persist_worker(settings, accept_loss=True):
+        await produce(settings, made[6:])
+        await wait_until_consumed(settings)
+    await drill.shell("rmos replay restore")
+    before = store_files(settings.data_dir)
+    drill.words["STORE_ID"] = read_store(settings.data_dir).store_id
+    drill.units.environment |= {"RMOS_AUDIT_DAILY_AT": "-1", "RMOS_AUDIT_HOURLY": "false"}
+    drill.units.own["rmos-audit"] = {"RMOS_METRICS_PORT": "0"}
+    drill.units.start("rmos-audit")
+    await drill.units.started("rmos-audit", "rmos-audit")
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    runs_before = {path: content for path, content in before.items() if path.startswith("runs/")}
+    after = store_files(settings.data_dir)
+    assert {path: content for path, content in after.items() if path in runs_before} == runs_before
 
 
 async def test_the_disk_is_lost(drill: Drill) -> None:
