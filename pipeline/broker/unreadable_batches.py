@@ -12,9 +12,11 @@ the batch whole.
 """
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
 from pipeline import metrics
@@ -22,6 +24,12 @@ from pipeline.broker.tolerant_records import take_records
 
 REST_SECONDS = 5.0
 """How long a partition rests before the batch is asked for again."""
+
+REST_LIMIT = 3
+"""So often a partition may rest at one offset: another replica may have the batch whole."""
+
+_rests: dict[TopicPartition, tuple[int, int]] = {}
+"""Where partitions rest, and how often they did there. Of the process, like what is installed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +41,15 @@ def install_partition_holds() -> None:
     """
     assert callable(FetchResult.getall)
     FetchResult.getall = getall
+
+
+def unreadable_offsets(assigned: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return where those of the partitions `assigned` stand that rest again and again."""
+    return {
+        place: offset
+        for place, (offset, times) in _rests.items()
+        if times > REST_LIMIT and place in assigned
+    }
 
 
 def getall(fetched: Any, max_records: int | None = None) -> list[Any]:  # noqa: ANN401
@@ -47,6 +64,9 @@ def getall(fetched: Any, max_records: int | None = None) -> list[Any]:  # noqa: 
         more = take_records(fetched, records, max_records)
     except Exception as error:  # noqa: BLE001 - whatever a parser makes of broken bytes
         _rest(fetched, error)
+    else:
+        if records:
+            _rests.pop(fetched._topic_partition, None)
     fetched._update_position()
     if not more:
         fetched._partition_records = None
@@ -58,6 +78,8 @@ def _rest(fetched: Any, error: Exception) -> None:  # noqa: ANN401
     # the batch is fetched again.
     fetched._rests_until = time.monotonic() + REST_SECONDS
     place, offset = fetched._topic_partition, fetched._partition_records.next_fetch_offset
+    before = _rests.get(place)
+    _rests[place] = (offset, before[1] + 1 if before is not None and before[0] == offset else 1)
     metrics.UNREADABLE_BATCHES.labels(place.topic, place.partition).inc()
     _log.error(
         "batch cannot be read",

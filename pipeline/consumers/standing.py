@@ -10,6 +10,7 @@ from pipeline import metrics
 KINDS = {
     "broker": "the broker refuses what the consumer asks, such as where a right was taken away",
     "batch": "the same records are put off again and again",
+    "unreadable": "a batch of the broker cannot be read",
     "group": "somebody else has committed records in the name of the group",
     "partitions": "a topic has another number of partitions than it must have",
     "transaction": "an open transaction of a producer holds records up",

@@ -23,6 +23,7 @@ from pipeline.broker.connection import (
     client_options,
     is_cancelled,
 )
+from pipeline.broker.unreadable_batches import unreadable_offsets
 from pipeline.consumers.held_up import HeldUp
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.observing import Observation, Pulse
@@ -178,12 +179,28 @@ class Subscription:
             # An empty poll may have ended before the broker refused again.
             if polled or self._refused.age_seconds > REFUSAL_HOLDS_SECONDS:
                 self._standing.clear("broker")
+            self._note_unreadable()
             size.learn(chain.from_iterable(polled.values()))
             return polled
 
         consumer.getmany = getmany
         self._guard = guard
         pulse.beat()
+
+    def _note_unreadable(self) -> None:
+        """Say where a batch cannot be read although it was fetched again and again."""
+        held = unreadable_offsets(self.assigned)
+        if not held:
+            self._standing.clear("unreadable")
+            return
+        place = min(held)
+        more = f", and {len(held) - 1} partitions more" if len(held) > 1 else ""
+        self._standing.report(
+            "unreadable",
+            f"The batch at offset {held[place]} of {place.topic}, partition {place.partition}, "
+            f"cannot be read{more}, and the records behind it wait: the broker's disk may have "
+            "changed it. See `a batch cannot be read` in the runbook.",
+        )
 
     async def _note_refusal(self, error: KafkaError) -> None:
         """Say what the broker refuses and wait: FastStream would log a traceback each time."""

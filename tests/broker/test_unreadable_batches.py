@@ -16,7 +16,12 @@ from pipeline.broker.tolerant_records import (
     bounded_getall,
     install_tolerant_records,
 )
-from pipeline.broker.unreadable_batches import getall, install_partition_holds
+from pipeline.broker.unreadable_batches import (
+    REST_LIMIT,
+    getall,
+    install_partition_holds,
+    unreadable_offsets,
+)
 from tests.broker.record_batches import batch_bytes, record_bytes
 
 ORIGINAL = tolerant_records._AIOKAFKAS_GETALL
@@ -148,3 +153,20 @@ def test_the_bound_comes_with_the_parser_and_leaves_the_holds(
     install_partition_holds()
     install_tolerant_records()
     assert FetchResult.getall is getall
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_partition_that_rests_again_and_again_is_named_until_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unreadable_batches, "_rests", {})
+    assignment = Assignment()
+    for _ in range(REST_LIMIT):
+        getall(result(batch(0) + batch(3, broken=True), assignment))
+        assert unreadable_offsets({PLACE}) == {}
+        assignment.state.position = 3
+    getall(result(batch(3, broken=True), assignment))
+    assert unreadable_offsets({PLACE}) == {PLACE: 3}
+    assert unreadable_offsets(set()) == {}
+    assert offsets(getall(result(batch(3), assignment))) == [3, 4, 5]
+    assert unreadable_offsets({PLACE}) == {}

@@ -58,6 +58,10 @@ async def test_a_bit_that_turned_on_the_broker_holds_up_its_partition_alone(
             told = worker.logged("batch cannot be read")[0]
             assert (told["topic"], told["partition"], told["offset"]) == (topic, 3, 1)
             await wait_until_committed(settings, 3, 1)
+            await wait_until(lambda: bool(worker.logged("not ready")), "it is not ready")
+            reason = worker.logged("not ready")[0]
+            assert reason["kind"] == "unreadable"
+            assert f"The batch at offset 1 of {topic}, partition 3," in reason["why"]
 
             turn_bit(log, b"run_damagee", b"run_damaged")
             await wait_until_consumed(settings, check=worker.check)
