@@ -3,6 +3,9 @@
 import sys
 from importlib.util import find_spec
 
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C has ended: 128 and the signal's number, as in a shell."""
+
 
 def main() -> None:
     """Run the command line; end the process with the exit status of what happened."""
@@ -12,9 +15,14 @@ def main() -> None:
             "source. This install has the schemas and RunPublisher only.\n"
         )
         sys.exit(2)
-    from pipeline.cli.commands import run  # noqa: PLC0415  # absent from the base install
+    try:
+        from pipeline.cli.commands import run  # noqa: PLC0415  # absent from the base install
 
-    run()
+        run()
+    except KeyboardInterrupt:
+        # Also while the libraries are loaded, which takes seconds on a busy machine.
+        sys.stderr.write("Stopped.\n")
+        sys.exit(INTERRUPTED)
 
 
 def _run_as_module() -> None:

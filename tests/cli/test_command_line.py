@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 import typer
 
+from pipeline.cli import commands, main
 from pipeline.cli.commands import app
 from tests.cli.command_line import CommandLine
 from tests.e2e.worker_processes import RMOS
@@ -71,3 +72,16 @@ def test_a_shell_completes_commands(typed: str, offered: str) -> None:
         [str(RMOS)], env={**os.environ, **asked}, capture_output=True, check=False
     )
     assert done.stdout.decode().split() == [offered]
+
+
+def test_ctrl_c_before_the_command_begins_is_one_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "Stopped.\n"
