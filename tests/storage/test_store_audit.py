@@ -386,9 +386,9 @@ def row_added(store: Path) -> str:
         store,
         "INSERT INTO runs SELECT 'run_9', created_at_utc, created_at_us, event_type, status, mode,"
         " tool_id, material_id, machine_id, workflow_session_id, risk_level, score, block_reason,"
-        " feasibility_sha256, toolpaths_sha256, gcode_sha256, opplan_sha256, legacy,"
-        " artifact_sha256, 'runs/2025-12-18/run_9.json', size_bytes, request_sha256, source_epoch,"
-        " source_topic, source_partition, 77 FROM runs WHERE run_id = 'run_0'",
+        " feasibility_sha256, toolpaths_sha256, gcode_sha256, opplan_sha256, gcode_known_by,"
+        " legacy, artifact_sha256, 'runs/2025-12-18/run_9.json', size_bytes, request_sha256,"
+        " source_epoch, source_topic, source_partition, 77 FROM runs WHERE run_id = 'run_0'",
     )
     return "runs/2025-12-18/run_9.json"
 
