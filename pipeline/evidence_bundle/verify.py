@@ -920,11 +920,22 @@ def check_held(record: Record, held: Dict[str, Checkpoint]) -> Anchor:
 
 # The whole.
 
+# What acts, hides or reorders: Unicode's categories Cc, Cf, Zl, Zp and Cs, and all else that is
+# ignorable by default. RMOS Runs itself shows texts by the same rule.
+_NOT_SEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
+
 
 def visible(text: str) -> str:
-    """Return a text with what would act on a terminal spelt out."""
-    unsafe = "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    return re.sub(unsafe, lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return a text as one line in which nothing acts on a terminal, hides or reorders."""
+    return _NOT_SEEN.sub(
+        lambda found: ("\\u%04x" if found[0] <= "\uffff" else "\\U%08x") % ord(found[0]), text
+    )
 
 
 def line(name: str, *words: object) -> str:

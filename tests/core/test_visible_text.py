@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.visible_text import visible, visible_json, visible_lines
+from pipeline.evidence_bundle import verify
 
 # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties that is in no category of _NEVER.
 _IGNORABLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u3164\ufe00\ufe0f\uffa0"
@@ -44,6 +45,10 @@ def test_every_character_of_the_categories_that_act_or_hide_is_escaped() -> None
 
     assert raw == []
     assert [one for one in _IGNORABLE if visible(one) == one] == []
+
+
+def test_the_verifier_in_a_bundle_shows_every_character_as_we_do() -> None:
+    assert [one for one in _ALL if verify.visible(one) != visible(one)] == []
 
 
 def test_lines_keep_their_newlines_and_tabs_alone() -> None:
