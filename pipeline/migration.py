@@ -304,7 +304,8 @@ class Migration:
             if (self._store.root / attachment_path(name)).exists():
                 continue
             with self._attachments.begin() as upload:
-                for piece in self._source.blobs.pieces(name):
+                own = row.mapped.contents.get(name)
+                for piece in self._source.blobs.pieces(name) if own is None else [own]:
                     upload.write(piece)
                 self._attachments.publish(upload, name)
             self._result.apart.append(name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.legacy_fields import ATTACHMENT_FIELDS, LeftOver, same_json
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_sha256
@@ -25,6 +26,15 @@ _MIMES = {
 # Where an advisory of an older store names its content; the id itself may be its hash.
 _CONTENT_NAMES = ("content_sha256", "advisory_sha256", "advisory_id")
 _DEFAULTS = {"kind": "unknown", "mime": _OTHER_MIME, "filename": "attachment", "size_bytes": 0}
+
+
+_APART = {
+    "gcode_text": ("gcode", "text/plain", ".nc"),
+    "opplan_json": ("opplan", "application/json", ".opplan.json"),
+    "toolpaths": ("toolpaths", "application/json", ".toolpaths.json"),
+    "preview_svg": ("preview_svg", "image/svg+xml", ".svg"),
+}
+"""Kind, mime and ending of an output that has no room in a message; unsafe, they are withheld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,45 @@ def with_contents(
             room -= size
             attachments.append(inlined)
     return attachments, tuple(apart)
+
+
+def outputs_apart(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return a message with so many of its outputs as attachments that it fits, the largest first.
+
+    Returns:
+        The message, which may be too large all the same, and the contents by their SHA-256: the
+        store takes them directly.
+    """
+    outputs = dict(document.get("outputs", {}))
+    sizes = {name: len(canonical_json(outputs[name])) for name in _APART if name in outputs}
+    contents: dict[str, bytes] = {}
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if len(canonical_json(document)) <= REQUEST_VALUE_LIMIT_BYTES:
+            break
+        value = outputs.pop(name)
+        content = value.encode() if isinstance(value, str) else canonical_json(value)
+        sha256 = sha256_of_bytes(content)
+        contents[sha256] = content
+        refs = list(document.get("attachments", []))
+        if all(ref["sha256"] != sha256 for ref in refs):
+            refs.append(_output_reference(document, name, sha256, len(content)))
+        others = {field: item for field, item in document.items() if field != "outputs"}
+        document = {**others, **({"outputs": outputs} if outputs else {}), "attachments": refs}
+    return document, contents
+
+
+def _output_reference(
+    document: Mapping[str, Any], name: str, sha256: str, size_bytes: int
+) -> dict[str, Any]:
+    kind, mime, ending = _APART[name]
+    return {
+        "sha256": sha256,
+        "kind": kind,
+        "mime": mime,
+        "filename": f"{document['run_id']}{ending}",
+        "size_bytes": size_bytes,
+        "created_at_utc": document["created_at_utc"],
+    }
 
 
 def _inlined(ref: dict[str, Any], blob: FoundBlob) -> dict[str, Any]:

@@ -7,13 +7,18 @@ and told, never repaired: a time is never guessed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_json
-from pipeline.core.legacy_attachments import FoundBlob, take_attachments, with_contents
+from pipeline.core.legacy_attachments import (
+    FoundBlob,
+    outputs_apart,
+    take_attachments,
+    with_contents,
+)
 from pipeline.core.legacy_fields import (
     CONTEXT_FIELDS,
     OUTPUT_FIELDS,
@@ -68,12 +73,14 @@ class MappedRow:
         judged: What that record makes.
         apart: Attachments whose content has no room in the message: the store takes them
             directly.
+        contents: Of them those that stood in the row itself.
     """
 
     run_id: str
     body: bytes
     judged: JudgedRun
     apart: tuple[str, ...]
+    contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def advisories_of(
@@ -136,17 +143,22 @@ def map_row(
         **({"attachments": refs} if refs else {}),
         "meta": _meta(left, origin, sha256_of_json(row)),
     }
+    document, contents = outputs_apart(document)
+    refs = document.get("attachments", [])
     attachments, apart = with_contents(refs, found, len(canonical_json(document)))
     if refs:
         document["attachments"] = attachments
-    return _judged(run_id, canonical_json(document), apart)
+    return _judged(run_id, canonical_json(document), apart, contents)
 
 
-def _judged(run_id: str, body: bytes, apart: tuple[str, ...]) -> MappedRow:
+def _judged(
+    run_id: str, body: bytes, apart: tuple[str, ...], contents: Mapping[str, bytes]
+) -> MappedRow:
     judged = judge_legacy_record(run_id.encode(), body)
     if isinstance(judged, Rejected):
         raise LegacyRowError("NOT_CARRIED", f"{judged.code}: {judged.message}")
-    return MappedRow(run_id, body, judged, apart)
+    names = dict.fromkeys((*apart, *contents))
+    return MappedRow(run_id, body, judged, tuple(names), contents)
 
 
 def _take_run_id(left: LeftOver, key: str) -> str:

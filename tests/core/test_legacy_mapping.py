@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.canonical_json import canonical_json
 from pipeline.core.given_values import values_without_place
 from pipeline.core.legacy_mapping import LegacyRowError, map_row
 from schemas.run_artifact import RunArtifact
@@ -509,3 +510,26 @@ def test_every_real_row_keeps_what_was_recorded() -> None:
             "feasibility_sha256": sha256(canonical(row["feasibility"] or {}))
         }
         assert document["meta"]["v1"]["request_hash"] == row["request_hash"]
+
+
+def test_outputs_that_no_message_can_hold_become_attachments_apart() -> None:
+    program, plan = "G1 X1\n" * 800_000, {"steps": ["x" * 4_300_000]}
+    row = mapped(v1_row(gcode_text=program, opplan_json=plan, preview_svg="<svg/>"))
+    names = {sha256(program.encode()): "gcode", sha256(canonical_json(plan)): "opplan"}
+    assert {name: sha256(content) for name, content in row.contents.items()} == {
+        name: name for name in names
+    }
+    assert set(row.apart) >= names.keys()
+    document = json.loads(row.judged.built.content)
+    refs = {ref["sha256"]: ref["kind"] for ref in document["attachments"]}
+    assert refs.items() >= names.items()
+    assert document["outputs"] == {"preview_svg": "<svg/>"}
+    assert len(row.body) <= 4 * 1024 * 1024
+
+
+def test_outputs_apart_of_an_unsafe_row_are_withheld() -> None:
+    program = "G1 X1\n" * 800_000
+    row = mapped(unknown_row(gcode_text=program))
+    document = json.loads(row.judged.built.content)
+    assert f"attachments.{sha256(program.encode())}" in document["provenance"]["withheld"]
+    assert document["attachments"] == []
