@@ -83,13 +83,14 @@ async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_re
     store_settings: Settings,
 ) -> None:
     settings = store_settings
-    await limit_messages(settings, settings.topics.run_dead_letters, 2000)
     value = os.urandom(10_000)
     bad = [Sending(b"run_bad", value, [("small", b"1")], 3), Sending(b"k", b"{", (), 3)]
-    places = await produce(settings, bad)
     good = [sending(run_request(run_id=f"run_{number}"), partition=3) for number in range(20)]
-    await produce(settings, good)
     async with persist_worker(settings):
+        # A worker does not start over such a topic.
+        await limit_messages(settings, settings.topics.run_dead_letters, 2000)
+        places = await produce(settings, bad)
+        await produce(settings, good)
         await wait_until_consumed(settings)
 
     audit = await audit_store(settings)
@@ -113,9 +114,10 @@ async def test_a_worker_whose_events_are_never_taken_ends_with_a_sentence(
     store_settings: Settings, workers: WorkerPool
 ) -> None:
     settings = store_settings
+    worker = workers.start(settings)
+    await worker.wait_until_started()
     await limit_messages(settings, settings.topics.run_events, 100)
     await produce(settings, [sending(run_request(run_id="run_1"))])
-    worker = workers.start(settings)
     assert await worker.ended() == UnsendableError.exit_status
     sentence = only_sentence(worker.text)
     assert settings.topics.run_events in sentence
