@@ -70,5 +70,6 @@ async def _refuse_hole(settings: Settings, state: PartitionState, ledger: LogRea
             f"Offset {found} of {state.place} is to be consumed again and has no leaf, though "
             f"its log goes on to offset {state.logged - 1}: put back the latest copy of "
             f"{ledger.log.path}, or run rmos replay restore into an empty store of the same "
-            "store_id and epoch."
+            "store_id and epoch: it restores what the group has passed, and a worker that is "
+            "started then consumes the rest."
         )

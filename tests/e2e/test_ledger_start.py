@@ -159,6 +159,35 @@ async def test_a_hole_in_the_log_is_refused_where_its_record_comes_again(
     assert (await committed(settings))[PARTITION] == 2
 
 
+async def test_a_group_moved_back_behind_leaves_goes_on_as_the_sentence_says(
+    store_settings: Settings, tmp_path: Path
+) -> None:
+    settings = store_settings
+    await produce(settings, runs(6))
+    # As after somebody else has committed, and the worker went on over it.
+    await commit(settings, {PARTITION: 3})
+    await consume_all(settings, accept_loss=True)
+    assert offsets_of(settings) == [3, 4, 5]
+    await commit(settings, {PARTITION: 0})
+    said = await refused_even_if_accepted(settings)
+    assert "or run rmos replay restore into an empty store of the same store_id and epoch" in said
+    assert "a worker that is started then consumes the rest" in said
+
+    identity = read_store(settings.data_dir)
+    settings.data_dir.rename(tmp_path / "aside")
+    made = await rmos(
+        settings, "store", "init", "--store-id", identity.store_id, "--epoch", str(identity.epoch)
+    )
+    assert made.status == 0, made
+    restored = await rmos(settings, "replay", "restore")
+    assert restored.status == 0, restored
+    assert "6 offsets are not consumed yet and left to the workers" in restored.out
+    await consume_all(settings)
+    assert offsets_of(settings) == [0, 1, 2, 3, 4, 5]
+    (await audit_store(settings)).assert_whole()
+    assert (await rmos(settings, "replay", "verify")).status == 0
+
+
 async def test_gaps_that_transactions_leave_are_no_holes(store_settings: Settings) -> None:
     settings = store_settings
     for number in range(4):
