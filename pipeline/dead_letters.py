@@ -4,7 +4,8 @@ What a list needs is kept of every dead letter; keys, values and headers are rea
 for those that were selected, so that memory does not grow with what was refused.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
@@ -87,7 +88,7 @@ async def read_redrives(settings: Settings) -> dict[RecordPlace, Redrive]:
 
 async def read_contents(
     settings: Settings, letters: Iterable[FoundLetter]
-) -> AsyncIterator[LetterContent]:
+) -> AsyncGenerator[LetterContent, None]:
     """Yield each of `letters` with all that it carries, in the order of their places.
 
     One that retention has removed since is left out.
@@ -96,10 +97,11 @@ async def read_contents(
         BrokerError: The broker cannot be reached.
     """
     wanted = {letter.place: letter for letter in letters}
-    async for record in read_ranges(settings, _spans(wanted)):
-        letter = wanted.get(RecordPlace(record.topic, record.partition, record.offset))
-        if letter is not None:
-            yield await _content(settings, letter, record)
+    async with aclosing(read_ranges(settings, _spans(wanted))) as records:
+        async for record in records:
+            letter = wanted.get(RecordPlace(record.topic, record.partition, record.offset))
+            if letter is not None:
+                yield await _content(settings, letter, record)
 
 
 async def _content(

@@ -70,8 +70,10 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         try:
             await consumer.start()
             for place in sorted(wanted):
-                async for record in _read_partition(settings, consumer, place, wanted[place]):
-                    yield record
+                found = _read_partition(settings, consumer, place, wanted[place])
+                async with aclosing(found) as records:
+                    async for record in records:
+                        yield record
         finally:
             await close_consumer(consumer)
 

@@ -188,8 +188,9 @@ async def _content(settings: Settings, letter: FoundLetter) -> LetterContent:
     Raises:
         NotFoundError: Retention has removed it since it was listed.
     """
-    async for content in read_contents(settings, [letter]):
-        return content
+    async with aclosing(read_contents(settings, [letter])) as contents:
+        async for content in contents:
+            return content
     message = f"Retention has removed the dead letter {letter.place}."
     raise NotFoundError(message)
 
