@@ -174,7 +174,7 @@ def test_an_artifact_changed_together_with_its_row_differs_from_its_leaf(root: P
 
 def test_a_changed_link_is_refused_also_with_its_row(root: Path) -> None:
     change(root / LINK, b"Why this", b"Why that")
-    with pytest.raises(IntegrityError, match=f"expected {LINK} to have SHA-256"):
+    with pytest.raises(IntegrityError, match=f"Expected {LINK} to have SHA-256"):
         gathered(root)
     after = sha256((root / LINK).read_bytes())
     change_index(root, "UPDATE advisories SET link_sha256 = ? WHERE advisory_id = 'adv_1'", after)
@@ -235,11 +235,14 @@ def test_a_log_of_which_nothing_is_held_has_no_such_proof(root: Path) -> None:
 # Where the index does not say which record made a run.
 
 
-def test_the_leaf_is_found_without_a_source(root: Path) -> None:
-    before = gathered(root)
-    change_index(root, "UPDATE runs SET source_offset = NULL")
+def test_a_row_that_nothing_explains_is_no_evidence(root: Path) -> None:
+    """The way out is `index rebuild`, which finds the source in the leaf."""
+    assert len(gathered(root).files) == 3
     change_index(root, "UPDATE advisories SET source_offset = NULL")
-    assert gathered(root) == before
+    assert len(gathered(root).files) == 1
+    change_index(root, "UPDATE runs SET source_offset = NULL")
+    with pytest.raises(IntegrityError, match="RUN_UNEXPLAINED"):
+        gathered(root)
 
 
 def test_the_leaf_is_found_where_the_source_is_that_of_a_later_record(root: Path) -> None:
