@@ -168,8 +168,11 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
                     event = await waiting
                     shown: Any = event.model_dump(mode="json", exclude_none=True)
                     counts[shown["outcome"]] += 1
-                    if (fate := errand.fate(event)) is not None:
-                        counts[fate] += 1
+                    fate = errand.fate(event)
+                    # A summary names what was refused also where nothing was.
+                    counts["refused"] += fate == "refused"
+                    if fate == "blocked":
+                        counts["blocked"] += 1
                     _tell(shown, errand.words(event), as_json=errand.as_json)
                 else:
                     _tell_published(published, as_json=errand.as_json)
