@@ -51,14 +51,15 @@ def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
         return CutProgram(computed, "stored")
     if (named := attachment_at_gcode_path(document)) is not None:
         return CutProgram(named, "attached")
-    attached = dict.fromkeys(
-        ref["sha256"] for ref in document["attachments"] if ref["kind"] == GCODE_KIND
-    )
+    refs = document["attachments"]
     claims = claims_of(document, "gcode_sha256")
     claimed = next((each for each in claims if isinstance(each, str) and is_sha256(each)), None)
     if claimed is None:
-        return CutProgram(next(iter(attached)), "attached") if len(attached) == 1 else None
-    return CutProgram(claimed, "attached" if claimed in attached else "claimed")
+        attached = {ref["sha256"] for ref in refs if ref["kind"] == GCODE_KIND}
+        return CutProgram(attached.pop(), "attached") if len(attached) == 1 else None
+    # By content, not by kind: the program may be listed as `debug`.
+    is_attached = any(ref["sha256"] == claimed for ref in refs)
+    return CutProgram(claimed, "attached" if is_attached else "claimed")
 
 
 def attachment_at_gcode_path(document: Mapping[str, Any]) -> str | None:
@@ -77,7 +78,7 @@ def claims_of(document: Mapping[str, Any], name: str) -> list[Any]:
     inner = old.get("hashes")
     claims = (
         document.get("provenance", {}).get("claimed_hashes", {}).get(name),
-        old.get(OLD_HASHES[name]),
+        old.get(OLD_HASHES[name]) if name in OLD_HASHES else None,
         inner.get(name) if isinstance(inner, dict) else None,
     )
     return [each for each in claims if each is not None]

@@ -10,7 +10,13 @@ from functools import partial
 from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.cut_program import GCODE_KIND, OLD_REQUEST_HASH, claims_of, old_values
+from pipeline.core.cut_program import (
+    GCODE_KIND,
+    OLD_REQUEST_HASH,
+    claims_of,
+    cut_program,
+    old_values,
+)
 from pipeline.core.value_diff import ABSENT, ValueDiff, diff_values, dotted_path, present_sides
 from schemas.run_diff import DiffSeverity
 
@@ -22,8 +28,9 @@ _ADVISORY_FIELDS = ("advisory_id", "kind", "content_sha256")
 _ITEM_SCOPE = ("decision", "feasibility", "hashes", "request_summary")
 
 _OUTPUT_FIELDS = ("gcode_path", "opplan_path")
-# Kinds of attachments that are a payload of an artifact.
-_PAYLOAD_KINDS = {
+# Kinds of attachments that are a payload of an artifact; the evaluation always stands in it.
+_PAYLOAD_KINDS: dict[str, frozenset[str]] = {
+    "feasibility_sha256": frozenset(),
     "toolpaths_sha256": frozenset({"toolpaths"}),
     "gcode_sha256": frozenset({GCODE_KIND}),
     "opplan_sha256": frozenset({"cam_plan", "opplan", "operation_plan"}),
@@ -36,6 +43,8 @@ _WARNING_PATHS = frozenset(
     {"decision.score", "hashes.feasibility_sha256", f"hashes.{OLD_REQUEST_HASH}"}
 )
 _GCODE_PATH = "outputs.gcode_path"
+# Any of these may say which of several known programs is the one.
+_WHICH_PROGRAM = frozenset({_GCODE_PATH, "attachments", "claimed_hashes.gcode_sha256", "meta.v1"})
 _WITHHELD = "withheld"
 # No machine cuts by these, whoever withheld them.
 _HARMLESS_WITHHELD = frozenset(
@@ -172,8 +181,11 @@ def _critical_besides(a: dict[str, Any], b: dict[str, Any]) -> frozenset[str]:
     A path says which program it is where no hash does. What is withheld without a hash is known by
     its name alone.
     """
-    critical = set()
-    if "gcode_sha256" not in _known_hashes(a):
+    critical: set[str] = set()
+    program, other = (found and found.sha256 for found in map(cut_program, (a, b)))
+    if program != other:
+        critical |= _WHICH_PROGRAM
+    elif program is None:
         critical.add(_GCODE_PATH)
     withheld = (frozenset(_provenance(run).get("withheld", [])) for run in (a, b))
     if frozenset.symmetric_difference(*withheld) - _HARMLESS_WITHHELD:

@@ -1,11 +1,13 @@
 """The program that would be cut by a run, wherever its artifact says which it is."""
 
+from itertools import combinations
 from typing import Any
 
 import pytest
 
 from pipeline.core.artifact import outline_of
 from pipeline.core.cut_program import CutProgram, cut_program
+from pipeline.core.diff import diff_runs
 from pipeline.core.layout import attachment_path
 from tests.builders import attachment, attachment_ref, document, red_request, run_request, sha256
 from tests.legacy_rows import artifact, bare_row, original_v2_row, unknown_row, v1_row
@@ -52,6 +54,20 @@ PROGRAMS: dict[str, tuple[dict[str, Any], CutProgram | None]] = {
         ATTACHED,
     ),
     "another kind": (without_text(attachments=[attachment_ref(PROGRAM, kind="debug")]), None),
+    "another kind and claim": (
+        without_text(attachments=[attachment_ref(PROGRAM, kind="debug")], hashes=CLAIM),
+        ATTACHED,
+    ),
+    "another kind by its path": (
+        document(
+            run_request(
+                outputs={"gcode_path": attachment_path(sha256(PROGRAM))},
+                attachments=[attachment_ref(PROGRAM, kind="debug")],
+                hashes={"gcode_sha256": sha256(OTHER)},
+            )
+        ),
+        ATTACHED,
+    ),
     "path alone": (without_text(), None),
     "not OK": (document(red_request(hashes=CLAIM, outputs=None, attachments=[CUT])), None),
     "older row": (artifact(bare_row()), CutProgram("4" * 64, "claimed")),
@@ -84,3 +100,11 @@ def test_the_outline_of_an_artifact_says_the_same(name: str) -> None:
 
 def test_a_value_of_a_producer_under_meta_is_no_older_store() -> None:
     assert cut_program(without_text(meta={"v1": {"gcode_hash": "4" * 64}})) is None
+
+
+@pytest.mark.parametrize(("a", "b"), list(combinations(PROGRAMS, 2)))
+def test_a_diff_of_two_programs_is_critical(a: str, b: str) -> None:
+    (shown, program), (other, other_program) = PROGRAMS[a], PROGRAMS[b]
+    known = (program and program.sha256, other_program and other_program.sha256)
+    if known[0] != known[1]:
+        assert diff_runs(shown, other)["diff_severity"] == "CRITICAL"

@@ -24,7 +24,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.legacy_rows import artifact, bare_row, v1_row
+from tests.legacy_rows import artifact, bare_row, original_v2_row, v1_row
 
 SHA_A, SHA_B = "a" * 64, "b" * 64
 SCHEMA = Draft202012Validator(json_schemas()["rmos.run_diff-1"])
@@ -417,6 +417,7 @@ def test_severity_depends_on_which_fields_differ(
 
 
 PROGRAM, OTHER_PROGRAM = b"G1 X1\n", b"G1 X999\n"
+TWO_PROGRAMS = [attachment_ref(content, kind="gcode") for content in (PROGRAM, OTHER_PROGRAM)]
 
 
 def by_reference(content: bytes, kind: str, **changes: Any) -> dict[str, Any]:
@@ -435,6 +436,12 @@ def inline(content: bytes, kind: str) -> dict[str, Any]:
 
 def old(**changes: Any) -> dict[str, Any]:
     return artifact(bare_row(**changes))
+
+
+def original(name: str, content: bytes) -> dict[str, Any]:
+    """Return a run of the original v2 code whose payloads are known by their hashes alone."""
+    hashes = {"feasibility_sha256": SHA_A, name: sha256(content)}
+    return artifact(original_v2_row(hashes=hashes, outputs=None), origin="original_v2")
 
 
 @pytest.mark.parametrize(
@@ -522,6 +529,21 @@ def old(**changes: Any) -> dict[str, Any]:
             "INFO",
         ),
         (old(), old(request_hash="5" * 64), "hashes.request_hash", "WARNING"),
+        (
+            document(run_request(attachments=TWO_PROGRAMS, outputs={"gcode_path": "/a.nc"})),
+            document(run_request(attachments=TWO_PROGRAMS, outputs={"gcode_path": "/b.nc"})),
+            "outputs.gcode_path",
+            "CRITICAL",
+        ),
+        *(
+            (original(name, PROGRAM), original(name, OTHER_PROGRAM), f"hashes.{name}", severity)
+            for name, severity in (
+                ("feasibility_sha256", "WARNING"),
+                ("gcode_sha256", "CRITICAL"),
+                ("opplan_sha256", "INFO"),
+                ("toolpaths_sha256", "CRITICAL"),
+            )
+        ),
         (
             document(red_request(attachments=[attachment_ref(PROGRAM, kind="gcode")])),
             document(red_request(attachments=[attachment_ref(OTHER_PROGRAM, kind="gcode")])),
