@@ -18,6 +18,7 @@ from urllib.parse import quote
 from pipeline.core.log_id import LogId
 from pipeline.errors import StoreError
 from pipeline.storage.index import INDEX_FORMAT
+from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.audit_request import AuditScope
 
 _CACHE_KIB: Final = 16_384
@@ -179,6 +180,11 @@ class AuditPlan:
 
     def begin(self, index: Path) -> str | None:
         """Begin to read the index as it is now; return why it cannot be read, if so."""
+        try:
+            if state_of(str(index)) is None:
+                return "no such file"
+        except NotAFileError as error:
+            return str(error)
         try:
             self._db.execute(f"ATTACH 'file:{quote(str(index))}?mode=ro' AS store")
         except sqlite3.Error as error:

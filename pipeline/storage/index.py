@@ -55,6 +55,9 @@ from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME
+"""Opened by SQLite alone: who closes a file ends every lock of its process on it (POSIX), those of
+SQLite too. Another process would then delete the log that a writer goes on to write into."""
+
 INDEX_LOCK = "index.lock"
 INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""

@@ -43,7 +43,6 @@ from pipeline.storage.faults import store_faults
 from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
 from pipeline.storage.locks import shared_lock
-from pipeline.storage.regular_files import is_regular_below
 from schemas.audit_request import AuditRequest
 
 SUSPECTS_LIMIT: Final = 10_000
@@ -158,9 +157,7 @@ class StoreAudit:
         index = self.root / INDEX_FILE
         with shared_lock(self.root / INDEX_LOCK):
             notes = read_notes(self.root)
-            failed = (
-                plan.begin(index) if is_regular_below(self.root, INDEX_FILE) else "no such file"
-            )
+            failed = plan.begin(index)
         findings = self._open_logs(notes)
         pool = self._open.enter_context(StepPool(self._count_processes(), self._context(plan)))
         # While the processes start.

@@ -104,6 +104,16 @@ def _check(root: Path) -> None:
         list(find_foreign_files(root, checks, store.index, logs, lambda source: False))
 
 
+def is_locked_by_us(path: Path) -> bool:
+    """Tell whether this process has a lock on a file, as SQLite takes them."""
+    held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    ours = (os.getpid(), path.stat().st_ino)
+    return any(
+        words[1] == "POSIX" and (int(words[4]), int(words[5].rpartition(":")[2])) == ours
+        for words in held
+    )
+
+
 def read_all_ways(root: Path) -> None:
     """Read the store in every way that we have, with little memory and time."""
     signal.alarm(60)
@@ -112,6 +122,21 @@ def read_all_ways(root: Path) -> None:
     for read in readers(root):
         with suppress(InputError, IntegrityError, NotFoundError, StoreError, StoreNotReadyError):
             read()
+
+
+def test_no_reader_lets_go_of_the_locks_of_a_writer_in_its_process(store: Path) -> None:
+    """Closing a file ends all locks that the process has on it, those of SQLite too.
+
+    Another process would then take itself for the last one, and delete what the writer goes on
+    to write into: rows that nobody sees, and that are gone after a restart.
+    """
+    index = store / "index.sqlite3"
+    for read in readers(store):
+        with opened(store) as writing:
+            assert writing.index.count() > 0
+            with suppress(InputError, NotFoundError, StoreError):
+                read()
+            assert is_locked_by_us(index), read
 
 
 @pytest.mark.parametrize("place", FILES)
