@@ -1,6 +1,7 @@
 """The HTTP server: its address is taken before anything else starts, and it stops in order."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,9 @@ _KEEP_ALIVE_SECONDS = 15
 """Longest time for the head of a request to come, and between two requests."""
 
 _HEAD_LIMIT_BYTES = 64 * 1024
+_MOST_CONNECTIONS = 4096
+"""Open at a time, and never more than half of the files that the process may have open: the store
+and the broker need the others."""
 _BACKLOG = 1024
 
 
@@ -42,6 +46,13 @@ def address_of(listening: socket.socket) -> str:
     """Return host and port of a listening socket, as a URL has them."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        min(_MOST_CONNECTIONS, files // 2) if files != resource.RLIM_INFINITY else _MOST_CONNECTIONS
+    )
 
 
 @asynccontextmanager
@@ -101,11 +112,15 @@ class _Connection(H11Protocol):
 
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
+    idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
+        """Begin to wait, where there are too many in place of the one that waits longest."""
         super().connection_made(transport)
+        self.idle_since = self.loop.time()
         self._watch_head()
+        if len(self.connections) > _most_connections():
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Take some bytes; part of a head does not prolong the wait."""
@@ -127,6 +142,7 @@ class _Connection(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on to the next request, and wait for the client to take this answer."""
         super().on_response_complete()
+        self.idle_since = self.loop.time()
         self._watch_answer()
 
     def _should_upgrade(self) -> bool:
@@ -134,8 +150,21 @@ class _Connection(H11Protocol):
         return False
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost where it is closed."""
+        return self._waits_for_head and not self.transport.get_write_buffer_size()
+
+    @property
     def _waits_for_head(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _make_room(self) -> None:
+        all_of_ours = (each for each in self.connections if isinstance(each, _Connection))
+        idle = (each for each in all_of_ours if each.is_idle)
+        # This one is idle too: it is closed where all others are at work.
+        longest = min(idle, key=lambda each: each.idle_since, default=self)
+        longest.transport.abort()
+        self.connections.discard(longest)
 
     def _watch_head(self) -> None:
         if not self._waits_for_head:

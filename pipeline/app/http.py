@@ -33,6 +33,7 @@ _log = structlog.get_logger(__name__)
 _QUICK_THREADS = 4
 _BULK_THREADS = 4
 _PROBE_SECONDS = 3.0
+_KNOWN_FOR_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,24 +137,53 @@ def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
 def _api_checks(
     settings: Settings, workers: Sequence[Worker], check_broker: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[Checks]]:
-    async def broker_answers() -> bool:
-        try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                await check_broker()
-        except (RmosError, TimeoutError):
-            return False
-        return True
-
+    broker = BrokerProbe(check_broker)
     measure_room(store_folder(settings))
 
     async def checks() -> Checks:
         return {
-            "broker answers": await broker_answers(),
+            "broker answers": await broker.answers(),
             "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
             "disk writable": is_disk_writable(store_folder(settings)),
         }
 
     return checks
+
+
+class BrokerProbe:
+    """Asks whether the broker answers: once for all who ask meanwhile, and in the next second.
+
+    Readiness is asked for by anybody, without a token and as often as they like, and each question
+    is a connection to the broker.
+    """
+
+    def __init__(self, check_broker: Callable[[], Awaitable[None]]) -> None:
+        """Prepare; nothing is asked.
+
+        Args:
+            check_broker: Raises where it does not answer, or is not that of the store.
+        """
+        self._check_broker = check_broker
+        self._one_at_a_time = asyncio.Lock()
+        self._answered = False
+        self._asks_again_at = float("-inf")
+
+    async def answers(self) -> bool:
+        """Tell whether it answers, or did within the last second."""
+        async with self._one_at_a_time:
+            clock = asyncio.get_running_loop().time
+            if clock() >= self._asks_again_at:
+                self._answered = await self._ask()
+                self._asks_again_at = clock() + _KNOWN_FOR_SECONDS
+            return self._answered
+
+    async def _ask(self) -> bool:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._check_broker()
+        except (RmosError, TimeoutError):
+            return False
+        return True
 
 
 async def run_api(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -25,6 +26,9 @@ Result = TypeVar("Result")
 CUT_OFF = 6
 """Exit status where stopping took too long: a broker or a disk does not answer."""
 
+OPEN_FILES = 65_536
+"""More than all connections, segments and blobs of a service; some systems allow a billion."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -34,6 +38,7 @@ def run_service(service: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         BrokerError: A cancellation of the Kafka client's own came up to here.
     """
+    raise_open_files()
     # A batch keeps tens of thousands of parsed values alive for a moment. The collector's own
     # thresholds would walk all of them every few hundred new ones: measured, a third of the time.
     gc.collect()
@@ -48,6 +53,14 @@ def run_service(service: Coroutine[Any, Any, Result]) -> Result:
                 "hand was acknowledged: start again."
             )
             raise BrokerError(message) from error
+
+
+def raise_open_files() -> None:
+    """Let this process have as many files open as it may: the usual 1,024 count connections too."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class Stopping:

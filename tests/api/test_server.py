@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from pipeline.api import server
 from pipeline.api.server import listen, serving
@@ -130,3 +131,34 @@ async def test_a_request_under_way_may_take_longer_than_its_head(
         async with asyncio.timeout(5):
             assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
         writer.close()
+
+
+async def test_a_connection_too_many_takes_the_place_of_the_one_that_waits_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Connections that ask for nothing keep nobody out, and end no request."""
+    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 3)
+    listening = listen("127.0.0.1", 0)
+    host, port = listening.getsockname()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            asked.set()
+            await answer.wait()
+        await PlainTextResponse("it")(scope, receive, send)
+
+    async with asyncio.timeout(10), serving(app, listening, stop_seconds=1):
+        at_work, asking = await asyncio.open_connection(host, port)
+        asking.write(HEAD.replace(b"/", b"/slow", 1))
+        await asked.wait()
+        idle = [await asyncio.open_connection(host, port) for _ in range(5)]
+        for reader, _ in idle[:3]:
+            assert await reader.read() == b""
+        for reader, writer in idle[3:]:
+            writer.write(HEAD)
+            assert b"200 OK" in await reader.readline()
+        answer.set()
+        assert b"200 OK" in await at_work.readline()
+        for writer in (asking, *(writer for _, writer in idle)):
+            writer.close()
