@@ -28,7 +28,7 @@ from aiokafka.record.util import decode_varint_py
 
 from pipeline.broker.decompression import decompress, inflate, largest_size
 from pipeline.broker.streamed_batch import streamed_records
-from pipeline.core.carried_record import held_bytes
+from pipeline.core.carried_record import held_bytes, passed_bytes
 from pipeline.core.header_names import name_of_bytes
 
 INFLATED_LIMIT_BYTES = 16 * 1024 * 1024
@@ -38,6 +38,10 @@ and producers end a batch at 1 MiB or less unless they are told otherwise."""
 TAKEN_LIMIT_BYTES = 16 * 1024 * 1024
 """So many bytes of records are taken from one partition at a time, and one record more: the
 records of a batch that is read as a stream are made as they are taken."""
+
+PASSED_LIMIT_BYTES = 256 * 1024 * 1024
+"""So many bytes of one partition are hashed and not kept at a time, and one record more: a batch of
+5 MiB can hold 150 GB of zeros, and while they are read no heartbeat is sent."""
 
 _AIOKAFKAS_GETALL = FetchResult.getall
 _BEFORE_LENGTH = 8
@@ -73,13 +77,14 @@ def bounded_getall(fetched: Any, max_records: int | None = None) -> list[Any]:  
 
 def take_records(fetched: Any, records: list[Any], max_records: int | None) -> bool:  # noqa: ANN401
     """Add the next records of one partition to `records`; return whether there may be more."""
-    size_bytes = 0
-    while len(records) != max_records and size_bytes < TAKEN_LIMIT_BYTES:
+    taken = passed = 0
+    while len(records) != max_records and taken < TAKEN_LIMIT_BYTES and passed < PASSED_LIMIT_BYTES:
         record = next(fetched._partition_records, None)
         if record is None:
             return False
         records.append(record)
-        size_bytes += held_bytes(record)
+        taken += held_bytes(record)
+        passed += passed_bytes(record)
     return True
 
 

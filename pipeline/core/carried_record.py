@@ -168,6 +168,13 @@ def held_bytes(record: Any) -> int:  # noqa: ANN401 - aiokafka has no types
     return size
 
 
+def passed_bytes(record: Any) -> int:  # noqa: ANN401 - aiokafka has no types
+    """Return about how many bytes of a record were hashed as they were read, and not kept."""
+    _, all_headers = split_headers(record.headers)
+    left = [each for each in (record.key, record.value) if isinstance(each, LeftAtSource)]
+    return sum(map(len, left)) + (0 if all_headers is None else all_headers.size_bytes)
+
+
 def sha256_of_content(content: ReadContent) -> str:
     """Return the SHA-256 of a key or a value."""
     if isinstance(content, LeftAtSource):

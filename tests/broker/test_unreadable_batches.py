@@ -1,5 +1,6 @@
 """An unreadable batch ends the records before it, and never raises out of a poll."""
 
+import gzip
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
 
 from pipeline import metrics
-from pipeline.broker import tolerant_records, unreadable_batches
+from pipeline.broker import streamed_batch, tolerant_records, unreadable_batches
 from pipeline.broker.tolerant_records import (
     TolerantRecords,
     bounded_getall,
@@ -22,7 +23,7 @@ from pipeline.broker.unreadable_batches import (
     install_partition_holds,
     unreadable_offsets,
 )
-from tests.broker.record_batches import batch_bytes, record_bytes
+from tests.broker.record_batches import GZIP, batch_bytes, record_bytes
 
 ORIGINAL = tolerant_records._AIOKAFKAS_GETALL
 PLACE = TopicPartition("t", 3)
@@ -141,6 +142,21 @@ def test_records_are_taken_by_their_size(monkeypatch: pytest.MonkeyPatch, take: 
     while fetched.has_more():
         counts.append(len(take(fetched)))
     assert counts == [3, 3, 1]
+
+
+@pytest.mark.parametrize("take", [bounded_getall, getall])
+def test_records_that_are_not_kept_are_taken_by_what_was_read_of_them(
+    monkeypatch: pytest.MonkeyPatch, take: Any
+) -> None:
+    monkeypatch.setattr(tolerant_records, "INFLATED_LIMIT_BYTES", 0)
+    monkeypatch.setattr(streamed_batch, "BROKER_MESSAGE_LIMIT_BYTES", 300)
+    monkeypatch.setattr(tolerant_records, "PASSED_LIMIT_BYTES", 500)
+    records = b"".join(record_bytes(delta, b"k", bytes(400)) for delta in range(5))
+    packed = batch_bytes(gzip.compress(records, 1), 5, codec=GZIP)
+    fetched, counts = result(packed, Assignment()), []
+    while fetched.has_more():
+        counts.append(len(take(fetched)))
+    assert counts == [2, 2, 1]
 
 
 def test_the_bound_comes_with_the_parser_and_leaves_the_holds(
