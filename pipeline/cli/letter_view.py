@@ -6,7 +6,7 @@ Everything in it was written by somebody else, so nothing of it may act on a ter
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cli.moments import moment_text
@@ -23,6 +23,11 @@ TEXT_LIMIT_CHARACTERS = 20_000
 
 HEXDUMP_LIMIT_BYTES = 1024
 HEADER_LIMIT_CHARACTERS = 1024
+"""So much of a name of a header is shown, and so much of its value."""
+
+HEADERS_LIMIT = 100
+"""So many headers are shown; of more, the first half and the last, where ours are."""
+
 _HEXDUMP_WIDTH = 16
 
 LIST_COLUMNS = (
@@ -96,7 +101,7 @@ def letter_lines(content: LetterContent, redrive: Redrive | None) -> Iterator[st
             yield f"{name:<{width}}  {visible(str(value))}"
     yield ""
     yield "headers"
-    yield from (f"  {visible(_header_text(header))}" for header in content.headers)
+    yield from _header_lines(content.headers)
     yield ""
     yield from body_lines(content)
 
@@ -144,14 +149,26 @@ def _hexdump(data: bytes) -> Iterator[str]:
         yield f"{start:08x}  {row.hex(' '):<{3 * _HEXDUMP_WIDTH}} |{text}|"
 
 
+def _header_lines(headers: Sequence[Header]) -> Iterator[str]:
+    half = HEADERS_LIMIT // 2
+    left_out = max(0, len(headers) - HEADERS_LIMIT)
+    for header in headers[: half if left_out else None]:
+        yield f"  {visible(_header_text(header))}"
+    if left_out:
+        yield f"  ... {left_out:,} more; rmos dead-letters export writes all of them"
+        yield from (f"  {visible(_header_text(header))}" for header in headers[-half:])
+
+
 def _header_text(header: Header) -> str:
     name, value = header
-    shown = bytes_of_name(name).decode(errors="backslashreplace")
-    if value is None:
-        return f"{shown} (no value)"
-    text = value.decode(errors="backslashreplace")
+    shown = _header_part(bytes_of_name(name))
+    return f"{shown} (no value)" if value is None else f"{shown}: {_header_part(value)}"
+
+
+def _header_part(content: bytes) -> str:
+    text = content.decode(errors="backslashreplace")
     cut = "..." if len(text) > HEADER_LIMIT_CHARACTERS else ""
-    return f"{shown}: {text[:HEADER_LIMIT_CHARACTERS]}{cut}"
+    return f"{text[:HEADER_LIMIT_CHARACTERS]}{cut}"
 
 
 def _header_document(header: Header) -> dict[str, str | None]:

@@ -123,6 +123,18 @@ def test_a_large_body_is_cut_and_says_so(value: bytes, limit: int) -> None:
     assert "cut" not in last
 
 
+def test_many_and_large_headers_are_cut_and_ours_are_shown() -> None:
+    found: list[Header] = [("n" * 5000, b"v" * 5000)]
+    found += [(f"theirs-{number}", None) for number in range(300_000)]
+    found += [("rmos-error-code", b"INVALID_JSON"), ("rmos-group", b"rmos.persist")]
+    lines = list(letter_lines(content_of(b"{", found), None))
+    assert len(lines) < 150
+    assert max(map(len, lines)) < 2100
+    assert "  theirs-48 (no value)" in lines
+    assert "  ... 299,903 more; rmos dead-letters export writes all of them" in lines
+    assert "  rmos-group: rmos.persist" in lines
+
+
 def test_no_topic_that_a_dead_letter_names_makes_the_name_of_a_file_too_long() -> None:
     named = replace(content_of(b"{}").letter, source=RecordPlace("rmos.runs.requests", 3, 41))
     assert value_file_name(named) == "rmos.runs.requests-3-41.value"
