@@ -93,11 +93,13 @@ class LogGuard:
             await asyncio.sleep(_REST_SECONDS)
             return {}
         # Partitions may move meanwhile, and the broker may be away: the client raises again.
-        with suppress(BrokerError, IllegalStateError):
+        with suppress(IllegalStateError):
             try:
                 return await self._asked(ask)
             except StoreNotReadyError as error:
                 self._stop(error)
+            except BrokerError:
+                await asyncio.sleep(_REST_SECONDS)
         return {}
 
     async def _asked(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
@@ -129,7 +131,6 @@ class LogGuard:
         except BaseException:
             self._is_confirmed = False
             self._poll_again(polled)
-            await asyncio.sleep(_REST_SECONDS)
             raise
         if self._is_confirmed:
             return polled

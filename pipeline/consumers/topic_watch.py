@@ -9,13 +9,14 @@ given out | the worker stops |
 | the number of partitions | every 10 s | not ready; those that were added are left alone |
 | the settings of the topics | every minute | see `topic_promises` |
 
-Where the broker does not answer, nothing is given out; readiness shows that already.
+Where the broker does not answer, nothing is given out. Mostly the consumer gets no answer either,
+which readiness shows. Where it does, the worker is not ready after `LOOKS_WITHOUT_ANSWER` looks.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
@@ -40,6 +41,13 @@ from pipeline.settings import Settings
 
 LOOK_SECONDS = 10.0
 SETTINGS_SECONDS = 60.0
+LOOKS_WITHOUT_ANSWER = 3
+"""So many looks in a row may stay without an answer without a word: a broker that restarts."""
+
+_UNCONFIRMED = (
+    "The broker does not say whether topic and group are still those of the store, and what is not "
+    "confirmed is not consumed: {why}"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -77,11 +85,17 @@ class TopicWatch:
         Raises:
             StoreNotReadyError: The topic was made again, or is compacted.
         """
+        unanswered = 0
         # aiokafka swallows a cancellation that comes while one of its clients stops.
         while not is_cancelled():
-            # A broker that is away is seen by readiness.
-            with suppress(BrokerError):
+            try:
                 await self._look()
+                unanswered = 0
+                self._standing.clear("unconfirmed")
+            except BrokerError as error:
+                unanswered += 1
+                if unanswered >= LOOKS_WITHOUT_ANSWER:
+                    self._standing.report("unconfirmed", _UNCONFIRMED.format(why=error))
             if not is_cancelled():
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -98,6 +112,8 @@ class TopicWatch:
             BrokerError: Nobody can tell now.
         """
         found = await self._look_at_topic()
+        if found is None:
+            raise BrokerError(missing(self._topic))
         refuse_other_topic(self._topic, self._start.topic_id, found.topic_id)
 
     async def confirm_group(self, partitions: Iterable[int]) -> None:
@@ -113,14 +129,16 @@ class TopicWatch:
             raise StoreNotReadyError(self._why_beyond(mine))
 
     async def _look(self) -> None:
-        await self._look_at_partitions()
+        found = await self._look_at_topic()
+        if found is None:
+            return
+        self._look_at_partitions(found)
         await self._look_at_group()
         if time.monotonic() >= self._settings_due:
             await self._look_at_settings()
             self._settings_due = time.monotonic() + SETTINGS_SECONDS
 
-    async def _look_at_partitions(self) -> None:
-        found = await self._look_at_topic()
+    def _look_at_partitions(self, found: TopicLook) -> None:
         refuse_other_topic(self._topic, self._start.topic_id, found.topic_id)
         count, accepted = found.partitions, len(self._start.places)
         if count <= accepted:
@@ -187,13 +205,14 @@ class TopicWatch:
     def _why_beyond(self, beyond: Iterable[str]) -> str:
         return f"{'; '.join(beyond)}: {ways_back(self._settings, self._group)}."
 
-    async def _look_at_topic(self) -> TopicLook:
+    async def _look_at_topic(self) -> TopicLook | None:
+        """Return what the broker says of the topic; None, with a reason, where it is missing."""
         async with self._asking() as admin:
             found = await look_at_topic(admin, self._topic)
         if found is None:
             self._standing.report("topic", missing(self._topic))
-            raise BrokerError(missing(self._topic))
-        self._standing.clear("topic")
+        else:
+            self._standing.clear("topic")
         return found
 
     @asynccontextmanager

@@ -155,6 +155,22 @@ async def test_what_nobody_can_confirm_now_is_polled_again(what: str) -> None:
     assert len((await guard.poll(polling(5, 6)))[PLACES[0]]) == 2
 
 
+async def test_a_client_that_asks_for_a_place_rests_where_nobody_can_confirm_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(log_guard, "asyncio", SimpleNamespace(sleep=rest))
+    watch = Watch()
+    watch.topic = BrokerError("the topic is missing")
+    guard = guard_of(Consumer(*PLACES), watch)
+    assert await guard.poll(raising(NoOffsetForPartitionError(PLACES[0]))) == {}
+    assert rests == [0]
+
+
 async def test_what_is_polled_while_partitions_move_is_polled_again() -> None:
     watch, consumer = Watch(), Consumer(*PLACES)
     guard = guard_of(consumer, watch)
