@@ -15,6 +15,7 @@ from pipeline.core.given_values import is_shown
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.legacy_record import generated_by_row
+from pipeline.core.legacy_verdict import is_called_safe
 from pipeline.core.outcome import StoredRun, run_of_document
 from pipeline.core.strict_json import parse_by_rule
 from pipeline.errors import IntegrityError
@@ -129,13 +130,16 @@ def _withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] 
 
     The request that is kept aside says them; None where it is not there as it was.
     """
+    is_legacy = document["provenance"].get("legacy", False)
     if is_shown(document):
-        return ()
+        if not is_legacy or is_called_safe(document["decision"], document["feasibility"]):
+            return ()
+        # Of what could be cut by this row has nothing but hashes, and those stand in the artifact.
+        return tuple(sorted(generated_by_row(document)))
     body = read_kept_request(root, document)
     if body is None:
         return None
     request = parse_by_rule(body)
-    is_legacy = document["provenance"].get("legacy", False)
     return tuple(sorted(generated_by_row(request) if is_legacy else generated_hashes(request)))
 
 
