@@ -208,7 +208,7 @@ async def test_one_letter_is_shown_with_all_that_it_has_and_nothing_of_it_acts(
     for line in (
         "  x: \\u001b]0;title",
         "  rmos-source-offset: 17",
-        '  "run_id": "\\u001b[31mred"',
+        '    "run_id": "\\u001b[31mred"',
     ):
         assert line in shown.out.splitlines()
     shown = await dead_letters(settings, "show", f"{topic}/4/1")
