@@ -63,11 +63,12 @@ async def read_letters(
         ranges = await ranges_since(settings, ranges, since_ms)
     letters = LetterCollection()
     count = 0
-    async for record in read_ranges(settings, ranges):
-        letters.add(_letter_of(record))
-        count += 1
-        if count % _TOLD_EVERY == 0:
-            tell(count)
+    async with aclosing(read_ranges(settings, ranges)) as records:
+        async for record in records:
+            letters.add(_letter_of(record))
+            count += 1
+            if count % _TOLD_EVERY == 0:
+                tell(count)
     return letters
 
 
@@ -79,10 +80,11 @@ async def read_redrives(settings: Settings) -> dict[RecordPlace, Redrive]:
         BrokerError: The broker cannot be reached.
     """
     found = {}
-    async for record in read_topic(settings, redrive_topic(settings.prefix)):
-        redrive = read_redrive(record.value)
-        if redrive is not None:
-            found[redrive.source] = redrive
+    async with aclosing(read_topic(settings, redrive_topic(settings.prefix))) as records:
+        async for record in records:
+            redrive = read_redrive(record.value)
+            if redrive is not None:
+                found[redrive.source] = redrive
     return found
 
 
@@ -160,8 +162,9 @@ async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerR
         return None
     here = {(place.topic, place.partition): OffsetRange(place.offset, place.offset + 1)}
     found = None
-    async for record in read_ranges(settings, here):
-        found = record
+    async with aclosing(read_ranges(settings, here)) as records:
+        async for record in records:
+            found = record
     return found
 
 

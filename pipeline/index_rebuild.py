@@ -20,7 +20,8 @@ The position of a partition is where its log ends, or where there is none what i
 of the topics are carried over from the old index, if it can be read.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -184,14 +185,15 @@ async def _take_records(
         return
     judges = run_judges(settings.topics)
     count = 0
-    async for record in read_offsets(settings, offsets):
-        source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
-        if record.topic in judges:
-            rows.runs.take_record(source, judges[record.topic](record.key, record.value))
-        else:
-            rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
-        count += 1
-        progress("records of missing files", count)
+    async with aclosing(read_offsets(settings, offsets)) as records:
+        async for record in records:
+            source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
+            if record.topic in judges:
+                rows.runs.take_record(source, judges[record.topic](record.key, record.value))
+            else:
+                rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
+            count += 1
+            progress("records of missing files", count)
 
 
 async def _explain(
@@ -207,28 +209,31 @@ async def _explain(
     topics = settings.topics
     read = partial(_read_counted, settings, begin, progress)
     for topic, judge in run_judges(topics).items():
-        async for record in read(topic):
-            offset = committed.get((topic, record.partition), 0)
-            rows.runs.explain(record, identity.epoch, offset, judge)
+        async with aclosing(read(topic)) as records:
+            async for record in records:
+                offset = committed.get((topic, record.partition), 0)
+                rows.runs.explain(record, identity.epoch, offset, judge)
     topic = topics.advisory_requests
-    async for record in read(topic):
-        offset = committed.get((topic, record.partition), 0)
-        rows.advisories.explain(record, identity.epoch, offset)
+    async with aclosing(read(topic)) as records:
+        async for record in records:
+            offset = committed.get((topic, record.partition), 0)
+            rows.advisories.explain(record, identity.epoch, offset)
 
 
 async def _read_counted(
     settings: Settings, begin: Mapping[Place, int], progress: Progress, topic: str
-) -> AsyncIterator[ConsumerRecord]:
+) -> AsyncGenerator[ConsumerRecord]:
     there = await partition_offsets(settings, [topic])
     ranges = {
         place: OffsetRange(max(each.beginning, begin.get(place, 0)), each.end)
         for place, each in there.items()
     }
     count = 0
-    async for record in read_ranges(settings, ranges):
-        yield record
-        count += 1
-        progress(f"records of {topic}", count)
+    async with aclosing(read_ranges(settings, ranges)) as records:
+        async for record in records:
+            yield record
+            count += 1
+            progress(f"records of {topic}", count)
 
 
 async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> None:

@@ -19,7 +19,7 @@ Run again it goes on: what is on the topic is not published again, what is store
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -245,14 +245,15 @@ class Migration:
         published: dict[str, str] = {}
         others: set[str] = set()
         ranges = await partition_offsets(self._settings, [self._topic])
-        async for record in read_ranges(self._settings, ranges):
-            if not isinstance(record.key, bytes | None):
-                continue  # no run_id is so long
-            run_id = (record.key or b"").decode(errors="replace")
-            published.setdefault(run_id, sha256_of_content(record.value or b""))
-            begin = waiting[(record.topic, record.partition)].beginning
-            if record.offset >= begin and run_id not in here:
-                others.add(run_id)
+        async with aclosing(read_ranges(self._settings, ranges)) as records:
+            async for record in records:
+                if not isinstance(record.key, bytes | None):
+                    continue  # no run_id is so long
+                run_id = (record.key or b"").decode(errors="replace")
+                published.setdefault(run_id, sha256_of_content(record.value or b""))
+                begin = waiting[(record.topic, record.partition)].beginning
+                if record.offset >= begin and run_id not in here:
+                    others.add(run_id)
         if others and not self._options.resume:
             message = (
                 f"{len(others):,} records of another source, {min(others)!r:.120} among them, wait "

@@ -17,7 +17,7 @@ records that its producer sent before it, and the number of partitions is fixed 
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,8 +118,9 @@ async def redrive(
             for letter in plan.ready:
                 yield RedriveResult(letter, "ready")
             return
-        async for result in _send(settings, sender, plan.ready):
-            yield result
+        async with aclosing(_send(settings, sender, plan.ready)) as results:
+            async for result in results:
+                yield result
 
 
 @asynccontextmanager
@@ -167,30 +168,35 @@ _HELD = "Judged again it would end the same way; name its code or its record to 
 
 async def _send(
     settings: Settings, sender: TransactionalSender, ready: Sequence[FoundLetter]
-) -> AsyncIterator[RedriveResult]:
+) -> AsyncGenerator[RedriveResult]:
     found = {letter.place for letter in ready}
     chunk: list[LetterContent] = []
     size = 0
-    async for content in read_contents(settings, ready):
-        found.discard(content.letter.place)
-        if content.fault is not None:
-            yield RedriveResult(
-                content.letter, "changed" if content.is_changed else "gone", why=content.fault
-            )
-            continue
-        length = record_bytes(content.key, content.value, content.headers)
-        if chunk and (len(chunk) == CHUNK_LETTERS or size + length > CHUNK_BYTES):
-            for result in await _send_chunk(settings, sender, chunk):
-                yield result
-            chunk, size = [], 0
-        chunk.append(content)
-        size += length
+    async with aclosing(read_contents(settings, ready)) as contents:
+        async for content in contents:
+            found.discard(content.letter.place)
+            if content.fault is not None:
+                yield _left_over(content)
+                continue
+            length = record_bytes(content.key, content.value, content.headers)
+            if chunk and (len(chunk) == CHUNK_LETTERS or size + length > CHUNK_BYTES):
+                for result in await _send_chunk(settings, sender, chunk):
+                    yield result
+                chunk, size = [], 0
+            chunk.append(content)
+            size += length
     if chunk:
         for result in await _send_chunk(settings, sender, chunk):
             yield result
     for letter in ready:
         if letter.place in found:
             yield RedriveResult(letter, "gone", why="Retention has removed the dead letter.")
+
+
+def _left_over(content: LetterContent) -> RedriveResult:
+    """Say what became of a letter that is not what was refused any more."""
+    fate: Fate = "changed" if content.is_changed else "gone"
+    return RedriveResult(content.letter, fate, why=content.fault)
 
 
 async def _send_chunk(

@@ -223,3 +223,43 @@ def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible(module
     text = MODULES[module].read_text()
     named = re.findall(r"\bprint\(|\becho\(|console\.print\(|sys\.stdout|sys\.stderr\.write", text)
     assert named == [], f"{module} prints past pipeline.cli.terminal"
+
+
+THEIR_STREAMS = {"aiter_bytes", "stream"}
+"""Methods of libraries that close what they stream by a context of their own."""
+
+
+def closed_names(function: ast.AsyncFunctionDef) -> set[str]:
+    """The names in `function` that `aclosing` closes."""
+    named: set[str] = set()
+    for item in (item for each in ast.walk(function) for item in getattr(each, "items", [])):
+        call = item.context_expr if isinstance(item, ast.withitem) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "aclosing":
+            named.add(ast.unparse(item.optional_vars or call.args[0]))
+    return named
+
+
+def loops_left_open(tree: ast.AST) -> Iterator[str]:
+    """What `async for` goes through in `tree` although nobody closes it where it is left early."""
+    functions = [each for each in ast.walk(tree) if isinstance(each, ast.AsyncFunctionDef)]
+    for function in functions:
+        # Whoever made what is passed in closes it.
+        arguments = {argument.arg for argument in function.args.args}
+        known = closed_names(function) | arguments
+        for loop in (each for each in ast.walk(function) if isinstance(each, ast.AsyncFor)):
+            called = getattr(getattr(loop.iter, "func", None), "attr", "")
+            if ast.unparse(loop.iter) not in known and called not in THEIR_STREAMS:
+                yield f"{function.name}: {ast.unparse(loop.iter)}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) != "schemas"])
+def test_no_asynchronous_generator_is_left_to_the_garbage_collector(module: str) -> None:
+    # One that holds a consumer would close it in a task of its own, whose error nobody takes.
+    assert list(loops_left_open(ast.parse(MODULES[module].read_text()))) == []
+
+
+def test_a_loop_over_a_call_is_found() -> None:
+    left = "async def f(x):\n async for a in g(): pass"
+    closed = "async def f(x):\n async with aclosing(g()) as b:\n  async for a in b: pass"
+    assert list(loops_left_open(ast.parse(left))) == ["f: g()"]
+    assert list(loops_left_open(ast.parse(closed))) == []

@@ -1,7 +1,8 @@
 """The attachments of a run: list them, verify them, download one."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 
 import structlog
@@ -158,7 +159,7 @@ def _stream(
     return _BlobResponse(blob, pieces, 200 if wanted is None else 206, headers)
 
 
-async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncIterator[bytes]:
+async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncGenerator[bytes]:
     offset = part.first
     while offset < part.end:
         piece = await threads(blob.read, offset)
@@ -169,18 +170,20 @@ async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncIte
         yield piece
 
 
-async def _hashed(blob: OpenBlob, threads: Threads) -> AsyncIterator[bytes]:
+async def _hashed(blob: OpenBlob, threads: Threads) -> AsyncGenerator[bytes]:
     """Yield a whole blob, its last piece only if all of it has the hash of its name.
 
     What is not as it was must not arrive whole: the client sees that the answer broke off.
     """
     digest = hashlib.sha256()
     held = b""
-    async for piece in _pieces(blob, ByteRange(0, blob.size_bytes, blob.size_bytes), threads):
-        await threads(digest.update, piece)
-        if held:
-            yield held
-        held = piece
+    whole = ByteRange(0, blob.size_bytes, blob.size_bytes)
+    async with aclosing(_pieces(blob, whole, threads)) as pieces:
+        async for piece in pieces:
+            await threads(digest.update, piece)
+            if held:
+                yield held
+            held = piece
     if digest.hexdigest() != blob.sha256:
         _log.error("a blob is corrupt; its download was broken off", sha256=blob.sha256)
         message = f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
@@ -192,13 +195,15 @@ class _BlobResponse(StreamingResponse):
     """Lets go of the file whatever becomes of the answer."""
 
     def __init__(
-        self, blob: OpenBlob, pieces: AsyncIterator[bytes], status: int, headers: dict[str, str]
+        self, blob: OpenBlob, pieces: AsyncGenerator[bytes], status: int, headers: dict[str, str]
     ) -> None:
         super().__init__(pieces, status, headers)
         self._blob = blob
+        self._pieces = pieces
 
     async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
         try:
             await super().__call__(scope, receive, send)
         finally:
+            await self._pieces.aclose()
             self._blob.close()

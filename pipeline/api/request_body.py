@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -33,10 +33,12 @@ async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: fl
     body = bytearray()
     # The whole of it within the time: a few MiB a byte at a time would hold a place for ever.
     async with _time_limit(idle_seconds, f"Expected the whole body within {idle_seconds:g} s."):
-        async for piece in limited_body(
+        limited = limited_body(
             request, limit_bytes=limit_bytes, idle_seconds=idle_seconds, way_out=_UPLOAD
-        ):
-            body += piece
+        )
+        async with aclosing(limited) as pieces:
+            async for piece in pieces:
+                body += piece
     return bytes(body)
 
 
@@ -47,7 +49,7 @@ async def limited_body(
     idle_seconds: float,
     way_out: str,
     least_bytes_per_second: int = LEAST_BYTES_PER_SECOND,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield the body piece by piece.
 
     Args:

@@ -1,5 +1,7 @@
 """PUT a blob: streamed to the disk, hashed on the way, there whole or not at all."""
 
+from contextlib import aclosing
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -52,7 +54,8 @@ async def upload_attachment(parts: Parts, request: Request, sha256: Sha256Path) 
         way_out="the operator of the API sets RMOS_UPLOAD_LIMIT_BYTES",
     )
     try:
-        stored = await parts.reader.attachments.receive(sha256, pieces, parts.bulk)
+        async with aclosing(pieces):
+            stored = await parts.reader.attachments.receive(sha256, pieces, parts.bulk)
     except (ApiError, RmosError):
         await drain(request)
         raise

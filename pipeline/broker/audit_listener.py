@@ -1,7 +1,7 @@
 """What becomes of one audit, read from its topics: findings as they come, then the report."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +67,7 @@ class AuditListener:
         self._audit_id = audit_id
         self._seen: set[bytes] = set()
 
-    async def news(self, request: RecordMetadata) -> AsyncIterator[AuditNews]:
+    async def news(self, request: RecordMetadata) -> AsyncGenerator[AuditNews]:
         """Yield what is told, several times a second, until the report or the refusal.
 
         Args:
@@ -89,7 +89,7 @@ class AuditListener:
         fetched = await self._consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
         return [record for records in fetched.values() for record in records]
 
-    async def _until_now(self) -> AsyncIterator[ConsumerRecord]:
+    async def _until_now(self) -> AsyncGenerator[ConsumerRecord]:
         """Yield what is left of the findings' topic, up to where it ends now."""
         ends = await partition_offsets(self._settings, [self._settings.topics.audit_findings])
         left = {TopicPartition(*place): offsets.end for place, offsets in ends.items()}

@@ -5,7 +5,7 @@ commits what it has finished. Where another program has members in the group, it
 be refused by the broker; nothing would be lost.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
@@ -62,7 +62,7 @@ class GroupReader:
     ) -> None:
         await close_consumer(self._consumer)
 
-    async def batches(self) -> AsyncIterator[list[ConsumerRecord]]:
+    async def batches(self) -> AsyncGenerator[list[ConsumerRecord]]:
         """Yield what each poll brings, until every range has ended; commit before the next.
 
         A range ends early before a transaction that is still open: what it holds is no record

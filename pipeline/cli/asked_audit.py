@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -134,15 +134,16 @@ async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
         place = await publish_audit(sender, settings, request)
         note(f"audit {request.audit_id}")
         watch = _WorkerWatch(settings, request.audit_id)
-        async for news in listener.news(place):
-            for finding in news.findings:
-                errand.tell(finding)
-            if news.report is not None:
-                return news.report
-            if news.refusal is not None:
-                raise RefusedError(": ".join(news.refusal))
-            errand.move()
-            await watch.look()
+        async with aclosing(listener.news(place)) as told:
+            async for news in told:
+                for finding in news.findings:
+                    errand.tell(finding)
+                if news.report is not None:
+                    return news.report
+                if news.refusal is not None:
+                    raise RefusedError(": ".join(news.refusal))
+                errand.move()
+                await watch.look()
     message = "an audit ends with a report or a refusal"
     raise AssertionError(message)
 

@@ -199,10 +199,11 @@ async def _print_contents(
     settings: Settings, letters: list[FoundLetter], redrives: dict[RecordPlace, Redrive]
 ) -> int:
     count = 0
-    async for content in read_contents(settings, letters):
-        known = _redrive_of(content.letter, redrives)
-        print_json({**letter_document(content.letter, known), **content_document(content)})
-        count += 1
+    async with aclosing(read_contents(settings, letters)) as contents:
+        async for content in contents:
+            known = _redrive_of(content.letter, redrives)
+            print_json({**letter_document(content.letter, known), **content_document(content)})
+            count += 1
     return count
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from pipeline.cli.letter_view import content_document, letter_document
@@ -67,16 +68,17 @@ async def _write(
     folder: Path,
 ) -> int:
     count = 0
-    with (folder / LETTERS_FILE).open("x", encoding="utf-8") as lines:
-        async for content in read_contents(settings, letters):
-            letter = content.letter
-            document = letter_document(letter, redrives.get(letter.identity))
-            document |= content_document(content)
-            value = document.pop("value_base64")
-            if value is not None and content.value is not None:
-                name = value_file_name(letter)
-                (folder / name).write_bytes(content.value)
-                document["value_file"] = name
-            lines.write(json.dumps(document, ensure_ascii=False) + "\n")
-            count += 1
+    async with aclosing(read_contents(settings, letters)) as contents:
+        with (folder / LETTERS_FILE).open("x", encoding="utf-8") as lines:
+            async for content in contents:
+                letter = content.letter
+                document = letter_document(letter, redrives.get(letter.identity))
+                document |= content_document(content)
+                value = document.pop("value_base64")
+                if value is not None and content.value is not None:
+                    name = value_file_name(letter)
+                    (folder / name).write_bytes(content.value)
+                    document["value_file"] = name
+                lines.write(json.dumps(document, ensure_ascii=False) + "\n")
+                count += 1
     return count

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Generic
 
@@ -154,9 +155,9 @@ def _do(errand: Errand[Event]) -> None:
 async def _publish(errand: Errand[Event]) -> Counter[str]:
     counts: Counter[str] = Counter()
     is_quiet = True
-    async with errand.publisher:
+    async with errand.publisher, aclosing(_sent(errand)) as receipts:
         with progress_bar("publishing", len(errand.records)) as advance:
-            async for receipt in _sent(errand):
+            async for receipt in receipts:
                 published = await receipt.published()
                 counts["published"] += 1
                 if errand.wait:
@@ -198,7 +199,7 @@ async def _waited_for(errand: Errand[Event], published: Published) -> str:
     return f"Waiting up to {seconds:g} s for the event of {name} ({published}): {why}"
 
 
-async def _sent(errand: Errand[Event]) -> AsyncIterator[Receipt[Event]]:
+async def _sent(errand: Errand[Event]) -> AsyncGenerator[Receipt[Event]]:
     """Send the records, so many at a time, and give back their receipts in order."""
     on_their_way: deque[Receipt[Event]] = deque()
     publisher = errand.publisher

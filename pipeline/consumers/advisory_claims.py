@@ -6,8 +6,8 @@ each request is read at its source offset, by a consumer without a group that co
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from itertools import groupby
 from typing import Any
 
@@ -97,8 +97,9 @@ class AdvisoryClaims:
                 for partition, places in groupby(page, key=lambda place: place[0]):
                     wanted = deque(offset for _, offset in places)
                     place = TopicPartition(self._topic, partition)
-                    async for records in _records_at(consumer, place, wanted):
-                        await self._handle(records)
+                    async with aclosing(_records_at(consumer, place, wanted)) as found:
+                        async for records in found:
+                            await self._handle(records)
 
     async def _page(self, after: tuple[int, int]) -> list[tuple[int, int]]:
         found = await asyncio.get_running_loop().run_in_executor(
@@ -139,7 +140,7 @@ async def _records_at(
     consumer: Any,  # noqa: ANN401 - aiokafka has no types
     place: TopicPartition,
     wanted: deque[int],
-) -> AsyncIterator[list[Record]]:
+) -> AsyncGenerator[list[Record]]:
     """Read the records of `place` at the offsets `wanted`, which are sorted and get used up."""
     consumer.assign([place])
     begin = (await consumer.beginning_offsets([place]))[place]

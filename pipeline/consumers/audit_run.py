@@ -7,6 +7,7 @@ is flushed: killed anywhere, the audit goes on after the last whole part.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -100,8 +101,8 @@ class AuditRun:
         """
         auditing, results = self._auditing, self._results
         self._broker = await broker_view(auditing.settings, auditing.epoch, results.ask)
-        async with results:
-            async for found in results.lists():
+        async with results, aclosing(results.lists()) as lists:
+            async for found in lists:
                 for kind, group in groupby(found, key=type):
                     take = self._finish if kind is PartDone else self._keep
                     await take(list(group))

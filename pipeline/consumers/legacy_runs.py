@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 from faststream.exceptions import NackMessage
 
@@ -72,8 +73,11 @@ async def store_legacy_runs(
             settled=settled,
         )
         consumer = BatchConsumer(group, judge, sender, Pace(settings.broker_pause_seconds))
-        async with GroupReader(settings, group, ranges) as reader:
-            async for records in reader.batches():
+        async with (
+            GroupReader(settings, group, ranges) as reader,
+            aclosing(reader.batches()) as batches,
+        ):
+            async for records in batches:
                 try:
                     await consumer.handle(records)
                 except NackMessage as error:

@@ -6,7 +6,7 @@ keeps up with.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import CancelledError, Executor, Future
 from threading import Condition
 from typing import Any, Generic, Self, TypeVar
@@ -97,7 +97,7 @@ class ThreadResults(Generic[Item, Result]):
             self._items.append(item)
         self._loop.call_soon_threadsafe(self._arrived.set)
 
-    async def lists(self) -> AsyncIterator[list[Item]]:
+    async def lists(self) -> AsyncGenerator[list[Item]]:
         """Yield what is there by then, again and again, in order, until the function returns."""
         is_last = False
         while not is_last:

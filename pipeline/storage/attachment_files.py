@@ -19,8 +19,8 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -342,8 +342,9 @@ class AttachmentFiles:
         """
         upload = await in_thread(self.begin)
         try:
-            async for piece in _gathered(pieces):
-                await in_thread(upload.write, piece)
+            async with aclosing(_gathered(pieces)) as gathered:
+                async for piece in gathered:
+                    await in_thread(upload.write, piece)
             return await in_thread(self.publish, upload, expected_sha256)
         finally:
             # Closing can wait for a piece on its way to the disk, and frees what was written.
@@ -381,7 +382,7 @@ class AttachmentFiles:
             blob.close()
 
 
-async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     """Join small pieces, so that a thread is asked once a MiB and not for each packet."""
     gathered = bytearray()
     async for piece in pieces:

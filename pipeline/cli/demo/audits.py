@@ -1,6 +1,7 @@
 """The chapters of the audits: one of a clean store, and one that names what was changed."""
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,15 @@ async def _audit(settings: Settings, audit_id: str, screen: Screen) -> list[str]
     try:
         async with listening(settings, audit_id) as listener:
             place = await publish_audit(sender, settings, request)
-            async for news in listener.news(place):
-                for finding in news.findings:
-                    # The story's requests are dated as its document is: late, as a verdict says.
-                    if finding["severity"] == "error":
-                        faults.append(finding["path"])
-                        _tell_finding(finding, screen)
-                if news.report is not None:
-                    _tell_report(news.report, screen)
+            async with aclosing(listener.news(place)) as told:
+                async for news in told:
+                    for finding in news.findings:
+                        # The story's requests are dated as its document is, which is late.
+                        if finding["severity"] == "error":
+                            faults.append(finding["path"])
+                            _tell_finding(finding, screen)
+                    if news.report is not None:
+                        _tell_report(news.report, screen)
     finally:
         await sender.stop()
     return faults
