@@ -17,15 +17,11 @@ from pipeline.consumers.telling import Delivery, Telling, delivery_of
 from pipeline.core.advisory import JudgedAdvisory
 from pipeline.core.advisory_event import advisory_event, advisory_event_headers
 from pipeline.core.advisory_outcome import AdvisoryOutcome, run_not_found
-from pipeline.core.advisory_retry import retry_headers
-from pipeline.core.carried_record import record_bytes
+from pipeline.core.advisory_retry import fitting_headers, retry_headers
 from pipeline.core.envelope import Rejected
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import FloodGuard, JudgedRecord
-from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, TopicNames
-
-_FRAME_BYTES = 4096
-"""Room for our headers; the rest of a record is the producer's."""
+from pipeline.topics import TopicNames
 
 Commit = Callable[[Sequence[AdvisoryRecord]], Awaitable[list[AdvisoryOutcome]]]
 TellWaiting = Callable[[Delivery, AdvisoryOutcome], Iterator[Message]]
@@ -100,9 +96,7 @@ class AdvisoryDesk:
         step = topics.index(delivery.read_from)
         if step == 0:
             yield _event(self.telling, delivery, outcome)
-        # What leaves no room for our headers has no retries; its claim is linked all the same.
-        if _fits_retry(delivery):
-            yield _retried(delivery, topics[step + 1])
+        yield _retried(delivery, topics[step + 1])
 
 
 class AdvisoryRequestJudge:
@@ -185,15 +179,10 @@ def _event(telling: Telling, delivery: Delivery, outcome: AdvisoryOutcome) -> Me
     )
 
 
-def _fits_retry(delivery: Delivery) -> bool:
-    """Tell whether a retry topic takes a request and our headers, however it is compressed."""
-    size = record_bytes(delivery.key, delivery.value, delivery.headers)
-    return delivery.all_headers is None and size <= BROKER_MESSAGE_LIMIT_BYTES - _FRAME_BYTES
-
-
 def _retried(delivery: Delivery, topic: str) -> Message:
     # A request whose run may come is valid, so its key is its run_id and its value was kept.
     assert isinstance(delivery.key, bytes)
     assert isinstance(delivery.value, bytes)
-    headers = retry_headers(delivery.source, delivery.timestamp_ms, delivery.headers)
+    carried = fitting_headers(delivery.key, delivery.value, delivery.headers, delivery.all_headers)
+    headers = retry_headers(delivery.source, delivery.timestamp_ms, *carried)
     return Message(topic, delivery.source.partition, delivery.key, delivery.value, headers)

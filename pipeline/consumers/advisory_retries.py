@@ -78,6 +78,7 @@ class AdvisoryRetryJudge:
             record.value,
             request.headers,
             record.topic,
+            request.all_headers,
         )
 
     def _stray(self, record: Record) -> Message:

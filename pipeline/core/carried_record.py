@@ -236,7 +236,7 @@ def carried_record(
     if told_headers is None:
         kept, told_headers = keep_headers(headers)
     if len(kept) < told_headers.count:
-        told |= _told_of_headers(told_headers)
+        told |= told_of_headers(told_headers)
     return CarriedRecord(carried_key, carried_value, kept, told)
 
 
@@ -252,7 +252,7 @@ def told_record(
         told |= {"rmos-body-sha256": sha256_of_content(value), "rmos-body-size": str(len(value))}
     told_headers = all_headers or keep_headers(headers)[1]
     if told_headers.count:
-        told |= _told_of_headers(told_headers)
+        told |= told_of_headers(told_headers)
     return CarriedRecord(None, None, [], told)
 
 
@@ -260,7 +260,8 @@ def _told_of_key(key: ReadContent) -> dict[str, str]:
     return {"rmos-key-sha256": sha256_of_content(key), "rmos-key-size": str(len(key))}
 
 
-def _told_of_headers(headers: AllHeaders) -> dict[str, str]:
+def told_of_headers(headers: AllHeaders) -> dict[str, str]:
+    """Return what is said of all headers, by the names of headers of ours."""
     return {
         "rmos-headers-sha256": headers.sha256,
         "rmos-headers-size": str(headers.size_bytes),

@@ -15,6 +15,7 @@ from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJu
 from pipeline.consumers.advisory_retries import AdvisoryRetryJudge
 from pipeline.consumers.judging import Judging
 from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.carried_record import keep_headers, record_bytes
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.topics import TopicNames
 from tests.builders import advisory_request, record, run_request
@@ -141,17 +142,28 @@ async def test_another_record_at_the_offset_of_a_claim_tells_nothing(
     assert outcome(event) == "linked"
 
 
-@pytest.mark.parametrize(("filler", "messages"), [(1_000_000, 2), (1_050_000, 1)])
-async def test_a_request_that_leaves_no_room_for_our_headers_is_not_retried(
-    desk: AdvisoryDesk, filler: int, messages: int
+@pytest.mark.parametrize(("filler", "is_left"), [(1_000_000, False), (1_050_000, True)])
+async def test_a_request_that_leaves_no_room_for_our_headers_is_retried_without_the_large_ones(
+    desk: AdvisoryDesk, filler: int, *, is_left: bool
 ) -> None:
     assert ASKED.value is not None
-    large = replace(
-        ASKED, value=ASKED.value.ljust(4_194_304), headers=(*HEADERS, ("x", b"x" * filler))
-    )
-    found = await told(AdvisoryRequestJudge(desk), large)
-    assert len(found) == messages
-    assert outcome(found[0]) == "waiting"
+    headers = (*HEADERS, ("x", b"x" * filler))
+    large = replace(ASKED, value=ASKED.value.ljust(4_194_304), headers=headers)
+    event, message = await told(AdvisoryRequestJudge(desk), large)
+    assert outcome(event) == "waiting"
+    judge = AdvisoryRetryJudge(desk)
+    for topic in RETRIES[1:]:
+        assert record_bytes(message.key, message.value, message.headers) < 5 * 1024 * 1024
+        (message,) = await told(judge, as_record(message))
+        assert (message.topic, message.value) == (topic, large.value)
+    event, letter = await told(judge, as_record(message))
+    assert outcome(event) == "RUN_NOT_FOUND"
+    said = dict(letter.headers)
+    assert tuple(letter.headers[: len(HEADERS)]) == HEADERS
+    assert ("x" in said) is not is_left
+    if is_left:
+        assert said["rmos-headers-sha256"] == keep_headers(headers)[1].sha256.encode()
+        assert said["rmos-headers-count"] == b"4"
 
 
 async def test_what_nobody_of_us_retried_is_a_dead_letter_beside_those_that_are(

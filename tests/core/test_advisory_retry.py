@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.advisory_retry import Headers, read_retry_headers, retry_headers
+from pipeline.core.carried_record import keep_headers
 from pipeline.core.outcome import RecordSource
 
 TOPIC = "rmos.advisories.requests"
@@ -22,6 +23,17 @@ def test_the_producers_headers_come_back_whatever_they_are(
     assert found is not None
     assert (found.source, found.timestamp_ms) == (SOURCE, timestamp_ms)
     assert list(found.headers) == headers
+
+
+@given(HEADERS)
+def test_what_is_said_of_all_headers_comes_back_with_those_that_are_carried(
+    headers: Headers,
+) -> None:
+    said = keep_headers([*headers, ("large", bytes(10))])[1]
+    ours = retry_headers(SOURCE, 7, headers, said)
+    found = read_retry_headers(ours, request_topic=TOPIC)
+    assert found is not None
+    assert (list(found.headers), found.all_headers) == (headers, said)
 
 
 def test_headers_may_be_a_tuple_as_a_consumer_gives_them() -> None:

@@ -1,6 +1,7 @@
 """Advisories on the real broker: every outcome, and a link wherever its run is, in any order."""
 
 import asyncio
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -162,6 +163,35 @@ async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
         assert await words(settings, place) == ["waiting", "RUN_NOT_FOUND", "linked"]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
         assert await committed_retries(settings) == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+async def test_an_advisory_with_headers_that_no_topic_takes_is_told_and_linked_like_any_other(
+    broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.2)
+    # 8 MiB that zstd makes half as large, and lz4 does not.
+    document = ("document", os.urandom(4 * 1024 * 1024).hex().encode())
+    async with store_of(broker, tmp_path / "s", (0.1, 0.1, 0.1, 0.1)) as settings:
+        large = Sending(*record(advisory_request(run_id="run_1")), [("small", b"1"), document], 3)
+        small = Sending(*record(advisory_request(run_id="run_2")), [("small", b"1")], 3)
+        async with persist_worker(settings), advise_worker(settings):
+            places = await produce(
+                settings,
+                [large, small],
+                topic=settings.topics.advisory_requests,
+                compression="zstd",
+            )
+            for place in places:
+                await wait_for(settings, place, "RUN_NOT_FOUND")
+            letters = await read_topic(settings, settings.topics.advisory_dead_letters)
+            told = {letter.key: header_dict(letter) for letter in letters}
+            assert len(letters) == 2
+            assert told[b"run_1"]["small"] == told[b"run_2"]["small"] == b"1"
+            assert told[b"run_1"]["rmos-headers-count"] == b"2"
+            assert "document" not in told[b"run_1"]
+            await produce(settings, [run_of("run_1")])
+            await wait_for(settings, places[0], "linked")
+        assert await words(settings, places[0]) == ["waiting", "RUN_NOT_FOUND", "linked"]
 
 
 async def test_claims_whose_runs_came_while_no_worker_ran_are_linked_at_the_start(
