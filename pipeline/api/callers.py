@@ -47,12 +47,14 @@ class Callers:
         return None
 
     def _is_foreign(self, headers: Headers) -> bool:
-        origin = headers.get("origin")
-        if origin in self.origins:
+        # Each of them, where somebody on the way put in another.
+        origins = headers.getlist("origin")
+        if origins and self.origins.issuperset(origins):
             return False
-        if headers.get("sec-fetch-site", "").lower() == "cross-site":
+        if any(site.lower() == "cross-site" for site in headers.getlist("sec-fetch-site")):
             return True
-        return origin is not None and not is_same_origin(origin, headers.get("host"))
+        host = headers.get("host")
+        return not all(is_same_origin(origin, host) for origin in origins)
 
 
 def _has_two_lengths(http_version: str, headers: Headers) -> bool:

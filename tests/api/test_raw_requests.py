@@ -245,3 +245,19 @@ async def test_the_root_says_where_to_go_on(raw: Socket) -> None:
     for path in (RUNS, "/openapi.json", "/health/ready", "/metrics"):
         assert f'"{path}"'.encode() in answer.body
         assert (await raw.ask(f"GET {path} HTTP/1.1", HOST)).status in {200, 503}
+
+
+@pytest.mark.parametrize(
+    "doubled",
+    [
+        ("Origin: http://localhost", "Origin: https://evil.example"),
+        ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1])
+async def test_of_two_origins_the_foreign_one_counts(
+    raw: Socket, doubled: tuple[str, str], order: int
+) -> None:
+    put = f"PUT {RUNS}/attachments/{sha256('x')} HTTP/1.1"
+    answer = await raw.ask(put, HOST, *doubled[::order], "Content-Length: 1", body=b"x")
+    assert answer.status == 403
