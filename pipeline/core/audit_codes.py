@@ -73,7 +73,9 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
         "come since."
     ),
     "ATTACHMENT_DIFFERS": _error("The bytes of an attachment have not the hash that is its name."),
-    "QUARANTINE_MISSING": _error("The whole request of a run that is not OK is not there."),
+    "QUARANTINE_MISSING": _error(
+        "The whole request of a run that is not OK, or withholds something, is not there."
+    ),
     "QUARANTINE_DIFFERS": _error(
         "The bytes of a quarantined request have not the hash that is its name."
     ),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.core.audit_finding import Finding
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.cut_program import attachment_at_gcode_path
+from pipeline.core.given_values import is_shown
 from pipeline.core.hashing import sha256_of_json, sha256_of_text
 from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
@@ -108,7 +109,7 @@ def _computed_hashes(document: dict[str, Any]) -> dict[str, str]:
 def blobs_of_artifact(document: dict[str, Any]) -> tuple[str, ...]:
     """Return the paths of the blobs that an artifact names: its attachments, and what it hides."""
     paths = [attachment_path(ref["sha256"]) for ref in document["attachments"]]
-    if document["status"] != "OK":
+    if not is_shown(document):
         paths.append(quarantine_path(document["provenance"]["request_sha256"]))
     return tuple(dict.fromkeys(paths))
 

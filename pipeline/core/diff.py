@@ -46,7 +46,7 @@ _GCODE_PATH = "outputs.gcode_path"
 # Any of these may say which of several known programs is the one.
 _WHICH_PROGRAM = frozenset({_GCODE_PATH, "attachments", "claimed_hashes.gcode_sha256", "meta.v1"})
 _WITHHELD = "withheld"
-# No machine cuts by these, whoever withheld them.
+# No machine cuts by these.
 _HARMLESS_WITHHELD = frozenset(
     {
         *("hashes.opplan_sha256", "outputs.opplan_json", "outputs.opplan_path"),

@@ -23,6 +23,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
+from tests.legacy_rows import artifact, bare_row, v1_row
 
 PATH = f"runs/2025-12-18/{RUN_ID}.json"
 PLACE = ArtifactPath("2025-12-18", RUN_ID)
@@ -138,6 +139,14 @@ def test_an_artifact_names_its_attachments_once_and_what_it_hides() -> None:
     hidden = document(red_request(attachments=[drawing]))
     request_sha256 = hidden["provenance"]["request_sha256"]
     assert checked(hidden).blobs == (shown.blobs[0], quarantine_path(request_sha256))
+
+
+def test_a_run_that_an_older_store_called_ok_names_its_request_where_it_withholds() -> None:
+    safe, unsafe = artifact(v1_row()), artifact(bare_row(gcode_text="G1 X1"))
+    assert (safe["status"], unsafe["status"]) == ("OK", "OK")
+    request_sha256 = unsafe["provenance"]["request_sha256"]
+    assert checked(safe, place=None).blobs == ()
+    assert checked(unsafe, place=None).blobs == (quarantine_path(request_sha256),)
 
 
 def link(**changes: Any) -> bytes:
