@@ -144,7 +144,7 @@ async def _named(
     producer_ids = sorted({each.producer_id for each in found.values()})
     known: dict[int, dict[str, Any]] = {}
     for broker in admin._client.cluster.brokers():
-        # Whoever may read the topic need not be allowed to look at transactions.
+        # The right to read the topic does not include the right to look at transactions.
         with suppress(KafkaError):
             listed = await admin._send_request(ListTransactionsRequest(producer_ids), broker.nodeId)
             ids = [transactional_id for transactional_id, *_ in listed.transaction_states]

@@ -127,7 +127,9 @@ TOPICS: dict[str, Callable[[str, TopicNames], bool]] = {
     "all": _is_any,
 }
 
-_NO_PROMISE = "no promise is broken, but rmos topics apply makes it otherwise"
+_NO_PROMISE = (
+    "no promise rests on it, but rmos topics apply creates the topic with the expected value"
+)
 
 RULES = (
     Rule(
