@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from pipeline import metrics
 from pipeline.app import persist_worker
 from pipeline.app.worker import Worker
 from pipeline.consumers import topic_watch
@@ -215,6 +216,7 @@ async def test_partitions_that_are_added_wait_while_the_others_go_on(
         await produce(settings, [sending(run_request(run_id="run_new"), partition=17)])
         await produce(settings, runs(3, start=2))
         await wait_until(lambda: _are_stored(settings, 5), "the old partitions go on")
+        await wait_until(lambda: _lag(settings, 17) == 1, "what waits there is in the lag")
         assert worker.is_ready
         assert not any(fault.done() for fault in worker.faults)
     assert await stored(settings) == named(5)
@@ -233,6 +235,15 @@ async def test_partitions_that_are_added_wait_while_the_others_go_on(
     for command in (("replay", "verify"), ("offsets", "show", "persist"), ("index", "check")):
         done = await rmos(grown, *command)
         assert done.status == 0, done
+
+
+def _lag(settings: Settings, partition: int) -> float | None:
+    labels = {
+        "group": settings.topics.persist_group,
+        "topic": settings.topics.run_requests,
+        "partition": str(partition),
+    }
+    return metrics.REGISTRY.get_sample_value("rmos_consumer_lag_records", labels)
 
 
 async def _are_stored(settings: Settings, count: int) -> bool:
