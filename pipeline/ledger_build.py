@@ -5,8 +5,9 @@ worker commits with, so the leaves are those that it would have written from the
 of the index say which record was first. What is on disk stays as it is. Killed, it goes on where
 the logs end.
 
-What retention has removed can have no leaf. What the store went past without storing it, as an
-operator has let it, is consumed now.
+What the broker no longer has can have no leaf: it was removed by retention, or is gone from the
+middle of the log. What the store went past without storing it, as an operator has let it, is
+consumed now.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from pipeline.broker.admin import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
+from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.log_ranges import holds_records
 from pipeline.core.log_id import LogId
 from pipeline.errors import StoreNotReadyError
@@ -36,7 +38,7 @@ class MissingLeaves:
 
     Attributes:
         ranges: What to read, by topic and partition.
-        lost: What retention has removed of it, in words.
+        lost: What the broker no longer has of it, in words.
         without_log: Logs of partitions that the store has consumed from, which do not exist.
     """
 
@@ -45,15 +47,15 @@ class MissingLeaves:
     without_log: list[LogId] = field(default_factory=list)
 
     def refuse_loss(self) -> None:
-        """Refuse to build without what retention has removed.
+        """Refuse to build without what the broker no longer has.
 
         Raises:
-            StoreNotReadyError: It has removed something.
+            StoreNotReadyError: Something is gone.
         """
         if self.lost:
             message = (
-                f"Retention has removed {'; '.join(self.lost)}: they can have no leaf; to build "
-                "the logs without them, run rmos ledger init --accept-loss."
+                f"The broker no longer has {'; '.join(self.lost)}: they can have no leaf; to "
+                "build the logs without them, run rmos ledger init --accept-loss."
             )
             raise StoreNotReadyError(message)
 
@@ -86,6 +88,8 @@ async def find_missing_leaves(settings: Settings) -> MissingLeaves:
     offsets = await partition_offsets(settings, {topic for topic, _ in behind})
     for place, wanted in behind.items():
         await _look(settings, place, wanted, offsets[place], missing)
+    for place, holes in (await find_holes(settings, missing.ranges)).items():
+        missing.lost.append(f"{describe_holes(place, holes)}, from the middle of the log")
     if missing.ranges:
         await refuse_running_workers(settings, "the logs have to be built up to where they stand")
     return missing

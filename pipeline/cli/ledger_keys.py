@@ -20,7 +20,8 @@ def init(
     accept_loss: Annotated[
         bool,
         typer.Option(
-            "--accept-loss", help="Build the logs without the records that retention has removed."
+            "--accept-loss",
+            help="Build the logs without the records that the broker no longer has.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -11,7 +11,7 @@ In this order, with the same numbers in `check_start`:
 | 3. ledger against store and group (`ledger_checks`) | no log, a log cut or with a hole |
 | 4. group against the log | offsets that are gone, unless the loss is accepted |
 | 5. group against the store | records that the store lacks, unless the loss is accepted |
-| 6. the log itself, at a glance | unconsumed records that are gone from its middle, likewise |
+| 6. the log itself | unconsumed records that are gone from its middle, likewise |
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -211,6 +211,8 @@ async def _check_holes(
 ) -> None:
     """Report records that are gone from what was consumed, and refuse where they were not.
 
+    What was consumed is looked at in its first MiB alone: its leaves and rows say who was first.
+
     Raises:
         StoreNotReadyError: Records are gone before they were consumed, and nobody accepts it.
         BrokerError: No broker answers.
@@ -222,7 +224,8 @@ async def _check_holes(
     for place, holes in (await find_holes(settings, before, at_a_glance=True)).items():
         told = describe_holes(place, holes)
         _log.error("records are gone from the log", consumed=True, gone=told)
-    found = await find_holes(settings, behind, at_a_glance=True)
+    # Whole: the worker is about to decide who is first in it.
+    found = await find_holes(settings, behind)
     if not found:
         return
     told = "; ".join(describe_holes(place, holes) for place, holes in found.items())

@@ -69,7 +69,10 @@ async def test_marks_and_aborted_records_are_no_holes(store_settings: Settings) 
 @pytest.fixture
 async def compacted(store_settings: Settings) -> Settings:
     """Give a store of which the broker has lost the record that made `run_1`."""
-    settings = store_settings
+    return await compacted_store(store_settings)
+
+
+async def compacted_store(settings: Settings) -> Settings:
     first = run_request(run_id="run_1", notes="first")
     refused = run_request(run_id="run_1", notes="refused")
     for request in (run_request(run_id="run_0"), first, refused):
@@ -102,6 +105,40 @@ async def test_a_start_names_what_is_gone_and_refuses_what_was_not_consumed(
     await worker.wait_until_started()
     (line,) = worker.logged("records are gone from the log")
     assert line["gone"].startswith("offsets 1 of")
+
+
+async def test_a_hole_far_behind_in_what_is_not_consumed_is_refused_too(
+    store_settings: Settings, workers: WorkerPool
+) -> None:
+    settings = store_settings
+    padded = [run_request(run_id=f"run_{n}", notes="x" * 900_000) for n in range(3)]
+    for request in [*padded, run_request(run_id="run_3"), run_request(run_id="run_3", notes="2")]:
+        await produce(settings, [sending(request, partition=PARTITION)])
+    await compact(settings)
+    assert await holes(settings) == [(3, 4)]
+    worker = workers.start(settings)
+    assert await worker.ended() == 6
+    assert "before they were consumed: offsets 3 of" in only_sentence(worker.text)
+
+
+async def test_without_leaves_a_hole_is_named_by_what_would_decide_who_was_first(
+    store_settings: Settings,
+) -> None:
+    settings = await compacted_store(store_settings.model_copy(update={"ledger_enabled": False}))
+    before = (settings.data_dir / "index.sqlite3").stat().st_ino
+    rebuilt = await rmos(settings, "index", "rebuild")
+    assert rebuilt.status == 6
+    assert "offsets 1 of" in rebuilt.err
+    assert "put back the folder ledger" in rebuilt.err
+    assert (settings.data_dir / "index.sqlite3").stat().st_ino == before
+
+    settings = settings.model_copy(update={"ledger_enabled": True})
+    refused = await rmos(settings, "ledger", "init")
+    assert refused.status == 6
+    assert "offsets 1 of" in refused.err
+    assert "from the middle of the log" in refused.err
+    built = await rmos(settings, "ledger", "init", "--accept-loss")
+    assert built.status == 0, built.err
 
 
 async def test_a_refused_request_never_wins_across_a_hole(compacted: Settings) -> None:
