@@ -163,6 +163,8 @@ async def refuse_hidden(admin: AIOKafkaAdminClient, missing: Sequence[str]) -> N
 async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
     """Stop a consumer, whether the broker still answers or not."""
     try:
+        # Of a task that has not begun yet, aiokafka lets the cancellation rise and stops half-way.
+        await asyncio.sleep(0)
         await consumer.stop()
     except asyncio.CancelledError:
         # Where a broker is gone, aiokafka's `stop` is ended by the cancellation of its own

@@ -56,7 +56,6 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         if offsets.end > offsets.beginning
     }
     if not wanted:
-        # aiokafka's `stop` raises where `start` was the last thing that happened.
         return
     install_tolerant_records()
     consumer = AIOKafkaConsumer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from pipeline.broker.admin import OffsetRange, apply_topics
+from pipeline.broker.admin import OffsetRange, apply_topics, partition_offsets
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.topic_reader import read_ranges, read_topic
 from pipeline.errors import BrokerError
@@ -47,6 +47,13 @@ async def test_a_range_beyond_the_end_of_the_log_gives_nothing(settings: Setting
 
 async def test_an_empty_topic_gives_nothing(settings: Settings) -> None:
     assert [each async for each in read_topic(settings, settings.topics.run_requests)] == []
+
+
+async def test_a_consumer_that_is_asked_nothing_leaves_no_task_behind(settings: Settings) -> None:
+    assert await partition_offsets(settings, []) == {}
+    # aiokafka's tasks of a closed client end with the next step of the loop.
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_transaction_that_stays_open_ends_the_range(settings: Settings) -> None:
