@@ -15,7 +15,7 @@ import structlog
 import uvloop
 
 from pipeline.app.worker import Worker, reasons_of
-from pipeline.broker.connection import broker_error
+from pipeline.broker.connection import unreachable
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
@@ -84,8 +84,10 @@ class Stopping:
         self._is_starting = True
         self._cause: BaseException | None = None
         self._at_cut: list[Callable[[], None]] = []
-        self._timer = threading.Timer(settings.stop_timeout_seconds, self._cut_off)
-        self._timer.daemon = True
+        self._has_begun = threading.Event()
+        self._has_ended = threading.Event()
+        # At once: where memory is what fails, no thread can be started any more.
+        threading.Thread(target=self._limit, name="stopping", daemon=True).start()
         self._asking: asyncio.Task[None] | None = None
 
     def on_signal(self) -> None:
@@ -104,7 +106,7 @@ class Stopping:
             # What waits for the lock of another process would hold us up.
             end_waits()
             self._cause = cause
-            self._timer.start()
+            self._has_begun.set()
             self._asking = asyncio.create_task(self._ask_broker())
 
     def at_cut(self, end: Callable[[], None]) -> None:
@@ -117,7 +119,8 @@ class Stopping:
 
     async def finish(self) -> None:
         """Take note that the service has ended by itself."""
-        self._timer.cancel()
+        self._has_ended.set()
+        self._has_begun.set()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
@@ -125,7 +128,12 @@ class Stopping:
     async def _ask_broker(self) -> None:
         await asyncio.sleep(self._settings.stop_timeout_seconds / 4)
         if self._cause is None:
-            self._cause = await broker_error(self._settings)
+            self._cause = await unreachable(self._settings)
+
+    def _limit(self) -> None:
+        self._has_begun.wait()
+        if not self._has_ended.wait(self._settings.stop_timeout_seconds):
+            self._cut_off()
 
     def _cut_off(self) -> None:
         for end in self._at_cut:

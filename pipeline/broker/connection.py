@@ -118,8 +118,16 @@ async def broker_error(settings: Settings, error: BaseException | None = None) -
     """Return what `error` of aiokafka means; without one, why no broker answers."""
     if isinstance(error, KafkaError) and not isinstance(error, _UNREACHABLE):
         return refusal(settings, error)
-    diagnosis = Reachability(client_options(settings), is_ours=_is_local(settings))
-    return BrokerError(await diagnosis.why())
+    return await unreachable(settings) or BrokerError(
+        f"The Kafka broker at {settings.bootstrap_servers} ({settings.security_protocol}) did not "
+        "answer in time; it can be reached now."
+    )
+
+
+async def unreachable(settings: Settings) -> BrokerError | None:
+    """Return why no broker can be used, asked anew; None where one can."""
+    why = await Reachability(client_options(settings), is_ours=_is_local(settings)).why()
+    return None if why is None else BrokerError(why)
 
 
 def refusal(settings: Settings, error: KafkaError) -> BrokerError:

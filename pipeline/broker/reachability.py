@@ -57,16 +57,13 @@ class Reachability:
         }
         self._is_ours = is_ours
 
-    async def why(self) -> str:
-        """Return one sentence for each of the servers that cannot be used, else for all of them."""
+    async def why(self) -> str | None:
+        """Return one sentence for each of the servers, unless one of them can be used."""
         addresses = [(host, port) for host, port, _ in collect_hosts(self._servers)]
         found = await asyncio.gather(*map(self._why_not, sorted(addresses)))
         if None in found:
             # One server is enough to begin with.
-            return (
-                f"The Kafka broker at {self._servers} ({self._protocol}) did not answer in time; "
-                "it can be reached now."
-            )
+            return None
         return " ".join(dict.fromkeys(map(str, found)))
 
     async def _why_not(self, address: Address) -> str | None:
