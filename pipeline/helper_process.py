@@ -6,9 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
 
 from pipeline.errors import HelperError
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 _QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -35,6 +40,36 @@ def helper_pool(
             f"No helper process can be started ({error.strerror or error}): this user must be able "
             "to write to /dev/shm; a worker can do without helpers by RMOS_JUDGE_IN_HELPER=false, "
             "an audit by RMOS_AUDIT_PROCESSES=0."
+        )
+        raise HelperError(message) from error
+
+
+def submitted(
+    pool: ProcessPoolExecutor,
+    work: Callable[Arguments, Result],
+    *arguments: Arguments.args,
+    **named: Arguments.kwargs,
+) -> Future[Result]:
+    """Give `pool` a piece of work; the first one starts its helpers.
+
+    Raises:
+        HelperError: They cannot be started; the pool cannot be used or shut down any more.
+        BrokenProcessPool: One of them was killed.
+    """
+    there = set(multiprocessing.active_children())
+    try:
+        return pool.submit(work, *arguments, **named)
+    except BrokenProcessPool:
+        raise
+    except (RuntimeError, OSError) as error:
+        # Where the pool's thread is what cannot be started, its helpers are there already: Python
+        # would wait for them at its end, and nobody would ever end them.
+        for helper in set(multiprocessing.active_children()) - there:
+            helper.kill()
+        message = (
+            f"No helper process can be started ({error}); nothing was acknowledged: give this "
+            "process more memory (ulimit -v, MemoryMax of its unit) or more processes (ulimit -u, "
+            "TasksMax), then start again."
         )
         raise HelperError(message) from error
 

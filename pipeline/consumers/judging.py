@@ -12,7 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
 from pipeline.core.carried_record import ReadContent
-from pipeline.helper_process import begin_helper, helper_pool
+from pipeline.errors import HelperError
+from pipeline.helper_process import begin_helper, helper_pool, submitted
 
 Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""
@@ -55,14 +56,17 @@ class Judging(Generic[Verdict]):
         """Return what each of `bodies` is.
 
         Raises:
+            HelperError: The helper cannot be started.
             MemoryError: The helper was killed, as the kernel does where memory is short.
             OSError: The machine is at fault, not a record.
         """
         if self._pool is None or _is_small(bodies):
             return _judge_all(self._judge, bodies)
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, _judge_all, self._judge, bodies)
+            return await asyncio.wrap_future(submitted(self._pool, _judge_all, self._judge, bodies))
+        except HelperError:
+            self._pool = None
+            raise
         except BrokenProcessPool as error:
             message = (
                 "The process in which this worker judges was killed, most likely for want of "

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from pipeline.helper_process import begin_helper, helper_pool
+from pipeline.helper_process import begin_helper, helper_pool, submitted
 from pipeline.storage.audit_context import AuditContext, AuditReader
 from pipeline.storage.audit_step import Step
 
@@ -43,7 +43,7 @@ class StepPool:
         if processes:
             self._pool = helper_pool(processes, _begin, (context,))
             for _ in range(processes):
-                self._pool.submit(_be_ready)
+                submitted(self._pool, _be_ready)
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,9 @@
 """Where a batch is judged: here where that is quick, else in the helper."""
 
+import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures.process import _ExecutorManagerThread
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from pipeline.consumers import judging
 from pipeline.consumers.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
 from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.errors import HelperError
 from tests.builders import record, run_request
 
 
@@ -61,3 +64,22 @@ async def test_without_a_helper_all_is_judged_here(judged_here: list[int]) -> No
     with Judging(judge_run_record, helper=False) as alone:
         await alone.judge(bodies(SMALL_BATCH_RECORDS, SMALL_BATCH_BYTES // 16))
     assert judged_here
+
+
+async def test_a_helper_for_which_no_memory_is_left_is_one_sentence_and_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(*_arguments: object) -> None:
+        message = "can't start new thread"  # as Python words it
+        raise RuntimeError(message)
+
+    there = set(multiprocessing.active_children())
+    monkeypatch.setattr(_ExecutorManagerThread, "start", no_thread)
+    with (
+        pytest.raises(HelperError, match=r"can't start new thread.*nothing was acknowledged"),
+        Judging(judge_run_record, helper=True) as running,
+    ):
+        await running.judge(bodies(SMALL_BATCH_RECORDS))
+    for helper in set(multiprocessing.active_children()) - there:
+        helper.join(5)
+        assert not helper.is_alive()
