@@ -29,9 +29,7 @@ def configure_logging(settings: Settings) -> None:
     renderer: list[Processor] = (
         [
             _show,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
+            _console(),
         ]
         if readable
         else [structlog.processors.JSONRenderer()]
