@@ -24,9 +24,11 @@ from pipeline.broker.connection import (
 from pipeline.broker.sender import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery, delivery_of
 from pipeline.core.advisory_outcome import AdvisoryOutcome
+from pipeline.core.record_place import RecordPlace
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -74,32 +76,48 @@ class AdvisoryClaims:
         self._desk = desk
         self._handler = handler
         self._topic = settings.topics.advisory_requests
+        self._put_off = PutOff(handler.standing, "claims")
 
     async def run(self) -> None:
         """Look at the start and every minute until cancelled, or until the handler gives up."""
         while not self._handler.fault.done():
-            try:
-                await self.link_claims()
-            except BrokerError as error:
-                _log.warning("claims put off", why=str(error))
+            await self.link_claims()
             await asyncio.sleep(SCAN_SECONDS)
 
     async def link_claims(self) -> None:
-        """Link every claim whose run is there.
-
-        Raises:
-            BrokerError: The requests cannot be read; what is linked by then stays.
-        """
+        """Link every claim whose run is there; what cannot be read now waits for the next time."""
         after = (-1, -1)
+        unread: list[RecordPlace] = []
+        why = "the broker has not given them out."
         while page := await self._page(after):
             after = page[-1]
-            async with _reader(self._settings) as consumer:
-                for partition, places in groupby(page, key=lambda place: place[0]):
-                    wanted = deque(offset for _, offset in places)
-                    place = TopicPartition(self._topic, partition)
-                    async with aclosing(_records_at(consumer, place, wanted)) as found:
-                        async for records in found:
-                            await self._handle(records)
+            try:
+                unread += await self._link(page)
+            except BrokerError as error:
+                _log.warning("claims put off", why=str(error))
+                unread, why = [RecordPlace(self._topic, *page[0])], str(error)
+                break
+        if unread:
+            self._put_off.note(unread, why)
+        else:
+            self._put_off.forget_all()
+
+    async def _link(self, page: list[tuple[int, int]]) -> list[RecordPlace]:
+        """Link the claims of `page`; return where their requests cannot be read.
+
+        Raises:
+            BrokerError: None can be read; what is linked by then stays.
+        """
+        unread: list[RecordPlace] = []
+        async with _reader(self._settings) as consumer:
+            for partition, places in groupby(page, key=lambda place: place[0]):
+                wanted = deque(offset for _, offset in places)
+                place = TopicPartition(self._topic, partition)
+                async with aclosing(_records_at(consumer, place, wanted)) as found:
+                    async for records in found:
+                        await self._handle(records)
+                unread += [record_at(place, offset) for offset in wanted]
+        return unread
 
     async def _page(self, after: tuple[int, int]) -> list[tuple[int, int]]:
         found = await asyncio.get_running_loop().run_in_executor(

@@ -31,7 +31,9 @@ from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
 from pipeline.consumers.group_member import group_member
 from pipeline.consumers.observing import READY_POLL_AGE_SECONDS, Pulse
+from pipeline.consumers.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
+from pipeline.consumers.refusals import Refusals
 from pipeline.consumers.telling import Delivery
 from pipeline.core.advisory_retry import read_retry_headers
 from pipeline.core.outcome import RecordSource
@@ -108,6 +110,8 @@ class AdvisoryRetries:
         topics = settings.topics
         self._settings = settings
         self._handler = handler
+        self._refusals = Refusals(settings, handler.standing)
+        self._uncommitted = PutOff(handler.standing, "commit")
         self._delays = dict(
             zip(topics.advisory_retries, settings.advisory_retry_seconds, strict=True)
         )
@@ -163,8 +167,10 @@ class AdvisoryRetries:
         except KafkaError as error:
             # The client tries for ever by itself; this one it leaves to us, so not too fast.
             _log.warning("retries cannot be read", why=str(error))
+            await self._refusals.note(error)
             await asyncio.sleep(POLL_SECONDS)
             return {}
+        self._refusals.note_poll(brought=bool(fetched))
         return fetched
 
     def _seconds_to_next(self) -> float:
@@ -233,7 +239,10 @@ class AdvisoryRetries:
             await self._consumer.commit(handled)
         except (KafkaError, IllegalStateError) as error:
             _log.warning("retries not committed yet", why=str(error))
+            places = [record_at(place, offset - 1) for place, offset in handled.items()]
+            self._uncommitted.note(places, f"not committed: {error}")
             return
+        self._uncommitted.forget_all()
         for place in handled:
             self._handled.pop(place, None)
 
@@ -242,6 +251,8 @@ class AdvisoryRetries:
             for place in revoked:
                 self._waiting.pop(place, None)
                 self._handled.pop(place, None)
+            if not self._handled:
+                self._uncommitted.forget_all()
 
 
 class _ForgetOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -25,7 +25,9 @@ from pipeline import metrics
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.consumers.audit_run import Auditing, AuditRun
 from pipeline.consumers.batches import Pace
+from pipeline.consumers.put_off import PutOff
 from pipeline.consumers.raw_records import Record
+from pipeline.consumers.standing import Standing
 from pipeline.consumers.telling import Delivery, Telling, delivery_of
 from pipeline.core.audit_codes import worst_severity
 from pipeline.core.audit_judging import (
@@ -46,7 +48,11 @@ _log = structlog.get_logger(__name__)
 
 
 class AuditDesk:
-    """Settles audit requests, one at a time."""
+    """Settles audit requests, one at a time.
+
+    Attributes:
+        standing: Why the worker is not ready although it polls.
+    """
 
     def __init__(self, auditing: Auditing, sender: BatchSender, pace: Pace) -> None:
         """Make a desk.
@@ -61,6 +67,8 @@ class AuditDesk:
         self._sender = sender
         self._pace = pace
         self._group = topics.audit_group
+        self.standing = Standing(self._group)
+        self._put_off = PutOff(self.standing)
         dead_letters = topics.audit_dead_letters
         self._findings = Telling(self._group, topics.audit_findings, dead_letters)
         self._reports = Telling(self._group, topics.audit_reports, dead_letters)
@@ -75,14 +83,18 @@ class AuditDesk:
         delivery = delivery_of(record, self._auditing.epoch)
         # In a thread: a large one takes a second, in which the loop must go on polling.
         verdict = await asyncio.to_thread(judge_audit_record, delivery.key, delivery.value)
-        while True:
-            try:
-                outcome = await self._settle(delivery, verdict)
-            except BrokerError as error:
-                await self._put_off(error)
-            else:
-                metrics.RECORDS.labels(self._group, outcome).inc()
-                return
+        try:
+            while True:
+                try:
+                    outcome = await self._settle(delivery, verdict)
+                except BrokerError as error:
+                    await self._rest(delivery, error)
+                else:
+                    metrics.RECORDS.labels(self._group, outcome).inc()
+                    return
+        finally:
+            # Also where it was given up to another worker.
+            self._put_off.forget_all()
 
     async def _settle(self, delivery: Delivery, verdict: AuditRequest | Rejected) -> str:
         """Return what became of the record, in one word."""
@@ -191,6 +203,7 @@ class AuditDesk:
         self, telling: Telling, kind: str, delivery: Delivery, audit_id: str, values: list[bytes]
     ) -> None:
         await self._send(
+            delivery,
             [
                 telling.event(
                     delivery,
@@ -199,27 +212,29 @@ class AuditDesk:
                     audit_event_headers(kind, audit_id, value, delivery.timestamp_ms),
                 )
                 for value in values
-            ]
+            ],
         )
 
-    async def _send(self, messages: list[Message]) -> None:
+    async def _send(self, delivery: Delivery, messages: list[Message]) -> None:
         """Send `messages`, whenever the broker is there: an audit of hours is not to begin anew."""
         while True:
             try:
                 await self._sender.send(messages)
             except BrokerError as error:
-                await self._put_off(error)
+                await self._rest(delivery, error)
             else:
+                self._put_off.forget([delivery.source])
                 return
 
-    async def _put_off(self, error: BrokerError) -> None:
+    async def _rest(self, delivery: Delivery, error: BrokerError) -> None:
         metrics.FAULTS.labels(self._group, "broker").inc()
         _log.warning("audit put off", why=str(error))
+        self._put_off.note([delivery.source], str(error))
         await self._pace.rest()
 
     async def _refuse(self, delivery: Delivery, rejected: Rejected) -> str:
         letter = self._reports.dead_letter(delivery, rejected.code, rejected.message)
-        await self._send([letter])
+        await self._send(delivery, [letter])
         metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
         _log.warning("audit refused", code=rejected.code, offset=delivery.source.offset)
         return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"

@@ -28,7 +28,10 @@ from pipeline import metrics
 from pipeline.broker.connection import broker_errors, close_consumer
 from pipeline.consumers.group_member import group_member
 from pipeline.consumers.observing import Observation
+from pipeline.consumers.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
+from pipeline.consumers.refusals import Refusals
+from pipeline.consumers.standing import Standing
 from pipeline.errors import RmosError, StoreError
 from pipeline.settings import Settings
 
@@ -42,18 +45,24 @@ class AuditRequests:
     """Reads the request topic in one consumer group, and settles one request at a time."""
 
     def __init__(
-        self, settings: Settings, settle: Callable[[Record], Coroutine[Any, Any, None]]
+        self,
+        settings: Settings,
+        settle: Callable[[Record], Coroutine[Any, Any, None]],
+        standing: Standing,
     ) -> None:
         """Prepare; nothing is consumed before `start`.
 
         Args:
             settings: The broker and the group.
             settle: Does what a record asks for; cancelled where the record is another's.
+            standing: Gets the reasons why the worker is not ready although it polls.
         """
         topics = settings.topics
         self.group = topics.audit_group
         self._settings = settings
         self._settle = settle
+        self._refusals = Refusals(settings, standing)
+        self._uncommitted = PutOff(standing, "commit")
         self._settling: asyncio.Task[None] | None = None
         self._record: Record | None = None
         self._settled: dict[TopicPartition, int] = {}
@@ -119,8 +128,10 @@ class AuditRequests:
         except KafkaError as error:
             # The client tries for ever by itself; this one it leaves to us, so not too fast.
             _log.warning("audit requests cannot be read", why=str(error))
+            await self._refusals.note(error)
             await asyncio.sleep(POLL_SECONDS)
             return []
+        self._refusals.note_poll(brought=bool(fetched))
         return [record for records in fetched.values() for record in records]
 
     def _begin(self, record: Record) -> None:
@@ -166,8 +177,10 @@ class AuditRequests:
                 pass  # Another worker has it, and will publish the report again.
             except (KafkaError, TimeoutError) as error:
                 _log.warning("audit not committed yet", why=str(error))
+                self._uncommitted.note([record_at(place, offset - 1)], f"not committed: {error}")
                 return
             self._settled.pop(place, None)
+        self._uncommitted.forget_all()
 
     async def _keep_only(self, assigned: set[TopicPartition]) -> None:
         """Give up what went to another worker."""

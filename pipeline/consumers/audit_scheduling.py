@@ -8,6 +8,8 @@ import structlog
 
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.request_sender import RequestSender
+from pipeline.consumers.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.standing import Standing
 from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
@@ -23,11 +25,17 @@ class AuditScheduler:
     """Publishes what is due, each request once a process, and none whose report is there."""
 
     def __init__(
-        self, settings: Settings, sender: RequestSender, clock: Callable[[], datetime]
+        self,
+        settings: Settings,
+        sender: RequestSender,
+        clock: Callable[[], datetime],
+        standing: Standing,
     ) -> None:
         self._settings = settings
         self._sender = sender
         self._clock = clock
+        self._standing = standing
+        self._failures = 0
         daily_at = settings.audit_daily_at if settings.audit_daily_at >= 0 else None
         self._schedule = AuditSchedule(daily_at, settings.audit_hourly)
         self._asked: set[str] = set()
@@ -51,6 +59,15 @@ class AuditScheduler:
                     asked.append(request.audit_id)
         except BrokerError as error:
             _log.warning("audits not asked for yet", why=str(error))
+            self._failures += 1
+            if self._failures > PUT_OFF_LIMIT:
+                why = (
+                    f"An audit that is due could not be asked for in {PUT_OFF_LIMIT} tries: {error}"
+                )
+                self._standing.report("schedule", why)
+        else:
+            self._failures = 0
+            self._standing.clear("schedule")
         return asked
 
     def _is_known(self, audit_id: str) -> bool:

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from pipeline.consumers.raw_records import Record
+from aiokafka import TopicPartition
+
 from pipeline.consumers.standing import Standing
+from pipeline.core.record_place import RecordPlace
 
 PUT_OFF_LIMIT = 3
 """So often a batch may be put off from the same offset without a word: a broker that restarts
@@ -16,6 +19,27 @@ PUT_OFF_KEPT_SECONDS = 120.0
 pause is some seconds."""
 
 
+class Placed(Protocol):
+    """A record, or where one is."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+
+
+def record_at(place: TopicPartition, offset: int) -> RecordPlace:
+    """Return the place of the record at `offset`."""
+    return RecordPlace(place.topic, place.partition, offset)
+
+
 class PutOff:
     """Notes which records are put off again and again, and lets the worker be not ready for it.
 
@@ -23,11 +47,18 @@ class PutOff:
     is not heard of for a while was given away, or has no record any more.
     """
 
-    def __init__(self, standing: Standing) -> None:
+    def __init__(self, standing: Standing, kind: str = "batch") -> None:
+        """Begin with nothing put off.
+
+        Args:
+            standing: Gets the reason.
+            kind: Of the reason; each kind has one that notes it.
+        """
         self._standing = standing
+        self._kind = kind
         self._times: dict[tuple[str, int], _Times] = {}
 
-    def note(self, records: Sequence[Record], why: str) -> None:
+    def note(self, records: Sequence[Placed], why: str) -> None:
         """Take note that `records` were put off."""
         now = time.monotonic()
         for (topic, partition), offset in _first_offsets(records).items():
@@ -37,12 +68,17 @@ class PutOff:
             self._times[topic, partition] = _Times(offset, count, now)
         self._report(why)
 
-    def forget(self, records: Sequence[Record]) -> None:
+    def forget(self, records: Sequence[Placed]) -> None:
         """Take note that `records` are done."""
         if self._times:
             for place in _first_offsets(records):
                 self._times.pop(place, None)
             self._report(None)
+
+    def forget_all(self) -> None:
+        """Take note that nothing waits."""
+        self._times.clear()
+        self._report(None)
 
     def _report(self, why: str | None) -> None:
         """Say which records wait; where nothing is new but that others are done, as before."""
@@ -54,11 +90,11 @@ class PutOff:
             if times.count > PUT_OFF_LIMIT
         ]
         if not waiting:
-            self._standing.clear("batch")
+            self._standing.clear(self._kind)
         elif why is not None:
             more = f" and {len(waiting) - 1} partitions more" if len(waiting) > 1 else ""
             self._standing.report(
-                "batch",
+                self._kind,
                 f"The records from {waiting[0]} on{more} were put off more than {PUT_OFF_LIMIT} "
                 f"times in a row, and those behind them wait: {why}",
             )
@@ -73,7 +109,7 @@ class _Times:
     last: float
 
 
-def _first_offsets(records: Sequence[Record]) -> dict[tuple[str, int], int]:
+def _first_offsets(records: Sequence[Placed]) -> dict[tuple[str, int], int]:
     first: dict[tuple[str, int], int] = {}
     for record in records:
         first.setdefault((record.topic, record.partition), record.offset)

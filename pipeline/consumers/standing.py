@@ -10,6 +10,9 @@ from pipeline import metrics
 KINDS = {
     "broker": "the broker refuses what the consumer asks, such as where a right was taken away",
     "batch": "the same records are put off again and again",
+    "commit": "what is done cannot be committed",
+    "claims": "claims whose run has come cannot be linked",
+    "schedule": "an audit that is due cannot be asked for",
     "unreadable": "a batch of the broker cannot be read",
     "group": "somebody else has committed records in the name of the group",
     "partitions": "a topic has another number of partitions than it must have",

@@ -18,7 +18,6 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline.broker.connection import (
-    broker_error,
     broker_errors,
     client_options,
     is_cancelled,
@@ -26,9 +25,10 @@ from pipeline.broker.connection import (
 from pipeline.broker.unreadable_batches import unreadable_offsets
 from pipeline.consumers.held_up import HeldUp
 from pipeline.consumers.log_guard import LogGuard
-from pipeline.consumers.observing import Observation, Pulse
+from pipeline.consumers.observing import Observation
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
+from pipeline.consumers.refusals import Refusals
 from pipeline.consumers.standing import Standing
 from pipeline.consumers.start_checks import Start
 from pipeline.consumers.topic_watch import TopicWatch
@@ -41,11 +41,6 @@ FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
-
-
-REFUSAL_PAUSE_SECONDS = 5.0
-REFUSAL_HOLDS_SECONDS = 30.0
-"""Time without a refusal after which an empty poll means that the broker refuses no longer."""
 
 
 class Subscription:
@@ -68,7 +63,7 @@ class Subscription:
         """Prepare; nothing is consumed before `start`."""
         self.group = group = standing.group
         self._standing = standing
-        self._refused = Pulse()
+        self._refusals = Refusals(settings, standing)
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._topic = topic
@@ -176,9 +171,7 @@ class Subscription:
             except KafkaError as error:
                 await self._note_refusal(error)
                 return {}
-            # An empty poll may have ended before the broker refused again.
-            if polled or self._refused.age_seconds > REFUSAL_HOLDS_SECONDS:
-                self._standing.clear("broker")
+            self._refusals.note_poll(brought=bool(polled))
             self._note_unreadable()
             size.learn(chain.from_iterable(polled.values()))
             return polled
@@ -204,13 +197,11 @@ class Subscription:
 
     async def _note_refusal(self, error: KafkaError) -> None:
         """Say what the broker refuses and wait: FastStream would log a traceback each time."""
-        self._refused.beat()
-        refusal = await broker_error(self._settings, error)
-        self._standing.report("broker", str(refusal))
+        refusal = await self._refusals.note(error)
         if isinstance(error, GroupAuthorizationFailedError) and not self.fault.done():
             # aiokafka's member of the group has ended, and does not come back with the right.
             self.fault.set_exception(refusal)
-        await asyncio.sleep(REFUSAL_PAUSE_SECONDS)
+        await self._refusals.rest()
 
     def _note_fault(self, watching: asyncio.Task[None]) -> None:
         error = None if watching.cancelled() else watching.exception()

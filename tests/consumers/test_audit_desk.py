@@ -20,6 +20,8 @@ from pipeline.consumers import audit_run
 from pipeline.consumers.audit_desk import AuditDesk
 from pipeline.consumers.audit_run import Auditing
 from pipeline.consumers.batches import Pace
+from pipeline.consumers.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.standing import Standing
 from pipeline.errors import BrokerError, StoreError
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal
@@ -41,8 +43,12 @@ class Told(BatchSender):
         super().__init__(settings)
         self.messages: list[Message] = []
         self.failures = 0
+        self.standing: Standing | None = None
+        self.reasons: list[str] = []
 
     async def send(self, messages: Iterable[Message]) -> None:
+        if self.standing is not None:
+            self.reasons += self.standing.reasons
         if self.failures:
             self.failures -= 1
             message = "no broker answers"
@@ -69,6 +75,11 @@ class Desk:
         self.root = root
         self.told = told
         self._desk = desk
+        told.standing = desk.standing
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self._desk.standing.reasons
 
     async def settle(self, offset: int = 0, **changes: Any) -> None:
         request = REQUEST | changes
@@ -139,6 +150,19 @@ async def test_a_broker_that_is_away_puts_the_telling_off_and_not_the_audit(
     assert len(desk.told.of("findings")) == 1
     assert len(desk.told.of("reports")) == 1
     assert runs == ["a"]
+
+
+async def test_a_request_that_is_put_off_again_and_again_makes_the_worker_not_ready(
+    desk: Desk,
+) -> None:
+    desk.told.failures = PUT_OFF_LIMIT
+    await desk.settle(17)
+    assert desk.told.reasons == []
+    desk.told.failures = PUT_OFF_LIMIT + 2
+    await desk.settle(18, audit_id="b")
+    assert "rmos.audits.requests, partition 1, offset 18" in desk.told.reasons[0]
+    assert desk.told.reasons[0].endswith("no broker answers")
+    assert desk.reasons == ()
 
 
 async def test_a_damaged_report_is_a_dead_letter_and_is_not_touched(desk: Desk) -> None:
