@@ -59,14 +59,15 @@ def status(as_json: AsJson = False) -> None:
     settings = read_settings()
     root = settings.data_dir
     identity = read_store(root)
-    with closing(open_index_to_read(root)) as index, store_faults(root):
-        document = _status(root, identity, index)
+    # First: without any the index cannot even be read, as SQLite makes its log beside it.
     if (room := room_of(root)).has_few_inodes:
         note(
             f"Only {room.free_inodes:,} of {room.inodes:,} inodes are left on the volume; each "
             "file of the store takes one.",
             "yellow",
         )
+    with closing(open_index_to_read(root)) as index, store_faults(root):
+        document = _status(root, identity, index)
     if as_json:
         print_json(document)
         return

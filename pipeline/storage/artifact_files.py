@@ -122,10 +122,10 @@ def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | Stra
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
         return StrangeFile(relative, f"expected the artifact of {expected} at its own place")
-    return FoundArtifact(run, indexed_run(document, run, _withheld_payloads(root, document)))
+    return FoundArtifact(run, indexed_run(document, run, withheld_payloads(root, document)))
 
 
-def _withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
+def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the hashes of what an artifact withholds beside attachments.
 
     The request that is kept aside says them; None where it is not there as it was.

@@ -19,6 +19,7 @@ from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
 from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.audit_times import check_date, check_time
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
+from pipeline.storage.artifact_files import withheld_payloads
 from pipeline.storage.audit_blobs import check_named_blob
 from pipeline.storage.audit_context import AuditReader, Depth
 from pipeline.storage.audit_plan import ExpectedFile
@@ -140,11 +141,12 @@ class _FileCheck:
         if row.broker_ms is not None:  # 5.
             self._result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
         if self._index is not None:  # 6.
-            rows = (
-                self._index.compare(document, path, content_sha256, len(content))
-                if row.kind == "run"
-                else self._index.compare_link(document, path, content_sha256)
-            )
+            if row.kind == "run":
+                payloads = withheld_payloads(self._reader.root, document)
+                size_bytes = len(content)
+                rows = self._index.compare(document, path, content_sha256, size_bytes, payloads)
+            else:
+                rows = self._index.compare_link(document, path, content_sha256)
             self._result.add(*rows)
         if self._reader.context.follows_names:  # 7.
             for blob in check.blobs:

@@ -19,6 +19,7 @@ from pipeline.storage.index import (
     indexed_run,
     runs,
     withheld_blobs,
+    withheld_payloads,
 )
 
 _COLUMNS: Final = [column.name for column in runs.c]
@@ -35,6 +36,9 @@ _ADVISORIES: Final = f"SELECT {', '.join(advisories.c.keys())} FROM advisories {
 # What a row of an advisory has besides its link: the record that made it.
 _OWN_OF_ADVISORY: Final = list(advisories.c.keys()).index("source_epoch")
 _WITHHELD: Final = f"SELECT {', '.join(withheld_blobs.c.keys())} FROM withheld_blobs {_OF_SOME}"
+_PAYLOADS: Final = (
+    f"SELECT {', '.join(withheld_payloads.c.keys())} FROM withheld_payloads {_OF_SOME}"
+)
 
 
 class IndexRows:
@@ -47,32 +51,53 @@ class IndexRows:
         self._attachments: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self._advisories: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._withheld: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self._payloads: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         try:
             self._runs = {row[0]: row for row in index.execute(_RUNS, ids)}
             for row in index.execute(_ATTACHMENTS, ids):
                 self._attachments[row[0]].append(row)
             for row in index.execute(_WITHHELD, ids):
                 self._withheld[row[1]].append(row)
+            for row in index.execute(_PAYLOADS, ids):
+                self._payloads[row[1]].append(row)
             self._advisories = {row[:2]: row for row in index.execute(_ADVISORIES, ids)}
         except sqlite3.Error as error:
             self._failed = str(error)
 
     def compare(
-        self, document: dict[str, Any], path: str, artifact_sha256: str, size_bytes: int
+        self,
+        document: dict[str, Any],
+        path: str,
+        artifact_sha256: str,
+        size_bytes: int,
+        payloads: tuple[str, ...] | None,
     ) -> Iterator[Finding]:
         """Yield what the row of an artifact tells otherwise.
 
         That there is no row at all the leaves tell.
+
+        Args:
+            document: The artifact.
+            path: Where it is.
+            artifact_sha256: Of its bytes.
+            size_bytes: Their number.
+            payloads: Hashes of what it withholds beside attachments; None where nobody can say.
         """
         row = self._runs.get(document["run_id"])
         if row is None:
             yield from self._unreadable(path)
             return
         run = run_of_document(document, artifact_sha256, path, size_bytes, None)
-        expected = indexed_run(document, run)
+        expected = indexed_run(document, run, payloads)
+        kept_payloads = self._payloads.get(run.run_id, [])
         pairs = (
             ("attachments", self._attachments.get(run.run_id, []), expected.attachments),
             ("withheld_blobs", self._withheld.get(run.run_id, []), expected.withheld),
+            (
+                "withheld_payloads",
+                kept_payloads,
+                kept_payloads if payloads is None else expected.withheld_payloads or [],
+            ),
         )
         differing = [name for name, kept, told in pairs if sorted(kept) != sorted(told)]
         if row[:_OWN] != expected.row[:_OWN]:

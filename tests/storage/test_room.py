@@ -62,6 +62,19 @@ def test_no_inodes_are_named_where_an_upload_finds_none(root: Path) -> None:
         attachments.begin()
 
 
+def test_status_names_inodes_where_none_is_left(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    fill(root)
+    with contextmanager(command_line)(root, monkeypatch, capsysbinary) as rmos:
+        done = rmos("store", "status", "--json")
+    assert f"Only 0 of {INODES} inodes are left" in done.err
+    # The index cannot be read, as SQLite makes its log beside it.
+    assert done.status == 6
+    assert "No inodes left on device" in done.err
+    assert done.out == b""
+
+
 @pytest.mark.parametrize(("leave", "warned"), [(30, False), (5, True)])
 def test_status_and_metrics_warn_before(
     root: Path,

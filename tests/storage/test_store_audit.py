@@ -371,6 +371,16 @@ def row_of_an_attachment_gone(store: Path) -> str:
     return WITH_DRAWING
 
 
+def row_of_withheld_bytes_gone(store: Path) -> str:
+    change_index(store, "DELETE FROM withheld_payloads WHERE run_id = 'run_red'")
+    return RED
+
+
+def row_of_withheld_bytes_added(store: Path) -> str:
+    change_index(store, "INSERT INTO withheld_payloads VALUES (?, 'run_0')", "0" * 64)
+    return RUN
+
+
 def row_gone(store: Path) -> str:
     change_index(store, "DELETE FROM runs WHERE run_id = 'run_3'")
     return "runs/2025-12-18/run_3.json"
@@ -559,6 +569,8 @@ CHANGES: list[tuple[AuditCode, Callable[[Path], str]]] = [
     ("INDEX_DIFFERS", row_changed),
     ("INDEX_DIFFERS", row_of_another_hash),
     ("INDEX_DIFFERS", row_of_an_attachment_gone),
+    ("INDEX_DIFFERS", row_of_withheld_bytes_gone),
+    ("INDEX_DIFFERS", row_of_withheld_bytes_added),
     ("INDEX_DIFFERS", row_gone),
     ("INDEX_DIFFERS", row_of_another_record),
     ("INDEX_DIFFERS", row_added),
@@ -740,6 +752,7 @@ READ = {
     *(f"other_{name}_sha256" for name in ("feasibility", "toolpaths", "gcode", "opplan")),
     *("elsewhere", "attachment_differs", "quarantine_differs"),
     *("row_changed", "row_of_an_attachment_gone", "link_row_of_other_content"),
+    *("row_of_withheld_bytes_gone", "row_of_withheld_bytes_added"),
     *("late", "future"),
 }
 
