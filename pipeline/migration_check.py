@@ -38,12 +38,13 @@ class Difference:
 
     Attributes:
         run_id: The row; None for the source itself.
-        code: SOURCE_CHANGED, BACKUP_CHANGED, MISSING, DIFFERENT, NOT_INDEXED, or why the row
-            cannot be carried over.
+        code: SOURCE_CHANGED, BACKUP_CHANGED, MISSING, DIFFERENT, NOT_INDEXED, RUN_UNEXPLAINED, or
+            why the row cannot be carried over.
         path: Of the file that is concerned, relative to the store.
         expected: The SHA-256 that must be there; None where the reason says all.
         found: The one that is there; None for nothing.
-        reason: Why a row cannot be carried over, or what is wrong with a backup: a sentence.
+        reason: Why a row cannot be carried over or its run is not shown, or what is wrong with a
+            backup: a sentence.
     """
 
     run_id: str | None
@@ -164,6 +165,10 @@ def _row_differences(
     if run is None or run.artifact_sha256 != expected:
         found = None if run is None else run.artifact_sha256
         yield Difference(row.run_id, "NOT_INDEXED", None, expected, found)
+    elif run.source is None:
+        reason = "no leaf and no record explains the file, so nobody is shown the run"
+        path = run.artifact_path
+        yield Difference(row.run_id, "RUN_UNEXPLAINED", path, expected, expected, reason)
     if isinstance(row, OwnRow):
         files = {} if run is None else {run.artifact_path: expected}
     else:

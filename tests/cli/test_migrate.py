@@ -12,6 +12,7 @@ from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import sha256
 from tests.cli.command_line import CommandLine
 from tests.legacy_rows import bare_row, mapped, unknown_row, v1_file, v1_row
+from tests.storage.stores import change_index
 
 ROWS = (v1_row(), unknown_row(), bare_row())
 
@@ -136,6 +137,19 @@ def test_verify_names_what_is_missing(migrated: CommandLine, v1: Path) -> None:
     assert summary["summary"]["differences"] == 2
     v1.write_bytes(v1_file(*ROWS[:2]))
     assert migrated("migrate", "verify", "--from", str(v1)).status == 0
+
+
+def test_verify_names_a_run_that_nobody_is_shown(migrated: CommandLine, v1: Path) -> None:
+    v1.write_bytes(v1_file(*ROWS[:2]))
+    forget = "UPDATE runs SET source_epoch = NULL, source_topic = NULL, source_partition = NULL, "
+    forget += "source_offset = NULL WHERE run_id = ?"
+    change_index(migrated.data_dir, forget, v1_row()["run_id"])
+    done = migrated("migrate", "verify", "--from", str(v1), "--json")
+    assert done.status == 5
+    found, _ = [json.loads(line) for line in done.text.splitlines()]
+    assert (found["run_id"], found["code"]) == (v1_row()["run_id"], "RUN_UNEXPLAINED")
+    assert "nobody is shown the run" in found["reason"]
+    assert "nobody is shown the run" in migrated("migrate", "verify", "--from", str(v1)).text
 
 
 @pytest.mark.parametrize("area", ["runs", "quarantine"])
