@@ -1018,10 +1018,21 @@ def check_bundle(
             *(each for origin in origins for each in origin.lines),
             *lines_of_keys(listed_keys, keys),
             line("explained", "README.txt, report.html and verify.py are not proven by a leaf"),
+            *lines_of_verifier(bundle),
         ),
         tuple(reason for origin in origins for reason in origin.reasons),
         tuple(missing),
     )
+
+
+def lines_of_verifier(bundle: Bundle) -> Iterator[str]:
+    """Yield that the verifier in the bundle is not the running one: who runs it may be deceived."""
+    name = "verify.py"
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if name in bundle and bundle.sha256(name) != own:
+        yield line(
+            "", f"{name} in the bundle is not this program: do not run it unless you trust it"
+        )
 
 
 def lines_of_keys(listed: Sequence[Key], given: Sequence[Key]) -> Iterator[str]:

@@ -193,6 +193,15 @@ def test_the_key_of_another_store_is_refused(tmp_path: Path, bundle: Path) -> No
     assert "signed a checkpoint of another store's log" in told.text
 
 
+def test_another_verifier_in_the_bundle_is_named(tmp_path: Path, bundle: Path) -> None:
+    files = members(bundle)
+    assert "not this program" not in run(bundle, "--key", VKEY).text
+    files["verify.py"] = b"print('RESULT       proven')\n"
+    told = run(write_members(tmp_path / "b.zip", listed(files)), "--key", VKEY)
+    assert told.status == 0
+    assert "verify.py in the bundle is not this program" in told.text
+
+
 EXPLAINING = {"README.txt", "report.html", "verify.py"}
 """Nothing but SHA256SUMS is about them, and anybody can write that."""
 
