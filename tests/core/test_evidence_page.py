@@ -14,6 +14,7 @@ from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.merkle import leaf_hash
 from pipeline.core.run_evidence import NamedAttachment, ProvenFile, RunEvidence, consistency_proof
 from pipeline.core.tlog_proof import TlogProof
+from pipeline.core.visible_text import visible_lines
 from tests.builders import judged, red_request, run_request, sha256
 from tests.core.signers import signer
 from tests.json_values import texts
@@ -154,8 +155,7 @@ def test_any_text_is_shown_as_it_is_or_spelt_out(given_: str) -> None:
     seen = Seen(element("p", given_, class_=given_))
     assert seen.tags == {"p"}
     assert seen.attributes == {"class"}
-    if given_.isprintable():
-        assert seen.text == given_
+    assert seen.text == visible_lines(given_)
 
 
 def test_html_is_not_escaped_twice() -> None:
