@@ -1,6 +1,9 @@
 """What holds for every test: nothing of the user's own is touched."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -11,3 +14,20 @@ def own_configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
         yield
+
+
+MEMORY = Path("/dev/shm")  # Linux's own file system in memory
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """Give a folder in memory, for tests that flush a file system hundreds of times.
+
+    What is left after a fault or a kill does not depend on the disk: the kernel keeps what was
+    written. A flush of a disk waits for everything that any program has written to it.
+    """
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with TemporaryDirectory(prefix="rmos-", dir=MEMORY) as folder:
+        yield Path(folder)
