@@ -35,6 +35,8 @@ from pipeline.broker.topic_reader import read_ranges
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.judges import run_judges
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger_setup import verifier_keys
@@ -42,8 +44,6 @@ from pipeline.rebuilt_rows import Progress, RebuiltRows
 from pipeline.replay.request_topics import request_topics
 from pipeline.settings import Settings
 from pipeline.storage.artifact_files import StrangeFile
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.storage.new_index import (
     accepted_losses_of,
     batches,

@@ -18,13 +18,13 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.log_ranges import holds_records
 from pipeline.core.log_id import LogId
+from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
-from pipeline.storage.identity import check_identity, read_store, refuse_as_root
 from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.ledger import Ledger
 

@@ -12,10 +12,10 @@ import structlog
 
 from pipeline.core.log_id import signer_name
 from pipeline.core.notes import VerifierKey
+from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 from pipeline.storage.log_folder import LEDGER_FOLDER, find_logs

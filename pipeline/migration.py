@@ -38,15 +38,15 @@ from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.legacy_report import MigrationTally, RowReport, report_row
 from pipeline.core.outcome import Outcome, StoredRun
 from pipeline.core.strict_json import parse_object
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.attachment_files import AttachmentFiles
-from pipeline.storage.faults import store_faults
 from pipeline.storage.legacy_backup import make_backup
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource
-from pipeline.storage.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.storage.run_store import RunStore
 
 CHUNK_ROWS = 500

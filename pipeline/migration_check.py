@@ -16,15 +16,15 @@ from pathlib import Path
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.outcome import StoredRun
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, open_below
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import read_store
 from pipeline.storage.index import RunIndex
 from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource
-from pipeline.storage.regular_files import NotAFileError, open_below
 
 _ROWS = 500
 

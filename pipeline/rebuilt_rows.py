@@ -7,6 +7,8 @@ from pipeline.broker.single_records import Place
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.rebuilt_runs import RebuiltRuns
@@ -17,9 +19,7 @@ from pipeline.storage.artifact_files import (
     StrangeFile,
     find_run_files,
 )
-from pipeline.storage.faults import store_faults
 from pipeline.storage.log_folder import ledger_faults
-from pipeline.storage.regular_files import NotAFileError, read_below
 from pipeline.storage.store_logs import StoreLogs
 
 Progress = Callable[[str, int], None]

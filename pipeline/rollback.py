@@ -23,9 +23,9 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.legacy_export import exported_row
 from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
+from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.settings import Settings
-from pipeline.storage.faults import store_faults
 from pipeline.storage.legacy_backup import backups_of, check_backup, keep_replaced
 from pipeline.storage.legacy_file import read_rows
 from pipeline.storage.legacy_store import LegacyStore

@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.index_rebuild import rebuild_index
 from pipeline.ledger_setup import init_ledger_key, open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.identity import begin_epoch, create_store
 from pipeline.storage.index import RunIndex
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import advisory_request, record, red_request, run_request, sha256

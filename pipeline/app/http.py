@@ -23,9 +23,9 @@ from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.consumers.legacy_start import check_v2_store
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
 from pipeline.settings import Settings
-from pipeline.storage.identity import check_identity, read_store
 from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.run_reader import RunReader
 

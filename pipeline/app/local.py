@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
 from pipeline.broker.runtime import Progress
+from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.ledger_setup import init_ledger_key
 from pipeline.settings import Settings
-from pipeline.storage.identity import STORE_FILE, create_store, refuse_as_root
 
 _WATCH_SECONDS = 0.5
 

@@ -17,9 +17,9 @@ import uvloop
 from pipeline.app.worker import Worker, reasons_of
 from pipeline.broker.connection import unreachable
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
+from pipeline.disk.locks import allow_waits, end_waits
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
-from pipeline.storage.locks import allow_waits, end_waits
 
 Result = TypeVar("Result")
 

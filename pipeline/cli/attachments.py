@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import note, print_json, print_text
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
 from pipeline.storage.answers import stored_answer
 from pipeline.storage.attachment_files import AttachmentFiles, StoredBlob
-from pipeline.storage.identity import read_store
 
 app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
 

@@ -14,9 +14,9 @@ from pipeline.broker.local import (
     stop_running,
 )
 from pipeline.cli.terminal import Starting, note, print_json, print_text, waiting
+from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import refuse_as_root
 
 NONE_RUNS = 3
 """Exit status of `status` where no broker runs: not found."""

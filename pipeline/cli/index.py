@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import note, print_json, print_table, print_text, waiting
+from pipeline.disk.store_identity import read_store
 from pipeline.index_rebuild import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
 from pipeline.storage.index_opening import open_index_to_read
 

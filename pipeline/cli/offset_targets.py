@@ -9,9 +9,9 @@ from pipeline.broker.admin import partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.cli.moments import moment_ms
 from pipeline.core.offset_moves import GroupPosition, Place, Target
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.index_opening import open_index_to_read
 from pipeline.topics import consumer_groups
 

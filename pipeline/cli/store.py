@@ -10,15 +10,15 @@ import typer
 
 from pipeline.broker.connection import describe_cluster
 from pipeline.cli.terminal import note, print_json, print_pairs, print_text
+from pipeline.disk.durable_files import supports_unnamed_files
+from pipeline.disk.faults import store_faults
+from pipeline.disk.room import room_of
+from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.durable_files import supports_unnamed_files
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.storage.index import RunIndex
 from pipeline.storage.index_opening import open_index_to_read
-from pipeline.storage.room import room_of
-from pipeline.storage.system_calls import SystemCalls
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
 

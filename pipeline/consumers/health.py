@@ -18,9 +18,9 @@ from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
 from pipeline.core.http_hosts import KnownHosts, is_loopback
+from pipeline.disk.room import Room, room_of
 from pipeline.errors import InputError
 from pipeline.storage.index import INDEX_FILE
-from pipeline.storage.room import Room, room_of
 
 PATIENCE_SECONDS = 2.0
 """Longest time for a client to send its request, and to take the answer."""

@@ -23,9 +23,9 @@ from pipeline.consumers.start_checks import Start, StartingPlace
 from pipeline.consumers.topic_checks import check_topics
 from pipeline.consumers.topic_identity import current_topic_id
 from pipeline.core.legacy_outcome import epoch_of_cluster
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.identity import check_identity, read_store
 from pipeline.storage.legacy_store import LegacyStore
 
 _log = structlog.get_logger(__name__)

@@ -29,9 +29,9 @@ from pipeline.consumers.ledger_checks import check_ledger
 from pipeline.consumers.partition_states import PartitionState, Store, partition_states
 from pipeline.consumers.topic_checks import check_topics
 from pipeline.consumers.topic_identity import current_topic_id, refuse_other_topic
+from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.identity import StoreIdentity, check_identity, read_store
 
 _log = structlog.get_logger(__name__)
 

@@ -21,6 +21,8 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.verdict import JudgedRun
+from pipeline.disk.durable_files import NewFile, Presence
+from pipeline.disk.faults import store_faults
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
 from pipeline.replay.history import SeenRecord
@@ -35,8 +37,6 @@ from pipeline.replay.made import (
     uploads_of,
 )
 from pipeline.replay.request_topics import RequestTopic
-from pipeline.storage.durable_files import NewFile, Presence
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexTransaction, RunIndex
 
 

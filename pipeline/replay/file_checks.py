@@ -7,8 +7,8 @@ from array import array
 from bisect import bisect_left
 from pathlib import Path
 
-from pipeline.storage.durable_files import DurableFiles, NewFile, Presence
-from pipeline.storage.regular_files import NotAFileError, open_below
+from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
+from pipeline.disk.regular_files import NotAFileError, open_below
 
 _READ_BYTES = 1 << 20
 _DIGEST_BYTES = 8

@@ -20,14 +20,14 @@ from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.regular_files import paths_below, read_below
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, what_lies_at
 from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row
 from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import INDEX_LOCK, RunIndex
-from pipeline.storage.locks import exclusive_lock
-from pipeline.storage.regular_files import paths_below, read_below
 from pipeline.storage.store_logs import StoreLogs
 
 WasRead = Callable[[RecordSource], bool]

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.durable_files import Creation
 from pipeline.replay.comparison import StoreComparison
 from pipeline.replay.findings import Finding, Tally, place_of, what_lies_at
 from pipeline.replay.history import SeenRecord
@@ -17,7 +18,6 @@ from pipeline.replay.ranges import Place
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.replay.restore_steps import RestoreSteps
 from pipeline.storage.batch_store import INTERNAL_ERROR, BatchStore
-from pipeline.storage.durable_files import Creation
 from pipeline.storage.index import IndexTransaction
 from pipeline.storage.restored_files import RestoredFile
 

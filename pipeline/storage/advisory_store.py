@@ -23,10 +23,10 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.ledger_leaf import LedgerLeaf, advisory_leaf
 from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.disk.durable_files import NewFile
+from pipeline.disk.faults import store_faults
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
-from pipeline.storage.durable_files import NewFile
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexTransaction
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]

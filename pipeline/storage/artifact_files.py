@@ -18,10 +18,10 @@ from pipeline.core.legacy_record import generated_by_row
 from pipeline.core.legacy_verdict import is_called_safe
 from pipeline.core.outcome import StoredRun, run_of_document
 from pipeline.core.strict_json import parse_by_rule
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, indexed_run
-from pipeline.storage.regular_files import NotAFileError, entries_below, read_below
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
 

@@ -31,17 +31,17 @@ from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
-from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
-from pipeline.storage.awaited_blobs import forget_awaited
-from pipeline.storage.durable_files import (
+from pipeline.disk.durable_files import (
     FILE_MODE,
     Folders,
     supports_unnamed_files,
 )
-from pipeline.storage.faults import full_advice, store_faults
-from pipeline.storage.identity import refuse_as_root
-from pipeline.storage.regular_files import NotAFileError, open_below, open_regular
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.disk.faults import full_advice, store_faults
+from pipeline.disk.regular_files import NotAFileError, open_below, open_regular
+from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.system_calls import SystemCalls
+from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
+from pipeline.storage.awaited_blobs import forget_awaited
 
 PIECE_BYTES: Final = 1 << 20
 """What is hashed, written or read at a time: 1 MiB, about a millisecond of hashing."""

@@ -13,19 +13,19 @@ from typing import Final
 
 from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
-from pipeline.storage.attachment_files import OpenBlob
-from pipeline.storage.audit_context import AuditReader
-from pipeline.storage.audit_places import strange_blob_folders
-from pipeline.storage.audit_step import StepResult
-from pipeline.storage.awaited_blobs import is_awaited
-from pipeline.storage.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
-from pipeline.storage.regular_files import (
+from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.disk.regular_files import (
     READ_BYTES,
     NotAFileError,
     entries_below,
     opened,
     state_of,
 )
+from pipeline.storage.attachment_files import OpenBlob
+from pipeline.storage.audit_context import AuditReader
+from pipeline.storage.audit_places import strange_blob_folders
+from pipeline.storage.audit_step import StepResult
+from pipeline.storage.awaited_blobs import is_awaited
 from schemas.audit_finding import AuditCode
 
 SLICE_BLOBS: Final = 2_000

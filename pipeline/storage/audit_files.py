@@ -19,19 +19,19 @@ from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
 from pipeline.core.audit_finding import Finding, mode_finding
 from pipeline.core.audit_times import check_date, check_time
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.regular_files import (
+    folder_below,
+    open_regular,
+    read_open,
+    state_of,
+)
 from pipeline.storage.artifact_files import withheld_payloads
 from pipeline.storage.audit_blobs import check_named_blob
 from pipeline.storage.audit_context import AuditReader, Depth
 from pipeline.storage.audit_plan import ExpectedFile
 from pipeline.storage.audit_rows import IndexRows
 from pipeline.storage.audit_step import StepResult
-from pipeline.storage.durable_files import FILE_MODE
-from pipeline.storage.regular_files import (
-    folder_below,
-    open_regular,
-    read_open,
-    state_of,
-)
 
 SLICE_FILES: Final = 512
 """Files of one step: about 40 ms where they are read."""

@@ -27,12 +27,12 @@ from typing import Any, Final, Self
 
 from pipeline.core.audit_codes import MISSING_BLOB
 from pipeline.core.canonical_json import canonical_json
+from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import folder_below, open_below
+from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_steps import LEDGER_PART
-from pipeline.storage.durable_files import FILE_MODE, FOLDER_MODE
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import refuse_as_root
-from pipeline.storage.regular_files import folder_below, open_below
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644

@@ -21,13 +21,13 @@ from pipeline.core.log_id import LogId
 from pipeline.core.log_recheck import LogRecheck, tiles_that_differ
 from pipeline.core.notes import VerifierKey
 from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
+from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_leaves import RANGE_BUNDLES, BundleRange, tile_reader
 from pipeline.storage.audit_plan import AuditPlan
 from pipeline.storage.held_comparison import check_continues
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LogFolder
 from pipeline.storage.log_reader import LogReader
-from pipeline.storage.regular_files import is_regular_below, paths_below
 from pipeline.storage.store_logs import StoreLogs
 
 

@@ -16,9 +16,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from pipeline.core.log_id import LogId
+from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreError
 from pipeline.storage.index import INDEX_FORMAT
-from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.audit_request import AuditScope
 
 _CACHE_KIB: Final = 16_384

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from pipeline.core.canonical_json import canonical_json
 from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_journal import AUDITS_FOLDER
-from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
-from pipeline.storage.faults import store_faults
-from pipeline.storage.regular_files import NotAFileError, read_below
 from schemas.audit_report import AuditReport
 
 REPORT_LIMIT_BYTES: Final = 16 << 20

@@ -18,15 +18,15 @@ from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, par
 from pipeline.core.ledger_leaf import parse_leaf
 from pipeline.core.log_id import LogId
 from pipeline.core.notes import VerifierKey
+from pipeline.disk.locks import shared_lock
+from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_logs import AuditedLog, read_notes
 from pipeline.storage.audit_names import explain
 from pipeline.storage.audit_plan import AuditPlan
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, read_only
-from pipeline.storage.locks import shared_lock
 from pipeline.storage.log_folder import LogFolder
 from pipeline.storage.log_reader import LogReader
-from pipeline.storage.regular_files import NotAFileError, state_of
 
 _DATE: Final = "SELECT date FROM runs WHERE run_id = ?"
 _ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.layout import attachment_path
-from pipeline.storage.durable_files import NewFile
-from pipeline.storage.regular_files import is_regular_below
+from pipeline.disk.durable_files import NewFile
+from pipeline.disk.regular_files import is_regular_below
 
 AWAITED_FOLDER: Final = "awaited"
 _NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")

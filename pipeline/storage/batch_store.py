@@ -34,17 +34,17 @@ from pipeline.core.layout import BlobPath, parse_path
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError, StoreError
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
-from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.storage.index import INDEX_LOCK, IndexTransaction
 from pipeline.storage.index_opening import open_index
 from pipeline.storage.ledger import Ledger
-from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.restored_files import Restoration, restore_files
-from pipeline.storage.system_calls import SystemCalls
 
 Verdict = TypeVar("Verdict")
 Settled = TypeVar("Settled")

@@ -19,9 +19,9 @@ from pipeline.core.run_evidence import (
     RunEvidence,
     consistency_proof,
 )
+from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.artifact_files import read_recorded
-from pipeline.storage.faults import store_faults
 from pipeline.storage.leaf_search import (
     FoundLeaf,
     find_advisory_leaf,

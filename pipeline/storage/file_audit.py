@@ -21,12 +21,12 @@ from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
 from pipeline.core.audit_finding import Finding
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.disk.regular_files import opened, read_open
+from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
 from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.audit_blobs import check_blob, check_bytes, missing_blob
 from pipeline.storage.audit_step import StepResult
-from pipeline.storage.identity import STORE_FILE
-from pipeline.storage.regular_files import opened, read_open
 from schemas.advisory_link import ADVISORY_LINK_VERSION
 from schemas.fields import is_sha256
 

@@ -49,9 +49,9 @@ from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.cut_program import CutProgram
 from pipeline.core.flood import FloodWindow
 from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.disk.faults import INDEX_NAME
+from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.faults import INDEX_NAME
-from pipeline.storage.regular_files import NotAFileError, state_of
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 INDEX_FILE = INDEX_NAME

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
 from pipeline.storage.artifact_files import (
     FoundArtifact,
     FoundLink,
@@ -13,9 +15,7 @@ from pipeline.storage.artifact_files import (
     find_run_files,
 )
 from pipeline.storage.attachment_files import OpenBlob
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import RunIndex
-from pipeline.storage.regular_files import NotAFileError, open_below, paths_below
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import refuse_as_root
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, is_made
-from pipeline.storage.locks import exclusive_lock
 
 
 def open_index(root: Path) -> RunIndex:

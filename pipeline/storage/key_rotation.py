@@ -27,17 +27,17 @@ from pipeline.core.key_rotation import sign_rotation
 from pipeline.core.log_growth import LogGrowth
 from pipeline.core.log_id import LogId
 from pipeline.core.notes import NoteSigner, VerifierKey
+from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.small_files import flush_folder
+from pipeline.disk.store_identity import read_store, refuse_as_root
 from pipeline.errors import StoreError
-from pipeline.storage.durable_files import DurableFiles
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import read_store, refuse_as_root
 from pipeline.storage.index import INDEX_LOCK
 from pipeline.storage.ledger_keys import load_key, make_key
-from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_folder import LOCK_FILE, LogFolder, find_logs, ledger_faults
 from pipeline.storage.log_names import LogNames
-from pipeline.storage.small_files import flush_folder
 from pipeline.storage.verifier_keys import load_own_key, write_rotation, write_vkey
 
 

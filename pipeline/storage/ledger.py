@@ -38,11 +38,11 @@ from pipeline.core.log_growth import LogGrowth
 from pipeline.core.log_id import LogId
 from pipeline.core.notes import NoteSigner, VerifierKey
 from pipeline.core.tiles import ENTRIES, Tile
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
 from pipeline.errors import IntegrityError
-from pipeline.storage.durable_files import Creation, DurableFiles, NewFile
-from pipeline.storage.faults import store_faults
 from pipeline.storage.ledger_keys import KeyInUse
-from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder, ledger_faults
 from pipeline.storage.log_names import LogNames

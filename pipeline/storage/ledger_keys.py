@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pipeline.core.notes import NoteSigner
+from pipeline.disk.small_files import create_file
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.small_files import create_file
 
 KEY_MODE = 0o600
 _OF_OTHERS = 0o077

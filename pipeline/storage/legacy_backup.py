@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
 from pipeline.storage.attachment_files import PIECE_BYTES
-from pipeline.storage.durable_files import FILE_MODE
-from pipeline.storage.regular_files import open_named
 
 _MARK = ".rmos-backup-"
 _REPLACED = ".rmos-replaced-"

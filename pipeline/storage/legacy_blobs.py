@@ -13,13 +13,13 @@ from typing import Literal
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.legacy_attachments import INLINE_LIMIT_BYTES, FoundBlob
+from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
 from pipeline.storage.attachment_files import (
     LEGACY_JSON_LIMIT_BYTES,
     PIECE_BYTES,
     canonical_form,
 )
-from pipeline.storage.regular_files import open_named
 from schemas.fields import is_sha256
 
 BlobState = Literal["as named", "pretty-printed", "missing", "mismatch"]

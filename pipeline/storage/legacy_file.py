@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pipeline.core.legacy_rows import LegacyRow, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
+from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
-from pipeline.storage.regular_files import open_named
 
 
 @dataclass(frozen=True, slots=True)

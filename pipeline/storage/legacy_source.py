@@ -15,12 +15,12 @@ from typing import Any
 from pipeline.core.legacy_mapping import LegacyRowError
 from pipeline.core.legacy_rows import LegacyRow
 from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.disk.regular_files import read_named
+from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
 from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.identity import STORE_FILE
 from pipeline.storage.legacy_blobs import LegacyBlobs
 from pipeline.storage.legacy_file import read_rows
-from pipeline.storage.regular_files import read_named
 from schemas.legacy_run import LegacyFormat
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -23,11 +23,11 @@ from typing import Any
 
 from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
 from pipeline.core.strict_json import InvalidJsonError
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.regular_files import open_named
 from pipeline.errors import StoreError
-from pipeline.storage.faults import store_faults
-from pipeline.storage.locks import exclusive_lock
 from pipeline.storage.log_calls import LogCalls
-from pipeline.storage.regular_files import open_named
 
 NEW_FILE_MODE = 0o644
 _Identity = tuple[int, int, int, int]

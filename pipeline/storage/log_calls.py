@@ -2,7 +2,7 @@
 
 import os
 
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls
 
 
 class LogCalls(SystemCalls):

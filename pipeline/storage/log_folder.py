@@ -7,9 +7,9 @@ from pathlib import Path
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.log_id import LogId, parse_log_path
 from pipeline.core.tiles import TILE_WIDTH, Tile, cut_tile
+from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
 from pipeline.storage.log_calls import LogCalls
-from pipeline.storage.regular_files import NotAFileError, read_below
 
 LEDGER_FOLDER = "ledger"
 CHECKPOINT_FILE = "checkpoint"

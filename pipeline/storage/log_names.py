@@ -13,7 +13,7 @@ from types import TracebackType
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.log_id import LogId
 from pipeline.core.tiles import TILE_WIDTH, Tile, last_tiles, parse_tile_path
-from pipeline.storage.durable_files import FILE_MODE
+from pipeline.disk.durable_files import FILE_MODE
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_folder import CHECKPOINT_FILE
 

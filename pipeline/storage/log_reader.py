@@ -20,8 +20,8 @@ from pipeline.core.merkle_proofs import (
 from pipeline.core.notes import VerifierKey
 from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, TileHashes, check_bundle, parse_bundle
 from pipeline.core.tlog_proof import TlogProof
+from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError
-from pipeline.storage.faults import store_faults
 from pipeline.storage.log_folder import LogFolder, ledger_faults
 
 _CACHED_BUNDLES = 8

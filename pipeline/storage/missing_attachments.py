@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.layout import attachment_path
-from pipeline.storage.regular_files import is_regular_below
+from pipeline.disk.regular_files import is_regular_below
 
 
 def missing_attachments(root: Path, document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.disk.locks import exclusive_lock
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, read_only
-from pipeline.storage.locks import exclusive_lock
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"

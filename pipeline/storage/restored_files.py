@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.core.outcome import RecordSource
-from pipeline.storage.durable_files import Creation, DurableFiles, NewFile, Presence
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
 
 Made = Iterable[tuple[RecordSource, list[NewFile] | None]]
 """Records with the files that each once made; None where the store knows it with other bytes."""

@@ -15,6 +15,8 @@ from pipeline.core.given_values import is_shown, values_without_place
 from pipeline.core.outcome import StoredRun
 from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
 from pipeline.core.strict_json import parse_object
+from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.answers import (
     advisories_answer,
@@ -23,8 +25,6 @@ from pipeline.storage.answers import (
 )
 from pipeline.storage.artifact_files import read_artifact, read_kept_request
 from pipeline.storage.attachment_files import AttachmentFiles
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import read_store
 from pipeline.storage.index import RunIndex
 from pipeline.storage.index_opening import open_index_to_read
 from pipeline.storage.missing_attachments import missing_attachments

@@ -12,6 +12,8 @@ from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.ledger_leaf import LedgerLeaf, run_leaf
 from pipeline.core.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
 from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.disk.durable_files import NewFile
+from pipeline.disk.faults import store_faults
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import (
     BatchResult,
@@ -19,8 +21,6 @@ from pipeline.storage.batch_store import (
     FloodGuard,
     JudgedRecord,
 )
-from pipeline.storage.durable_files import NewFile
-from pipeline.storage.faults import store_faults
 from pipeline.storage.index import IndexedRun, IndexTransaction, indexed_run
 from pipeline.storage.missing_attachments import missing_attachments
 

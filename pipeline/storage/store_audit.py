@@ -27,6 +27,9 @@ from pipeline.core.audit_sample import SAMPLE_SHARE
 from pipeline.core.checkpoints import Checkpoint
 from pipeline.core.log_id import LogId
 from pipeline.core.notes import VerifierKey
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import shared_lock
+from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.storage.audit_context import AuditContext, Depth
 from pipeline.storage.audit_ledger import check_logs
 from pipeline.storage.audit_logs import AuditedLog, check_held, open_log, read_notes
@@ -39,10 +42,7 @@ from pipeline.storage.audit_step import StepResult
 from pipeline.storage.audit_steps import LEDGER_PART, audit_steps, dates_with
 from pipeline.storage.audit_suspects import still_unexplained
 from pipeline.storage.audit_tally import PartDone, Parts, Tally
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import StoreIdentity, read_store
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
-from pipeline.storage.locks import shared_lock
 from schemas.audit_request import AuditRequest
 
 SUSPECTS_LIMIT: Final = 10_000

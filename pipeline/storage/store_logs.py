@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline.core.log_id import LogId
 from pipeline.core.notes import VerifierKey
-from pipeline.storage.faults import store_faults
-from pipeline.storage.identity import read_store
+from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import read_store
 from pipeline.storage.log_folder import find_logs
 from pipeline.storage.log_reader import LogReader
 

@@ -28,9 +28,9 @@ from pipeline.core.sums import (
     sum_line,
 )
 from pipeline.core.tiles import TILE_WIDTH
+from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.storage.artifact_files import read_recorded
-from pipeline.storage.faults import store_faults
 from pipeline.storage.log_folder import ledger_faults
 from pipeline.storage.log_reader import LogReader
 from pipeline.storage.store_logs import StoreLogs

@@ -13,12 +13,12 @@ from pipeline.core.evidence import EvidenceError
 from pipeline.core.key_rotation import KeyRotation, open_rotation
 from pipeline.core.log_id import signer_name
 from pipeline.core.notes import NoteSigner, VerifierKey, parse_note, parse_vkey
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import read_named
+from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.faults import store_faults
 from pipeline.storage.ledger_keys import load_key
 from pipeline.storage.log_folder import LogFolder, find_logs
-from pipeline.storage.regular_files import read_named
-from pipeline.storage.small_files import create_file, replace_file
 
 PUBLIC_MODE = 0o644
 _LIMIT_BYTES = 100_000

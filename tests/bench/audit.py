@@ -22,8 +22,8 @@ from rich.table import Table
 from pipeline.core.log_id import signer_name
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.disk.store_identity import create_store
 from pipeline.storage.audit_tally import PartDone
-from pipeline.storage.identity import create_store
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from pipeline.storage.store_audit import StoreAudit

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.core.verdict import JudgedRun, judge_run_record
-from pipeline.storage.durable_files import ROUND_FILES, DurableFiles, NewFile
+from pipeline.disk.durable_files import ROUND_FILES, DurableFiles, NewFile
 from tests.bench.requests import encoded_requests
 
 THREADS = 2

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
+from pipeline.disk.store_identity import read_store
 from pipeline.logs import silence_kafka_client
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.identity import read_store
 from tests.bench.race import race
 from tests.e2e.migrations import environment
 from tests.e2e.prepared_store import prepare_store

@@ -30,11 +30,11 @@ from pipeline.core import artifact, artifact_content, envelope, strict_json, ver
 from pipeline.core.outcome import Outcome, RecordSource
 from pipeline.core.run_event import run_event, run_event_headers
 from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.disk.store_identity import create_store
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
-from pipeline.storage.identity import create_store
 from pipeline.storage.index import IndexTransaction
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
-from pipeline.storage.system_calls import SystemCalls
 from tests.bench.requests import encoded_requests
 
 PARTITIONS = 12

@@ -15,8 +15,8 @@ from pipeline.core.legacy_record import INVALID_LEGACY_RUN
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS
+from pipeline.disk.store_identity import create_store
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from pipeline.topics import DAY_MS, topic_table
 from schemas.advisory_event import AdvisoryEvent

@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin import committed_offsets, partition_offsets
 from pipeline.broker.local import LocalBroker
+from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.settings import Settings
-from pipeline.storage.identity import StoreIdentity, read_store
 from tests.builders import (
     advisory_request,
     attachment,

@@ -14,11 +14,11 @@ from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
 from pipeline.consumers import advisory_claims
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.index_rebuild import rebuild_index
 from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
 from pipeline.storage.run_listing import RunFilter
 from pipeline.storage.run_reader import RunReader

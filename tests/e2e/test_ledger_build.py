@@ -13,10 +13,10 @@ from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin import committed_offsets, partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local import LocalBroker
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger_build import build_logs, find_missing_leaves
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.run_store import RunStore
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.advisories import NEVER, advisory_of, publish, store_of

@@ -15,10 +15,10 @@ from pipeline.broker.connection import admin_client
 from pipeline.consumers import ledger_checks
 from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.log_id import LogId
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.run_store import RunStore
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import commit, committed, produce, wait_until

@@ -9,8 +9,8 @@ from pipeline.app import persist_worker
 from pipeline.broker.admin import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.log_holes import find_holes
+from pipeline.disk.store_identity import create_store, read_store
 from pipeline.settings import Settings
-from pipeline.storage.identity import create_store, read_store
 from tests.builders import run_request
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import produce, sending, wait_until, wait_until_consumed

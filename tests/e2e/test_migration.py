@@ -11,11 +11,11 @@ import pytest
 
 from pipeline.app import persist_worker
 from pipeline.core.audit_finding import Finding
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.index_rebuild import rebuild_index
 from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest

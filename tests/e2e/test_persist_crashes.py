@@ -14,8 +14,8 @@ import pytest
 
 from pipeline.app import persist_worker
 from pipeline.broker.admin import group_members
+from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
     Sending,

@@ -17,10 +17,10 @@ from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import read_topic as read_any_topic
 from pipeline.core.envelope import Rejected
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import TopicsError
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
-from pipeline.storage.identity import read_store
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.commands import rmos

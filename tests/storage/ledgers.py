@@ -9,10 +9,10 @@ from pipeline.core.log_id import LogId, signer_name
 from pipeline.core.merkle import leaf_hash, root_of_hashes
 from pipeline.core.notes import NoteSigner
 from pipeline.core.tiles import Tile, tiles_of_growth
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_reader import LogReader
-from pipeline.storage.system_calls import SystemCalls
 from tests.core.signers import signer
 from tests.storage import stores
 from tests.storage.stores import WatchedCalls, open_unnamed_unsupported, watched

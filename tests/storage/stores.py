@@ -14,11 +14,11 @@ from typing import Any
 from pipeline.core.outcome import RecordSource
 from pipeline.core.run_event import run_event
 from pipeline.core.verdict import judge_run_record
-from pipeline.storage.identity import StoreIdentity, create_store
+from pipeline.disk.store_identity import StoreIdentity, create_store
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage.index import INDEX_FILE
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import BatchResult, JudgedRecord, RunStore
-from pipeline.storage.system_calls import SystemCalls
 from tests.builders import record
 
 TOPIC = "rmos.runs.requests"

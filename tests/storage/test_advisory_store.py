@@ -15,12 +15,12 @@ from pipeline.core.advisory_event import advisory_event
 from pipeline.core.advisory_outcome import AdvisoryOutcome
 from pipeline.core.flood import LEAST_SEEN
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import BatchResult, FloodGuard, JudgedRecord
 from pipeline.storage.run_listing import RunFilter, list_runs
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.system_calls import SystemCalls
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
 from tests.storage.stores import (
     CALL_NAMES,

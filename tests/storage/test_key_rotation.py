@@ -11,9 +11,9 @@ import pytest
 from pipeline.core.evidence import EvidenceError
 from pipeline.core.log_id import signer_name
 from pipeline.core.notes import VerifierKey, parse_note
+from pipeline.disk.store_identity import create_store
 from pipeline.errors import IntegrityError, StoreError, StoreNotReadyError
 from pipeline.storage import key_rotation
-from pipeline.storage.identity import create_store
 from pipeline.storage.key_rotation import rotate_key
 from pipeline.storage.ledger import Ledger
 from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key

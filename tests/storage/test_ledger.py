@@ -16,8 +16,8 @@ from pipeline.core.evidence import EvidenceError
 from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.log_id import LogId, signer_name
 from pipeline.core.tiles import ENTRIES, Tile, tiles_of_growth
+from pipeline.disk.durable_files import Creation, DurableFiles
 from pipeline.errors import IntegrityError
-from pipeline.storage.durable_files import Creation, DurableFiles
 from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.log_names import NEW_CHECKPOINT_FILE
 from tests.core.signers import signer

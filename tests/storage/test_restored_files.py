@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.outcome import RecordSource
+from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
-from pipeline.storage.durable_files import Creation
 from pipeline.storage.restored_files import Restoration
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, attachment, record, red_request, run_request, sha256

@@ -14,8 +14,8 @@ from pipeline.core.flood import LEAST_SEEN, WINDOW
 from pipeline.core.layout import attachment_path
 from pipeline.core.outcome import Outcome
 from pipeline.core.verdict import JudgedRun
+from pipeline.disk.store_identity import begin_epoch
 from pipeline.errors import FloodError, StoreError, StoreNotReadyError
-from pipeline.storage.identity import begin_epoch
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 from tests.builders import (
     attachment,

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.storage.identity import read_store
+from pipeline.disk.store_identity import read_store
 from tests.builders import advisory_request, attachment, record, red_request, run_request
+from tests.disk.mounts import mounted, run_program, why_not
 from tests.e2e.advisories import wait_for
 from tests.e2e.kafka_reading import Sending, commit, produce, sending, wait_until_consumed
 from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.shop import change_a_byte, consume, runs
 from tests.e2e.store_audit import audit_store, store_files
-from tests.storage.mounts import mounted, run_program, why_not
 
 pytestmark = pytest.mark.e2e
 

@@ -23,11 +23,11 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
+from pipeline.disk.faults import store_faults
 from pipeline.errors import StoreError
-from pipeline.storage.faults import store_faults
 from pipeline.storage.run_store import FloodGuard, JudgedRecord
 from tests.builders import attachment, incomplete_request, red_request, run_request
-from tests.storage.mounts import mounted, why_not
+from tests.disk.mounts import mounted, why_not
 from tests.storage.stores import (
     CALL_NAMES,
     NamedCalls,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import attachment_path
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import (
     InputError,
     IntegrityError,
@@ -26,7 +27,6 @@ from pipeline.storage.attachment_files import AttachmentFiles
 from pipeline.storage.audit_journal import AuditJournal, journal_progress, seal_journal
 from pipeline.storage.audit_report_files import read_report
 from pipeline.storage.file_audit import check_file
-from pipeline.storage.identity import read_store
 from pipeline.storage.index_check import check_index
 from pipeline.storage.new_index import accepted_losses_of
 from pipeline.storage.run_reader import RunReader

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk import locks
+from pipeline.disk.locks import exclusive_lock, shared_lock
 from pipeline.errors import LockWaitEndedError
-from pipeline.storage import locks
-from pipeline.storage.locks import exclusive_lock, shared_lock
 from tests.storage.stores import in_child, open_descriptors
 
 

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.canonical_json import canonical_json
-from pipeline.errors import InputError, StoreNotReadyError
-from pipeline.storage.durable_files import (
+from pipeline.disk.durable_files import (
     FILE_MODE,
     Creation,
     DurableFiles,
     NewFile,
     temporary_name,
 )
-from pipeline.storage.faults import store_faults
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.errors import InputError, StoreNotReadyError
 from pipeline.storage.index import INDEX_LOCK
-from pipeline.storage.locks import exclusive_lock
-from pipeline.storage.regular_files import NotAFileError, read_below
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"

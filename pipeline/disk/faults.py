@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.disk.room import Room, room_of
 from pipeline.errors import NO_MEMORY, StoreError
-from pipeline.storage.room import Room, room_of
 
 INDEX_NAME = "index.sqlite3"
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import InputError, StoreError, StoreNotReadyError
-from pipeline.storage import identity as identity_module
-from pipeline.storage.identity import (
+from pipeline.disk import store_identity as identity_module
+from pipeline.disk.store_identity import (
     STORE_FORMAT,
     StoreIdentity,
     begin_epoch,
@@ -21,6 +20,7 @@ from pipeline.storage.identity import (
     create_store,
     read_store,
 )
+from pipeline.errors import InputError, StoreError, StoreNotReadyError
 from tests.storage.stores import in_child
 
 STORE_ID = "0123456789abcdef" * 2

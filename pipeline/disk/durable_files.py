@@ -26,13 +26,13 @@ from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
-from pipeline.storage.regular_files import (
+from pipeline.disk.regular_files import (
     READ_BYTES,
     NotAFileError,
     open_below,
     open_regular,
 )
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls
 
 ROUND_FILES = 256
 """Most files open at once; 256 files a flush measured within 15 % of 1,024."""

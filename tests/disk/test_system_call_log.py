@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.storage.system_call_log import Call, parse_log, traced
+from tests.disk.system_call_log import Call, parse_log, traced
 
 PROGRAM = """
 import os, sys

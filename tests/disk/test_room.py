@@ -12,14 +12,14 @@ from prometheus_client import generate_latest
 
 from pipeline import metrics
 from pipeline.consumers.health import is_disk_writable, measure_room
+from pipeline.disk.faults import store_faults
+from pipeline.disk.room import Room, room_of
 from pipeline.errors import DiskFullError, StoreError
 from pipeline.storage.attachment_files import AttachmentFiles
-from pipeline.storage.faults import store_faults
-from pipeline.storage.room import Room, room_of
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.cli.command_line import command_line
-from tests.storage.mounts import mounted, why_not
+from tests.disk.mounts import mounted, why_not
 from tests.storage.stores import judged_record, make_store, opened
 
 INODES = 60

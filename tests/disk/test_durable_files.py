@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage.durable_files import ROUND_FILES, Creation, DurableFiles, NewFile
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.disk.durable_files import ROUND_FILES, Creation, DurableFiles, NewFile
+from pipeline.disk.system_calls import SystemCalls
 from tests.builders import sha256
 from tests.storage.stores import NamedCalls, WatchedCalls, files, open_descriptors
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipeline.storage.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls
 
 READ_BYTES: Final = 1 << 20
 

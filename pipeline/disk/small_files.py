@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline.storage.durable_files import temporary_name
+from pipeline.disk.durable_files import temporary_name
 
 
 def create_file(path: Path, content: bytes, mode: int) -> bool:

@@ -1,0 +1,1 @@
+"""How bytes become durable, and whose folder it is."""
