@@ -17,16 +17,16 @@ from pipeline.broker.admin import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.log_ranges import holds_records
-from pipeline.core.log_id import LogId
 from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.writer import Ledger
 from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
 from pipeline.storage.index_opening import open_index_to_read
-from pipeline.storage.ledger import Ledger
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""

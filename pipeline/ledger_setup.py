@@ -10,22 +10,22 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.core.log_id import signer_name
-from pipeline.core.notes import VerifierKey
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.settings import Settings
-from pipeline.storage.ledger import Ledger
-from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
-from pipeline.storage.log_folder import LEDGER_FOLDER, find_logs
-from pipeline.storage.verifier_keys import (
+from pipeline.ledger.folder import LEDGER_FOLDER, find_logs
+from pipeline.ledger.keys import (
     earlier_keys,
     load_own_key,
     read_vkey,
     vkey_file_of,
     write_vkey,
 )
+from pipeline.ledger.log_id import signer_name
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.writer import Ledger
+from pipeline.settings import Settings
+from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 
 _log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
 from pipeline.core.advisory_outcome import StoredAdvisory, stored_advisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
-from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.outcome import RecordSource
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.storage.artifact_files import StrangeFile
 
 _Key = tuple[str, str]

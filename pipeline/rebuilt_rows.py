@@ -5,11 +5,12 @@ from pathlib import Path
 
 from pipeline.broker.single_records import Place
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
 from pipeline.core.outcome import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.rebuilt_runs import RebuiltRuns
 from pipeline.storage.artifact_files import (
@@ -19,7 +20,6 @@ from pipeline.storage.artifact_files import (
     StrangeFile,
     find_run_files,
 )
-from pipeline.storage.log_folder import ledger_faults
 from pipeline.storage.store_logs import StoreLogs
 
 Progress = Callable[[str, int], None]

@@ -19,7 +19,7 @@ from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.index import RunIndex
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import advisory_request, record, red_request, run_request, sha256
-from tests.storage.ledgers import damage
+from tests.ledger.ledgers import damage
 from tests.storage.stores import (
     TIMESTAMP_MS,
     JudgedRecord,

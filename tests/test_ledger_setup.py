@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.log_id import LogId, signer_name
-from pipeline.core.notes import parse_vkey
 from pipeline.disk.store_identity import create_store, read_store
 from pipeline.errors import StoreNotReadyError
+from pipeline.ledger.log_id import LogId, signer_name
+from pipeline.ledger.rotation import rotate_key
+from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger_setup import init_ledger_key, key_file_of, open_ledger, verifier_keys
 from pipeline.settings import Settings
-from pipeline.storage.key_rotation import rotate_key
-from tests.storage.ledgers import STORE_ID, leaves
+from tests.ledger.ledgers import STORE_ID, leaves
 
 LOG = LogId(1, "rmos.runs.requests", 0)
 

@@ -19,12 +19,12 @@ from pipeline.cli.terminal import (
 )
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
-from pipeline.core.merkle import Frontier, leaf_hash
 from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
+from pipeline.ledger.tlog.merkle import Frontier, leaf_hash
+from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.settings import read_settings
 from pipeline.storage.evidence_gathering import find_run
-from pipeline.storage.held_comparison import HeldLog, compare_held
-from pipeline.storage.leaf_search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from pipeline.storage.store_sums import sums_of

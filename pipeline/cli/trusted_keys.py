@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.core.evidence import EvidenceError
 from pipeline.core.held_checkpoints import HeldCheckpoint, parse_held
-from pipeline.core.notes import VerifierKey, parse_vkey
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
 from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
 from pipeline.storage.store_logs import StoreLogs

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.broker.admin import OffsetRange, committed_offsets
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.topic_reader import read_ranges
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
 from pipeline.settings import Settings
 from pipeline.storage.audit_offsets import BrokerView
 

@@ -19,8 +19,8 @@ from pipeline.consumers.thread_results import ThreadResults
 from pipeline.core.audit_codes import severity_of
 from pipeline.core.audit_finding import Finding
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.notes import VerifierKey
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal
 from pipeline.storage.audit_offsets import BrokerView

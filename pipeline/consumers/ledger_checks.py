@@ -10,8 +10,8 @@ from pipeline.broker.log_ranges import first_record
 from pipeline.consumers.partition_states import PartitionState
 from pipeline.core.offset_gaps import offset_gaps
 from pipeline.errors import StoreNotReadyError
+from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings
-from pipeline.storage.log_reader import LogReader
 
 GAPS_ASKED = 16
 """Most gaps of one log that the broker is asked about at a start; each costs a read.

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
-from pipeline.storage.log_reader import LogReader
 
 Store: TypeAlias = BatchStore[Any, Any]
 """Of runs or of advisories: what is checked is the same."""

@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-from pipeline.core.evidence import EvidenceError
+from pipeline.ledger.tlog.errors import EvidenceError
 
 
 def encode_base64(data: bytes) -> str:

@@ -18,8 +18,8 @@ from pipeline.core.evidence_words import (
     about_trust,
 )
 from pipeline.core.html_text import Html, element, joined, text
-from pipeline.core.merkle import leaf_hash
 from pipeline.core.run_evidence import NamedAttachment, ProvenFile, RunEvidence
+from pipeline.ledger.tlog.merkle import leaf_hash
 
 SHOWN_LIMIT: Final = 20_000
 """Characters of one text on the page; the whole is in the artifact."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from pipeline.core.checkpoints import Checkpoint, parse_checkpoint
-from pipeline.core.evidence import EvidenceError
-from pipeline.core.notes import parse_note
+from pipeline.ledger.tlog.checkpoints import Checkpoint, parse_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import parse_note
 
 HELD_LIMIT_BYTES: Final = 64_000_000
 """Far above 36 logs in each of a thousand epochs, at about 300 bytes a note."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.core.base64_text import encode_base64
-from pipeline.core.checkpoints import Checkpoint
 from pipeline.core.layout import attachment_path
-from pipeline.core.ledger_leaf import LedgerLeaf
-from pipeline.core.notes import VerifierKey
 from pipeline.core.strict_json import parse_object
-from pipeline.core.tlog_proof import TlogProof
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.proof_file import TlogProof
 
 BlobState = Literal["included", "missing", "withheld"]
 

@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from pipeline.core.advisory import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.verdict import JudgedRun
 from pipeline.disk.durable_files import NewFile, Presence
 from pipeline.disk.faults import store_faults
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
 from pipeline.replay.history import SeenRecord

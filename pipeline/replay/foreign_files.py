@@ -17,12 +17,12 @@ from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
-from pipeline.core.ledger_leaf import LedgerLeaf
-from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import paths_below, read_below
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, what_lies_at
 from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.envelope import Rejected
-from pipeline.core.ledger_leaf import LedgerLeaf
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.replay.leaf_cursor import LeafCursor
 from pipeline.replay.made import FIRST_KINDS, Key, Row, key_of
 from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, as_it_stands

@@ -3,9 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.storage.log_folder import ledger_faults
-from pipeline.storage.log_reader import LogReader
+from pipeline.ledger.folder import ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.reader import LogReader
 
 
 class LeafCursor:

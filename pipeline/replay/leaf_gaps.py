@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
 from pipeline.replay.findings import Finding
 from pipeline.replay.history import SeenRecord
 

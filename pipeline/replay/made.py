@@ -7,9 +7,9 @@ from pipeline.core.advisory import JudgedAdvisory
 from pipeline.core.advisory_outcome import StoredAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import attachment_path
-from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.outcome import StoredRun
 from pipeline.core.verdict import JudgedRun
+from pipeline.ledger.leaf import LedgerLeaf
 
 Verdict: TypeAlias = JudgedRun | JudgedAdvisory | Rejected
 Row: TypeAlias = StoredRun | StoredAdvisory

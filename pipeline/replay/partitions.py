@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.broker.admin import OffsetRange, committed_offsets
 from pipeline.broker.log_holes import Hole, find_holes
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.writer import Ledger
 from pipeline.replay.findings import Finding
 from pipeline.replay.history import PartitionHistory
 from pipeline.replay.leaf_cursor import LeafCursor, covers, next_offset
@@ -13,8 +15,6 @@ from pipeline.replay.ranges import Place, SelectedRange, resolve
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.replay.selection import Selection
 from pipeline.settings import Settings
-from pipeline.storage.ledger import Ledger
-from pipeline.storage.log_reader import LogReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from pipeline.broker.admin import OffsetRange, committed_offsets, topic_retentio
 from pipeline.broker.log_holes import Hole, find_holes
 from pipeline.broker.record_times import record_times
 from pipeline.consumers.topic_identity import check_topic_ids
-from pipeline.core.log_id import LogId
 from pipeline.disk.store_identity import STORE_FILE
+from pipeline.ledger.log_id import LogId
 from pipeline.replay.leaf_cursor import next_offset
 from pipeline.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
 from pipeline.replay.ranges import Place, resolve

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 from pipeline.consumers.judging import Judge
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.judges import run_judges
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
 from pipeline.storage.batch_store import BatchPlan, BatchStore, JudgedRecord
 from pipeline.storage.index import IndexTransaction
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
 

@@ -28,6 +28,7 @@ from typing import Any
 from pipeline.consumers.topic_identity import check_topic_ids
 from pipeline.disk.store_identity import StoreIdentity
 from pipeline.errors import IntegrityError
+from pipeline.ledger.writer import Ledger
 from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.replay.findings import Finding, Tally
 from pipeline.replay.opened_store import identity_for_broker
@@ -44,7 +45,6 @@ from pipeline.replay.restorer import Restorer
 from pipeline.replay.selection import Selection
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.store_logs import StoreLogs
 from pipeline.storage.store_sums import store_root
 

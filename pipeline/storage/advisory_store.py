@@ -21,10 +21,10 @@ from pipeline.core.advisory_outcome import (
 )
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.ledger_leaf import LedgerLeaf, advisory_leaf
 from pipeline.core.outcome import RecordSource, StoredRun
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
+from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
 from pipeline.storage.index import IndexTransaction

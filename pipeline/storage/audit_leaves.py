@@ -7,15 +7,15 @@ once all ranges of the log are there.
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.core.evidence import EvidenceError
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.core.log_id import LogId
-from pipeline.core.log_recheck import read_hashes
-from pipeline.core.merkle import leaf_hash, root_of_hashes
-from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader, parse_bundle
+from pipeline.ledger.folder import LogFolder
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
+from pipeline.ledger.tlog.recompute import read_hashes
+from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader, parse_bundle
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_plan import AdvisoryRow, RunRow
-from pipeline.storage.log_folder import LogFolder
 
 RANGE_BUNDLES: Final = 8
 """Bundles of one step: 2,048 leaves, about 25 ms."""

@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.core.audit_finding import Finding
-from pipeline.core.checkpoints import Checkpoint, open_checkpoint
-from pipeline.core.evidence import EvidenceError
-from pipeline.core.log_id import LogId
-from pipeline.core.log_recheck import LogRecheck, tiles_that_differ
-from pipeline.core.notes import VerifierKey
-from pipeline.core.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
 from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
+from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
+from pipeline.ledger.witnessed import check_continues
 from pipeline.storage.audit_leaves import RANGE_BUNDLES, BundleRange, tile_reader
 from pipeline.storage.audit_plan import AuditPlan
-from pipeline.storage.held_comparison import check_continues
-from pipeline.storage.log_folder import CHECKPOINT_FILE, LogFolder
-from pipeline.storage.log_reader import LogReader
 from pipeline.storage.store_logs import StoreLogs
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.core.audit_finding import Finding
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
 from pipeline.storage.audit_logs import AuditedLog
 
 READ_OVER: Final = 500

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.audit_finding import Finding, mode_finding
-from pipeline.core.evidence import EvidenceError
 from pipeline.core.layout import BlobArea
-from pipeline.core.log_id import LogId, parse_log_path
-from pipeline.core.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.disk.locks import MIGRATION_LOCK
 from pipeline.disk.regular_files import entries_below, is_regular_below
 from pipeline.disk.store_identity import STORE_FILE
+from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
+from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
+from pipeline.ledger.log_id import LogId, parse_log_path
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_leaves import tile_reader
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
-from pipeline.storage.log_folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
-from pipeline.storage.log_names import NEW_CHECKPOINT_FILE
 
 _FOLDERS: Final = {
     *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from pipeline.core.log_id import LogId
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreError
+from pipeline.ledger.log_id import LogId
 from pipeline.storage.index import INDEX_FORMAT
 from schemas.audit_request import AuditScope
 

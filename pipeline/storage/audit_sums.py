@@ -8,7 +8,7 @@ that `store_sums` reads out of the files.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.core.sums import root_of_lines
+from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_step import StepResult
 

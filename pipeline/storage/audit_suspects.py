@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.core.audit_finding import Finding
-from pipeline.core.checkpoints import open_checkpoint
-from pipeline.core.evidence import EvidenceError
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.ledger_leaf import parse_leaf
-from pipeline.core.log_id import LogId
-from pipeline.core.notes import VerifierKey
 from pipeline.disk.locks import shared_lock
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import LogFolder
+from pipeline.ledger.leaf import parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.checkpoints import open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.audit_logs import AuditedLog, read_notes
 from pipeline.storage.audit_names import explain
 from pipeline.storage.audit_plan import AuditPlan
 from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, read_only
-from pipeline.storage.log_folder import LogFolder
-from pipeline.storage.log_reader import LogReader
 
 _DATE: Final = "SELECT date FROM runs WHERE run_id = ?"
 _ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"

@@ -31,8 +31,6 @@ from pipeline.core.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.flood import flood_message, without_first_failures
 from pipeline.core.layout import BlobPath, parse_path
-from pipeline.core.ledger_leaf import LedgerLeaf
-from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
@@ -40,10 +38,12 @@ from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError, StoreError
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
 from pipeline.storage.index import INDEX_LOCK, IndexTransaction
 from pipeline.storage.index_opening import open_index
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.restored_files import Restoration, restore_files
 
 Verdict = TypeVar("Verdict")

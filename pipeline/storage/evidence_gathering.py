@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.core.advisory_outcome import StoredAdvisory
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.notes import VerifierKey, parse_note
 from pipeline.core.run_evidence import (
     NamedAttachment,
     ProvenFile,
@@ -21,13 +19,15 @@ from pipeline.core.run_evidence import (
 )
 from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, NotFoundError
-from pipeline.storage.artifact_files import read_recorded
-from pipeline.storage.leaf_search import (
+from pipeline.ledger.search import (
     FoundLeaf,
     find_advisory_leaf,
     find_run_leaf,
     has_run_leaf,
 )
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.notes import VerifierKey, parse_note
+from pipeline.storage.artifact_files import read_recorded
 from pipeline.storage.run_reader import FoundRun, RunReader
 from pipeline.storage.store_logs import StoreLogs
 

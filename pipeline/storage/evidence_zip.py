@@ -15,8 +15,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from pipeline.core.evidence_page import evidence_page
 from pipeline.core.evidence_words import readme
 from pipeline.core.run_evidence import RunEvidence
-from pipeline.core.sums import sum_line
 from pipeline.errors import InputError, StoreError
+from pipeline.ledger.checksums import sum_line
 from pipeline.storage.attachment_files import AttachmentFiles, OpenBlob
 
 FORMAT: Final = "rmos.evidence/2"

@@ -7,10 +7,10 @@ be found, and whoever may write this folder is trusted with what it says.
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.evidence import EvidenceError
 from pipeline.core.held_checkpoints import parse_held
 from pipeline.errors import InputError
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
 
 
 def held_checkpoints(folder: Path | None) -> list[Checkpoint]:

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pipeline.core.notes import NoteSigner
 from pipeline.disk.small_files import create_file
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.ledger.tlog.notes import NoteSigner
 
 KEY_MODE = 0o600
 _OF_OTHERS = 0o077

@@ -24,12 +24,12 @@ from typing import Any, Final, Self
 
 from pipeline.core.audit_finding import Finding
 from pipeline.core.audit_sample import SAMPLE_SHARE
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.log_id import LogId
-from pipeline.core.notes import VerifierKey
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import shared_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.audit_context import AuditContext, Depth
 from pipeline.storage.audit_ledger import check_logs
 from pipeline.storage.audit_logs import AuditedLog, check_held, open_log, read_notes

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.core.log_id import LogId
-from pipeline.core.notes import VerifierKey
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
-from pipeline.storage.log_folder import find_logs
-from pipeline.storage.log_reader import LogReader
+from pipeline.ledger.folder import find_logs
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.notes import VerifierKey
 
 
 class StoreLogs:

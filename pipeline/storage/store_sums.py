@@ -17,22 +17,22 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from pipeline.core.evidence import EvidenceError
 from pipeline.core.layout import LinkPath
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.core.sums import (
+from pipeline.disk.faults import store_faults
+from pipeline.errors import IntegrityError, StoreError
+from pipeline.ledger.checksums import (
     attachment_line,
     attachments_of_artifact,
     attachments_of_link,
     root_of_lines,
     sum_line,
 )
-from pipeline.core.tiles import TILE_WIDTH
-from pipeline.disk.faults import store_faults
-from pipeline.errors import IntegrityError, StoreError
+from pipeline.ledger.folder import ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import TILE_WIDTH
 from pipeline.storage.artifact_files import read_recorded
-from pipeline.storage.log_folder import ledger_faults
-from pipeline.storage.log_reader import LogReader
 from pipeline.storage.store_logs import StoreLogs
 
 _TABLES = """

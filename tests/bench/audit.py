@@ -19,18 +19,18 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.core.log_id import signer_name
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
+from pipeline.ledger.log_id import signer_name
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.audit_tally import PartDone
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 from tests.bench.requests import encoded_requests
-from tests.core.signers import signer
+from tests.ledger.tlog.signers import signer
 
 STORE_ID = "0" * 32
 SIGNER = signer(signer_name(STORE_ID))

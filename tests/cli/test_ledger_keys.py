@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.notes import parse_vkey
 from pipeline.disk.store_identity import create_store
 from pipeline.errors import StoreNotReadyError
+from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import read_settings
 from pipeline.storage.run_store import RunStore

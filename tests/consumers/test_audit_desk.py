@@ -28,9 +28,9 @@ from pipeline.storage.audit_journal import AuditJournal
 from pipeline.storage.audit_offsets import BrokerView
 from pipeline.storage.audit_report_files import report_name, write_report
 from pipeline.storage.store_audit import StoreAudit
+from tests.ledger.ledgers import KEYS
 from tests.storage.audit_reports import REPORT
 from tests.storage.audited import RUN, Template, flip, make_audited
-from tests.storage.ledgers import KEYS
 
 NOW = datetime(2026, 2, 1, 10, 0, tzinfo=UTC)
 REQUEST: dict[str, Any] = {"audit_id": "a", "scope": {"all": True}, "mode": "full"}

@@ -6,18 +6,18 @@ from typing import Any
 
 from hypothesis import given
 
-from pipeline.core.checkpoints import Checkpoint, sign_checkpoint
 from pipeline.core.evidence_page import SHOWN_LIMIT, evidence_page
 from pipeline.core.evidence_words import DOES_NOT_PROVE, PROVES, readme
 from pipeline.core.html_text import Html, element, text
-from pipeline.core.ledger_leaf import LedgerLeaf
-from pipeline.core.merkle import leaf_hash
 from pipeline.core.run_evidence import NamedAttachment, ProvenFile, RunEvidence, consistency_proof
-from pipeline.core.tlog_proof import TlogProof
 from pipeline.core.visible_text import visible_lines
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
+from pipeline.ledger.tlog.merkle import leaf_hash
+from pipeline.ledger.tlog.proof_file import TlogProof
 from tests.builders import judged, red_request, run_request, sha256
-from tests.core.signers import signer
 from tests.json_values import texts
+from tests.ledger.tlog.signers import signer
 
 SIGNER = signer("rmos/" + "0" * 32)
 ORIGIN = f"{SIGNER.name}/1/rmos.runs.requests/0"

@@ -32,8 +32,8 @@ from pipeline.storage.new_index import accepted_losses_of
 from pipeline.storage.run_reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import sha256
+from tests.ledger.ledgers import KEYS, in_child
 from tests.storage.audited import DRAWING, LINK, LOG, RUN, audit
-from tests.storage.ledgers import KEYS, in_child
 from tests.storage.stores import opened
 
 BLOB = attachment_path(sha256(DRAWING))

@@ -18,13 +18,13 @@ from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryRequestJ
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
 from pipeline.consumers.batches import BatchConsumer
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.writer import LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.index import IndexTransaction
-from pipeline.storage.ledger import LedgerBatch
-from pipeline.storage.log_names import LogNames
 from tests.builders import advisory_request, record
 from tests.e2e.kafka_reading import Sending, produce
 from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, stop_at

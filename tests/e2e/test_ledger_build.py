@@ -31,7 +31,7 @@ from tests.e2e.kafka_reading import (
 )
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import store_files
-from tests.storage.ledgers import on_disk
+from tests.ledger.ledgers import on_disk
 from tests.storage.stores import rows
 
 pytestmark = pytest.mark.e2e

@@ -13,10 +13,10 @@ from aiokafka.admin import RecordsToDelete
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.consumers import ledger_checks
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.core.log_id import LogId
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore

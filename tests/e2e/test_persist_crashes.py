@@ -32,7 +32,7 @@ from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import StoreAudit, audit_store, store_files
 from tests.e2e.worker_processes import REPOSITORY, WorkerPool, WorkerProcess, only_sentence
 from tests.e2e.worker_stopped_at import RECORDS_OF_A_STEP, STEPS, records_of
-from tests.storage.ledgers import on_disk
+from tests.ledger.ledgers import on_disk
 
 pytestmark = pytest.mark.e2e
 

@@ -22,7 +22,7 @@ from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import Place, partitions_of, read_topic, wait_until
 from tests.e2e.replayed_store import Made, digest_of, made_store, run_requests, tree_of
 from tests.e2e.worker_processes import RMOS, WorkerPool
-from tests.storage.ledgers import damage
+from tests.ledger.ledgers import damage
 from tests.storage.stores import change_index, rows
 
 pytestmark = pytest.mark.e2e

@@ -21,13 +21,13 @@ from pipeline.consumers.batches import BatchConsumer
 from pipeline.consumers.run_chunk import RunChunk
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.writer import Ledger, LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.index import IndexTransaction
-from pipeline.storage.ledger import Ledger, LedgerBatch
 from pipeline.storage.log_calls import LogCalls
-from pipeline.storage.log_names import LogNames
 from pipeline.storage.run_store import RunStore
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, produce, sending

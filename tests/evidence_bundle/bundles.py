@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.checkpoints import Checkpoint
 from pipeline.core.held_checkpoints import write_held
+from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.evidence_gathering import gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.run_reader import RunReader
 from tests.builders import sha256
-from tests.storage.ledgers import SIGNER
+from tests.ledger.ledgers import SIGNER
 from tests.storage.proven_stores import logs
 
 VKEY = str(SIGNER.key)

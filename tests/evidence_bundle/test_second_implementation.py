@@ -9,18 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core import held_checkpoints, merkle_proofs, notes, tlog_proof
+from pipeline.core import held_checkpoints
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.checkpoints import Checkpoint, parse_checkpoint, sign_checkpoint
-from pipeline.core.evidence import EvidenceError
-from pipeline.core.merkle import leaf_hash
 from pipeline.core.run_evidence import consistency_proof
 from pipeline.core.strict_json import InvalidJsonError, parse_object
-from pipeline.core.tlog_proof import TlogProof
 from pipeline.evidence_bundle import verify
 from pipeline.evidence_bundle.verify import RefusedError, UnreadableError
-from tests.core.signers import signer
-from tests.core.trees import (
+from pipeline.ledger.tlog import notes
+from pipeline.ledger.tlog import proof_file as tlog_proof
+from pipeline.ledger.tlog import proofs as merkle_proofs
+from pipeline.ledger.tlog.checkpoints import Checkpoint, parse_checkpoint, sign_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import leaf_hash
+from pipeline.ledger.tlog.proof_file import TlogProof
+from tests.golden.test_golden import ENTRIES, artifact_bytes
+from tests.json_values import json_objects
+from tests.ledger.tlog.signers import signer
+from tests.ledger.tlog.trees import (
     CT_CONSISTENCY,
     CT_INCLUSION,
     CT_LEAVES,
@@ -28,8 +33,6 @@ from tests.core.trees import (
     reader_of,
     root_by_definition,
 )
-from tests.golden.test_golden import ENTRIES, artifact_bytes
-from tests.json_values import json_objects
 
 LEAVES = [b"leaf %d" % number for number in range(40)]
 READ = reader_of(LEAVES)

@@ -15,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.checkpoints import Checkpoint, sign_checkpoint
 from pipeline.core.held_checkpoints import parse_held, write_held
 from pipeline.evidence_bundle import verify
+from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 from tests.builders import run_request, sha256
-from tests.core.signers import signer
 from tests.evidence_bundle.bundles import (
     VKEY,
     Verdict,
@@ -32,7 +31,8 @@ from tests.evidence_bundle.bundles import (
 )
 from tests.golden.large_gcode import large_gcode
 from tests.json_values import json_values
-from tests.storage.ledgers import SIGNER, STORE_ID
+from tests.ledger.ledgers import SIGNER, STORE_ID
+from tests.ledger.tlog.signers import signer
 from tests.storage.proven_stores import REQUESTS, SHARED, go_on, proven_store
 
 LATER = [(0, run_request(run_id=f"later_{number}")) for number in range(9)]

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from pipeline.ledger.writer import Ledger
 from pipeline.replay.comparison import StoreComparison
 from pipeline.replay.findings import Finding, Tally
 from pipeline.replay.history import PartitionHistory
 from pipeline.replay.leaf_cursor import LeafCursor
 from pipeline.replay.request_topics import request_topics
 from pipeline.storage.batch_store import JudgedRecord
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import TopicNames
 from tests.builders import attachment_ref, run_request, sha256
-from tests.storage.ledgers import LOG, damage, ledger
+from tests.ledger.ledgers import LOG, damage, ledger
 from tests.storage.stores import change_index, judged_record, opened, tombstone
 
 RUNS = request_topics(TopicNames())[0]

@@ -13,7 +13,7 @@ from pipeline.replay.foreign_files import find_foreign_files
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import attachment, judged, red_request, run_request, sha256
-from tests.storage.ledgers import KEYS, ledger
+from tests.ledger.ledgers import KEYS, ledger
 from tests.storage.stores import change_index, files, judged_record, opened
 
 UPLOAD = b"waits for its run"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.core.envelope import Rejected
-from pipeline.core.ledger_leaf import LedgerLeaf
 from pipeline.core.outcome import StoredRun, stored_run
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.replay.history import PartitionHistory
 from pipeline.replay.leaf_cursor import LeafCursor
 from pipeline.storage.batch_store import JudgedRecord

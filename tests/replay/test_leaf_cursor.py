@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.ledger.reader import LogReader
 from pipeline.replay.leaf_cursor import LeafCursor, covers, next_offset
-from pipeline.storage.log_reader import LogReader
-from tests.storage.ledgers import LOG, leaf, ledger
+from tests.ledger.ledgers import LOG, leaf, ledger
 
 OFFSETS = [*range(300), *range(303, 310), 400]
 

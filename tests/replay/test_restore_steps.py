@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.broker.admin import OffsetRange
-from pipeline.core.log_id import LogId
 from pipeline.errors import StoreNotReadyError
+from pipeline.ledger.log_id import LogId
 from pipeline.replay.history import SeenRecord
 from pipeline.replay.partitions import ReplayedPartition
 from pipeline.replay.request_topics import request_topics

@@ -28,7 +28,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.storage.ledgers import KEYS, ledger
+from tests.ledger.ledgers import KEYS, ledger
 from tests.storage.stores import TOPIC, make_store, opened
 
 ADVISORIES = "rmos.advisories.requests"

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.notes import NoteSigner
 from pipeline.core.outcome import RecordSource
 from pipeline.core.verdict import judge_run_record
+from pipeline.ledger.tlog.notes import NoteSigner
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import (
@@ -24,7 +24,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.storage.ledgers import KEYS, SIGNER, STORE_ID
+from tests.ledger.ledgers import KEYS, SIGNER, STORE_ID
 from tests.storage.stores import TIMESTAMP_MS, make_store
 
 RUNS = "rmos.runs.requests"

@@ -16,8 +16,8 @@ from pipeline.core.run_event import run_event
 from pipeline.core.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.index import INDEX_FILE
-from pipeline.storage.ledger import Ledger
 from pipeline.storage.run_store import BatchResult, JudgedRecord, RunStore
 from tests.builders import record
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.log_id import LogId
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.audit_offsets import BrokerView
+from tests.ledger.ledgers import reader
 from tests.storage.audited import LOG, Audited, add_runs, audit, run, run_record
-from tests.storage.ledgers import reader
 from tests.storage.stores import TOPIC, make_store
 
 RUN_LOG = LogId(1, TOPIC, 0)

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.held_checkpoints import parse_held, write_held
-from pipeline.storage.held_comparison import HeldLog, compare_held
-from pipeline.storage.ledger import Ledger
+from pipeline.ledger.witnessed import HeldLog, compare_held
+from pipeline.ledger.writer import Ledger
 from pipeline.storage.store_logs import StoreLogs
-from tests.core.signers import signer
-from tests.storage.ledgers import (
+from tests.ledger.ledgers import (
     KEYS,
     LOG,
     OTHER_LOG,
@@ -22,6 +21,7 @@ from tests.storage.ledgers import (
     reader,
     rewrite_log,
 )
+from tests.ledger.tlog.signers import signer
 from tests.storage.stores import make_store
 
 HELD = 600

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import StoreError
 from pipeline.storage.legacy_store import LegacyStore
-from tests.storage.ledgers import WatchedLogCalls
+from tests.ledger.ledgers import WatchedLogCalls
 from tests.storage.stores import in_child, in_children
 
 OLD = {"run_old": {"run_id": "run_old", "status": "OK", "notes": "Ahorn ä", "score": 75.0}}

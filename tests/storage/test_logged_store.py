@@ -15,15 +15,15 @@ import pytest
 from pipeline.core.advisory import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.core.log_id import LogId
 from pipeline.core.outcome import RecordSource
 from pipeline.errors import IntegrityError, StoreError
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, record, red_request, run_request
-from tests.storage.ledgers import WatchedLogCalls, check_whole, damage, ledger, on_disk
+from tests.ledger.ledgers import WatchedLogCalls, check_whole, damage, ledger, on_disk
 from tests.storage.stores import (
     TIMESTAMP_MS,
     files,

@@ -14,7 +14,7 @@ from pipeline.storage.batch_store import JudgedRecord
 from pipeline.storage.restored_files import Restoration
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, attachment, record, red_request, run_request, sha256
-from tests.storage.ledgers import damage, ledger, on_disk
+from tests.ledger.ledgers import damage, ledger, on_disk
 from tests.storage.stores import (
     TIMESTAMP_MS,
     TOPIC,

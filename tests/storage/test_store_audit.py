@@ -11,14 +11,15 @@ import pytest
 
 from pipeline.core.audit_codes import MEANINGS
 from pipeline.core.canonical_json import canonical_json
-from pipeline.core.checkpoints import Checkpoint
-from pipeline.core.ledger_leaf import LedgerLeaf, parse_leaf
-from pipeline.core.log_id import LogId
-from pipeline.core.tiles import Tile
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.tiles import Tile
 from pipeline.storage.audit_logs import AuditedLog
 from pipeline.storage.audit_offsets import BrokerView, offsets_without_leaf
 from schemas.audit_finding import AuditCode
 from tests.builders import sha256
+from tests.ledger.ledgers import KEYS, reader, rewrite_log
 from tests.storage.audited import (
     ADVISORIES,
     DRAWING,
@@ -41,7 +42,6 @@ from tests.storage.audited import (
     run,
     run_record,
 )
-from tests.storage.ledgers import KEYS, reader, rewrite_log
 from tests.storage.stores import TOPIC, change_index, files, opened
 
 RUN_LOG = LogId(1, TOPIC, 0)
@@ -451,8 +451,8 @@ def checkpoint_of_another_log(store: Path) -> str:
 
 def checkpoint_of_other_leaves(store: Path) -> str:
     """Signed by the key of the store, over a root that its leaves do not give."""
-    from pipeline.core.checkpoints import sign_checkpoint
-    from tests.storage.ledgers import SIGNER
+    from pipeline.ledger.tlog.checkpoints import sign_checkpoint
+    from tests.ledger.ledgers import SIGNER
 
     note = sign_checkpoint(Checkpoint(HELD.origin, 11, b"\1" * 32), [SIGNER])
     overwrite(store / LOG / "checkpoint", note)
@@ -732,9 +732,9 @@ def test_a_run_that_nothing_knows_is_named(store: Path) -> None:
 
 
 def _rewrite_log(store: Path, log: LogId, entries: list[bytes]) -> None:
-    from pipeline.core.checkpoints import sign_checkpoint
-    from pipeline.core.log_growth import LogGrowth
-    from tests.storage.ledgers import SIGNER
+    from pipeline.ledger.tlog.append import LogGrowth
+    from pipeline.ledger.tlog.checkpoints import sign_checkpoint
+    from tests.ledger.ledgers import SIGNER
 
     growth = LogGrowth()
     growth.extend(entries)
@@ -885,7 +885,7 @@ def test_what_comes_while_an_audit_runs_is_not_unexplained(store: Path) -> None:
         add_advisories(store, [advisory_record(advisory(6, "run_0"), 5)])
         # The scan of the worker that makes links of advisories that waited.
         from pipeline.storage.advisory_store import AdvisoryStore
-        from tests.storage.ledgers import ledger
+        from tests.ledger.ledgers import ledger
 
         advise = AdvisoryStore(store, ledger=ledger(store))
         advise.commit_again([advisory_record(advisory(2, "run_that_has_not_come"), 4)])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.merkle import EMPTY_ROOT
 from pipeline.errors import IntegrityError, StoreNotReadyError
+from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from pipeline.storage.store_logs import StoreLogs
 from pipeline.storage.store_sums import store_root, sums_of
 from tests.builders import red_request, sha256
-from tests.core.signers import signer
-from tests.core.trees import root_by_definition
-from tests.storage.ledgers import SIGNER, damage
+from tests.ledger.ledgers import SIGNER, damage
+from tests.ledger.tlog.signers import signer
+from tests.ledger.tlog.trees import root_by_definition
 from tests.storage.proven_stores import (
     LINKED,
     REQUESTS,

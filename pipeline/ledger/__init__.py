@@ -1,0 +1,1 @@
+"""The ledger: one signed log a partition, one leaf a consumed offset."""

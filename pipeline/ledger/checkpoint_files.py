@@ -1,0 +1,151 @@
+"""Names in the folders of logs: checkpoints replaced by rename, partial tiles removed.
+
+Beside the store's own `store.json`, a log's checkpoint is the one file that is ever replaced,
+and its superseded partial tiles are the only ones ever removed.
+"""
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.ledger.folder import CHECKPOINT_FILE
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, last_tiles, parse_tile_path
+from pipeline.storage.log_calls import LogCalls
+
+NEW_CHECKPOINT_FILE = ".checkpoint.new"
+_FOLDER_TILES = 1000
+"""Tiles of one folder; more than any batch has, so nothing older is left half removed."""
+
+
+class LogNames:
+    """Changes names in the folders of locked logs. Opened first, so a flush reports every fault."""
+
+    def __init__(self, root: Path, calls: LogCalls, *, group_commits: bool) -> None:
+        self._root = root
+        self._calls = calls
+        self._group_commits = group_commits
+        self._open = ExitStack()
+        self._folders: dict[str, int] = {}
+
+    def __enter__(self) -> "LogNames":
+        self._folder("")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def _folder(self, path: str) -> int:
+        if path not in self._folders:
+            above, _, name = path.rpartition("/")
+            descriptor = (
+                self._calls.open_folder(name, self._folder(above))
+                if path
+                else self._calls.open_folder(str(self._root))
+            )
+            self._open.callback(self._calls.close, descriptor)
+            self._folders[path] = descriptor
+        return self._folders[path]
+
+    def write_checkpoints(self, notes: Mapping[LogId, bytes]) -> None:
+        """Write checkpoints under another name, and flush: a rename must find their bytes."""
+        for log, note in notes.items():
+            self._write_new(self._folder(log.path), note)
+        if self._group_commits:
+            self._calls.syncfs(self._folder(""))
+
+    def _write_new(self, folder: int, note: bytes) -> None:
+        descriptor = self._open_new(folder)
+        try:
+            rest = memoryview(note)
+            while rest:
+                rest = rest[self._calls.write(descriptor, rest) :]
+            self._calls.set_mode(descriptor, FILE_MODE)
+            if not self._group_commits:
+                self._calls.fsync(descriptor)
+        finally:
+            self._calls.close(descriptor)
+
+    def _open_new(self, folder: int) -> int:
+        try:
+            return self._calls.open_new(NEW_CHECKPOINT_FILE, folder)
+        except FileExistsError:
+            # A killed process left it; we hold the lock, so nobody is writing it.
+            self._calls.unlink(NEW_CHECKPOINT_FILE, folder)
+        return self._calls.open_new(NEW_CHECKPOINT_FILE, folder)
+
+    def publish_checkpoints(self, logs: Iterable[LogId]) -> None:
+        """Give the new checkpoints their name; the old ones go."""
+        for log in logs:
+            self._calls.replace(NEW_CHECKPOINT_FILE, CHECKPOINT_FILE, self._folder(log.path))
+
+    def flush(self, logs: Iterable[LogId]) -> None:
+        """Make the names in the folders of `logs` durable."""
+        if self._group_commits:
+            self._calls.syncfs(self._folder(""))
+            return
+        for log in logs:
+            self._calls.fsync(self._folder(log.path))
+
+    def tiles_with_leftovers(self, log: LogId, size: int) -> Iterator[Tile]:
+        """Yield tiles of a log of `size` leaves that may have narrower forms, and drop a new name.
+
+        A killed process left them in its last batch, so they are near the right edge.
+        """
+        self._unlink(NEW_CHECKPOINT_FILE, self._folder(log.path))
+        for tile in last_tiles(size):
+            before = Tile(tile.level, max(tile.index - _FOLDER_TILES, 0))
+            for folder in dict.fromkeys([before.folder, tile.folder]):
+                yield from self._with_partials(log, folder, tile)
+
+    def _with_partials(self, log: LogId, folder: str, last: Tile) -> Iterator[Tile]:
+        for name in self._list(f"{log.path}/{folder}"):
+            if not name.endswith(".p"):
+                continue
+            try:
+                tile = parse_tile_path(f"{folder}/{name.removesuffix('.p')}")
+            except EvidenceError:
+                continue  # Not ours; an audit names it.
+            if tile.index < last.index:
+                yield tile
+            elif tile.index == last.index:
+                yield last
+
+    def remove_narrower(self, log: LogId, tile: Tile) -> None:
+        """Remove the partial forms of `tile` that are narrower than it."""
+        path = f"{log.path}/{tile.partials}"
+        for name in self._list(path):
+            if name.isascii() and name.isdigit() and int(name) < tile.width:
+                self._unlink(name, self._folder(path))
+        if tile.width == TILE_WIDTH:
+            self._remove_folder(path)
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            return sorted(self._calls.list_folder(self._folder(path)))
+        except FileNotFoundError:
+            return []
+
+    def _unlink(self, name: str, folder: int) -> None:
+        try:
+            self._calls.unlink(name, folder)
+        except FileNotFoundError:
+            return
+
+    def _remove_folder(self, path: str) -> None:
+        above, _, name = path.rpartition("/")
+        try:
+            self._calls.remove_folder(name, self._folder(above))
+        except OSError as error:
+            # Not there, or something strange is in it, which an audit names.
+            if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
+                raise

@@ -1,0 +1,206 @@
+"""The public side of the ledger's key: files beside it for those who only check.
+
+`<key>.vkey` holds the key that signs now, as a line. `<key>.rotation-1`, `-2` and so on are the
+notes of its changes, each signed by the key before and the key after. So whoever reads these may
+check every checkpoint that the store ever signed, without the private key.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import read_named
+from pipeline.disk.small_files import create_file, replace_file
+from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.ledger.folder import LogFolder, find_logs
+from pipeline.ledger.log_id import signer_name
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.key_rotation import KeyRotation, open_rotation
+from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey, parse_note, parse_vkey
+from pipeline.storage.ledger_keys import load_key
+
+PUBLIC_MODE = 0o644
+_LIMIT_BYTES = 100_000
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def vkey_file_of(key_file: Path) -> Path:
+    """Return where the public part of the key in `key_file` is kept."""
+    return key_file.with_name(f"{key_file.name}.vkey")
+
+
+def write_vkey(key_file: Path, key: VerifierKey) -> None:
+    """Write the public part of a key beside it, in place of that of the key before.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    path = vkey_file_of(key_file)
+    try:
+        replace_file(path, f"{key}\n".encode(), PUBLIC_MODE)
+    except OSError as error:
+        message = f"The public key of the ledger cannot be written at {path}: {error.strerror}."
+        raise StoreError(message) from error
+
+
+def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
+    """Return the public part of the key in `key_file`, of which only this is read; None for none.
+
+    Args:
+        key_file: Where the private key is, or was.
+        name: Under which the store signs.
+
+    Raises:
+        StoreNotReadyError: It cannot be read, is none, or is that of another store.
+    """
+    path = vkey_file_of(key_file)
+    content = _read(path)
+    if content is None:
+        return None
+    try:
+        key = parse_vkey(content.decode().removesuffix("\n"))
+    except (EvidenceError, UnicodeDecodeError) as error:
+        message = f"Expected the public key of the ledger at {path}: {error}."
+        raise StoreNotReadyError(message) from error
+    _check_name(path, key, name)
+    return key
+
+
+def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
+    """Return the signer whose key is in `key_file`, which must be the key of the store at `root`.
+
+    A private key does not say whose it is; its public part beside it does, and so does every
+    checkpoint in the store. Nothing may be signed before both were asked.
+
+    Raises:
+        StoreNotReadyError: There is no key, or it is that of another store.
+        StoreError: The disk failed.
+    """
+    signer = load_key(key_file, signer_name(store_id))
+    public = read_vkey(key_file, signer.key.name)
+    # A change of key that was killed leaves the public part of the new key beside the old one.
+    known = [public or signer.key, *earlier_keys(key_file, public or signer.key)]
+    if signer.key not in known:
+        message = (
+            f"The ledger key at {key_file} is not the one whose public part is at "
+            f"{vkey_file_of(key_file)}: put the key of this store back; nothing was signed."
+        )
+        raise StoreNotReadyError(message)
+    with store_faults(root):
+        for log in find_logs(root):
+            _check_signer(LogFolder(root, log), key_file, [*known, signer.key])
+    return signer
+
+
+def _check_signer(folder: LogFolder, key_file: Path, known: Sequence[VerifierKey]) -> None:
+    """Refuse where a log is signed by keys of the store's name, and by none that is known.
+
+    What else is wrong with a checkpoint is for those who read the log.
+    """
+    name = known[0].name
+    try:
+        note = parse_note(folder.read_checkpoint() or b"")
+    except EvidenceError:
+        return
+    signed = {each.key_id for each in note.signatures if each.name == name}
+    if signed and signed.isdisjoint(key.key_id for key in known):
+        message = (
+            f"The ledger key at {key_file} is not the key of this store: {folder.log.path} is "
+            f"signed by {name}+{min(signed).hex()}; set RMOS_LEDGER_KEY_FILE to that key; nothing "
+            "was signed."
+        )
+        raise StoreNotReadyError(message)
+
+
+def earlier_keys(key_file: Path, current: VerifierKey) -> list[VerifierKey]:
+    """Return the keys that signed before `current`, the last one first.
+
+    A note that does not lead to `current` is of a change that was not finished; it counts for
+    nothing.
+
+    Raises:
+        StoreNotReadyError: A note is not what was written.
+    """
+    keys = [current]
+    for _, rotation in reversed(rotations_of(key_file)):
+        if rotation.new == keys[-1]:
+            keys.append(rotation.old)
+    return keys[1:]
+
+
+def rotations_of(key_file: Path) -> Sequence[tuple[Path, KeyRotation]]:
+    """Return the notes of changes of the key, the first one first.
+
+    Raises:
+        StoreNotReadyError: A note is not what was written.
+    """
+    return [(path, _read_rotation(path)) for _, path in _numbered(key_file)]
+
+
+def write_rotation(key_file: Path, note: bytes) -> Path:
+    """Keep the note of a change of key for good; return where. A note that is there is found.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    before = _numbered(key_file)
+    for _, path in before:
+        if _read(path) == note:
+            return path
+    number = before[-1][0] + 1 if before else 1
+    path = key_file.with_name(f"{key_file.name}.rotation-{number}")
+    try:
+        made = create_file(path, note, PUBLIC_MODE)
+    except OSError as error:
+        message = f"The note of the new key cannot be written at {path}: {error.strerror}."
+        raise StoreError(message) from error
+    if not made:
+        message = f"Another process changes the key too: there is {path} already."
+        raise StoreError(message)
+    return path
+
+
+def _numbered(key_file: Path) -> list[tuple[int, Path]]:
+    start = f"{key_file.name}.rotation-"
+    try:
+        names = [path.name for path in key_file.parent.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        message = f"The folder {key_file.parent} cannot be read: {error.strerror}."
+        raise StoreNotReadyError(message) from error
+    numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
+    return sorted(
+        (int(number), key_file.with_name(start + number))
+        for number in numbers
+        if _NUMBER.fullmatch(number)
+    )
+
+
+def _read_rotation(path: Path) -> KeyRotation:
+    content = _read(path)
+    try:
+        return open_rotation(content or b"")
+    except EvidenceError as error:
+        message = f"Expected the note of a change of key at {path}: {error}."
+        raise StoreNotReadyError(message) from error
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return read_named(path, _LIMIT_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        message = f"The file {path} cannot be read: {error.strerror or error}."
+        raise StoreNotReadyError(message) from error
+
+
+def _check_name(path: Path, key: VerifierKey, name: str) -> None:
+    if key.name != name:
+        message = (
+            f"Expected the public key of {name} at {path}, found that of {key.name}: set "
+            "RMOS_LEDGER_KEY_FILE to the key of this store."
+        )
+        raise StoreNotReadyError(message)

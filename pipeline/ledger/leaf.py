@@ -1,0 +1,280 @@
+"""The leaf of one consumed record: what became of it, as the ledger keeps it for ever.
+
+A function of the record and of those before it in its partition. It says nothing that depends
+on the moment: not when it was written or by whom, not how the records were batched, not the
+text of a message, not whether our program renders other bytes today, and not whether the run's
+file is intact. The leaf of a record found ARTIFACT_CORRUPT is as if the file were right: a
+run, duplicate or conflict, so that a replay into an empty store makes the same leaf. An advisory
+has the same leaf whether its run is there or not.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pipeline.core.advisory_outcome import AdvisoryOutcome
+from pipeline.core.canonical_json import canonical_json
+from pipeline.core.layout import ArtifactPath, parse_path
+from pipeline.core.outcome import Outcome, RecordSource
+from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
+from schemas.fields import LARGEST_EXACT_INTEGER, is_advisory_id, is_run_id
+
+LEAF_VERSION: Final = 1
+
+LeafKind = Literal["run", "advisory", "duplicate", "conflict", "rejected"]
+
+_KINDS: dict[str, LeafKind] = {
+    "persisted": "run",
+    "linked": "advisory",
+    "waiting": "advisory",
+    "duplicate": "duplicate",
+    "conflict": "conflict",
+    "rejected": "rejected",
+}
+_ALWAYS = frozenset({"v", "kind", "body_sha256", "source"})
+_OF_RUN = _ALWAYS | {"run_id", "path", "sha256", "size_bytes"}
+_OF_ADVISORY = _ALWAYS | {"run_id", "advisory_id", "link_sha256"}
+_FIELDS: dict[str, tuple[frozenset[str], ...]] = {
+    "run": (_OF_RUN,),
+    "advisory": (_OF_ADVISORY,),
+    "duplicate": (_OF_RUN, _OF_ADVISORY),
+    "conflict": (_OF_RUN | {"code"}, _OF_ADVISORY | {"code"}),
+    "rejected": (_ALWAYS | {"code"}, _ALWAYS | {"code", "run_id"}),
+}
+"""The fields of each kind, of runs and of advisories; a rejected record tells its run_id where it
+could be read."""
+
+_SOURCE_FIELDS = frozenset({"topic", "partition", "offset", "timestamp_ms"})
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_CODE = re.compile(r"[A-Z][A-Z_]{0,63}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_LARGEST_INT32 = 2**31 - 1
+_LARGEST_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLeaf:
+    """What became of one record. Values that a kind has not are None, and left out.
+
+    Attributes:
+        kind: What became of it.
+        topic: Where the broker keeps it, with the next two.
+        partition: As above.
+        offset: As above.
+        timestamp_ms: Its broker time, whatever the broker gave.
+        body_sha256: Of its untouched value; of no bytes for a tombstone.
+        code: Why there is a dead letter.
+        run_id: Where it could be read.
+        path: Of the run's artifact, as the next two, from the store's row of the run.
+        sha256: Of the artifact.
+        size_bytes: Of the artifact.
+        advisory_id: Of an advisory; with `link_sha256`.
+        link_sha256: Of the advisory's link, from the store's row, whether the link is there or
+            still waits for its run.
+    """
+
+    kind: LeafKind
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    body_sha256: str
+    code: str | None = None
+    run_id: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    advisory_id: str | None = None
+    link_sha256: str | None = None
+
+    def encode(self) -> bytes:
+        """Return the canonical JSON: the bytes of the leaf.
+
+        Raises:
+            EvidenceError: They are more than a bundle can hold.
+        """
+        optional = {
+            "code": self.code,
+            "run_id": self.run_id,
+            "path": self.path,
+            "sha256": self.sha256,
+            "size_bytes": self.size_bytes,
+            "advisory_id": self.advisory_id,
+            "link_sha256": self.link_sha256,
+        }
+        leaf = {
+            "v": LEAF_VERSION,
+            "kind": self.kind,
+            **{name: value for name, value in optional.items() if value is not None},
+            "body_sha256": self.body_sha256,
+            "source": {
+                "topic": self.topic,
+                "partition": self.partition,
+                "offset": self.offset,
+                "timestamp_ms": self.timestamp_ms,
+            },
+        }
+        content = canonical_json(leaf)
+        if len(content) > ENTRY_LIMIT_BYTES:
+            message = f"expected a leaf of at most {ENTRY_LIMIT_BYTES} bytes, found {len(content)}"
+            raise EvidenceError(message)
+        return content
+
+
+def run_leaf(
+    outcome: Outcome, source: RecordSource, *, body_sha256: str, timestamp_ms: int
+) -> LedgerLeaf:
+    """Return the leaf of a record of a run request topic.
+
+    Args:
+        outcome: What became of the record, settled as if the run's file were intact.
+        source: Where the broker keeps the record; its epoch is that of the log.
+        body_sha256: Of the untouched value; of no bytes for a tombstone.
+        timestamp_ms: Its broker time.
+
+    Raises:
+        ValueError: The outcome depends on the state of a file.
+    """
+    run = outcome.run
+    return _leaf_of(
+        outcome,
+        source,
+        body_sha256,
+        timestamp_ms,
+        path=None if run is None else run.artifact_path,
+        sha256=None if run is None else run.artifact_sha256,
+        size_bytes=None if run is None else run.size_bytes,
+    )
+
+
+def advisory_leaf(
+    outcome: AdvisoryOutcome, source: RecordSource, *, body_sha256: str, timestamp_ms: int
+) -> LedgerLeaf:
+    """Return the leaf of a record of an advisory request topic.
+
+    It is the same whether the advisory is linked or waits for its run: runs come by another topic.
+
+    Args:
+        outcome: What became of the record, settled as if the link were intact.
+        source: Where the broker keeps the record; its epoch is that of the log.
+        body_sha256: Of the untouched value; of no bytes for a tombstone.
+        timestamp_ms: Its broker time.
+
+    Raises:
+        ValueError: The outcome depends on the state of a file.
+    """
+    advisory = outcome.advisory
+    return _leaf_of(
+        outcome,
+        source,
+        body_sha256,
+        timestamp_ms,
+        advisory_id=None if advisory is None else advisory.advisory_id,
+        link_sha256=None if advisory is None else advisory.link_sha256,
+    )
+
+
+def _leaf_of(
+    outcome: Outcome | AdvisoryOutcome,
+    source: RecordSource,
+    body_sha256: str,
+    timestamp_ms: int,
+    **of_kind: Any,  # noqa: ANN401
+) -> LedgerLeaf:
+    """Return a leaf with what any record tells, and what its kind tells besides."""
+    if outcome.code == "ARTIFACT_CORRUPT":
+        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
+        raise ValueError(message)
+    return LedgerLeaf(
+        kind=_KINDS[outcome.kind],
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp_ms=timestamp_ms,
+        body_sha256=body_sha256,
+        code=outcome.code,
+        run_id=outcome.run_id,
+        **of_kind,
+    )
+
+
+def parse_leaf(content: bytes) -> LedgerLeaf:
+    """Return the leaf that `content` holds.
+
+    Raises:
+        EvidenceError: `content` is not what `LedgerLeaf.encode` makes.
+    """
+    try:
+        leaf, canonical = parse_object(content)
+    except InvalidJsonError as error:
+        message = f"expected a leaf: {error}"
+        raise EvidenceError(message) from error
+    if canonical != content:
+        message = "expected a leaf in canonical JSON"
+        raise EvidenceError(message)
+    kind, source = leaf.get("kind"), leaf.get("source")
+    if not isinstance(kind, str) or kind not in _FIELDS or leaf.keys() not in _FIELDS[kind]:
+        message = f"expected the fields of a leaf, found kind {kind!r} with {sorted(leaf)}"
+        raise EvidenceError(message)
+    if not isinstance(source, dict) or source.keys() != _SOURCE_FIELDS:
+        message = "expected the fields of a leaf's source"
+        raise EvidenceError(message)
+    fields = {**leaf, **source}
+    _check_values(fields)
+    del fields["v"], fields["source"]
+    return LedgerLeaf(**fields)
+
+
+def _check_values(fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        if not _is_valid(name, value, fields):
+            message = f"expected another value of {name} in a leaf, found {value!r}"
+            raise EvidenceError(message)
+
+
+def _is_valid(name: str, value: Any, fields: dict[str, Any]) -> bool:  # noqa: ANN401
+    match name:
+        case "v":
+            return type(value) is int and value == LEAF_VERSION
+        case "body_sha256" | "sha256" | "link_sha256":
+            return _matches(_SHA256, value)
+        case "code":
+            return _matches(_CODE, value) and _is_code_of(value, fields)
+        case "topic":
+            return _matches(_TOPIC, value)
+        case "run_id":
+            return isinstance(value, str) and is_run_id(value)
+        case "advisory_id":
+            return isinstance(value, str) and is_advisory_id(value)
+        case "path":
+            return isinstance(value, str) and _is_path_of(value, fields["run_id"])
+        case "size_bytes":
+            return _is_between(1, value, LARGEST_EXACT_INTEGER)
+        case "partition":
+            return _is_between(0, value, _LARGEST_INT32)
+        case "offset":
+            return _is_between(0, value, _LARGEST_INT64)
+        case "timestamp_ms":
+            return _is_between(-_LARGEST_INT64 - 1, value, _LARGEST_INT64)
+    return True  # kind and source are checked already
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_code_of(code: str, fields: dict[str, Any]) -> bool:
+    if fields["kind"] == "conflict":
+        return code == ("RUN_CONFLICT" if "path" in fields else "ADVISORY_CONFLICT")
+    return code not in {"RUN_CONFLICT", "ADVISORY_CONFLICT", "ARTIFACT_CORRUPT"}
+
+
+def _is_between(least: int, value: object, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_path_of(path: str, run_id: str) -> bool:
+    place = parse_path(path)
+    return isinstance(place, ArtifactPath) and place.run_id == run_id

@@ -1,0 +1,49 @@
+"""Which log: one for each partition of a request topic in each epoch of the store."""
+
+import re
+from dataclasses import dataclass
+
+from pipeline.ledger.tlog.errors import EvidenceError
+
+_PATH = re.compile(r"ledger/([1-9][0-9]{0,8})/([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LogId:
+    """The log of one partition. Another epoch is another log: a new broker counts from zero."""
+
+    epoch: int
+    topic: str
+    partition: int
+
+    @property
+    def path(self) -> str:
+        """Its folder, relative to the store."""
+        return f"ledger/{self.epoch}/{self.topic}-{self.partition}"
+
+    def origin(self, store_id: str) -> str:
+        """Return the first line of its checkpoints; store_id makes it unique in the world."""
+        return f"rmos/{store_id}/{self.epoch}/{self.topic}/{self.partition}"
+
+
+def signer_name(store_id: str) -> str:
+    """Return the name under which a store signs the checkpoints of all its logs.
+
+    tlog-checkpoint ("Signatures") says that the name of the key should be the origin. We sign
+    every log of a store under one name, so that one vkey, handed out once, checks them all, also
+    those of epochs to come. Which log a checkpoint is of, its signed first line says.
+    """
+    return f"rmos/{store_id}"
+
+
+def parse_log_path(path: str) -> LogId:
+    """Return the log whose folder is at `path`.
+
+    Raises:
+        EvidenceError: No log has this path.
+    """
+    match = _PATH.fullmatch(path)
+    if match is None:
+        message = f"expected the folder of a log, found {path!r}"
+        raise EvidenceError(message)
+    return LogId(int(match[1]), match[2], int(match[3]))

@@ -1,0 +1,194 @@
+"""One log, read at one checkpoint: leaves and proofs, each checked against the signed root."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from pipeline.disk.faults import store_faults
+from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import LogFolder, ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.proof_file import TlogProof
+from pipeline.ledger.tlog.proofs import (
+    prove_consistency,
+    prove_inclusion,
+    root_of_size,
+    verify_consistency,
+    verify_inclusion,
+)
+from pipeline.ledger.tlog.tiles import (
+    ENTRIES,
+    TILE_WIDTH,
+    Tile,
+    TileHashes,
+    check_bundle,
+    parse_bundle,
+)
+
+_CACHED_BUNDLES = 8
+
+
+class LogReader:
+    """A log as one checkpoint says. A writer may go on meanwhile; this one does not see it.
+
+    Attributes:
+        log: Which log.
+        checkpoint: What was signed.
+        note: The signed note itself.
+    """
+
+    def __init__(self, folder: LogFolder, checkpoint: Checkpoint, note: bytes = b"") -> None:
+        """Read the log in `folder` at `checkpoint`, which the caller has checked."""
+        self.log = folder.log
+        self.checkpoint = checkpoint
+        self.note = note
+        self._folder = folder
+        self._hashes = TileHashes(checkpoint.size, folder.read_tile)
+        self._bundle = lru_cache(maxsize=_CACHED_BUNDLES)(self._load_bundle)
+
+    @classmethod
+    def open(
+        cls, root: Path, log: LogId, store_id: str, keys: Iterable[VerifierKey]
+    ) -> "LogReader":
+        """Open a log of the store at `root` at its checkpoint of now, signed by one of `keys`.
+
+        Raises:
+            IntegrityError: There is no checkpoint, or not one of this log by these keys.
+            StoreError: The disk failed.
+        """
+        folder = LogFolder(root, log)
+        with store_faults(root), ledger_faults(log):
+            note = folder.read_checkpoint()
+            if note is None:
+                message = f"The log {log.path} has no checkpoint."
+                raise IntegrityError(message)
+            checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
+        return cls(folder, checkpoint, note)
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return self.checkpoint.size
+
+    @property
+    def next_offset(self) -> int:
+        """One more than the offset of the last leaf; 0 where there is none.
+
+        Raises:
+            IntegrityError: The last leaf is not what was appended.
+            StoreError: The disk failed.
+        """
+        return self.leaf(self.size - 1).offset + 1 if self.size else 0
+
+    def entries(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of the leaves from `start` to `end`, each covered by the checkpoint.
+
+        Raises:
+            IntegrityError: One is not what was appended.
+            StoreError: The disk failed.
+        """
+        stop = self.size if end is None else min(end, self.size)
+        for index in range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)):
+            first = index * TILE_WIDTH
+            bundle = self.bundle(index)
+            yield from bundle[max(start - first, 0) : stop - first]
+
+    def bundle(self, index: int) -> list[bytes]:
+        """Return the leaves of the bundle at `index`, each covered by the checkpoint.
+
+        Raises:
+            IntegrityError: One is not what was appended.
+            StoreError: The disk failed.
+        """
+        with self._faults():
+            return self._bundle(index)
+
+    def leaf(self, index: int) -> LedgerLeaf:
+        """Return the leaf at `index`, covered by the checkpoint.
+
+        Raises:
+            IntegrityError: It is not what was appended.
+            StoreError: The disk failed.
+        """
+        bundle, place = divmod(index, TILE_WIDTH)
+        with self._faults():
+            return parse_leaf(self._bundle(bundle)[place])
+
+    def index_of(self, offset: int) -> int | None:
+        """Return the index of the leaf of the record at `offset`; None where there is none.
+
+        Leaves are in the order of offsets, of which a broker may leave some out.
+        """
+        if not self.size:
+            return None
+        # Mostly there are no gaps, and what is asked for is near the end.
+        guess = self.size - 1 - (self.leaf(self.size - 1).offset - offset)
+        if 0 <= guess < self.size and self.leaf(guess).offset == offset:
+            return guess
+        index = bisect_left(range(self.size), offset, key=lambda place: self.leaf(place).offset)
+        found = index < self.size and self.leaf(index).offset == offset
+        return index if found else None
+
+    def prove(self, index: int) -> TlogProof:
+        """Return the proof of the leaf at `index`, which anybody can check with a vkey alone.
+
+        Raises:
+            IntegrityError: The tiles do not give one.
+            StoreError: The disk failed.
+        """
+        with self._faults():
+            return TlogProof(index, tuple(self._path(index)), self.note)
+
+    def root_of(self, size: int) -> bytes:
+        """Return the root over the first `size` leaves as the tiles say, compared with nothing.
+
+        Raises:
+            IntegrityError: The tiles do not give one.
+            StoreError: The disk failed.
+        """
+        with self._faults():
+            return root_of_size(size, self._hashes.node)
+
+    def prove_consistency(self, old: Checkpoint) -> list[bytes]:
+        """Return the proof that this log still begins with what `old` covers, checked.
+
+        Raises:
+            IntegrityError: It does not: leaves that `old` covers were changed, dropped or added.
+            StoreError: The disk failed.
+        """
+        with self._faults():
+            if old.origin != self.checkpoint.origin:
+                message = f"expected a log {old.origin}, found {self.checkpoint.origin}"
+                raise EvidenceError(message)
+            if old.size > self.size:
+                message = f"expected at least {old.size} leaves, found {self.size}"
+                raise EvidenceError(message)
+            proof = prove_consistency(old.size, self.size, self._hashes.node)
+            verify_consistency(old.size, self.size, proof, old.root, self.checkpoint.root)
+            return proof
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        with store_faults(self._folder.root), ledger_faults(self.log):
+            yield
+
+    def _load_bundle(self, index: int) -> list[bytes]:
+        tile = Tile(ENTRIES, index, min(TILE_WIDTH, self.size - index * TILE_WIDTH))
+        entries = parse_bundle(tile, self._folder.read_tile(tile))
+        check_bundle(tile, entries, self._hashes.tile(0, index))
+        # A path holds a hash over every other leaf. Those beside it in the tile are computed
+        # from the tile, so one path that verifies vouches for the whole tile.
+        self._path(index * TILE_WIDTH)
+        return entries
+
+    def _path(self, index: int) -> list[bytes]:
+        path = prove_inclusion(index, self.size, self._hashes.node)
+        node = self._hashes.node(0, index)
+        verify_inclusion(node, index, self.size, path, self.checkpoint.root)
+        return path

@@ -1,0 +1,141 @@
+"""A new key takes over from the ledger's key: every log is signed by both, then by the new alone.
+
+The procedure, with the same numbers in the code, and what is left if the process dies after a
+step. Run again, it goes on from there.
+
+| step | if the process dies after it |
+|---|---|
+| 1. take the store's lock: nobody writes meanwhile | nothing |
+| 2. make the new key under another name | a key that nobody uses |
+| 3. check every log, sign its checkpoint by both keys | workers go on with the old key |
+| 4. keep the note of the change, signed by both | the same |
+| 5. write the public part of the new key | the same; readers know both keys |
+| 6. rename the new key over the old one, which is gone | the new key signs |
+
+A worker that was running finds another key in the file at its next batch, and stops before it
+writes anything.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.small_files import flush_folder
+from pipeline.disk.store_identity import read_store, refuse_as_root
+from pipeline.errors import StoreError
+from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.folder import LOCK_FILE, LogFolder, find_logs, ledger_faults
+from pipeline.ledger.keys import load_own_key, write_rotation, write_vkey
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.append import LogGrowth
+from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.key_rotation import sign_rotation
+from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
+from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.ledger_keys import load_key, make_key
+from pipeline.storage.log_calls import LogCalls
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedKey:
+    """What a rotation did.
+
+    Attributes:
+        old: The key that signed before.
+        new: The key that signs from now on.
+        logs: Number of logs whose checkpoints both have signed.
+        note: Where the note of the change is.
+    """
+
+    old: VerifierKey
+    new: VerifierKey
+    logs: int
+    note: Path
+
+
+def rotate_key(root: Path, key_file: Path, calls: LogCalls | None = None) -> RotatedKey:
+    """Let a new key take over from the one in `key_file`, for the store at `root`.
+
+    Raises:
+        StoreNotReadyError: There is no store or no key, or it is that of another store.
+        IntegrityError: A log is not what was written; the old key goes on.
+        StoreError: The disk failed; the old key goes on, or the new one has taken over.
+    """
+    store_id = read_store(root).store_id
+    refuse_as_root(root)
+    with _nobody_writes(root):  # 1.
+        old = load_own_key(root, key_file, store_id)
+        new = _next_key(key_file, old.name)  # 2.
+        logs = _sign_by_both(root, store_id, [old, new], calls or LogCalls())  # 3.
+        note = write_rotation(key_file, sign_rotation(old, new))  # 4.
+        write_vkey(key_file, new.key)  # 5.
+        _take_over(key_file)  # 6.
+    return RotatedKey(old.key, new.key, logs, note)
+
+
+@contextmanager
+def _nobody_writes(root: Path) -> Iterator[None]:
+    with ExitStack() as held:
+        with store_faults(root):
+            held.enter_context(exclusive_lock(root / INDEX_LOCK))
+        yield
+
+
+def _next_file(key_file: Path) -> Path:
+    return key_file.with_name(f"{key_file.name}.next")
+
+
+def _next_key(key_file: Path, name: str) -> NoteSigner:
+    path = _next_file(key_file)
+    # A killed rotation may have signed with it already.
+    return load_key(path, name) if path.exists() else make_key(path, name)
+
+
+def _sign_by_both(root: Path, store_id: str, signers: Sequence[NoteSigner], calls: LogCalls) -> int:
+    """Replace the checkpoint of every log by the same one, signed by both; return their number."""
+    with store_faults(root), ExitStack() as held:
+        logs = find_logs(root)
+        for log in logs:
+            held.enter_context(exclusive_lock(root / log.path / LOCK_FILE))
+        group_commits = DurableFiles(root, calls).group_commits
+        names = held.enter_context(LogNames(root, calls, group_commits=group_commits))
+        notes = {log: _signed_by_both(root, log, store_id, signers, calls) for log in logs}
+        if notes:
+            names.write_checkpoints(notes)
+            names.publish_checkpoints(notes)
+            names.flush(notes)
+    return len(logs)
+
+
+def _signed_by_both(
+    root: Path, log: LogId, store_id: str, signers: Sequence[NoteSigner], calls: LogCalls
+) -> bytes:
+    folder = LogFolder(root, log, calls)
+    with ledger_faults(log):
+        note = folder.read_checkpoint()
+        if note is None:
+            message = "expected a checkpoint, found none"
+            raise EvidenceError(message)
+        keys = [signer.key for signer in signers]
+        checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
+        if LogGrowth.resume(checkpoint.size, folder.read_tile).root() != checkpoint.root:
+            message = f"expected the tiles of the root {checkpoint.root.hex()}"
+            raise EvidenceError(message)
+        return sign_checkpoint(checkpoint, signers)
+
+
+def _take_over(key_file: Path) -> None:
+    try:
+        _next_file(key_file).replace(key_file)
+        flush_folder(key_file.parent)
+    except OSError as error:
+        message = (
+            f"The new ledger key cannot take its place at {key_file}: {error.strerror}; run it "
+            "again."
+        )
+        raise StoreError(message) from error

@@ -1,0 +1,220 @@
+"""Proofs about Merkle trees: that a leaf is in one, that one begins another; made and checked.
+
+RFC 6962 sections 2.1.1 and 2.1.2 say what a proof holds, RFC 9162 sections 2.1.3.2 and 2.1.4.2
+how it is checked. Node (level, index) is the full subtree over the leaves from
+`index * 2**level` to `(index + 1) * 2**level`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import EMPTY_ROOT, HASH_BYTES, node_hash, root_of_peaks
+
+NodeReader = Callable[[int, int], bytes]
+"""Returns the hash of the full subtree at (level, index)."""
+
+
+def root_of_size(size: int, read: NodeReader) -> bytes:
+    """Return the root of the first `size` leaves."""
+    return _range_root(0, size, read) if size else EMPTY_ROOT
+
+
+def prove_inclusion(index: int, size: int, read: NodeReader) -> list[bytes]:
+    """Return the audit path of leaf `index` in the tree of `size` leaves, lowest hash first.
+
+    PATH(m, D[n]) of RFC 6962 section 2.1.1, read from full subtrees.
+
+    Raises:
+        EvidenceError: There is no such leaf.
+    """
+    if not 0 <= index < size:
+        message = f"expected a leaf below {size}, found {index}"
+        raise EvidenceError(message)
+    path: list[bytes] = []
+    start, end = 0, size
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            path.append(_range_root(middle, end, read))
+            end = middle
+        else:
+            path.append(_range_root(start, middle, read))
+            start = middle
+    path.reverse()
+    return path
+
+
+def prove_consistency(old_size: int, size: int, read: NodeReader) -> list[bytes]:
+    """Return the proof that the tree of `old_size` leaves begins the one of `size`.
+
+    PROOF(m, D[n]) of RFC 6962 section 2.1.2; empty for equal sizes and for an empty old tree,
+    which begins every tree.
+
+    Raises:
+        EvidenceError: The old tree is the larger one.
+    """
+    if not 0 <= old_size <= size:
+        message = f"expected an old size from 0 to {size}, found {old_size}"
+        raise EvidenceError(message)
+    if old_size in {0, size}:
+        return []
+    proof: list[bytes] = []
+    start, end = 0, size
+    # SUBPROOF: down the edge of the old tree, until its last subtree stands alone.
+    while end != old_size:
+        middle = start + _split(end - start)
+        if old_size <= middle:
+            proof.append(_range_root(middle, end, read))
+            end = middle
+        else:
+            proof.append(_range_root(start, middle, read))
+            start = middle
+    # The verifier knows the old root itself, so a subtree that is the old tree is left out.
+    if start:
+        proof.append(_range_root(start, end, read))
+    proof.reverse()
+    return proof
+
+
+def verify_inclusion(
+    leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
+) -> None:
+    """Check that the leaf with hash `leaf` is at `index` in the tree of `size` leaves.
+
+    The procedure of RFC 9162 section 2.1.3.2.
+
+    Raises:
+        EvidenceError: It is not, or the path does not show it.
+    """
+    # 1. The index is one of the tree.
+    if not 0 <= index < size:
+        message = f"expected a leaf below {size}, found {index}"
+        raise EvidenceError(message)
+    _check_hashes([leaf, root, *path])
+    # 2. and 3. Start at the leaf, at the left (0) or right (1) of its sibling.
+    place, last, found = index, size - 1, leaf
+    # 4. Hash upwards along the path.
+    for sibling in path:
+        if last == 0:
+            message = f"expected a shorter path, found {len(path)} hashes"
+            raise EvidenceError(message)
+        if place & 1 or place == last:
+            found = node_hash(sibling, found)
+            place, last = _climb_right(place, last)
+        else:
+            found = node_hash(found, sibling)
+        place >>= 1
+        last >>= 1
+    # 5. At the top is the root.
+    _check_reached(last, found, root)
+
+
+def verify_consistency(
+    old_size: int, size: int, proof: Sequence[bytes], old_root: bytes, root: bytes
+) -> None:
+    """Check that the tree with `old_root` begins the tree with `root`.
+
+    The procedure of RFC 9162 section 2.1.4.2, and the two cases that need no proof.
+
+    Raises:
+        EvidenceError: It does not, or the proof does not show it.
+    """
+    if not 0 <= old_size <= size:
+        message = f"expected an old size from 0 to {size}, found {old_size}"
+        raise EvidenceError(message)
+    _check_hashes([old_root, root, *proof])
+    if old_size in {0, size}:
+        _check_trivial(old_size, size, proof, old_root, root)
+        return
+    # 1. A proof for two different sizes has a hash.
+    if not proof:
+        message = "expected a proof, found no hash"
+        raise EvidenceError(message)
+    # 2. An old tree that is one full subtree is known by its root.
+    hashes = [old_root, *proof] if _is_power_of_two(old_size) else list(proof)
+    # 3. and 4. Start at the last full subtree that both trees share.
+    place, last = old_size - 1, size - 1
+    place, last = _climb_ones(place, last)
+    # 5. Both roots start from the first hash.
+    old_found = found = hashes[0]
+    # 6. Hash upwards; what lies left of the edge belongs to both trees.
+    for sibling in hashes[1:]:
+        if last == 0:
+            message = f"expected a shorter proof, found {len(proof)} hashes"
+            raise EvidenceError(message)
+        if place & 1 or place == last:
+            old_found = node_hash(sibling, old_found)
+            found = node_hash(sibling, found)
+            place, last = _climb_right(place, last)
+        else:
+            found = node_hash(found, sibling)
+        place >>= 1
+        last >>= 1
+    # 7. At the top are both roots.
+    _check_reached(0, old_found, old_root)
+    _check_reached(last, found, root)
+
+
+def _check_trivial(
+    old_size: int, size: int, proof: Sequence[bytes], old_root: bytes, root: bytes
+) -> None:
+    if proof:
+        message = f"expected no hash in the proof from {old_size} to {size}, found {len(proof)}"
+        raise EvidenceError(message)
+    _check_reached(0, old_root, root if old_size == size else EMPTY_ROOT)
+    if size == 0:
+        _check_reached(0, root, EMPTY_ROOT)
+
+
+def _check_hashes(hashes: Iterable[bytes]) -> None:
+    for found in hashes:
+        if len(found) != HASH_BYTES:
+            message = f"expected hashes of {HASH_BYTES} bytes, found one of {len(found)}"
+            raise EvidenceError(message)
+
+
+def _check_reached(last: int, found: bytes, root: bytes) -> None:
+    if last != 0:
+        message = "expected a path up to the root, found one that ends below it"
+        raise EvidenceError(message)
+    if found != root:
+        message = f"expected the root {root.hex()}, found {found.hex()}"
+        raise EvidenceError(message)
+
+
+def _climb_right(place: int, last: int) -> tuple[int, int]:
+    """Skip the levels on which a node at the right edge has no sibling."""
+    while place and not place & 1:
+        place >>= 1
+        last >>= 1
+    return place, last
+
+
+def _climb_ones(place: int, last: int) -> tuple[int, int]:
+    while place & 1:
+        place >>= 1
+        last >>= 1
+    return place, last
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
+
+
+def _split(width: int) -> int:
+    """Return the largest power of two below `width`, which is above 1 (RFC 6962 section 2.1)."""
+    return 1 << (width - 1).bit_length() - 1
+
+
+def _range_root(start: int, end: int, read: NodeReader) -> bytes:
+    """Return the root over the leaves from `start` to `end`; a subtree that the RFC cuts off.
+
+    Such a subtree starts at a multiple of its width rounded up to a power of two, so its peaks
+    are nodes of the tree.
+    """
+    peaks = []
+    while start < end:
+        level = (end - start).bit_length() - 1
+        peaks.append(read(level, start >> level))
+        start += 1 << level
+    return root_of_peaks(peaks)

@@ -1,0 +1,120 @@
+"""Checkpoints that somebody held compared with the logs of now: does each log still begin so?
+
+For each held checkpoint:
+
+1. One of the keys signed it, where its bytes alone are not trusted.
+2. The store has the log, with a checkpoint that one of the keys signed.
+3. The log has at least as many leaves.
+4. Its tiles give the root of its own checkpoint.
+5. They give the held root over as many leaves as were held.
+6. The consistency proof between the two verifies (RFC 6962 section 2.1.2).
+7. Every bundle with a leaf that was held is read, and its leaves give the hashes in the tiles.
+
+Steps 4 to 6 are about hashes alone. Leaves behind those that were held are not read.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.core.held_checkpoints import HeldCheckpoint
+from pipeline.errors import IntegrityError
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import bundles_of
+from pipeline.storage.store_logs import StoreLogs
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLog:
+    """A held checkpoint and the log of now.
+
+    Attributes:
+        origin: Of the log.
+        held_size: Leaves that the held checkpoint covers.
+        size: Leaves of now; None where they are not known.
+        fault: Why the log is not the one that was held; None where it is.
+    """
+
+    origin: str
+    held_size: int
+    size: int | None
+    fault: str | None
+
+
+def compare_held(
+    logs: StoreLogs,
+    held: Iterable[HeldCheckpoint],
+    advance: Callable[[int], None] = lambda leaves: None,
+) -> Iterator[HeldLog]:
+    """Yield what became of each log whose checkpoint was held.
+
+    Args:
+        logs: Of the store.
+        held: The checkpoints, each of another log.
+        advance: Called with the number of leaves that were read since the last call.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    ids = logs.by_origin()
+    for each in held:
+        log = ids.get(each.checkpoint.origin)
+        size, fault = None, None
+        try:
+            _check_signed(each, logs)
+            reader = _open(logs, log)
+            size = reader.size
+            check_continues(reader, each.checkpoint)
+            _read_leaves(reader, each.checkpoint.size, advance)
+        except (EvidenceError, IntegrityError) as error:
+            fault = str(error)
+        yield HeldLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
+
+
+def _check_signed(held: HeldCheckpoint, logs: StoreLogs) -> None:  # 1.
+    try:
+        open_checkpoint(held.note, logs.keys)
+    except EvidenceError as error:
+        message = f"the held checkpoint is signed by an unknown key: {error}"
+        raise EvidenceError(message) from error
+
+
+def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
+    if log is None:
+        message = "origin missing: the store has no such log"
+        raise EvidenceError(message)
+    return logs.open(log)
+
+
+def _read_leaves(reader: LogReader, size: int, advance: Callable[[int], None]) -> None:  # 7.
+    for index in range(bundles_of(size)):
+        advance(len(reader.bundle(index)))
+
+
+def check_continues(reader: LogReader, old: Checkpoint) -> None:
+    """Check that the hashes of a log go on from `old`, whose word is taken (3. to 6.).
+
+    Raises:
+        EvidenceError: It does not.
+        IntegrityError: Its tiles are not what was written.
+        StoreError: The disk failed.
+    """
+    if reader.size < old.size:  # 3.
+        message = (
+            f"smaller than held: expected at least {old.size} leaves, found {reader.size}; its "
+            "tail was cut off"
+        )
+        raise EvidenceError(message)
+    if reader.root_of(reader.size) != reader.checkpoint.root:  # 4.
+        message = "expected tiles of the root of the log's own checkpoint, found others"
+        raise EvidenceError(message)
+    found = reader.root_of(old.size)
+    if found != old.root:  # 5.
+        message = (
+            f"other root: expected {old.root.hex()} over the first {old.size} leaves, found "
+            f"{found.hex()}; what was held is changed, missing or moved"
+        )
+        raise EvidenceError(message)
+    reader.prove_consistency(old)  # 6.

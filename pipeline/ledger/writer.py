@@ -1,0 +1,389 @@
+"""The ledger on disk: logs that grow by a batch of leaves, or not at all.
+
+The procedure of a batch, with the same numbers in the code, and what is left if the process
+dies after a step:
+
+| step | if the process dies after it |
+|---|---|
+| 1. make a new log: its folder and the checkpoint of no leaves | an empty log |
+| 2. lock the logs in order of name, read them and check them against their checkpoints | the same |
+| 3. compare leaves of offsets that have one, grow the others in memory | the same |
+| 4. create the tiles, durably, in the group commit of the caller | tiles that no checkpoint \
+covers: no part of the log; the same leaves find or make them again |
+| 5. read the tiles back, hash them again, sign | the same |
+| 6. write the checkpoints under another name, flush | the same, and that name, which goes |
+| 7. rename them over the old ones, flush | the batch; after a power cut before the flush, \
+the batch or the log before it |
+| 8. remove partial tiles that the larger log has no use for | the batch, and some of those \
+tiles, which the next process removes |
+
+Step 4 makes contents and names of the tiles durable, so whatever checkpoint is found, its tiles
+are there. Steps 6 and 7 flush once each, for all logs of the batch together.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.errors import IntegrityError
+from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder, ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.append import LogGrowth
+from pipeline.ledger.tlog.checkpoints import (
+    Checkpoint,
+    empty_checkpoint,
+    open_checkpoint,
+    sign_checkpoint,
+)
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
+from pipeline.ledger.tlog.tiles import ENTRIES, Tile
+from pipeline.storage.ledger_keys import KeyInUse
+from pipeline.storage.log_calls import LogCalls
+
+Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
+"""New leaves of each log, in the order of their offsets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LogState:
+    """A log as a checkpoint says.
+
+    Attributes:
+        note: The signed checkpoint, as it stands on disk.
+        growth: The log, to be copied and grown.
+        next_offset: One more than that of the last leaf.
+        swept: Whether this process has removed what a killed one left.
+    """
+
+    note: bytes
+    checkpoint: Checkpoint
+    growth: LogGrowth
+    next_offset: int
+    swept: bool
+
+
+class Ledger:
+    """The logs of one store. One thread at a time; other processes take turns by the locks."""
+
+    def __init__(
+        self,
+        root: Path,
+        store_id: str,
+        signers: Sequence[NoteSigner],
+        *,
+        trusted: Sequence[VerifierKey] = (),
+        key_in_use: KeyInUse | None = None,
+        calls: LogCalls | None = None,
+    ) -> None:
+        """Open the ledger of the store at `root`.
+
+        Args:
+            root: Folder of the store.
+            store_id: Of the store; a part of every checkpoint's origin.
+            signers: Who signs checkpoints; two while a new key takes over from an old one.
+            trusted: More keys whose checkpoints are gone on with.
+            key_in_use: Tells when another key has taken over; None for a key of no file.
+            calls: System calls, for tests.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        self.root = root
+        self._store_id = store_id
+        self._signers = signers
+        self._keys = [*(signer.key for signer in signers), *trusted]
+        self._key_in_use = key_in_use
+        self._calls = calls or LogCalls()
+        self._states: dict[LogId, _LogState] = {}
+        with store_faults(root):
+            self._files = DurableFiles(root, self._calls)
+
+    def append_all(self, leaves: Leaves) -> dict[LogId, Checkpoint]:
+        """Append leaves to several logs, durably; return their checkpoints.
+
+        Raises:
+            IntegrityError: A log is not what was written, or an offset has another leaf.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        with self.growing(leaves) as batch:
+            return batch.publish(self._files.create(batch.files))
+
+    @contextmanager
+    def growing(self, leaves: Leaves) -> Iterator["LedgerBatch"]:
+        """Grow logs in memory, locked; the caller creates `files` durably, then publishes.
+
+        So the tiles share the flushes of the files that they are about. A batch that is not
+        published leaves nothing.
+
+        Raises:
+            IntegrityError: A log is not what was written, or an offset has another leaf.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        logs = sorted((log for log, added in leaves.items() if added), key=lambda log: log.path)
+        if self._key_in_use is not None:
+            self._key_in_use.check()
+        with store_faults(self.root), ExitStack() as held:
+            self._make_missing(logs)  # 1.
+            for log in logs:  # 2.
+                held.enter_context(exclusive_lock(self.root / log.path / LOCK_FILE))
+            names = LogNames(self.root, self._calls, group_commits=self._files.group_commits)
+            held.enter_context(names)
+            growths = [self._grow(log, leaves[log]) for log in logs]  # 3.
+            yield LedgerBatch(growths, names, self._signers, self._states)
+
+    def leaves_of(self, log: LogId, offsets: Iterable[int]) -> dict[int, LedgerLeaf]:
+        """Return the leaves that records at `offsets` have already.
+
+        A leaf with code INTERNAL_ERROR stands: its record is judged so again.
+
+        Raises:
+            IntegrityError: The log is not what was written.
+            StoreError: The disk failed.
+        """
+        opened = self._opened(log)
+        if opened is None:
+            return {}
+        reader, following = opened
+        found = {offset: reader.index_of(offset) for offset in offsets if offset < following}
+        return {offset: reader.leaf(index) for offset, index in found.items() if index is not None}
+
+    def reader(self, log: LogId) -> LogReader | None:
+        """Open a log at its checkpoint of now; None where it does not exist yet.
+
+        Raises:
+            IntegrityError: The log is not what was written.
+            StoreError: The disk failed.
+        """
+        opened = self._opened(log)
+        return None if opened is None else opened[0]
+
+    def _opened(self, log: LogId) -> tuple[LogReader, int] | None:
+        """Return a log's reader and the offset after that of its last leaf."""
+        folder = LogFolder(self.root, log, self._calls)
+        with store_faults(self.root), ledger_faults(log):
+            if log not in self._states and self._is_missing(log):
+                return None
+            state = self._read(folder)
+        return LogReader(folder, state.checkpoint), state.next_offset
+
+    def begin(self, logs: Iterable[LogId]) -> None:
+        """Make those of `logs` that do not exist, without leaves.
+
+        Raises:
+            IntegrityError: A log has lost its checkpoint.
+            StoreError: The disk failed.
+        """
+        with store_faults(self.root):
+            self._make_missing(sorted(logs, key=lambda log: log.path))
+
+    def _make_missing(self, logs: Sequence[LogId]) -> None:
+        """Make logs that are not there. By link: of two that do, the second finds the first's."""
+        missing = [log for log in logs if log not in self._states and self._is_missing(log)]
+        self._files.create(
+            NewFile(f"{log.path}/{CHECKPOINT_FILE}", self._sign_empty(log)) for log in missing
+        )
+
+    def _is_missing(self, log: LogId) -> bool:
+        folder = LogFolder(self.root, log, self._calls)
+        # Asked for first: a log never has tiles before it has a checkpoint.
+        has_tiles = folder.has_tiles
+        if folder.read_checkpoint() is not None:
+            return False
+        if has_tiles:
+            message = (
+                f"The log {log.path} has tiles but no checkpoint: put back a copy of the latest "
+                "one, or move its folder out of the store and run rmos replay restore, which makes "
+                "the log again."
+            )
+            raise IntegrityError(message)
+        return True
+
+    def _sign_empty(self, log: LogId) -> bytes:
+        return sign_checkpoint(empty_checkpoint(log.origin(self._store_id)), self._signers)
+
+    def _grow(self, log: LogId, leaves: Sequence[LedgerLeaf]) -> "_LogBatch":
+        _check_order(log, leaves)
+        folder = LogFolder(self.root, log, self._calls)
+        with ledger_faults(log):
+            state = self._read(folder)
+            known = [leaf for leaf in leaves if leaf.offset < state.next_offset]
+            _compare(LogReader(folder, state.checkpoint), known)
+            grown = state.growth.copy()
+            grown.extend([leaf.encode() for leaf in leaves[len(known) :]])
+        return _LogBatch(folder, state, grown, max(state.next_offset, leaves[-1].offset + 1))
+
+    def _read(self, folder: LogFolder) -> _LogState:
+        """Return the state of a log: what this process knows, unless the checkpoint differs.
+
+        Raises:
+            EvidenceError: The checkpoint is not one of this log and its keys, or the tiles at
+                the right edge do not give its root.
+        """
+        note = folder.read_checkpoint()
+        state = self._states.get(folder.log)
+        if note is not None and state is not None and state.note == note:
+            return state
+        if note is None:
+            message = "expected a checkpoint, found none"
+            raise EvidenceError(message)
+        checkpoint = open_checkpoint(note, self._keys, origin=folder.log.origin(self._store_id))
+        reader = LogReader(folder, checkpoint)
+        if state is not None:
+            # Another process went on, from what this one has seen: nothing else may come.
+            reader.prove_consistency(state.checkpoint)
+        growth = LogGrowth.resume(checkpoint.size, folder.read_tile)
+        if growth.root() != checkpoint.root:
+            message = f"expected the tiles of the root {checkpoint.root.hex()}"
+            raise EvidenceError(message)
+        following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
+        state = _LogState(note, checkpoint, growth, following, swept=False)
+        self._states[folder.log] = state
+        return state
+
+
+def _check_order(log: LogId, leaves: Sequence[LedgerLeaf]) -> None:
+    """Refuse what the caller got wrong before anything is written."""
+    before = -1
+    for leaf in leaves:
+        if (leaf.topic, leaf.partition) != (log.topic, log.partition) or leaf.offset <= before:
+            message = f"expected leaves of {log} in the order of their offsets"
+            raise ValueError(message)
+        before = leaf.offset
+
+
+def _compare(reader: LogReader, leaves: Sequence[LedgerLeaf]) -> None:
+    """Check that each offset, which the log has passed, has exactly this leaf.
+
+    Raises:
+        EvidenceError: It has another, or none.
+    """
+    for leaf in leaves:
+        index = reader.index_of(leaf.offset)
+        if index is None:
+            message = f"expected a leaf of offset {leaf.offset}, found those after it alone"
+            raise EvidenceError(message)
+        found = reader.leaf(index)
+        if found != leaf:
+            message = (
+                f"expected leaf {index}, of offset {leaf.offset}, to be {leaf.encode().decode()}, "
+                f"found {found.encode().decode()}"
+            )
+            raise EvidenceError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _LogBatch:
+    """What a batch makes of one log."""
+
+    folder: LogFolder
+    before: _LogState
+    grown: LogGrowth
+    next_offset: int
+
+    @property
+    def grows(self) -> bool:
+        return self.grown.size > self.before.checkpoint.size
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.before.checkpoint.origin, self.grown.size, self.grown.root())
+
+
+class LedgerBatch:
+    """Logs that have grown in memory, and are locked.
+
+    Attributes:
+        files: Their new tiles, for the caller to create.
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[_LogBatch],
+        names: LogNames,
+        signers: Sequence[NoteSigner],
+        states: dict[LogId, _LogState],
+    ) -> None:
+        self._logs = logs
+        self._names = names
+        self._signers = signers
+        self._states = states
+        self._tiles = {log.folder.log: log.grown.new_tiles() for log in logs if log.grows}
+        self.files = [
+            NewFile(f"{log.path}/{tile}", content)
+            for log, tiles in self._tiles.items()
+            for tile, content in tiles.items()
+        ]
+
+    def publish(self, creations: Mapping[str, Creation]) -> dict[LogId, Checkpoint]:
+        """Sign the checkpoints and put them in place; return those of all logs of the batch.
+
+        Args:
+            creations: What came of creating `files`, durably.
+
+        Raises:
+            IntegrityError: A tile is not what it must be; no checkpoint was signed.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        growing = [log for log in self._logs if log.grows]
+        notes = {log.folder.log: self._sign(log, creations) for log in growing}  # 5.
+        if notes:
+            self._names.write_checkpoints(notes)  # 6.
+            self._names.publish_checkpoints(notes)
+        # 7. Also where nothing grew: the process that wrote the checkpoint may have died here.
+        self._names.flush([log.folder.log for log in self._logs])
+        for log in self._logs:  # 8.
+            self._clean(log)
+            self._states[log.folder.log] = _LogState(
+                notes.get(log.folder.log, log.before.note),
+                log.checkpoint,
+                log.grown.copy(),
+                log.next_offset,
+                swept=True,
+            )
+        return {log.folder.log: log.checkpoint for log in self._logs}
+
+    def _sign(self, log: _LogBatch, creations: Mapping[str, Creation]) -> bytes:
+        with ledger_faults(log.folder.log):
+            self._check_created(log.folder, creations)
+            self._read_back(log)
+            return sign_checkpoint(log.checkpoint, self._signers)
+
+    def _check_created(self, folder: LogFolder, creations: Mapping[str, Creation]) -> None:
+        for tile in self._tiles[folder.log]:
+            if creations[f"{folder.log.path}/{tile}"] not in {Creation.CREATED, Creation.SAME}:
+                message = (
+                    f"expected no {tile}, or one with the same bytes, found other bytes that no "
+                    "checkpoint here covers"
+                )
+                raise EvidenceError(message)
+
+    def _read_back(self, log: _LogBatch) -> None:
+        """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
+
+        Every tile is read, every leaf of a new bundle hashed again, and followed to the root.
+        """
+        for tile, content in self._tiles[log.folder.log].items():
+            if log.folder.read_tile(tile) != content:
+                message = f"expected {tile} as it was written, found other bytes"
+                raise EvidenceError(message)
+        reader = LogReader(log.folder, log.checkpoint)
+        for tile in self._tiles[log.folder.log]:
+            if tile.level == ENTRIES:
+                reader.bundle(tile.index)
+
+    def _clean(self, log: _LogBatch) -> None:
+        tiles: list[Tile] = []
+        if log.grows:
+            tiles += self._tiles[log.folder.log]
+        if not log.before.swept:
+            tiles += self._names.tiles_with_leftovers(log.folder.log, log.grown.size)
+        for tile in dict.fromkeys(tiles):
+            self._names.remove_narrower(log.folder.log, tile)

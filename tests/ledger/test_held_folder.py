@@ -1,0 +1,43 @@
+"""Held checkpoints in a folder: all of them, or a sentence that names the file."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.held_checkpoints import write_held
+from pipeline.errors import InputError
+from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
+from pipeline.storage.held_folder import held_checkpoints
+from tests.ledger.tlog.signers import signer
+
+FIRST, SECOND, OTHER = (
+    Checkpoint("rmos/a/1/t/0", 5, b"1" * 32),
+    Checkpoint("rmos/a/1/t/0", 9, b"2" * 32),
+    Checkpoint("rmos/a/1/t/1", 3, b"3" * 32),
+)
+
+
+def held(path: Path, *checkpoints: Checkpoint, seed: int = 1) -> None:
+    path.write_bytes(write_held(sign_checkpoint(each, [signer(seed=seed)]) for each in checkpoints))
+
+
+def test_all_files_count_whoever_signed_them(tmp_path: Path) -> None:
+    held(tmp_path / "monday", FIRST, OTHER)
+    held(tmp_path / "tuesday", SECOND, seed=2)
+    (tmp_path / ".hidden").write_bytes(b"of an editor")
+    assert held_checkpoints(tmp_path) == [FIRST, OTHER, SECOND]
+
+
+def test_without_a_folder_nobody_holds_anything() -> None:
+    assert held_checkpoints(None) == []
+
+
+def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
+    (tmp_path / "readme").write_bytes(b"hello")
+    with pytest.raises(InputError, match="readme"):
+        held_checkpoints(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        held_checkpoints(tmp_path / "nowhere")
