@@ -13,12 +13,12 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.admin import OffsetRange, partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.broker.topic_reader import read_ranges, read_topic
-from pipeline.core.carried_record import LeftAtSource, keep_headers, split_headers
-from pipeline.core.found_letter import FoundLetter, Header, letter_headers, read_letter
+from pipeline.core.dead_letters.carried_record import LeftAtSource, keep_headers, split_headers
+from pipeline.core.dead_letters.letter import FoundLetter, Header, letter_headers, read_letter
+from pipeline.core.dead_letters.redrive import Redrive, read_redrive
+from pipeline.core.dead_letters.selection import LetterCollection
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.letter_selection import LetterCollection
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.redrive import Redrive, read_redrive
+from pipeline.core.record import RecordPlace
 from pipeline.settings import Settings
 from pipeline.topics import dead_letter_topics, redrive_topic
 

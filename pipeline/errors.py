@@ -21,7 +21,7 @@
 | ReceiptTimeoutError | - | 202 | 6 | nobody's: accepted by the broker, not judged in time |
 
 A record that can never succeed is no error here: it gets a verdict
-(`pipeline.core.verdict.Rejected`) and a dead letter.
+(`pipeline.core.runs.verdict.Rejected`) and a dead letter.
 """
 
 from collections.abc import Iterable, Mapping

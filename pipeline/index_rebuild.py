@@ -32,9 +32,9 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.log_holes import describe_holes, find_holes
 from pipeline.broker.single_records import Place, read_offsets
 from pipeline.broker.topic_reader import read_ranges
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.judges import run_judges
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError

@@ -32,12 +32,12 @@ from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import Ranges, read_ranges
 from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_runs
 from pipeline.consumers.start_checks import check_start
-from pipeline.core.carried_record import sha256_of_content
+from pipeline.core.dead_letters.carried_record import sha256_of_content
+from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path
 from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.legacy_report import MigrationTally, RowReport, report_row
-from pipeline.core.outcome import Outcome, StoredRun
-from pipeline.core.strict_json import parse_object
+from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError

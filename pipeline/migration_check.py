@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.legacy_mapping import UNREAD_LINK
-from pipeline.core.outcome import StoredRun
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
 from pipeline.disk.store_identity import read_store

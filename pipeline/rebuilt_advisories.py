@@ -12,11 +12,11 @@ from pathlib import PurePosixPath
 
 from aiokafka import ConsumerRecord
 
-from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
-from pipeline.core.advisory_outcome import StoredAdvisory, stored_advisory
+from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
+from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.storage.artifact_files import StrangeFile
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from aiokafka import ConsumerRecord
 
 from pipeline.core.judges import RunJudge
-from pipeline.core.outcome import RecordSource, StoredRun, stored_run
-from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.core.runs.outcome import RecordSource, StoredRun, stored_run
+from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.storage.artifact_files import FoundArtifact, StrangeFile
 from pipeline.storage.index import IndexedRun, indexed_run, with_source

@@ -24,11 +24,16 @@ from typing import Literal
 from pipeline.broker.admin import partition_offsets
 from pipeline.broker.sender import NEVER_TAKEN, Message
 from pipeline.broker.transactions import TransactionalSender
-from pipeline.core.carried_record import record_bytes
-from pipeline.core.found_letter import FoundLetter
-from pipeline.core.letter_selection import LetterFilter, missing_letter
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.redrive import RedrivePlan, plan_redrive, redrive_record, redriven_headers
+from pipeline.core.dead_letters.carried_record import record_bytes
+from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.redrive import (
+    RedrivePlan,
+    plan_redrive,
+    redrive_record,
+    redriven_headers,
+)
+from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
+from pipeline.core.record import RecordPlace
 from pipeline.dead_letters import (
     LetterContent,
     Tell,

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from pipeline.broker.admin import group_members
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_export import exported_row
 from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
-from pipeline.core.strict_json import InvalidJsonError
 from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.settings import Settings

@@ -85,7 +85,7 @@ class Frozen(BaseModel):
 RiskLevel = Literal["GREEN", "YELLOW", "RED", "UNKNOWN", "ERROR"]
 RunStatus = Literal["OK", "BLOCKED", "ERROR"]
 GcodeKnownBy = Literal["stored", "attached", "claimed"]
-"""How the hash of a program is known: `pipeline.core.cut_program`."""
+"""How the hash of a program is known: `pipeline.core.runs.cut_program`."""
 
 RISK_LEVELS: frozenset[str] = frozenset({"GREEN", "YELLOW", "RED", "UNKNOWN", "ERROR"})
 

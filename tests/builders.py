@@ -9,7 +9,7 @@ import json
 from copy import deepcopy
 from typing import Any, Final
 
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 
 ABSENT: Final = object()
 """As a value of a change: leave the field out."""

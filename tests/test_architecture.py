@@ -129,9 +129,9 @@ def foreign(names: set[str]) -> set[str]:
 
 
 def test_there_are_modules_to_look_at() -> None:
-    assert {"schemas.fields", "pipeline.core.verdict", "pipeline.errors"} <= MODULES.keys()
-    assert "pipeline.core.canonical_json" in imports_of("pipeline.core.strict_json")
-    assert part_of("pipeline.core.verdict") == "core"
+    assert {"schemas.fields", "pipeline.core.runs.verdict", "pipeline.errors"} <= MODULES.keys()
+    assert "pipeline.core.json.canonical" in imports_of("pipeline.core.json.strict")
+    assert part_of("pipeline.core.runs.verdict") == "core"
     assert part_of("pipeline.errors") == "pipeline.errors"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.index_rebuild import rebuild_index

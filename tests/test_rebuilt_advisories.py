@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
-from pipeline.core.advisory_outcome import StoredAdvisory, stored_advisory
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
+from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from tests.builders import advisory_request, record
 

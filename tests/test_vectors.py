@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.strict_json import InvalidJsonError, parse_by_rule, parse_object
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.json.strict import InvalidJsonError, parse_by_rule, parse_object
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from schemas.fields import is_run_id
 from schemas.timestamps import normalise_timestamp
 from tests.builders import encode, run_request

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.strict_json import parse_object
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import parse_object
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from schemas.timestamps import normalise_timestamp
 from tests.builders import sha256
 from tests.golden.large_gcode import LARGE_GCODE_MARK

@@ -19,9 +19,9 @@ from pipeline.api.publishing import (
 )
 from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
+from pipeline.core.json.canonical import canonical_json
 from schemas.advisory_event import AdvisoryEvent
 from schemas.http_answers import (
     AcceptedAnswer,

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 
 
 class ApiError(Exception):

@@ -20,7 +20,7 @@ from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath, RunIdQuery
 from pipeline.api.submissions import refuse_unless_stored, stored_elsewhere, submission_of
 from pipeline.core.legacy_diff import diff_rows
-from pipeline.core.safety import explained
+from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
 from pipeline.storage.legacy_reader import LegacyReader
 from schemas.fields import is_run_id

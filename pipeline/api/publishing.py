@@ -13,7 +13,7 @@ from pipeline.api.broker_link import BrokerLink
 from pipeline.api.parts import PREFIX
 from pipeline.api.request_body import drain, read_json_body
 from pipeline.broker.request_sender import Headers
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.run_event import EventError

@@ -12,8 +12,8 @@ from pipeline.api.documentation import RUN_ID, answer, errors, raw_answer
 from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
 from pipeline.api.parts import Parts
 from pipeline.api.query import ExactQueryRoute
-from pipeline.core import diff
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs import diff
 from pipeline.storage.run_reader import FoundRun, RunReader
 from schemas.http_answers import RunView
 from schemas.run_diff import RunDiff

@@ -20,9 +20,9 @@ from pipeline.api.publishing import (
     rejected,
 )
 from pipeline.api.query import ExactQueryRoute
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.safety import explained
-from pipeline.core.verdict import Rejected, judge_run_record
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.safety import explained
+from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
 from pipeline.storage.run_reader import FoundRun
 from schemas.http_answers import (

@@ -21,7 +21,7 @@ from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJu
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.start_checks import check_start
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore

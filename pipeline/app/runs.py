@@ -15,7 +15,7 @@ from pipeline.consumers.legacy_start import check_legacy_start
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.core.legacy_run import judge_run_as_row
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.legacy_runs import LegacyRuns

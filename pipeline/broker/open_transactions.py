@@ -21,7 +21,7 @@ from pipeline.broker.transaction_requests import (
     DescribeTransactionsRequest,
     ListTransactionsRequest,
 )
-from pipeline.core.run_event import broker_time
+from pipeline.core.runs.event import broker_time
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

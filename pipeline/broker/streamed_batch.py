@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordPy
 
-from pipeline.core.carried_record import (
+from pipeline.core.dead_letters.carried_record import (
     ALL_HEADERS,
     CARRIED_LIMIT_BYTES,
     Header,

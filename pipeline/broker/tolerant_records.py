@@ -28,7 +28,7 @@ from aiokafka.record.util import decode_varint_py
 
 from pipeline.broker.decompression import decompress, inflate, largest_size
 from pipeline.broker.streamed_batch import streamed_records
-from pipeline.core.carried_record import held_bytes, passed_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes, passed_bytes
 from pipeline.core.header_names import name_of_bytes
 
 INFLATED_LIMIT_BYTES = 16 * 1024 * 1024

@@ -25,7 +25,7 @@ from pipeline.broker.sender import (
     Message,
     send_partition,
 )
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
 

@@ -18,8 +18,8 @@ from pipeline.broker.request_sender import RequestSender
 from pipeline.cli.audit_view import is_fault, print_finding, print_report
 from pipeline.cli.terminal import note, notes, print_json
 from pipeline.core.audit_judging import judge_audit_record
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.envelope import Rejected
+from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.audit_journal import journal_progress

@@ -19,10 +19,10 @@ from pipeline.cli.letter_view import (
 )
 from pipeline.cli.moments import MOMENT, moment_ms
 from pipeline.cli.terminal import note, print_cells, print_json, print_table, print_text, waiting
-from pipeline.core.found_letter import FoundLetter
-from pipeline.core.letter_selection import LetterFilter, missing_letter
-from pipeline.core.record_place import RecordPlace, parse_place
-from pipeline.core.redrive import Redrive
+from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.redrive import Redrive
+from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
+from pipeline.core.record import RecordPlace, parse_place
 from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.cli.terminal import print_styled
-from pipeline.core.value_diff import dotted_path
+from pipeline.core.json.difference import dotted_path
 from pipeline.core.visible_text import visible
 
 VALUE_LIMIT_CHARACTERS = 100

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pipeline.cli.letter_view import content_document, letter_document
-from pipeline.core.found_letter import FoundLetter
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.redrive import Redrive
+from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.redrive import Redrive
+from pipeline.core.record import RecordPlace
 from pipeline.dead_letters import read_contents
 from pipeline.errors import InputError
 from pipeline.settings import Settings

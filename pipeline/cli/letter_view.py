@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cli.moments import moment_text
-from pipeline.core.found_letter import FoundLetter, Header
+from pipeline.core.dead_letters.codes import letter_code
+from pipeline.core.dead_letters.letter import FoundLetter, Header
+from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.header_names import bytes_of_name
-from pipeline.core.letter_codes import letter_code
-from pipeline.core.redrive import Redrive
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible
 from pipeline.dead_letters import LetterContent
 

@@ -27,7 +27,7 @@ from pipeline.cli.request_files import (
     run_fault,
 )
 from pipeline.cli.terminal import note, print_json, print_text, progress_bar
-from pipeline.core.safety import explained
+from pipeline.core.runs.safety import explained
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent

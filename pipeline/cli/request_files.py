@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.strict_json import InvalidJsonError, parse_object
-from pipeline.core.verdict import Rejected, judge_run_record
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
+from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.errors import InputError, RefusedError
 from schemas.timestamps import format_timestamp
 

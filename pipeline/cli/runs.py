@@ -20,8 +20,8 @@ from pipeline.cli.terminal import (
     print_pairs,
     print_table,
 )
-from pipeline.core.diff import diff_runs
-from pipeline.core.safety import explained
+from pipeline.core.runs.diff import diff_runs
+from pipeline.core.runs.safety import explained
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings

@@ -27,8 +27,8 @@ from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
 from pipeline.consumers.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery, delivery_of
-from pipeline.core.advisory_outcome import AdvisoryOutcome
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

@@ -14,10 +14,10 @@ from pipeline.broker.sender import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery, Telling, delivery_of
-from pipeline.core.advisory import JudgedAdvisory
-from pipeline.core.advisory_event import advisory_event, advisory_event_headers
-from pipeline.core.advisory_outcome import AdvisoryOutcome, run_not_found
-from pipeline.core.advisory_retry import fitting_headers, retry_headers
+from pipeline.core.advisories.event import advisory_event, advisory_event_headers
+from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found
+from pipeline.core.advisories.retry import fitting_headers, retry_headers
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import FloodGuard, JudgedRecord

@@ -35,8 +35,8 @@ from pipeline.consumers.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.refusals import Refusals
 from pipeline.consumers.telling import Delivery
-from pipeline.core.advisory_retry import read_retry_headers
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.retry import read_retry_headers
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.settings import Settings
 
 POLL_SECONDS = 1.0

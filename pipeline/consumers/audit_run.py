@@ -18,7 +18,7 @@ from pipeline.consumers.audit_broker import broker_view
 from pipeline.consumers.thread_results import ThreadResults
 from pipeline.core.audit_codes import severity_of
 from pipeline.core.audit_finding import Finding
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.settings import Settings

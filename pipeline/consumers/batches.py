@@ -28,7 +28,7 @@ from pipeline.broker.sender import BatchSender, Message
 from pipeline.consumers.put_off import PutOff
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.standing import Standing
-from pipeline.core.carried_record import held_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.errors import BrokerError, RmosError, StoreError
 
 CHUNK_RECORDS = 512

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
-from pipeline.core.carried_record import ReadContent
+from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.errors import HelperError
 from pipeline.helper_process import begin_helper, helper_pool, submitted
 

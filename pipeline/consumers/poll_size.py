@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.consumers.raw_records import Record
-from pipeline.core.carried_record import held_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes
 
 POLL_BYTES = 16 * 1024 * 1024
 FIRST_RECORDS = 64

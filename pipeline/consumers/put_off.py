@@ -8,7 +8,7 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from pipeline.consumers.standing import Standing
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
 
 PUT_OFF_LIMIT = 3
 """So often a batch may be put off from the same offset without a word: a broker that restarts

@@ -6,8 +6,8 @@ from typing import Generic, Protocol, TypeVar
 
 from pipeline.broker.sender import Message
 from pipeline.consumers.telling import Delivery, Settlement, Telling
-from pipeline.core.outcome import RecordSource
-from pipeline.core.run_event import ToldOutcome, run_event_headers
+from pipeline.core.runs.event import ToldOutcome, run_event_headers
+from pipeline.core.runs.outcome import RecordSource
 
 
 class SettledRun(ToldOutcome, Settlement, Protocol):

@@ -8,9 +8,9 @@ from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.run_chunk import RunChunk
 from pipeline.consumers.telling import Telling, delivery_of
-from pipeline.core.outcome import Outcome
-from pipeline.core.run_event import run_event
-from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.core.runs.event import run_event
+from pipeline.core.runs.outcome import Outcome
+from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames
 

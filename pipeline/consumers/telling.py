@@ -11,9 +11,14 @@ import structlog
 from pipeline import metrics
 from pipeline.broker.sender import Message
 from pipeline.consumers.raw_records import Record
-from pipeline.core.carried_record import AllHeaders, ReadContent, split_headers, told_record
 from pipeline.core.dead_letter import DeadLetter, dead_letter
-from pipeline.core.outcome import RecordSource
+from pipeline.core.dead_letters.carried_record import (
+    AllHeaders,
+    ReadContent,
+    split_headers,
+    told_record,
+)
+from pipeline.core.runs.outcome import RecordSource
 
 _log = structlog.get_logger(__name__)
 _CARRIED_HEADER = "traceparent"

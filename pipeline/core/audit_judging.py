@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.core.carried_record import LeftAtSource, ReadContent
+from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
 from pipeline.core.envelope import Rejected, RejectionError, judged_apart
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.violations import shape_violations
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.audit_request import AUDIT_REQUEST_VERSION, AuditRequest

@@ -6,9 +6,9 @@ again, so whoever reads them can tell what it has seen.
 
 from typing import Any, Final
 
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.run_event import Headers, cloud_event_headers
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.event import Headers, cloud_event_headers
 
 AUDIT_EVENT_SOURCE: Final = "/rmos/audit"
 FINDING_EVENT_TYPE: Final = "rmos.audit.finding.v1"

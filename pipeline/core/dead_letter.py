@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.carried_record import (
+from pipeline.core.dead_letters.carried_record import (
     AllHeaders,
     CarriedRecord,
     Header,
     ReadContent,
     carried_record,
 )
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES
 
 _NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")

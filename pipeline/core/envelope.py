@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipeline.core.carried_record import LeftAtSource, ReadContent
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.timestamps import format_timestamp, parse_timestamp

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 
 
 def sha256_of_bytes(data: bytes) -> str:

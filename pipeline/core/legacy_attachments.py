@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.legacy_fields import ATTACHMENT_FIELDS, LeftOver, same_json
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_sha256

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from schemas.fields import Label
 from schemas.run_request import AttachmentRef, RunContext, RunOutputs
 

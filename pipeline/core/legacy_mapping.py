@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.legacy_attachments import (
     FoundBlob,
     outputs_apart,
@@ -28,8 +28,8 @@ from pipeline.core.legacy_fields import (
     same_json,
 )
 from pipeline.core.legacy_record import judge_legacy_record
-from pipeline.core.legacy_verdict import recorded_decision
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.recorded_verdict import recorded_decision
+from pipeline.core.runs.verdict import JudgedRun
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
 from schemas.timestamps import normalise_timestamp

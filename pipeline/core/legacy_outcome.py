@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.legacy_run import JudgedRow, LegacySource, mark_of, told_of
-from pipeline.core.outcome import OutcomeKind, RecordSource
-from pipeline.core.run_event import event_with
-from pipeline.core.safety import may_cut
+from pipeline.core.runs.event import event_with
+from pipeline.core.runs.outcome import OutcomeKind, RecordSource
+from pipeline.core.runs.safety import may_cut
 
 
 @dataclass(frozen=True, slots=True)

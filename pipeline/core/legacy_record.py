@@ -13,8 +13,13 @@ Its status and decision are those that were recorded, whatever today's policy wo
 
 from typing import Any, Final
 
-from pipeline.core.artifact import BuiltRun, generated_hashes, outline_of
-from pipeline.core.artifact_content import (
+from pipeline.core.dead_letters.carried_record import ReadContent
+from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.layout import artifact_path
+from pipeline.core.runs.artifact import BuiltRun, generated_hashes, outline_of
+from pipeline.core.runs.artifact_parts import (
     Content,
     attach_request,
     frame,
@@ -24,22 +29,17 @@ from pipeline.core.artifact_content import (
     withhold,
     without_nulls,
 )
-from pipeline.core.attachments import (
+from pipeline.core.runs.attachments import (
     KINDS_KEPT_WHEN_BLOCKED,
     AttachmentSet,
     Blob,
     read_attachments,
 )
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.carried_record import ReadContent
-from pipeline.core.cut_program import OLD_HASHES
-from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
-from pipeline.core.given_values import values_without_place
-from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.layout import artifact_path
-from pipeline.core.legacy_verdict import is_called_safe
-from pipeline.core.safety import Judgement
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.cut_program import OLD_HASHES
+from pipeline.core.runs.given_values import values_without_place
+from pipeline.core.runs.recorded_verdict import is_called_safe
+from pipeline.core.runs.safety import Judgement
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.core.violations import Violation, shape_violations
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyRun
 

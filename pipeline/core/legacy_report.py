@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.core.hashing import sha256_of_json
-from pipeline.core.legacy_verdict import evaluated_risk
-from pipeline.core.safety import CUTTABLE_RISKS
+from pipeline.core.runs.recorded_verdict import evaluated_risk
+from pipeline.core.runs.safety import CUTTABLE_RISKS
 from schemas.fields import normalise_risk
 
 WRONG = {

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 
 _SPACE = re.compile(r"[ \t\n\r]*+")
 # Looks for the end of each value; the values themselves are parsed when they are asked for.

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard, get_args
 
-from pipeline.core.carried_record import ReadContent
-from pipeline.core.cut_program import cut_program
+from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.core.envelope import Rejected, judged_apart
-from pipeline.core.safety import may_cut
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.runs.cut_program import cut_program
+from pipeline.core.runs.safety import may_cut
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from schemas.fields import RISK_LEVELS, RunStatus, is_sha256
 from schemas.timestamps import parse_timestamp
 

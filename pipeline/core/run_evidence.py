@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.core.base64_text import encode_base64
+from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.core.strict_json import parse_object
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey

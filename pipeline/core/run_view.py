@@ -6,7 +6,7 @@ Nothing of it is stored; the same artifact and the same links always give the sa
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.advisories.outcome import StoredAdvisory
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
 

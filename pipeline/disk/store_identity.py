@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.durable_files import (
     FILE_MODE,
     Creation,

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from pipeline.core.advisory_outcome import AdvisoryOutcome
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, parse_path
-from pipeline.core.outcome import Outcome, RecordSource
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from schemas.fields import LARGEST_EXACT_INTEGER, is_advisory_id, is_run_id

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.core.advisory_outcome import StoredAdvisory
-from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.runs.outcome import RecordSource, StoredRun
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.core.advisory import JudgedAdvisory
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.durable_files import NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.outcome import RecordSource
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.outcome import RecordSource
 
 FindingKind = Literal[
     "missing",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import paths_below, read_below

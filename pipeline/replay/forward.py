@@ -13,8 +13,8 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.admin import partition_offsets
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import read_ranges
-from pipeline.core.carried_record import LeftAtSource, held_bytes, split_headers
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
+from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.replay.pace import of_run, paced
 from pipeline.replay.ranges import resolve

@@ -17,7 +17,7 @@ from pipeline.broker.topic_reader import Ranges, read_ranges
 from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.telling import delivery_of
-from pipeline.core.carried_record import held_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore, JudgedRecord

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from pipeline.core.advisory import JudgedAdvisory
-from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import attachment_path
-from pipeline.core.outcome import StoredRun
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.ledger.leaf import LedgerLeaf
 
 Verdict: TypeAlias = JudgedRun | JudgedAdvisory | Rejected

@@ -16,11 +16,11 @@ from aiokafka import ConsumerRecord
 
 from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
 from pipeline.broker.topic_reader import read_ranges
-from pipeline.core.carried_record import split_headers
+from pipeline.core.dead_letters.carried_record import split_headers
 from pipeline.core.envelope import Rejected
 from pipeline.core.header_names import bytes_of_name
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.replay.ranges import Place
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.settings import Settings

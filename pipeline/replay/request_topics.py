@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.consumers.judging import Judge
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.judges import run_judges
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.replay.comparison import StoreComparison
 from pipeline.replay.findings import Finding, Tally, place_of, what_lies_at

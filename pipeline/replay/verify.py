@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.consumers.topic_identity import check_topic_ids
-from pipeline.core.outcome import RecordSource
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.replay.comparison import StoreComparison
 from pipeline.replay.findings import Finding, Tally
 from pipeline.replay.foreign_files import find_foreign_files

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
-from pipeline.core.advisory import JudgedAdvisory
-from pipeline.core.advisory_outcome import (
+from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
     StoredAdvisory,
     settle_advisory,
     settle_rejected_advisory,
     stored_advisory,
 )
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.core.runs.outcome import RecordSource, StoredRun
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf

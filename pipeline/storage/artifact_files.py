@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.core.advisory_outcome import StoredAdvisory, advisory_of_link
-from pipeline.core.artifact import generated_hashes
+from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.audit_content import first_difference
-from pipeline.core.given_values import is_shown
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.strict import parse_by_rule
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.legacy_record import generated_by_row
-from pipeline.core.legacy_verdict import is_called_safe
-from pipeline.core.outcome import StoredRun, run_of_document
-from pipeline.core.strict_json import parse_by_rule
+from pipeline.core.runs.artifact import generated_hashes
+from pipeline.core.runs.given_values import is_shown
+from pipeline.core.runs.outcome import StoredRun, run_of_document
+from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError

@@ -27,10 +27,10 @@ from threading import Lock
 from typing import Final, Literal, ParamSpec, Protocol, Self, TypeVar
 from uuid import uuid4
 
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.disk.durable_files import (
     FILE_MODE,
     Folders,

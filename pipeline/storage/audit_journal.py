@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from pipeline.core.audit_codes import MISSING_BLOB
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import folder_below, open_below

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.strict_json import InvalidJsonError, parse_object
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from pipeline.core.advisory_outcome import advisory_of_link
+from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.audit_finding import Finding
-from pipeline.core.outcome import run_of_document
+from pipeline.core.runs.outcome import run_of_document
 from pipeline.storage.index import (
     advisories,
     advisory_row,

@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from pipeline.core.carried_record import ReadContent, sha256_of_content
+from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
-from pipeline.core.flood import flood_message, without_first_failures
 from pipeline.core.layout import BlobPath, parse_path
-from pipeline.core.outcome import RecordSource
+from pipeline.core.reject_limit import flood_message, without_first_failures
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock

@@ -10,7 +10,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.core.advisory_outcome import StoredAdvisory
+from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.run_evidence import (
     NamedAttachment,
     ProvenFile,

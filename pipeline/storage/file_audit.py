@@ -19,8 +19,8 @@ from typing import Final
 
 from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
 from pipeline.core.audit_finding import Finding
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.disk.regular_files import opened, read_open
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError

@@ -44,11 +44,11 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from pipeline.core.advisory import AdvisoryClaim
-from pipeline.core.advisory_outcome import StoredAdvisory
-from pipeline.core.cut_program import CutProgram
-from pipeline.core.flood import FloodWindow
-from pipeline.core.outcome import RecordSource, StoredRun
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.verdict import AdvisoryClaim
+from pipeline.core.reject_limit import FloodWindow
+from pipeline.core.runs.cut_program import CutProgram
+from pipeline.core.runs.outcome import RecordSource, StoredRun
 from pipeline.disk.faults import INDEX_NAME
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreNotReadyError

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_rows import LegacyRow, parse_rows
-from pipeline.core.strict_json import InvalidJsonError
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_rows import parse_row
-from pipeline.core.strict_json import InvalidJsonError
 from pipeline.errors import IntegrityError
 from pipeline.storage.legacy_store import LegacyStore
 from pipeline.storage.run_reader import run_not_found

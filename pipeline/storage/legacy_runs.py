@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.envelope import Rejected
-from pipeline.core.flood import FloodWindow, flood_message, without_first_failures
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_outcome import LegacyOutcome, settle_row
 from pipeline.core.legacy_rows import parse_row
 from pipeline.core.legacy_run import JudgedRow, LegacyMark, LegacySource, marked
-from pipeline.core.outcome import RecordSource
-from pipeline.core.strict_json import InvalidJsonError
+from pipeline.core.reject_limit import FloodWindow, flood_message, without_first_failures
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import FloodError
 from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.legacy_store import LegacyStore, LegacyTransaction

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.legacy_mapping import LegacyRowError
 from pipeline.core.legacy_rows import LegacyRow
-from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.disk.regular_files import read_named
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError

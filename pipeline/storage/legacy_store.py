@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
-from pipeline.core.strict_json import InvalidJsonError
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named

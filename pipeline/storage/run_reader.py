@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pipeline.core.advisory_outcome import StoredAdvisory
-from pipeline.core.given_values import is_shown, values_without_place
-from pipeline.core.outcome import StoredRun
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.json.strict import parse_object
 from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
-from pipeline.core.strict_json import parse_object
+from pipeline.core.runs.given_values import is_shown, values_without_place
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError

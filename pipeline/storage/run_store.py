@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
-from pipeline.core.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
-from pipeline.core.verdict import JudgedRun, Rejected
+from pipeline.core.runs.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf, run_leaf

@@ -15,8 +15,8 @@ from pipeline.api.guard import Guard
 from pipeline.api.parts import ApiParts, Threads
 from pipeline.api.tokens import Tokens
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.advisory_store import AdvisoryStore

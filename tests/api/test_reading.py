@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.api import examples
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
 from pipeline.storage import artifact_files
 from schemas.http_answers import (
     AdvisoriesAnswer,

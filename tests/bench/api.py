@@ -34,9 +34,9 @@ from pipeline.api.server import address_of, listen, serving
 from pipeline.app import advise_worker, api_server, persist_worker
 from pipeline.broker.admin import apply_topics
 from pipeline.broker.local import LocalBroker
-from pipeline.core.canonical_json import canonical_json
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_reader import RunReader

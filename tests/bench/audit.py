@@ -19,8 +19,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.writer import Ledger

@@ -20,9 +20,9 @@ from pipeline.app import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.consumers.judging import Judging
-from pipeline.core.outcome import Outcome, RecordSource
-from pipeline.core.run_event import run_event, run_event_headers
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.runs.event import run_event, run_event_headers
+from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore

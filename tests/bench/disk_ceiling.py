@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.durable_files import ROUND_FILES, DurableFiles, NewFile
 from tests.bench.requests import encoded_requests
 

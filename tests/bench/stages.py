@@ -26,10 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
-from pipeline.core import artifact, artifact_content, envelope, strict_json, verdict
-from pipeline.core.outcome import Outcome, RecordSource
-from pipeline.core.run_event import run_event, run_event_headers
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core import envelope
+from pipeline.core.json import strict as strict_json
+from pipeline.core.runs import artifact, verdict
+from pipeline.core.runs import artifact_parts as artifact_content
+from pipeline.core.runs.event import run_event, run_event_headers
+from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store

@@ -9,12 +9,12 @@ import pytest
 from faststream.specification.asyncapi.v3_0_0.schema.schema import ApplicationSchema
 
 from pipeline.broker.asyncapi import asyncapi_document
-from pipeline.core.advisory_event import advisory_event_headers
-from pipeline.core.advisory_outcome import AdvisoryOutcome
-from pipeline.core.advisory_retry import retry_headers
+from pipeline.core.advisories.event import advisory_event_headers
+from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.advisories.retry import retry_headers
 from pipeline.core.dead_letter import dead_letter
-from pipeline.core.outcome import Outcome, RecordSource
-from pipeline.core.run_event import run_event_headers
+from pipeline.core.runs.event import run_event_headers
+from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.topics import topic_table
 from tests.builders import advisory_request, rosette_request, router_request, run_request
 

@@ -19,7 +19,7 @@ from pipeline.broker.tolerant_records import (
     INFLATED_LIMIT_BYTES,
     TolerantRecords,
 )
-from pipeline.core.carried_record import LeftAtSource, keep_headers, split_headers
+from pipeline.core.dead_letters.carried_record import LeftAtSource, keep_headers, split_headers
 from tests.broker.record_batches import (
     GZIP,
     LZ4,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
 from tests.builders import RUN_ID, attachment, document, run_request, sha256
 from tests.cli.command_line import CommandLine
@@ -115,7 +115,7 @@ def test_a_blob_is_checked_wherever_it_lies(rmos: CommandLine, tmp_path: Path) -
 
 
 def test_a_link_is_known_by_what_it_says_or_by_its_name(rmos: CommandLine, tmp_path: Path) -> None:
-    from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
+    from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
     from tests.builders import advisory_request, record
 
     judged = judge_advisory_record(*record(advisory_request()))

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.cli.diff_view import print_diff
-from pipeline.core.diff import diff_runs
+from pipeline.core.runs.diff import diff_runs
 from tests.builders import document, red_request, run_request
 
 ESCAPE = "\x1b"

@@ -14,8 +14,8 @@ from pipeline.consumers.advisory_claims import AdvisoryClaimJudge
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetryJudge
 from pipeline.consumers.judging import Judging
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.carried_record import keep_headers, record_bytes
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.dead_letters.carried_record import keep_headers, record_bytes
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.topics import TopicNames
 from tests.builders import advisory_request, record, run_request

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.audit_content import ContentCheck, check_artifact, check_link
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
 from tests.builders import (
     ABSENT,

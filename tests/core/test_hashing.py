@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 
 from pipeline.core.hashing import sha256_of_bytes, sha256_of_json, sha256_of_text
-from pipeline.core.strict_json import parse_object
+from pipeline.core.json.strict import parse_object
 from tests.json_values import json_objects, json_values
 
 

@@ -19,8 +19,8 @@ from pipeline.core.legacy_run import (
     judge_run_as_row,
     marked,
 )
-from pipeline.core.outcome import RecordSource
-from pipeline.core.run_event import event_id
+from pipeline.core.runs.event import event_id
+from pipeline.core.runs.outcome import RecordSource
 from schemas.run_event import RunEvent
 from tests.builders import record, red_request, run_request
 

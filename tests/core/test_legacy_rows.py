@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_rows import format_row, format_rows, parse_row, parse_rows
-from pipeline.core.strict_json import InvalidJsonError
 
 FIELDS = st.recursive(
     st.none()

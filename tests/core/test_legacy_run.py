@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.artifact_content import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.legacy_run import (
     MARK,
     JudgedRow,
@@ -18,7 +17,8 @@ from pipeline.core.legacy_run import (
     marked,
     told_of,
 )
-from pipeline.core.verdict import Rejected
+from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
+from pipeline.core.runs.verdict import Rejected
 from tests.builders import (
     attachment_ref,
     document,

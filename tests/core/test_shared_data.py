@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.verdict import JudgedRun
 from tests.builders import judge, judged, run_request, sha256
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

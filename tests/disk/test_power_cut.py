@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage.run_store import JudgedRecord
 from tests.builders import attachment, red_request, run_request

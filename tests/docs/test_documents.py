@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.legacy_mapping import ROW_CODES
 from pipeline.core.legacy_record import INVALID_LEGACY_RUN
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
 from pipeline.settings import Settings

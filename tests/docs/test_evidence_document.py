@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.envelope import Rejected
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import JudgedRun, judge_run_record
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.evidence_bundle import verify
 from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.batch_store import JudgedRecord

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.core.dead_letter import dead_letter
-from pipeline.core.outcome import RecordSource
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce

@@ -12,8 +12,8 @@ from aiokafka import ConsumerRecord
 
 from pipeline.app import persist_worker
 from pipeline.broker.local import LocalBroker
-from pipeline.core import verdict
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs import verdict
 from pipeline.settings import Settings
 from pipeline.topics import request_topics
 from tests.builders import run_request

@@ -7,8 +7,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
-from pipeline.core.letter_selection import LetterFilter
-from pipeline.core.record_place import RecordPlace
+from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.record import RecordPlace
 from pipeline.dead_letters import read_contents, read_letters
 from pipeline.errors import UnsendableError
 from pipeline.redriving import RedriveOrder

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.app import persist_worker
 from pipeline.broker.local import LocalBroker
-from pipeline.core import verdict
+from pipeline.core.runs import verdict
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent
 from schemas.timestamps import parse_timestamp

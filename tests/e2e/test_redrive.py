@@ -12,10 +12,10 @@ from pipeline import redriving
 from pipeline.broker import topic_reader, transactions
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.transactions import TransactionalSender
+from pipeline.core.dead_letters.redrive import Redrive
+from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.header_names import name_of_bytes
-from pipeline.core.letter_selection import LetterFilter
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.redrive import Redrive
+from pipeline.core.record import RecordPlace
 from pipeline.dead_letters import read_letters, read_redrives
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.redriving import RedriveOrder, transactional_id
@@ -261,7 +261,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
 KILLED = """
 import asyncio, os, signal, sys
 from pipeline.broker import topic_reader, transactions
-from pipeline.core.letter_selection import LetterFilter
+from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.redriving import RedriveOrder, redrive
 from pipeline.settings import read_settings
 

@@ -16,7 +16,7 @@ from pipeline.broker.local import LocalBroker
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.broker.topic_reader import read_topic as read_any_topic
 from pipeline.core.envelope import Rejected
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import TopicsError
 from pipeline.ledger_setup import open_ledger

@@ -26,8 +26,8 @@ from pipeline.broker.publisher import Published, Receipt, RunPublisher
 from pipeline.broker.request_sender import Delivery
 from pipeline.broker.sender import BatchSender, Message
 from pipeline.cli import publish
-from pipeline.core.outcome import Outcome, OutcomeKind, RecordSource
-from pipeline.core.run_event import run_event
+from pipeline.core.runs.event import run_event
+from pipeline.core.runs.outcome import Outcome, OutcomeKind, RecordSource
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES

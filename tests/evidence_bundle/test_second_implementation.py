@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core import held_checkpoints
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.run_evidence import consistency_proof
-from pipeline.core.strict_json import InvalidJsonError, parse_object
 from pipeline.evidence_bundle import verify
 from pipeline.evidence_bundle.verify import RefusedError, UnreadableError
 from pipeline.ledger.tlog import notes

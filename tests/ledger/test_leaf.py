@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
-from pipeline.core.advisory_outcome import (
+from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
     StoredAdvisory,
     settle_advisory,
     settle_rejected_advisory,
     stored_advisory,
 )
-from pipeline.core.outcome import (
+from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
+from pipeline.core.runs.outcome import (
     Outcome,
     RecordSource,
     StoredRun,
@@ -24,7 +24,7 @@ from pipeline.core.outcome import (
     settle_run,
     stored_run,
 )
-from pipeline.core.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import attachment_path
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.replay.file_checks import FileChecks, PathDigests
 from pipeline.replay.findings import Finding
 from pipeline.replay.foreign_files import find_foreign_files

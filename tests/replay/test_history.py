@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.envelope import Rejected
-from pipeline.core.outcome import StoredRun, stored_run
+from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.replay.history import PartitionHistory
 from pipeline.replay.leaf_cursor import LeafCursor

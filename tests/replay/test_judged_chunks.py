@@ -8,7 +8,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.consumers.batches import CHUNK_RECORDS
 from pipeline.consumers.judging import Judging
-from pipeline.core.verdict import Rejected, judge_run_record
+from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.replay.judged_chunks import judged_chunks
 from tests.builders import record, run_request, sha256
 

@@ -19,16 +19,16 @@ from jsonschema.exceptions import ValidationError as JsonSchemaError
 from jsonschema.validators import extend
 from pydantic import BaseModel, ValidationError
 
-from pipeline.core.advisory import JudgedAdvisory, judge_advisory_record
-from pipeline.core.advisory_event import advisory_event
-from pipeline.core.advisory_outcome import settle_advisory, stored_advisory
+from pipeline.core.advisories.event import advisory_event
+from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
+from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.dead_letter import dead_letter
-from pipeline.core.found_letter import read_letter
-from pipeline.core.outcome import RecordSource, settle_rejected, settle_run, stored_run
-from pipeline.core.record_place import RecordPlace
-from pipeline.core.redrive import redrive_record
-from pipeline.core.run_event import run_event
-from pipeline.core.verdict import Rejected
+from pipeline.core.dead_letters.letter import read_letter
+from pipeline.core.dead_letters.redrive import redrive_record
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.event import run_event
+from pipeline.core.runs.outcome import RecordSource, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.verdict import Rejected
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
 from schemas.advisory_request import AdvisoryRequest

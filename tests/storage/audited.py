@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.audit_finding import Finding
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.audit_tally import PartDone, Tally
 from pipeline.storage.batch_store import JudgedRecord

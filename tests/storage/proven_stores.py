@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.outcome import RecordSource
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore

@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.outcome import RecordSource
-from pipeline.core.run_event import run_event
-from pipeline.core.verdict import judge_run_record
+from pipeline.core.runs.event import run_event
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger

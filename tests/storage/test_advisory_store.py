@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.advisory_event import advisory_event
-from pipeline.core.advisory_outcome import AdvisoryOutcome
-from pipeline.core.flood import LEAST_SEEN
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.event import advisory_event
+from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.reject_limit import LEAST_SEEN
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore

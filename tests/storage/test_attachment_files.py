@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.canonical_json import canonical_json
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
 from pipeline.errors import (
     DiskFullError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import IntegrityError
 from pipeline.storage.audit_report_files import has_report, read_report, report_name, write_report
 from tests.storage.audit_reports import REPORT

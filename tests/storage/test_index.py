@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from pipeline.core.flood import FloodWindow
-from pipeline.core.outcome import StoredRun, stored_run
+from pipeline.core.reject_limit import FloodWindow
+from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import INDEX_FORMAT, IndexedRun, RunIndex, indexed_run, runs
 from tests.builders import (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.legacy_run import MARK, judge_run_as_row
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError
 from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
 from tests.builders import incomplete_request, record, red_request, run_request

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisory import judge_advisory_record
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.outcome import RecordSource
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId

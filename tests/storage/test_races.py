@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pytest
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import judged, run_request
 from tests.storage.stores import files, make_store, rows, source

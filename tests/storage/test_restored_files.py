@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisory import judge_advisory_record
-from pipeline.core.outcome import RecordSource
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.flood import LEAST_SEEN, WINDOW
 from pipeline.core.layout import attachment_path
-from pipeline.core.outcome import Outcome
-from pipeline.core.verdict import JudgedRun
+from pipeline.core.reject_limit import LEAST_SEEN, WINDOW
+from pipeline.core.runs.outcome import Outcome
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.store_identity import begin_epoch
 from pipeline.errors import FloodError, StoreError, StoreNotReadyError
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore

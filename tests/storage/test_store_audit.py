@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from pipeline.core.audit_codes import MEANINGS
-from pipeline.core.canonical_json import canonical_json
+from pipeline.core.json.canonical import canonical_json
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint

@@ -10,8 +10,8 @@ from pipeline.broker.event_reader import EventReader
 from pipeline.broker.publisher import RunPublisher
 from pipeline.cli.demo.requests import DemoRequest
 from pipeline.cli.demo.screen import Screen
+from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.letter_selection import LetterFilter
 from pipeline.errors import IntegrityError
 from pipeline.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.replay.restore import restore

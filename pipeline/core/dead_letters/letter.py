@@ -1,0 +1,157 @@
+"""A dead letter as it is found on its topic, read so that nothing there can be unreadable.
+
+Our headers are the last ones, from the last `rmos-error-code` on. What comes before is the
+record's own, whatever its names: a producer may send `rmos-error-code` too.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.core.record import RecordPlace, parse_place
+from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, CutDeadLetterHeaders
+from schemas.fields import is_sha256
+
+Header = tuple[str, bytes | None]
+
+OUR_HEADERS = frozenset(
+    field.alias for field in CutDeadLetterHeaders.model_fields.values() if field.alias is not None
+)
+NO_CODE = "UNREADABLE"
+"""Shown as the code of what is on the topic and is no dead letter of ours."""
+
+KEY_LIMIT_CHARACTERS = 200
+"""So much of a key is kept for lists; the whole key is in the dead letter."""
+
+_FIRST_OF_OURS = "rmos-error-code"
+_CODE = re.compile(r"[A-Z_]{1,64}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+
+Body = Literal["carried", "at its source", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLetter:
+    """What a list says of a dead letter; its key, value and headers stay on the topic.
+
+    Attributes:
+        place: Where the dead letter is.
+        timestamp_ms: When it was written, by the worker's clock.
+        source: The record that it is about; None where its headers do not say.
+        source_timestamp_ms: The broker time of that record.
+        code: Why the record was refused; `NO_CODE` where its headers do not say.
+        message: The same in one sentence.
+        group: The consumer group that gave up on it.
+        attempt: 1 at first; each redrive adds 1.
+        key: The record's, as text, cut.
+        body: Whether the value is in the letter, only at its source, or was never there.
+        body_sha256: Of the value, where there is one.
+        size_bytes: Of the value.
+        key_sha256: Of a key that is only at its source; None where the letter carries it.
+        headers_sha256: Of the headers, where not all are carried.
+        letters: How many dead letters there are of this record, itself included.
+    """
+
+    place: RecordPlace
+    timestamp_ms: int
+    source: RecordPlace | None
+    source_timestamp_ms: int | None
+    code: str
+    message: str
+    group: str | None
+    attempt: int
+    key: str | None
+    body: Body
+    body_sha256: str | None
+    size_bytes: int
+    key_sha256: str | None = None
+    headers_sha256: str | None = None
+    letters: int = 1
+
+    @property
+    def identity(self) -> RecordPlace:
+        """What names it: the record that was refused, else its own place."""
+        return self.source or self.place
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the letter carries all of the record."""
+        return (
+            self.body != "at its source" and self.key_sha256 is None and self.headers_sha256 is None
+        )
+
+
+def read_letter(
+    place: RecordPlace,
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[Header],
+) -> FoundLetter:
+    """Return what a record of a dead letter topic says, be it one of ours or not."""
+    ours = {name: _text(content) for name, content in headers[_ours_begin(headers) :]}
+    code = ours.get(_FIRST_OF_OURS, "")
+    size_bytes = _number(ours.get("rmos-body-size"))
+    return FoundLetter(
+        place,
+        timestamp_ms,
+        _source(ours),
+        _number(ours.get("rmos-source-timestamp")),
+        code if _CODE.fullmatch(code) else NO_CODE,
+        ours.get("rmos-error-message", "")[:ERROR_MESSAGE_LIMIT_BYTES],
+        ours.get("rmos-group") or None,
+        _number(ours.get("rmos-attempt")) or 1,
+        None if key is None else _text(key[: 4 * KEY_LIMIT_CHARACTERS])[:KEY_LIMIT_CHARACTERS],
+        _body(value, size_bytes),
+        _digest(ours, "rmos-body-sha256"),
+        len(value) if value is not None else size_bytes or 0,
+        _digest(ours, "rmos-key-sha256"),
+        _digest(ours, "rmos-headers-sha256"),
+    )
+
+
+def record_headers(headers: Sequence[Header]) -> list[Header]:
+    """Return the headers of the record that a dead letter is about: all but ours, in order."""
+    begin = _ours_begin(headers)
+    return [*headers[:begin], *(each for each in headers[begin:] if each[0] not in OUR_HEADERS)]
+
+
+def letter_headers(headers: Sequence[Header]) -> list[Header]:
+    """Return the headers of a dead letter that are ours."""
+    return [each for each in headers[_ours_begin(headers) :] if each[0] in OUR_HEADERS]
+
+
+def _ours_begin(headers: Sequence[Header]) -> int:
+    """Return where our headers begin; at the end where there are none."""
+    for index in range(len(headers) - 1, -1, -1):
+        if headers[index][0] == _FIRST_OF_OURS:
+            return index
+    return len(headers)
+
+
+def _text(content: bytes | None) -> str:
+    return (content or b"").decode(errors="backslashreplace")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def _digest(ours: dict[str, str], name: str) -> str | None:
+    text = ours.get(name, "")
+    return text if is_sha256(text) else None
+
+
+def _source(ours: dict[str, str]) -> RecordPlace | None:
+    parts = [ours.get(f"rmos-source-{part}", "") for part in ("topic", "partition", "offset")]
+    try:
+        return parse_place("/".join(parts))
+    except ValueError:
+        return None
+
+
+def _body(value: bytes | None, size_bytes: int | None) -> Body:
+    if value is not None:
+        return "carried"
+    return "none" if size_bytes is None else "at its source"

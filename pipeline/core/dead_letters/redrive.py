@@ -1,0 +1,150 @@
+"""A dead letter brought back: the record as it came, two headers more, and the memory of it.
+
+What an earlier redrive added belongs to the record as it came, so the headers of a record that
+was refused three times tell all three.
+"""
+
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
+from pipeline.core.dead_letters.codes import letter_code
+from pipeline.core.dead_letters.letter import FoundLetter, Header, record_headers
+from pipeline.core.record import RecordPlace
+from schemas.redrive import RedriveRecord
+from schemas.run_event import EventSource
+
+REDRIVE_OF_HEADER = "rmos-redrive-of"
+ATTEMPT_HEADER = "rmos-attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """One dead letter that was brought back.
+
+    Attributes:
+        source: The record that had been refused.
+        redriven_as: Where the same record is now.
+        attempt: As the header of that record says.
+    """
+
+    source: RecordPlace
+    redriven_as: RecordPlace
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedrivePlan:
+    """What is to become of each dead letter that was selected.
+
+    Attributes:
+        ready: To be sent.
+        done: Brought back before.
+        held: To be sent only if somebody asks for them by code or name.
+        refused: Never to be sent, and why.
+    """
+
+    ready: list[FoundLetter] = field(default_factory=list)
+    done: list[FoundLetter] = field(default_factory=list)
+    held: list[FoundLetter] = field(default_factory=list)
+    refused: list[tuple[FoundLetter, str]] = field(default_factory=list)
+
+
+def plan_redrive(
+    letters: Iterable[FoundLetter],
+    redrives: Container[RecordPlace],
+    partitions: Mapping[str, int],
+    *,
+    asked_for: Collection[str] | None,
+    again: bool,
+) -> RedrivePlan:
+    """Return what to do with each of `letters`.
+
+    Args:
+        letters: Those selected.
+        redrives: The records that were brought back before.
+        partitions: How many partitions each topic has that may be sent to.
+        asked_for: The codes that were asked for; None where each letter was named.
+        again: Whether to bring back also what was brought back before.
+    """
+    plan = RedrivePlan()
+    for letter in letters:
+        why_not = _why_not(letter, partitions)
+        if why_not is not None:
+            plan.refused.append((letter, why_not))
+        elif letter.source in redrives and not again:
+            plan.done.append(letter)
+        elif _is_held(letter, asked_for):
+            plan.held.append(letter)
+        else:
+            plan.ready.append(letter)
+    return plan
+
+
+def redriven_headers(letter: FoundLetter, headers: Sequence[Header]) -> list[Header]:
+    """Return the headers of the record that is sent.
+
+    Args:
+        letter: The dead letter.
+        headers: All of its headers.
+    """
+    return [
+        *record_headers(headers),
+        (REDRIVE_OF_HEADER, str(letter.source).encode()),
+        (ATTEMPT_HEADER, str(letter.attempt + 1).encode()),
+    ]
+
+
+def redrive_record(letter: FoundLetter, redriven_as: RecordPlace) -> tuple[bytes, bytes]:
+    """Return key and value of what is remembered of a redrive."""
+    assert letter.source is not None
+    record = RedriveRecord(
+        source=_place(letter.source),
+        dead_letter=_place(letter.place),
+        code=letter.code,
+        redriven_as=_place(redriven_as),
+        attempt=letter.attempt + 1,
+    )
+    return str(letter.source).encode(), record.model_dump_json().encode()
+
+
+def read_redrive(value: ReadContent | None) -> Redrive | None:
+    """Return the redrive that a record remembers; None where it is no memory of ours."""
+    if isinstance(value, LeftAtSource):
+        return None
+    try:
+        record = RedriveRecord.model_validate_json(value or b"")
+    except ValidationError:
+        return None
+    return Redrive(_record_place(record.source), _record_place(record.redriven_as), record.attempt)
+
+
+def _why_not(letter: FoundLetter, partitions: Mapping[str, int]) -> str | None:
+    source = letter.source
+    if source is None:
+        return "It does not say which record it is about."
+    if letter.body != "none" and letter.body_sha256 is None:
+        return "It does not say which SHA-256 its value had: no worker of ours wrote it."
+    if source.topic not in partitions:
+        return f"{source.topic} is no topic of requests."
+    if source.partition >= partitions[source.topic]:
+        return f"{source.topic} has no partition {source.partition}."
+    return None
+
+
+def _is_held(letter: FoundLetter, asked_for: Collection[str] | None) -> bool:
+    return (
+        asked_for is not None
+        and letter.code not in asked_for
+        and letter_code(letter.code).only_if_asked
+    )
+
+
+def _place(place: RecordPlace) -> EventSource:
+    return EventSource(topic=place.topic, partition=place.partition, offset=place.offset)
+
+
+def _record_place(source: EventSource) -> RecordPlace:
+    return RecordPlace(source.topic, source.partition, source.offset)

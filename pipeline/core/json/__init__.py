@@ -1,0 +1,1 @@
+"""JSON: strict parsing, canonical bytes, differences of values."""

@@ -1,0 +1,182 @@
+"""Strict JSON in: one object, or a reason why not.
+
+RFC 8259, and stricter where readers disagree: no duplicate keys, no NaN or infinity, no number
+beyond the largest double, no integer of more than 4,300 digits, no lone surrogate, no byte
+order mark, at most 64 levels.
+
+`parse_by_rule` is the definition, on the standard library's parser. `parse_object` gives the
+same verdict faster: msgspec refuses most of what the rule refuses, and what msgspec or the
+cheap checks after it cannot decide goes to the rule.
+"""
+
+import json
+import re
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import msgspec
+import orjson
+
+from pipeline.core.json.canonical import canonical_json, canonical_json_of_small_integers
+
+LEVEL_LIMIT = 64
+INTEGER_LIMIT_DIGITS = 4300
+
+_decode = msgspec.json.Decoder().decode
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LEVEL_LIMIT_INDENT = b"\n" + b"  " * LEVEL_LIMIT
+
+
+class InvalidJsonError(ValueError):
+    """The bytes are not strict JSON; its text says what was found.
+
+    Attributes:
+        at_byte: Where, if it is one place.
+    """
+
+    def __init__(self, message: str, at_byte: int | None = None) -> None:
+        super().__init__(message if at_byte is None else f"{message} at byte {at_byte}")
+        self.at_byte = at_byte
+
+
+def parse_object(body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the object that `body` holds and its canonical bytes.
+
+    Raises:
+        InvalidJsonError: `body` is not one object in strict JSON.
+    """
+    try:
+        value = _decode(body)
+        canonical = canonical_json_of_small_integers(value)
+    except (ValueError, TypeError, RecursionError):
+        # Refused, or an integer above 64 bits, or very deep: the rule says which.
+        return _parse_slowly(body)
+    if (
+        not isinstance(value, dict)
+        or _may_repeat_keys(body, canonical)
+        or _may_be_deep(body, value)
+    ):
+        return _parse_slowly(body)
+    return value, canonical
+
+
+def _parse_slowly(body: bytes) -> tuple[dict[str, Any], bytes]:
+    value = parse_by_rule(body)
+    return value, canonical_json(value)
+
+
+def _may_repeat_keys(body: bytes, canonical: bytes) -> bool:
+    """Tell whether a key can have been dropped between `body` and the bytes of its value.
+
+    A dropped member takes at least the two quotes of its key with it. Both texts write a quote
+    inside a string as one quote, unless `body` writes it as an escaped number.
+    """
+    return body.count(b'"') != canonical.count(b'"') or b"\\u0022" in body
+
+
+def _may_be_deep(body: bytes, value: dict[str, Any]) -> bool:
+    if body.count(b"{") + body.count(b"[") <= LEVEL_LIMIT:
+        return False
+    # A line break inside a string is escaped, so an indent of this depth is one of nesting.
+    return _LEVEL_LIMIT_INDENT in orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+
+def parse_by_rule(body: bytes) -> dict[str, Any]:
+    """Return the object that `body` holds, by the definition itself.
+
+    Raises:
+        InvalidJsonError: `body` is not one object in strict JSON.
+    """
+    text = _decode_text(body)
+    if _nesting(text) > LEVEL_LIMIT:
+        message = f"expected at most {LEVEL_LIMIT} levels"
+        raise InvalidJsonError(message)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
+        )
+    except json.JSONDecodeError as error:
+        message = "expected JSON, found something else"
+        raise InvalidJsonError(message, len(text[: error.pos].encode())) from error
+    if not isinstance(value, dict):
+        message = "expected an object"
+        raise InvalidJsonError(message)
+    return value
+
+
+def _decode_text(body: bytes) -> str:
+    if body.startswith(b"\xef\xbb\xbf"):
+        message = "expected no byte order mark"
+        raise InvalidJsonError(message)
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        message = "expected UTF-8, found something else"
+        raise InvalidJsonError(message, error.start) from error
+
+
+# A string that never ends matches too: refused at each of its quotes, it would take hours.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKET = re.compile(r"[^\[\]{}]+")
+
+
+def _nesting(text: str) -> int:
+    """Return the depth of brackets outside strings, at most one above the limit."""
+    deepest = depth = 0
+    for bracket in _NOT_BRACKET.sub("", _STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > LEVEL_LIMIT:
+            break
+    return deepest
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        message = "expected no duplicate keys in an object"
+        raise InvalidJsonError(message)
+    for key, item in pairs:
+        _refuse_surrogates(key)
+        _refuse_surrogates_inside(item)
+    return value
+
+
+def _refuse_surrogates_inside(item: Any) -> None:  # noqa: ANN401
+    # Objects have been through the hook already.
+    if isinstance(item, str):
+        _refuse_surrogates(item)
+    elif isinstance(item, list):
+        for element in item:
+            _refuse_surrogates_inside(element)
+
+
+def _refuse_surrogates(text: str) -> None:
+    if _SURROGATE.search(text):
+        message = "expected no lone surrogate"
+        raise InvalidJsonError(message)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    message = f"expected a JSON number, found {name}"
+    raise InvalidJsonError(message)
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        message = "expected a number up to the largest double"
+        raise InvalidJsonError(message)
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    if len(text.removeprefix("-")) > INTEGER_LIMIT_DIGITS:
+        message = f"expected an integer of at most {INTEGER_LIMIT_DIGITS:,} digits"
+        raise InvalidJsonError(message)
+    # int(text) would obey PYTHONINTMAXSTRDIGITS, and a verdict must not depend on that.
+    return int(Decimal(text))

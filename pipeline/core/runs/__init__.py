@@ -1,0 +1,1 @@
+"""Pure rules of runs: verdict, artifact, outcome, event, diff."""

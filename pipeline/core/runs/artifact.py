@@ -1,0 +1,213 @@
+"""A run request becomes an artifact: a pure function of the request's body.
+
+The procedure, with the same numbers in `build_run`:
+
+1. Find what is wrong with the request's shape; drop each top-level field with a violation.
+2. Read the attachments; wrong base64, hash or size drops them all.
+3. Hash the payloads that are there; a claimed hash that differs drops the claims.
+4. Decide: violations make it incomplete, otherwise the safety policy says.
+5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is
+   withheld, named, and the whole body is kept aside.
+6. Keep the body of a run that is OK aside too where the artifact has no place for a value of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import parse_by_rule
+from pipeline.core.runs.artifact_parts import (
+    Content,
+    attach_request,
+    frame,
+    payload_hashes,
+    provenance_of,
+    show,
+    withhold,
+    without_nulls,
+)
+from pipeline.core.runs.attachments import (
+    AttachmentSet,
+    Blob,
+    read_attachments,
+)
+from pipeline.core.runs.cut_program import old_hashes_alone
+from pipeline.core.runs.given_values import values_without_place
+from pipeline.core.runs.safety import Judgement, judge_safety
+from pipeline.core.violations import (
+    Violation,
+    decision_on_violations,
+    shape_violations,
+    violation_at,
+)
+from schemas.fields import is_sha256
+from schemas.run_request import RunRequest
+
+_OUTLINE_FIELDS = (
+    "run_id",
+    "created_at_utc",
+    "event_type",
+    "status",
+    "mode",
+    "tool_id",
+    "material_id",
+    "machine_id",
+    "workflow_session_id",
+    "hashes",
+)
+_OUTLINE_PARTS = {
+    "outputs": ("gcode_path",),
+    "decision": ("risk_level", "score", "block_reason"),
+    "provenance": ("request_sha256", "legacy", "withheld", "claimed_hashes"),
+}
+# Inside these a null is the same as leaving the field out; elsewhere it is the producer's.
+_TYPED_OBJECTS = ("decision", "outputs", "hashes", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRun:
+    """An artifact and what is stored with it.
+
+    Attributes:
+        outline: The part of the artifact that index and events tell, in the artifact's shape. It
+            goes from process to process with the bytes; the whole document need not.
+        content: The artifact's canonical bytes: those of the file.
+        blobs: Attachments whose content came with the request, by SHA-256.
+        quarantined: The request's canonical body, where the run is not OK.
+        is_incomplete: Whether the request had violations.
+        unshown: The same body of a run that is shown, where the artifact has no place for a
+            value of it.
+        withheld_payloads: SHA-256 of every G-code, toolpaths and operation plan that came inline
+            or as a claim and is withheld, sorted.
+    """
+
+    outline: dict[str, Any]
+    content: bytes
+    blobs: tuple[Blob, ...]
+    quarantined: Blob | None
+    is_incomplete: bool
+    unshown: Blob | None = None
+    withheld_payloads: tuple[str, ...] = ()
+
+    @property
+    def kept_aside(self) -> Blob | None:
+        """The body that is stored besides; None where the artifact shows all of it."""
+        return self.quarantined or self.unshown
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The artifact as a value, read from its bytes."""
+        return parse_by_rule(self.content)
+
+
+def outline_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the artifact `document` that index and events tell."""
+    outline = {name: document[name] for name in _OUTLINE_FIELDS if name in document}
+    for name, kept in _OUTLINE_PARTS.items():
+        part = document[name]
+        outline[name] = {key: part[key] for key in kept if key in part}
+    outline["attachments"] = [
+        {"sha256": ref["sha256"], "kind": ref["kind"]} for ref in document["attachments"]
+    ]
+    outline["meta"] = old_hashes_alone(document)
+    return outline
+
+
+def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> BuiltRun:
+    """Return the run that `request` makes.
+
+    Args:
+        request: The parsed request, with an identity that has been checked.
+        body: Its canonical JSON.
+        created_at_utc: Its normalised time.
+    """
+    # 1.
+    violations = shape_violations(request, RunRequest)
+    fields = _usable_fields(request, violations)
+    # 2.
+    attachments = read_attachments(fields.get("attachments", []))
+    if attachments.violations:
+        violations += attachments.violations
+        attachments = AttachmentSet([], {}, [])
+    # 3.
+    hashes = payload_hashes(fields.get("feasibility", {}), fields.get("outputs", {}))
+    claims = fields.get("hashes", {})
+    mismatches = _claim_violations(claims, hashes, has_feasibility="feasibility" in fields)
+    if mismatches:
+        violations += mismatches
+        claims = {}
+    # 4.
+    judgement = (
+        Judgement("BLOCKED", decision_on_violations(violations))
+        if violations
+        else judge_safety(
+            decision=fields.get("decision"),
+            feasibility=fields["feasibility"],
+            producer_status=fields.get("status"),
+            producer_failed="error" in fields,
+        )
+    )
+    # 5.
+    content = Content(fields, attachments, hashes, claims)
+    document = frame(fields, created_at_utc, judgement)
+    provenance = provenance_of(sha256_of_bytes(body), content)
+    generated: set[str] = set()
+    if judgement.status == "OK":
+        blobs = show(document, content)
+    else:
+        generated = generated_hashes(request)
+        blobs = withhold(document, provenance, content, generated)
+    blobs |= attach_request(document, fields.get("request", {}))
+    document["provenance"] = provenance
+    aside = Blob(provenance["request_sha256"], body)
+    return BuiltRun(
+        outline_of(document),
+        canonical_json(document),
+        tuple(blobs.values()),
+        None if judgement.status == "OK" else aside,
+        bool(violations),
+        aside if values_without_place(fields, document) else None,  # 6.
+        tuple(sorted(generated)),
+    )
+
+
+def _usable_fields(request: dict[str, Any], violations: list[Violation]) -> dict[str, Any]:
+    """Return the fields that have no violation and are not null, typed objects without nulls."""
+    dropped = {violation.top for violation in violations}
+    fields = {
+        name: value for name, value in request.items() if value is not None and name not in dropped
+    }
+    for name in _TYPED_OBJECTS:
+        if name in fields:
+            fields[name] = without_nulls(fields[name])
+    return fields
+
+
+def _claim_violations(
+    claims: dict[str, str], hashes: dict[str, str], *, has_feasibility: bool
+) -> list[Violation]:
+    return [
+        violation_at(("hashes", name), "HASH_MISMATCH")
+        for name, claimed in claims.items()
+        if claimed != hashes.get(name, claimed)
+        and (has_feasibility or name != "feasibility_sha256")
+    ]
+
+
+def generated_hashes(request: dict[str, Any]) -> set[str]:
+    """Return the hash of every payload that `request` holds or claims, wrong fields included.
+
+    A field that is dropped for a violation is no less dangerous as an attachment.
+    """
+    outputs, claims = (
+        without_nulls(value) if isinstance(value, dict) else {}
+        for value in (request.get("outputs"), request.get("hashes"))
+    )
+    if not isinstance(outputs.get("gcode_text", ""), str):
+        del outputs["gcode_text"]
+    return {
+        sha256
+        for name, sha256 in [*claims.items(), *payload_hashes({}, outputs).items()]
+        if name != "feasibility_sha256" and isinstance(sha256, str) and is_sha256(sha256)
+    }

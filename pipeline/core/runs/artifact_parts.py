@@ -1,0 +1,179 @@
+"""What an artifact shows of its request: all of it, or all but what could be cut.
+
+Shared by the requests of today and the rows of older stores, which are decided differently and
+shown alike.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.hashing import sha256_of_bytes, sha256_of_json, sha256_of_text
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.layout import attachment_path
+from pipeline.core.runs.attachments import KINDS_KEPT_WHEN_BLOCKED, AttachmentSet, Blob
+from pipeline.core.runs.request_summary import summarise_request
+from pipeline.core.runs.safety import Judgement
+from schemas.run_artifact import RUN_ARTIFACT_VERSION
+from schemas.run_request import RunContext
+
+INLINE_GCODE_LIMIT_BYTES = 204_800
+"""G-code of more UTF-8 bytes than this becomes an attachment: 200 KiB."""
+
+VERSION_STAMPS = (
+    "config_fingerprint",
+    "engine_version",
+    "post_processor_version",
+    "toolchain_version",
+)
+"""The version stamps that a complete request carries, sorted."""
+
+_CONTEXT_FIELDS = tuple(name for name in RunContext.model_fields if name != "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is left of a request once everything wrong has been dropped.
+
+    Attributes:
+        fields: Top-level fields without violation, nulls left out.
+        attachments: References and inline blobs.
+        hashes: Of the payloads that are there, under their names in the artifact's `hashes`.
+        claims: Hashes that the producer claims.
+    """
+
+    fields: dict[str, Any]
+    attachments: AttachmentSet
+    hashes: dict[str, str]
+    claims: dict[str, str]
+
+
+def without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    """Return `value` without its members that are null."""
+    return {key: item for key, item in value.items() if item is not None}
+
+
+def payload_hashes(feasibility: dict[str, Any], outputs: dict[str, Any]) -> dict[str, str]:
+    """Return the hash of every payload that is there, under its name in `hashes`."""
+    hashes = {"feasibility_sha256": sha256_of_json(feasibility)}
+    if "toolpaths" in outputs:
+        hashes["toolpaths_sha256"] = sha256_of_json(outputs["toolpaths"])
+    if "gcode_text" in outputs:
+        hashes["gcode_sha256"] = sha256_of_text(outputs["gcode_text"])
+    if "opplan_json" in outputs:
+        hashes["opplan_sha256"] = sha256_of_json(outputs["opplan_json"])
+    return hashes
+
+
+def frame(fields: dict[str, Any], created_at_utc: str, judgement: Judgement) -> dict[str, Any]:
+    """Return what every artifact shows, whatever its status."""
+    document = {name: fields[name] for name in _CONTEXT_FIELDS if name in fields}
+    if "error" in fields:
+        document["error"] = fields["error"]
+    document |= {
+        "schema_version": RUN_ARTIFACT_VERSION,
+        "run_id": fields["run_id"],
+        "created_at_utc": created_at_utc,
+        "mode": fields.get("mode", "unknown"),
+        "tool_id": fields.get("tool_id", "unknown"),
+        "status": judgement.status,
+        "event_type": fields.get("event_type", "unknown"),
+        "feasibility": fields.get("feasibility", {}),
+        "decision": judgement.decision,
+        "advisory_inputs": [],
+        "meta": fields.get("meta", {}),
+    }
+    return document
+
+
+def provenance_of(request_sha256: str, content: Content) -> dict[str, Any]:
+    """Return what an artifact tells of where it came from; more may be added."""
+    provenance: dict[str, Any] = {"request_sha256": request_sha256}
+    claimed_hashes = _unchecked(content)
+    if claimed_hashes:
+        provenance["claimed_hashes"] = claimed_hashes
+    missing = [name for name in VERSION_STAMPS if name not in content.fields]
+    if missing:
+        provenance["version_stamps_missing"] = missing
+    return provenance
+
+
+def _unchecked(content: Content) -> dict[str, str]:
+    """Return the claims whose payload is not there."""
+    has_feasibility = "feasibility" in content.fields
+    return {
+        name: claimed
+        for name, claimed in content.claims.items()
+        if name not in content.hashes or (name == "feasibility_sha256" and not has_feasibility)
+    }
+
+
+def show(document: dict[str, Any], content: Content) -> dict[str, Blob]:
+    """Put all that was generated into `document`; return the blobs that go with it."""
+    outputs = dict(content.fields.get("outputs", {}))
+    refs = list(content.attachments.refs)
+    blobs = dict(content.attachments.blobs)
+    gcode = outputs.get("gcode_text", "").encode()
+    if len(gcode) > INLINE_GCODE_LIMIT_BYTES:
+        blob = Blob(content.hashes["gcode_sha256"], gcode)
+        blobs[blob.sha256] = blob
+        del outputs["gcode_text"]
+        outputs["gcode_path"] = attachment_path(blob.sha256)
+        if all(ref["sha256"] != blob.sha256 for ref in refs):
+            filename = f"{document['run_id']}.nc"
+            refs.append(_reference_to(document, blob, "gcode", "text/plain", filename))
+    document["outputs"] = outputs
+    document["hashes"] = content.hashes
+    document["attachments"] = refs
+    return blobs
+
+
+def withhold(
+    document: dict[str, Any],
+    provenance: dict[str, Any],
+    content: Content,
+    generated: set[str],
+    kinds_kept: frozenset[str] = KINDS_KEPT_WHEN_BLOCKED,
+) -> dict[str, Blob]:
+    """Keep what could be cut out of `document` and name it; return the blobs that may stay."""
+    refs = content.attachments.refs
+    # By content, not by kind alone: G-code listed as `debug` is still G-code.
+    to_cut = generated | {ref["sha256"] for ref in refs if ref["kind"] not in kinds_kept}
+    kept = [ref for ref in refs if ref["sha256"] not in to_cut]
+    withheld = {f"outputs.{name}" for name in content.fields.get("outputs", {})}
+    withheld |= {f"hashes.{name}" for name in content.hashes if name != "feasibility_sha256"}
+    withheld |= {f"attachments.{ref['sha256']}" for ref in refs if ref["sha256"] in to_cut}
+    if withheld:
+        provenance["withheld"] = sorted(withheld)
+    document["outputs"] = {}
+    document["hashes"] = {"feasibility_sha256": content.hashes["feasibility_sha256"]}
+    document["attachments"] = kept
+    names = {ref["sha256"] for ref in kept}
+    return {sha256: blob for sha256, blob in content.attachments.blobs.items() if sha256 in names}
+
+
+def attach_request(document: dict[str, Any], request: dict[str, Any]) -> dict[str, Blob]:
+    """Put the request's summary into `document`; return the whole of it where it was cut."""
+    summary = summarise_request(request)
+    document["request_summary"] = summary.shown
+    if summary.complete is None:
+        return {}
+    content = canonical_json(summary.complete)
+    blob = Blob(sha256_of_bytes(content), content)
+    filename = f"{document['run_id']}.request.json"
+    document["attachments"].append(
+        _reference_to(document, blob, "request", "application/json", filename)
+    )
+    return {blob.sha256: blob}
+
+
+def _reference_to(
+    document: dict[str, Any], blob: Blob, kind: str, mime: str, filename: str
+) -> dict[str, Any]:
+    return {
+        "sha256": blob.sha256,
+        "kind": kind,
+        "mime": mime,
+        "filename": filename,
+        "size_bytes": len(blob.content),
+        "created_at_utc": document["created_at_utc"],
+    }

@@ -1,0 +1,85 @@
+"""The verdict of a row of an older store, wherever in the row it was put.
+
+What the row itself decided counts; only where it decided nothing, its evaluation does.
+"""
+
+from typing import Any
+
+from pipeline.core.runs.safety import (
+    CUTTABLE_RISKS,
+    RISK_RANK,
+    Place,
+    decision_of,
+    place_of,
+    places_of_feasibility,
+)
+from schemas.fields import normalise_risk
+
+_NAMES = ("risk_level", "risk_bucket")
+_INNER = ("decision", "safety")
+
+
+def recorded_decision(decision: object, feasibility: dict[str, Any]) -> dict[str, Any]:
+    """Return the decision that a row recorded, as an artifact has it; nothing is added to it.
+
+    The risk is the one in `decision`, else the worst in `feasibility`, at its top, in its
+    `decision` and in its `safety`; UNKNOWN where nobody names one. A text that is blank names
+    none. What contradicts the risk of `decision` has no say in the other fields.
+    """
+    own = _own_place(decision)
+    places = list(places_of_feasibility(_without_blank_risks(feasibility)))
+    if own is not None and own.risk_level is not None:
+        risk_level = own.risk_level
+        places = [place for place in places if place.risk_level in {None, risk_level}]
+    else:
+        risk_level = _worst_risk(places) or "UNKNOWN"
+    if own is not None:
+        places.insert(0, own)
+    places.sort(key=lambda place: place.risk_level != risk_level)
+    return decision_of(risk_level, places, None, _details(decision))
+
+
+def evaluated_risk(feasibility: dict[str, Any]) -> str | None:
+    """Return the worst risk that an evaluation names; None where it names none."""
+    return _worst_risk(list(places_of_feasibility(_without_blank_risks(feasibility))))
+
+
+def is_called_safe(decision: dict[str, Any], feasibility: dict[str, Any]) -> bool:
+    """Tell whether nobody in a row says anything but GREEN and YELLOW."""
+    evaluated = list(places_of_feasibility(_without_blank_risks(feasibility)))
+    risks = {place.risk_level for place in (place_of(decision, free_form=False), *evaluated)}
+    return risks - {None} <= CUTTABLE_RISKS and not any(place.is_blocking for place in evaluated)
+
+
+def _own_place(decision: object) -> Place | None:
+    if isinstance(decision, str) and normalise_risk(decision) == decision.strip().upper():
+        decision = {"risk_level": decision}
+    if not isinstance(decision, dict):
+        return None
+    return place_of(_without_blank_risk(decision), free_form=True)
+
+
+def _details(decision: object) -> dict[str, Any] | None:
+    details = decision.get("details") if isinstance(decision, dict) else None
+    return {"details": details} if isinstance(details, dict) and details else None
+
+
+def _worst_risk(places: list[Place]) -> str | None:
+    named = (place.risk_level for place in places if place.risk_level is not None)
+    return max(named, key=RISK_RANK.__getitem__, default=None)
+
+
+def _without_blank_risks(feasibility: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        name: _without_blank_risk(value)
+        for name in _INNER
+        if isinstance(value := feasibility.get(name), dict)
+    }
+    return _without_blank_risk(feasibility) | inner
+
+
+def _without_blank_risk(place: dict[str, Any]) -> dict[str, Any]:
+    blank = [
+        name for name in _NAMES if isinstance(place.get(name), str) and not place[name].strip()
+    ]
+    return {name: value for name, value in place.items() if name not in blank} if blank else place

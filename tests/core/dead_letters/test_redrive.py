@@ -1,0 +1,86 @@
+"""What is sent back, what is remembered of it, and what is left out."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.dead_letter import dead_letter
+from pipeline.core.dead_letters.letter import FoundLetter, Header, read_letter
+from pipeline.core.dead_letters.redrive import (
+    Redrive,
+    plan_redrive,
+    read_redrive,
+    redrive_record,
+    redriven_headers,
+)
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.outcome import RecordSource
+from tests.core.dead_letters.test_selection import LETTER, SOURCE
+
+PARTITIONS = {"rmos.runs.requests": 12}
+headers = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=5)
+
+
+def refused(record: list[Header], offset: int) -> tuple[FoundLetter, list[Header]]:
+    """Return the dead letter of a record at `offset`, and its headers."""
+    letter = dead_letter(
+        (b"k", b"{", record),
+        RecordSource(1, SOURCE.topic, SOURCE.partition, offset),
+        0,
+        code="INTERNAL_ERROR",
+        message="",
+        group="rmos.persist",
+    )
+    found = read_letter(LETTER.place, 0, letter.key, letter.value, letter.headers)
+    return found, letter.headers
+
+
+@given(headers)
+def test_each_redrive_adds_two_headers_and_takes_none(record: list[Header]) -> None:
+    found = list(record)
+    for attempt, offset in enumerate((41, 57, 99), start=2):
+        letter, letter_headers = refused(found, offset)
+        assert letter.attempt == attempt - 1
+        sent = redriven_headers(letter, letter_headers)
+        assert sent == [
+            *found,
+            ("rmos-redrive-of", f"rmos.runs.requests/3/{offset}".encode()),
+            ("rmos-attempt", b"%d" % attempt),
+        ]
+        found = sent
+
+
+def test_a_memory_is_read_back() -> None:
+    now = RecordPlace("rmos.runs.requests", 3, 99)
+    key, value = redrive_record(LETTER, now)
+    assert key == str(SOURCE).encode()
+    assert read_redrive(value) == Redrive(SOURCE, now, 2)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"\xff", b'{"schema_version": "x"}'])
+def test_what_is_no_memory_of_ours_is_passed_over(value: bytes | None) -> None:
+    assert read_redrive(value) is None
+
+
+def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
+    def letter(offset: int, **changes: object) -> FoundLetter:
+        return replace(LETTER, source=replace(SOURCE, offset=offset), **changes)
+
+    ready, done, held = letter(1), letter(2), letter(3, code="RUN_CONFLICT")
+    nowhere = replace(LETTER, source=None)
+    elsewhere = replace(LETTER, source=RecordPlace("rmos.runs.events", 0, 1))
+    beyond = replace(LETTER, source=replace(SOURCE, partition=12))
+    unchecked = letter(4, body_sha256=None)
+    letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]
+    redrives = {done.identity}
+
+    plan = plan_redrive(letters, redrives, PARTITIONS, asked_for=(), again=False)
+    assert (plan.ready, plan.done, plan.held) == ([ready], [done], [held])
+    assert [letter for letter, _ in plan.refused] == [nowhere, elsewhere, beyond, unchecked]
+
+    by_code = plan_redrive(letters, redrives, PARTITIONS, asked_for={"RUN_CONFLICT"}, again=True)
+    assert by_code.ready == [ready, done, held]
+    by_name = plan_redrive([held], redrives, PARTITIONS, asked_for=None, again=False)
+    assert by_name.ready == [held]

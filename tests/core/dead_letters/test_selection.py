@@ -1,0 +1,114 @@
+"""Refused records are listed once, and selected by what is asked for."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.dead_letters.codes import LETTER_CODES, letter_code
+from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.selection import (
+    LetterCollection,
+    LetterFilter,
+    missing_letter,
+    named_by_none,
+)
+from pipeline.core.record import RecordPlace
+
+SOURCE = RecordPlace("rmos.runs.requests", 3, 41)
+LETTER = FoundLetter(
+    RecordPlace("rmos.runs.dead-letters", 0, 7),
+    1000,
+    SOURCE,
+    900,
+    "INVALID_JSON",
+    "Expected an object.",
+    "rmos.persist",
+    1,
+    "run_1",
+    "carried",
+    "5" * 64,
+    2,
+)
+
+
+def at(offset: int, **changes: object) -> FoundLetter:
+    return replace(LETTER, place=replace(LETTER.place, offset=offset), **changes)
+
+
+def collected(*letters: FoundLetter) -> list[FoundLetter]:
+    collection = LetterCollection()
+    for letter in letters:
+        collection.add(letter)
+    return collection.selected(LetterFilter())
+
+
+@pytest.mark.parametrize("order", [(7, 8, 9), (9, 8, 7), (8, 9, 7)])
+def test_of_several_letters_of_a_record_the_last_one_counts(order: tuple[int, ...]) -> None:
+    # The clock of a worker may stand behind that of the one before.
+    (letter,) = collected(*(at(offset, timestamp_ms=2000 - offset) for offset in order))
+    assert (letter.place.offset, letter.letters) == (9, 3)
+
+
+def test_letters_of_other_records_stay_apart_and_come_in_the_order_of_their_times() -> None:
+    other = at(8, source=replace(SOURCE, offset=40), timestamp_ms=999)
+    strange = at(9, source=None, timestamp_ms=998)
+    assert collected(LETTER, other, strange) == [strange, other, LETTER]
+
+
+def test_a_second_partition_for_a_record_is_settled_by_the_clock() -> None:
+    elsewhere = replace(LETTER, place=RecordPlace("rmos.runs.dead-letters", 1, 0))
+    (letter,) = collected(LETTER, replace(elsewhere, timestamp_ms=1001))
+    assert letter.place.partition == 1
+    (letter,) = collected(LETTER, replace(elsewhere, timestamp_ms=999))
+    assert letter.place.partition == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        (LetterFilter(), True),
+        (LetterFilter(codes=frozenset({"INVALID_JSON", "X"})), True),
+        (LetterFilter(codes=frozenset({"X"})), False),
+        (LetterFilter(topics=frozenset({"rmos.runs.requests"})), True),
+        (LetterFilter(topics=frozenset({"rmos.runs.dead-letters"})), True),
+        (LetterFilter(topics=frozenset({"rmos.audits.requests"})), False),
+        (LetterFilter(since_ms=1000, until_ms=1001), True),
+        (LetterFilter(since_ms=1001), False),
+        (LetterFilter(until_ms=1000), False),
+        (LetterFilter(sources=frozenset({SOURCE})), True),
+        (LetterFilter(sources=frozenset({LETTER.place})), True),
+        (LetterFilter(sources=frozenset({replace(SOURCE, offset=1)})), False),
+        (LetterFilter(sources=frozenset({SOURCE}), codes=frozenset({"X"})), False),
+    ],
+)
+def test_a_filter_asks_for_all_that_it_names(wanted: LetterFilter, fits: bool) -> None:
+    assert wanted.fits(LETTER) is fits
+
+
+def test_named_records_without_a_letter_are_found() -> None:
+    unknown = replace(SOURCE, offset=1)
+    assert named_by_none([unknown, SOURCE, LETTER.place], [LETTER]) == [unknown]
+
+
+def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
+    core = Path(__file__).parents[3] / "pipeline" / "core"
+    written = set()
+    for module in ("envelope", "outcome", "advisory", "advisory_outcome"):
+        for node in ast.walk(ast.parse((core / f"{module}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                written |= {node.value} if node.value.isupper() and "_" in node.value else set()
+    assert "INVALID_JSON" in written
+    assert written <= LETTER_CODES.keys()
+    assert letter_code("OF_A_LATER_RELEASE").only_if_asked is False
+
+
+def test_a_record_that_is_named_and_does_not_fit_is_not_said_to_have_no_letter() -> None:
+    named = LetterFilter(sources=frozenset({SOURCE}))
+    assert missing_letter(named, [LETTER]) is None
+    assert missing_letter(named, []) == "There is no dead letter of rmos.runs.requests/3/41"
+    with_code = replace(named, codes=frozenset({"TOMBSTONE"}))
+    assert missing_letter(with_code, []) == (
+        "There is no dead letter of rmos.runs.requests/3/41 that fits the other options"
+    )
