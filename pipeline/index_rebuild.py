@@ -39,18 +39,18 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
-from pipeline.ledger_setup import verifier_keys
 from pipeline.rebuilt_rows import Progress, RebuiltRows
 from pipeline.replay.request_topics import request_topics
 from pipeline.settings import Settings
-from pipeline.storage.artifact_files import StrangeFile
-from pipeline.storage.new_index import (
+from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.index.replacement import (
     accepted_losses_of,
     batches,
     new_index,
     put_in_place,
     topic_ids_of,
 )
+from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.store_logs import StoreLogs
 
 

@@ -22,11 +22,11 @@ from pipeline.errors import StoreNotReadyError
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
-from pipeline.ledger_setup import open_ledger
 from pipeline.replay.judged_chunks import commit_ranges
 from pipeline.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.ledger_key import open_ledger
 
 Place = tuple[str, int]
 """A topic and one of its partitions."""

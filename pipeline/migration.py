@@ -41,9 +41,9 @@ from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.legacy_backup import make_backup
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource

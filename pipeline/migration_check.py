@@ -20,8 +20,8 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
-from pipeline.storage.index import RunIndex
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.legacy_source import LegacySource

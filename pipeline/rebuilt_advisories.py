@@ -18,7 +18,7 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.storage.artifact_files import StrangeFile
+from pipeline.storage.artifacts import StrangeFile
 
 _Key = tuple[str, str]
 

@@ -13,7 +13,7 @@ from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.rebuilt_advisories import RebuiltAdvisories
 from pipeline.rebuilt_runs import RebuiltRuns
-from pipeline.storage.artifact_files import (
+from pipeline.storage.artifacts import (
     DOCUMENT_LIMIT_BYTES,
     FoundArtifact,
     FoundLink,

@@ -14,8 +14,8 @@ from pipeline.core.judges import RunJudge
 from pipeline.core.runs.outcome import RecordSource, StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.storage.artifact_files import FoundArtifact, StrangeFile
-from pipeline.storage.index import IndexedRun, indexed_run, with_source
+from pipeline.storage.artifacts import FoundArtifact, StrangeFile
+from pipeline.storage.index.run_index import IndexedRun, indexed_run, with_source
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from pipeline.settings import Settings
 from pipeline.storage.legacy_backup import backups_of, check_backup, keep_replaced
 from pipeline.storage.legacy_file import read_rows
 from pipeline.storage.legacy_store import LegacyStore
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many so far, and of how many."""

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "consumers": {"schemas", "core", "storage", "broker"} | SHARED,
     "api": {"schemas", "core", "storage", "broker"} | SHARED,
     "replay": {"schemas", "core", "storage", "broker", "consumers"}
-    | {"pipeline.ledger_setup"}
+    | {"pipeline.storage.ledger_key"}
     | SHARED,
 }
 """What each part may import beside itself."""

@@ -13,10 +13,10 @@ from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.index_rebuild import rebuild_index
-from pipeline.ledger_setup import init_ledger_key, open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.index import RunIndex
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.ledger_key import init_ledger_key, open_ledger
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import advisory_request, record, red_request, run_request, sha256
 from tests.ledger.ledgers import damage

@@ -19,8 +19,8 @@ from pipeline.api.parts import ApiParts, Parts, Threads
 from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath
 from pipeline.errors import IntegrityError, NotFoundError
-from pipeline.storage.attachment_files import OpenBlob
-from pipeline.storage.run_reader import NamedBlob
+from pipeline.storage.attachments import OpenBlob
+from pipeline.storage.reader import NamedBlob
 from schemas.fields import is_sha256
 from schemas.http_answers import AttachmentsAnswer, VerificationAnswer
 

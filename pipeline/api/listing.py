@@ -12,7 +12,7 @@ from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.documentation import answer, errors
 from pipeline.api.parts import Parts
 from pipeline.api.query import ExactQueryRoute
-from pipeline.storage.run_listing import DEFAULT_LIMIT, RunFilter
+from pipeline.storage.index.listing import DEFAULT_LIMIT, RunFilter
 from schemas.fields import LABEL_LIMIT_CHARACTERS, RiskLevel, RunStatus
 from schemas.http_answers import RunPageAnswer
 

@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from pipeline.api.broker_link import BrokerLink
 from pipeline.settings import Settings
 from pipeline.storage.legacy_reader import LegacyReader
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
 

@@ -14,7 +14,7 @@ from pipeline.api.parts import Parts
 from pipeline.api.query import ExactQueryRoute
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs import diff
-from pipeline.storage.run_reader import FoundRun, RunReader
+from pipeline.storage.reader import FoundRun, RunReader
 from schemas.http_answers import RunView
 from schemas.run_diff import RunDiff
 

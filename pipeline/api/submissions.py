@@ -24,7 +24,7 @@ from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.safety import explained
 from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
-from pipeline.storage.run_reader import FoundRun
+from pipeline.storage.reader import FoundRun
 from schemas.http_answers import (
     AcceptedAnswer,
     BlockedRun,

@@ -22,9 +22,9 @@ from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.start_checks import check_start
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.ledger_key import open_ledger
 
 _log = structlog.get_logger(__name__)
 

@@ -16,10 +16,10 @@ from pipeline.consumers.audit_run import Auditing
 from pipeline.consumers.audit_scheduling import AuditScheduler
 from pipeline.consumers.batches import Pace
 from pipeline.consumers.start_checks import check_audit_start
-from pipeline.ledger_setup import verifier_keys
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.held_folder import held_checkpoints
+from pipeline.storage.ledger_key import verifier_keys
 
 _log = structlog.get_logger(__name__)
 

@@ -27,7 +27,7 @@ from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
 from pipeline.settings import Settings
 from pipeline.storage.legacy_reader import LegacyReader
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 
 _log = structlog.get_logger(__name__)
 _QUICK_THREADS = 4

@@ -10,8 +10,8 @@ from pipeline.broker.runtime import Progress
 from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves
-from pipeline.ledger_setup import init_ledger_key
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import init_ledger_key
 
 _WATCH_SECONDS = 0.5
 

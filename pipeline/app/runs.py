@@ -16,8 +16,8 @@ from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start_checks import check_start
 from pipeline.core.legacy_run import judge_run_as_row
 from pipeline.core.runs.verdict import judge_run_record
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.legacy_runs import LegacyRuns
 from pipeline.storage.run_store import RunStore
 

@@ -10,7 +10,7 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
 from pipeline.storage.answers import stored_answer
-from pipeline.storage.attachment_files import AttachmentFiles, StoredBlob
+from pipeline.storage.attachments import AttachmentFiles, StoredBlob
 
 app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
 

@@ -12,7 +12,7 @@ from pipeline.core.run_evidence import RunEvidence
 from pipeline.settings import read_settings
 from pipeline.storage.evidence_gathering import Held, gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 
 
 def evidence(

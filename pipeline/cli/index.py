@@ -12,8 +12,8 @@ from pipeline.cli.terminal import note, print_json, print_table, print_text, wai
 from pipeline.disk.store_identity import read_store
 from pipeline.index_rebuild import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
+from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index_check import check_index
-from pipeline.storage.index_opening import open_index_to_read
 
 DIFFERENCE_FOUND = 5
 """Exit status where files and index, or files and topic, do not tell the same."""

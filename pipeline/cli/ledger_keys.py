@@ -10,8 +10,8 @@ from pipeline.disk.store_identity import read_store
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger_build import build_logs, find_missing_leaves
-from pipeline.ledger_setup import init_ledger_key, key_file_of
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.ledger_key import init_ledger_key, key_file_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -24,10 +24,10 @@ from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.tlog.merkle import Frontier, leaf_hash
 from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.settings import read_settings
+from pipeline.storage.checksums import sums_of
 from pipeline.storage.evidence_gathering import find_run
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
-from pipeline.storage.store_sums import sums_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 HeldFile = Annotated[

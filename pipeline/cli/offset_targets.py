@@ -12,7 +12,7 @@ from pipeline.core.offset_moves import GroupPosition, Place, Target
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import Settings
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.index.opening import open_index_to_read
 from pipeline.topics import consumer_groups
 
 _PLACE = re.compile(

@@ -25,8 +25,8 @@ from pipeline.core.runs.safety import explained
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
-from pipeline.storage.run_listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.index.listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter
+from pipeline.storage.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
 

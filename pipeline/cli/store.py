@@ -17,8 +17,8 @@ from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_stor
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.idle_workers import refuse_running_workers
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.index import RunIndex
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import RunIndex
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
 

@@ -9,8 +9,8 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
-from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.store_logs import StoreLogs
 
 Keys = Annotated[

@@ -20,7 +20,7 @@ from pipeline import metrics
 from pipeline.core.http_hosts import KnownHosts, is_loopback
 from pipeline.disk.room import Room, room_of
 from pipeline.errors import InputError
-from pipeline.storage.index import INDEX_FILE
+from pipeline.storage.index.run_index import INDEX_FILE
 
 PATIENCE_SECONDS = 2.0
 """Longest time for a client to send its request, and to take the answer."""

@@ -9,7 +9,7 @@ from pipeline.broker.connection import admin_client
 from pipeline.broker.topic_ids import look_at_topic
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
-from pipeline.storage.index import RunIndex
+from pipeline.storage.index.run_index import RunIndex
 
 
 async def current_topic_id(settings: Settings, topic: str) -> str | None:

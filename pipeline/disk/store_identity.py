@@ -26,7 +26,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import InputError, StoreNotReadyError
-from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_LOCK
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"

@@ -36,7 +36,7 @@ from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.key_rotation import sign_rotation
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
-from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_LOCK
 from pipeline.storage.ledger_keys import load_key, make_key
 from pipeline.storage.log_calls import LogCalls
 

@@ -37,7 +37,7 @@ from pipeline.replay.made import (
     uploads_of,
 )
 from pipeline.replay.request_topics import RequestTopic
-from pipeline.storage.index import IndexTransaction, RunIndex
+from pipeline.storage.index.run_index import IndexTransaction, RunIndex
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from pipeline.ledger.log_id import LogId
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.findings import Finding, what_lies_at
 from pipeline.replay.made import Row, path_of_row, sha256_of_leaf, sha256_of_row
-from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.index import INDEX_LOCK, RunIndex
+from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.index.run_index import INDEX_LOCK, RunIndex
 from pipeline.storage.store_logs import StoreLogs
 
 WasRead = Callable[[RecordSource], bool]

@@ -29,7 +29,6 @@ from pipeline.consumers.topic_identity import check_topic_ids
 from pipeline.disk.store_identity import StoreIdentity
 from pipeline.errors import IntegrityError
 from pipeline.ledger.writer import Ledger
-from pipeline.ledger_setup import open_ledger, verifier_keys
 from pipeline.replay.findings import Finding, Tally
 from pipeline.replay.opened_store import identity_for_broker
 from pipeline.replay.partitions import replayed_partitions
@@ -45,8 +44,9 @@ from pipeline.replay.restorer import Restorer
 from pipeline.replay.selection import Selection
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.checksums import store_root
+from pipeline.storage.ledger_key import open_ledger, verifier_keys
 from pipeline.storage.store_logs import StoreLogs
-from pipeline.storage.store_sums import store_root
 
 Stores = dict[str, BatchStore[Any, Any]]
 

@@ -18,8 +18,8 @@ from pipeline.replay.ranges import Place
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.replay.restore_steps import RestoreSteps
 from pipeline.storage.batch_store import INTERNAL_ERROR, BatchStore
-from pipeline.storage.index import IndexTransaction
-from pipeline.storage.restored_files import RestoredFile
+from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.restoring import RestoredFile
 
 _THERE = {Creation.SAME, Creation.CREATED}
 _FIRST_OUTCOMES = {"persisted", "linked", "waiting"}

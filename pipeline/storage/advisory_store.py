@@ -27,7 +27,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
-from pipeline.storage.index import IndexTransaction
+from pipeline.storage.index.run_index import IndexTransaction
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
 

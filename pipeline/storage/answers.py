@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.storage.attachment_files import BlobCheck, StoredBlob
+from pipeline.storage.attachments import BlobCheck, StoredBlob
 
 _PREFIX = "/api/rmos/runs"
 

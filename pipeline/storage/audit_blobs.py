@@ -21,7 +21,7 @@ from pipeline.disk.regular_files import (
     opened,
     state_of,
 )
-from pipeline.storage.attachment_files import OpenBlob
+from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_places import strange_blob_folders
 from pipeline.storage.audit_step import StepResult

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipeline.core.audit_sample import is_sampled
 from pipeline.storage.audit_plan import open_plan
-from pipeline.storage.index import INDEX_FILE, read_only
+from pipeline.storage.index.run_index import INDEX_FILE, read_only
 
 Depth = Literal["names", "bytes", "content"]
 """How closely a file is looked at: its name, size and mode; its bytes, hashed; what they say."""

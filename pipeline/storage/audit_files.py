@@ -26,7 +26,7 @@ from pipeline.disk.regular_files import (
     read_open,
     state_of,
 )
-from pipeline.storage.artifact_files import withheld_payloads
+from pipeline.storage.artifacts import withheld_payloads
 from pipeline.storage.audit_blobs import check_named_blob
 from pipeline.storage.audit_context import AuditReader, Depth
 from pipeline.storage.audit_plan import ExpectedFile

@@ -27,7 +27,7 @@ from pipeline.storage.audit_context import AuditReader
 from pipeline.storage.audit_leaves import tile_reader
 from pipeline.storage.audit_step import StepResult
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
 
 _FOLDERS: Final = {
     *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.audit_finding import Finding
 from pipeline.core.runs.outcome import run_of_document
-from pipeline.storage.index import (
+from pipeline.storage.index.run_index import (
     advisories,
     advisory_row,
     attachments,

@@ -26,7 +26,7 @@ from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.audit_logs import AuditedLog, read_notes
 from pipeline.storage.audit_names import explain
 from pipeline.storage.audit_plan import AuditPlan
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, read_only
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, read_only
 
 _DATE: Final = "SELECT date FROM runs WHERE run_id = ?"
 _ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"

@@ -42,9 +42,9 @@ from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
-from pipeline.storage.index import INDEX_LOCK, IndexTransaction
-from pipeline.storage.index_opening import open_index
-from pipeline.storage.restored_files import Restoration, restore_files
+from pipeline.storage.index.opening import open_index
+from pipeline.storage.index.run_index import INDEX_LOCK, IndexTransaction
+from pipeline.storage.restoring import Restoration, restore_files
 
 Verdict = TypeVar("Verdict")
 Settled = TypeVar("Settled")

@@ -27,8 +27,8 @@ from pipeline.ledger.search import (
 )
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note
-from pipeline.storage.artifact_files import read_recorded
-from pipeline.storage.run_reader import FoundRun, RunReader
+from pipeline.storage.artifacts import read_recorded
+from pipeline.storage.reader import FoundRun, RunReader
 from pipeline.storage.store_logs import StoreLogs
 
 EXCERPT_LIMIT_BYTES = 20_000

@@ -17,7 +17,7 @@ from pipeline.core.evidence_words import readme
 from pipeline.core.run_evidence import RunEvidence
 from pipeline.errors import InputError, StoreError
 from pipeline.ledger.checksums import sum_line
-from pipeline.storage.attachment_files import AttachmentFiles, OpenBlob
+from pipeline.storage.attachments import AttachmentFiles, OpenBlob
 
 FORMAT: Final = "rmos.evidence/2"
 _MOMENT = (1980, 1, 1, 0, 0, 0)

@@ -24,7 +24,7 @@ from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, par
 from pipeline.disk.regular_files import opened, read_open
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
-from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.audit_blobs import check_blob, check_bytes, missing_blob
 from pipeline.storage.audit_step import StepResult
 from schemas.advisory_link import ADVISORY_LINK_VERSION

@@ -8,14 +8,14 @@ from pathlib import Path
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
-from pipeline.storage.artifact_files import (
+from pipeline.storage.artifacts import (
     FoundArtifact,
     FoundLink,
     StrangeFile,
     find_run_files,
 )
-from pipeline.storage.attachment_files import OpenBlob
-from pipeline.storage.index import RunIndex
+from pipeline.storage.attachments import OpenBlob
+from pipeline.storage.index.run_index import RunIndex
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_rows import parse_row
 from pipeline.errors import IntegrityError
 from pipeline.storage.legacy_store import LegacyStore
-from pipeline.storage.run_reader import run_not_found
+from pipeline.storage.reader import run_not_found
 
 _SUMMARY = (
     *("run_id", "created_at_utc", "event_type", "status", "workflow_session_id", "tool_id"),

@@ -18,7 +18,7 @@ from pipeline.core.legacy_rows import LegacyRow
 from pipeline.disk.regular_files import read_named
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
-from pipeline.storage.artifact_files import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.legacy_blobs import LegacyBlobs
 from pipeline.storage.legacy_file import read_rows
 from schemas.legacy_run import LegacyFormat

@@ -21,7 +21,7 @@ from pipeline.storage.batch_store import (
     FloodGuard,
     JudgedRecord,
 )
-from pipeline.storage.index import IndexedRun, IndexTransaction, indexed_run
+from pipeline.storage.index.run_index import IndexedRun, IndexTransaction, indexed_run
 from pipeline.storage.missing_attachments import missing_attachments
 
 __all__ = [

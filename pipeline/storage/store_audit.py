@@ -42,7 +42,7 @@ from pipeline.storage.audit_step import StepResult
 from pipeline.storage.audit_steps import LEDGER_PART, audit_steps, dates_with
 from pipeline.storage.audit_suspects import still_unexplained
 from pipeline.storage.audit_tally import PartDone, Parts, Tally
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
 from schemas.audit_request import AuditRequest
 
 SUSPECTS_LIMIT: Final = 10_000

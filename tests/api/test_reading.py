@@ -9,7 +9,7 @@ import pytest
 from pipeline.api import examples
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
-from pipeline.storage import artifact_files
+from pipeline.storage import artifacts as artifact_files
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,

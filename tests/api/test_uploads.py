@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
 from tests.api.conftest import RUNS, Api, api_over
 from tests.builders import sha256
 from tests.storage.stores import WatchedCalls, files

@@ -39,7 +39,7 @@ from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.bench.requests import encoded_requests
 from tests.e2e.prepared_store import prepare_store

@@ -23,8 +23,8 @@ from pipeline.consumers.judging import Judging
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 
 CHUNK_RECORDS = 512

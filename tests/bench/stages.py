@@ -36,7 +36,7 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
-from pipeline.storage.index import IndexTransaction
+from pipeline.storage.index.run_index import IndexTransaction
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 from tests.bench.requests import encoded_requests
 

@@ -9,9 +9,9 @@ import pytest
 from pipeline.disk.durable_files import temporary_name
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.disk.store_identity import begin_epoch
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.audit_journal import AuditJournal
-from pipeline.storage.new_index import new_index
+from pipeline.storage.index.replacement import new_index
 from tests.cli.command_line import CommandLine
 from tests.cli.test_ledger_proofs import key_file
 from tests.storage.audited import audit

@@ -8,8 +8,8 @@ import pytest
 from pipeline.disk.store_identity import create_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.tlog.notes import parse_vkey
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import read_settings
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.cli.command_line import CommandLine

@@ -14,7 +14,7 @@ from pipeline.core.held_checkpoints import parse_held
 from pipeline.evidence_bundle import verify
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.tlog.proof_file import parse_tlog_proof
-from pipeline.storage.store_sums import store_root
+from pipeline.storage.checksums import store_root
 from tests.builders import run_request, sha256
 from tests.cli.command_line import CommandLine
 from tests.evidence_bundle.bundles import VKEY, held_now

@@ -12,8 +12,8 @@ from pipeline.cli.index import TOLD_OF_A_KIND, _tell
 from pipeline.disk import locks
 from pipeline.disk.locks import exclusive_lock
 from pipeline.index_rebuild import RebuildReport
-from pipeline.storage.artifact_files import StrangeFile
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
 from tests.cli.command_line import CommandLine
 from tests.cli.test_runs import flip_bit
 from tests.storage.stores import change_index

@@ -11,11 +11,11 @@ import pytest
 from pipeline.consumers.health import is_disk_writable
 from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.audit_journal import AuditJournal
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.legacy_store import LegacyStore
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.storage.stores import files, in_child, judged_record, make_store, opened

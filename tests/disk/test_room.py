@@ -15,7 +15,7 @@ from pipeline.consumers.health import is_disk_writable, measure_room
 from pipeline.disk.faults import store_faults
 from pipeline.disk.room import Room, room_of
 from pipeline.errors import DiskFullError, StoreError
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.cli.command_line import command_line

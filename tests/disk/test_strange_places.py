@@ -22,14 +22,14 @@ from pipeline.errors import (
 from pipeline.rebuilt_rows import RebuiltRows
 from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.foreign_files import find_foreign_files
-from pipeline.storage.artifact_files import StrangeFile, find_run_files
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.artifacts import StrangeFile, find_run_files
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.audit_journal import AuditJournal, journal_progress, seal_journal
 from pipeline.storage.audit_report_files import read_report
 from pipeline.storage.file_audit import check_file
+from pipeline.storage.index.replacement import accepted_losses_of
 from pipeline.storage.index_check import check_index
-from pipeline.storage.new_index import accepted_losses_of
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import sha256
 from tests.ledger.ledgers import KEYS, in_child

@@ -1,8 +1,8 @@
 """A store and the key of its ledger, as `rmos store init` and `rmos ledger init` make them."""
 
 from pipeline.disk.store_identity import StoreIdentity, create_store
-from pipeline.ledger_setup import init_ledger_key
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import init_ledger_key
 
 
 def prepare_store(

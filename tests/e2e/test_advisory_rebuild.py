@@ -17,11 +17,11 @@ from pipeline.consumers import advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.index_rebuild import rebuild_index
-from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.index.listing import RunFilter
 from pipeline.storage.index_check import check_index
-from pipeline.storage.run_listing import RunFilter
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.advisories import (

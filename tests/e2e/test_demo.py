@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.storage.artifact_files import find_run_files
+from pipeline.storage.artifacts import find_run_files
 from tests.builders import encode, run_request
 from tests.e2e.kafka_reading import wait_until
 from tests.e2e.worker_processes import RMOS

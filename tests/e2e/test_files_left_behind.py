@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.disk.store_identity import read_store
-from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import verifier_keys
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed

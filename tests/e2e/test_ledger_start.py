@@ -17,8 +17,8 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import commit, committed, produce, wait_until

@@ -14,9 +14,9 @@ from pipeline.core.audit_finding import Finding
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.index_rebuild import rebuild_index
-from pipeline.ledger_setup import verifier_keys
 from pipeline.settings import Settings
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.reader import RunReader
 from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest
 from tests.builders import attachment_ref, run_request, sha256

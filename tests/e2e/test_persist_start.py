@@ -20,7 +20,7 @@ from pipeline.consumers import partition_states
 from pipeline.disk.locks import exclusive_lock
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.index import INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_LOCK
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (

@@ -15,7 +15,7 @@ from pipeline.broker.admin import committed_offsets, partition_offsets
 from pipeline.broker.local import LocalBroker
 from pipeline.core.hashing import sha256_of_json
 from pipeline.settings import Settings
-from pipeline.storage.index import INDEX_FILE
+from pipeline.storage.index.run_index import INDEX_FILE
 from pipeline.topics import consumer_groups, topic_table
 from tests.builders import incomplete_request, judged, run_request, sha256
 from tests.e2e.commands import rmos

@@ -19,8 +19,8 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import TopicsError
-from pipeline.ledger_setup import open_ledger
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.commands import rmos

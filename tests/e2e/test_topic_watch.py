@@ -14,7 +14,7 @@ from pipeline.app.worker import Worker
 from pipeline.consumers import topic_watch
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
-from pipeline.storage.index import INDEX_FILE, RunIndex
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 from pipeline.topics import topic_table
 from tests.builders import run_request
 from tests.e2e.changed_topics import add_partitions, make_again, set_topic

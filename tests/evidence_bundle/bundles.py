@@ -11,7 +11,7 @@ from pipeline.core.held_checkpoints import write_held
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.evidence_gathering import gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from tests.builders import sha256
 from tests.ledger.ledgers import SIGNER
 from tests.storage.proven_stores import logs

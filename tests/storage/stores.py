@@ -17,7 +17,7 @@ from pipeline.core.runs.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.index import INDEX_FILE
+from pipeline.storage.index.run_index import INDEX_FILE
 from pipeline.storage.run_store import BatchResult, JudgedRecord, RunStore
 from tests.builders import record
 

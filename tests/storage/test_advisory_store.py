@@ -19,7 +19,7 @@ from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import BatchResult, FloodGuard, JudgedRecord
-from pipeline.storage.run_listing import RunFilter, list_runs
+from pipeline.storage.index.listing import RunFilter, list_runs
 from pipeline.storage.run_store import RunStore
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
 from tests.storage.stores import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import attachment_path
-from pipeline.storage.attachment_files import AttachmentFiles
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER
 from tests.builders import ABSENT, attachment, attachment_ref, sha256
 from tests.storage.audited import (

@@ -11,10 +11,10 @@ import pytest
 from pipeline.core.run_evidence import RunEvidence
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
 from pipeline.ledger.tlog.checkpoints import Checkpoint
-from pipeline.storage.attachment_files import OpenBlob
+from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.evidence_gathering import Held, gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import advisory_request, attachment, red_request, run_request, sha256
 from tests.evidence_bundle.bundles import make_bundle, members

@@ -12,7 +12,7 @@ from pipeline.errors import IntegrityError
 from pipeline.settings import Settings
 from pipeline.storage.evidence_gathering import gather_evidence
 from pipeline.storage.evidence_zip import write_evidence
-from pipeline.storage.run_reader import RunReader
+from pipeline.storage.reader import RunReader
 from schemas.run_event import RunEvent
 
 

@@ -6,7 +6,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, is_made
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, RunIndex, is_made
 
 
 def open_index(root: Path) -> RunIndex:

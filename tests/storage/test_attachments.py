@@ -23,7 +23,7 @@ from pipeline.errors import (
     NotFoundError,
     StoreError,
 )
-from pipeline.storage.attachment_files import PIECE_BYTES, AttachmentFiles, OpenBlob
+from pipeline.storage.attachments import PIECE_BYTES, AttachmentFiles, OpenBlob
 from tests.storage.stores import (
     NamedCalls,
     WatchedCalls,

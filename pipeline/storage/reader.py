@@ -23,12 +23,12 @@ from pipeline.storage.answers import (
     attachments_answer,
     verification_answer,
 )
-from pipeline.storage.artifact_files import read_artifact, read_kept_request
-from pipeline.storage.attachment_files import AttachmentFiles
-from pipeline.storage.index import RunIndex
-from pipeline.storage.index_opening import open_index_to_read
+from pipeline.storage.artifacts import read_artifact, read_kept_request
+from pipeline.storage.attachments import AttachmentFiles
+from pipeline.storage.index.listing import RunFilter, RunPage, list_runs
+from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.missing_attachments import missing_attachments
-from pipeline.storage.run_listing import RunFilter, RunPage, list_runs
 from schemas.fields import RUN_ID_RULE, is_run_id
 
 

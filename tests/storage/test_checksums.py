@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
+from pipeline.storage.checksums import store_root, sums_of
 from pipeline.storage.store_logs import StoreLogs
-from pipeline.storage.store_sums import store_root, sums_of
 from tests.builders import red_request, sha256
 from tests.ledger.ledgers import SIGNER, damage
 from tests.ledger.tlog.signers import signer

@@ -11,7 +11,7 @@ from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
-from pipeline.storage.restored_files import Restoration
+from pipeline.storage.restoring import Restoration
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, attachment, record, red_request, run_request, sha256
 from tests.ledger.ledgers import damage, ledger, on_disk

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.disk.locks import exclusive_lock
-from pipeline.storage.index import INDEX_FILE, INDEX_LOCK, RunIndex, read_only
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, RunIndex, read_only
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"

@@ -9,8 +9,8 @@ from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger.tlog.notes import parse_vkey
-from pipeline.ledger_setup import init_ledger_key, key_file_of, open_ledger, verifier_keys
 from pipeline.settings import Settings
+from pipeline.storage.ledger_key import init_ledger_key, key_file_of, open_ledger, verifier_keys
 from tests.ledger.ledgers import STORE_ID, leaves
 
 LOG = LogId(1, "rmos.runs.requests", 0)

@@ -32,7 +32,7 @@ from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH
-from pipeline.storage.artifact_files import read_recorded
+from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.store_logs import StoreLogs
 
 _TABLES = """

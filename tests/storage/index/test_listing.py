@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection, event
 
 from pipeline.errors import InputError
-from pipeline.storage.index import LISTED_BY, RunIndex
-from pipeline.storage.run_listing import RunFilter, list_runs
+from pipeline.storage.index.listing import RunFilter, list_runs
+from pipeline.storage.index.run_index import LISTED_BY, RunIndex
 from tests.builders import run_request
 from tests.storage.stores import judged_record, opened
 

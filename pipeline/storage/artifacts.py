@@ -21,7 +21,7 @@ from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError
-from pipeline.storage.index import IndexedRun, indexed_run
+from pipeline.storage.index.run_index import IndexedRun, indexed_run
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
 
