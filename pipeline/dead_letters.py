@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.offset_times import ranges_since
-from pipeline.broker.topic_reader import read_ranges, read_topic
+from pipeline.broker.reading.ranges import read_ranges, read_topic
 from pipeline.core.dead_letters.carried_record import LeftAtSource, keep_headers, split_headers
 from pipeline.core.dead_letters.letter import FoundLetter, Header, letter_headers, read_letter
 from pipeline.core.dead_letters.redrive import Redrive, read_redrive

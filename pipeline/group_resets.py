@@ -15,14 +15,14 @@ was told otherwise; until then every step can be undone.
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from pipeline.broker.admin import (
+from pipeline.broker.admin.group_offsets import commit_offsets, delete_offsets, groups_named
+from pipeline.broker.admin.topics import (
     CommittedOffset,
     committed_offsets,
     committed_with_metadata,
     describe_group,
     partition_offsets,
 )
-from pipeline.broker.group_offsets import commit_offsets, delete_offsets, groups_named
 from pipeline.core.offset_moves import GroupPosition, OffsetMove, Place
 from pipeline.errors import BrokerError, NotFoundError, RefusedError
 from pipeline.settings import Settings

@@ -13,13 +13,13 @@ consumed now.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.broker.admin import OffsetRange, partition_offsets
+from pipeline.broker.admin.idle_workers import refuse_running_workers
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.log_holes import describe_holes, find_holes
-from pipeline.broker.log_ranges import holds_records
+from pipeline.broker.reading.log_holes import describe_holes, find_holes
+from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.idle_workers import refuse_running_workers
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.replay.judged_chunks import commit_ranges

@@ -27,9 +27,9 @@ from typing import Any, Literal, TypeAlias
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from pipeline.broker.admin import partition_offsets
-from pipeline.broker.sender import BatchSender, Message
-from pipeline.broker.topic_reader import Ranges, read_ranges
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.reading.ranges import Ranges, read_ranges
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_runs
 from pipeline.consumers.start_checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content

@@ -21,9 +21,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.broker.admin import partition_offsets
-from pipeline.broker.sender import NEVER_TAKEN, Message
-from pipeline.broker.transactions import TransactionalSender
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.sending.batches import NEVER_TAKEN, Message
+from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import (

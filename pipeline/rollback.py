@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.broker.admin import group_members
+from pipeline.broker.admin.topics import group_members
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_export import exported_row

@@ -12,7 +12,7 @@ from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.broker_link import BrokerLink
 from pipeline.api.parts import PREFIX
 from pipeline.api.request_body import drain, read_json_body
-from pipeline.broker.request_sender import Headers
+from pipeline.broker.sending.requests import Headers
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from pipeline.app.worker import Worker, read_whatever_comes, running, started_sender
-from pipeline.broker.request_sender import RequestSender
+from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.audit_desk import AuditDesk
 from pipeline.consumers.audit_memory import tell_before
 from pipeline.consumers.audit_requests import AuditRequests

@@ -16,11 +16,11 @@ from pipeline.api.server import address_of, listen, serving
 from pipeline.api.tokens import Tokens, tokens_for
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
 from pipeline.app.worker import Worker, reasons_of, running
+from pipeline.broker.admin.open_transactions import holder_of
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.loss_watch import watch_lost_offsets
-from pipeline.broker.open_transactions import holder_of
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
-from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.consumers.legacy_start import check_v2_store
 from pipeline.disk.store_identity import check_identity, read_store

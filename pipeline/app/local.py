@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.runtime import Progress
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.local.runtime import Progress
 from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.ledger_build import build_logs, find_missing_leaves

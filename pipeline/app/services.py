@@ -16,8 +16,8 @@ from pipeline.app.process import (
 )
 from pipeline.app.runs import legacy_persist_worker, persist_worker
 from pipeline.app.worker import Worker
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.runtime import Progress
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.local.runtime import Progress
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import structlog
 
-from pipeline.broker.sender import BatchSender
-from pipeline.broker.tolerant_records import install_tolerant_records
-from pipeline.broker.unreadable_batches import install_partition_holds
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
+from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.batches import BatchConsumer
 from pipeline.consumers.standing import Standing

@@ -2,7 +2,7 @@
 
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.request_sender import RequestSender
+from pipeline.broker.sending.requests import RequestSender
 from pipeline.core.json.canonical import canonical_json
 from pipeline.settings import Settings
 from schemas.audit_request import AuditRequest

@@ -23,8 +23,8 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 from pydantic import SecretStr
 
-from pipeline.broker.local_folder import LocalFolder
-from pipeline.broker.loopback import HOST
+from pipeline.broker.local.folder import LocalFolder
+from pipeline.broker.local.loopback import HOST
 from pipeline.broker.reachability import Reachability
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings

@@ -8,9 +8,9 @@ import asyncio
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin import committed_offsets, partition_offsets
+from pipeline.broker.admin.topics import committed_offsets, partition_offsets
 from pipeline.broker.connection import is_cancelled
-from pipeline.broker.lost_offsets import lost_offsets
+from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

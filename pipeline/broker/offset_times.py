@@ -4,14 +4,14 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_errors,
     client_options,
     close_consumer,
 )
-from pipeline.broker.topic_reader import Ranges
+from pipeline.broker.reading.ranges import Ranges
 from pipeline.settings import Settings
 
 

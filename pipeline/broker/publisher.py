@@ -11,7 +11,7 @@ This is what a CAM system or an explainer engine imports; the base install has a
 from pipeline.broker.receipts import Published, Receipt
 from pipeline.broker.request_encoding import Request
 from pipeline.broker.request_publisher import Contract, RequestPublisher
-from pipeline.broker.request_sender import Headers
+from pipeline.broker.sending.requests import Headers
 from pipeline.topics import TopicNames
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent

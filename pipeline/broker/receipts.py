@@ -8,7 +8,7 @@ from aiokafka.structs import RecordMetadata
 from pydantic import BaseModel, ValidationError
 
 from pipeline.broker.event_matching import EventFuture, Place
-from pipeline.broker.request_sender import Delivery
+from pipeline.broker.sending.requests import Delivery
 from pipeline.errors import BrokerError, ReceiptTimeoutError
 
 Event = TypeVar("Event", bound=BaseModel)

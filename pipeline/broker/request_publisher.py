@@ -5,12 +5,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Self
 
-from pipeline.broker.admin import topic_partitions
+from pipeline.broker.admin.topics import topic_partitions
 from pipeline.broker.event_matching import EventFuture, Place
 from pipeline.broker.event_reader import EventReader
 from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.request_encoding import Request, encode_request
-from pipeline.broker.request_sender import Delivery, Headers, RequestSender
+from pipeline.broker.sending.requests import Delivery, Headers, RequestSender
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import TopicNames

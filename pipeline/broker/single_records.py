@@ -6,8 +6,8 @@ from itertools import zip_longest
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import OffsetRange, partition_offsets
-from pipeline.broker.topic_reader import read_ranges
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.reading.ranges import read_ranges
 from pipeline.settings import Settings
 
 _NEAR_OFFSETS = 10_000

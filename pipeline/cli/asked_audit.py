@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipeline.broker.admin import group_members
+from pipeline.broker.admin.topics import group_members
 from pipeline.broker.audit_listener import listening
 from pipeline.broker.audit_publisher import publish_audit
-from pipeline.broker.request_sender import RequestSender
+from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.audit_view import is_fault, print_finding, print_report
 from pipeline.cli.terminal import note, notes, print_json
 from pipeline.core.audit_judging import judge_audit_record

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.broker.local import (
+from pipeline.broker.local.broker import (
     BrokerState,
     LocalBroker,
     other_brokers,

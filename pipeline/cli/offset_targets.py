@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from pipeline.broker.admin import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.cli.moments import moment_ms
 from pipeline.core.offset_moves import GroupPosition, Place, Target

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.broker.admin import GroupState
-from pipeline.broker.open_transactions import OpenTransaction
+from pipeline.broker.admin.open_transactions import OpenTransaction
+from pipeline.broker.admin.topics import GroupState
 from pipeline.core.offset_moves import GroupPosition, OffsetMove, Place
 from pipeline.topics import TopicNames
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.broker.admin import describe_group
-from pipeline.broker.open_transactions import OpenTransaction, open_transactions
+from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
+from pipeline.broker.admin.topics import describe_group
 from pipeline.cli.moments import MOMENT
 from pipeline.cli.offset_targets import TargetOptions, target_of
 from pipeline.cli.offset_view import (

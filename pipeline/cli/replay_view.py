@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.broker.admin import OffsetRange
-from pipeline.broker.log_holes import describe_holes
+from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.cli.moments import moment_text
 from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.replay.findings import DIFFERENCES, Finding

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
 from pipeline.cli.terminal import note, print_json, print_pairs, print_text
 from pipeline.disk.durable_files import supports_unnamed_files
@@ -15,7 +16,6 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.room import room_of
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.idle_workers import refuse_running_workers
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex

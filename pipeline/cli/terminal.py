@@ -24,7 +24,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.broker.runtime import (
+from pipeline.broker.local.runtime import (
     DESCRIPTIONS,
     DOWNLOAD_NAME,
     DOWNLOAD_SIZE_MB,

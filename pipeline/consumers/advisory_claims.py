@@ -21,7 +21,7 @@ from pipeline.broker.connection import (
     client_options,
     close_consumer,
 )
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
 from pipeline.consumers.put_off import PutOff, record_at

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.telling import Delivery, Telling, delivery_of

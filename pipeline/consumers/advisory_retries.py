@@ -26,7 +26,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faststream.exceptions import NackMessage
 
 from pipeline.broker.connection import broker_errors, close_consumer
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
 from pipeline.consumers.group_member import group_member

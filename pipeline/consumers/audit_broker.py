@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any
 
-from pipeline.broker.admin import OffsetRange, committed_offsets
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets
 from pipeline.broker.connection import broker_errors
-from pipeline.broker.topic_reader import read_ranges
+from pipeline.broker.reading.ranges import read_ranges
 from pipeline.ledger.log_id import LogId
 from pipeline.settings import Settings
 from pipeline.storage.audit_offsets import BrokerView

@@ -22,7 +22,7 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline import metrics
-from pipeline.broker.sender import BatchSender, Message
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.audit_run import Auditing, AuditRun
 from pipeline.consumers.batches import Pace
 from pipeline.consumers.put_off import PutOff

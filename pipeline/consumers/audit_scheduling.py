@@ -7,7 +7,7 @@ from datetime import datetime
 import structlog
 
 from pipeline.broker.audit_publisher import publish_audit
-from pipeline.broker.request_sender import RequestSender
+from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.put_off import PUT_OFF_LIMIT
 from pipeline.consumers.standing import Standing
 from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour

@@ -24,7 +24,7 @@ import structlog
 from faststream.exceptions import NackMessage
 
 from pipeline import metrics
-from pipeline.broker.sender import BatchSender, Message
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.put_off import PutOff
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.standing import Standing

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiokafka import TopicPartition
 
-from pipeline.broker.open_transactions import OpenTransaction, open_transactions
+from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
 from pipeline.consumers.standing import Standing
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 from faststream.exceptions import NackMessage
 
-from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
-from pipeline.broker.group_reader import GroupReader
-from pipeline.broker.sender import BatchSender
-from pipeline.broker.topic_reader import Ranges
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.reading.group_reader import GroupReader
+from pipeline.broker.reading.ranges import Ranges
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.batches import BatchConsumer, Pace
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge, Settled

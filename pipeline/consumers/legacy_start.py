@@ -9,7 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.broker.admin import (
+from pipeline.broker.admin.group_offsets import commit_offsets
+from pipeline.broker.admin.topics import (
     CommittedOffset,
     OffsetRange,
     committed_offsets,
@@ -17,8 +18,7 @@ from pipeline.broker.admin import (
     partition_offsets,
 )
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.group_offsets import commit_offsets
-from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.start_checks import Start, StartingPlace
 from pipeline.consumers.topic_checks import check_topics
 from pipeline.consumers.topic_identity import current_topic_id

@@ -29,8 +29,8 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from pipeline.broker.admin import committed_offsets, partition_offsets
-from pipeline.broker.lost_offsets import lost_offsets
+from pipeline.broker.admin.topics import committed_offsets, partition_offsets
+from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.start_checks import StartingPlace
 from pipeline.consumers.topic_watch import TopicWatch
 from pipeline.errors import BrokerError, StoreNotReadyError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.telling import Delivery, Settlement, Telling
 from pipeline.core.runs.event import ToldOutcome, run_event_headers
 from pipeline.core.runs.outcome import RecordSource

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.log_holes import describe_holes, find_holes
-from pipeline.broker.lost_offsets import LostOffsets, lost_offsets
+from pipeline.broker.reading.log_holes import describe_holes, find_holes
+from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.group_position import beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.ledger_checks import check_ledger
 from pipeline.consumers.partition_states import PartitionState, Store, partition_states

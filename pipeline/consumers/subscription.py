@@ -17,12 +17,12 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
 from pipeline.broker.connection import (
     broker_errors,
     client_options,
     is_cancelled,
 )
-from pipeline.broker.unreadable_batches import unreadable_offsets
 from pipeline.consumers.held_up import HeldUp
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.observing import Observation

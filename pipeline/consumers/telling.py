@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.raw_records import Record
 from pipeline.core.dead_letter import DeadLetter, dead_letter
 from pipeline.core.dead_letters.carried_record import (

@@ -2,8 +2,8 @@
 
 import structlog
 
-from pipeline.broker.admin import compare_topics
-from pipeline.broker.topic_promises import BrokenPromise, Consequence, broken_promise
+from pipeline.broker.admin.topic_promises import BrokenPromise, Consequence, broken_promise
+from pipeline.broker.admin.topics import compare_topics
 from pipeline.errors import TopicsError
 from pipeline.settings import Settings
 

@@ -22,15 +22,15 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from pipeline.broker.admin import TopicDifference, committed_offsets, partition_offsets
+from pipeline.broker.admin.topic_ids import TopicLook, look_at_topic
+from pipeline.broker.admin.topic_promises import Consequence, broken_promise
+from pipeline.broker.admin.topics import TopicDifference, committed_offsets, partition_offsets
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     client_options,
     is_cancelled,
     refusal,
 )
-from pipeline.broker.topic_ids import TopicLook, look_at_topic
-from pipeline.broker.topic_promises import Consequence, broken_promise
 from pipeline.consumers.group_position import Place, beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.standing import Standing
 from pipeline.consumers.start_checks import Start

@@ -10,9 +10,9 @@ from contextlib import aclosing
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import partition_offsets
-from pipeline.broker.sender import BatchSender, Message
-from pipeline.broker.topic_reader import read_ranges
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.reading.ranges import read_ranges
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, TopicsError, UnsendableError

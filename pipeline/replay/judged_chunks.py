@@ -13,7 +13,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.topic_reader import Ranges, read_ranges
+from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
 from pipeline.consumers.judging import Judging
 from pipeline.consumers.telling import delivery_of

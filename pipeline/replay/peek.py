@@ -14,8 +14,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin import OffsetRange, committed_offsets, partition_offsets
-from pipeline.broker.topic_reader import read_ranges
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.dead_letters.carried_record import split_headers
 from pipeline.core.envelope import Rejected
 from pipeline.core.header_names import bytes_of_name

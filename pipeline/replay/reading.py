@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
-from pipeline.broker.topic_reader import read_ranges
+from pipeline.broker.reading.ranges import read_ranges
 from pipeline.consumers.judging import Judging
 from pipeline.replay.judged_chunks import JudgedChunk, judged_chunks
 from pipeline.replay.pace import of_run, paced

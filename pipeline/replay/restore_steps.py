@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.broker.admin import group_members
-from pipeline.broker.log_holes import describe_holes
-from pipeline.broker.log_ranges import holds_records
+from pipeline.broker.admin.topics import group_members
+from pipeline.broker.reading.log_holes import describe_holes
+from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.errors import StoreNotReadyError
 from pipeline.replay.history import PartitionHistory, SeenRecord
 from pipeline.replay.partitions import ReplayedPartition

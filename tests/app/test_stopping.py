@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from pipeline.app import process
 from pipeline.app.process import stop_on_signals
-from pipeline.broker.loopback import HOST
+from pipeline.broker.local.loopback import HOST
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 

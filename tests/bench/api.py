@@ -32,8 +32,8 @@ from starlette.responses import Response
 
 from pipeline.api.server import address_of, listen, serving
 from pipeline.app import advise_worker, api_server, persist_worker
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import judge_run_record

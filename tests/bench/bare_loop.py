@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.app import run_service
 from pipeline.broker.connection import client_options
-from pipeline.broker.sender import BatchSender, Message
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.judging import Judging
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, RecordSource

@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.legacy_rows import format_row, format_rows
 from pipeline.settings import Settings, read_settings
 from tests.e2e.migrations import environment

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.logs import silence_kafka_client
 from tests.bench.contender import BenchError
 from tests.bench.race import DEFAULT, ENTRIES, race

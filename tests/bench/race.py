@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.storage.ledger_key import LEDGER_FOLDER
 from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
 from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined

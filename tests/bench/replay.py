@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import read_store
 from pipeline.logs import silence_kafka_client
 from pipeline.settings import Settings, read_settings

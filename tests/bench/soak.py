@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import RunPublisher
 from tests.bench.contender import Contender
 from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker.connection import client_options, describe_cluster
-from pipeline.broker.loopback import free_port
+from pipeline.broker.local.loopback import free_port
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import read_settings
 

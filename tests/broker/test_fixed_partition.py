@@ -4,7 +4,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker.request_sender import fixed_partition
+from pipeline.broker.sending.requests import fixed_partition
 
 ANY = DefaultPartitioner()
 

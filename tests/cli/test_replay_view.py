@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.cli.replay_view import (
     TOLD_FINDINGS,
     FindingView,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import local_broker
-from pipeline.broker import local
-from pipeline.broker.runtime import DESCRIPTIONS, Downloaded, KafkaRuntime, Progress
+from pipeline.broker.local import broker as local
+from pipeline.broker.local.runtime import DESCRIPTIONS, Downloaded, KafkaRuntime, Progress
 from pipeline.cli.terminal import Starting
 from pipeline.settings import read_settings
 

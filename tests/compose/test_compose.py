@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.api.tokens import is_loopback
-from pipeline.broker.runtime import KAFKA_VERSION
+from pipeline.broker.local.runtime import KAFKA_VERSION
 from pipeline.settings import Settings, read_settings
 from tests.docs.command_words import fault_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.broker.sender import Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.advisory_claims import AdvisoryClaimJudge
 from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetryJudge

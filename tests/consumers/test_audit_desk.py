@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.sender import BatchSender, Message
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers import audit_run
 from pipeline.consumers.audit_desk import AuditDesk
 from pipeline.consumers.audit_run import Auditing

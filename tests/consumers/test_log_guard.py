@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.consumers import log_guard
 from pipeline.consumers.log_guard import LogGuard
 from pipeline.consumers.start_checks import StartingPlace

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
-from pipeline.broker.topic_promises import RULES, Consequence
+from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
 from pipeline.consumers.standing import KINDS
 from pipeline.core.audit_codes import MEANINGS

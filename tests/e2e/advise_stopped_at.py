@@ -11,8 +11,8 @@ import sys
 from faststream.kafka.message import KafkaAckableMessage
 
 from pipeline.app import run_advise_worker, run_service
-from pipeline.broker import sender
-from pipeline.broker.sender import BatchSender
+from pipeline.broker.sending import batches as sender
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.advisory_claims import AdvisoryClaims
 from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryRequestJudge
 from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from pipeline.app import advise_worker, api_server, persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import encode
 from tests.e2e.kafka_reading import new_settings, topics_and_store

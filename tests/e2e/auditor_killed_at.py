@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.app import run_audit_worker, run_service
-from pipeline.broker.sender import BatchSender
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers import audit_desk
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.logs import configure_logging

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.admin import apply_topics
+from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import topic_table
 from tests.e2e.prepared_store import prepare_store

@@ -13,9 +13,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin import apply_topics, partition_offsets
+from pipeline.broker.admin.topics import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import topic_table
 from tests.builders import record

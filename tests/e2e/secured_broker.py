@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.loopback import HOST, free_port
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.local.loopback import HOST, free_port
 from pipeline.settings import Settings
 
 USER, PASSWORD = "cam", "cam-secret"

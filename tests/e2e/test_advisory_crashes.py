@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.consumers import advisory_claims
 from tests.builders import sha256
 from tests.e2e.advise_stopped_at import LINKED_OF_A_STEP, STEPS, records_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher
 from pipeline.consumers import advisory_claims
 from pipeline.errors import InputError, ReceiptTimeoutError

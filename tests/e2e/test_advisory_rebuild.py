@@ -12,7 +12,7 @@ from aiokafka.admin import RecordsToDelete
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.consumers import advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError

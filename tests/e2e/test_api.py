@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin import partition_offsets
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.client import RunsClient
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.errors import (

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from pipeline.broker.admin import partition_offsets
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.settings import Settings
 from tests.builders import attachment_ref, encode, run_request, sha256

@@ -13,7 +13,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from tests.builders import attachment, encode, run_request, sha256
 from tests.e2e.api_service import JSON, RUNS
 from tests.e2e.kafka_reading import new_settings, topics_and_store, wait_until

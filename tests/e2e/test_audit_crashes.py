@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from schemas.audit_report import AuditReport
 from tests.e2e import audits

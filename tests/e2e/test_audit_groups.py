@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin import group_members
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import group_members
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.consumers import audit_run
 from pipeline.settings import Settings
 from pipeline.storage.store_audit import StoreAudit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import audit_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.held_checkpoints import write_held
 from pipeline.errors import StoreError
 from pipeline.settings import Settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from tests.builders import encode, red_request, run_request
 from tests.e2e.api_service import ApiService, api_service
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.broker.admin import apply_topics, compare_topics
+from pipeline.broker.admin.topics import apply_topics, compare_topics
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.loopback import HOST
+from pipeline.broker.local.loopback import HOST
 from pipeline.broker.publisher import RunPublisher
-from pipeline.broker.sender import BatchSender
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request

@@ -11,7 +11,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline.app import persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.record import RecordPlace
 from pipeline.core.runs import verdict
 from pipeline.settings import Settings

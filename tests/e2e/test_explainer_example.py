@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from tests.builders import run_request
 from tests.e2e.api_service import ApiService, api_service
 

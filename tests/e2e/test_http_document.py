@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.api.tokens import read_tokens
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from tests.e2e.api_service import ApiService, api_service
 
 pytestmark = pytest.mark.e2e

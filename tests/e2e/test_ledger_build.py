@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.admin import committed_offsets, partition_offsets
+from pipeline.broker.admin.topics import committed_offsets, partition_offsets
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger_build import build_logs, find_missing_leaves

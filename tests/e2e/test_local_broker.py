@@ -14,9 +14,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner
 
-from pipeline.broker.admin import apply_topics
+from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.local import LocalBroker, running_broker, stop_running
+from pipeline.broker.local.broker import LocalBroker, running_broker, stop_running
 from pipeline.cli.commands import app
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
@@ -207,7 +207,7 @@ def test_stop_running_ends_a_detached_broker(tmp_path: Path) -> None:
 
 def test_the_broker_ends_with_a_process_that_fails(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.broker.local import LocalBroker\n"
+        "import sys; from pathlib import Path; from pipeline.broker.local.broker import LocalBroker\n"
         "LocalBroker(Path(sys.argv[1]), port=0).start(); raise SystemExit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=90, check=False)

@@ -14,9 +14,9 @@ from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError, Reques
 from structlog.testing import capture_logs
 
 from pipeline.app import persist_worker
-from pipeline.broker import sender
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.sending import batches as sender
 from pipeline.consumers.batches import Pace
 from pipeline.settings import Settings
 from tests.builders import run_request

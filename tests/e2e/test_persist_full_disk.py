@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import committed, produce, sending, wait_until_consumed

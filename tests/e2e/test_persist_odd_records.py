@@ -11,11 +11,11 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.app import persist_worker
-from pipeline.broker.tolerant_records import install_tolerant_records
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.core.header_names import bytes_of_name
 from pipeline.index_rebuild import rebuild_index
 from pipeline.settings import Settings
-from tests.broker.record_batches import (
+from tests.broker.aiokafka_fixes.record_batches import (
     GZIP,
     ODD_NAMES,
     PLAIN_NAMES,

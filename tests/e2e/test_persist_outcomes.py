@@ -14,7 +14,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline.app import persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.runs import verdict
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import attachment, incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, commit, produce, sending, wait_until_consumed

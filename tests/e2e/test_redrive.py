@@ -9,9 +9,10 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline import redriving
-from pipeline.broker import topic_reader, transactions
-from pipeline.broker.sender import BatchSender, Message
-from pipeline.broker.transactions import TransactionalSender
+from pipeline.broker.reading import ranges as topic_reader
+from pipeline.broker.sending import transactions
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.header_names import name_of_bytes

@@ -11,8 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin import committed_offsets, partition_offsets
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.admin.topics import committed_offsets, partition_offsets
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.hashing import sha256_of_json
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import INDEX_FILE

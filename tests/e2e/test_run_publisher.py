@@ -17,14 +17,14 @@ from confluent_kafka import Message as DeliveredMessage
 from confluent_kafka import Producer
 
 from pipeline.app import persist_worker
-from pipeline.broker import request_sender
-from pipeline.broker.admin import apply_topics, partition_offsets
+from pipeline.broker.admin.topics import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.event_reader import EventReader
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import Published, Receipt, RunPublisher
-from pipeline.broker.request_sender import Delivery
-from pipeline.broker.sender import BatchSender, Message
+from pipeline.broker.sending import requests as request_sender
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.broker.sending.requests import Delivery
 from pipeline.cli import publish
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import Outcome, OutcomeKind, RecordSource

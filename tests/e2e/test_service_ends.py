@@ -13,9 +13,9 @@ import pytest
 
 from pipeline import helper_process
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.admin import apply_topics
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.loopback import HOST
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.local.loopback import HOST
 from pipeline.errors import HelperError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import advisory_request, attachment, encode, run_request
 from tests.e2e.advisories import publish, wait_until_all_told

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from pipeline.broker.admin import OffsetRange, apply_topics, partition_offsets
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.topic_reader import read_ranges, read_topic
+from pipeline.broker.admin.topics import OffsetRange, apply_topics, partition_offsets
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.reading.ranges import read_ranges, read_topic
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import new_settings

@@ -10,7 +10,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import MessageSizeTooLargeError
 from typer.testing import CliRunner
 
-from pipeline.broker.admin import (
+from pipeline.broker.admin.topics import (
     OffsetRange,
     TopicDifference,
     apply_topics,
@@ -20,7 +20,7 @@ from pipeline.broker.admin import (
     partition_offsets,
 )
 from pipeline.broker.connection import admin_client, describe_cluster
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.cli.topics import app
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.settings import Settings, read_settings

@@ -12,8 +12,8 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline.app import legacy_persist_worker, persist_worker
-from pipeline.broker.admin import CommittedOffset, committed_offsets
-from pipeline.broker.group_offsets import commit_offsets
+from pipeline.broker.admin.group_offsets import commit_offsets
+from pipeline.broker.admin.topics import CommittedOffset, committed_offsets
 from pipeline.consumers import legacy_start
 from pipeline.core.legacy_run import MARK
 from pipeline.errors import StoreError, StoreNotReadyError

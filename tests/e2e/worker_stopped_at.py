@@ -15,8 +15,8 @@ from typing import Any
 from faststream.kafka.message import KafkaAckableMessage
 
 from pipeline.app import run_persist_worker, run_service
-from pipeline.broker import sender
-from pipeline.broker.sender import BatchSender
+from pipeline.broker.sending import batches as sender
+from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.batches import BatchConsumer
 from pipeline.consumers.run_chunk import RunChunk
 from pipeline.consumers.run_requests import RunRequestJudge

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.broker.audit_listener import listening
 from pipeline.broker.audit_publisher import publish_audit
-from pipeline.broker.request_sender import RequestSender
+from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.demo.screen import Screen
 from pipeline.errors import IntegrityError
 from pipeline.settings import Settings

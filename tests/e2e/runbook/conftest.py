@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.local import LocalBroker
-from pipeline.broker.loopback import free_port
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.local.loopback import free_port
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import new_settings, topics_and_store
 from tests.e2e.runbook.drill import Drill

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from pipeline.broker.loopback import free_port
+from pipeline.broker.local.loopback import free_port
 from tests.builders import sha256
 from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.shop import change_a_byte, consume, runs

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.broker.connection import admin_client
-from pipeline.broker.local import LocalBroker
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.topics import topic_table
 from tests.builders import run_request
 from tests.e2e.changed_topics import add_partitions, make_again, set_topic

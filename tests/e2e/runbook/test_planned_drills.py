@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.broker.loopback import free_port
+from pipeline.broker.local.loopback import free_port
 from pipeline.settings import Settings
 from tests.builders import attachment, red_request, run_request
 from tests.e2e.kafka_reading import (

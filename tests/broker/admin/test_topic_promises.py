@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.broker.admin import TopicDifference
-from pipeline.broker.topic_promises import RULES, Consequence, broken_promise
+from pipeline.broker.admin.topic_promises import RULES, Consequence, broken_promise
+from pipeline.broker.admin.topics import TopicDifference
 from pipeline.topics import TopicNames, topic_table
 
 TOPICS = TopicNames("shop")

@@ -20,7 +20,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
 from pipeline import metrics
-from pipeline.broker.tolerant_records import take_records
+from pipeline.broker.aiokafka_fixes.tolerant_records import take_records
 
 REST_SECONDS = 5.0
 """How long a partition rests before the batch is asked for again."""

@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker import local, runtime
-from pipeline.broker.local import (
+from pipeline.broker.local import broker as local
+from pipeline.broker.local import runtime
+from pipeline.broker.local.broker import (
     LocalBroker,
     last_meaningful_line,
     running_broker,
     start_error,
     stop_running,
 )
-from pipeline.broker.local_folder import (
+from pipeline.broker.local.folder import (
     BrokerState,
     LocalFolder,
     Remembered,
@@ -30,8 +31,8 @@ from pipeline.broker.local_folder import (
     new_cluster_id,
     server_properties,
 )
-from pipeline.broker.loopback import cluster_id_at, free_port, is_free
-from pipeline.broker.runtime import default_cache_dir, download_error, kafka_runtime
+from pipeline.broker.local.loopback import cluster_id_at, free_port, is_free
+from pipeline.broker.local.runtime import default_cache_dir, download_error, kafka_runtime
 from pipeline.errors import BrokerError
 
 STATE = Remembered(pid=None, port=9092, controller_port=9093, cluster_id="c")

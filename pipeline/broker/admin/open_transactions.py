@@ -14,13 +14,13 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
-from pipeline.broker.admin import patiently
-from pipeline.broker.connection import admin_client
-from pipeline.broker.transaction_requests import (
+from pipeline.broker.admin.topics import patiently
+from pipeline.broker.admin.transaction_requests import (
     DescribeProducersRequest,
     DescribeTransactionsRequest,
     ListTransactionsRequest,
 )
+from pipeline.broker.connection import admin_client
 from pipeline.core.runs.event import broker_time
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

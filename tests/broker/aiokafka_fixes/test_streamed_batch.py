@@ -13,14 +13,14 @@ from aiokafka.codec import lz4_encode, snappy_encode, zstd_encode
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 
-from pipeline.broker import tolerant_records
-from pipeline.broker.decompression import decompress, inflate, largest_size
-from pipeline.broker.tolerant_records import (
+from pipeline.broker.aiokafka_fixes import tolerant_records
+from pipeline.broker.aiokafka_fixes.decompression import decompress, inflate, largest_size
+from pipeline.broker.aiokafka_fixes.tolerant_records import (
     INFLATED_LIMIT_BYTES,
     TolerantRecords,
 )
 from pipeline.core.dead_letters.carried_record import LeftAtSource, keep_headers, split_headers
-from tests.broker.record_batches import (
+from tests.broker.aiokafka_fixes.record_batches import (
     GZIP,
     LZ4,
     ODD_NAMES,

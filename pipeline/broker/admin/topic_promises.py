@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.broker.admin import TopicDifference
+from pipeline.broker.admin.topics import TopicDifference
 from pipeline.topics import TopicNames, dead_letter_topics
 
 

@@ -18,13 +18,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from pipeline.broker.connection import broker_errors
-from pipeline.broker.producers import close_producer, start_producer
-from pipeline.broker.sender import (
+from pipeline.broker.sending.batches import (
     BATCH_BYTES,
     CONFIRM_TIMEOUT_SECONDS,
     Message,
     send_partition,
 )
+from pipeline.broker.sending.producers import close_producer, start_producer
 from pipeline.core.record import RecordPlace
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings

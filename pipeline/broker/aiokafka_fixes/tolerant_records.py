@@ -26,8 +26,8 @@ from aiokafka.record.memory_records import MemoryRecords
 # The fast one reads beyond the end of its buffer where a number is cut off.
 from aiokafka.record.util import decode_varint_py
 
-from pipeline.broker.decompression import decompress, inflate, largest_size
-from pipeline.broker.streamed_batch import streamed_records
+from pipeline.broker.aiokafka_fixes.decompression import decompress, inflate, largest_size
+from pipeline.broker.aiokafka_fixes.streamed_batch import streamed_records
 from pipeline.core.dead_letters.carried_record import held_bytes, passed_bytes
 from pipeline.core.header_names import name_of_bytes
 

@@ -4,15 +4,15 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_errors,
     client_options,
     close_consumer,
 )
-from pipeline.broker.tolerant_records import install_tolerant_records
-from pipeline.broker.topic_reader import Ranges
+from pipeline.broker.reading.ranges import Ranges
 from pipeline.settings import Settings
 
 _POLL_MS = 500

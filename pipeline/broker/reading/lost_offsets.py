@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 
 _log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeline.broker.loopback import HOST
+from pipeline.broker.local.loopback import HOST
 from pipeline.errors import BrokerError
 from pipeline.topics import DEAD_LETTER_MESSAGE_LIMIT_BYTES
 

@@ -11,19 +11,19 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
 
 from pipeline import metrics
-from pipeline.broker import streamed_batch, tolerant_records, unreadable_batches
-from pipeline.broker.tolerant_records import (
+from pipeline.broker.aiokafka_fixes import streamed_batch, tolerant_records, unreadable_batches
+from pipeline.broker.aiokafka_fixes.tolerant_records import (
     TolerantRecords,
     bounded_getall,
     install_tolerant_records,
 )
-from pipeline.broker.unreadable_batches import (
+from pipeline.broker.aiokafka_fixes.unreadable_batches import (
     REST_LIMIT,
     getall,
     install_partition_holds,
     unreadable_offsets,
 )
-from tests.broker.record_batches import GZIP, batch_bytes, record_bytes
+from tests.broker.aiokafka_fixes.record_batches import GZIP, batch_bytes, record_bytes
 
 ORIGINAL = tolerant_records._AIOKAFKAS_GETALL
 PLACE = TopicPartition("t", 3)

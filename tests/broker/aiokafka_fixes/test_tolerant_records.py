@@ -13,10 +13,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.broker.decompression import decompress
-from pipeline.broker.tolerant_records import TolerantRecords, install_tolerant_records
+from pipeline.broker.aiokafka_fixes.decompression import decompress
+from pipeline.broker.aiokafka_fixes.tolerant_records import (
+    TolerantRecords,
+    install_tolerant_records,
+)
 from pipeline.core.header_names import bytes_of_name, name_of_bytes
-from tests.broker.record_batches import (
+from tests.broker.aiokafka_fixes.record_batches import (
     GZIP,
     LZ4,
     ODD_NAMES,

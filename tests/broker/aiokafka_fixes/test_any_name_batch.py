@@ -8,12 +8,18 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from pipeline.broker.any_name_batch import AnyNameBatch
-from pipeline.broker.decompression import decompress
-from pipeline.broker.sender import BATCH_BYTES, Message, _batches
+from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
+from pipeline.broker.aiokafka_fixes.decompression import decompress
+from pipeline.broker.sending.batches import BATCH_BYTES, Message, _batches
 from pipeline.core.header_names import bytes_of_name, name_of_bytes
-from tests.broker.record_batches import LZ4, ODD_NAMES, PLAIN_NAMES, ByteHeaders, record_bytes
-from tests.broker.test_tolerant_records import byte_headers, fetched
+from tests.broker.aiokafka_fixes.record_batches import (
+    LZ4,
+    ODD_NAMES,
+    PLAIN_NAMES,
+    ByteHeaders,
+    record_bytes,
+)
+from tests.broker.aiokafka_fixes.test_tolerant_records import byte_headers, fetched
 
 HEADER_BYTES = 61
 

@@ -19,10 +19,10 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import LeaderNotAvailableError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
-from pipeline.broker.admin import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.aiokafka_fixes.tolerant_records import TolerantRecords
 from pipeline.broker.connection import broker_errors, client_options
-from pipeline.broker.tolerant_records import TolerantRecords
-from pipeline.broker.topic_reader import Ranges
+from pipeline.broker.reading.ranges import Ranges
 from pipeline.settings import Settings
 
 Hole = tuple[int, int]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.broker.local_folder import (
+from pipeline.broker.local.folder import (
     BROKER_CLASS,
     BrokerState,
     LocalFolder,
@@ -21,8 +21,8 @@ from pipeline.broker.local_folder import (
     new_cluster_id,
     server_properties,
 )
-from pipeline.broker.loopback import HOST, cluster_id_at, free_port, is_free
-from pipeline.broker.runtime import Downloaded, KafkaRuntime, Progress, kafka_runtime
+from pipeline.broker.local.loopback import HOST, cluster_id_at, free_port, is_free
+from pipeline.broker.local.runtime import Downloaded, KafkaRuntime, Progress, kafka_runtime
 from pipeline.errors import BrokerError
 
 __all__ = ["BrokerState", "LocalBroker", "other_brokers", "running_broker", "stop_running"]

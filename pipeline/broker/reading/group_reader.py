@@ -12,9 +12,9 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
-from pipeline.broker.tolerant_records import install_tolerant_records
-from pipeline.broker.topic_reader import Ranges, waits_for_transaction
+from pipeline.broker.reading.ranges import Ranges, waits_for_transaction
 from pipeline.settings import Settings
 
 _POLL_MS = 200

@@ -9,9 +9,9 @@ from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from pipeline.broker.admin import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
-from pipeline.broker.tolerant_records import install_tolerant_records
 from pipeline.settings import Settings
 
 Ranges = Mapping[tuple[str, int], OffsetRange]

@@ -14,7 +14,7 @@ from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_error,
 )
-from pipeline.broker.producers import close_producer, start_producer
+from pipeline.broker.sending.producers import close_producer, start_producer
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, REQUEST_PARTITIONS

@@ -14,9 +14,9 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.broker.any_name_batch import AnyNameBatch
+from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.connection import broker_errors
-from pipeline.broker.producers import close_producer, start_producer
+from pipeline.broker.sending.producers import close_producer, start_producer
 from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.errors import UnsendableError
 from pipeline.settings import Settings

@@ -1,6 +1,6 @@
 """Refuse what must not happen to a store while its workers run."""
 
-from pipeline.broker.admin import group_members
+from pipeline.broker.admin.topics import group_members
 from pipeline.errors import StoreNotReadyError
 from pipeline.replay.request_topics import request_topics
 from pipeline.settings import Settings

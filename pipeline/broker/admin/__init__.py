@@ -1,0 +1,1 @@
+"""Topics and groups as the broker has them: created, compared, described."""

@@ -1,0 +1,1 @@
+"""What aiokafka cannot read and the broker accepts; each fix names the upstream fact."""

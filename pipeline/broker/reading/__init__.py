@@ -1,0 +1,1 @@
+"""Readers without a consumer group: ranges, single records, times."""

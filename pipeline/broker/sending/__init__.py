@@ -1,0 +1,1 @@
+"""Senders: whole batches, single requests, transactions."""
