@@ -31,7 +31,7 @@ from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_runs
-from pipeline.consumers.start_checks import check_start
+from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
 from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path

@@ -15,12 +15,12 @@ from pipeline.app.worker import (
     subscribed,
     tell_start,
 )
-from pipeline.consumers.advisory_claims import AdvisoryClaimJudge, AdvisoryClaims
-from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
-from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
-from pipeline.consumers.batches import BatchConsumer, Pace
-from pipeline.consumers.judging import Judging
-from pipeline.consumers.start_checks import check_start
+from pipeline.consumers.advisories.claims import AdvisoryClaimJudge, AdvisoryClaims
+from pipeline.consumers.advisories.requests import AdvisoryDesk, AdvisoryRequestJudge
+from pipeline.consumers.advisories.retries import AdvisoryRetries, AdvisoryRetryJudge
+from pipeline.consumers.engine.batches import BatchConsumer, Pace
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.start.checks import check_start
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore

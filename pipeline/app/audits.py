@@ -14,8 +14,8 @@ from pipeline.consumers.audit_memory import tell_before
 from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.audit_run import Auditing
 from pipeline.consumers.audit_scheduling import AuditScheduler
-from pipeline.consumers.batches import Pace
-from pipeline.consumers.start_checks import check_audit_start
+from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.start.checks import check_audit_start
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.held_folder import held_checkpoints

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from pipeline.app.worker import Worker, read_whatever_comes, started_sender, subscribed, tell_start
-from pipeline.consumers.batches import BatchConsumer, Pace
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.batches import BatchConsumer, Pace
+from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.legacy_requests import LegacyRequestJudge
 from pipeline.consumers.legacy_start import check_legacy_start
 from pipeline.consumers.run_requests import RunRequestJudge
-from pipeline.consumers.start_checks import check_start
+from pipeline.consumers.start.checks import check_start
 from pipeline.core.legacy_run import judge_run_as_row
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.settings import Settings

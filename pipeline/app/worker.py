@@ -13,10 +13,10 @@ from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_rec
 from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.audit_requests import AuditRequests
-from pipeline.consumers.batches import BatchConsumer
-from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import Start
-from pipeline.consumers.subscription import Subscription
+from pipeline.consumers.engine.batches import BatchConsumer
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.consumers.start.checks import Start
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore

@@ -24,11 +24,11 @@ from pydantic import ValidationError
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.audit_run import Auditing, AuditRun
-from pipeline.consumers.batches import Pace
-from pipeline.consumers.put_off import PutOff
+from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.outbox import Delivery, Telling, delivery_of
+from pipeline.consumers.engine.put_off import PutOff
+from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.standing import Standing
-from pipeline.consumers.telling import Delivery, Telling, delivery_of
 from pipeline.core.audit_codes import worst_severity
 from pipeline.core.audit_judging import (
     AUDIT_CONFLICT,

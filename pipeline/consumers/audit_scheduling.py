@@ -8,8 +8,8 @@ import structlog
 
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.standing import Standing
 from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

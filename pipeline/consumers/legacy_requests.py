@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import Telling, delivery_of
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.run_chunk import RunChunk
-from pipeline.consumers.telling import Telling, delivery_of
 from pipeline.core.envelope import Rejected
 from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event
 from pipeline.core.legacy_run import JudgedRow

@@ -10,8 +10,8 @@ from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partiti
 from pipeline.broker.reading.group_reader import GroupReader
 from pipeline.broker.reading.ranges import Ranges
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.batches import BatchConsumer, Pace
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.batches import BatchConsumer, Pace
+from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge, Settled
 from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.settings import Settings

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.telling import Delivery, Settlement, Telling
+from pipeline.consumers.engine.outbox import Delivery, Settlement, Telling
 from pipeline.core.runs.event import ToldOutcome, run_event_headers
 from pipeline.core.runs.outcome import RecordSource
 

@@ -14,9 +14,9 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading.ranges import Ranges, read_ranges
-from pipeline.consumers.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
-from pipeline.consumers.judging import Judging
-from pipeline.consumers.telling import delivery_of
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import delivery_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.replay.request_topics import RequestTopic
 from pipeline.settings import Settings

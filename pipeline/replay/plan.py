@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipeline.broker.admin.topics import OffsetRange, committed_offsets, topic_retention_ms
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.broker.reading.times import record_times
-from pipeline.consumers.topic_identity import check_topic_ids
+from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.replay.leaf_cursor import next_offset

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pipeline.broker.reading.ranges import read_ranges
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.judging import Judging
 from pipeline.replay.judged_chunks import JudgedChunk, judged_chunks
 from pipeline.replay.pace import of_run, paced
 from pipeline.replay.partitions import ReplayedPartition

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.consumers.judging import Judge
+from pipeline.consumers.engine.judging import Judge
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.judges import run_judges
 from pipeline.ledger.writer import Ledger

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.consumers.topic_identity import check_topic_ids
+from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.disk.store_identity import StoreIdentity
 from pipeline.errors import IntegrityError
 from pipeline.ledger.writer import Ledger

@@ -12,7 +12,7 @@ Procedure, with the same numbers in the code:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.consumers.topic_identity import check_topic_ids
+from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import RecordPlace
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.replay.comparison import StoreComparison

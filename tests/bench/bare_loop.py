@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pipeline.app import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.judging import Judging
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record

@@ -19,9 +19,9 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers import audit_run
 from pipeline.consumers.audit_desk import AuditDesk
 from pipeline.consumers.audit_run import Auditing
-from pipeline.consumers.batches import Pace
-from pipeline.consumers.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.standing import Standing
 from pipeline.errors import BrokerError, StoreError
 from pipeline.settings import Settings
 from pipeline.storage.audit_journal import AuditJournal

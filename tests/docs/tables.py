@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pipeline import metrics
 from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
-from pipeline.consumers.standing import KINDS
+from pipeline.consumers.engine.standing import KINDS
 from pipeline.core.audit_codes import MEANINGS
 from pipeline.settings import Settings
 

@@ -13,10 +13,10 @@ from faststream.kafka.message import KafkaAckableMessage
 from pipeline.app import run_advise_worker, run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.advisory_claims import AdvisoryClaims
-from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryRequestJudge
-from pipeline.consumers.advisory_retries import AdvisoryRetries, AdvisoryRetryJudge
-from pipeline.consumers.batches import BatchConsumer
+from pipeline.consumers.advisories.claims import AdvisoryClaims
+from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryRequestJudge
+from pipeline.consumers.advisories.retries import AdvisoryRetries, AdvisoryRetryJudge
+from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import LogNames
 from pipeline.ledger.writer import LedgerBatch

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers import advisory_claims
+from pipeline.consumers.advisories import claims as advisory_claims
 from tests.builders import sha256
 from tests.e2e.advise_stopped_at import LINKED_OF_A_STEP, STEPS, records_of
 from tests.e2e.advisories import (

@@ -10,7 +10,7 @@ import pytest
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher
-from pipeline.consumers import advisory_claims
+from pipeline.consumers.advisories import claims as advisory_claims
 from pipeline.errors import InputError, ReceiptTimeoutError
 from pipeline.settings import Settings
 from schemas.advisory_request import AdvisoryRequest

@@ -13,7 +13,7 @@ from pipeline.app import advise_worker, persist_worker
 from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers import advisory_claims
+from pipeline.consumers.advisories import claims as advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.index_rebuild import rebuild_index

@@ -12,7 +12,7 @@ from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
-from pipeline.consumers import ledger_checks
+from pipeline.consumers.start import ledger_checks
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf

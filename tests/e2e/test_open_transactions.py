@@ -10,7 +10,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from pipeline import metrics
 from pipeline.app import persist_worker
 from pipeline.broker.admin.open_transactions import open_transactions
-from pipeline.consumers import held_up
+from pipeline.consumers.engine import held_up
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.api_service import api_only

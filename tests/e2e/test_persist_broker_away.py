@@ -17,7 +17,7 @@ from pipeline.app import persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.sending import batches as sender
-from pipeline.consumers.batches import Pace
+from pipeline.consumers.engine.batches import Pace
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (

@@ -16,7 +16,7 @@ from aiokafka.admin import RecordsToDelete
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers import partition_states
+from pipeline.consumers.start import partition_states
 from pipeline.disk.locks import exclusive_lock
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from pipeline import metrics
 from pipeline.app import persist_worker
 from pipeline.app.worker import Worker
-from pipeline.consumers import topic_watch
+from pipeline.consumers.engine import topic_watch
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex

@@ -17,7 +17,7 @@ from faststream.kafka.message import KafkaAckableMessage
 from pipeline.app import run_persist_worker, run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.batches import BatchConsumer
+from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.consumers.run_chunk import RunChunk
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.disk.system_calls import SystemCalls

@@ -6,8 +6,8 @@ from contextlib import aclosing
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.consumers.batches import CHUNK_RECORDS
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.engine.batches import CHUNK_RECORDS
+from pipeline.consumers.engine.judging import Judging
 from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.replay.judged_chunks import judged_chunks
 from tests.builders import record, run_request, sha256

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from aiokafka import TopicPartition
 
 from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine.standing import Standing
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

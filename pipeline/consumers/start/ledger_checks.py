@@ -7,7 +7,7 @@ no option lets a worker go on: only the log that belongs there does.
 from itertools import islice
 
 from pipeline.broker.reading.record_ranges import first_record
-from pipeline.consumers.partition_states import PartitionState
+from pipeline.consumers.start.partition_states import PartitionState
 from pipeline.core.offset_gaps import offset_gaps
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.reader import LogReader

@@ -31,11 +31,11 @@ from pipeline.broker.connection import (
     is_cancelled,
     refusal,
 )
-from pipeline.consumers.group_position import Place, beyond_store, is_beyond_store, ways_back
-from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import Start
+from pipeline.consumers.engine.group_position import Place, beyond_store, is_beyond_store, ways_back
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
+from pipeline.consumers.start.checks import Start
 from pipeline.consumers.topic_checks import broken_promises, log_difference
-from pipeline.consumers.topic_identity import missing, refuse_other_topic
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 

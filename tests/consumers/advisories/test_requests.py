@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.advisory_claims import AdvisoryClaimJudge
-from pipeline.consumers.advisory_requests import AdvisoryDesk, AdvisoryRequestJudge
-from pipeline.consumers.advisory_retries import AdvisoryRetryJudge
-from pipeline.consumers.judging import Judging
+from pipeline.consumers.advisories.claims import AdvisoryClaimJudge
+from pipeline.consumers.advisories.requests import AdvisoryDesk, AdvisoryRequestJudge
+from pipeline.consumers.advisories.retries import AdvisoryRetryJudge
+from pipeline.consumers.engine.judging import Judging
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.dead_letters.carried_record import keep_headers, record_bytes
 from pipeline.storage.advisory_store import AdvisoryStore

@@ -27,14 +27,14 @@ from faststream.exceptions import NackMessage
 
 from pipeline.broker.connection import broker_errors, close_consumer
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
-from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
-from pipeline.consumers.group_member import group_member
-from pipeline.consumers.observing import READY_POLL_AGE_SECONDS, Pulse
-from pipeline.consumers.put_off import PutOff, record_at
+from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryDesk
+from pipeline.consumers.engine.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.engine.group_consumer import group_member
+from pipeline.consumers.engine.liveness import READY_POLL_AGE_SECONDS, Pulse
+from pipeline.consumers.engine.outbox import Delivery
+from pipeline.consumers.engine.put_off import PutOff, record_at
+from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.refusals import Refusals
-from pipeline.consumers.telling import Delivery
 from pipeline.core.advisories.retry import read_retry_headers
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.settings import Settings

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.consumers import topic_watch
-from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import Start
-from pipeline.consumers.topic_watch import LOOKS_WITHOUT_ANSWER, TopicWatch
+from pipeline.consumers.engine import topic_watch
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.topic_watch import LOOKS_WITHOUT_ANSWER, TopicWatch
+from pipeline.consumers.start.checks import Start
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.consumers import put_off
-from pipeline.consumers.put_off import PUT_OFF_LIMIT, PutOff
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine import put_off
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT, PutOff
+from pipeline.consumers.engine.standing import Standing
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.consumers import judging
-from pipeline.consumers.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
+from pipeline.consumers.engine import judging
+from pipeline.consumers.engine.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.errors import HelperError
 from tests.builders import record, run_request

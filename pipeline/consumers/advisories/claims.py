@@ -22,11 +22,11 @@ from pipeline.broker.connection import (
     close_consumer,
 )
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.advisory_requests import AdvisoryChunk, AdvisoryDesk
-from pipeline.consumers.batches import CHUNK_RECORDS, BatchConsumer
-from pipeline.consumers.put_off import PutOff, record_at
+from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryDesk
+from pipeline.consumers.engine.batches import CHUNK_RECORDS, BatchConsumer
+from pipeline.consumers.engine.outbox import Delivery, delivery_of
+from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.telling import Delivery, delivery_of
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError

@@ -31,8 +31,8 @@ from aiokafka.errors import (
 
 from pipeline.broker.admin.topics import committed_offsets, partition_offsets
 from pipeline.broker.reading.lost_offsets import lost_offsets
-from pipeline.consumers.start_checks import StartingPlace
-from pipeline.consumers.topic_watch import TopicWatch
+from pipeline.consumers.engine.topic_watch import TopicWatch
+from pipeline.consumers.start.checks import StartingPlace
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 

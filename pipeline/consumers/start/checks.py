@@ -24,11 +24,11 @@ from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
-from pipeline.consumers.group_position import beyond_store, is_beyond_store, ways_back
-from pipeline.consumers.ledger_checks import check_ledger
-from pipeline.consumers.partition_states import PartitionState, Store, partition_states
+from pipeline.consumers.engine.group_position import beyond_store, is_beyond_store, ways_back
+from pipeline.consumers.engine.topic_identity import current_topic_id, refuse_other_topic
+from pipeline.consumers.start.ledger_checks import check_ledger
+from pipeline.consumers.start.partition_states import PartitionState, Store, partition_states
 from pipeline.consumers.topic_checks import check_topics
-from pipeline.consumers.topic_identity import current_topic_id, refuse_other_topic
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings

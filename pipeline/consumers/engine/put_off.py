@@ -7,7 +7,7 @@ from typing import Protocol
 
 from aiokafka import TopicPartition
 
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine.standing import Standing
 from pipeline.core.record import RecordPlace
 
 PUT_OFF_LIMIT = 3

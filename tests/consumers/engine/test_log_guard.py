@@ -10,10 +10,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from pipeline.broker.admin.topics import OffsetRange
-from pipeline.consumers import log_guard
-from pipeline.consumers.log_guard import LogGuard
-from pipeline.consumers.start_checks import StartingPlace
-from pipeline.consumers.topic_watch import TopicWatch
+from pipeline.consumers.engine import log_guard
+from pipeline.consumers.engine.log_guard import LogGuard
+from pipeline.consumers.engine.topic_watch import TopicWatch
+from pipeline.consumers.start.checks import StartingPlace
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 

@@ -12,12 +12,15 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from pipeline.consumers import advisory_claims, advisory_retries, audit_scheduling, refusals
-from pipeline.consumers.advisory_claims import AdvisoryClaims
-from pipeline.consumers.advisory_retries import AdvisoryRetries
+from pipeline.consumers import audit_scheduling
+from pipeline.consumers.advisories import claims as advisory_claims
+from pipeline.consumers.advisories import retries as advisory_retries
+from pipeline.consumers.advisories.claims import AdvisoryClaims
+from pipeline.consumers.advisories.retries import AdvisoryRetries
 from pipeline.consumers.audit_scheduling import AuditScheduler
-from pipeline.consumers.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine import refusals
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.standing import Standing
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 from pipeline.topics import TopicNames

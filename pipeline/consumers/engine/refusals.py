@@ -5,8 +5,8 @@ import asyncio
 from aiokafka.errors import KafkaError
 
 from pipeline.broker.connection import broker_error
-from pipeline.consumers.observing import Pulse
-from pipeline.consumers.standing import Standing
+from pipeline.consumers.engine.liveness import Pulse
+from pipeline.consumers.engine.standing import Standing
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

@@ -23,15 +23,15 @@ from pipeline.broker.connection import (
     client_options,
     is_cancelled,
 )
-from pipeline.consumers.held_up import HeldUp
-from pipeline.consumers.log_guard import LogGuard
-from pipeline.consumers.observing import Observation
+from pipeline.consumers.engine.held_up import HeldUp
+from pipeline.consumers.engine.liveness import Observation
+from pipeline.consumers.engine.log_guard import LogGuard
+from pipeline.consumers.engine.refusals import Refusals
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.poll_size import PollSize
 from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
-from pipeline.consumers.refusals import Refusals
-from pipeline.consumers.standing import Standing
-from pipeline.consumers.start_checks import Start
-from pipeline.consumers.topic_watch import TopicWatch
+from pipeline.consumers.start.checks import Start
 from pipeline.settings import Settings
 
 # FastStream gives its own logger a handler of its own; this one speaks as we do.

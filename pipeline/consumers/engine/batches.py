@@ -25,9 +25,9 @@ from faststream.exceptions import NackMessage
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.put_off import PutOff
+from pipeline.consumers.engine.put_off import PutOff
+from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.raw_records import Record
-from pipeline.consumers.standing import Standing
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.errors import BrokerError, RmosError, StoreError
 

@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 from pipeline import metrics
+from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.health import HealthServer
-from pipeline.consumers.standing import Standing
 
 
 @pytest.fixture

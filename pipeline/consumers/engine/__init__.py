@@ -1,0 +1,1 @@
+"""One engine for all consumers: poll, judge, store, publish, commit."""

@@ -1,0 +1,1 @@
+"""What must hold before a worker consumes its first record."""
