@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import structlog
 
 from pipeline.app.worker import Worker, read_whatever_comes, running, started_sender
+from pipeline.audit.worker.handler import AuditDesk
+from pipeline.audit.worker.requests import AuditRequests
+from pipeline.audit.worker.run import Auditing
+from pipeline.audit.worker.schedule import AuditScheduler
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.audit_desk import AuditDesk
 from pipeline.consumers.audit_memory import tell_before
-from pipeline.consumers.audit_requests import AuditRequests
-from pipeline.consumers.audit_run import Auditing
-from pipeline.consumers.audit_scheduling import AuditScheduler
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.logs import hear_kafka_client

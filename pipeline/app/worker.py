@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
+from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.subscription import Subscription

@@ -11,18 +11,18 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipeline.audit.journal import journal_progress
+from pipeline.audit.rules.request import judge_audit_record
+from pipeline.audit.worker.asking import listening
 from pipeline.broker.admin.topics import group_members
-from pipeline.broker.audit_listener import listening
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.audit_view import is_fault, print_finding, print_report
 from pipeline.cli.terminal import note, notes, print_json
-from pipeline.core.audit_judging import judge_audit_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.audit_journal import journal_progress
 from schemas.audit_request import AuditRequest
 
 WORKER_PATIENCE_SECONDS = 30.0

@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.audit.journal import journal_progress
+from pipeline.audit.report import read_report
+from pipeline.audit.rules.finding import Finding, readable
+from pipeline.audit.single_files import check_file
 from pipeline.cli.asked_audit import run
 from pipeline.cli.audit_view import is_fault, print_report
 from pipeline.cli.terminal import note, print_json, print_table
-from pipeline.core.audit_finding import Finding, readable
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import NotFoundError
 from pipeline.settings import read_settings
-from pipeline.storage.audit_journal import journal_progress
-from pipeline.storage.audit_report_files import read_report
-from pipeline.storage.file_audit import check_file
 from schemas.fields import is_audit_id
 
 FINDING = 5

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import metrics
-from pipeline.core.audit_codes import MEANINGS, severity_of, worst_severity
+from pipeline.audit.report import read_report
+from pipeline.audit.rules.codes import MEANINGS, severity_of, worst_severity
 from pipeline.core.audit_schedule import daily_id, hourly_id
 from pipeline.errors import IntegrityError
-from pipeline.storage.audit_report_files import read_report
 from schemas.audit_request import AuditMode
 from schemas.timestamps import parse_timestamp
 

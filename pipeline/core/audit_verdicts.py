@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.audit_codes import MEANINGS, Verdict
+from pipeline.audit.rules.codes import MEANINGS, Verdict
 from schemas.audit_finding import AuditCode
 from schemas.audit_report import VerdictResult
 from schemas.audit_request import AuditMode

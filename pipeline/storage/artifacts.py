@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.audit.rules.content import first_difference
 from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
-from pipeline.core.audit_content import first_difference
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import parse_by_rule
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.core.audit_finding import Finding
-from pipeline.storage.audit_leaves import read_bundles
-from pipeline.storage.audit_logs import AuditedLog, LogCheck
-from pipeline.storage.audit_plan import AuditPlan
-from pipeline.storage.audit_pool import StepPool
-from pipeline.storage.audit_step import Step
+from pipeline.audit.checks.leaves import read_bundles
+from pipeline.audit.checks.logs import AuditedLog, LogCheck
+from pipeline.audit.plan import AuditPlan
+from pipeline.audit.pool import StepPool
+from pipeline.audit.rules.finding import Finding
+from pipeline.audit.step import Step
 
 
 def check_logs(

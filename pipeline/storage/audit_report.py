@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from pipeline.audit.checks.logs import AuditedLog
+from pipeline.audit.tally import Tally
 from pipeline.core.audit_verdicts import Asked, verdicts
-from pipeline.storage.audit_logs import AuditedLog
-from pipeline.storage.audit_tally import Tally
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
 

@@ -19,14 +19,14 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.audit.store_audit import StoreAudit
+from pipeline.audit.tally import PartDone
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.audit_tally import PartDone
 from pipeline.storage.run_store import JudgedRecord, RunStore
-from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 from tests.bench.requests import encoded_requests

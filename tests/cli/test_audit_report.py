@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage.audit_journal import AuditJournal
-from pipeline.storage.audit_report_files import report_name, write_report
+from pipeline.audit.journal import AuditJournal
+from pipeline.audit.report import report_name, write_report
+from tests.audit.audit_reports import REPORT
 from tests.cli.command_line import CommandLine
-from tests.storage.audit_reports import REPORT
 from tests.storage.stores import make_store
 
 

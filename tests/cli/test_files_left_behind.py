@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.audit.journal import AuditJournal
 from pipeline.disk.durable_files import temporary_name
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.disk.store_identity import begin_epoch
 from pipeline.storage.attachments import AttachmentFiles
-from pipeline.storage.audit_journal import AuditJournal
 from pipeline.storage.index.replacement import new_index
+from tests.audit.audited import audit
 from tests.cli.command_line import CommandLine
 from tests.cli.test_ledger_proofs import key_file
-from tests.storage.audited import audit
 from tests.storage.proven_stores import proven_store
 
 RUN_FILE = "runs/2025-12-18/saw_1.json"

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.audit.journal import AuditJournal, journal_progress, seal_journal
+from pipeline.audit.report import read_report
+from pipeline.audit.single_files import check_file
 from pipeline.core.layout import attachment_path
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import (
@@ -24,16 +27,13 @@ from pipeline.replay.file_checks import FileChecks
 from pipeline.replay.foreign_files import find_foreign_files
 from pipeline.storage.artifacts import StrangeFile, find_run_files
 from pipeline.storage.attachments import AttachmentFiles
-from pipeline.storage.audit_journal import AuditJournal, journal_progress, seal_journal
-from pipeline.storage.audit_report_files import read_report
-from pipeline.storage.file_audit import check_file
 from pipeline.storage.index.replacement import accepted_losses_of
 from pipeline.storage.index_check import check_index
 from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
+from tests.audit.audited import DRAWING, LINK, LOG, RUN, audit
 from tests.builders import sha256
 from tests.ledger.ledgers import KEYS, in_child
-from tests.storage.audited import DRAWING, LINK, LOG, RUN, audit
 from tests.storage.stores import opened
 
 BLOB = attachment_path(sha256(DRAWING))

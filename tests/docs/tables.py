@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
+from pipeline.audit.rules.codes import MEANINGS
 from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
 from pipeline.consumers.engine.standing import KINDS
-from pipeline.core.audit_codes import MEANINGS
 from pipeline.settings import Settings
 
 _WORDS = {

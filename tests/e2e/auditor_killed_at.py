@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.app import run_audit_worker, run_service
+from pipeline.audit.journal import AuditJournal
+from pipeline.audit.worker import handler as audit_desk
+from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers import audit_desk
-from pipeline.consumers.audit_requests import AuditRequests
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
-from pipeline.storage.audit_journal import AuditJournal
 
 # A step is a function, the call of it that counts, and whether it ends before or after.
 STEPS: dict[str, tuple[Any, str, int, bool]] = {

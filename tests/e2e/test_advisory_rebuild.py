@@ -23,6 +23,7 @@ from pipeline.storage.index_check import check_index
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
+from tests.audit.audited import audit
 from tests.builders import run_request
 from tests.e2e.advisories import (
     NEVER,
@@ -37,7 +38,6 @@ from tests.e2e.advisories import (
 )
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
 from tests.e2e.prepared_store import prepare_store
-from tests.storage.audited import audit
 from tests.storage.stores import rows
 
 pytestmark = pytest.mark.e2e

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from pipeline.app import persist_worker
+from pipeline.audit.store_audit import StoreAudit
+from pipeline.audit.worker import run as audit_run
 from pipeline.broker.admin.topics import group_members
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers import audit_run
 from pipeline.settings import Settings
-from pipeline.storage.store_audit import StoreAudit
 from tests.builders import red_request, run_request
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing

@@ -8,11 +8,11 @@ from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
+from tests.audit.audited import audit
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
 from tests.e2e.test_v1_mode import wait_until_stored
-from tests.storage.audited import audit
 
 pytestmark = pytest.mark.e2e
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.core.audit_finding import Finding
+from pipeline.audit.rules.finding import Finding
+from pipeline.audit.store_audit import StoreAudit
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.index_rebuild import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import RunReader
-from pipeline.storage.store_audit import StoreAudit
 from schemas.audit_request import AuditRequest
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until_consumed

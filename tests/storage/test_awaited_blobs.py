@@ -9,8 +9,7 @@ import pytest
 from pipeline.core.layout import attachment_path
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER
-from tests.builders import ABSENT, attachment, attachment_ref, sha256
-from tests.storage.audited import (
+from tests.audit.audited import (
     add_advisories,
     add_runs,
     advisory,
@@ -19,6 +18,7 @@ from tests.storage.audited import (
     run,
     run_record,
 )
+from tests.builders import ABSENT, attachment, attachment_ref, sha256
 from tests.storage.stores import make_store
 
 BLOB = b"0\nSECTION\n"

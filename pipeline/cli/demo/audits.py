@@ -5,7 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from pipeline.broker.audit_listener import listening
+from pipeline.audit.worker.asking import listening
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.demo.screen import Screen

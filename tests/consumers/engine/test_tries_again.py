@@ -12,12 +12,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from pipeline.consumers import audit_scheduling
+from pipeline.audit.worker import schedule as audit_scheduling
+from pipeline.audit.worker.schedule import AuditScheduler
 from pipeline.consumers.advisories import claims as advisory_claims
 from pipeline.consumers.advisories import retries as advisory_retries
 from pipeline.consumers.advisories.claims import AdvisoryClaims
 from pipeline.consumers.advisories.retries import AdvisoryRetries
-from pipeline.consumers.audit_scheduling import AuditScheduler
 from pipeline.consumers.engine import refusals
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
 from pipeline.consumers.engine.standing import Standing

@@ -1,0 +1,170 @@
+"""Blobs held against their names: those of one folder, or those that something names.
+
+A blob's name is the hash of its bytes, so it needs no leaf to be checked. One that nothing names
+is no fault among the attachments, which anybody may upload; a quarantined request is always that
+of a run.
+"""
+
+import os
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from pipeline.audit.checks.places import strange_blob_folders
+from pipeline.audit.context import AuditReader
+from pipeline.audit.rules.finding import Finding, mode_finding
+from pipeline.audit.step import StepResult
+from pipeline.core.layout import BlobArea, BlobPath, parse_path
+from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.disk.regular_files import (
+    READ_BYTES,
+    NotAFileError,
+    entries_below,
+    opened,
+    state_of,
+)
+from pipeline.storage.attachments import OpenBlob
+from pipeline.storage.awaited_blobs import is_awaited
+from schemas.audit_finding import AuditCode
+
+SLICE_BLOBS: Final = 2_000
+"""Names looked for in one step."""
+
+FOLDER_NAME: Final = re.compile(r"[0-9a-f]{2}")
+FILE_MODES: Final = {BlobArea.ATTACHMENTS: FILE_MODE, BlobArea.QUARANTINE: PRIVATE_FILE_MODE}
+_COUNTS: Final = {BlobArea.ATTACHMENTS: "attachments", BlobArea.QUARANTINE: "quarantined"}
+_MISSING: Final[dict[BlobArea, AuditCode]] = {
+    BlobArea.ATTACHMENTS: "ATTACHMENT_MISSING",
+    BlobArea.QUARANTINE: "QUARANTINE_MISSING",
+}
+_DIFFERS: Final[dict[BlobArea, AuditCode]] = {
+    BlobArea.ATTACHMENTS: "ATTACHMENT_DIFFERS",
+    BlobArea.QUARANTINE: "QUARANTINE_DIFFERS",
+}
+_IS_NAMED: Final = "SELECT 1 FROM blobs WHERE path = ?"
+_NAMED: Final = "SELECT path, named_by FROM blobs WHERE path BETWEEN ? AND ? ORDER BY path"
+
+
+def check_area(reader: AuditReader, area_name: str) -> StepResult:
+    """Check what lies beside the folders of blobs of an area."""
+    result = StepResult()
+    if reader.context.is_whole:
+        result.add(*strange_blob_folders(reader.root, BlobArea(area_name)))
+    return result
+
+
+def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepResult:
+    """Check every blob in the folder `prefix` of an area: its name, its mode, its bytes."""
+    area = BlobArea(area_name)
+    result = StepResult()
+    folder = f"{area_name}/{prefix}"
+    _check_folder(reader, area, folder, result)
+    for inner, is_folder in entries_below(reader.root, folder):
+        if not is_folder or not FOLDER_NAME.fullmatch(inner.rpartition("/")[2]):
+            result.suspects.append(inner)
+            continue
+        _check_folder(reader, area, inner, result)
+        for path, is_folder_too in entries_below(reader.root, inner):
+            if is_folder_too or not isinstance(parse_path(path), BlobPath):
+                result.suspects.append(path)
+                continue
+            reads = reader.context.depth_of(path) != "names"
+            check_blob(reader.root, path, reads=reads, result=result)
+            if area is BlobArea.QUARANTINE and not _is_named(reader, path):
+                result.suspects.append(path)
+    return result
+
+
+def _is_named(reader: AuditReader, path: str) -> bool:
+    return reader.plan.execute(_IS_NAMED, (path,)).fetchone() is not None
+
+
+def check_blob_names(reader: AuditReader, first: str, last: str) -> StepResult:
+    """Look whether the blobs that rows of the index name are there."""
+    result = StepResult()
+    for path, named_by in reader.plan.execute(_NAMED, (first, last)).fetchall():
+        check_named_blob(reader, path, named_by, result)
+    return result
+
+
+def check_named_blob(reader: AuditReader, path: str, named_by: str, result: StepResult) -> None:
+    """Look whether a blob that a file names is there, and at its bytes where nobody else does."""
+    try:
+        if not reader.context.is_whole:
+            reads = reader.context.depth_of(path) != "names"
+            is_there = check_blob(reader.root, path, reads=reads, result=result)
+        else:
+            is_there = state_of(str(reader.root / path)) is not None
+    except NotAFileError:
+        return  # Whoever looks at the blob itself says so.
+    if not is_there:
+        result.add(missing_blob(reader.root, path, named_by))
+
+
+def missing_blob(root: Path, path: str, named_by: str) -> Finding:
+    """Return the finding that a blob is not there which a file names."""
+    expected, area = f"the blob that {named_by} names", BlobArea(path.partition("/")[0])
+    if area is BlobArea.ATTACHMENTS and is_awaited(root, path.rpartition("/")[2]):
+        return Finding("ATTACHMENT_AWAITED", path, expected, "no file, and none ever came")
+    return Finding(_MISSING[area], path, expected, "no file")
+
+
+def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> bool:
+    """Check a blob; return whether it is there.
+
+    Args:
+        root: Folder of the store.
+        path: Of the blob.
+        reads: Whether its bytes are looked at too.
+        result: Takes what is found.
+    """
+    area = BlobArea(path.partition("/")[0])
+    try:
+        with opened(root, path) as file:
+            if file is None:
+                return False
+            descriptor, state = file
+            result.count(_COUNTS[area])
+            result.add(*mode_finding(path, state.st_mode, FILE_MODES[area]))
+            if reads:
+                check_bytes(path, area, descriptor, result)
+    except NotAFileError as error:
+        result.add(Finding("FILE_UNREADABLE", path, "a blob that can be read", str(error)))
+    return True
+
+
+def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) -> None:
+    """Hold the bytes of an open blob against the hash that ends `path`.
+
+    Raises:
+        NotAFileError: The disk failed.
+    """
+    digest = sha256()
+    size_bytes = 0
+    try:
+        while piece := os.read(descriptor, READ_BYTES):
+            digest.update(piece)
+            size_bytes += len(piece)
+    except OSError as error:
+        raise NotAFileError(error.strerror) from error
+    result.count("files_read")
+    result.count("bytes_read", size_bytes)
+    name, found = path.rpartition("/")[2], digest.hexdigest()
+    if found != name and not _is_legacy(descriptor, name):
+        result.add(Finding(_DIFFERS[area], path, f"SHA-256 {name}", f"SHA-256 {found}"))
+
+
+def _is_legacy(descriptor: int, name: str) -> bool:
+    """Tell whether it is pretty-printed JSON of an older store, named by its canonical form."""
+    blob = OpenBlob(os.dup(descriptor), name)
+    try:
+        return blob.check().rule is not None
+    finally:
+        blob.close()
+
+
+def _check_folder(reader: AuditReader, area: BlobArea, path: str, result: StepResult) -> None:
+    if area is BlobArea.QUARANTINE:
+        state = os.stat(reader.root / path, follow_symlinks=False)  # noqa: PTH116
+        result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))

@@ -1,0 +1,189 @@
+"""Some files of one date, each held against its leaf: one step of an audit, for any process.
+
+What is asked of each, up to the depth of the audit:
+
+1. It is there, is a file, and has its mode.
+2. It has the size, and the hash, that its leaf tells; where no leaf can be read, the index.
+3. It is what it should be, and its own hashes can be computed again.
+4. It says itself that it belongs to this path.
+5. Its record came near the time that it is dated.
+6. The row of the index is the one that it makes.
+7. The blobs that it names are there.
+"""
+
+import os
+from hashlib import sha256
+from typing import Final
+
+from pipeline.audit.checks.blobs import check_named_blob
+from pipeline.audit.checks.rows import IndexRows
+from pipeline.audit.context import AuditReader, Depth
+from pipeline.audit.plan import ExpectedFile
+from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
+from pipeline.audit.rules.finding import Finding, mode_finding
+from pipeline.audit.rules.times import check_date, check_time
+from pipeline.audit.step import StepResult
+from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.regular_files import (
+    folder_below,
+    open_regular,
+    read_open,
+    state_of,
+)
+from pipeline.storage.artifacts import withheld_payloads
+
+SLICE_FILES: Final = 512
+"""Files of one step: about 40 ms where they are read."""
+
+LINK_LIMIT_BYTES: Final = 8 << 20
+"""No link is larger: it is a part of a request of at most 4 MiB, escaped anew."""
+
+_EXPECTED: Final = """SELECT name, kind, sha256, size_bytes, broker_ms, run_id, is_waiting
+    FROM expected WHERE date = ? AND name BETWEEN ? AND ? ORDER BY name"""
+
+
+def check_files(reader: AuditReader, date: str, first: str, last: str) -> StepResult:
+    """Check the files of `date` from the name `first` to the name `last`."""
+    rows = [
+        ExpectedFile._make(row)
+        for row in reader.plan.execute(_EXPECTED, (date, first, last)).fetchall()
+    ]
+    return _FileCheck(reader, date, rows).run()
+
+
+class _FileCheck:
+    """One step on its way."""
+
+    def __init__(self, reader: AuditReader, date: str, rows: list[ExpectedFile]) -> None:
+        self._reader = reader
+        self._date = date
+        self._rows = rows
+        self._result = StepResult()
+        self._seen_blobs: set[str] = set()
+        run_ids = list(dict.fromkeys(row.run_id for row in rows))
+        self._index = IndexRows(reader.index, run_ids) if reader.index is not None else None
+
+    def run(self) -> StepResult:
+        try:
+            with folder_below(self._reader.root, f"runs/{self._date}") as folder:
+                for row in self._rows:
+                    self._check(row, folder)
+        except OSError as error:
+            for row in self._rows:
+                self._add_missing(row, f"no folder ({error.strerror or error})")
+        return self._result
+
+    def _path(self, row: ExpectedFile) -> str:
+        return f"runs/{self._date}/{row.name}"
+
+    def _check(self, row: ExpectedFile, folder: int) -> None:
+        path = self._path(row)
+        depth = self._reader.context.depth_of(path)
+        try:
+            if depth == "names":
+                self._check_name(row, path, folder)
+            else:
+                self._check_bytes(row, path, folder, depth)
+        except OSError as error:
+            expected = f"a file that can be read, with {_told(row)}"
+            found = error.strerror or str(error)
+            self._result.add(Finding("FILE_UNREADABLE", path, expected, found))
+
+    def _check_name(self, row: ExpectedFile, path: str, folder: int) -> None:
+        state = state_of(row.name, folder)
+        if state is None:
+            self._add_missing(row)
+            return
+        self._count(row)
+        self._result.add(*mode_finding(path, state.st_mode, FILE_MODE))
+        if row.size_bytes not in {None, state.st_size}:
+            self._result.add(_other_size(row, path, state.st_size))
+        elif row.broker_ms is not None and row.kind == "run":
+            self._result.add(*check_date(path, self._date, row.broker_ms))
+
+    def _check_bytes(self, row: ExpectedFile, path: str, folder: int, depth: Depth) -> None:
+        try:
+            descriptor, state = open_regular(row.name, folder)
+        except (FileNotFoundError, NotADirectoryError):
+            self._add_missing(row)
+            return
+        try:
+            self._count(row)
+            self._result.findings += mode_finding(path, state.st_mode, FILE_MODE)
+            # 2. A file of another size need not be read.
+            limit = LINK_LIMIT_BYTES if row.size_bytes is None else row.size_bytes
+            if state.st_size > limit or row.size_bytes not in {None, state.st_size}:
+                self._result.add(_other_size(row, path, state.st_size))
+                return
+            content = read_open(descriptor, state.st_size)
+        finally:
+            os.close(descriptor)
+        self._result.count("files_read")
+        self._result.count("bytes_read", len(content))
+        found = sha256(content).hexdigest()
+        if row.sha256 not in {None, found}:
+            # What follows from other bytes is no news.
+            self._result.add(
+                Finding("BYTES_DIFFER", path, f"SHA-256 {row.sha256}", f"SHA-256 {found}")
+            )
+        elif depth == "content":
+            self._check_content(row, path, content, found)
+
+    def _check_content(
+        self, row: ExpectedFile, path: str, content: bytes, content_sha256: str
+    ) -> None:
+        check = _content_check(row, path, content)  # 3. and 4.
+        self._result.add(*check.findings)
+        document = check.document
+        if document is None or any(each.code == "PATH_DIFFERS" for each in check.findings):
+            return
+        if row.broker_ms is not None:  # 5.
+            self._result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
+        if self._index is not None:  # 6.
+            if row.kind == "run":
+                payloads = withheld_payloads(self._reader.root, document)
+                size_bytes = len(content)
+                rows = self._index.compare(document, path, content_sha256, size_bytes, payloads)
+            else:
+                rows = self._index.compare_link(document, path, content_sha256)
+            self._result.add(*rows)
+        if self._reader.context.follows_names:  # 7.
+            for blob in check.blobs:
+                self._check_blob(blob, path)
+
+    def _check_blob(self, blob: str, named_by: str) -> None:
+        if blob not in self._seen_blobs:
+            self._seen_blobs.add(blob)
+            check_named_blob(self._reader, blob, named_by, self._result)
+
+    def _count(self, row: ExpectedFile) -> None:
+        self._result.count("artifacts" if row.kind == "run" else "links")
+
+    def _add_missing(self, row: ExpectedFile, found: str = "no file") -> None:
+        path = self._path(row)
+        if row.is_waiting:
+            told = "no file, and a row that says that it is still to be made"
+            self._result.add(Finding("LINK_WAITING", path, f"a link with {_told(row)}", told))
+        else:
+            self._result.add(Finding("FILE_MISSING", path, f"a file with {_told(row)}", found))
+
+
+def _content_check(row: ExpectedFile, path: str, content: bytes) -> ContentCheck:
+    place = parse_path(path)
+    if row.kind == "run":
+        return check_artifact(path, content, place if isinstance(place, ArtifactPath) else None)
+    return check_link(path, content, place if isinstance(place, LinkPath) else None)
+
+
+def _told(row: ExpectedFile) -> str:
+    return "bytes that nothing tells" if row.sha256 is None else f"SHA-256 {row.sha256}"
+
+
+def _other_size(row: ExpectedFile, path: str, size_bytes: int) -> Finding:
+    expected = (
+        f"at most {LINK_LIMIT_BYTES:,} bytes"
+        if row.size_bytes is None
+        else f"{row.size_bytes:,} bytes"
+    )
+    return Finding("BYTES_DIFFER", path, expected, f"{size_bytes:,} bytes")

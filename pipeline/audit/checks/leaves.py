@@ -1,0 +1,163 @@
+"""A range of the entry bundles of a log, read and hashed: one step of an audit, for any process.
+
+What it returns are plain values. Whether the leaves are those of the signed root is only known
+once all ranges of the log are there.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from pipeline.audit.context import AuditReader
+from pipeline.audit.plan import AdvisoryRow, RunRow
+from pipeline.ledger.folder import LogFolder
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
+from pipeline.ledger.tlog.recompute import read_hashes
+from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader, parse_bundle
+
+RANGE_BUNDLES: Final = 8
+"""Bundles of one step: 2,048 leaves, about 25 ms."""
+
+_RUNS_FOLDER: Final = len("runs/")
+_DATE: Final = len("2025-12-18")
+
+
+@dataclass(slots=True)
+class BundleRange:
+    """What a range of bundles holds.
+
+    Attributes:
+        roots: Of each full bundle, from its leaves; of one that cannot be read, from its tile.
+        partial: Hashes of the bundle that ends the log, if it is in this range.
+        doubtful: Indices of bundles that do not give their tile of level 0.
+        unreadable: Bundles that are missing or no bundle, with the reason.
+        runs: Leaves that tell of runs.
+        advisories: Leaves that tell of advisories.
+        wrong: Numbers of leaves that no worker writes, with the reason.
+        failed: Numbers and offsets of leaves with code INTERNAL_ERROR.
+        gaps: Offsets between two leaves, the first one and the one after the last.
+        first_offset: Of the first leaf.
+        last_offset: Of the last leaf.
+    """
+
+    roots: list[bytes] = field(default_factory=list)
+    partial: list[bytes] = field(default_factory=list)
+    doubtful: list[int] = field(default_factory=list)
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    advisories: list[AdvisoryRow] = field(default_factory=list)
+    wrong: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, int]] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    first_offset: int | None = None
+    last_offset: int | None = None
+
+    def follow(self, offset: int) -> bool:
+        """Note the offset of the next leaf; return whether it comes after the last."""
+        last = self.last_offset
+        if last is None:
+            self.first_offset = offset
+        elif offset <= last:
+            return False
+        elif offset > last + 1:
+            self.gaps.append((last + 1, offset))
+        self.last_offset = offset
+        return True
+
+
+def tile_reader(folder: LogFolder) -> TileReader:
+    """Return a reader of tiles for which a disk that fails is a tile that cannot be read."""
+
+    def read(tile: Tile) -> bytes:
+        try:
+            return folder.read_tile(tile)
+        except OSError as error:
+            message = f"expected {tile}, found what cannot be read ({error.strerror})"
+            raise EvidenceError(message) from error
+
+    return read
+
+
+def read_bundles(reader: AuditReader, log: LogId, size: int, first: int) -> BundleRange:
+    """Read at most `RANGE_BUNDLES` bundles of a log of `size` leaves, from index `first` on."""
+    read_tile = tile_reader(LogFolder(reader.root, log))
+    found = BundleRange()
+    end = min(first + RANGE_BUNDLES, -(-size // TILE_WIDTH))
+    for index in range(first, end):
+        _read_bundle(
+            log, Tile(ENTRIES, index, min(TILE_WIDTH, size - index * TILE_WIDTH)), read_tile, found
+        )
+    return found
+
+
+def _read_bundle(log: LogId, bundle: Tile, read_tile: TileReader, found: BundleRange) -> None:
+    kept = read_hashes(Tile(0, bundle.index, bundle.width), read_tile)
+    try:
+        entries = parse_bundle(bundle, read_tile(bundle))
+        hashes = [leaf_hash(entry) for entry in entries]
+    except EvidenceError as error:
+        # Its tile stands for it: so the other bundles can still be held against the root.
+        found.unreadable.append((bundle.index, str(error)))
+        entries, hashes = [], kept or []
+    if hashes != kept:
+        found.doubtful.append(bundle.index)
+    if bundle.is_partial:
+        found.partial = hashes
+    else:
+        found.roots.append(root_of_hashes(hashes))
+    for place, entry in enumerate(entries):
+        _read_leaf(log, bundle.index * TILE_WIDTH + place, entry, found)
+
+
+def _read_leaf(log: LogId, number: int, entry: bytes, found: BundleRange) -> None:
+    try:
+        leaf = parse_leaf(entry)
+    except EvidenceError as error:
+        found.wrong.append((number, str(error)))
+        return
+    if (leaf.topic, leaf.partition) != (log.topic, log.partition):
+        place = f"{leaf.topic}/{leaf.partition}"
+        found.wrong.append(
+            (number, f"expected a leaf of {log.topic}/{log.partition}, found {place}")
+        )
+    elif not found.follow(leaf.offset):
+        told = f"expected an offset above {found.last_offset}, found {leaf.offset}"
+        found.wrong.append((number, told))
+    else:
+        _add_leaf(leaf, number, found)
+
+
+def _add_leaf(leaf: LedgerLeaf, number: int, found: BundleRange) -> None:
+    if leaf.code == "INTERNAL_ERROR":
+        found.failed.append((number, leaf.offset))
+    # The fields of each kind are checked: with these the others are there too.
+    if leaf.path is not None:
+        date = leaf.path[_RUNS_FOLDER : _RUNS_FOLDER + _DATE]
+        name = leaf.path[_RUNS_FOLDER + _DATE + 1 :]
+        found.runs.append(
+            (
+                leaf.run_id,
+                leaf.kind == "run",
+                date,
+                name,
+                leaf.sha256,
+                leaf.size_bytes,
+                leaf.timestamp_ms,
+                number,
+                leaf.offset,
+            )
+        )
+    elif leaf.advisory_id is not None:
+        found.advisories.append(
+            (
+                leaf.run_id,
+                leaf.advisory_id,
+                leaf.kind == "advisory",
+                leaf.link_sha256,
+                leaf.timestamp_ms,
+                number,
+                leaf.offset,
+            )
+        )

@@ -1,0 +1,255 @@
+"""The logs of a store as an audit sees them: found, opened at one moment, checked from the leaves.
+
+What is asked of each log:
+
+1. Its checkpoint is there, signed by a key that is known, and of this log.
+2. Its leaves give the root that is signed, and every tile that is there.
+3. Each leaf is one that a worker writes: its form, its log, its offset above the one before.
+4. It goes on from every checkpoint of it that somebody else holds.
+
+Where 1 fails, the rest is asked of as many leaves as there are.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, tile_reader
+from pipeline.audit.plan import AuditPlan
+from pipeline.audit.rules.finding import Finding
+from pipeline.disk.regular_files import is_regular_below, paths_below
+from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
+from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
+from pipeline.ledger.witnessed import check_continues
+from pipeline.storage.store_logs import StoreLogs
+
+
+@dataclass(slots=True)
+class AuditedLog:
+    """One log.
+
+    Attributes:
+        number: By which the plan knows it.
+        log: Which one.
+        checkpoint: As signed; None where no good signature is there.
+        note: The signed note.
+        size: Number of leaves that are looked at.
+        root: That its leaves give, once they have been read.
+        next_offset: One more than that of the last leaf.
+        gaps: Offsets without a leaf, below `next_offset`: the first, and the one after the last.
+        changed: Bundles that are not as they were written.
+        anchored_size: Of the largest held checkpoint that it goes on from.
+    """
+
+    number: int
+    log: LogId
+    checkpoint: Checkpoint | None
+    note: bytes
+    size: int
+    root: bytes = b""
+    next_offset: int = 0
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)
+    anchored_size: int = 0
+
+    @property
+    def path(self) -> str:
+        """Its folder, relative to the store."""
+        return self.log.path
+
+    def ranges(self) -> range:
+        """Return the first bundle of each step."""
+        return range(0, bundles_of(self.size), RANGE_BUNDLES)
+
+
+def read_notes(root: Path) -> dict[LogId, bytes | None]:
+    """Return the checkpoint of every log as it is now; None where there is none.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    return {log: LogFolder(root, log).read_checkpoint() for log in StoreLogs(root, ()).ids()}
+
+
+def open_log(
+    root: Path,
+    number: int,
+    log: LogId,
+    note: bytes | None,
+    *,
+    store_id: str,
+    keys: Sequence[VerifierKey],
+) -> tuple[AuditedLog, list[Finding]]:
+    """Return the log at its checkpoint, and what is wrong with that (1)."""
+    try:
+        checkpoint = _open(note, keys, log.origin(store_id))
+    except EvidenceError as error:
+        path = f"{log.path}/{CHECKPOINT_FILE}"
+        expected = f"a checkpoint of {log.origin(store_id)}, signed by a key of the store"
+        opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(root, log.path))
+        return opened, [Finding("CHECKPOINT_DIFFERS", path, expected, str(error))]
+    return AuditedLog(number, log, checkpoint, note or b"", checkpoint.size), []
+
+
+def _open(note: bytes | None, keys: Sequence[VerifierKey], origin: str) -> Checkpoint:
+    if note is None:
+        message = "no such file"
+        raise EvidenceError(message)
+    return open_checkpoint(note, keys, origin=origin)
+
+
+def _size_of_tiles(root: Path, folder: str) -> int:
+    """Return how many leaves there are, by the names of the bundles."""
+    size = 0
+    for path in paths_below(root, f"{folder}/tile/entries"):
+        try:
+            tile = parse_tile_path(path.removeprefix(f"{folder}/"))
+        except EvidenceError:
+            continue
+        if is_regular_below(root, path):
+            size = max(size, tile.index * TILE_WIDTH + tile.width)
+    return size
+
+
+class LogCheck:
+    """Takes the ranges of one log in order, fills the plan, and says what is wrong (2 and 3)."""
+
+    def __init__(self, root: Path, audited: AuditedLog, plan: AuditPlan) -> None:
+        self._root = root
+        self._audited = audited
+        self._plan = plan
+        self._read_tile = tile_reader(LogFolder(root, audited.log))
+        self._recheck = LogRecheck(self._read_tile)
+        self._partial: list[bytes] = []
+        self._doubtful: list[int] = []
+        self._unreadable: dict[int, str] = {}
+        self._wrong: list[tuple[int, str]] = []
+
+    def add(self, found: BundleRange) -> Iterator[Finding]:
+        """Add the next range; yield the notes in it."""
+        audited = self._audited
+        for root in found.roots:
+            self._recheck.add_full(root)
+        self._partial = found.partial
+        self._doubtful += found.doubtful
+        self._unreadable |= dict(found.unreadable)
+        self._wrong += found.wrong
+        self._plan.add_leaves(audited.number, found.runs, found.advisories)
+        if found.first_offset is not None and found.last_offset is not None:
+            if found.first_offset > audited.next_offset:
+                audited.gaps.append((audited.next_offset, found.first_offset))
+            elif found.first_offset < audited.next_offset:
+                number = found.runs[0][-2] if found.runs else audited.size
+                told = f"expected an offset from {audited.next_offset}, found {found.first_offset}"
+                self._wrong.append((number, told))
+            audited.gaps += found.gaps
+            audited.next_offset = max(audited.next_offset, found.last_offset + 1)
+        for number, offset in found.failed:
+            path = self._path(self._bundle(number // TILE_WIDTH))
+            told = f"INTERNAL_ERROR in leaf {number}, of offset {offset}"
+            yield Finding("INTERNAL_ERROR", path, "a verdict on every record", told)
+
+    def finish(self) -> Iterator[Finding]:
+        """Yield what is wrong with the tiles and leaves, once all ranges are there."""
+        audited = self._audited
+        audited.root = self._recheck.finish(self._partial)
+        wrong = self._wrong_tiles()
+        if wrong is None:
+            yield self._other_root()
+            # Nobody can tell which of two that differ is right.
+            wrong = [*self._both(self._doubtful), *self._recheck.differing]
+        for tile in dict.fromkeys([*map(self._bundle, self._unreadable), *wrong]):
+            yield self._tile_finding(tile)
+        changed = {tile.index for tile in wrong if tile.level == ENTRIES} | self._unreadable.keys()
+        audited.changed = changed
+        for index in changed:
+            first = index * TILE_WIDTH
+            self._plan.distrust(audited.number, first, first + TILE_WIDTH - 1)
+        for number, reason in self._wrong:
+            # In a bundle that is not as it was written this is no news.
+            if number // TILE_WIDTH not in changed:
+                bundle = self._bundle(number // TILE_WIDTH)
+                expected = "a leaf as a worker writes it"
+                found = f"leaf {number}: {reason}"
+                yield Finding("LEAF_DIFFERS", self._path(bundle), expected, found)
+
+    def _wrong_tiles(self) -> list[Tile] | None:
+        """Return what is not as signed; None where the signed root helps no further."""
+        checkpoint = self._audited.checkpoint
+        if checkpoint is None:
+            return [*self._both(self._doubtful), *self._recheck.differing]
+        if checkpoint.root == self._audited.root:
+            return [*(self._level_0(each) for each in self._doubtful), *self._recheck.differing]
+        return tiles_that_differ(checkpoint.size, checkpoint.root, self._read_tile)
+
+    def _both(self, indices: Iterable[int]) -> Iterator[Tile]:
+        for index in indices:
+            yield self._bundle(index)
+            yield self._level_0(index)
+
+    def _bundle(self, index: int) -> Tile:
+        return Tile(ENTRIES, index, min(TILE_WIDTH, self._audited.size - index * TILE_WIDTH))
+
+    def _level_0(self, index: int) -> Tile:
+        return Tile(0, index, self._bundle(index).width)
+
+    def _path(self, tile: Tile) -> str:
+        return f"{self._audited.path}/{tile}"
+
+    def _other_root(self) -> Finding:
+        audited = self._audited
+        assert audited.checkpoint is not None
+        path = f"{audited.path}/{CHECKPOINT_FILE}"
+        expected = f"the root {audited.root.hex()}, which the {audited.size:,} leaves give"
+        return Finding("CHECKPOINT_DIFFERS", path, expected, audited.checkpoint.root.hex())
+
+    def _tile_finding(self, tile: Tile) -> Finding:
+        path = self._path(tile)
+        found = self._unreadable.get(tile.index) if tile.level == ENTRIES else None
+        if found is None:
+            found = "other bytes" if is_regular_below(self._root, path) else "no such file"
+        expected = f"the bytes of {tile} that the log's root covers"
+        return Finding("TILE_DIFFERS", path, expected, found)
+
+
+def check_held(
+    root: Path, logs: Sequence[AuditedLog], held: Iterable[Checkpoint], store_id: str
+) -> Iterator[Finding]:
+    """Hold the logs against checkpoints that somebody else keeps (4).
+
+    Each checkpoint is taken at its word: the caller has checked who signed it.
+    """
+    by_origin = {audited.log.origin(store_id): audited for audited in logs}
+    for old in held:
+        audited = by_origin.get(old.origin)
+        expected = f"a log {old.origin} that goes on from {old.size:,} leaves held by somebody"
+        if audited is None:
+            yield Finding("ANCHOR_BROKEN", "ledger", expected, "no such log")
+            continue
+        reason = _why_not_consistent(root, audited, old)
+        if reason is not None:
+            yield Finding("ANCHOR_BROKEN", audited.path, expected, reason)
+        else:
+            audited.anchored_size = max(audited.anchored_size, old.size)
+
+
+def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str | None:
+    if audited.checkpoint is None:
+        return "no good checkpoint"
+    try:
+        folder = LogFolder(root, audited.log)
+        check_continues(LogReader(folder, audited.checkpoint, audited.note), old)
+    except (EvidenceError, IntegrityError) as error:
+        return str(error.__cause__ or error)
+    # The hashes alone go on: what they are of was read before.
+    changed = sorted(index for index in audited.changed if index < bundles_of(old.size))
+    if changed:
+        return f"leaves of the bundle {Tile(ENTRIES, changed[0])} are not those that were held"
+    return None

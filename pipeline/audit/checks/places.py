@@ -1,0 +1,196 @@
+"""What lies in the store beside runs and blobs: only what the layout knows, with its mode.
+
+A ledger is looked at file by file too. A tile beyond the checkpoint is the next batch on its way,
+or what a killed one left, and no part of the log; a superseded one should be gone, and does no
+harm. Either is only named where it does not go with the leaves that the checkpoint covers.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from pipeline.audit.checks.leaves import tile_reader
+from pipeline.audit.context import AuditReader
+from pipeline.audit.rules.finding import Finding, mode_finding
+from pipeline.audit.step import StepResult
+from pipeline.core.layout import BlobArea
+from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.disk.locks import MIGRATION_LOCK
+from pipeline.disk.regular_files import entries_below, is_regular_below
+from pipeline.disk.store_identity import STORE_FILE
+from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
+from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
+from pipeline.ledger.log_id import LogId, parse_log_path
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
+from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
+from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
+
+_FOLDERS: Final = {
+    *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),
+    "lost+found",
+}
+_FILES: Final = {
+    STORE_FILE,
+    INDEX_LOCK,
+    MIGRATION_LOCK,
+    *(f"{INDEX_FILE}{end}" for end in ("", "-wal", "-shm", "-journal", ".rebuilt")),
+    *(f"{INDEX_FILE}.rebuilt{end}" for end in ("-wal", "-shm", "-journal")),
+}
+# An upload, or a file on a file system without O_TMPFILE, on its way; or what a killed one left.
+_TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.(tmp|upload)")
+_AUDIT_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(json|ndjson)")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TILE_FOLDER: Final = re.compile(r"tile(/(entries|[0-9]{1,2})(/(x[0-9]{3}|[0-9]{3}\.p))*)?")
+_BLOB_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+
+
+def dates_on_disk(root: Path) -> list[str]:
+    """Return the dates that have a folder of runs."""
+    return [
+        path.removeprefix("runs/")
+        for path, is_folder in entries_below(root, "runs")
+        if is_folder and _DATE.fullmatch(path.removeprefix("runs/"))
+    ]
+
+
+def strange_run_folders(root: Path) -> Iterator[Finding]:
+    """Yield what lies in `runs` and is no folder of a date."""
+    for path, is_folder in entries_below(root, "runs"):
+        if not is_folder or not _DATE.fullmatch(path.removeprefix("runs/")):
+            yield _unexplained(path, "a folder of a date", is_folder=is_folder)
+
+
+def blob_folders(root: Path, area: BlobArea) -> list[str]:
+    """Return the names of the outer folders of an area."""
+    return [
+        path.rpartition("/")[2]
+        for path, is_folder in entries_below(root, area.value)
+        if is_folder and _BLOB_FOLDER.fullmatch(path.rpartition("/")[2])
+    ]
+
+
+def strange_blob_folders(root: Path, area: BlobArea) -> Iterator[Finding]:
+    """Yield what lies in an area and is no folder of blobs, and a mode that is wrong."""
+    if area is BlobArea.QUARANTINE and (root / area.value).is_dir():
+        mode = os.stat(root / area.value, follow_symlinks=False).st_mode  # noqa: PTH116
+        yield from mode_finding(area.value, mode, PRIVATE_FOLDER_MODE)
+    for path, is_folder in entries_below(root, area.value):
+        if not is_folder or not _BLOB_FOLDER.fullmatch(path.rpartition("/")[2]):
+            yield _unexplained(path, "a folder of blobs", is_folder=is_folder)
+
+
+def _unexplained(path: str, expected: str, *, is_folder: bool) -> Finding:
+    return Finding("FILE_UNEXPLAINED", path, expected, "a folder" if is_folder else "a file")
+
+
+def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> StepResult:
+    """Check what lies beside runs and blobs; `logs` have so many leaves each."""
+    result = StepResult()
+    if reader.context.is_whole:
+        result.add(*strange_run_folders(reader.root))
+        result.add(*_strange_places(reader.root, dict(logs)))
+    return result
+
+
+def _strange_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
+    for path, is_folder in entries_below(root, ""):
+        known = path in _FOLDERS if is_folder else path in _FILES or _TEMPORARY.fullmatch(path)
+        if not known:
+            yield _strange(path, is_folder=is_folder)
+    yield from _file_mode(root, STORE_FILE)
+    for path, is_folder in entries_below(root, "audits"):
+        if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
+            yield _strange(path, is_folder=is_folder)
+    for path, is_folder in entries_below(root, AWAITED_FOLDER):
+        if is_folder or not is_awaited_note(path):
+            yield _strange(path, is_folder=is_folder)
+    yield from _strange_in_ledger(root, sizes)
+
+
+def _strange(path: str, *, is_folder: bool) -> Finding:
+    found = "a folder" if is_folder else "a file"
+    return Finding("STRANGE_FILE", path, "nothing: a store has no such name", found)
+
+
+def _strange_in_ledger(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
+    for epoch, is_folder in entries_below(root, "ledger"):
+        if not is_folder:
+            yield _strange(epoch, is_folder=False)
+        for path, is_log in entries_below(root, epoch) if is_folder else ():
+            log = _log_at(path) if is_log else None
+            if log is None:
+                yield _strange(path, is_folder=is_log)
+            elif log in sizes:
+                # One that is new since the audit began is for the next.
+                yield from _LogPlaces(root, log, sizes[log]).strange()
+
+
+def _log_at(path: str) -> LogId | None:
+    try:
+        return parse_log_path(path)
+    except EvidenceError:
+        return None
+
+
+def _file_mode(root: Path, path: str) -> list[Finding]:
+    try:
+        mode = os.stat(root / path, follow_symlinks=False).st_mode  # noqa: PTH116
+    except FileNotFoundError:
+        return []  # A log that grows has replaced it.
+    if not stat.S_ISREG(mode):
+        return [_strange(path, is_folder=False)]
+    return mode_finding(path, mode, FILE_MODE)
+
+
+class _LogPlaces:
+    """The files of one log of so many leaves."""
+
+    def __init__(self, root: Path, log: LogId, size: int) -> None:
+        self._root = root
+        self._path = log.path
+        self._size = size
+        self._read = tile_reader(LogFolder(root, log))
+
+    def strange(self, folder: str = "") -> Iterator[Finding]:
+        """Yield what is strange in a folder of the log and below."""
+        for path, is_folder in entries_below(self._root, f"{self._path}/{folder}".rstrip("/")):
+            name = path.removeprefix(f"{self._path}/")
+            if is_folder and _TILE_FOLDER.fullmatch(name):
+                yield from self.strange(name)
+            elif is_folder:
+                yield _strange(path, is_folder=True)
+            elif name == CHECKPOINT_FILE:
+                yield from _file_mode(self._root, path)
+            elif name not in {LOCK_FILE, NEW_CHECKPOINT_FILE}:
+                yield from self._check_tile(path, name)
+
+    def _check_tile(self, path: str, name: str) -> Iterator[Finding]:
+        try:
+            tile = parse_tile_path(name)
+        except EvidenceError:
+            yield _strange(path, is_folder=False)
+            return
+        yield from _file_mode(self._root, path)
+        covered = self._covered(tile)
+        if covered is not None and covered != tile and self._differs(tile, covered):
+            expected = f"no such file, or one that goes with the {self._size:,} leaves of the log"
+            yield Finding("STRANGE_FILE", path, expected, "other bytes")
+
+    def _covered(self, tile: Tile) -> Tile | None:
+        """Return the form of `tile` that the log has; None where it has none."""
+        count = self._size >> TILE_HEIGHT * max(tile.level, 0)
+        width = min(TILE_WIDTH, count - tile.index * TILE_WIDTH)
+        return Tile(tile.level, tile.index, width) if width > 0 else None
+
+    def _differs(self, tile: Tile, covered: Tile) -> bool:
+        """Tell whether a narrower or wider form does not begin as the one that is covered."""
+        narrow, wide = sorted((tile, covered))
+        try:
+            return cut_tile(narrow, wide, self._read(wide)) != self._read(narrow)
+        except EvidenceError:
+            # Of no form, unless it is gone by now: a log that grows has replaced it.
+            return is_regular_below(self._root, f"{self._path}/{tile}")

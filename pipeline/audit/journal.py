@@ -1,0 +1,262 @@
+"""The findings of one audit in `audits/<audit_id>.ndjson`, and how far it has come.
+
+A line is one JSON object: first what was asked and when it began, then findings as they are
+published, and after those of each part, such as a date, a line that says that the part is done.
+What stands after the last such line is of a part that was cut short: it is cut off, and the part
+done again. The ledger is read by every audit that goes on, so its line may come twice: the last
+counts. The states of a part, and what happens if the process dies there:
+
+| state | if the process dies here |
+|---|---|
+| findings published | published again with the same ids |
+| findings written | cut off; the part is done again |
+| done, and flushed | it is passed over |
+"""
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pipeline.audit.rules.codes import MISSING_BLOB
+from pipeline.audit.steps import LEDGER_PART
+from pipeline.core.json.canonical import canonical_json
+from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import folder_below, open_below
+from pipeline.disk.store_identity import refuse_as_root
+from pipeline.errors import IntegrityError
+
+AUDITS_FOLDER: Final = "audits"
+_NEW_MODE: Final = 0o644
+# A folder, a symbolic link, a socket.
+_NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
+
+
+@dataclass(slots=True)
+class JournalState:
+    """What a journal tells.
+
+    Attributes:
+        begun: What was asked and when it began; None where nothing is written yet.
+        parts: What each part that is done came to, in the order of their ends.
+        missing_blobs: Paths in the findings that tell of a missing blob.
+        told_of_ledger: Findings of the first part, which an audit that goes on reads again.
+        length: Bytes up to the end of the last of those parts.
+    """
+
+    begun: dict[str, Any] | None = None
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing_blobs: set[str] = field(default_factory=set)
+    told_of_ledger: set[bytes] = field(default_factory=set)
+    length: int = 0
+
+
+def journal_path(root: Path, audit_id: str) -> Path:
+    """Return where the findings of an audit are."""
+    return root / AUDITS_FOLDER / f"{audit_id}.ndjson"
+
+
+def read_journal(lines: Iterable[bytes]) -> JournalState:
+    """Return what the lines of a journal tell, up to the first that is not whole."""
+    state = JournalState()
+    position = 0
+    findings: list[tuple[bytes, str | None]] = []
+    for line in lines:
+        document = _document(line)
+        if document is None or (state.begun is None and "begun" not in document):
+            break
+        position += len(line)
+        if "begun" in document:
+            state.begun, state.length = document["begun"], position
+        elif "done" in document:
+            _finish(state, document, findings)
+            state.length, findings = position, []
+        else:
+            missing = document["path"] if document.get("code") in MISSING_BLOB else None
+            findings.append((sha256(line).digest(), missing))
+    return state
+
+
+def _finish(
+    state: JournalState, document: dict[str, Any], findings: list[tuple[bytes, str | None]]
+) -> None:
+    state.parts[document["done"]] = document
+    state.missing_blobs.update(path for _, path in findings if path is not None)
+    if document["done"] == LEDGER_PART:
+        state.told_of_ledger.update(digest for digest, _ in findings)
+
+
+def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
+    """Return how many of how many files are in parts that are done; None where nobody can tell."""
+    try:
+        descriptor, _ = open_below(root, journal_path(root, audit_id).relative_to(root).as_posix())
+        with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+            parts = read_journal(file).parts
+    except OSError:
+        return None
+    if not parts:
+        return None
+    counts = [part["counts"] for part in parts.values()]
+    done = sum(each.get("artifacts", 0) + each.get("links", 0) for each in counts)
+    return done, max(part["files"] for part in parts.values())
+
+
+def _document(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+class AuditJournal:
+    """The journal of one audit, held by one process; one thread at a time."""
+
+    def __init__(self, root: Path, descriptor: int) -> None:
+        """Read a journal that is open and locked."""
+        self._root = root
+        self._descriptor = descriptor
+        with open(descriptor, "rb", closefd=False) as file:
+            self.state = read_journal(file)
+        os.ftruncate(descriptor, self.state.length)
+
+    @classmethod
+    def take(cls, root: Path, audit_id: str) -> Self | None:
+        """Take the journal of an audit, made where it is missing; None where another has it.
+
+        Raises:
+            IntegrityError: What is there is no journal, or one that is closed for good.
+            StoreError: The disk failed.
+        """
+        path = journal_path(root, audit_id)
+        refuse_as_root(root)
+        with store_faults(root):
+            _make_folder(path.parent)
+            descriptor = _open(root, path.name)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flush_folder(path.parent)
+                return cls(root, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def close(self) -> None:
+        """Let go of it; another process may take it."""
+        os.close(self._descriptor)
+
+    def begin(self, begun: Mapping[str, Any]) -> None:
+        """Say what was asked and when it began, as the first line.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        self._write([canonical_json({"begun": dict(begun)})], flush=True)
+        self.state.begun = dict(begun)
+
+    def is_told(self, finding: bytes) -> bool:
+        """Tell whether a finding about the ledger was told before the audit was cut short."""
+        return sha256(finding + b"\n").digest() in self.state.told_of_ledger
+
+    def add(self, findings: Iterable[bytes]) -> None:
+        """Write findings of a part; they count once it is done.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        self._write(findings, flush=False)
+
+    def finish_part(self, name: str, result: Mapping[str, Any]) -> None:
+        """Write, for good, that a part is done with the findings that were added.
+
+        Raises:
+            StoreError: The disk failed; the part is not done.
+        """
+        document = {"done": name, **result}
+        self._write([canonical_json(document)], flush=True)
+        self.state.parts[name] = document
+
+    def _write(self, lines: Iterable[bytes], *, flush: bool) -> None:
+        rest = memoryview(b"".join(line + b"\n" for line in lines))
+        with store_faults(self._root):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            if flush:
+                os.fsync(self._descriptor)
+
+
+def seal_journal(root: Path, audit_id: str) -> None:
+    """Let nobody write to a journal any more, once there is a report; none is no fault.
+
+    Raises:
+        StoreError: The disk failed.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with (
+        store_faults(root),
+        suppress(FileNotFoundError),
+        folder_below(root, AUDITS_FOLDER) as folder,
+    ):
+        descriptor = os.open(journal_path(root, audit_id).name, flags, dir_fd=folder)
+        try:
+            os.fchmod(descriptor, FILE_MODE)
+        finally:
+            os.close(descriptor)
+
+
+def _open(root: Path, name: str) -> int:
+    """Open a journal to which somebody may write.
+
+    Raises:
+        IntegrityError: It is something else.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    path = root / AUDITS_FOLDER / name
+    try:
+        with folder_below(root, AUDITS_FOLDER) as folder:
+            descriptor = os.open(name, flags, _NEW_MODE, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _NO_FILE or (error.errno == errno.EACCES and path.exists()):
+            raise _no_journal(path) from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) or stat.S_IMODE(mode) == FILE_MODE:
+        os.close(descriptor)
+        raise _no_journal(path)
+    return descriptor
+
+
+def _no_journal(path: Path) -> IntegrityError:
+    return IntegrityError(
+        f"Expected {AUDITS_FOLDER}/{path.name} to be the journal of an audit that goes on, found "
+        "one that is closed and has no report, or something else. Nothing was touched."
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        return
+    _flush_folder(path.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Pure rules of an audit: codes, verdicts, findings, what a request may ask for."""

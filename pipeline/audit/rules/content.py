@@ -1,0 +1,156 @@
+"""What an artifact or a link tells about itself: its form, its hashes, its place, its blobs.
+
+Everything here follows from the bytes of one file and its path.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from pipeline.audit.rules.finding import Finding
+from pipeline.core.hashing import sha256_of_json, sha256_of_text
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.strict import InvalidJsonError, parse_object
+from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
+from pipeline.core.runs.cut_program import attachment_at_gcode_path
+from pipeline.core.runs.given_values import is_shown
+from schemas.advisory_link import AdvisoryLink
+from schemas.run_artifact import RunArtifact
+
+_PAYLOADS = {"toolpaths_sha256": "toolpaths", "opplan_sha256": "opplan_json"}
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCheck:
+    """What a file tells.
+
+    Attributes:
+        findings: What is wrong with it.
+        document: Its value; None where it is not of its form.
+        blobs: Paths of the blobs that it names, each once.
+    """
+
+    findings: list[Finding]
+    document: dict[str, Any] | None = None
+    blobs: tuple[str, ...] = ()
+
+
+def check_artifact(path: str, content: bytes, place: ArtifactPath | None) -> ContentCheck:
+    """Check the file of a run by itself.
+
+    Args:
+        path: For findings.
+        content: Its bytes.
+        place: What its path says; None where that is not to be asked.
+    """
+    document = _read(content, RunArtifact)
+    if isinstance(document, str):
+        return _unreadable(path, "the canonical JSON of an artifact", document)
+    findings = check_hashes(path, document)
+    own = ArtifactPath(document["created_at_utc"][:10], document["run_id"])
+    if place is not None and own != place:
+        findings.append(Finding("PATH_DIFFERS", path, f"the artifact of {place}", f"that of {own}"))
+    return ContentCheck(findings, document, blobs_of_artifact(document))
+
+
+def check_link(path: str, content: bytes, place: LinkPath | None) -> ContentCheck:
+    """Check the file of a link by itself; arguments as of `check_artifact`.
+
+    In the folder of which date it belongs only its run can tell.
+    """
+    document = _read(content, AdvisoryLink)
+    if isinstance(document, str):
+        return _unreadable(path, "the canonical JSON of a link", document)
+    findings = []
+    if place is not None:
+        own = LinkPath(place.date, document["run_id"], document["advisory_id"])
+        if own != place:
+            found = Finding("PATH_DIFFERS", path, f"the link of {place}", f"that of {own}")
+            findings.append(found)
+    sha256 = document.get("content_sha256")
+    return ContentCheck(findings, document, () if sha256 is None else (attachment_path(sha256),))
+
+
+def check_hashes(path: str, document: dict[str, Any]) -> list[Finding]:
+    """Compute again every hash that an artifact keeps; a payload and its hash go together."""
+    kept = document["hashes"]
+    computed = _computed_hashes(document)
+    return [
+        Finding(
+            "HASH_DIFFERS",
+            path,
+            f"{name} {computed.get(name, 'left out, as there is nothing to hash')}",
+            kept.get(name, "none"),
+        )
+        for name in sorted(kept.keys() | computed.keys())
+        if kept.get(name) != computed.get(name)
+    ]
+
+
+def _computed_hashes(document: dict[str, Any]) -> dict[str, str]:
+    outputs = document["outputs"]
+    computed = {"feasibility_sha256": sha256_of_json(document["feasibility"])}
+    computed |= {
+        name: sha256_of_json(outputs[payload])
+        for name, payload in _PAYLOADS.items()
+        if payload in outputs
+    }
+    if "gcode_text" in outputs:
+        computed["gcode_sha256"] = sha256_of_text(outputs["gcode_text"])
+    elif "gcode_sha256" in document["hashes"] and (sha256 := attachment_at_gcode_path(document)):
+        # The bytes of the blob are held against its name, which is this hash. A producer may name
+        # its own attachment by its path; then no G-code came, and there is nothing to hash.
+        computed["gcode_sha256"] = sha256
+    return computed
+
+
+def blobs_of_artifact(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return the paths of the blobs that an artifact names: its attachments, and what it hides."""
+    paths = [attachment_path(ref["sha256"]) for ref in document["attachments"]]
+    if not is_shown(document):
+        paths.append(quarantine_path(document["provenance"]["request_sha256"]))
+    return tuple(dict.fromkeys(paths))
+
+
+def _read(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
+    """Return the value of a file of `shape`, or in a few words why it is none."""
+    try:
+        document, canonical = _parse(content)
+        # The model says whether it is one; the document keeps what was written.
+        shape.model_validate(document)
+    except InvalidJsonError as error:
+        return str(error)
+    except ValidationError as error:
+        return first_difference(error)
+    if canonical != content:
+        return "JSON that is written otherwise"
+    return document
+
+
+def first_difference(error: ValidationError) -> str:
+    """Return in a few words where a document first differs from its shape."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the whole"
+    # What our own validators say stands behind a prefix that means nothing to a reader.
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _parse(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the object that `content` holds and its canonical bytes; twice as fast where they fit.
+
+    What has the canonical bytes of its own value repeats no key and cuts no number, so the strict
+    parser has nothing left to refuse.
+    """
+    try:
+        value = orjson.loads(content)
+        if isinstance(value, dict) and canonical_json(value) == content:
+            return value, content
+    except ValueError:
+        pass
+    return parse_object(content)
+
+
+def _unreadable(path: str, expected: str, found: str) -> ContentCheck:
+    return ContentCheck([Finding("FILE_UNREADABLE", path, expected, found)])

@@ -1,0 +1,85 @@
+"""How much an audit looked at and how often it found what: part by part, and added up."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from pipeline.audit.rules.codes import MISSING_BLOB
+from pipeline.audit.rules.finding import Finding
+from pipeline.audit.step import StepResult
+from schemas.audit_finding import AuditCode
+
+
+@dataclass(slots=True)
+class Tally:
+    """Of one part, or of several: they add up.
+
+    Attributes:
+        counts: By the names in `AuditCounts`.
+        codes: Findings of each code.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    codes: Counter[AuditCode] = field(default_factory=Counter)
+
+    def add(self, other: "Tally") -> None:
+        """Add what another part has."""
+        self.counts.update(other.counts)
+        self.codes.update(other.codes)
+
+    def note(self, code: AuditCode) -> None:
+        """Count a finding."""
+        self.codes[code] += 1
+        self.counts["findings"] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A part that is done as a whole; an audit that goes on need not do it again."""
+
+    name: str
+    tally: Tally
+
+
+class Parts:
+    """Takes results in the order of the parts; passes on what is news, and tells of parts done.
+
+    Attributes:
+        files: How many files of runs were looked at so far.
+    """
+
+    def __init__(self, skip: Collection[str], told_missing: Collection[str] = ()) -> None:
+        """Begin; what is found in a part of `skip` was told before, and so were these blobs."""
+        self.files = 0
+        self._skip = skip
+        self._part: str | None = None
+        self._tally = Tally()
+        self._told_missing = set(told_missing)
+
+    def add(self, part: str, result: StepResult) -> Iterator[Finding | PartDone]:
+        """Yield what a step found, after the end of the part before if it begins one."""
+        if part != self._part:
+            yield from self.end()
+            self._part = part
+        if part in self._skip:
+            return
+        self._tally.counts.update(result.counts)
+        self.files += result.counts.get("artifacts", 0) + result.counts.get("links", 0)
+        for finding in result.findings:
+            if self._is_news(finding):
+                self._tally.note(finding.code)
+                yield finding
+
+    def end(self) -> Iterator[PartDone]:
+        """Yield that the part is done, once nothing more comes of it."""
+        if self._part is not None and self._part not in self._skip:
+            yield PartDone(self._part, self._tally)
+        self._part, self._tally = None, Tally()
+
+    def _is_news(self, finding: Finding) -> bool:
+        """Tell whether a missing blob was not told before: several files may name it."""
+        if finding.code not in MISSING_BLOB:
+            return True
+        known = finding.path in self._told_missing
+        self._told_missing.add(finding.path)
+        return not known

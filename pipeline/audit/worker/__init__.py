@@ -1,0 +1,1 @@
+"""The audit as a service: requests from Kafka, a schedule, one audit at a time."""

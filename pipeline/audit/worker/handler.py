@@ -1,0 +1,257 @@
+"""One audit request, from its record to its report or its dead letter.
+
+1. A record that is no audit request is a dead letter.
+2. Where the report is there, it is published again; of another request under the same audit_id the
+   record is a dead letter.
+3. Where another process has the journal, it does this very audit: we wait, and ask again.
+4. Else the store is audited, from where the journal stands.
+5. The report is written, once and for good, then published.
+
+Only then may the offset be committed. A fault of the broker puts it off, and what is done of an
+audit stays done.
+"""
+
+import asyncio
+import sqlite3
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from pipeline import metrics
+from pipeline.audit.journal import AuditJournal, seal_journal
+from pipeline.audit.report import read_report, write_report
+from pipeline.audit.rules.codes import worst_severity
+from pipeline.audit.rules.request import (
+    AUDIT_CONFLICT,
+    AUDIT_FAILED,
+    REPORT_CORRUPT,
+    judge_audit_record,
+    normalised_request,
+)
+from pipeline.audit.worker.run import Auditing, AuditRun
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.outbox import Delivery, Telling, delivery_of
+from pipeline.consumers.engine.put_off import PutOff
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.raw_records import Record
+from pipeline.core.audit_message import FINDING_EVENT_TYPE, REPORT_EVENT_TYPE, audit_event_headers
+from pipeline.core.envelope import Rejected
+from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError
+from schemas.audit_request import AuditRequest
+
+_log = structlog.get_logger(__name__)
+
+
+class AuditDesk:
+    """Settles audit requests, one at a time.
+
+    Attributes:
+        standing: Why the worker is not ready although it polls.
+    """
+
+    def __init__(self, auditing: Auditing, sender: BatchSender, pace: Pace) -> None:
+        """Make a desk.
+
+        Args:
+            auditing: What every audit needs.
+            sender: Where findings, reports and dead letters go.
+            pace: How to wait, for the broker or for another process.
+        """
+        topics = auditing.settings.topics
+        self._auditing = auditing
+        self._sender = sender
+        self._pace = pace
+        self._group = topics.audit_group
+        self.standing = Standing(self._group)
+        self._put_off = PutOff(self.standing)
+        dead_letters = topics.audit_dead_letters
+        self._findings = Telling(self._group, topics.audit_findings, dead_letters)
+        self._reports = Telling(self._group, topics.audit_reports, dead_letters)
+
+    async def settle(self, record: Record) -> None:
+        """Do what a record asks for; return when the broker has all that is told of it.
+
+        Raises:
+            StoreError: The disk failed.
+            MemoryError: A process was killed, as the kernel does where memory is short.
+        """
+        delivery = delivery_of(record, self._auditing.epoch)
+        # In a thread: a large one takes a second, in which the loop must go on polling.
+        verdict = await asyncio.to_thread(judge_audit_record, delivery.key, delivery.value)
+        try:
+            while True:
+                try:
+                    outcome = await self._settle(delivery, verdict)
+                except BrokerError as error:
+                    await self._rest(delivery, error)
+                else:
+                    metrics.RECORDS.labels(self._group, outcome).inc()
+                    return
+        finally:
+            # Also where it was given up to another worker.
+            self._put_off.forget_all()
+
+    async def _settle(self, delivery: Delivery, verdict: AuditRequest | Rejected) -> str:
+        """Return what became of the record, in one word."""
+        if isinstance(verdict, Rejected):
+            return await self._refuse(delivery, verdict)
+        answer = await self._answer_or_refusal(delivery, verdict)
+        if isinstance(answer, Rejected):
+            return await self._refuse(delivery, answer)
+        content, outcome = answer
+        await self._publish(self._reports, REPORT_EVENT_TYPE, delivery, verdict.audit_id, [content])
+        _log.info("audit reported", audit_id=verdict.audit_id, outcome=outcome)
+        return outcome
+
+    async def _answer_or_refusal(
+        self, delivery: Delivery, request: AuditRequest
+    ) -> tuple[bytes, str] | Rejected:
+        try:
+            return await self._answer(delivery, request)
+        except IntegrityError as error:
+            return Rejected(REPORT_CORRUPT, str(error))
+        except sqlite3.Error as error:
+            message = (
+                f"The plan of an audit failed ({error}): free some space where temporary files "
+                "are, or set TMPDIR, then start again."
+            )
+            raise StoreError(message) from error
+        except BrokenProcessPool as error:
+            message = (
+                "A process of an audit was killed, most likely for want of memory; give it more, "
+                "or set RMOS_AUDIT_PROCESSES=0, then start again: it goes on after the last "
+                "whole day."
+            )
+            raise MemoryError(message) from error
+        except (OSError, MemoryError, RmosError):
+            raise
+        except Exception as error:  # noqa: BLE001  # one request must not hold up the others
+            _log.exception("audit failed", audit_id=request.audit_id)
+            return Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
+
+    async def _answer(
+        self, delivery: Delivery, request: AuditRequest
+    ) -> tuple[bytes, str] | Rejected:
+        """Return the bytes of the report and what became of the record, or why there is none."""
+        auditing = self._auditing
+        root = auditing.settings.data_dir
+        while True:
+            known = await self._stored(request)  # 2.
+            if known is not None:
+                return known
+            journal = await auditing.on_disk(AuditJournal.take, root, request.audit_id)
+            if journal is not None:
+                break
+            await self._pace.rest()  # 3.
+        try:
+            # It may have been done between the two looks.
+            known = await self._stored(request)
+            return known or await self._audit(delivery, request, journal)
+        finally:
+            await auditing.on_disk(journal.close)
+
+    async def _stored(self, request: AuditRequest) -> tuple[bytes, str] | Rejected | None:
+        auditing = self._auditing
+        root = auditing.settings.data_dir
+        found = await auditing.on_disk(read_report, root, request.audit_id)
+        if found is None:
+            return None
+        report, content = found
+        if not _is_of(request, report):
+            return _conflict(request)
+        await auditing.on_disk(seal_journal, root, request.audit_id)
+        return content, "reported again"
+
+    async def _audit(
+        self, delivery: Delivery, request: AuditRequest, journal: AuditJournal
+    ) -> tuple[bytes, str] | Rejected:
+        auditing, begun = self._auditing, journal.state.begun
+        if begun is None:
+            begun = {
+                "request": request.model_dump(exclude_none=True),
+                "started_at_utc": auditing.now(),
+            }
+            await auditing.on_disk(journal.begin, begun)
+        elif not _is_of(request, begun.get("request")):
+            return _conflict(request)
+        started = monotonic()
+        _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
+        tell = partial(self._tell_findings, delivery, request.audit_id)
+        report = await AuditRun(auditing, request, journal, tell).report()  # 4.
+        content = await auditing.on_disk(write_report, auditing.settings.data_dir, report)  # 5.
+        await auditing.on_disk(seal_journal, auditing.settings.data_dir, request.audit_id)
+        self._measure(report, monotonic() - started)
+        return content, "audited"
+
+    def _measure(self, report: dict[str, Any], seconds: float) -> None:
+        mode = report["mode"]
+        for verdict, told in report["verdicts"].items():
+            metrics.AUDITS.labels(mode, verdict, told["result"]).inc()
+        metrics.AUDIT_SECONDS.labels(mode).set(seconds)
+        if worst_severity(report["codes"]) != "error":
+            metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
+
+    async def _tell_findings(self, delivery: Delivery, audit_id: str, values: list[bytes]) -> None:
+        await self._publish(self._findings, FINDING_EVENT_TYPE, delivery, audit_id, values)
+
+    async def _publish(
+        self, telling: Telling, kind: str, delivery: Delivery, audit_id: str, values: list[bytes]
+    ) -> None:
+        await self._send(
+            delivery,
+            [
+                telling.event(
+                    delivery,
+                    audit_id,
+                    value,
+                    audit_event_headers(kind, audit_id, value, delivery.timestamp_ms),
+                )
+                for value in values
+            ],
+        )
+
+    async def _send(self, delivery: Delivery, messages: list[Message]) -> None:
+        """Send `messages`, whenever the broker is there: an audit of hours is not to begin anew."""
+        while True:
+            try:
+                await self._sender.send(messages)
+            except BrokerError as error:
+                await self._rest(delivery, error)
+            else:
+                self._put_off.forget([delivery.source])
+                return
+
+    async def _rest(self, delivery: Delivery, error: BrokerError) -> None:
+        metrics.FAULTS.labels(self._group, "broker").inc()
+        _log.warning("audit put off", why=str(error))
+        self._put_off.note([delivery.source], str(error))
+        await self._pace.rest()
+
+    async def _refuse(self, delivery: Delivery, rejected: Rejected) -> str:
+        letter = self._reports.dead_letter(delivery, rejected.code, rejected.message)
+        await self._send(delivery, [letter])
+        metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
+        _log.warning("audit refused", code=rejected.code, offset=delivery.source.offset)
+        return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"
+
+
+def _is_of(request: AuditRequest, document: Any) -> bool:  # noqa: ANN401
+    """Tell whether a journal or a report is that of `request`."""
+    try:
+        asked = {name: document[name] for name in ("audit_id", "scope", "mode")}
+        return normalised_request(asked) == request
+    except (KeyError, TypeError, ValidationError):
+        return False
+
+
+def _conflict(request: AuditRequest) -> Rejected:
+    message = (
+        f"Expected the request that the audit {request.audit_id} was begun with, found another "
+        "scope or mode. Another audit needs another audit_id."
+    )
+    return Rejected(AUDIT_CONFLICT, message)

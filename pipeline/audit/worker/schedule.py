@@ -1,0 +1,74 @@
+"""Asks for the audits that are due. Any number of workers may: they ask for the same ones."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from pipeline.audit.report import has_report
+from pipeline.broker.audit_publisher import publish_audit
+from pipeline.broker.sending.requests import RequestSender
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.standing import Standing
+from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
+
+LONGEST_WAIT_SECONDS = 60.0
+"""Between two looks at the clock, as a machine may have slept."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AuditScheduler:
+    """Publishes what is due, each request once a process, and none whose report is there."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sender: RequestSender,
+        clock: Callable[[], datetime],
+        standing: Standing,
+    ) -> None:
+        self._settings = settings
+        self._sender = sender
+        self._clock = clock
+        self._standing = standing
+        self._failures = 0
+        daily_at = settings.audit_daily_at if settings.audit_daily_at >= 0 else None
+        self._schedule = AuditSchedule(daily_at, settings.audit_hourly)
+        self._asked: set[str] = set()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(min(LONGEST_WAIT_SECONDS, seconds_to_next_hour(self._clock())))
+
+    async def ask(self) -> list[str]:
+        """Ask for what is due now and was not asked for yet; return the audit_ids."""
+        due = self._schedule.due(self._clock())
+        self._asked &= {each.audit_id for each in due}
+        asked = []
+        try:
+            for request in due:
+                if not self._is_known(request.audit_id):
+                    await publish_audit(self._sender, self._settings, request)
+                    self._asked.add(request.audit_id)
+                    asked.append(request.audit_id)
+        except BrokerError as error:
+            _log.warning("audits not asked for yet", why=str(error))
+            self._failures += 1
+            if self._failures > PUT_OFF_LIMIT:
+                why = (
+                    f"An audit that is due could not be asked for in {PUT_OFF_LIMIT} tries: {error}"
+                )
+                self._standing.report("schedule", why)
+        else:
+            self._failures = 0
+            self._standing.clear("schedule")
+        return asked
+
+    def _is_known(self, audit_id: str) -> bool:
+        return audit_id in self._asked or has_report(self._settings.data_dir, audit_id)

@@ -1,0 +1,180 @@
+"""What a file tells about itself: its form, its hashes, its place, its blobs."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
+from tests.builders import (
+    ABSENT,
+    RUN_ID,
+    advisory_request,
+    attachment,
+    document,
+    incomplete_request,
+    record,
+    red_request,
+    rosette_request,
+    router_request,
+    run_request,
+    sha256,
+)
+from tests.legacy_rows import artifact, bare_row, v1_row
+
+PATH = f"runs/2025-12-18/{RUN_ID}.json"
+PLACE = ArtifactPath("2025-12-18", RUN_ID)
+LARGE = run_request(outputs={"gcode_text": "G1 X1.0000\n" * 30_000})
+
+
+def checked(content: bytes | dict[str, Any], place: ArtifactPath | None = PLACE) -> ContentCheck:
+    written = content if isinstance(content, bytes) else canonical_json(content)
+    return check_artifact(PATH, written, place)
+
+
+def told(check: ContentCheck) -> list[tuple[str, str, str]]:
+    return [(each.code, each.expected, each.found) for each in check.findings]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        run_request(),
+        red_request(),
+        incomplete_request(),
+        router_request(run_id=RUN_ID, created_at_utc="2025-12-18T00:00:00Z"),
+        rosette_request(run_id=RUN_ID, created_at_utc="2025-12-18T23:59:59+00:00"),
+        LARGE,
+        # A path of the producer's own, and no G-code: nothing to hash.
+        run_request(outputs={"gcode_path": "nc/part.nc", "toolpaths": [1e-07, 2**70]}),
+    ],
+)
+def test_every_artifact_that_we_write_has_no_finding(request_: dict[str, Any]) -> None:
+    check = checked(document(request_))
+    assert check.findings == []
+    assert check.document == document(request_)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "expected JSON"),
+        (b"\xff{}", "expected UTF-8"),
+        (b"[]", "expected an object"),
+        (b"{}", "Field required"),
+        (b'{"a":1,"a":1}', "duplicate keys"),
+        (json.dumps(document(run_request())).encode(), "written otherwise"),
+        (canonical_json(document(run_request())) + b"\n", "written otherwise"),
+        (canonical_json(document(run_request()) | {"status": "FINE"}), "status"),
+        (canonical_json(document(run_request()) | {"extra": 1}), "extra"),
+    ],
+)
+def test_what_is_no_artifact_in_canonical_json_is_unreadable(content: bytes, reason: str) -> None:
+    (finding,) = checked(content).findings
+    assert (finding.code, finding.path) == ("FILE_UNREADABLE", PATH)
+    assert reason in finding.found
+
+
+def test_a_number_that_another_program_wrote_is_not_canonical() -> None:
+    """orjson writes 1e-05 as 0.00001: the same value, and other bytes than were hashed."""
+    content = canonical_json(document(rosette_request())).replace(b"1e-05", b"0.00001")
+    (finding,) = check_artifact(PATH, content, None).findings
+    assert (finding.code, finding.found) == ("FILE_UNREADABLE", "JSON that is written otherwise")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("feasibility_sha256", lambda d: d["feasibility"].update(score=1)),
+        ("toolpaths_sha256", lambda d: d["outputs"]["toolpaths"].update(units="inch")),
+        ("gcode_sha256", lambda d: d["outputs"].update(gcode_text="M3 S99999")),
+        ("opplan_sha256", lambda d: d["outputs"].update(opplan_json=[])),
+        ("toolpaths_sha256", lambda d: d["outputs"].pop("toolpaths")),
+        ("gcode_sha256", lambda d: d["hashes"].pop("gcode_sha256")),
+    ],
+    ids=["feasibility", "toolpaths", "gcode", "opplan without a hash", "hash alone", "no hash"],
+)
+def test_a_payload_and_its_hash_that_do_not_go_together_are_found(name: str, change: Any) -> None:
+    changed = document(run_request())
+    change(changed)
+    (finding,) = checked(changed).findings
+    assert finding.code == "HASH_DIFFERS"
+    assert finding.expected.startswith(name)
+
+
+def test_gcode_in_an_attachment_has_the_hash_of_its_name() -> None:
+    changed = document(LARGE)
+    assert checked(changed).findings == []
+    changed["outputs"]["gcode_path"] = attachment_path("0" * 64)
+    gcode = sha256("G1 X1.0000\n" * 30_000)
+    assert told(checked(changed)) == [
+        ("HASH_DIFFERS", "gcode_sha256 left out, as there is nothing to hash", gcode)
+    ]
+
+
+def test_a_producer_may_name_its_own_attachment_by_its_path() -> None:
+    cut = attachment(b"G1 X1", kind="gcode")
+    outputs = {"gcode_path": attachment_path(cut["sha256"])}
+    named = document(run_request(outputs=outputs, attachments=[cut]))
+    assert "gcode_sha256" not in named["hashes"]
+    assert checked(named).findings == []
+
+
+@pytest.mark.parametrize(
+    "place", [ArtifactPath("2025-12-19", RUN_ID), ArtifactPath("2025-12-18", "run_1")]
+)
+def test_an_artifact_at_the_place_of_another_is_found(place: ArtifactPath) -> None:
+    check = checked(document(run_request()), place)
+    assert told(check) == [("PATH_DIFFERS", f"the artifact of {place}", f"that of {PLACE}")]
+    assert checked(document(run_request()), None).findings == []
+
+
+def test_an_artifact_names_its_attachments_once_and_what_it_hides() -> None:
+    drawing = attachment(b"drawing")
+    shown = checked(document(run_request(attachments=[drawing, drawing])))
+    assert shown.blobs == (attachment_path(sha256(b"drawing")),)
+    hidden = document(red_request(attachments=[drawing]))
+    request_sha256 = hidden["provenance"]["request_sha256"]
+    assert checked(hidden).blobs == (shown.blobs[0], quarantine_path(request_sha256))
+
+
+def test_a_run_that_an_older_store_called_ok_names_its_request_where_it_withholds() -> None:
+    safe, unsafe = artifact(v1_row()), artifact(bare_row(gcode_text="G1 X1"))
+    assert (safe["status"], unsafe["status"]) == ("OK", "OK")
+    request_sha256 = unsafe["provenance"]["request_sha256"]
+    assert checked(safe, place=None).blobs == ()
+    assert checked(unsafe, place=None).blobs == (quarantine_path(request_sha256),)
+
+
+def link(**changes: Any) -> bytes:
+    judged = judge_advisory_record(*record(advisory_request(**changes)))
+    return judged.content  # type: ignore[union-attr]
+
+
+LINK_PATH = f"runs/2025-12-18/{RUN_ID}_advisory_adv_1.json"
+LINK_PLACE = LinkPath("2025-12-18", RUN_ID, "adv_1")
+
+
+def test_every_link_that_we_write_has_no_finding_and_names_its_content() -> None:
+    check = check_link(LINK_PATH, link(), LINK_PLACE)
+    assert check.findings == []
+    text = "The rim speed stays **below** the blade's limit."
+    assert check.blobs == (attachment_path(sha256(text)),)
+    assert check_link(LINK_PATH, link(content_text=ABSENT), LINK_PLACE).blobs == ()
+
+
+def test_a_link_at_the_place_of_another_is_found() -> None:
+    (finding,) = check_link(LINK_PATH, link(advisory_id="adv_2"), LINK_PLACE).findings
+    assert (finding.code, finding.found) == (
+        "PATH_DIFFERS",
+        f"that of {LINK_PATH.replace('adv_1', 'adv_2')}",
+    )
+
+
+def test_an_artifact_is_no_link() -> None:
+    content = canonical_json(document(run_request()))
+    (finding,) = check_link(LINK_PATH, content, LINK_PLACE).findings
+    assert finding.code == "FILE_UNREADABLE"

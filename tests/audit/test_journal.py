@@ -1,0 +1,171 @@
+"""The journal of an audit: what is done stays done, what was cut short is done again."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.audit.journal import (
+    AuditJournal,
+    JournalState,
+    journal_path,
+    read_journal,
+    seal_journal,
+)
+from pipeline.errors import IntegrityError
+
+BEGUN = {"request": {"audit_id": "a"}, "started_at_utc": "2025-12-18T14:00:00Z"}
+RESULT: dict[str, Any] = {"counts": {"days": 1}, "codes": {}, "files": 3}
+
+
+def taken(root: Path, audit_id: str = "a") -> AuditJournal:
+    journal = AuditJournal.take(root, audit_id)
+    assert journal is not None
+    return journal
+
+
+def finding(path: str, code: str = "BYTES_DIFFER") -> bytes:
+    return json.dumps({"code": code, "path": path}).encode()
+
+
+def whole(root: Path) -> bytes:
+    """Write a journal of two parts; return its bytes."""
+    journal = taken(root)
+    journal.begin(BEGUN)
+    journal.add([finding("runs/1")])
+    journal.finish_part("2025-12-18", RESULT)
+    journal.add([finding("attachments/2", "ATTACHMENT_MISSING"), finding("runs/3")])
+    journal.finish_part("2025-12-19", RESULT)
+    journal.close()
+    return journal_path(root, "a").read_bytes()
+
+
+def state_of(content: bytes) -> JournalState:
+    return read_journal(content.splitlines(keepends=True))
+
+
+def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -> None:
+    content = whole(tmp_path)
+    state = state_of(content)
+    assert state.begun == BEGUN
+    assert list(state.parts) == ["2025-12-18", "2025-12-19"]
+    assert state.parts["2025-12-18"]["counts"] == {"days": 1}
+    assert state.missing_blobs == {"attachments/2"}
+    assert state.length == len(content)
+    paths = [each["path"] for line in content.splitlines() if "code" in (each := json.loads(line))]
+    assert paths == ["runs/1", "attachments/2", "runs/3"]
+
+
+def test_what_a_part_has_told_counts_only_once_it_is_done(tmp_path: Path) -> None:
+    done = whole(tmp_path)
+    journal = taken(tmp_path)
+    journal.add([finding("runs/4"), finding("attachments/5", "ATTACHMENT_MISSING")])
+    journal.close()
+    assert journal_path(tmp_path, "a").read_bytes() != done
+    journal = taken(tmp_path)
+    assert list(journal.state.parts) == ["2025-12-18", "2025-12-19"]
+    assert "attachments/5" not in journal.state.missing_blobs
+    journal.close()
+    assert journal_path(tmp_path, "a").read_bytes() == done
+
+
+def test_an_audit_goes_on_behind_what_was_cut_off(tmp_path: Path) -> None:
+    done = whole(tmp_path)
+    journal_path(tmp_path, "a").write_bytes(done + b'{"code":"BYTES_')
+    journal = taken(tmp_path)
+    journal.add([finding("runs/4")])
+    journal.finish_part("places", RESULT)
+    journal.close()
+    content = journal_path(tmp_path, "a").read_bytes()
+    assert content.startswith(done + finding("runs/4") + b"\n")
+    assert list(state_of(content).parts) == ["2025-12-18", "2025-12-19", "places"]
+
+
+@given(st.data())
+def test_cut_anywhere_a_journal_keeps_its_whole_parts(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = whole(tmp_path_factory.mktemp("store"))
+    cut = data.draw(st.integers(0, len(content)))
+    tail = data.draw(st.sampled_from([b"", b"\0\0\0", b"[]\n", b'{"done"']))
+    state = state_of(content[:cut] + tail)
+    ends = [0]
+    for line in content.splitlines(keepends=True):
+        ends.append(ends[-1] + len(line))
+    kept = [end for end in (ends[1], ends[3], ends[6]) if end <= cut]
+    assert state.length == (kept[-1] if kept else 0)
+    assert len(state.parts) == max(0, len(kept) - 1)
+
+
+def test_the_ledger_is_read_again_and_tells_only_what_is_new(tmp_path: Path) -> None:
+    journal = taken(tmp_path)
+    journal.begin(BEGUN)
+    journal.add([finding("ledger/1")])
+    journal.finish_part("ledger", RESULT)
+    journal.add([finding("runs/1")])
+    journal.finish_part("2025-12-18", RESULT)
+    journal.close()
+    journal = taken(tmp_path)
+    assert journal.is_told(finding("ledger/1"))
+    assert not journal.is_told(finding("ledger/2"))
+    assert not journal.is_told(finding("runs/1"))
+    journal.add([finding("ledger/2")])
+    journal.finish_part("ledger", RESULT | {"files": 4})
+    journal.close()
+    journal = taken(tmp_path)
+    assert journal.state.parts["ledger"]["files"] == 4
+    assert journal.is_told(finding("ledger/1"))
+    assert journal.is_told(finding("ledger/2"))
+    journal.close()
+
+
+def test_one_process_at_a_time_has_a_journal(tmp_path: Path) -> None:
+    first = taken(tmp_path)
+    assert AuditJournal.take(tmp_path, "a") is None
+    other = taken(tmp_path, "b")
+    other.close()
+    first.close()
+    taken(tmp_path).close()
+
+
+def test_a_sealed_journal_is_not_taken_again(tmp_path: Path) -> None:
+    content = whole(tmp_path)
+    seal_journal(tmp_path, "a")
+    path = journal_path(tmp_path, "a")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    with pytest.raises(IntegrityError, match=r"audits/a\.ndjson"):
+        AuditJournal.take(tmp_path, "a")
+    assert path.read_bytes() == content
+
+
+def test_sealing_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
+    seal_journal(tmp_path, "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_something_else_in_its_place_is_told_and_not_touched(tmp_path: Path, kind: str) -> None:
+    path = journal_path(tmp_path, "a")
+    target = tmp_path / "runs.json"
+    target.write_bytes(b"precious")
+    if kind == "folder":
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir()
+        path.symlink_to(target)
+    with pytest.raises(IntegrityError):
+        AuditJournal.take(tmp_path, "a")
+    assert target.read_bytes() == b"precious"
+
+
+def test_a_file_that_is_no_journal_begins_anew(tmp_path: Path) -> None:
+    path = journal_path(tmp_path, "a")
+    path.parent.mkdir()
+    path.write_bytes(b'{"done": "2025-12-18", "counts": {}, "codes": {}}\n')
+    journal = taken(tmp_path)
+    assert journal.state == JournalState()
+    journal.close()

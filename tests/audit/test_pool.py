@@ -1,0 +1,67 @@
+"""Steps of an audit in processes of their own: in order, few at a time, and never without end."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.audit.context import AuditContext, AuditReader
+from pipeline.audit.pool import StepPool
+from pipeline.audit.step import Step
+
+CONTEXT = AuditContext("/nowhere", "/nowhere/plan", "a", "names", 0.0, True, False)
+
+
+def double(reader: AuditReader, number: int) -> tuple[str, int]:
+    return reader.context.audit_id, number * 2
+
+
+def fail(reader: AuditReader) -> None:
+    del reader
+    raise ValueError("expected something else")
+
+
+def die(reader: AuditReader) -> None:
+    del reader
+    os._exit(9)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_results_come_in_the_order_of_the_steps(processes: int) -> None:
+    with StepPool(processes, CONTEXT) as pool:
+        found = [(step.part, result) for step, result in pool.run(_steps(20))]
+    assert found == [(str(number), ("a", number * 2)) for number in range(20)]
+
+
+def _steps(count: int) -> Iterator[Step]:
+    return (Step(str(number), double, (number,)) for number in range(count))
+
+
+def test_only_a_few_steps_are_made_ahead_of_what_is_taken() -> None:
+    made: list[int] = []
+
+    def steps() -> Iterator[Step]:
+        for number in range(1_000):
+            made.append(number)
+            yield Step("part", double, (number,))
+
+    with StepPool(1, CONTEXT) as pool:
+        results = pool.run(steps())
+        for taken in range(1, 50):
+            next(results)
+            assert len(made) < taken + 4
+        results.close()
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_an_error_of_a_step_is_that_of_the_run(processes: int) -> None:
+    with (
+        StepPool(processes, CONTEXT) as pool,
+        pytest.raises(ValueError, match="expected something else"),
+    ):
+        list(pool.run([Step("part", fail)]))
+
+
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence() -> None:
+    with StepPool(1, CONTEXT) as pool, pytest.raises(MemoryError, match="start the audit again"):
+        list(pool.run([Step("part", die), *_steps(5)]))

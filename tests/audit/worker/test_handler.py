@@ -1,0 +1,305 @@
+"""One audit request at the desk, over a real store: what is told, and what happens to faults."""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiokafka import ConsumerRecord
+
+from pipeline.audit.checks.offsets import BrokerView
+from pipeline.audit.journal import AuditJournal
+from pipeline.audit.report import report_name, write_report
+from pipeline.audit.store_audit import StoreAudit
+from pipeline.audit.worker import run as audit_run
+from pipeline.audit.worker.handler import AuditDesk
+from pipeline.audit.worker.run import Auditing
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.standing import Standing
+from pipeline.errors import BrokerError, StoreError
+from pipeline.settings import Settings
+from tests.audit.audit_reports import REPORT
+from tests.audit.audited import RUN, Template, flip, make_audited
+from tests.ledger.ledgers import KEYS
+
+NOW = datetime(2026, 2, 1, 10, 0, tzinfo=UTC)
+REQUEST: dict[str, Any] = {"audit_id": "a", "scope": {"all": True}, "mode": "full"}
+
+
+class Told(BatchSender):
+    """Keeps what it is given; fails as often as it is told to."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.messages: list[Message] = []
+        self.failures = 0
+        self.standing: Standing | None = None
+        self.reasons: list[str] = []
+
+    async def send(self, messages: Iterable[Message]) -> None:
+        if self.standing is not None:
+            self.reasons += self.standing.reasons
+        if self.failures:
+            self.failures -= 1
+            message = "no broker answers"
+            raise BrokerError(message)
+        self.messages += messages
+
+    def of(self, topic: str) -> list[Any]:
+        return [
+            json.loads(cast("bytes", each.value))
+            for each in self.messages
+            if each.topic == f"rmos.audits.{topic}"
+        ]
+
+    def codes(self) -> list[str]:
+        return [
+            cast("bytes", dict(each.headers)["rmos-error-code"]).decode()
+            for each in self.messages
+            if each.topic == "rmos.audits.dead-letters"
+        ]
+
+
+class Desk:
+    def __init__(self, root: Path, desk: AuditDesk, told: Told) -> None:
+        self.root = root
+        self.told = told
+        self._desk = desk
+        told.standing = desk.standing
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self._desk.standing.reasons
+
+    async def settle(self, offset: int = 0, **changes: Any) -> None:
+        request = REQUEST | changes
+        key, value = request["audit_id"].encode(), json.dumps(request).encode()
+        await self._desk.settle(
+            ConsumerRecord(
+                topic="rmos.audits.requests",
+                partition=1,
+                offset=offset,
+                timestamp=1_766_066_602_123,
+                timestamp_type=0,
+                key=key,
+                value=value,
+                checksum=None,
+                serialized_key_size=len(key),
+                serialized_value_size=len(value),
+                headers=[("traceparent", b"00-1")],
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    root = tmp_path_factory.mktemp("audited") / "store"
+    make_audited(root)
+    return Template(root)
+
+
+@pytest.fixture
+async def desk(
+    template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Desk]:
+    async def nothing_committed(*_: Any) -> BrokerView:
+        return BrokerView({}, lambda *_: [])
+
+    monkeypatch.setattr(audit_run, "broker_view", nothing_committed)
+    root = template.copy_to(tmp_path / "store")
+    settings = Settings(data_dir=root, audit_processes=0)
+    told = Told(settings)
+    with ExitStack() as stack:
+        auditor, disk = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+        auditing = Auditing(settings, 1, lambda: KEYS, list, auditor, disk, lambda: NOW)
+        yield Desk(root, AuditDesk(auditing, told, Pace(0.001)), told)
+
+
+async def test_findings_are_told_and_then_the_report(desk: Desk) -> None:
+    flip(desk.root / RUN, 100)
+    await desk.settle()
+    (finding,) = desk.told.of("findings")
+    assert (finding["code"], finding["path"]) == ("BYTES_DIFFER", RUN)
+    (report,) = desk.told.of("reports")
+    assert report["codes"] == {"BYTES_DIFFER": 1}
+    assert report["finished_at_utc"] == "2026-02-01T10:00:00Z"
+    last = desk.told.messages[-1]
+    assert last.key == b"a"
+    assert last.partition == 1
+    assert ("traceparent", b"00-1") in last.headers
+    assert (desk.root / "audits" / "a.ndjson").stat().st_mode & 0o777 == 0o444
+
+
+async def test_a_broker_that_is_away_puts_the_telling_off_and_not_the_audit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = counted(monkeypatch)
+    flip(desk.root / RUN, 100)
+    desk.told.failures = 3
+    await desk.settle()
+    assert len(desk.told.of("findings")) == 1
+    assert len(desk.told.of("reports")) == 1
+    assert runs == ["a"]
+
+
+async def test_a_request_that_is_put_off_again_and_again_makes_the_worker_not_ready(
+    desk: Desk,
+) -> None:
+    desk.told.failures = PUT_OFF_LIMIT
+    await desk.settle(17)
+    assert desk.told.reasons == []
+    desk.told.failures = PUT_OFF_LIMIT + 2
+    await desk.settle(18, audit_id="b")
+    assert "rmos.audits.requests, partition 1, offset 18" in desk.told.reasons[0]
+    assert desk.told.reasons[0].endswith("no broker answers")
+    assert desk.reasons == ()
+
+
+async def test_a_damaged_report_is_a_dead_letter_and_is_not_touched(desk: Desk) -> None:
+    await desk.settle()
+    path = desk.root / report_name("a")
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    await desk.settle(1)
+    assert desk.told.codes() == ["ARTIFACT_CORRUPT"]
+    assert len(desk.told.of("reports")) == 1
+    assert path.read_bytes() == b"{}"
+
+
+async def test_a_report_that_is_gone_is_not_made_anew(desk: Desk) -> None:
+    await desk.settle()
+    (desk.root / report_name("a")).unlink()
+    await desk.settle(1)
+    assert desk.told.codes() == ["ARTIFACT_CORRUPT"]
+
+
+async def test_an_audit_that_another_process_does_is_waited_for(desk: Desk) -> None:
+    other = AuditJournal.take(desk.root, "a")
+    assert other is not None
+    settling = asyncio.create_task(desk.settle())
+    # It looks again and again, and does nothing.
+    done, _ = await asyncio.wait([settling], timeout=0.1)
+    assert not done
+    assert desk.told.messages == []
+    other.close()
+    await settling
+    assert len(desk.told.of("reports")) == 1
+
+
+async def test_an_audit_that_was_done_between_two_looks_is_not_done_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = counted(monkeypatch)
+    take = AuditJournal.take
+
+    def take_late(root: Path, audit_id: str) -> AuditJournal | None:
+        write_report(root, REPORT | {"mode": "full"})
+        return take(root, audit_id)
+
+    monkeypatch.setattr(AuditJournal, "take", take_late)
+    await desk.settle()
+    assert desk.told.of("reports") == [REPORT | {"mode": "full"}]
+    assert runs == []
+
+
+async def test_an_audit_that_was_begun_with_another_scope_is_a_conflict(desk: Desk) -> None:
+    journal = AuditJournal.take(desk.root, "a")
+    assert journal is not None
+    journal.begin(
+        {"request": REQUEST | {"mode": "quick"}, "started_at_utc": "2026-02-01T09:00:00Z"}
+    )
+    journal.close()
+    await desk.settle()
+    assert desk.told.codes() == ["AUDIT_CONFLICT"]
+
+
+async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(desk: Desk) -> None:
+    (desk.root / "audits").write_bytes(b"")
+    with pytest.raises(StoreError):
+        await desk.settle()
+    assert desk.told.messages == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (BrokenProcessPool("killed"), MemoryError),
+        (sqlite3.OperationalError("database or disk is full"), StoreError),
+        (OSError("no descriptor is left"), OSError),
+    ],
+)
+async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception]
+) -> None:
+    def run(*_: Any) -> Any:
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreAudit, "run", run)
+        with pytest.raises(told):
+            await desk.settle()
+    assert desk.told.messages == []
+    await desk.settle()
+    assert len(desk.told.of("reports")) == 1
+
+
+async def test_our_own_fault_is_a_dead_letter_and_holds_up_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreAudit, "report", lambda *_args, **_kwargs: 1 / 0)
+        await desk.settle()
+    assert desk.told.codes() == ["INTERNAL_ERROR"]
+    assert desk.told.of("reports") == []
+    # Brought back by a program that is right, it ends as if nothing had been.
+    await desk.settle(1)
+    assert len(desk.told.of("reports")) == 1
+
+
+async def test_a_request_that_is_cancelled_lets_go_of_its_journal(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    counted(monkeypatch, forever=begun)
+    settling = asyncio.create_task(desk.settle())
+    await asyncio.to_thread(begun.wait)
+    settling.cancel()
+    await asyncio.wait([settling])
+    assert settling.cancelled()
+    journal = AuditJournal.take(desk.root, "a")
+    assert journal is not None
+    journal.close()
+
+
+def counted(
+    monkeypatch: pytest.MonkeyPatch, *, forever: threading.Event | None = None
+) -> list[str]:
+    """Return the audit_ids of the audits that are run from now on.
+
+    Args:
+        monkeypatch: Undoes it.
+        forever: Set once an audit runs, which then never ends by itself.
+    """
+    runs: list[str] = []
+    original = StoreAudit.run
+
+    def run(audit: StoreAudit, skip: Any, progress: Callable[[int, int], None], *rest: Any) -> Any:
+        runs.append(audit.request.audit_id)
+        if forever is not None:
+            forever.set()
+        while forever is not None:
+            progress(0, 0)
+        return original(audit, skip, progress, *rest)
+
+    monkeypatch.setattr(StoreAudit, "run", run)
+    return runs
