@@ -186,7 +186,7 @@ def test_schemas_need_pydantic_alone(module: str) -> None:
 
 
 def test_what_a_bundle_brings_along_needs_the_standard_library_alone() -> None:
-    imported = imports_of("pipeline.evidence_bundle.verify")
+    imported = imports_of("pipeline.evidence.verifier.verify")
     assert imported <= set(sys.stdlib_module_names) | {"collections.abc"}, imported
 
 

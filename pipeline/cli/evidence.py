@@ -8,10 +8,10 @@ import typer
 
 from pipeline.cli.terminal import note, print_json, print_pairs
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
-from pipeline.core.run_evidence import RunEvidence
+from pipeline.evidence.bundle import write_evidence
+from pipeline.evidence.evidence import RunEvidence
+from pipeline.evidence.gather import Held, gather_evidence
 from pipeline.settings import read_settings
-from pipeline.storage.evidence_gathering import Held, gather_evidence
-from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.reader import RunReader
 
 

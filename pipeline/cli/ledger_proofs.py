@@ -20,12 +20,12 @@ from pipeline.cli.terminal import (
 from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
 from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.evidence.gather import find_run
 from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.tlog.merkle import Frontier, leaf_hash
 from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.settings import read_settings
 from pipeline.storage.checksums import sums_of
-from pipeline.storage.evidence_gathering import find_run
 from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 

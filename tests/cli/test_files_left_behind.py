@@ -15,7 +15,7 @@ from pipeline.storage.index.replacement import new_index
 from tests.audit.audited import audit
 from tests.cli.command_line import CommandLine
 from tests.cli.test_ledger_proofs import key_file
-from tests.storage.proven_stores import proven_store
+from tests.evidence.proven_stores import proven_store
 
 RUN_FILE = "runs/2025-12-18/saw_1.json"
 COMMANDS = [

@@ -11,16 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline.core.held_checkpoints import parse_held
-from pipeline.evidence_bundle import verify
+from pipeline.evidence.verifier import verify
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.tlog.proof_file import parse_tlog_proof
 from pipeline.storage.checksums import store_root
 from tests.builders import run_request, sha256
 from tests.cli.command_line import CommandLine
-from tests.evidence_bundle.bundles import VKEY, held_now
+from tests.evidence.proven_stores import REQUESTS, SHARED, change, go_on, logs, proven_store
+from tests.evidence.verifier.bundles import VKEY, held_now
 from tests.ledger.ledgers import SIGNER, STORE_ID, damage
 from tests.ledger.tlog.signers import signer
-from tests.storage.proven_stores import REQUESTS, SHARED, change, go_on, logs, proven_store
 from tests.storage.stores import make_store
 
 ORIGIN = f"rmos/{STORE_ID}/1/rmos.runs.requests/0"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.visible_text import visible, visible_json, visible_lines
-from pipeline.evidence_bundle import verify
+from pipeline.evidence.verifier import verify
 
 # Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties that is in no category of _NEVER.
 _IGNORABLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u3164\ufe00\ufe0f\uffa0"

@@ -11,12 +11,12 @@ from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.envelope import Rejected
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.evidence_bundle import verify
+from pipeline.evidence.verifier import verify
 from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.batch_store import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from tests.docs.test_documents import _FENCED, section, text_of
-from tests.evidence_bundle.bundles import VKEY, held_now, make_bundle
+from tests.evidence.verifier.bundles import VKEY, held_now, make_bundle
 from tests.ledger.ledgers import ledger
 from tests.storage.stores import TIMESTAMP_MS, make_store
 

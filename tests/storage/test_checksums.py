@@ -11,10 +11,7 @@ from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from pipeline.storage.checksums import store_root, sums_of
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import red_request, sha256
-from tests.ledger.ledgers import SIGNER, damage
-from tests.ledger.tlog.signers import signer
-from tests.ledger.tlog.trees import root_by_definition
-from tests.storage.proven_stores import (
+from tests.evidence.proven_stores import (
     LINKED,
     REQUESTS,
     SHARED,
@@ -24,6 +21,9 @@ from tests.storage.proven_stores import (
     proven_store,
     upload,
 )
+from tests.ledger.ledgers import SIGNER, damage
+from tests.ledger.tlog.signers import signer
+from tests.ledger.tlog.trees import root_by_definition
 from tests.storage.stores import make_store
 
 DAYS = ["2025-12-18", "2025-12-19", "2026-01-15", "2026-02-01"]

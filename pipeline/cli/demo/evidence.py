@@ -9,9 +9,9 @@ from pathlib import Path
 from pipeline.cli.demo.screen import Screen
 from pipeline.cli.trusted_keys import open_logs
 from pipeline.errors import IntegrityError
+from pipeline.evidence.bundle import write_evidence
+from pipeline.evidence.gather import gather_evidence
 from pipeline.settings import Settings
-from pipeline.storage.evidence_gathering import gather_evidence
-from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.reader import RunReader
 from schemas.run_event import RunEvent
 
@@ -32,7 +32,7 @@ def show_evidence(settings: Settings, run: RunEvent, folder: Path, screen: Scree
         write_evidence(bundle, found, reader.attachments)
     screen.note(f"{bundle.stat().st_size:,} bytes: artifact, leaf, proof, page, verifier")
     verifier = folder / "verify.py"
-    verifier.write_bytes((files("pipeline.evidence_bundle") / "verify.py").read_bytes())
+    verifier.write_bytes((files("pipeline.evidence.verifier") / "verify.py").read_bytes())
     _verify(folder, bundle.name, str(found.keys[0]), screen)
 
 

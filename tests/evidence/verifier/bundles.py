@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.held_checkpoints import write_held
+from pipeline.evidence.bundle import write_evidence
+from pipeline.evidence.gather import gather_evidence
 from pipeline.ledger.tlog.checkpoints import Checkpoint
-from pipeline.storage.evidence_gathering import gather_evidence
-from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.reader import RunReader
 from tests.builders import sha256
+from tests.evidence.proven_stores import logs
 from tests.ledger.ledgers import SIGNER
-from tests.storage.proven_stores import logs
 
 VKEY = str(SIGNER.key)
 _FIXED = (1980, 1, 1, 0, 0, 0)

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.held_checkpoints import parse_held, write_held
-from pipeline.evidence_bundle import verify
+from pipeline.evidence.verifier import verify
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 from tests.builders import run_request, sha256
-from tests.evidence_bundle.bundles import (
+from tests.evidence.proven_stores import REQUESTS, SHARED, go_on, proven_store
+from tests.evidence.verifier.bundles import (
     VKEY,
     Verdict,
     held_now,
@@ -33,7 +34,6 @@ from tests.golden.large_gcode import large_gcode
 from tests.json_values import json_values
 from tests.ledger.ledgers import SIGNER, STORE_ID
 from tests.ledger.tlog.signers import signer
-from tests.storage.proven_stores import REQUESTS, SHARED, go_on, proven_store
 
 LATER = [(0, run_request(run_id=f"later_{number}")) for number in range(9)]
 OTHER_KEY = str(signer(SIGNER.name, seed=2).key)

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.run_evidence import (
+from pipeline.disk.faults import store_faults
+from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.evidence.evidence import (
     NamedAttachment,
     ProvenFile,
     RunEvidence,
     consistency_proof,
 )
-from pipeline.disk.faults import store_faults
-from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.ledger.search import (
     FoundLeaf,
     find_advisory_leaf,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import IO, Final
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from pipeline.core.evidence_page import evidence_page
-from pipeline.core.evidence_words import readme
-from pipeline.core.run_evidence import RunEvidence
 from pipeline.errors import InputError, StoreError
+from pipeline.evidence.evidence import RunEvidence
+from pipeline.evidence.page import evidence_page
+from pipeline.evidence.words import readme
 from pipeline.ledger.checksums import sum_line
 from pipeline.storage.attachments import AttachmentFiles, OpenBlob
 
@@ -24,7 +24,7 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip file can say."""
 _UNIX = 3
 _FILE_MODE = 0o100444
-_BRINGS = files("pipeline.evidence_bundle")
+_BRINGS = files("pipeline.evidence.verifier")
 
 
 def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFiles) -> None:

@@ -8,19 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.run_evidence import RunEvidence
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
+from pipeline.evidence.bundle import write_evidence
+from pipeline.evidence.evidence import RunEvidence
+from pipeline.evidence.gather import Held, gather_evidence
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.attachments import OpenBlob
-from pipeline.storage.evidence_gathering import Held, gather_evidence
-from pipeline.storage.evidence_zip import write_evidence
 from pipeline.storage.reader import RunReader
 from pipeline.storage.store_logs import StoreLogs
 from tests.builders import advisory_request, attachment, red_request, run_request, sha256
-from tests.evidence_bundle.bundles import make_bundle, members
-from tests.ledger.ledgers import SIGNER, damage
-from tests.ledger.tlog.signers import signer
-from tests.storage.proven_stores import (
+from tests.evidence.proven_stores import (
     REQUESTS,
     SHARED,
     UPLOADED,
@@ -30,6 +27,9 @@ from tests.storage.proven_stores import (
     proven_store,
     upload,
 )
+from tests.evidence.verifier.bundles import make_bundle, members
+from tests.ledger.ledgers import SIGNER, damage
+from tests.ledger.tlog.signers import signer
 from tests.storage.stores import change_index, judged_record, opened
 
 ARTIFACT = "runs/2025-12-18/saw_1.json"

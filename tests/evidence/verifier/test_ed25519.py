@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evidence_bundle.verify import BASE, D, L, P, decode_point, verify_ed25519
-from tests.evidence_bundle.rfc8032 import VECTORS
+from pipeline.evidence.verifier.verify import BASE, D, L, P, decode_point, verify_ed25519
+from tests.evidence.verifier.rfc8032 import VECTORS
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()

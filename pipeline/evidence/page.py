@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pipeline.core.base64_text import encode_base64
-from pipeline.core.evidence_words import (
+from pipeline.core.html_text import Html, element, joined, text
+from pipeline.evidence.evidence import NamedAttachment, ProvenFile, RunEvidence
+from pipeline.evidence.words import (
     DOES_NOT_PROVE,
     HOW_TO_CHECK,
     PROVES,
     WITHHELD,
     about_trust,
 )
-from pipeline.core.html_text import Html, element, joined, text
-from pipeline.core.run_evidence import NamedAttachment, ProvenFile, RunEvidence
 from pipeline.ledger.tlog.merkle import leaf_hash
 
 SHOWN_LIMIT: Final = 20_000

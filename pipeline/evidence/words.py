@@ -2,7 +2,7 @@
 
 from textwrap import wrap
 
-from pipeline.core.run_evidence import NamedAttachment, RunEvidence
+from pipeline.evidence.evidence import NamedAttachment, RunEvidence
 
 PROVES = (
     "The log of the store recorded the artifact with exactly these bytes, and each advisory shown "

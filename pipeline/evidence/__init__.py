@@ -1,0 +1,1 @@
+"""The evidence about one run, in one file that outsiders check."""
