@@ -7,8 +7,8 @@ import json
 from copy import deepcopy
 from typing import Any
 
-from pipeline.core.legacy_attachments import FoundBlob
-from pipeline.core.legacy_mapping import MappedRow, map_row
+from pipeline.legacy.attachments import FoundBlob
+from pipeline.legacy.mapping import MappedRow, map_row
 from tests.builders import ABSENT, sha256
 
 V1_NAMES = (

@@ -19,10 +19,10 @@ from pipeline.api.publishing import Submission, publish, read_request
 from pipeline.api.query import ExactQueryRoute
 from pipeline.api.runs import RunIdPath, RunIdQuery
 from pipeline.api.submissions import refuse_unless_stored, stored_elsewhere, submission_of
-from pipeline.core.legacy_diff import diff_rows
 from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
-from pipeline.storage.legacy_reader import LegacyReader
+from pipeline.legacy.v1_mode.diff import diff_rows
+from pipeline.legacy.v1_mode.reader import LegacyReader
 from schemas.fields import is_run_id
 from schemas.http_answers import RunSubmission
 from schemas.run_event import RunEvent

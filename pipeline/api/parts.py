@@ -10,8 +10,8 @@ from typing import Annotated, ParamSpec, TypeVar
 from fastapi import Depends, Request
 
 from pipeline.api.broker_link import BrokerLink
+from pipeline.legacy.v1_mode.reader import LegacyReader
 from pipeline.settings import Settings
-from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.reader import RunReader
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent

@@ -22,11 +22,11 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
-from pipeline.consumers.legacy_start import check_v2_store
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
+from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.settings import Settings
-from pipeline.storage.legacy_reader import LegacyReader
 from pipeline.storage.reader import RunReader
 
 _log = structlog.get_logger(__name__)

@@ -10,15 +10,15 @@ import structlog
 from pipeline.app.worker import Worker, read_whatever_comes, started_sender, subscribed, tell_start
 from pipeline.consumers.engine.batches import BatchConsumer, Pace
 from pipeline.consumers.engine.judging import Judging
-from pipeline.consumers.legacy_requests import LegacyRequestJudge
-from pipeline.consumers.legacy_start import check_legacy_start
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start.checks import check_start
-from pipeline.core.legacy_run import judge_run_as_row
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.legacy.v1_mode.row import judge_run_as_row
+from pipeline.legacy.v1_mode.start import check_legacy_start
+from pipeline.legacy.v1_mode.store import LegacyRuns
+from pipeline.legacy.v1_mode.worker import LegacyRequestJudge
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.legacy_runs import LegacyRuns
 from pipeline.storage.run_store import RunStore
 
 _log = structlog.get_logger(__name__)

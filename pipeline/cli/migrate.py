@@ -20,18 +20,18 @@ from pipeline.cli.terminal import (
     print_text,
     waiting,
 )
-from pipeline.logs import configure_logging
-from pipeline.migration import (
+from pipeline.legacy.check import Difference, migration_status, verify_migration
+from pipeline.legacy.migration import (
     MigrationOptions,
     MigrationResult,
     RowResult,
     migrate_into_store,
     preview,
 )
-from pipeline.migration_check import Difference, migration_status, verify_migration
-from pipeline.rollback import roll_back
+from pipeline.legacy.rollback import roll_back
+from pipeline.legacy.source import LegacySource, open_source
+from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.legacy_source import LegacySource, open_source
 
 REFUSED = 4
 """Exit status where a row cannot be carried over, or is in conflict."""

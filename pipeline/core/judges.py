@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from pipeline.core.dead_letters.carried_record import ReadContent
-from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.legacy.record import judge_legacy_record
 from pipeline.topics import TopicNames
 
 RunJudge = Callable[[ReadContent | None, ReadContent | None], JudgedRun | Rejected]

@@ -7,7 +7,7 @@ under names that v1 has.
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pipeline.core.legacy_run import LegacyMark, legacy_row, marked
+from pipeline.legacy.v1_mode.row import LegacyMark, legacy_row, marked
 
 _ADVISORY_FIELDS = (
     *("advisory_id", "kind", "created_at_utc", "request_id", "engine_id", "engine_version"),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_rows import LegacyRow, parse_rows
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
+from pipeline.legacy.rows import LegacyRow, parse_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.core.legacy_attachments import blob_names
-from pipeline.core.legacy_mapping import LegacyRowError, MappedRow, advisories_of, map_row
-from pipeline.core.legacy_run import LegacyMark, mark_of
-from pipeline.storage.legacy_blobs import BlobState
-from pipeline.storage.legacy_source import LegacySource, SourceRow
+from pipeline.legacy.attachments import blob_names
+from pipeline.legacy.blobs import BlobState
+from pipeline.legacy.mapping import LegacyRowError, MappedRow, advisories_of, map_row
+from pipeline.legacy.source import LegacySource, SourceRow
+from pipeline.legacy.v1_mode.row import LegacyMark, mark_of
 
 
 @dataclass(frozen=True, slots=True)

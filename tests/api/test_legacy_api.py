@@ -14,10 +14,10 @@ from pipeline.api.documentation import document
 from pipeline.api.parts import ALIAS, LegacyParts, Threads
 from pipeline.api.tokens import Token, Tokens
 from pipeline.broker.publisher import RunPublisher
-from pipeline.core.legacy_run import judge_run_as_row, marked
 from pipeline.errors import BrokerError
+from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.row import judge_run_as_row, marked
 from pipeline.settings import read_settings
-from pipeline.storage.legacy_reader import LegacyReader
 from tests.api.conftest import RUNS, api_over
 from tests.builders import (
     attachment_ref,

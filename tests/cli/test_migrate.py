@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.store_identity import create_store
-from pipeline.storage.legacy_backup import make_backup
+from pipeline.legacy.backup import make_backup
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import sha256
 from tests.cli.command_line import CommandLine

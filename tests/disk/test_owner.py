@@ -12,9 +12,9 @@ from pipeline.audit.journal import AuditJournal
 from pipeline.consumers.health import is_disk_writable
 from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.legacy.v1_mode.file import LegacyStore
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.opening import open_index_to_read
-from pipeline.storage.legacy_store import LegacyStore
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request

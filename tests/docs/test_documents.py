@@ -10,12 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.cli.demo.requests import demo_requests
-from pipeline.core.legacy_mapping import ROW_CODES
-from pipeline.core.legacy_record import INVALID_LEGACY_RUN
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
+from pipeline.legacy.mapping import ROW_CODES
+from pipeline.legacy.record import INVALID_LEGACY_RUN
 from pipeline.settings import Settings
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from pipeline.topics import DAY_MS, topic_table

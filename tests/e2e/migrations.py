@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.migration import MigrationOptions, MigrationResult, RowResult, migrate_into_store
-from pipeline.migration_check import Difference, verify_migration
+from pipeline.legacy.check import Difference, verify_migration
+from pipeline.legacy.migration import (
+    MigrationOptions,
+    MigrationResult,
+    RowResult,
+    migrate_into_store,
+)
+from pipeline.legacy.source import open_source
 from pipeline.settings import Settings
-from pipeline.storage.legacy_source import open_source
 from tests.e2e.worker_processes import REPOSITORY, RMOS, worker_environment
 
 

@@ -12,9 +12,9 @@ import pytest
 from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.topics import committed_offsets
 from pipeline.broker.publisher import RunPublisher
-from pipeline.core.legacy_run import MARK
 from pipeline.errors import IntegrityError, NotFoundError, RefusedError
-from pipeline.rollback import RollbackReport, roll_back
+from pipeline.legacy.rollback import RollbackReport, roll_back
+from pipeline.legacy.v1_mode.row import MARK
 from pipeline.settings import Settings
 from tests.builders import red_request, run_request
 from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until, wait_until_consumed

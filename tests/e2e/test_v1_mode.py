@@ -14,9 +14,9 @@ from aiokafka import ConsumerRecord
 from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
 from pipeline.broker.admin.topics import CommittedOffset, committed_offsets
-from pipeline.consumers import legacy_start
-from pipeline.core.legacy_run import MARK
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.legacy.v1_mode import start as legacy_start
+from pipeline.legacy.v1_mode.row import MARK
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent
 from tests.builders import incomplete_request, red_request, run_request, sha256

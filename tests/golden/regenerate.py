@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.legacy_record import judge_legacy_record
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
+from pipeline.legacy.record import judge_legacy_record
 from schemas.legacy_run import LEGACY_RUN_VERSION
 from tests.builders import (
     attachment,

@@ -7,10 +7,10 @@ from typing import Any
 
 from pipeline.cli.demo.screen import Screen
 from pipeline.errors import IntegrityError
-from pipeline.migration import MigrationOptions, MigrationResult, migrate_into_store
-from pipeline.migration_check import verify_migration
+from pipeline.legacy.check import verify_migration
+from pipeline.legacy.migration import MigrationOptions, MigrationResult, migrate_into_store
+from pipeline.legacy.source import LegacySource, open_source
 from pipeline.settings import Settings
-from pipeline.storage.legacy_source import LegacySource, open_source
 
 
 async def show_migration(settings: Settings, folder: Path, screen: Screen) -> None:

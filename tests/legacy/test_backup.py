@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
-from pipeline.storage.legacy_backup import (
+from pipeline.legacy.backup import (
     backups_of,
     check_backup,
     keep_replaced,

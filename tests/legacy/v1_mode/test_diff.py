@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.legacy_diff import diff_rows
+from pipeline.legacy.v1_mode.diff import diff_rows
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "v1" / "runs.json"
 A: dict[str, Any] = {
     "run_id": "run_a",
     "created_at_utc": "2026-01-05T05:07:16+00:00",

@@ -11,14 +11,14 @@ from typing import Any
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_outcome import LegacyOutcome, settle_row
-from pipeline.core.legacy_rows import parse_row
-from pipeline.core.legacy_run import JudgedRow, LegacyMark, LegacySource, marked
 from pipeline.core.reject_limit import FloodWindow, flood_message, without_first_failures
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import FloodError
+from pipeline.legacy.rows import parse_row
+from pipeline.legacy.v1_mode.file import LegacyStore, LegacyTransaction
+from pipeline.legacy.v1_mode.outcome import LegacyOutcome, settle_row
+from pipeline.legacy.v1_mode.row import JudgedRow, LegacyMark, LegacySource, marked
 from pipeline.storage.batch_store import BatchResult
-from pipeline.storage.legacy_store import LegacyStore, LegacyTransaction
 
 
 @dataclass(frozen=True, slots=True)

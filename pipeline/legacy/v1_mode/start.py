@@ -22,11 +22,11 @@ from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.engine.topic_identity import current_topic_id
 from pipeline.consumers.start.checks import Start, StartingPlace
 from pipeline.consumers.topic_checks import check_topics
-from pipeline.core.legacy_outcome import epoch_of_cluster
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
+from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.outcome import epoch_of_cluster
 from pipeline.settings import Settings
-from pipeline.storage.legacy_store import LegacyStore
 
 _log = structlog.get_logger(__name__)
 

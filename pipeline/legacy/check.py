@@ -14,17 +14,17 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.core.layout import attachment_path, quarantine_path
-from pipeline.core.legacy_mapping import UNREAD_LINK
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
+from pipeline.legacy.backup import backups_of, check_backup, named_sha256
+from pipeline.legacy.mapping import UNREAD_LINK
+from pipeline.legacy.source import LegacySource
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.legacy_backup import backups_of, check_backup, named_sha256
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
-from pipeline.storage.legacy_source import LegacySource
 
 _ROWS = 500
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.legacy_fields import ATTACHMENT_FIELDS, LeftOver, same_json
+from pipeline.legacy.fields import ATTACHMENT_FIELDS, LeftOver, same_json
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_sha256
 from schemas.timestamps import normalise_timestamp

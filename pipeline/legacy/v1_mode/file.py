@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import StoreError
+from pipeline.legacy.rows import format_row, format_rows, parse_rows
 from pipeline.storage.log_calls import LogCalls
 
 NEW_FILE_MODE = 0o644

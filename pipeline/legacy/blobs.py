@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.legacy_attachments import INLINE_LIMIT_BYTES, FoundBlob
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
+from pipeline.legacy.attachments import INLINE_LIMIT_BYTES, FoundBlob
 from pipeline.storage.attachments import (
     LEGACY_JSON_LIMIT_BYTES,
     PIECE_BYTES,

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.legacy_outcome import (
+from pipeline.core.runs.event import event_id
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.legacy.v1_mode.outcome import (
     LegacyOutcome,
     epoch_of_cluster,
     legacy_run_event,
     settle_row,
 )
-from pipeline.core.legacy_run import (
+from pipeline.legacy.v1_mode.row import (
     JudgedRow,
     LegacyMark,
     LegacySource,
     judge_run_as_row,
     marked,
 )
-from pipeline.core.runs.event import event_id
-from pipeline.core.runs.outcome import RecordSource
 from schemas.run_event import RunEvent
 from tests.builders import record, red_request, run_request
 

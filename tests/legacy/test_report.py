@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.legacy_report import WRONG, MigrationTally, report_row
+from pipeline.legacy.report import WRONG, MigrationTally, report_row
 from tests.builders import sha256
 from tests.legacy_rows import artifact, bare_row, original_v2_row, unknown_row, v1_row
 

@@ -30,23 +30,23 @@ from aiokafka.partitioner import DefaultPartitioner
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.legacy_runs import store_legacy_runs, waiting_legacy_runs
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
 from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.core.legacy_mapping import UNREAD_LINK
-from pipeline.core.legacy_report import MigrationTally, RowReport, report_row
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
+from pipeline.legacy.backup import make_backup
+from pipeline.legacy.mapping import UNREAD_LINK
+from pipeline.legacy.report import MigrationTally, RowReport, report_row
+from pipeline.legacy.source import LegacySource
+from pipeline.legacy.topic import store_legacy_runs, waiting_legacy_runs
 from pipeline.settings import Settings
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.legacy_backup import make_backup
 from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
-from pipeline.storage.legacy_source import LegacySource
 from pipeline.storage.run_store import RunStore
 
 CHUNK_ROWS = 500

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage.legacy_store import LegacyStore
+from pipeline.legacy.v1_mode.file import LegacyStore
 from tests.ledger.ledgers import WatchedLogCalls
 from tests.storage.stores import in_child, in_children
 

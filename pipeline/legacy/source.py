@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.legacy_mapping import LegacyRowError
-from pipeline.core.legacy_rows import LegacyRow
 from pipeline.disk.regular_files import read_named
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
+from pipeline.legacy.blobs import LegacyBlobs
+from pipeline.legacy.mapping import LegacyRowError
+from pipeline.legacy.rows import LegacyRow
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.legacy_blobs import LegacyBlobs
 from pipeline.storage.legacy_file import read_rows
 from schemas.legacy_run import LegacyFormat
 

@@ -13,7 +13,7 @@ from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchConsumer, Pace
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge, Settled
-from pipeline.core.legacy_record import judge_legacy_record
+from pipeline.legacy.record import judge_legacy_record
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore
 

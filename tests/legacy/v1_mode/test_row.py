@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.legacy_run import (
+from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
+from pipeline.core.runs.verdict import Rejected
+from pipeline.legacy.v1_mode.row import (
     MARK,
     JudgedRow,
     LegacyMark,
@@ -17,8 +19,6 @@ from pipeline.core.legacy_run import (
     marked,
     told_of,
 )
-from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
-from pipeline.core.runs.verdict import Rejected
 from tests.builders import (
     attachment_ref,
     document,
@@ -31,7 +31,7 @@ from tests.builders import (
     sha256,
 )
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
+REAL = Path(__file__).parents[4] / "shared" / "data" / "v1" / "runs.json"
 V1_FIELDS = {
     *("run_id", "created_at_utc", "workflow_session_id", "tool_id", "material_id", "machine_id"),
     *("workflow_mode", "toolchain_id", "post_processor_id", "geometry_ref", "geometry_hash"),

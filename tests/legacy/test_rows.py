@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_rows import format_row, format_rows, parse_row, parse_rows
+from pipeline.legacy.rows import format_row, format_rows, parse_row, parse_rows
 
 FIELDS = st.recursive(
     st.none()

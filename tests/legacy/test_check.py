@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import quarantine_path
-from pipeline.core.legacy_record import judge_legacy_record
-from pipeline.migration_check import Difference, verify_migration
+from pipeline.legacy.check import Difference, verify_migration
+from pipeline.legacy.record import judge_legacy_record
+from pipeline.legacy.source import open_source
 from pipeline.storage.batch_store import JudgedRecord
-from pipeline.storage.legacy_source import open_source
 from tests.legacy_rows import mapped, v1_file, v1_row
 from tests.storage.stores import TIMESTAMP_MS, opened, source
 

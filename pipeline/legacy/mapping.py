@@ -13,13 +13,15 @@ from typing import Any
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_json
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.legacy_attachments import (
+from pipeline.core.runs.recorded_verdict import recorded_decision
+from pipeline.core.runs.verdict import JudgedRun
+from pipeline.legacy.attachments import (
     FoundBlob,
     outputs_apart,
     take_attachments,
     with_contents,
 )
-from pipeline.core.legacy_fields import (
+from pipeline.legacy.fields import (
     CONTEXT_FIELDS,
     OUTPUT_FIELDS,
     LeftOver,
@@ -27,9 +29,7 @@ from pipeline.core.legacy_fields import (
     is_object,
     same_json,
 )
-from pipeline.core.legacy_record import judge_legacy_record
-from pipeline.core.runs.recorded_verdict import recorded_decision
-from pipeline.core.runs.verdict import JudgedRun
+from pipeline.legacy.record import judge_legacy_record
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
 from schemas.timestamps import normalise_timestamp

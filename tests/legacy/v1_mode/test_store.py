@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.legacy_run import MARK, judge_run_as_row
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import FloodError, StoreError
-from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
+from pipeline.legacy.v1_mode.row import MARK, judge_run_as_row
+from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns
 from tests.builders import incomplete_request, record, red_request, run_request
 from tests.storage.stores import in_children
 

@@ -22,13 +22,13 @@ from pipeline.broker.admin.topics import group_members
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.legacy_export import exported_row
-from pipeline.core.legacy_rows import format_row, format_rows, parse_rows
 from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
+from pipeline.legacy.backup import backups_of, check_backup, keep_replaced
+from pipeline.legacy.rows import format_row, format_rows, parse_rows
+from pipeline.legacy.v1_mode.file import LegacyStore
 from pipeline.settings import Settings
-from pipeline.storage.legacy_backup import backups_of, check_backup, keep_replaced
 from pipeline.storage.legacy_file import read_rows
-from pipeline.storage.legacy_store import LegacyStore
 from pipeline.storage.reader import RunReader
 
 Progress = Callable[[str, int, int], None]

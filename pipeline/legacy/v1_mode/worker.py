@@ -9,9 +9,9 @@ from pipeline.consumers.engine.outbox import Telling, delivery_of
 from pipeline.consumers.raw_records import Record
 from pipeline.consumers.run_chunk import RunChunk
 from pipeline.core.envelope import Rejected
-from pipeline.core.legacy_outcome import LegacyOutcome, legacy_run_event
-from pipeline.core.legacy_run import JudgedRow
-from pipeline.storage.legacy_runs import LegacyRecord, LegacyRuns
+from pipeline.legacy.v1_mode.outcome import LegacyOutcome, legacy_run_event
+from pipeline.legacy.v1_mode.row import JudgedRow
+from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns
 from pipeline.topics import TopicNames
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import structlog
 
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_rows import parse_row
 from pipeline.errors import IntegrityError
-from pipeline.storage.legacy_store import LegacyStore
+from pipeline.legacy.rows import parse_row
+from pipeline.legacy.v1_mode.file import LegacyStore
 from pipeline.storage.reader import run_not_found
 
 _SUMMARY = (

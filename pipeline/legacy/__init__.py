@@ -1,0 +1,1 @@
+"""The older stores: migrated, verified, rolled back."""
