@@ -9,7 +9,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import Progress
 from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
 from pipeline.errors import BrokerError, TopicsError
-from pipeline.ledger_build import build_logs, find_missing_leaves
+from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import init_ledger_key
 

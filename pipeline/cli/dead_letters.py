@@ -23,9 +23,14 @@ from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
 from pipeline.core.record import RecordPlace, parse_place
-from pipeline.dead_letters import LetterContent, read_contents, read_letters, read_redrives
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
-from pipeline.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.dead_letters.reading import (
+    LetterContent,
+    read_contents,
+    read_letters,
+    read_redrives,
+)
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Records that were refused, and their way back.")

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.terminal import note, print_json, print_table, print_text, waiting
 from pipeline.disk.store_identity import read_store
-from pipeline.index_rebuild import RebuildReport, rebuild_index
+from pipeline.recovery.rebuild.index import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index_check import check_index

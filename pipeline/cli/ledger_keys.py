@@ -9,7 +9,7 @@ from pipeline.cli.terminal import note, print_json, print_pairs, progress_bar
 from pipeline.disk.store_identity import read_store
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.rotation import rotate_key
-from pipeline.ledger_build import build_logs, find_missing_leaves
+from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.ledger_key import init_ledger_key, key_file_of
 

@@ -9,8 +9,8 @@ from pipeline.cli.letter_view import content_document, letter_document
 from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.record import RecordPlace
-from pipeline.dead_letters import read_contents
 from pipeline.errors import InputError
+from pipeline.recovery.dead_letters.reading import read_contents
 from pipeline.settings import Settings
 
 LETTERS_FILE = "letters.ndjson"

@@ -16,7 +16,7 @@ from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.header_names import bytes_of_name
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible
-from pipeline.dead_letters import LetterContent
+from pipeline.recovery.dead_letters.reading import LetterContent
 
 TEXT_LIMIT_CHARACTERS = 20_000
 """So much of a body that is text is shown."""

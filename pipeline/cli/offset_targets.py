@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.offset_times import ranges_since
 from pipeline.cli.moments import moment_ms
-from pipeline.core.offset_moves import GroupPosition, Place, Target
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
+from pipeline.recovery.offsets.moves import GroupPosition, Place, Target
 from pipeline.settings import Settings
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.topics import consumer_groups

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.broker.admin.open_transactions import OpenTransaction
 from pipeline.broker.admin.topics import GroupState
-from pipeline.core.offset_moves import GroupPosition, OffsetMove, Place
+from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
 from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")

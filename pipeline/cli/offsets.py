@@ -20,9 +20,9 @@ from pipeline.cli.offset_view import (
     warnings,
 )
 from pipeline.cli.terminal import note, print_json, print_table
-from pipeline.core.offset_moves import OffsetMove, Place, moves_back, moves_within_log
 from pipeline.errors import BrokerError, InputError, RefusedError
-from pipeline.group_resets import (
+from pipeline.recovery.offsets.moves import OffsetMove, Place, moves_back, moves_within_log
+from pipeline.recovery.offsets.reset import (
     group_positions,
     kept_positions,
     move_group,

@@ -10,9 +10,9 @@ from pipeline.cli.moments import moment_text
 from pipeline.cli.terminal import note, print_json, print_table
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError
-from pipeline.replay.peek import Waiting, WaitingRecord, common, waiting_of
-from pipeline.replay.peek import peek as peek_records
-from pipeline.replay.request_topics import RequestTopic, request_topics
+from pipeline.recovery.replay.peek import Waiting, WaitingRecord, common, waiting_of
+from pipeline.recovery.replay.peek import peek as peek_records
+from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings, read_settings
 
 COLUMNS = ("record", "broker_time_utc", "verdict", "key", "size_bytes", "headers")

@@ -21,12 +21,12 @@ from pipeline.cli.replay_view import (
     verified_summary,
 )
 from pipeline.cli.terminal import note, print_json, print_table, print_text, records_bar
-from pipeline.replay.forward import forward as forward_range
-from pipeline.replay.plan import plan as plan_replay
-from pipeline.replay.reading import Reading
-from pipeline.replay.restore import restore as restore_store
-from pipeline.replay.selection import Selection, parse_selection
-from pipeline.replay.verify import verify as verify_store
+from pipeline.recovery.replay.forward import forward as forward_range
+from pipeline.recovery.replay.plan import plan as plan_replay
+from pipeline.recovery.replay.reading import Reading
+from pipeline.recovery.replay.restore import restore as restore_store
+from pipeline.recovery.replay.selection import Selection, parse_selection
+from pipeline.recovery.replay.verify import verify as verify_store
 from pipeline.settings import read_settings
 
 DIFFERENCE_FOUND = 5

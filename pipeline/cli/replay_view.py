@@ -7,10 +7,10 @@ from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.cli.moments import moment_text
 from pipeline.cli.terminal import note, print_json, print_table
-from pipeline.replay.findings import DIFFERENCES, Finding
-from pipeline.replay.plan import PlannedPartition, ReplayPlan
-from pipeline.replay.restore import Restored
-from pipeline.replay.verify import Verified
+from pipeline.recovery.replay.findings import DIFFERENCES, Finding
+from pipeline.recovery.replay.plan import PlannedPartition, ReplayPlan
+from pipeline.recovery.replay.restore import Restored
+from pipeline.recovery.replay.verify import Verified
 
 TOLD_FINDINGS = 40
 """Most findings that a person is shown; JSON has all."""

@@ -19,10 +19,10 @@ from pipeline.cli.letter_view import (
 from pipeline.cli.moments import moment_ms, moment_text
 from pipeline.cli.offset_view import move_row, warnings
 from pipeline.core.dead_letters.letter import Header, read_letter
-from pipeline.core.offset_moves import GroupPosition, OffsetMove
 from pipeline.core.record import RecordPlace
-from pipeline.dead_letters import LetterContent
 from pipeline.errors import InputError, RefusedError
+from pipeline.recovery.dead_letters.reading import LetterContent
+from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine
 

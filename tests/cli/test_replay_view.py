@@ -18,10 +18,10 @@ from pipeline.cli.replay_view import (
     verified_line,
     verified_summary,
 )
-from pipeline.replay.findings import Finding, Tally
-from pipeline.replay.plan import PlannedPartition, ReplayPlan
-from pipeline.replay.restore import Restored
-from pipeline.replay.verify import Verified
+from pipeline.recovery.replay.findings import Finding, Tally
+from pipeline.recovery.replay.plan import PlannedPartition, ReplayPlan
+from pipeline.recovery.replay.restore import Restored
+from pipeline.recovery.replay.verify import Verified
 
 MISSING = Finding("missing", "artifact", "runs/2025-12-18/run_1.json", "ab", source="t/0/1")
 

@@ -11,7 +11,7 @@ from pipeline.cli import main
 from pipeline.cli.index import TOLD_OF_A_KIND, _tell
 from pipeline.disk import locks
 from pipeline.disk.locks import exclusive_lock
-from pipeline.index_rebuild import RebuildReport
+from pipeline.recovery.rebuild.index import RebuildReport
 from pipeline.storage.artifacts import StrangeFile
 from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
 from tests.cli.command_line import CommandLine

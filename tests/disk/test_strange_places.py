@@ -22,9 +22,9 @@ from pipeline.errors import (
     StoreError,
     StoreNotReadyError,
 )
-from pipeline.rebuilt_rows import RebuiltRows
-from pipeline.replay.file_checks import FileChecks
-from pipeline.replay.foreign_files import find_foreign_files
+from pipeline.recovery.rebuild.rows import RebuiltRows
+from pipeline.recovery.replay.file_checks import FileChecks
+from pipeline.recovery.replay.files import find_foreign_files
 from pipeline.storage.artifacts import StrangeFile, find_run_files
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.replacement import accepted_losses_of

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.core.dead_letter import dead_letter
 from pipeline.core.record import RecordPlace
 from pipeline.core.runs.outcome import RecordSource
-from pipeline.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce
 

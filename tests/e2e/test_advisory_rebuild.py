@@ -16,7 +16,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.consumers.advisories import claims as advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
-from pipeline.index_rebuild import rebuild_index
+from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.index.listing import RunFilter
 from pipeline.storage.index_check import check_index

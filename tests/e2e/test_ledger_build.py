@@ -15,7 +15,7 @@ from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import StoreNotReadyError
-from pipeline.ledger_build import build_logs, find_missing_leaves
+from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore
 from tests.builders import incomplete_request, red_request, run_request

@@ -14,7 +14,7 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, RefusedError
-from pipeline.index_rebuild import rebuild_index
+from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import RunReader

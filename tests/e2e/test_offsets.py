@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaConsumer
 from pipeline.app import persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
 from pipeline.broker.admin.topics import CommittedOffset, committed_offsets
-from pipeline.core.offset_moves import moves_back, moves_within_log
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.group_resets import group_positions, kept_positions, move_group, read_kept
+from pipeline.recovery.offsets.moves import moves_back, moves_within_log
+from pipeline.recovery.offsets.reset import group_positions, kept_positions, move_group, read_kept
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.commands import rmos, rmos_process

@@ -9,9 +9,9 @@ from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.record import RecordPlace
-from pipeline.dead_letters import read_contents, read_letters
 from pipeline.errors import UnsendableError
-from pipeline.redriving import RedriveOrder
+from pipeline.recovery.dead_letters.reading import read_contents, read_letters
+from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
 from tests.e2e.kafka_reading import (

@@ -13,7 +13,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from pipeline.app import persist_worker
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.core.header_names import bytes_of_name
-from pipeline.index_rebuild import rebuild_index
+from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from tests.broker.aiokafka_fixes.record_batches import (
     GZIP,

@@ -8,7 +8,6 @@ import sys
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline import redriving
 from pipeline.broker.reading import ranges as topic_reader
 from pipeline.broker.sending import transactions
 from pipeline.broker.sending.batches import BatchSender, Message
@@ -17,9 +16,10 @@ from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.header_names import name_of_bytes
 from pipeline.core.record import RecordPlace
-from pipeline.dead_letters import read_letters, read_redrives
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.redriving import RedriveOrder, transactional_id
+from pipeline.recovery.dead_letters import redriving
+from pipeline.recovery.dead_letters.reading import read_letters, read_redrives
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
@@ -263,7 +263,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pipeline.broker import topic_reader, transactions
 from pipeline.core.dead_letters.selection import LetterFilter
-from pipeline.redriving import RedriveOrder, redrive
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import read_settings
 
 async def die_before_commit(sender, producer, messages, remember):

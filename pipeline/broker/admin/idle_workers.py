@@ -2,7 +2,7 @@
 
 from pipeline.broker.admin.topics import group_members
 from pipeline.errors import StoreNotReadyError
-from pipeline.replay.request_topics import request_topics
+from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.settings import Settings
 
 

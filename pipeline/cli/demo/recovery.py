@@ -13,9 +13,9 @@ from pipeline.cli.demo.screen import Screen
 from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.errors import IntegrityError
-from pipeline.redriving import RedriveOrder, RedriveResult, redrive
-from pipeline.replay.restore import restore
-from pipeline.replay.selection import Selection
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.replay.restore import restore
+from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
 from pipeline.topics import REQUEST_PARTITIONS
 from schemas.run_event import RunEvent

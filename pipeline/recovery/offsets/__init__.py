@@ -1,0 +1,1 @@
+"""A consumer group moved, and moved back."""

@@ -1,0 +1,161 @@
+"""Moves an empty consumer group: where it was is kept first, so that it can be undone.
+
+The broker keeps it, as what a group of its own has committed, named `<group>.before-<time>`: it
+is there for whoever has the broker, as durable as the offsets themselves, and needs neither a
+store nor a file. A partition where the group had never been is marked by the text beside its
+offset. Kafka forgets a group without members after `offsets.retention.minutes`, 7 days unless it
+was told otherwise; until then every step can be undone.
+
+| state | if the process dies here |
+|---|---|
+| where it was is kept | the group is where it was |
+| moved | done; undo goes back |
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from pipeline.broker.admin.group_offsets import commit_offsets, delete_offsets, groups_named
+from pipeline.broker.admin.topics import (
+    CommittedOffset,
+    committed_offsets,
+    committed_with_metadata,
+    describe_group,
+    partition_offsets,
+)
+from pipeline.errors import BrokerError, NotFoundError, RefusedError
+from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
+from pipeline.settings import Settings
+from pipeline.topics import consumer_groups
+
+_NEVER = "never committed"
+"""Beside the offset of a partition where the group had never been."""
+
+
+async def group_positions(settings: Settings, group: str) -> list[GroupPosition]:
+    """Return where `group` is in each partition that it reads.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    topics = consumer_groups(settings.prefix)[group]
+    # In this order, so that a worker that goes on meanwhile never seems to be beyond the end.
+    committed = await committed_offsets(settings, group, topics)
+    return [
+        GroupPosition(*place, found.beginning, found.end, committed.get(place))
+        for place, found in sorted((await partition_offsets(settings, topics)).items())
+    ]
+
+
+async def refuse_live_group(settings: Settings, group: str) -> None:
+    """Refuse a group that somebody reads with.
+
+    Raises:
+        RefusedError: It has members; each is named.
+        BrokerError: The broker cannot be reached.
+    """
+    members = (await describe_group(settings, group)).members
+    if members:
+        named = "; ".join(map(str, members))
+        message = (
+            f"The group {group} is in use by {len(members)}: {named}. Stop them, then try again; "
+            "nothing was changed."
+        )
+        raise RefusedError(message)
+
+
+async def move_group(settings: Settings, group: str, moves: Sequence[OffsetMove]) -> str:
+    """Move an empty group, and keep where it was.
+
+    Returns:
+        The name under which the broker keeps where it was.
+
+    Raises:
+        RefusedError: The group has members. Nothing was changed.
+        BrokerError: The broker cannot be reached, or does not have what was committed.
+    """
+    await refuse_live_group(settings, group)
+    kept_as = await _keep(settings, group)
+    forgotten = [_place(move) for move in moves if move.to is None]
+    committed = {_place(move): move.to for move in moves if move.to is not None}
+    if committed:
+        offsets = {place: CommittedOffset(to, "") for place, to in committed.items()}
+        await commit_offsets(settings, group, offsets)
+    if forgotten:
+        await delete_offsets(settings, group, forgotten)
+    await _check(settings, group, committed | dict.fromkeys(forgotten))
+    return kept_as
+
+
+async def kept_positions(settings: Settings, group: str) -> list[str]:
+    """Return the names under which the broker keeps where `group` was, the latest last.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    return await groups_named(settings, f"{group}.before-")
+
+
+async def read_kept(
+    settings: Settings, group: str, name: str | None
+) -> tuple[str, dict[Place, int | None]]:
+    """Return where `group` was: the latest that is kept, or that of `name`.
+
+    Raises:
+        NotFoundError: Nothing is kept, or not under this name.
+        BrokerError: The broker cannot be reached.
+    """
+    names = await kept_positions(settings, group)
+    if name is not None and name not in names:
+        message = f"Nothing is kept as {name}; kept are: {', '.join(names) or 'none'}."
+        raise NotFoundError(message)
+    if not names:
+        message = f"Nothing is kept of {group}: it was not reset, or longer ago than Kafka keeps."
+        raise NotFoundError(message)
+    chosen = name or names[-1]
+    topics = consumer_groups(settings.prefix)[group]
+    found = await committed_with_metadata(settings, chosen, topics)
+    return chosen, {
+        place: None if kept.metadata == _NEVER else kept.offset for place, kept in found.items()
+    }
+
+
+async def _keep(settings: Settings, group: str) -> str:
+    moment = datetime.now(UTC)
+    name = f"{group}.before-{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z"
+    topics = consumer_groups(settings.prefix)[group]
+    committed = await committed_offsets(settings, group, topics)
+    places = await partition_offsets(settings, topics)
+    await commit_offsets(
+        settings,
+        name,
+        {
+            place: CommittedOffset(committed[place], "")
+            if place in committed
+            else CommittedOffset(0, _NEVER)
+            for place in places
+        },
+    )
+    return name
+
+
+async def _check(settings: Settings, group: str, wanted: Mapping[Place, int | None]) -> None:
+    """Read back what was committed.
+
+    Raises:
+        BrokerError: The broker has something else.
+    """
+    topics = consumer_groups(settings.prefix)[group]
+    found = await committed_offsets(settings, group, topics)
+    for place, offset in wanted.items():
+        if found.get(place) != offset:
+            message = (
+                f"Expected {group} to be at {offset} of {place[0]}, partition {place[1]}, found "
+                f"{found.get(place)}: somebody else moves it; look with rmos offsets show."
+            )
+            raise BrokerError(message)
+
+
+def _place(move: OffsetMove) -> Place:
+    return move.position.topic, move.position.partition

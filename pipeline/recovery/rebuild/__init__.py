@@ -1,0 +1,1 @@
+"""The index made again from files, ledger and topics."""

@@ -1,0 +1,287 @@
+"""Rebuild the index of a store from what it is derived from: files, ledger, and request topics.
+
+The files say which runs there are; the ledger, or where there is none the topic, says which record
+made each. Procedure, with the same numbers in `rebuild_index`:
+
+1. Refuse while a worker runs: it would go on writing into the old index.
+2. Read every artifact and every link.
+3. Read the leaves of all logs. The first leaf that tells of a run or an advisory is that of the
+   record that made it. A file with other bytes than its leaf says ends it here: a new row would
+   make it look right.
+4. Where the epoch has a ledger, read from the topics what it does not tell: the record of a leaf
+   whose file is not there, for the rest of its row, which is as if the file were right, so that
+   the loss is found and not papered over; and what follows the last leaves, for files of a batch
+   that died before its leaves. A broker is needed for these alone.
+5. Where it has none, read the topics from their start. A record whose artifact is on disk, byte for
+   byte, made it; one before the committed offset has its row all the same, as above.
+6. Write a new index beside the old one and put it in its place by rename.
+
+The position of a partition is where its log ends, or where there is none what is committed. The ids
+of the topics are carried over from the old index, if it can be read.
+"""
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+
+from aiokafka import ConsumerRecord
+
+from pipeline.broker.admin.idle_workers import refuse_running_workers
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.connection import describe_cluster
+from pipeline.broker.reading.log_holes import describe_holes, find_holes
+from pipeline.broker.reading.ranges import read_ranges
+from pipeline.broker.single_records import Place, read_offsets
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.judges import run_judges
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
+from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.recovery.rebuild.rows import Progress, RebuiltRows
+from pipeline.recovery.replay.request_topics import request_topics
+from pipeline.settings import Settings
+from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.index.replacement import (
+    accepted_losses_of,
+    batches,
+    new_index,
+    put_in_place,
+    topic_ids_of,
+)
+from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.store_logs import StoreLogs
+
+
+@dataclass(slots=True)
+class RebuildReport:
+    """What a rebuild found.
+
+    Attributes:
+        runs: Rows of the new index.
+        without_record: Runs whose file no leaf and no record explains.
+        without_file: Runs that a record made and whose file is missing or has other bytes.
+        strange: Files below `runs` that are no artifact and no link of their place.
+        advisories: Rows of advisories in the new index, linked or not.
+        links_without_record: Advisories whose link no leaf and no record explains.
+        links_changed: Advisories whose link is not what their first request makes.
+        links_to_make: Claims whose run is there: the advise worker links them.
+        lost: Runs and advisories of which a leaf tells, but neither a file nor the topic: they
+            have no row.
+    """
+
+    runs: int = 0
+    without_record: list[str] = field(default_factory=list)
+    without_file: list[str] = field(default_factory=list)
+    strange: list[StrangeFile] = field(default_factory=list)
+    advisories: int = 0
+    links_without_record: list[str] = field(default_factory=list)
+    links_changed: list[str] = field(default_factory=list)
+    links_to_make: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether files, ledger and topic tell the same."""
+        unexplained = self.without_record or self.links_without_record
+        unlike = self.without_file or self.links_changed or self.strange or self.lost
+        return not (unexplained or unlike)
+
+
+async def rebuild_index(
+    settings: Settings, progress: Progress = lambda what, count: None
+) -> RebuildReport:
+    """Rebuild the index of the store at `settings.data_dir`.
+
+    Raises:
+        StoreNotReadyError: There is no store, it belongs to another cluster, or a worker runs.
+        IntegrityError: A file or the ledger is not what was written; the old index is in place.
+        StoreError: The disk failed; the old index is still in place.
+        BrokerError: No broker answers, and the ledger alone does not tell everything.
+    """
+    root = settings.data_dir
+    identity = read_store(root)
+    refuse_as_root(root)
+    no_broker = await _look_for_broker(settings, identity)  # 1.
+    rows = RebuiltRows(root)
+    rows.take_files(progress)  # 2.
+    logs = StoreLogs(root, verifier_keys(settings, identity))
+    positions = rows.take_leaves(logs, progress)  # 3.
+    rows.refuse_differing()
+    has_ledger = identity.epoch in positions
+    if no_broker is not None and not (has_ledger and not rows.wanted and not rows.has_unexplained):
+        raise _needed(no_broker, rows, has_ledger=has_ledger)
+    if has_ledger:
+        await _complete(settings, identity, rows, positions[identity.epoch], progress)  # 4.
+    else:
+        committed = await _committed(settings)
+        await _refuse_holes(settings, committed)
+        await _explain(settings, identity, rows, {}, committed, progress=progress)  # 5.
+        positions[identity.epoch] = committed
+    report = _report(rows)
+    with store_faults(root):
+        with new_index(root) as index, index.transaction() as transaction:  # 6.
+            for batch in batches(rows.runs.indexed()):
+                transaction.add_runs(batch)
+            for claims in batches(rows.advisories.rows.values()):
+                transaction.add_advisories(claims)
+            for epoch, reached in positions.items():
+                transaction.advance(epoch, reached)
+            for epoch, given_up in accepted_losses_of(root).items():
+                transaction.accept_losses(epoch, given_up)
+            for topic, topic_id in topic_ids_of(root, identity.epoch).items():
+                transaction.note_topic_id(identity.epoch, topic, topic_id)
+        put_in_place(root)
+    return report
+
+
+async def _look_for_broker(settings: Settings, identity: StoreIdentity) -> BrokerError | None:
+    """Refuse while a worker runs; return why there is no broker to ask, if there is none.
+
+    A worker that runs all the same finds another index at its next batch, and stops.
+    """
+    try:
+        cluster_id = await describe_cluster(settings)
+    except BrokerError as error:
+        return error
+    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    await refuse_running_workers(settings, "they would go on writing into the old index")
+    return None
+
+
+def _needed(error: BrokerError, rows: RebuiltRows, *, has_ledger: bool) -> BrokerError:
+    if not has_ledger:
+        return BrokerError(f"{error} Without a ledger only the topics tell what made each file.")
+    count = len(rows.wanted)
+    return BrokerError(
+        f"{error} It is needed for {count} records whose file or link is not there, and for files "
+        "that no leaf explains."
+    )
+
+
+async def _complete(
+    settings: Settings,
+    identity: StoreIdentity,
+    rows: RebuiltRows,
+    reached: Mapping[Place, int],
+    progress: Progress,
+) -> None:
+    """Ask the topics for what files and leaves do not tell."""
+    await _take_records(settings, identity, rows, progress)
+    if rows.has_unexplained:
+        # A batch that died before its leaves: its records come again, and are first again.
+        await _explain(settings, identity, rows, reached, {}, progress=progress)
+
+
+async def _take_records(
+    settings: Settings, identity: StoreIdentity, rows: RebuiltRows, progress: Progress
+) -> None:
+    offsets: dict[Place, set[int]] = {}
+    for source in rows.wanted:
+        if source.epoch == identity.epoch:
+            offsets.setdefault((source.topic, source.partition), set()).add(source.offset)
+    if not offsets:
+        return
+    judges = run_judges(settings.topics)
+    count = 0
+    async with aclosing(read_offsets(settings, offsets)) as records:
+        async for record in records:
+            source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
+            if record.topic in judges:
+                rows.runs.take_record(source, judges[record.topic](record.key, record.value))
+            else:
+                rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
+            count += 1
+            progress("records of missing files", count)
+
+
+async def _explain(
+    settings: Settings,
+    identity: StoreIdentity,
+    rows: RebuiltRows,
+    begin: Mapping[Place, int],
+    committed: Mapping[Place, int],
+    *,
+    progress: Progress,
+) -> None:
+    """Let the records of the topics explain the files, each topic from `begin` to its end."""
+    topics = settings.topics
+    read = partial(_read_counted, settings, begin, progress)
+    for topic, judge in run_judges(topics).items():
+        async with aclosing(read(topic)) as records:
+            async for record in records:
+                offset = committed.get((topic, record.partition), 0)
+                rows.runs.explain(record, identity.epoch, offset, judge)
+    topic = topics.advisory_requests
+    async with aclosing(read(topic)) as records:
+        async for record in records:
+            offset = committed.get((topic, record.partition), 0)
+            rows.advisories.explain(record, identity.epoch, offset)
+
+
+async def _read_counted(
+    settings: Settings, begin: Mapping[Place, int], progress: Progress, topic: str
+) -> AsyncGenerator[ConsumerRecord]:
+    there = await partition_offsets(settings, [topic])
+    ranges = {
+        place: OffsetRange(max(each.beginning, begin.get(place, 0)), each.end)
+        for place, each in there.items()
+    }
+    count = 0
+    async with aclosing(read_ranges(settings, ranges)) as records:
+        async for record in records:
+            yield record
+            count += 1
+            progress(f"records of {topic}", count)
+
+
+async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> None:
+    """Refuse to say who made a file where records are gone, and no leaf says it.
+
+    Raises:
+        StoreNotReadyError: Records are gone from the middle of a log.
+    """
+    there = await partition_offsets(settings, sorted({topic for topic, _ in committed}))
+    consumed = {
+        place: OffsetRange(each.beginning, min(each.end, committed.get(place, 0)))
+        for place, each in there.items()
+    }
+    holes = await find_holes(settings, consumed)
+    if holes:
+        told = "; ".join(describe_holes(place, found) for place, found in holes.items())
+        message = (
+            f"Records are gone from the middle of the log: {told}. Nobody can tell which record "
+            "made a file, and the store has no leaves that say it: put back the folder ledger of a "
+            "backup of this store first. The old index is in place."
+        )
+        raise StoreNotReadyError(message)
+
+
+async def _committed(settings: Settings) -> dict[Place, int]:
+    committed: dict[Place, int] = {}
+    for topic in request_topics(settings.topics):
+        committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
+    return committed
+
+
+def _report(rows: RebuiltRows) -> RebuildReport:
+    paths = rows.runs.paths()
+    return RebuildReport(
+        runs=len(paths),
+        without_record=rows.runs.without_record(),
+        without_file=rows.runs.without_file(),
+        strange=[*rows.strange, *rows.advisories.misplaced(paths)],
+        advisories=len(rows.advisories.rows),
+        links_without_record=_names(rows.advisories.without_record()),
+        links_changed=_names(rows.advisories.changed),
+        links_to_make=_names(rows.advisories.to_be_linked(paths)),
+        lost=[
+            f"{leaf.run_id} {leaf.advisory_id}" if leaf.advisory_id else str(leaf.run_id)
+            for leaf in rows.wanted.values()
+        ],
+    )
+
+
+def _names(keys: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{run_id} {advisory_id}" for run_id, advisory_id in keys]

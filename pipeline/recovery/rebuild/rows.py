@@ -1,0 +1,123 @@
+"""Rows of a new index, as far as the disk alone tells: files, and the leaves that explain them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.broker.single_records import Place
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
+from pipeline.recovery.rebuild.runs import RebuiltRuns
+from pipeline.storage.artifacts import (
+    DOCUMENT_LIMIT_BYTES,
+    FoundArtifact,
+    FoundLink,
+    StrangeFile,
+    find_run_files,
+)
+from pipeline.storage.store_logs import StoreLogs
+
+Progress = Callable[[str, int], None]
+"""Told what is read and how many so far."""
+
+
+class RebuiltRows:
+    """Rows of runs and advisories on their way into a new index.
+
+    Attributes:
+        runs: Of runs.
+        advisories: Of advisories.
+        strange: Files below `runs` that are no artifact and no link of their place.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Begin with none; `root` is the store."""
+        self._root = root
+        self.runs = RebuiltRuns(self._hash_at)
+        self.advisories = RebuiltAdvisories()
+        self.strange: list[StrangeFile] = []
+
+    def take_files(self, progress: Progress) -> None:
+        """Take the row of every artifact and link.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        for count, found in enumerate(find_run_files(self._root), start=1):
+            progress("files", count)
+            if isinstance(found, FoundLink):
+                self._note(self.advisories.add_link(found.advisory))
+            elif isinstance(found, FoundArtifact):
+                self._note(self.runs.add_file(found))
+            else:
+                self._note(found)
+                self.advisories.add_strange(found.path, self._hash_at(found.path))
+
+    def take_leaves(self, logs: StoreLogs, progress: Progress) -> dict[int, dict[Place, int]]:
+        """Let the leaves explain the files; return the next offset of each log, by epoch.
+
+        Raises:
+            IntegrityError: A log is not what was written.
+            StoreError: The disk failed.
+        """
+        positions: dict[int, dict[Place, int]] = {}
+        count = 0
+        for reader in logs.open_all():
+            log = reader.log
+            for entry in reader.entries():
+                with ledger_faults(log):
+                    leaf = parse_leaf(entry)
+                self._take(RecordSource(log.epoch, log.topic, log.partition, leaf.offset), leaf)
+                count += 1
+                progress("leaves", count)
+            positions.setdefault(log.epoch, {})[log.topic, log.partition] = reader.next_offset
+        return positions
+
+    def _take(self, source: RecordSource, leaf: LedgerLeaf) -> None:
+        if leaf.kind == "run":
+            self._note(self.runs.take_leaf(source, leaf))
+        elif leaf.kind == "advisory":
+            self.advisories.take_leaf(source, leaf)
+
+    def refuse_differing(self) -> None:
+        """Refuse files that are not what their leaf says.
+
+        Raises:
+            IntegrityError: There are some.
+        """
+        differing = [*self.runs.differing, *self.advisories.differing]
+        if differing:
+            others = f"; and {len(differing) - 1} more" if len(differing) > 1 else ""
+            message = (
+                f"Nothing was replaced: {differing[0]}{others}; put back a copy of it, or move it "
+                "away and run rmos replay restore."
+            )
+            raise IntegrityError(message)
+
+    @property
+    def wanted(self) -> Mapping[RecordSource, LedgerLeaf]:
+        """Leaves without a file, of which only the record tells the rest of the row."""
+        return {**self.runs.wanted, **self.advisories.wanted}
+
+    @property
+    def has_unexplained(self) -> bool:
+        """Whether there are files that no leaf explains."""
+        return bool(self.runs.without_record()) or any(self.advisories.without_record())
+
+    def _note(self, strange: StrangeFile | None) -> None:
+        if strange is not None:
+            self.strange.append(strange)
+
+    def _hash_at(self, path: str) -> str | None:
+        with store_faults(self._root):
+            try:
+                return sha256_of_bytes(read_below(self._root, path, DOCUMENT_LIMIT_BYTES))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except NotAFileError as error:
+                return str(error)

@@ -1,0 +1,205 @@
+"""Records of one topic against the store: what they made must be there, byte for byte.
+
+Procedure for each record, with the same numbers in the code; nothing is written:
+
+1. Compare its leaf with the one that record and index give today. A leaf with INTERNAL_ERROR
+   stands, and is named.
+2. Leave it if it was not first: it made no file.
+3. Compare what the program makes of it today with the hash that leaf or row knows. Where they
+   differ, what is on disk is compared with that hash.
+4. Else compare each of its files, byte for byte.
+5. A record that was first has a row.
+6. Look for the blobs that it names and that came by no message.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipeline.core.advisories.verdict import JudgedAdvisory
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.runs.verdict import JudgedRun
+from pipeline.disk.durable_files import NewFile, Presence
+from pipeline.disk.faults import store_faults
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.recovery.replay.expected import (
+    FIRST_KINDS,
+    Row,
+    key_of,
+    path_of_row,
+    sha256_made,
+    sha256_of_leaf,
+    sha256_of_row,
+    uploads_of,
+)
+from pipeline.recovery.replay.file_checks import FileChecks
+from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
+from pipeline.recovery.replay.history import SeenRecord
+from pipeline.recovery.replay.request_topics import RequestTopic
+from pipeline.storage.index.run_index import IndexTransaction, RunIndex
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """One record that was first.
+
+    Attributes:
+        seen: The record.
+        judged: What it asks for.
+        row: What the index knows under its id.
+        files: What the store would make of it; None where the row has other bytes.
+    """
+
+    seen: SeenRecord
+    judged: JudgedRun | JudgedAdvisory
+    row: Row | None
+    files: list[NewFile] | None
+
+    @property
+    def place(self) -> str:
+        return place_of(self.seen.record.source)
+
+    @property
+    def known_sha256(self) -> str:
+        """The hash that leaf or row knows, else the one that the program makes."""
+        leaf = None if self.seen.leaf is None else sha256_of_leaf(self.seen.leaf)
+        row = None if self.row is None else sha256_of_row(self.row)
+        return leaf or row or sha256_made(self.judged)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the index knows it as an advisory without its run."""
+        return self.row is not None and path_of_row(self.row) is None
+
+
+class StoreComparison:
+    """Compares records with one store, topic by topic in the order of a replay.
+
+    Attributes:
+        files: What is looked at.
+    """
+
+    def __init__(self, root: Path, index: RunIndex, tally: Tally) -> None:
+        """Begin with nothing compared.
+
+        Args:
+            root: Folder of the store.
+            index: Its index.
+            tally: Gets what is found.
+        """
+        self.files = FileChecks(root)
+        self._root = root
+        self._index = index
+        self._tally = tally
+        self._runs_without_row: dict[str, str] = {}
+
+    def compare(self, topic: RequestTopic, seen: Sequence[SeenRecord]) -> None:
+        """Compare some records of one partition.
+
+        Raises:
+            StoreError: The disk or the index failed.
+        """
+        with store_faults(self._root), self._index.reading() as connection:
+            plan = topic.plan([each.record for each in seen], IndexTransaction(connection))
+            leaves = plan.leaves()
+            for position, each in enumerate(seen):
+                judged = each.record.verdict
+                is_known = isinstance(judged, JudgedRun | JudgedAdvisory)
+                row = plan.known.get(key_of(judged)) if is_known else None
+                self._check_leaf(each, row, leaves[position])  # 1.
+                if is_known and each.was_first(row):  # 2.
+                    self._check_first(_First(each, judged, row, plan.made_by(position)))
+
+    def _check_leaf(self, seen: SeenRecord, row: Row | None, expected: LedgerLeaf) -> None:
+        leaf, place = seen.leaf, place_of(seen.record.source)
+        if seen.is_internal_error:
+            self._tally.add(Finding("internal_error", "leaf", place))
+        if leaf is None or leaf == expected:
+            return
+        is_first = leaf.kind in FIRST_KINDS
+        if row is not None and _contradicts(row, seen, leaf):
+            # The leaf is right: the index is derived.
+            wanted = f"{sha256_of_leaf(leaf)}, made by {place if is_first else 'another record'}"
+            maker = "no known record" if row.source is None else place_of(row.source)
+            path = path_of_row(row) or f"advisory {key_of(seen.record.verdict)}"
+            told = f"{sha256_of_row(row)}, made by {maker}"
+            self._tally.add(Finding("different", "row", path, wanted, told, place))
+        elif row is not None or is_first or leaf.body_sha256 != expected.body_sha256:
+            wanted, told = expected.encode().decode(), leaf.encode().decode()
+            self._tally.add(Finding("different", "leaf", place, wanted, told, place))
+
+    def _check_first(self, first: _First) -> None:
+        if first.row is None and isinstance(first.judged, JudgedRun):
+            self._runs_without_row[first.judged.run_id] = first.judged.path
+        if first.files is None or sha256_made(first.judged) != first.known_sha256:
+            self._check_rendering(first)  # 3.
+        else:
+            presences = [self._check_file(first, file) for file in self._files_of(first)]  # 4.
+            if first.row is None and Presence.MISSING not in presences:  # 5.
+                path = self._path_of(first)
+                self._tally.add(Finding("missing", "row", path, source=first.place))
+        for path in uploads_of(first.judged):  # 6.
+            self._check_upload(first, path)
+
+    def _files_of(self, first: _First) -> list[NewFile]:
+        if first.files or not isinstance(first.judged, JudgedAdvisory) or first.row is not None:
+            return first.files or []
+        if first.judged.run_id not in self._runs_without_row:
+            return []
+        # The index knows nothing of the advisory because it lost its run too.
+        blob, link = first.judged.blob, NewFile(self._path_of(first), first.judged.content)
+        return (
+            [link] if blob is None else [NewFile(attachment_path(blob.sha256), blob.content), link]
+        )
+
+    def _check_rendering(self, first: _First) -> None:
+        made, known, path = sha256_made(first.judged), first.known_sha256, self._path_of(first)
+        if made != known:
+            self._tally.add(Finding("different", "rendering", path, known, made, first.place))
+        found = self.files.sha256_of(path)
+        if found != known:
+            kind: FindingKind = "missing" if found is None else "different"
+            finding = Finding(kind, what_lies_at(path), path, known, found, first.place)
+            self._tally.add(finding)
+
+    def _check_file(self, first: _First, file: NewFile) -> Presence:
+        presence = self.files.presence_of(file)
+        if presence is Presence.SAME:
+            self._tally.counts["identical"] += 1
+            return presence
+        kind: FindingKind = "different"
+        if presence is Presence.MISSING:
+            kind = "waiting" if first.waits else "missing"
+        expected, found = sha256_of_bytes(file.content), self.files.sha256_of(file.path)
+        what = what_lies_at(file.path)
+        self._tally.add(Finding(kind, what, file.path, expected, found, first.place))
+        return presence
+
+    def _check_upload(self, first: _First, path: str) -> None:
+        expected, found = path.rpartition("/")[2], self.files.sha256_of_upload(path)
+        if found == expected:
+            return
+        kind: FindingKind = "upload_missing" if found is None else "different"
+        named_by = self._path_of(first)
+        finding = Finding(kind, "attachment", path, expected, found, first.place, named_by)
+        self._tally.add(finding)
+
+    def _path_of(self, first: _First) -> str:
+        """Return where the artifact or the link lies, or in words which advisory waits."""
+        judged = first.judged
+        if isinstance(judged, JudgedRun):
+            return judged.path
+        known = None if first.row is None else path_of_row(first.row)
+        artifact = self._runs_without_row.get(judged.run_id)
+        if known is None and artifact is not None:
+            date = PurePosixPath(artifact).parent.name
+            return str(LinkPath(date, judged.run_id, judged.advisory_id))
+        return known or f"advisory {judged.advisory_id} of {judged.run_id}"
+
+
+def _contradicts(row: Row, seen: SeenRecord, leaf: LedgerLeaf) -> bool:
+    """Tell whether a row names another maker, or another artifact or link, than a leaf does."""
+    is_first = leaf.kind in FIRST_KINDS
+    told = sha256_of_leaf(leaf)
+    return is_first != (row.source == seen.record.source) or told not in {None, sha256_of_row(row)}

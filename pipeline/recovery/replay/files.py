@@ -1,0 +1,138 @@
+"""Files of a store that nothing explains: no record, no leaf, nothing that those have made.
+
+Procedure, with the same numbers in `find_foreign_files`:
+
+1. Walk over runs, attachments and quarantine. What a record was asked about is explained.
+2. Let a batch that is being stored end: its files come before its rows.
+3. Ask the index for what no record was read of: of an earlier epoch, removed by retention, or
+   stored by a worker since the range ended. It is explained if a leaf tells of it, or if there
+   is no ledger to ask and the row names a record.
+4. A blob that has the hash of its name and that nothing names is an upload that waits for its
+   run. All else is foreign.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.regular_files import paths_below, read_below
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
+from pipeline.recovery.replay.expected import Row, path_of_row, sha256_of_leaf, sha256_of_row
+from pipeline.recovery.replay.file_checks import FileChecks
+from pipeline.recovery.replay.findings import Finding, what_lies_at
+from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.index.run_index import INDEX_LOCK, RunIndex
+from pipeline.storage.store_logs import StoreLogs
+
+WasRead = Callable[[RecordSource], bool]
+"""Tells whether a record was read, so that what it made is explained by itself."""
+
+
+def find_foreign_files(
+    root: Path, checks: FileChecks, index: RunIndex, logs: StoreLogs | None, was_read: WasRead
+) -> Iterator[Finding]:
+    """Yield the files that nothing explains, and uploads that nothing names.
+
+    Raises:
+        IntegrityError: A log is not what was written.
+        StoreError: The disk or the index failed.
+    """
+    with store_faults(root):
+        strange = [path for path in _paths(root) if path not in checks.asked_for]  # 1.
+        if not strange:
+            return
+        with exclusive_lock(root / INDEX_LOCK):  # 2.
+            pass
+        rows = _UnreadRows(root, checks, logs)
+        for row in _rows(index):  # 3.
+            if row.source is None or not was_read(row.source):
+                rows.explain(row)
+        for path in strange:  # 4.
+            if path not in checks.asked_for:
+                yield _finding(path, checks.sha256_of_any(path))
+
+
+def _paths(root: Path) -> Iterator[str]:
+    for area in ("runs", *(area.value for area in BlobArea)):
+        yield from paths_below(root, area)
+
+
+def _rows(index: RunIndex) -> Iterator[Row]:
+    yield from index.all_runs()
+    yield from index.all_advisories()
+
+
+def _finding(path: str, found: str | None) -> Finding:
+    place, what = parse_path(path), what_lies_at(path)
+    if what == "attachment" and isinstance(place, BlobPath) and place.sha256 == found:
+        return Finding("unreferenced", what, path)
+    return Finding("foreign", what, path, "a record that explains it", found)
+
+
+class _UnreadRows:
+    """Explains files by rows whose records cannot be read, as far as the ledger bears them out."""
+
+    def __init__(self, root: Path, checks: FileChecks, logs: StoreLogs | None) -> None:
+        self._root = root
+        self._checks = checks
+        self._logs = logs
+        self._log_ids = set() if logs is None else set(logs.ids())
+        self._without_source: set[str] | None = None
+
+    def explain(self, row: Row) -> None:
+        """Add the files of a row."""
+        path, sha256 = path_of_row(row), sha256_of_row(row)
+        if path is None or not self._is_borne_out(row.source, sha256):
+            return
+        self._checks.asked_for.add(path)
+        try:
+            content = read_below(self._root, path, DOCUMENT_LIMIT_BYTES)
+        except OSError:
+            return  # the index check tells of it
+        if sha256_of_bytes(content) == sha256:
+            for named in _blobs_of(json.loads(content)):
+                self._checks.asked_for.add(named)
+
+    def _is_borne_out(self, source: RecordSource | None, sha256: str) -> bool:
+        if source is None:
+            return self._logs is not None and sha256 in self._hashes_of_all_leaves()
+        if self._logs is None:
+            return True
+        log = LogId(source.epoch, source.topic, source.partition)
+        if log not in self._log_ids:
+            return False
+        reader = self._logs.open(log)
+        index = reader.index_of(source.offset)
+        return index is not None and sha256_of_leaf(reader.leaf(index)) == sha256
+
+    def _hashes_of_all_leaves(self) -> set[str]:
+        """Return what any leaf tells of: rows without a source, as after a new broker."""
+        if self._without_source is None:
+            self._without_source = {
+                sha256 for leaf in self._leaves() if (sha256 := sha256_of_leaf(leaf)) is not None
+            }
+        return self._without_source
+
+    def _leaves(self) -> Iterator[LedgerLeaf]:
+        assert self._logs is not None
+        for reader in self._logs.open_all():
+            for index in range(reader.size):
+                yield reader.leaf(index)
+
+
+def _blobs_of(document: dict[str, object]) -> Iterator[str]:
+    """Yield the paths that an artifact or a link names, its request in quarantine included."""
+    provenance, attachments = document.get("provenance"), document.get("attachments")
+    for reference in attachments if isinstance(attachments, list) else ():
+        yield attachment_path(reference["sha256"])
+    # Of a run that is OK too: it is kept where the artifact has no place for a value of it.
+    if isinstance(provenance, dict):
+        yield quarantine_path(provenance["request_sha256"])
+    if isinstance(named := document.get("content_sha256"), str):
+        yield attachment_path(named)

@@ -1,0 +1,142 @@
+"""Send a range to a topic of the operator's choice, marked, and otherwise untouched.
+
+Key, value and headers are those of the record; `rmos-replay-of` is added and names it. A partition
+goes to the one of its number, or where there are fewer, to that number modulo theirs, in its order.
+Killed on the way, what was sent stays sent: the topic's readers tell records by that header.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from aiokafka import ConsumerRecord
+
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.reading.ranges import read_ranges
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
+from pipeline.core.record import RecordPlace
+from pipeline.errors import InputError, TopicsError, UnsendableError
+from pipeline.recovery.replay.pace import of_run, paced
+from pipeline.recovery.replay.ranges import resolve
+from pipeline.recovery.replay.reading import UNLIMITED, Reading
+from pipeline.recovery.replay.request_topics import request_topics
+from pipeline.recovery.replay.selection import Selection
+from pipeline.settings import Settings
+from pipeline.topics import topic_table
+
+REPLAY_OF = "rmos-replay-of"
+_SENT_RECORDS = 500
+_SENT_BYTES = 8 * 1024 * 1024
+"""Most bytes of records that are sent before the broker has confirmed them."""
+
+
+async def forward(
+    settings: Settings, selection: Selection, topic: str, reading: Reading = UNLIMITED
+) -> int:
+    """Publish what is asked for to `topic`; return how many records the broker has confirmed.
+
+    Args:
+        settings: The broker.
+        selection: What is asked for, of the request topics.
+        topic: Where to; it must be there.
+        reading: Pace and progress.
+
+    Raises:
+        InputError: The topic is one of the pipeline's own, or the selection is of no request
+            topic. Nothing was sent.
+        TopicsError: The topic is missing. Nothing was sent.
+        BrokerError: The broker cannot be reached, or did not confirm; some may be there.
+        UnsendableError: The topic does not take a record, now or ever; some may be there.
+    """
+    _refuse_own_topics(settings, topic)
+    await _check_there(settings, topic)
+    names = [each.name for each in request_topics(settings.topics)]
+    ranges = {
+        place: each.selected for place, each in (await resolve(settings, selection, names)).items()
+    }
+    total = sum(each.end - each.beginning for each in ranges.values())
+    records = of_run(paced(read_ranges(settings, ranges), reading.per_second), selection.run_id)
+    sender = BatchSender(settings)
+    count, waiting = 0, _Waiting(topic)
+    try:
+        async with aclosing(records):
+            async for record in records:
+                waiting.add(record)
+                if waiting.is_full:
+                    count += await waiting.send(sender)
+                    reading.progress(count, total)
+        count += await waiting.send(sender)
+    finally:
+        await sender.stop()
+    reading.progress(total, total)
+    return count
+
+
+def _refuse_own_topics(settings: Settings, topic: str) -> None:
+    """Refuse a topic that the pipeline reads or writes: there the records would count as new.
+
+    Raises:
+        InputError: It is one.
+    """
+    if topic in {each.name for each in topic_table(settings.prefix)}:
+        message = (
+            f"{topic} belongs to this pipeline, where a replayed record would be one more request "
+            "or answer: give another topic, or bring back a dead letter with rmos dead-letters "
+            "redrive."
+        )
+        raise InputError(message)
+
+
+async def _check_there(settings: Settings, topic: str) -> None:
+    """Check that the topic is there: a broker that makes topics by itself would make any.
+
+    Raises:
+        TopicsError: It is missing.
+    """
+    try:
+        await partition_offsets(settings, [topic])
+    except TopicsError as error:
+        message = f"The topic {topic} is missing at {settings.bootstrap_servers}: make it first."
+        raise TopicsError(message) from error
+
+
+class _Waiting:
+    """Records that are not sent yet."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._messages: list[Message] = []
+        self._size_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._messages) >= _SENT_RECORDS or self._size_bytes >= _SENT_BYTES
+
+    def add(self, record: ConsumerRecord) -> None:
+        self._messages.append(_message(self._topic, record))
+        self._size_bytes += held_bytes(record)
+
+    async def send(self, sender: BatchSender) -> int:
+        messages: Sequence[Message] = self._messages
+        if messages:
+            await sender.send(messages)
+        self._messages, self._size_bytes = [], 0
+        return len(messages)
+
+
+def _message(topic: str, record: ConsumerRecord) -> Message:
+    """Return what is sent for a record.
+
+    Raises:
+        UnsendableError: It is so large that not all of it was kept as it was read.
+    """
+    place = RecordPlace(record.topic, record.partition, record.offset)
+    left = isinstance(record.key, LeftAtSource) or isinstance(record.value, LeftAtSource)
+    if left or split_headers(record.headers)[1] is not None:
+        message = (
+            f"The record {place} is too large to be sent on: leave it out, by ranges of offsets "
+            "before and behind it. What came before it may be sent."
+        )
+        raise UnsendableError(message)
+    headers = [*record.headers, (REPLAY_OF, str(place).encode())]
+    return Message(topic, record.partition, record.key, record.value, headers)

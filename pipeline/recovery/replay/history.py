@@ -1,0 +1,101 @@
+"""Who was first: told by the leaf of a record where there is one, else by those before it.
+
+Without a leaf the partition is read from its start, so that a range from its middle never lets a
+later record win. Where records are gone from the middle of the log, nobody can tell whether a later
+one was first: it is taken for none.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.envelope import Rejected
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.recovery.replay.expected import FIRST_KINDS, Key, Row, key_of
+from pipeline.recovery.replay.leaves import LeafCursor
+from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, as_it_stands
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRecord:
+    """One record of a range.
+
+    Attributes:
+        record: As it stands: what once was INTERNAL_ERROR is so for ever.
+        leaf: That of its offset; None where there is none.
+        is_first_read: Whether no record of its partition that was read before asked for the same.
+    """
+
+    record: JudgedRecord[Any]
+    leaf: LedgerLeaf | None
+    is_first_read: bool
+
+    @property
+    def is_internal_error(self) -> bool:
+        """Whether our program could not judge it, once or now."""
+        verdict = self.record.verdict
+        return isinstance(verdict, Rejected) and verdict.code == INTERNAL_ERROR
+
+    def was_first(self, row: Row | None) -> bool:
+        """Tell whether this record made its run or claimed its advisory.
+
+        Args:
+            row: What the index knows under the same id; it decides where there is no leaf, as
+                only the index knows of records in another partition or epoch.
+        """
+        if isinstance(self.record.verdict, Rejected):
+            return False
+        if self.leaf is not None:
+            return self.leaf.kind in FIRST_KINDS
+        if row is not None:
+            return row.source == self.record.source
+        return self.is_first_read
+
+
+class PartitionHistory:
+    """What was read of one partition so far, from as far back as it takes.
+
+    It remembers the id of every request, some 150 bytes each, unless all of the range has leaves.
+    """
+
+    def __init__(
+        self, begin: int, leaves: LeafCursor, *, remembers: bool, known_to: int | None = None
+    ) -> None:
+        """Begin with nothing read.
+
+        Args:
+            begin: First offset of the range; what lies before it is remembered alone.
+            leaves: Those of the range.
+            remembers: Whether some of the range may have no leaf.
+            known_to: First offset at which a record is gone; None where none is.
+        """
+        self.leaves = leaves
+        self._begin = begin
+        self._remembers = remembers
+        self._known_to = known_to
+        self._asked_for: set[Key] = set()
+
+    def see(self, chunk: Iterable[JudgedRecord[Any]]) -> list[SeenRecord]:
+        """Return the records of `chunk` that are in the range, in their order."""
+        return [
+            seen
+            for record in chunk
+            if (seen := self._see(record)).record.source.offset >= self._begin
+        ]
+
+    def _see(self, record: JudgedRecord[Any]) -> SeenRecord:
+        in_range = record.source.offset >= self._begin
+        leaf = self.leaves.take(record.source.offset) if in_range else None
+        record = as_it_stands(record, leaf)
+        return SeenRecord(record, leaf, self._is_first(record))
+
+    def _is_first(self, record: JudgedRecord[Any]) -> bool:
+        if not self._remembers or isinstance(record.verdict, Rejected):
+            return False
+        if self._known_to is not None and record.source.offset >= self._known_to:
+            return False
+        key = key_of(record.verdict)
+        if key in self._asked_for:
+            return False
+        self._asked_for.add(key)
+        return True

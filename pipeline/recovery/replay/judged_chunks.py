@@ -1,0 +1,125 @@
+"""Records of a topic judged chunk by chunk, as a worker does it; nobody is told of them.
+
+While one chunk is stored or compared, the next ones are judged.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from pipeline.broker.reading.ranges import Ranges, read_ranges
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import delivery_of
+from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.recovery.replay.request_topics import RequestTopic
+from pipeline.settings import Settings
+from pipeline.storage.batch_store import BatchStore, JudgedRecord
+
+JudgedChunk = list[JudgedRecord[Any]]
+"""Judged records of one partition, in the order of their offsets."""
+
+Records = AsyncGenerator[ConsumerRecord, None]
+
+
+async def commit_ranges(
+    settings: Settings,
+    topic: RequestTopic,
+    store: BatchStore[Any, Any],
+    ranges: Ranges,
+    progress: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Let `store` consume the records of `ranges`, as a worker does, and tell nobody.
+
+    Files, rows, leaves and positions are made by the same function as a worker's. What is there
+    already stays as it is. Flood limits do not count. Stop the workers first.
+
+    Args:
+        settings: The broker.
+        topic: What the records are.
+        store: What keeps them.
+        ranges: Of `topic`, each from where the store stands.
+        progress: Told how many more records are done.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        IntegrityError: A log is not what was written, or an offset has another leaf.
+        StoreError: The disk failed; what is done stays, and doing it again goes on from there.
+    """
+    loop = asyncio.get_running_loop()
+    with (
+        Judging(topic.judge, helper=settings.judge_in_helper) as judging,
+        ThreadPoolExecutor(1, thread_name_prefix="replay") as thread,
+    ):
+        records = read_ranges(settings, ranges)
+        async with aclosing(judged_chunks(records, judging, store.identity.epoch)) as chunks:
+            async for chunk in chunks:
+                await loop.run_in_executor(thread, store.commit, chunk)
+                progress(len(chunk))
+
+
+async def judged_chunks(
+    records: Records, judging: Judging[Any], epoch: int
+) -> AsyncGenerator[JudgedChunk, None]:
+    """Yield `records` judged, in their order, in chunks of bounded number and size.
+
+    Args:
+        records: One partition after the other, each in the order of its offsets.
+        judging: Says what each is.
+        epoch: That of the store.
+    """
+    waiting: deque[asyncio.Task[JudgedChunk]] = deque()
+    try:
+        async with aclosing(_chunks(records)) as chunks:
+            async for chunk in chunks:
+                waiting.append(asyncio.create_task(_judged(chunk, judging, epoch)))
+                if len(waiting) == CHUNKS_AHEAD:
+                    yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        await drop(waiting)
+
+
+async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
+    deliveries = [delivery_of(record, epoch) for record in chunk]
+    verdicts = await judging.judge([(each.key, each.value) for each in deliveries])
+    return [
+        JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
+        for delivery, verdict in zip(deliveries, verdicts, strict=True)
+    ]
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """A chunk that is not full yet."""
+
+    records: list[ConsumerRecord]
+    size_bytes: int = 0
+
+    def has_room_for(self, record: ConsumerRecord) -> bool:
+        return (
+            record.partition == self.records[0].partition
+            and record.topic == self.records[0].topic
+            and len(self.records) < CHUNK_RECORDS
+            and self.size_bytes + held_bytes(record) <= CHUNK_BYTES
+        )
+
+
+async def _chunks(records: Records) -> AsyncGenerator[list[ConsumerRecord], None]:
+    gathering = _Gathering([])
+    async with aclosing(records):
+        async for record in records:
+            if gathering.records and not gathering.has_room_for(record):
+                yield gathering.records
+                gathering = _Gathering([])
+            gathering.records.append(record)
+            gathering.size_bytes += held_bytes(record)
+    if gathering.records:
+        yield gathering.records

@@ -1,0 +1,146 @@
+"""The partitions of a replay: what is asked for, what is consumed, and how far the store has it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.broker.admin.topics import OffsetRange, committed_offsets
+from pipeline.broker.reading.log_holes import Hole, find_holes
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.writer import Ledger
+from pipeline.recovery.replay.findings import Finding
+from pipeline.recovery.replay.history import PartitionHistory
+from pipeline.recovery.replay.leaves import LeafCursor, covers, next_offset
+from pipeline.recovery.replay.ranges import Place, SelectedRange, resolve
+from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
+from pipeline.recovery.replay.selection import Selection
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedPartition:
+    """One partition of a selection.
+
+    Attributes:
+        topic: Its topic.
+        log_id: Its log in the ledger.
+        log: What the broker holds.
+        begin: First offset that is asked for.
+        end: Offset after the last one that is asked for and was consumed.
+        pending: Offsets that are asked for and not consumed yet: they are the workers' own.
+        position: Where the index says that the store goes on.
+        leaves: The leaves of that log; None where there is none.
+        leaves_to: Offset after that of the last leaf.
+        has_every_leaf: Whether all that is asked for has leaves: then nothing before it need be
+            read.
+        holes: Offsets in what is to be read that were those of records, which are gone.
+    """
+
+    topic: RequestTopic
+    log_id: LogId
+    log: OffsetRange
+    begin: int
+    end: int
+    pending: int
+    position: int
+    leaves: LogReader | None
+    leaves_to: int
+    has_every_leaf: bool
+    holes: tuple[Hole, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Topic and number."""
+        return self.topic.name, self.log_id.partition
+
+    @property
+    def stored_to(self) -> int:
+        """Offset up to which the store was told of records, by rows or by leaves."""
+        return max(self.position, self.leaves_to)
+
+    @property
+    def to_read(self) -> OffsetRange:
+        """What to read of it: from the log's start where a record may have no leaf."""
+        if self.begin >= self.end:
+            return OffsetRange(self.end, self.end)
+        return OffsetRange(self.begin if self.has_every_leaf else self.log.beginning, self.end)
+
+    def history(self) -> PartitionHistory:
+        """Return a history in which nothing is read yet."""
+        cursor = LeafCursor(self.leaves, self.begin, self.end)
+        known_to = self.holes[0][0] if self.holes else None
+        remembers = not self.has_every_leaf
+        return PartitionHistory(self.begin, cursor, remembers=remembers, known_to=known_to)
+
+    def hole_findings(self) -> Iterator[Finding]:
+        """Yield a finding for each hole, which names it as an option of a replay does."""
+        for begin, end in self.holes:
+            place = f"{self.topic.name}/{self.log_id.partition}:{begin}-{end}"
+            yield Finding("missing", "record", place, "records", "none: they are gone from the log")
+
+
+async def replayed_partitions(
+    settings: Settings,
+    selection: Selection,
+    ledger: Ledger | None,
+    *,
+    epoch: int,
+    positions: Callable[[], Mapping[Place, int]],
+) -> list[ReplayedPartition]:
+    """Return every partition that `selection` is about, in the order of a replay.
+
+    Args:
+        settings: The broker.
+        selection: What is asked for.
+        ledger: That of the store.
+        epoch: Of the store.
+        positions: Tells where the index says that the store goes on.
+
+    Raises:
+        InputError: The selection is of no request topic.
+        BrokerError: The broker cannot be reached, or a topic is missing.
+        IntegrityError: A log is not what was written.
+    """
+    topics = request_topics(settings.topics)
+    ranges = await resolve(settings, selection, [topic.name for topic in topics])
+    found = []
+    for topic in topics:
+        # Before the store is asked: a worker that goes on meanwhile only makes it know more.
+        committed = await committed_offsets(settings, topic.groups[0], [topic.name])
+        stored = positions()
+        for place, asked in ranges.items():
+            if place[0] == topic.name:
+                log_id = LogId(epoch, *place)
+                leaves = None if ledger is None else ledger.reader(log_id)
+                # Where the group never was, nothing says that a record is left to a worker.
+                reached = committed.get(place, 0) if committed else asked.log.end
+                found.append(
+                    _partition(topic, log_id, asked, leaves, (stored.get(place, 0), reached))
+                )
+    holes = await find_holes(settings, {each.place: each.to_read for each in found})
+    return [replace(each, holes=tuple(holes.get(each.place, ()))) for each in found]
+
+
+def _partition(
+    topic: RequestTopic,
+    log_id: LogId,
+    asked: SelectedRange,
+    leaves: LogReader | None,
+    reached: tuple[int, int],
+) -> ReplayedPartition:
+    position, committed = reached
+    leaves_to = next_offset(leaves)
+    begin, asked_end = asked.selected.beginning, asked.selected.end
+    end = max(min(asked_end, max(position, committed)), begin)
+    return ReplayedPartition(
+        topic,
+        log_id,
+        asked.log,
+        begin,
+        end,
+        pending=asked_end - end,
+        position=position,
+        leaves=leaves,
+        leaves_to=leaves_to,
+        has_every_leaf=covers(leaves, begin, end),
+    )

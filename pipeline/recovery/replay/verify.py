@@ -1,0 +1,141 @@
+"""Prove a store by its topics: every record again, compared with what is there. Writes nothing.
+
+Procedure, with the same numbers in the code:
+
+1. Fix what is asked for, and how far it was consumed.
+2. Read each partition, from its start where a record may have no leaf; judge every record.
+3. Compare what it made with the store (`comparison`), and its leaf with the ledger.
+4. Tell which offsets have no leaf, and which leaves no record.
+5. Where everything was asked for, look for files that nothing explains (`foreign_files`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.consumers.engine.topic_identity import check_topic_ids
+from pipeline.core.record import RecordPlace
+from pipeline.core.runs.outcome import RecordSource
+from pipeline.recovery.replay.comparison import StoreComparison
+from pipeline.recovery.replay.files import find_foreign_files
+from pipeline.recovery.replay.findings import Finding, Tally
+from pipeline.recovery.replay.judged_chunks import JudgedChunk
+from pipeline.recovery.replay.leaf_gaps import LeafGaps
+from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
+from pipeline.recovery.replay.partitions import ReplayedPartition, replayed_partitions
+from pipeline.recovery.replay.reading import UNLIMITED, Reading, read_partitions
+from pipeline.recovery.replay.selection import Selection
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verification came to.
+
+    Attributes:
+        counts: Records and files, and findings by kind.
+        pending: Offsets that are asked for and were not consumed yet.
+        foreign_asked: Whether foreign files were looked for.
+        differs: Whether topic and store do not tell the same.
+    """
+
+    counts: dict[str, int]
+    pending: int
+    foreign_asked: bool
+    differs: bool
+
+
+async def verify(
+    settings: Settings,
+    selection: Selection,
+    tell: Callable[[Finding], None],
+    reading: Reading = UNLIMITED,
+) -> Verified:
+    """Compare what is asked for with the store at `settings.data_dir`.
+
+    Raises:
+        InputError: The selection is of no request topic.
+        StoreError: There is no store, it does not fit the broker, or the disk failed.
+        IntegrityError: A log is not what was written, so it tells nothing.
+        BrokerError: The broker cannot be reached, or a topic is missing.
+    """
+    identity = await identity_for_broker(settings)
+    with opened_to_read(settings, identity) as store:
+        await check_topic_ids(settings, store.index, identity.epoch)
+        partitions = await replayed_partitions(  # 1.
+            settings,
+            selection,
+            store.ledger,
+            epoch=identity.epoch,
+            positions=lambda: store.index.positions(identity.epoch),
+        )
+        tally = Tally(tell)
+        verification = _Verification(store, partitions, tally)
+        await read_partitions(  # 2.
+            settings,
+            partitions,
+            verification.handle,
+            reading=reading,
+            run_id=selection.run_id,
+        )
+        verification.finish(whole_ranges=selection.run_id is None)  # 4.
+        if selection.is_everything:
+            verification.find_foreign_files()  # 5.
+    pending = sum(each.pending for each in partitions)
+    return Verified(dict(tally.counts), pending, selection.is_everything, tally.differs)
+
+
+class _Verification:
+    """One verification: its partitions, and what was found so far."""
+
+    def __init__(
+        self, store: OpenedStore, partitions: Sequence[ReplayedPartition], tally: Tally
+    ) -> None:
+        self._store = store
+        self._partitions = {each.place: each for each in partitions}
+        self._histories = {each.place: each.history() for each in partitions}
+        self._gaps = {each.place: LeafGaps(each.log_id) for each in partitions}
+        self._tally = tally
+        self._comparison = StoreComparison(store.root, store.index, tally)
+
+    def handle(self, partition: ReplayedPartition, chunk: JudgedChunk) -> None:
+        """Compare some records of a partition."""
+        seen = self._histories[partition.place].see(chunk)
+        self._tally.counts["records"] += len(seen)
+        self._comparison.compare(partition.topic, seen)  # 3.
+        if self._store.ledger is not None:
+            self._gaps[partition.place].add(seen)
+
+    def finish(self, *, whole_ranges: bool) -> None:
+        """Tell of leaves that are missing, and of those that no record explains.
+
+        Args:
+            whole_ranges: Whether every record of the ranges was read.
+        """
+        for partition in self._partitions.values():
+            for finding in partition.hole_findings():
+                self._tally.add(finding)
+        for place, history in self._histories.items():
+            for finding in self._gaps[place].findings():
+                self._tally.add(finding)
+            history.leaves.finish()
+            for leaf in history.leaves.without_record if whole_ranges else ():
+                told = str(RecordPlace(leaf.topic, leaf.partition, leaf.offset))
+                found = leaf.encode().decode()
+                self._tally.add(Finding("foreign", "leaf", told, "a record of it", found))
+
+    def find_foreign_files(self) -> None:
+        """Tell of files that nothing explains."""
+        store = self._store
+        found = find_foreign_files(
+            store.root, self._comparison.files, store.index, store.logs, self._was_read
+        )
+        for finding in found:
+            self._tally.add(finding)
+
+    def _was_read(self, source: RecordSource) -> bool:
+        partition = self._partitions.get((source.topic, source.partition))
+        return (
+            partition is not None
+            and source.epoch == self._store.identity.epoch
+            and partition.to_read.beginning <= source.offset < partition.end
+        )
