@@ -7,24 +7,16 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
-from pipeline.api import (
-    advisories,
-    attachments,
-    documentation,
-    health,
-    legacy_runs,
-    listing,
-    runs,
-    submissions,
-    uploads,
-)
 from pipeline.api.answers import json_answer
-from pipeline.api.callers import Callers
+from pipeline.api.dependencies import ALIAS, PREFIX, ApiParts, LegacyParts, ServingParts
 from pipeline.api.errors import add_error_answers
-from pipeline.api.guard import Guard
-from pipeline.api.parts import ALIAS, PREFIX, ApiParts, LegacyParts, ServingParts
-from pipeline.api.places import Places
-from pipeline.api.tokens import Tokens
+from pipeline.api.http.callers import Callers
+from pipeline.api.http.guard import Guard
+from pipeline.api.http.places import Places
+from pipeline.api.http.tokens import Tokens
+from pipeline.api.openapi import documentation
+from pipeline.api.routes import advisories, attachments, health, listing, runs, submissions, uploads
+from pipeline.api.routes import v1 as legacy_runs
 from pipeline.core.http_hosts import KnownHosts
 
 # Fixed names before those with a parameter in the same place: /diff is no run.

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, error_answer
-from pipeline.api.paths import allowed_methods, without_slash
+from pipeline.api.http.paths import allowed_methods, without_slash
 from pipeline.errors import (
     BrokerError,
     DiskFullError,

@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.broker_link import BrokerLink
-from pipeline.api.parts import PREFIX
-from pipeline.api.request_body import drain, read_json_body
+from pipeline.api.dependencies import PREFIX
+from pipeline.api.http.request_body import drain, read_json_body
 from pipeline.broker.sending.requests import Headers
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError

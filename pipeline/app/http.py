@@ -10,10 +10,10 @@ import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
 from pipeline.api.broker_link import BrokerLink
-from pipeline.api.guard import Guard
-from pipeline.api.parts import ApiParts, LegacyParts, Threads
-from pipeline.api.server import address_of, listen, serving
-from pipeline.api.tokens import Tokens, tokens_for
+from pipeline.api.dependencies import ApiParts, LegacyParts, Threads
+from pipeline.api.http.guard import Guard
+from pipeline.api.http.server import address_of, listen, serving
+from pipeline.api.http.tokens import Tokens, tokens_for
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of

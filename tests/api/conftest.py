@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.api.application import create_api
 from pipeline.api.broker_link import BrokerLink
-from pipeline.api.guard import Guard
-from pipeline.api.parts import ApiParts, Threads
-from pipeline.api.tokens import Tokens
+from pipeline.api.dependencies import ApiParts, Threads
+from pipeline.api.http.guard import Guard
+from pipeline.api.http.tokens import Tokens
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.runs.outcome import RecordSource

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from starlette.responses import Response
 
-from pipeline.api.server import address_of, listen, serving
+from pipeline.api.http.server import address_of, listen, serving
 from pipeline.app import advise_worker, api_server, persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker

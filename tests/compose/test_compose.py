@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.api.tokens import is_loopback
+from pipeline.api.http.tokens import is_loopback
 from pipeline.broker.local.runtime import KAFKA_VERSION
 from pipeline.settings import Settings, read_settings
 from tests.docs.command_words import fault_of

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 from fastapi import FastAPI
 
-from pipeline.api import documentation
 from pipeline.api.application import create_api
-from pipeline.api.parts import PREFIX, ApiParts
+from pipeline.api.dependencies import PREFIX, ApiParts
+from pipeline.api.openapi import documentation
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.tokens import read_tokens
+from pipeline.api.http.tokens import read_tokens
 from pipeline.broker.local.broker import LocalBroker
 from tests.e2e.api_service import ApiService, api_service
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.api.parts import PREFIX
+from pipeline.api.dependencies import PREFIX
 from pipeline.cli.demo.screen import Screen
 from pipeline.errors import ServiceError
 

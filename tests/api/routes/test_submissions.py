@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.api.advisories import _submission
 from pipeline.api.answers import ApiError
-from pipeline.api.submissions import submission_of
+from pipeline.api.routes.advisories import _submission
+from pipeline.api.routes.submissions import submission_of
 from pipeline.core.hashing import sha256_of_json
 from tests.builders import ABSENT, encode, run_request
 

@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.documentation import answer, errors, json_body
-from pipeline.api.parts import ApiParts, Parts
+from pipeline.api.dependencies import ApiParts, Parts
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import answer, errors, json_body
 from pipeline.api.publishing import (
     Submission,
     now,
@@ -19,7 +20,6 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
-from pipeline.api.query import ExactQueryRoute
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.safety import explained
 from pipeline.core.runs.verdict import Rejected, judge_run_record

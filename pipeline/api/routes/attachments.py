@@ -9,15 +9,15 @@ import structlog
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.byte_range import ByteRange, UnsatisfiableRangeError, parse_range
 from pipeline.api.content_disposition import content_disposition, disposition_of
-from pipeline.api.documentation import SHA256, answer, errors, raw_answer
+from pipeline.api.dependencies import ApiParts, Parts, Threads
 from pipeline.api.entity_tag import entity_tag, is_known
-from pipeline.api.parts import ApiParts, Parts, Threads
-from pipeline.api.query import ExactQueryRoute
-from pipeline.api.runs import RunIdPath
+from pipeline.api.http.headers import ByteRange, UnsatisfiableRangeError, parse_range
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import SHA256, answer, errors, raw_answer
+from pipeline.api.routes.runs import RunIdPath
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.reader import NamedBlob

@@ -11,14 +11,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.documentation import errors, json_body
-from pipeline.api.parts import PREFIX, Legacy
+from pipeline.api.dependencies import PREFIX, Legacy
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import errors, json_body
 from pipeline.api.publishing import Submission, publish, read_request
-from pipeline.api.query import ExactQueryRoute
-from pipeline.api.runs import RunIdPath, RunIdQuery
-from pipeline.api.submissions import refuse_unless_stored, stored_elsewhere, submission_of
+from pipeline.api.routes.runs import RunIdPath, RunIdQuery
+from pipeline.api.routes.submissions import refuse_unless_stored, stored_elsewhere, submission_of
 from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
 from pipeline.legacy.v1_mode.diff import diff_rows

@@ -5,13 +5,13 @@ from contextlib import aclosing
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.attachments import Sha256Path
-from pipeline.api.documentation import answer, errors, raw_body
-from pipeline.api.parts import Parts
-from pipeline.api.query import ExactQueryRoute
-from pipeline.api.request_body import drain, limited_body
+from pipeline.api.dependencies import Parts
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.http.request_body import drain, limited_body
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import answer, errors, raw_body
+from pipeline.api.routes.attachments import Sha256Path
 from pipeline.errors import RmosError
 from pipeline.storage.answers import stored_answer
 from schemas.fields import is_sha256

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.server import listen, serving
+from pipeline.api.http.server import listen, serving
 from tests.api.conftest import RUNS, Api, api_over
 from tests.builders import attachment, run_request, sha256
 

@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
-from pipeline.api.callers import READING, Callers
-from pipeline.api.places import Places
-from pipeline.api.request_body import is_unasked
-from pipeline.api.request_target import has_hidden_slash, in_origin_form
-from pipeline.api.tokens import OPEN_PATHS, Role, Token, Tokens
+from pipeline.api.http.callers import READING, Callers
+from pipeline.api.http.places import Places
+from pipeline.api.http.request_body import is_unasked
+from pipeline.api.http.request_target import has_hidden_slash, in_origin_form
+from pipeline.api.http.tokens import OPEN_PATHS, Role, Token, Tokens
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.tokens import read_tokens, tokens_for
+from pipeline.api.http.tokens import read_tokens, tokens_for
 from pipeline.core.http_hosts import is_loopback
 from pipeline.errors import InputError
 from tests.api.conftest import RUNS, api_over

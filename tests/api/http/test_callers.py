@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.api.places import Places
-from pipeline.api.tokens import Token, Tokens
+from pipeline.api.http.places import Places
+from pipeline.api.http.tokens import Token, Tokens
 from pipeline.core.hashing import sha256_of_text
 from pipeline.errors import InputError
 from pipeline.settings import read_settings

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.documentation import answer, errors
-from pipeline.api.parts import Parts
-from pipeline.api.query import ExactQueryRoute
+from pipeline.api.dependencies import Parts
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import answer, errors
 from pipeline.storage.index.listing import DEFAULT_LIMIT, RunFilter
 from schemas.fields import LABEL_LIMIT_CHARACTERS, RiskLevel, RunStatus
 from schemas.http_answers import RunPageAnswer

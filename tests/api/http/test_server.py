@@ -6,8 +6,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from pipeline.api import server
-from pipeline.api.server import listen, serving
+from pipeline.api.http import server
+from pipeline.api.http.server import listen, serving
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

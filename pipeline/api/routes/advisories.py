@@ -3,10 +3,11 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.documentation import answer, errors, json_body
-from pipeline.api.parts import Parts
+from pipeline.api.dependencies import Parts
+from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.openapi import examples
+from pipeline.api.openapi.documentation import answer, errors, json_body
 from pipeline.api.publishing import (
     Submission,
     accepted,
@@ -17,8 +18,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
-from pipeline.api.query import ExactQueryRoute
-from pipeline.api.runs import RunIdPath
+from pipeline.api.routes.runs import RunIdPath
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pipeline.api.request_body import LEAST_BYTES_PER_SECOND
+from pipeline.api.http.request_body import LEAST_BYTES_PER_SECOND
 from pipeline.errors import AddressTakenError
 
 _KEEP_ALIVE_SECONDS = 15

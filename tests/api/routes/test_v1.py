@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.api.application import create_api, create_legacy_api
 from pipeline.api.broker_link import BrokerLink
-from pipeline.api.documentation import document
-from pipeline.api.parts import ALIAS, LegacyParts, Threads
-from pipeline.api.tokens import Token, Tokens
+from pipeline.api.dependencies import ALIAS, LegacyParts, Threads
+from pipeline.api.http.tokens import Token, Tokens
+from pipeline.api.openapi.documentation import document
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import BrokerError
 from pipeline.legacy.v1_mode.reader import LegacyReader

@@ -1,0 +1,1 @@
+"""HTTP itself: the listening socket, limits, tokens, bodies and headers."""
