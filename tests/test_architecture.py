@@ -17,7 +17,7 @@ SHARED = {
     "pipeline.topics",
     "pipeline.settings",
     "pipeline.metrics",
-    "pipeline.helper_process",
+    "pipeline.child_process",
 }
 """Leaves at the root that any part may import, but core not all of them."""
 
@@ -40,7 +40,7 @@ MAY_NOT_IMPORT = {
     "pipeline.errors": {"schemas", "pipeline"},
     "pipeline.topics": {"schemas", "pipeline"},
     "pipeline.metrics": {"schemas", "pipeline"},
-    "pipeline.helper_process": {"schemas", "pipeline"},
+    "pipeline.child_process": {"schemas", "pipeline"},
     "pipeline.settings": {"schemas", "core", "storage", "broker", "consumers", "api"},
     "pipeline.logs": {"storage", "broker", "consumers", "api"},
     "pipeline.__main__": {"api", "app"},
@@ -69,7 +69,7 @@ BASE_INSTALL = [
 
 
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
-PRINTS = {"pipeline.cli", "pipeline.cli.terminal", "pipeline.cli.demo.screen"}
+PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.screen"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
 
 
@@ -222,7 +222,7 @@ def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible(module
         return
     text = MODULES[module].read_text()
     named = re.findall(r"\bprint\(|\becho\(|console\.print\(|sys\.stdout|sys\.stderr\.write", text)
-    assert named == [], f"{module} prints past pipeline.cli.terminal"
+    assert named == [], f"{module} prints past pipeline.cli.views.terminal"
 
 
 THEIR_STREAMS = {"aiter_bytes", "stream"}

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pipeline.audit.context import AuditContext, AuditReader
 from pipeline.audit.step import Step
-from pipeline.helper_process import begin_helper, helper_pool, submitted
+from pipeline.child_process import begin_helper, helper_pool, submitted
 
 _AHEAD = 3
 """Steps on their way for each process: one at work, one waiting, one on its way back."""

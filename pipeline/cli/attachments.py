@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import note, print_json, print_text
+from pipeline.cli.views.terminal import note, print_json, print_text
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import read_settings

@@ -9,9 +9,9 @@ from pipeline.audit.journal import journal_progress
 from pipeline.audit.report import read_report
 from pipeline.audit.rules.finding import Finding, readable
 from pipeline.audit.single_files import check_file
-from pipeline.cli.asked_audit import run
-from pipeline.cli.audit_view import is_fault, print_report
-from pipeline.cli.terminal import note, print_json, print_table
+from pipeline.cli.audit_run import run
+from pipeline.cli.views.audit import is_fault, print_report
+from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import NotFoundError
 from pipeline.settings import read_settings

@@ -13,7 +13,7 @@ from pipeline.broker.local.broker import (
     running_broker,
     stop_running,
 )
-from pipeline.cli.terminal import Starting, note, print_json, print_text, waiting
+from pipeline.cli.views.terminal import Starting, note, print_json, print_text, waiting
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings

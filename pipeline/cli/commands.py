@@ -29,7 +29,7 @@ from pipeline.cli import (
     up,
     worker,
 )
-from pipeline.cli.terminal import note, print_text, say_error
+from pipeline.cli.views.terminal import note, print_text, say_error
 from pipeline.errors import NO_MEMORY, RmosError
 from pipeline.logs import configure_early_logging
 from pipeline.settings import refuse_mistyped, unknown_variables

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.letter_export import export_to_folder
-from pipeline.cli.letter_view import (
+from pipeline.cli.moments import MOMENT, moment_ms
+from pipeline.cli.views.dead_letters import (
     LIST_COLUMNS,
     content_document,
     counted_codes,
@@ -17,8 +18,14 @@ from pipeline.cli.letter_view import (
     letter_lines,
     list_row,
 )
-from pipeline.cli.moments import MOMENT, moment_ms
-from pipeline.cli.terminal import note, print_cells, print_json, print_table, print_text, waiting
+from pipeline.cli.views.terminal import (
+    note,
+    print_cells,
+    print_json,
+    print_table,
+    print_text,
+    waiting,
+)
 from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import LetterFilter, missing_letter

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import note, print_json, print_table, print_text, waiting
+from pipeline.cli.views.terminal import note, print_json, print_table, print_text, waiting
 from pipeline.disk.store_identity import read_store
 from pipeline.recovery.rebuild.index import RebuildReport, rebuild_index
 from pipeline.settings import read_settings

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import note, print_json, print_pairs, progress_bar
+from pipeline.cli.views.terminal import note, print_json, print_pairs, progress_bar
 from pipeline.disk.store_identity import read_store
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.rotation import rotate_key

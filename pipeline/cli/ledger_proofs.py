@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import (
+from pipeline.cli.trusted_keys import Keys, open_logs, read_held
+from pipeline.cli.views.terminal import (
     note,
     print_bytes,
     print_json,
@@ -17,7 +18,6 @@ from pipeline.cli.terminal import (
     print_text,
     progress_bar,
 )
-from pipeline.cli.trusted_keys import Keys, open_logs, read_held
 from pipeline.core.held_checkpoints import write_held
 from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.evidence.gather import find_run

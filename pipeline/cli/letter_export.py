@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from pipeline.cli.letter_view import content_document, letter_document
+from pipeline.cli.views.dead_letters import content_document, letter_document
 from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.record import RecordPlace

@@ -11,7 +11,7 @@ from pipeline.broker.admin.open_transactions import OpenTransaction, open_transa
 from pipeline.broker.admin.topics import describe_group
 from pipeline.cli.moments import MOMENT
 from pipeline.cli.offset_targets import TargetOptions, target_of
-from pipeline.cli.offset_view import (
+from pipeline.cli.views.offsets import (
     MOVE_COLUMNS,
     POSITION_COLUMNS,
     GroupView,
@@ -19,7 +19,7 @@ from pipeline.cli.offset_view import (
     move_row,
     warnings,
 )
-from pipeline.cli.terminal import note, print_json, print_table
+from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.errors import BrokerError, InputError, RefusedError
 from pipeline.recovery.offsets.moves import OffsetMove, Place, moves_back, moves_within_log
 from pipeline.recovery.offsets.reset import (

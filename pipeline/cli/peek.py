@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.cli.moments import moment_text
-from pipeline.cli.terminal import note, print_json, print_table
+from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError
 from pipeline.recovery.replay.peek import Waiting, WaitingRecord, common, waiting_of

@@ -26,7 +26,7 @@ from pipeline.cli.request_files import (
     refuse_bad_requests,
     run_fault,
 )
-from pipeline.cli.terminal import note, print_json, print_text, progress_bar
+from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar
 from pipeline.core.runs.safety import explained
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings

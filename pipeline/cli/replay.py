@@ -8,7 +8,7 @@ import typer
 
 from pipeline.app import run_service
 from pipeline.cli.moments import MOMENT
-from pipeline.cli.replay_view import (
+from pipeline.cli.views.replay import (
     PLAN_COLUMNS,
     FindingView,
     plan_documents,
@@ -20,7 +20,7 @@ from pipeline.cli.replay_view import (
     verified_line,
     verified_summary,
 )
-from pipeline.cli.terminal import note, print_json, print_table, print_text, records_bar
+from pipeline.cli.views.terminal import note, print_json, print_table, print_text, records_bar
 from pipeline.recovery.replay.forward import forward as forward_range
 from pipeline.recovery.replay.plan import plan as plan_replay
 from pipeline.recovery.replay.reading import Reading

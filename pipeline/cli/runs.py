@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pipeline.cli.diff_view import print_diff
-from pipeline.cli.terminal import (
+from pipeline.cli.views.diff import print_diff
+from pipeline.cli.views.terminal import (
     is_watched,
     note,
     print_bytes,

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.application import openapi_document
-from pipeline.broker.asyncapi import asyncapi_document
-from pipeline.cli.terminal import print_text
+from pipeline.app.asyncapi import asyncapi_document
+from pipeline.cli.views.terminal import print_text
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from schemas.export import write_schemas

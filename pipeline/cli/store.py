@@ -10,7 +10,7 @@ import typer
 
 from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
-from pipeline.cli.terminal import note, print_json, print_pairs, print_text
+from pipeline.cli.views.terminal import note, print_json, print_pairs, print_text
 from pipeline.disk.durable_files import supports_unnamed_files
 from pipeline.disk.faults import store_faults
 from pipeline.disk.room import room_of

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.broker.admin.topic_promises import broken_promise
 from pipeline.broker.admin.topics import TopicDifference, apply_topics, compare_topics
-from pipeline.cli.terminal import note, print_json, print_table, print_text
+from pipeline.cli.views.terminal import note, print_json, print_table, print_text
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
 

@@ -1,7 +1,7 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
 from pipeline.app import run_everything, run_service
-from pipeline.cli.terminal import Starting, is_watched
+from pipeline.cli.views.terminal import Starting, is_watched
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from pipeline.cli import offsets
 from pipeline.cli.letter_export import value_file_name
-from pipeline.cli.letter_view import (
+from pipeline.cli.moments import moment_ms, moment_text
+from pipeline.cli.views.dead_letters import (
     HEXDUMP_LIMIT_BYTES,
     TEXT_LIMIT_CHARACTERS,
     content_document,
     letter_lines,
 )
-from pipeline.cli.moments import moment_ms, moment_text
-from pipeline.cli.offset_view import move_row, warnings
+from pipeline.cli.views.offsets import move_row, warnings
 from pipeline.core.dead_letters.letter import Header, read_letter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, RefusedError

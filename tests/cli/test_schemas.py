@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.api.application import openapi_document
-from pipeline.broker.asyncapi import asyncapi_document
+from pipeline.app.asyncapi import asyncapi_document
 from pipeline.cli.schemas import app
 from pipeline.errors import InputError
 from schemas.export import json_schemas

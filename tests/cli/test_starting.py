@@ -10,7 +10,7 @@ import pytest
 from pipeline.app import local_broker
 from pipeline.broker.local import broker as local
 from pipeline.broker.local.runtime import DESCRIPTIONS, Downloaded, KafkaRuntime, Progress
-from pipeline.cli.terminal import Starting
+from pipeline.cli.views.terminal import Starting
 from pipeline.settings import read_settings
 
 JARS = 92

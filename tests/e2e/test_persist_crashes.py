@@ -46,7 +46,7 @@ def runs(count: int, start: int = 0) -> Iterator[Sending]:
 ORPHAN = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from pipeline.helper_process import begin_helper
+from pipeline.child_process import begin_helper
 
 def begin_late(folder):
     worker = os.getppid()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import helper_process
+from pipeline import child_process as helper_process
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker

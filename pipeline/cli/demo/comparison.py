@@ -1,7 +1,7 @@
 """The chapter of the diff: how one run differs from another."""
 
 from pipeline.cli.demo.http import DemoApi
-from pipeline.cli.diff_view import print_diff
+from pipeline.cli.views.diff import print_diff
 from schemas.run_event import RunEvent
 
 

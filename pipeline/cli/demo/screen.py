@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.terminal import print_styled
+from pipeline.cli.views.terminal import print_styled
 from pipeline.core.visible_text import visible, visible_json
 
 WIDTH = 100

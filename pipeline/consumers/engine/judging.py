@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
+from pipeline.child_process import begin_helper, helper_pool, submitted
 from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.errors import HelperError
-from pipeline.helper_process import begin_helper, helper_pool, submitted
 
 Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""

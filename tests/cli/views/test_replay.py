@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.broker.admin.topics import OffsetRange
-from pipeline.cli.replay_view import (
+from pipeline.cli.views.replay import (
     TOLD_FINDINGS,
     FindingView,
     plan_documents,

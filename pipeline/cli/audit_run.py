@@ -17,8 +17,8 @@ from pipeline.audit.worker.asking import listening
 from pipeline.broker.admin.topics import group_members
 from pipeline.broker.audit_publisher import publish_audit
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.cli.audit_view import is_fault, print_finding, print_report
-from pipeline.cli.terminal import note, notes, print_json
+from pipeline.cli.views.audit import is_fault, print_finding, print_report
+from pipeline.cli.views.terminal import note, notes, print_json
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError

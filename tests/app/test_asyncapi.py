@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from faststream.specification.asyncapi.v3_0_0.schema.schema import ApplicationSchema
 
-from pipeline.broker.asyncapi import asyncapi_document
+from pipeline.app.asyncapi import asyncapi_document
 from pipeline.core.advisories.event import advisory_event_headers
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.advisories.retry import retry_headers

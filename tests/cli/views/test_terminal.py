@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli import terminal
-from pipeline.cli.terminal import print_table
+from pipeline.cli.views import terminal
+from pipeline.cli.views.terminal import print_table
 
 RUN_ID = "run_6f1d2c3b4a5968778695a4b3c2d1e0f0"
 HEADINGS = ("created_at_utc", "run_id", "status", "tool_id", "event_type", "artifact_sha256")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli.terminal import print_styled
+from pipeline.cli.views.terminal import print_styled
 from pipeline.core.json.difference import dotted_path
 from pipeline.core.visible_text import visible
 

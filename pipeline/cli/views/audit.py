@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.audit.rules.codes import severity_of, worst_severity
-from pipeline.cli.terminal import print_pairs, print_table, print_text
+from pipeline.cli.views.terminal import print_pairs, print_table, print_text
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
