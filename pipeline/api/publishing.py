@@ -9,8 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.broker_link import BrokerLink
-from pipeline.api.dependencies import PREFIX
+from pipeline.api.dependencies import PREFIX, BrokerLink
 from pipeline.api.http.request_body import drain, read_json_body
 from pipeline.broker.sending.requests import Headers
 from pipeline.core.json.strict import InvalidJsonError, parse_object

@@ -11,14 +11,13 @@ from pipeline.app.worker import Worker, read_whatever_comes, running, started_se
 from pipeline.audit.worker.handler import AuditDesk
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
-from pipeline.audit.worker.schedule import AuditScheduler
+from pipeline.audit.worker.schedule import AuditScheduler, tell_before
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.audit_memory import tell_before
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.start.checks import check_audit_start
+from pipeline.ledger.witnessed import held_checkpoints
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
-from pipeline.storage.held_folder import held_checkpoints
 from pipeline.storage.ledger_key import verifier_keys
 
 _log = structlog.get_logger(__name__)

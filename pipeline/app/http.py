@@ -9,8 +9,7 @@ from functools import partial
 import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.broker_link import BrokerLink
-from pipeline.api.dependencies import ApiParts, LegacyParts, Threads
+from pipeline.api.dependencies import ApiParts, BrokerLink, LegacyParts, Threads
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
@@ -19,8 +18,8 @@ from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.loss_watch import watch_lost_offsets
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError

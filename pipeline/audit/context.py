@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.audit.plan import open_plan
-from pipeline.core.audit_sample import is_sampled
+from pipeline.audit.rules.request import is_sampled
 from pipeline.storage.index.run_index import INDEX_FILE, read_only
 
 Depth = Literal["names", "bytes", "content"]

@@ -22,26 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pipeline.audit.checks.logs import AuditedLog, check_held, open_log, read_notes
+from pipeline.audit.checks.logs import AuditedLog, check_held, check_logs, open_log, read_notes
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import dates_on_disk
 from pipeline.audit.checks.suspects import still_unexplained
 from pipeline.audit.context import AuditContext, Depth
 from pipeline.audit.plan import AuditPlan, plan_faults
 from pipeline.audit.pool import StepPool
+from pipeline.audit.report import audit_report
 from pipeline.audit.rules.finding import Finding
+from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.step import StepResult
 from pipeline.audit.steps import LEDGER_PART, audit_steps, dates_with
 from pipeline.audit.tally import PartDone, Parts, Tally
-from pipeline.core.audit_sample import SAMPLE_SHARE
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import shared_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.audit_ledger import check_logs
-from pipeline.storage.audit_report import audit_report
 from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
 from schemas.audit_request import AuditRequest
 

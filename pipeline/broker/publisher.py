@@ -6,15 +6,214 @@ This is what a CAM system or an explainer engine imports; the base install has a
         event = await publisher.publish_and_wait(request)
         if event.may_cut:
             ...
+
+What every publishing client does: send requests, and wait for what became of each.
 """
 
-from pipeline.broker.receipts import Published, Receipt
-from pipeline.broker.request_encoding import Request
-from pipeline.broker.request_publisher import Contract, RequestPublisher
-from pipeline.broker.sending.requests import Headers
+import asyncio
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Generic, Self
+
+from pipeline.broker.admin.topics import topic_partitions
+from pipeline.broker.event_reader import EventFuture, EventReader, Place
+from pipeline.broker.receipts import Event, Published, Receipt, published_at
+from pipeline.broker.sending.requests import (
+    Delivery,
+    Headers,
+    Request,
+    RequestSender,
+    encode_request,
+)
+from pipeline.errors import InputError
+from pipeline.settings import Settings, read_settings
 from pipeline.topics import TopicNames
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
+
+
+@dataclass(frozen=True)
+class Contract(Generic[Event]):
+    """What is published, where, and what comes back.
+
+    Attributes:
+        requests: Topic of the requests.
+        events: Topic of their events.
+        event_shape: Of an event.
+    """
+
+    requests: str
+    events: str
+    event_shape: type[Event]
+
+
+class RequestPublisher(ABC, Generic[Event]):
+    """Publishes requests of one kind from one event loop, any number of them at once.
+
+    What the caller gives is sent unchanged: nothing is added, defaulted or normalised, no
+    header either. The events of all requests are read by one consumer, made with the first
+    request whose event is wanted, and before that request is sent.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        bootstrap_servers: str | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        """Prepare a publisher; `start` or `async with` connects it.
+
+        Args:
+            settings: All settings; None to read them from the environment.
+            bootstrap_servers: In place of that of the settings.
+            prefix: In place of that of the settings.
+
+        Raises:
+            InputError: A setting has a value that it cannot have.
+        """
+        overrides = {"bootstrap_servers": bootstrap_servers, "prefix": prefix}
+        if settings is None:
+            self._settings = read_settings(**overrides)
+        else:
+            given = {name: value for name, value in overrides.items() if value is not None}
+            self._settings = settings.model_copy(update=given)
+        self._contract = self._contract_of(self._settings.topics)
+        self._sender = RequestSender(self._settings)
+        self._reader: EventReader | None = None
+        self._event_partitions: list[int] = []
+        self._starting_reader = asyncio.Lock()
+
+    @abstractmethod
+    def _contract_of(self, topics: TopicNames) -> Contract[Event]:
+        """Return what is published, where, and what comes back."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            TopicsError: A topic is missing.
+            BrokerError: No broker answers.
+        """
+        requests, events = self._contract.requests, self._contract.events
+        there = await topic_partitions(self._settings, [requests, events])
+        self._event_partitions = [each.partition for each in there if each.topic == events]
+        await self._sender.start()
+
+    async def stop(self) -> None:
+        """Disconnect, after at most 5 s for what the broker has not acknowledged yet."""
+        await self._sender.stop()
+        if self._reader is not None:
+            await self._reader.stop()
+
+    async def publish(self, request: Request, headers: Headers = ()) -> Published:
+        """Publish a request; return where the broker keeps it, once it has acknowledged it.
+
+        Raises:
+            InputError: It has no usable run_id, is no JSON or too large. Nothing was sent.
+            BrokerError: The broker did not acknowledge it; it may have it all the same, and the
+                same body sent again is a duplicate, which is success.
+        """
+        run_id, value = encode_request(request)
+        delivery = await self._send(run_id.encode(), value, headers)
+        return published_at(await delivery, run_id)
+
+    async def publish_raw(
+        self, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> Published:
+        """Publish a record as it is, whatever it is.
+
+        Raises:
+            InputError: It has neither key nor value, or is above 5 MiB. Nothing was sent.
+            BrokerError: As `publish`.
+        """
+        return published_at(await (await self._send(key, value, headers)), None)
+
+    async def publish_and_wait(
+        self, request: Request, timeout_seconds: float | None = None, headers: Headers = ()
+    ) -> Event:
+        """Publish a request and wait for its last event, as `Receipt.event` does.
+
+        Raises:
+            InputError: As `publish`. Nothing was sent.
+            BrokerError: As `publish`.
+            ReceiptTimeoutError: It is in the log and will be judged, but was not in time.
+        """
+        return await (await self.send(request, headers)).event(timeout_seconds)
+
+    async def send(self, request: Request, headers: Headers = ()) -> Receipt[Event]:
+        """Put a request in line; its receipt gives acknowledgement and event, each when wanted.
+
+        Many can be on their way at once. Who awaits each call before the next keeps their
+        order. A receipt that is thrown away is no longer waited for.
+
+        Raises:
+            InputError: As `publish`. Nothing was sent.
+            BrokerError: No broker answers. Nothing was sent.
+        """
+        run_id, value = encode_request(request)
+        return await self._send_for_event(run_id.encode(), value, headers, run_id)
+
+    async def send_raw(
+        self, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> Receipt[Event]:
+        """Put a record in line as it is, as `send` does.
+
+        Raises:
+            InputError: As `publish_raw`. Nothing was sent.
+            BrokerError: No broker answers. Nothing was sent.
+        """
+        return await self._send_for_event(key, value, headers, None)
+
+    async def _send_for_event(
+        self, key: bytes | None, value: bytes | None, headers: Headers, run_id: str | None
+    ) -> Receipt[Event]:
+        matcher = (await self._live_reader()).matcher
+        ticket = matcher.announce()
+        try:
+            delivery = await self._send(key, value, headers)
+        except BaseException:
+            matcher.withdraw(ticket)
+            raise
+        event = EventFuture(loop=asyncio.get_running_loop())
+
+        def expect(delivery: Delivery) -> None:
+            if delivery.cancelled() or delivery.exception() is not None:
+                matcher.withdraw(ticket)
+            else:
+                kept = delivery.result()
+                matcher.expect(ticket, Place(kept.topic, kept.partition, kept.offset), event)
+
+        delivery.add_done_callback(expect)
+        return Receipt(
+            delivery,
+            run_id,
+            self._settings.receipt_timeout_seconds,
+            event,
+            self._contract.event_shape,
+        )
+
+    async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> Delivery:
+        if key is None and value is None:
+            message = "Expected a record with a key or a value. Nothing was sent."
+            raise InputError(message)
+        return await self._sender.send(self._contract.requests, key, value, headers)
+
+    async def _live_reader(self) -> EventReader:
+        async with self._starting_reader:
+            if self._reader is None or not self._reader.is_alive:
+                reader = EventReader(self._settings, self._contract.events, self._event_partitions)
+                await reader.start()
+                self._reader = reader
+            return self._reader
+
 
 __all__ = [
     "AdvisoryPublisher",

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from aiokafka.structs import RecordMetadata
 from pydantic import BaseModel, ValidationError
 
-from pipeline.broker.event_matching import EventFuture, Place
+from pipeline.broker.event_reader import EventFuture, Place
 from pipeline.broker.sending.requests import Delivery
 from pipeline.errors import BrokerError, ReceiptTimeoutError
 

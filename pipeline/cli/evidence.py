@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.trusted_keys import Keys, open_logs, read_held
+from pipeline.cli.ledger import Keys, open_logs, read_held
 from pipeline.cli.views.terminal import note, print_json, print_pairs
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.evidence import RunEvidence

@@ -1,13 +1,355 @@
-"""`rmos ledger`: the log that nobody can change unnoticed."""
+"""`rmos ledger`: the log that nobody can change unnoticed.
+
+The key of the ledger: made once, and handed over to another one when it has to be.
+
+What the ledger gives to outsiders: checkpoints to hold, proofs, and sums of files.
+
+Whose word counts for a command: keys that the caller names, else the store's own.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli import ledger_keys, ledger_proofs
+from pipeline.cli.views.terminal import (
+    note,
+    print_bytes,
+    print_json,
+    print_pairs,
+    print_table,
+    print_text,
+    progress_bar,
+)
+from pipeline.disk.store_identity import read_store
+from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.evidence.gather import find_run
+from pipeline.ledger.keys import vkey_file_of
+from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.rotation import rotate_key
+from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
+from pipeline.ledger.tlog.checkpoints import HeldCheckpoint, parse_held, write_held
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import Frontier, leaf_hash
+from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
+from pipeline.ledger.witnessed import HeldLog, compare_held
+from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.checksums import sums_of
+from pipeline.storage.ledger_key import init_ledger_key, key_file_of, verifier_keys
+from pipeline.storage.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: a log that nobody changes unnoticed.")
-app.command()(ledger_keys.init)
-app.command()(ledger_keys.rotate)
-app.command()(ledger_proofs.checkpoint)
-app.command()(ledger_proofs.verify)
-app.command()(ledger_proofs.prove)
-app.command()(ledger_proofs.sums)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def init(
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Build the logs without the records that the broker no longer has.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the key that signs the ledger of the store in RMOS_DATA_DIR, where there is none.
+
+    Where there is one it is shown and stays as it is. For a store that has consumed records
+    without a ledger, the logs are built from the start of its topics; stop the workers first.
+    """
+    settings = read_settings()
+    made = init_ledger_key(settings)
+    built = _build(settings, accept_loss=accept_loss)
+    document = {
+        "key_file": str(made.path),
+        "vkey_file": str(made.vkey_path),
+        "vkey": str(made.key),
+    }
+    if as_json:
+        print_json(document | {"new": made.is_new, "leaves_built": built})
+        return
+    if made.is_new:
+        note("A new key. Keep a copy of it, apart from the store.")
+    else:
+        note("There is a key already; it was not touched.")
+    if built:
+        note(f"{built:,} records that were consumed before have their leaves now.")
+    print_pairs(document.items())
+
+
+def _build(settings: Settings, *, accept_loss: bool) -> int:
+    """Build the logs of a store that was written without; return how many records got leaves."""
+    missing = asyncio.run(find_missing_leaves(settings))
+    if not accept_loss:
+        missing.refuse_loss()
+    if not missing.offsets:
+        asyncio.run(build_logs(settings, missing))
+        return 0
+    count = 0
+
+    def done(records: int) -> None:
+        nonlocal count
+        count += records
+        advance(records)
+
+    with progress_bar("building logs", missing.offsets) as advance:
+        asyncio.run(build_logs(settings, missing, done))
+    return count
+
+
+def rotate(as_json: AsJson = False) -> None:
+    """Let a new key take over: every log is signed by both, then by the new one alone.
+
+    The private part of the old key is removed; its public part is still trusted for what it
+    signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again.
+    """
+    settings = read_settings()
+    path = key_file_of(settings, read_store(settings.data_dir))
+    rotated = rotate_key(settings.data_dir, path)
+    document = {
+        "key_file": str(path),
+        "vkey_file": str(vkey_file_of(path)),
+        "vkey": str(rotated.new),
+        "old_vkey": str(rotated.old),
+        "note_file": str(rotated.note),
+        "logs": rotated.logs,
+    }
+    if as_json:
+        print_json(document)
+        return
+    note("A new key signs from now on. Keep a copy of it and of the note.")
+    print_pairs(document.items())
+
+
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="VKEY",
+        help="Key whose signature counts, as rmos ledger init printed it; may be repeated. The "
+        "store's own if not given.",
+    ),
+]
+
+
+def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
+    """Open the logs of the store, signed by the keys that are given or by its own.
+
+    Raises:
+        InputError: What is given is no key.
+        StoreNotReadyError: There is no store, or no key is given and it has none of its own here.
+        StoreError: The disk failed.
+    """
+    return StoreLogs(settings.data_dir, _keys(settings, given))
+
+
+def _keys(settings: Settings, given: list[str] | None) -> list[VerifierKey]:
+    if given:
+        return list(map(_parse, given))
+    return verifier_keys(settings, read_store(settings.data_dir))
+
+
+def _parse(text: str) -> VerifierKey:
+    try:
+        return parse_vkey(text)
+    except EvidenceError as error:
+        message = f"--key: {error}."
+        raise InputError(message) from error
+
+
+def read_held(content: bytes, name: str) -> tuple[HeldCheckpoint, ...]:
+    """Return the checkpoints that somebody held.
+
+    Raises:
+        InputError: `content` is no file of checkpoints.
+    """
+    try:
+        return parse_held(content)
+    except EvidenceError as error:
+        message = f"{name} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
+        raise InputError(message) from error
+
+
+HeldFile = Annotated[
+    Path,
+    typer.Option(
+        "--held",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="Checkpoints that were printed earlier.",
+    ),
+]
+
+
+def checkpoint(key: Keys = None) -> None:
+    """Print the checkpoints of all logs of all epochs: the one file to hand out."""
+    logs = open_logs(read_settings(), key)
+    opened = list(logs.open_all())
+    if not opened:
+        message = f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
+        raise NotFoundError(message)
+    print_bytes(write_held(reader.note for reader in opened))
+    leaves = sum(reader.size for reader in opened)
+    note(f"{len(opened)} logs with {leaves:,} leaves")
+
+
+def verify(held: HeldFile, key: Keys = None, as_json: AsJson = False) -> None:
+    """Prove that every log still begins with what was held; exit 5 where one does not.
+
+    Each leaf that was held is read and hashed again. Newer leaves are not read: rmos audit run
+    reads them all.
+    """
+    kept = read_held(held.read_bytes(), str(held))
+    logs = open_logs(read_settings(), key)
+    leaves = sum(each.checkpoint.size for each in kept)
+    with progress_bar("reading leaves", leaves) as advance:
+        found = list(compare_held(logs, kept, advance))
+    not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
+    faults = sum(each.fault is not None for each in found)
+    if as_json:
+        compared = [{**asdict(each), "ok": each.fault is None} for each in found]
+        print_json({"logs": compared, "not_held": not_held, "ok": not faults})
+    else:
+        _tell(logs, found)
+        _tell_trust(str(held), found, not_held, given=bool(key))
+    if faults:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+def _tell(logs: StoreLogs, found: Iterable[HeldLog]) -> None:
+    own = f"rmos/{logs.store_id}/"
+    print_table(
+        ("log", "held", "now", "result"),
+        [
+            (
+                each.origin.removeprefix(own),
+                each.held_size,
+                "-" if each.size is None else each.size,
+                each.fault or "begins with what was held",
+            )
+            for each in found
+        ],
+    )
+
+
+def _tell_trust(name: str, found: list[HeldLog], not_held: list[str], *, given: bool) -> None:
+    good = sum(each.fault is None for each in found)
+    note(f"{good} of {len(found)} logs begin with what was held.")
+    newer = sum((each.size or 0) - each.held_size for each in found if each.fault is None)
+    if newer:
+        note(f"{newer:,} leaves that are newer than what was held were not read.")
+    if not_held:
+        note(f"Not in {name}, so hold them from now on: {len(not_held)} more.")
+    if not given:
+        note(
+            "Signatures were checked with the store's own key: the proof rests on nobody having "
+            f"changed {name} since. Give --key to rest it on a key of your own too.",
+        )
+
+
+def prove(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
+    advisory: Annotated[
+        str | None, typer.Option(metavar="ADVISORY_ID", help="Prove this advisory of the run.")
+    ] = None,
+    leaf: Annotated[
+        bool, typer.Option("--leaf", help="Print the bytes of the leaf, not its proof.")
+    ] = False,
+    key: Keys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the proof that the log recorded a run: index, path and checkpoint (C2SP tlog-proof).
+
+    --json prints those of the run and of all its advisories, each with its leaf.
+    """
+    settings = read_settings()
+    logs = open_logs(settings, key)
+    with closing(RunReader(settings.data_dir)) as reader:
+        found = dict(_leaves(reader, logs, run_id))
+    if as_json:
+        print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
+        return
+    if advisory not in found:
+        message = f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}."
+        raise NotFoundError(message)
+    wanted = found[advisory]
+    content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))
+    print_bytes(content)
+    note(f"leaf {wanted.index} of {wanted.reader.checkpoint.origin}")
+
+
+def _leaves(
+    reader: RunReader, logs: StoreLogs, run_id: str
+) -> Iterator[tuple[str | None, FoundLeaf]]:
+    """Yield the leaf of a run under None, then those of its advisories under their ids."""
+    found = find_run(reader, logs, run_id)
+    yield None, find_run_leaf(logs, found.run)
+    for link in found.links:
+        yield link.advisory_id, find_advisory_leaf(logs, link)
+
+
+def _as_json(found: FoundLeaf) -> dict[str, Any]:
+    return {
+        "kind": found.leaf.kind,
+        "advisory_id": found.leaf.advisory_id,
+        "origin": found.reader.checkpoint.origin,
+        "index": found.index,
+        "size": found.reader.size,
+        "leaf": found.leaf.encode().decode(),
+        "proof": bytes(found.reader.prove(found.index)).decode(),
+    }
+
+
+def sums(
+    date: Annotated[
+        datetime | None,
+        typer.Argument(metavar="DATE", formats=["%Y-%m-%d"], help="UTC date; all if not given."),
+    ] = None,
+    root: Annotated[
+        bool, typer.Option("--root", help="Print the store root alone: same root, same store.")
+    ] = False,
+    key: Keys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a `sha256sum -c` line for each file of a date or of the store, from the ledger.
+
+    Exit 5, after the lines, where an artifact or a link is not what the ledger says.
+    """
+    if root and date is not None:
+        message = "--root is over the whole store: give no DATE with it."
+        raise InputError(message)
+    logs = open_logs(read_settings(), key)
+    day = None if date is None else f"{date:%Y-%m-%d}"
+    tree = Frontier()
+    for line in sums_of(logs, day):
+        tree.append(leaf_hash(line.encode()))
+        if as_json:
+            sha256, _, path = line.partition("  ")
+            print_json({"path": path, "sha256": sha256})
+        elif not root:
+            print_text(line, at_once=False)
+    store_root = tree.root().hex() if day is None else None
+    if as_json:
+        print_json({"summary": {"lines": tree.size, "store_root": store_root}})
+    elif root:
+        print_text(store_root)
+    else:
+        whole = f"; store root {store_root}" if store_root else ""
+        note(f"{tree.size:,} files{whole}")
+
+
+app.command()(init)
+app.command()(rotate)
+app.command()(checkpoint)
+app.command()(verify)
+app.command()(prove)
+app.command()(sums)

@@ -1,18 +1,68 @@
-"""Run requests: judged one by one, stored as artifacts, told as events and dead letters."""
+"""Run requests: judged one by one, stored as artifacts, told as events and dead letters.
+
+A chunk of judged run requests: stored, counted and told, whatever store keeps the runs.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine.judging import Judging
-from pipeline.consumers.engine.outbox import Telling, delivery_of
-from pipeline.consumers.raw_records import Record
-from pipeline.consumers.run_chunk import RunChunk
-from pipeline.core.runs.event import run_event
-from pipeline.core.runs.outcome import Outcome
+from pipeline.consumers.engine.outbox import Delivery, Settlement, Telling, delivery_of
+from pipeline.consumers.engine.subscription import Record
+from pipeline.core.runs.event import ToldOutcome, run_event, run_event_headers
+from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames
+
+
+class SettledRun(ToldOutcome, Settlement, Protocol):
+    """What an outcome must tell to be counted and to be an event."""
+
+
+Judged = TypeVar("Judged")
+Outcomes = TypeVar("Outcomes", bound=SettledRun)
+
+
+@dataclass(frozen=True, slots=True)
+class RunChunk(Generic[Judged, Outcomes]):
+    """Records with their verdicts, not stored yet.
+
+    Attributes:
+        commit: Stores them.
+        event_of: The value of the event of one.
+    """
+
+    deliveries: Sequence[Delivery]
+    judged: Sequence[Judged]
+    telling: Telling
+    commit: Callable[[Sequence[Judged]], Awaitable[list[Outcomes]]]
+    event_of: Callable[[Outcomes, RecordSource], bytes]
+
+    async def store(self) -> list[Message]:
+        """Store the chunk; return its events and dead letters.
+
+        Raises:
+            FloodError: Too many records fail; nothing was written.
+            StoreError: The disk failed; nothing may be acknowledged.
+        """
+        outcomes = await self.commit(self.judged)
+        self.telling.count(self.deliveries, outcomes)
+        return list(self._messages(outcomes))
+
+    def _messages(self, outcomes: Sequence[Outcomes]) -> Iterator[Message]:
+        for delivery, outcome in zip(self.deliveries, outcomes, strict=True):
+            source = delivery.source
+            headers = run_event_headers(outcome, source, delivery.timestamp_ms)
+            value = self.event_of(outcome, source)
+            yield self.telling.event(delivery, outcome.run_id, value, headers)
+            if outcome.code is not None:
+                yield self.telling.dead_letter(delivery, outcome.code, outcome.message)
+
 
 Settled = Callable[[Sequence[Outcome]], None]
 """Told what became of each chunk, once it is stored."""

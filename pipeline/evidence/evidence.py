@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.core.base64_text import encode_base64
 from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint
-from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.notes import VerifierKey, encode_base64
 from pipeline.ledger.tlog.proof_file import TlogProof
 
 BlobState = Literal["included", "missing", "withheld"]

@@ -19,6 +19,7 @@ from pipeline.evidence.evidence import (
     RunEvidence,
     consistency_proof,
 )
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.search import (
     FoundLeaf,
     find_advisory_leaf,
@@ -29,7 +30,6 @@ from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note
 from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.reader import FoundRun, RunReader
-from pipeline.storage.store_logs import StoreLogs
 
 EXCERPT_LIMIT_BYTES = 20_000
 _OF_LINK = "advisory"

@@ -2,15 +2,17 @@
 
 One file without scripts, pictures or anything to fetch; every text of others is escaped. It is no
 evidence itself, and says so.
+
+HTML that is made of values: every text is escaped, and nothing in it can act.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from html import escape
 from typing import Any, Final
 
-from pipeline.core.base64_text import encode_base64
-from pipeline.core.html_text import Html, element, joined, text
+from pipeline.core.visible_text import visible_lines
 from pipeline.evidence.evidence import NamedAttachment, ProvenFile, RunEvidence
 from pipeline.evidence.words import (
     DOES_NOT_PROVE,
@@ -20,6 +22,35 @@ from pipeline.evidence.words import (
     about_trust,
 )
 from pipeline.ledger.tlog.merkle import leaf_hash
+from pipeline.ledger.tlog.notes import encode_base64
+
+
+class Html(str):
+    """A text that is HTML already; every other one is escaped on its way in."""
+
+    __slots__ = ()
+
+
+def element(name: str, *parts: object, **attributes: str) -> Html:
+    """Return an element; `class_` stands for the attribute of that name."""
+    named = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items()
+    )
+    return Html(f"<{name}{named}>{joined(parts)}</{name}>")
+
+
+def joined(parts: object) -> Html:
+    """Return parts one after the other, each escaped unless it is HTML."""
+    assert isinstance(parts, tuple | list)
+    return Html("".join(text(part) for part in parts))
+
+
+def text(value: object) -> Html:
+    """Return a value as HTML shows it; what would act or hide is spelt out."""
+    if isinstance(value, Html):
+        return value
+    return Html(escape(visible_lines(str(value))))
+
 
 SHOWN_LIMIT: Final = 20_000
 """Characters of one text on the page; the whole is in the artifact."""

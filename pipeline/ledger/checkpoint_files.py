@@ -11,11 +11,10 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.disk.durable_files import FILE_MODE
-from pipeline.ledger.folder import CHECKPOINT_FILE
+from pipeline.ledger.folder import CHECKPOINT_FILE, LogCalls
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, last_tiles, parse_tile_path
-from pipeline.storage.log_calls import LogCalls
 
 NEW_CHECKPOINT_FILE = ".checkpoint.new"
 _FOLDER_TILES = 1000

@@ -1,15 +1,36 @@
-"""The folder of one log, read: its checkpoint and its tiles, as bytes that nobody checked yet."""
+"""The folder of one log, read: its checkpoint and its tiles, as bytes that nobody checked yet.
 
+The system calls of the ledger: those of the durable writer, and three that change names.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, cut_tile
-from pipeline.storage.log_calls import LogCalls
+
+
+class LogCalls(SystemCalls):
+    """What the ledger asks of the kernel. Every method raises OSError."""
+
+    def replace(self, old: str, new: str, folder: int) -> None:
+        """Give a file the name of another in the same folder, which goes; at once (rename(2))."""
+        os.replace(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def list_folder(self, folder: int) -> list[str]:
+        """Return the names in a folder, in no order."""
+        return os.listdir(folder)
+
+    def remove_folder(self, name: str, parent: int) -> None:
+        """Remove an empty folder."""
+        os.rmdir(name, dir_fd=parent)
+
 
 LEDGER_FOLDER = "ledger"
 CHECKPOINT_FILE = "checkpoint"

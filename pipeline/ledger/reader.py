@@ -1,14 +1,18 @@
-"""One log, read at one checkpoint: leaves and proofs, each checked against the signed root."""
+"""One log, read at one checkpoint: leaves and proofs, each checked against the signed root.
+
+All logs of a store, opened for reading: each at one checkpoint that a trusted key signed.
+"""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from pipeline.disk.faults import store_faults
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
-from pipeline.ledger.folder import LogFolder, ledger_faults
+from pipeline.ledger.folder import LogFolder, find_logs, ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
@@ -192,3 +196,59 @@ class LogReader:
         node = self._hashes.node(0, index)
         verify_inclusion(node, index, self.size, path, self.checkpoint.root)
         return path
+
+
+class StoreLogs:
+    """The logs of one store, of all its epochs, as they stand when each is first asked for.
+
+    Attributes:
+        root: Folder of the store.
+        store_id: Of the store.
+        keys: Whose checkpoints count.
+    """
+
+    def __init__(self, root: Path, keys: Sequence[VerifierKey]) -> None:
+        """Look at the store at `root`.
+
+        Raises:
+            StoreNotReadyError: There is no store.
+            StoreError: The disk failed.
+        """
+        self.root = root
+        self.store_id = read_store(root).store_id
+        self.keys = keys
+        self._opened: dict[LogId, LogReader] = {}
+
+    def ids(self) -> list[LogId]:
+        """Return the logs that are there, in order.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        with store_faults(self.root):
+            return sorted(find_logs(self.root))
+
+    def open(self, log: LogId) -> LogReader:
+        """Return a log at the checkpoint that it had when it was first asked for.
+
+        Raises:
+            IntegrityError: There is no checkpoint, or not one of this log by a trusted key.
+            StoreError: The disk failed.
+        """
+        if log not in self._opened:
+            self._opened[log] = LogReader.open(self.root, log, self.store_id, self.keys)
+        return self._opened[log]
+
+    def open_all(self) -> Iterator[LogReader]:
+        """Yield every log, opened.
+
+        Raises:
+            IntegrityError: As `open`.
+            StoreError: As `open`.
+        """
+        # All checkpoints first, so that they are of about one moment.
+        yield from [self.open(log) for log in self.ids()]
+
+    def by_origin(self) -> dict[str, LogId]:
+        """Return the logs that are there by their origins."""
+        return {log.origin(self.store_id): log for log in self.ids()}

@@ -28,8 +28,8 @@ from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import read_store, refuse_as_root
 from pipeline.errors import StoreError
 from pipeline.ledger.checkpoint_files import LogNames
-from pipeline.ledger.folder import LOCK_FILE, LogFolder, find_logs, ledger_faults
-from pipeline.ledger.keys import load_own_key, write_rotation, write_vkey
+from pipeline.ledger.folder import LOCK_FILE, LogCalls, LogFolder, find_logs, ledger_faults
+from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.append import LogGrowth
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
@@ -37,8 +37,6 @@ from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.key_rotation import sign_rotation
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
 from pipeline.storage.index.run_index import INDEX_LOCK
-from pipeline.storage.ledger_keys import load_key, make_key
-from pipeline.storage.log_calls import LogCalls
 
 
 @dataclass(frozen=True, slots=True)

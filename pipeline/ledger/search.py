@@ -9,8 +9,7 @@ from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader
-from pipeline.storage.store_logs import StoreLogs
+from pipeline.ledger.reader import LogReader, StoreLogs
 
 
 @dataclass(frozen=True, slots=True)

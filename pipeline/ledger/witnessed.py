@@ -11,19 +11,23 @@ For each held checkpoint:
 7. Every bundle with a leaf that was held is read, and its leaves give the hashes in the tiles.
 
 Steps 4 to 6 are about hashes alone. Leaves behind those that were held are not read.
+
+Checkpoints that somebody else holds, given to audits in a folder.
+
+They are taken at their word, whoever signed them: a log that was made anew with another key must
+be found, and whoever may write this folder is trusted with what it says.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.core.held_checkpoints import HeldCheckpoint
-from pipeline.errors import IntegrityError
+from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader
-from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.tlog.checkpoints import Checkpoint, HeldCheckpoint, open_checkpoint, parse_held
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import bundles_of
-from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +122,25 @@ def check_continues(reader: LogReader, old: Checkpoint) -> None:
         )
         raise EvidenceError(message)
     reader.prove_consistency(old)  # 6.
+
+
+def held_checkpoints(folder: Path | None) -> list[Checkpoint]:
+    """Return the checkpoints in the files of `folder`, in order; none where there is no folder.
+
+    Raises:
+        InputError: A file is none of held checkpoints, or cannot be read.
+    """
+    return [] if folder is None else list(_read(folder))
+
+
+def _read(folder: Path) -> Iterator[Checkpoint]:
+    path = folder
+    try:
+        for path in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
+            yield from (held.checkpoint for held in parse_held(path.read_bytes()))
+    except OSError as error:
+        message = f"{path} cannot be read for held checkpoints: {error.strerror}."
+        raise InputError(message) from error
+    except EvidenceError as error:
+        message = f"{path} has no held checkpoints: {error}."
+        raise InputError(message) from error

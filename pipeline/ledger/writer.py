@@ -31,7 +31,8 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import LogNames
-from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder, ledger_faults
+from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogCalls, LogFolder, ledger_faults
+from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
@@ -45,8 +46,6 @@ from pipeline.ledger.tlog.checkpoints import (
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile
-from pipeline.storage.ledger_keys import KeyInUse
-from pipeline.storage.log_calls import LogCalls
 
 Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
 """New leaves of each log, in the order of their offsets."""

@@ -21,10 +21,16 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
 from pipeline.legacy.backup import backups_of, check_backup, named_sha256
 from pipeline.legacy.mapping import UNREAD_LINK
-from pipeline.legacy.source import LegacySource
+from pipeline.legacy.source import (
+    CarriedRow,
+    LegacySource,
+    OwnRow,
+    ReadRow,
+    RefusedRow,
+    read_source,
+)
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 
 _ROWS = 500
 

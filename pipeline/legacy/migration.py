@@ -41,12 +41,18 @@ from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
 from pipeline.legacy.mapping import UNREAD_LINK
 from pipeline.legacy.report import MigrationTally, RowReport, report_row
-from pipeline.legacy.source import LegacySource
+from pipeline.legacy.source import (
+    CarriedRow,
+    LegacySource,
+    OwnRow,
+    ReadRow,
+    RefusedRow,
+    read_source,
+)
 from pipeline.legacy.topic import store_legacy_runs, waiting_legacy_runs
 from pipeline.settings import Settings
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.legacy_reading import CarriedRow, OwnRow, ReadRow, RefusedRow, read_source
 from pipeline.storage.run_store import RunStore
 
 CHUNK_ROWS = 500

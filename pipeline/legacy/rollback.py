@@ -11,25 +11,73 @@ Procedure, with the same numbers in `roll_back`:
 5. Replace the file, at once; read it again.
 
 Killed before 5. it has changed nothing; after, it is done. Again, it gives the same file.
+
+A stored run as a row for a v1 store to go on with: its artifact, and what was linked to it.
+
+The row of a run that came from an older store gets its old values back from `meta.v1`, those
+under names that v1 has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 from pipeline.broker.admin.topics import group_members
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.legacy_export import exported_row
 from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.backup import backups_of, check_backup, keep_replaced
-from pipeline.legacy.rows import format_row, format_rows, parse_rows
+from pipeline.legacy.rows import format_row, format_rows, parse_rows, read_rows
 from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.row import LegacyMark, legacy_row, marked
 from pipeline.settings import Settings
-from pipeline.storage.legacy_file import read_rows
 from pipeline.storage.reader import RunReader
+
+_ADVISORY_FIELDS = (
+    *("advisory_id", "kind", "created_at_utc", "request_id", "engine_id", "engine_version"),
+)
+_OURS: Final = frozenset({"format", "row_sha256"})
+
+
+def exported_row(
+    artifact: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]], artifact_sha256: str
+) -> dict[str, Any]:
+    """Return the row of a run, with the mark that says that this program wrote it.
+
+    Args:
+        artifact: The run.
+        advisories: All of the run, as they are shown.
+        artifact_sha256: Of the artifact's bytes.
+    """
+    row = _with_old_values(legacy_row(artifact), artifact["meta"])
+    row["advisory_inputs"] = [_advisory(each) for each in advisories] or None
+    return marked(row, LegacyMark(artifact["provenance"]["request_sha256"], artifact_sha256))
+
+
+def _with_old_values(row: dict[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
+    old = meta.get("v1")
+    if not isinstance(old, dict) or not old.keys() >= _OURS:
+        return row
+    given_back = {name: value for name, value in old.items() if name in row and name != "meta"}
+    rest = {
+        name: value for name, value in old.items() if name not in given_back and name not in _OURS
+    }
+    own = {name: value for name, value in meta.items() if name != "v1"}
+    return {**row, **given_back, "meta": {**own, **({"v1": rest} if rest else {})}}
+
+
+def _advisory(shown: Mapping[str, Any]) -> dict[str, Any]:
+    # The program of v1 fails over a field that it does not know.
+    known = {name: shown.get(name) for name in _ADVISORY_FIELDS}
+    return {
+        **known,
+        "kind": known["kind"] or "unknown",
+        "created_at_utc": known["created_at_utc"] or "",
+    }
+
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many so far, and of how many."""

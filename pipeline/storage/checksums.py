@@ -29,11 +29,10 @@ from pipeline.ledger.checksums import (
 )
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
-from pipeline.ledger.reader import LogReader
+from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH
 from pipeline.storage.artifacts import read_recorded
-from pipeline.storage.store_logs import StoreLogs
 
 _TABLES = """
 CREATE TABLE runs (run_id TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL);

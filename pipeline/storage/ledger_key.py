@@ -15,8 +15,11 @@ from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_ro
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.folder import LEDGER_FOLDER, find_logs
 from pipeline.ledger.keys import (
+    KeyInUse,
     earlier_keys,
+    load_key,
     load_own_key,
+    make_key,
     read_vkey,
     vkey_file_of,
     write_vkey,
@@ -25,7 +28,6 @@ from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
-from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 
 _log = structlog.get_logger(__name__)
 

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from pipeline.api.application import create_api
-from pipeline.api.broker_link import BrokerLink
-from pipeline.api.dependencies import ApiParts, Threads
+from pipeline.api.dependencies import ApiParts, BrokerLink, Threads
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.tokens import Tokens
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher

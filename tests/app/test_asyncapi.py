@@ -12,7 +12,7 @@ from pipeline.app.asyncapi import asyncapi_document
 from pipeline.core.advisories.event import advisory_event_headers
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.advisories.retry import retry_headers
-from pipeline.core.dead_letter import dead_letter
+from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.runs.event import run_event_headers
 from pipeline.core.runs.outcome import Outcome, RecordSource
 from pipeline.topics import topic_table

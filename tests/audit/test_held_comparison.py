@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.held_checkpoints import parse_held, write_held
+from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.tlog.checkpoints import parse_held, write_held
 from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.store_logs import StoreLogs
 from tests.ledger.ledgers import (
     KEYS,
     LOG,

@@ -789,8 +789,8 @@ def test_history_may_come_as_late_as_it_likes(store: Path) -> None:
 
 
 def test_a_full_audit_gives_the_store_root_that_the_sums_give(store: Path) -> None:
+    from pipeline.ledger.reader import StoreLogs
     from pipeline.storage.checksums import store_root
-    from pipeline.storage.store_logs import StoreLogs
 
     expected = store_root(StoreLogs(store, KEYS)).hex()
     assert audit(store).report["store_root"] == expected

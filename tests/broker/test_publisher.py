@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.broker import event_matching
-from pipeline.broker.event_matching import EventFuture, EventMatcher, Place, glance_at_event
+from pipeline.broker import event_reader as event_matching
+from pipeline.broker.event_reader import EventFuture, EventMatcher, Place, glance_at_event
 from pipeline.broker.publisher import RunPublisher
-from pipeline.broker.request_encoding import encode_request
+from pipeline.broker.sending.requests import encode_request
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import read_settings
 from schemas.run_request import RunRequest

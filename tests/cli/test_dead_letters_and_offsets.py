@@ -18,7 +18,8 @@ from pipeline.cli.views.dead_letters import (
     letter_lines,
 )
 from pipeline.cli.views.offsets import move_row, warnings
-from pipeline.core.dead_letters.letter import Header, read_letter
+from pipeline.core.dead_letters.carried_record import Header
+from pipeline.core.dead_letters.letter import read_letter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, RefusedError
 from pipeline.recovery.dead_letters.reading import LetterContent

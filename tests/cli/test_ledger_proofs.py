@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.core.held_checkpoints import parse_held
 from pipeline.evidence.verifier import verify
+from pipeline.ledger.tlog.checkpoints import parse_held
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.tlog.proof_file import parse_tlog_proof
 from pipeline.storage.checksums import store_root

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.bounded_document import bounded_document
-from pipeline.core.violations import shape_violations
+from pipeline.core.violations import bounded_document, shape_violations
 from schemas.run_request import RunRequest
 from tests.builders import attachment, document, incomplete_request, run_request
 

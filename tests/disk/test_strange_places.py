@@ -22,15 +22,14 @@ from pipeline.errors import (
     StoreError,
     StoreNotReadyError,
 )
+from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import RebuiltRows
-from pipeline.recovery.replay.file_checks import FileChecks
-from pipeline.recovery.replay.files import find_foreign_files
+from pipeline.recovery.replay.files import FileChecks, find_foreign_files
 from pipeline.storage.artifacts import StrangeFile, find_run_files
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.replacement import accepted_losses_of
 from pipeline.storage.index_check import check_index
 from pipeline.storage.reader import RunReader
-from pipeline.storage.store_logs import StoreLogs
 from tests.audit.audited import DRAWING, LINK, LOG, RUN, audit
 from tests.builders import sha256
 from tests.ledger.ledgers import KEYS, in_child

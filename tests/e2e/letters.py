@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.core.dead_letter import dead_letter
+from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.record import RecordPlace
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive

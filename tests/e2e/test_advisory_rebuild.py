@@ -10,9 +10,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker import single_records
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
+from pipeline.broker.reading import ranges as single_records
 from pipeline.consumers.advisories import claims as advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError

@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.app import audit_worker
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.core.held_checkpoints import write_held
 from pipeline.errors import StoreError
+from pipeline.ledger.tlog.checkpoints import write_held
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing

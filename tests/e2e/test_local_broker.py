@@ -207,7 +207,8 @@ def test_stop_running_ends_a_detached_broker(tmp_path: Path) -> None:
 
 def test_the_broker_ends_with_a_process_that_fails(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline.broker.local.broker import LocalBroker\n"
+        "import sys; from pathlib import Path\n"
+        "from pipeline.broker.local.broker import LocalBroker\n"
         "LocalBroker(Path(sys.argv[1]), port=0).start(); raise SystemExit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=90, check=False)

@@ -11,7 +11,7 @@ from pipeline import metrics
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin.topics import committed_offsets
 from pipeline.broker.connection import admin_client
-from pipeline.broker.loss_watch import measure_lost_offsets
+from pipeline.broker.reading.lost_offsets import measure_lost_offsets
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from tests.e2e import advisories

@@ -18,16 +18,15 @@ from pipeline.app import run_persist_worker, run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchConsumer
-from pipeline.consumers.run_chunk import RunChunk
-from pipeline.consumers.run_requests import RunRequestJudge
+from pipeline.consumers.run_requests import RunChunk, RunRequestJudge
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.folder import LogCalls
 from pipeline.ledger.writer import Ledger, LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.index.run_index import IndexTransaction
-from pipeline.storage.log_calls import LogCalls
 from pipeline.storage.run_store import RunStore
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, produce, sending

@@ -7,12 +7,12 @@ from typing import Any
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store_logs import StoreLogs
 from tests.builders import (
     advisory_request,
     attachment,

@@ -12,10 +12,10 @@ from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreErro
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.evidence import RunEvidence
 from pipeline.evidence.gather import Held, gather_evidence
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.reader import RunReader
-from pipeline.storage.store_logs import StoreLogs
 from tests.builders import advisory_request, attachment, red_request, run_request, sha256
 from tests.evidence.proven_stores import (
     REQUESTS,

@@ -6,10 +6,9 @@ from typing import Any
 
 from hypothesis import given
 
-from pipeline.core.html_text import Html, element, text
 from pipeline.core.visible_text import visible_lines
 from pipeline.evidence.evidence import NamedAttachment, ProvenFile, RunEvidence, consistency_proof
-from pipeline.evidence.page import SHOWN_LIMIT, evidence_page
+from pipeline.evidence.page import SHOWN_LIMIT, Html, element, evidence_page, text
 from pipeline.evidence.words import DOES_NOT_PROVE, PROVES, readme
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint

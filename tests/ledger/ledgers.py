@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.ledger.folder import LogCalls
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
@@ -12,7 +13,6 @@ from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.tlog.tiles import Tile, tiles_of_growth
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.log_calls import LogCalls
 from tests.ledger.tlog.signers import signer
 from tests.storage import stores
 from tests.storage.stores import WatchedCalls, open_unnamed_unsupported, watched

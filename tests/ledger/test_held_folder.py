@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.held_checkpoints import write_held
 from pipeline.errors import InputError
-from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
-from pipeline.storage.held_folder import held_checkpoints
+from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint, write_held
+from pipeline.ledger.witnessed import held_checkpoints
 from tests.ledger.tlog.signers import signer
 
 FIRST, SECOND, OTHER = (

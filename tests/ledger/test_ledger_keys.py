@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.ledger.keys import load_key, make_key
 from pipeline.ledger.tlog.notes import parse_vkey
-from pipeline.storage.ledger_keys import load_key, make_key
 from tests.ledger.tlog.signers import signer
 
 NAME = "rmos/0123"

@@ -13,7 +13,10 @@ from pipeline.errors import IntegrityError, StoreError, StoreNotReadyError
 from pipeline.ledger import rotation as key_rotation
 from pipeline.ledger.folder import LogFolder, find_logs
 from pipeline.ledger.keys import (
+    KeyInUse,
     earlier_keys,
+    load_key,
+    make_key,
     read_vkey,
     rotations_of,
     vkey_file_of,
@@ -25,7 +28,6 @@ from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.ledger_keys import KeyInUse, load_key, make_key
 from tests.ledger.ledgers import LOG, OTHER_LOG, STORE_ID, WatchedLogCalls, damage, leaves
 
 NAME = signer_name(STORE_ID)

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pipeline.disk.durable_files import Creation, DurableFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
+from pipeline.ledger.folder import LogCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.tlog import append as log_growth
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_growth
-from pipeline.storage.log_calls import LogCalls
 from tests.ledger.ledgers import (
     KEYS,
     LOG,

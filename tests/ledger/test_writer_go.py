@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.base64_text import encode_base64
+from pipeline.ledger.tlog.notes import encode_base64
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_growth
 from tests.ledger.ledgers import LOG, SIGNER, STORE_ID, damage, leaves, ledger, reader, tile_path
 from tests.ledger.tlog.signers import signer

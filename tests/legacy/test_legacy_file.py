@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.legacy.rows import format_row, format_rows
-from pipeline.storage.legacy_file import read_rows
+from pipeline.legacy.rows import format_row, format_rows, read_rows
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
 

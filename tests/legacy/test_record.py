@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.judges import run_judges
 from pipeline.core.runs.outcome import RecordSource, settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.legacy.record import judge_legacy_record
+from pipeline.recovery.replay.request_topics import run_judges
 from pipeline.topics import TopicNames
 from tests.builders import ABSENT, advisory_request, attachment, record, run_request
 from tests.legacy_rows import legacy_request, mapped, v1_row

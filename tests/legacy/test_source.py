@@ -8,9 +8,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.legacy.blobs import LegacyBlobs
-from pipeline.legacy.source import open_source
+from pipeline.legacy.source import CarriedRow, OwnRow, RefusedRow, open_source, read_source
 from pipeline.legacy.v1_mode.row import LegacyMark, marked
-from pipeline.storage.legacy_reading import CarriedRow, OwnRow, RefusedRow, read_source
 from tests.builders import attachment_ref, sha256
 from tests.legacy_rows import original_v2_row, unknown_row, v1_file, v1_row
 from tests.storage.stores import make_store

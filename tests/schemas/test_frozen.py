@@ -22,8 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.core.advisories.event import advisory_event
 from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.dead_letter import dead_letter
-from pipeline.core.dead_letters.letter import read_letter
+from pipeline.core.dead_letters.letter import dead_letter, read_letter
 from pipeline.core.dead_letters.redrive import redrive_record
 from pipeline.core.record import RecordPlace
 from pipeline.core.runs.event import run_event

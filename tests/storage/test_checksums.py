@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import IntegrityError, StoreNotReadyError
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from pipeline.storage.checksums import store_root, sums_of
-from pipeline.storage.store_logs import StoreLogs
 from tests.builders import red_request, sha256
 from tests.evidence.proven_stores import (
     LINKED,

@@ -10,10 +10,16 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.content_disposition import content_disposition, disposition_of
 from pipeline.api.dependencies import ApiParts, Parts, Threads
-from pipeline.api.entity_tag import entity_tag, is_known
-from pipeline.api.http.headers import ByteRange, UnsatisfiableRangeError, parse_range
+from pipeline.api.http.headers import (
+    ByteRange,
+    UnsatisfiableRangeError,
+    content_disposition,
+    disposition_of,
+    entity_tag,
+    is_known,
+    parse_range,
+)
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import SHA256, answer, errors, raw_answer

@@ -6,9 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from pipeline.api.content_disposition import content_disposition
 from pipeline.api.dependencies import Parts
-from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
+from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import RUN_ID, answer, errors, raw_answer

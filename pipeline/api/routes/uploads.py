@@ -13,7 +13,7 @@ from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import answer, errors, raw_body
 from pipeline.api.routes.attachments import Sha256Path
 from pipeline.errors import RmosError
-from pipeline.storage.answers import stored_answer
+from pipeline.storage.reader import stored_answer
 from schemas.fields import is_sha256
 from schemas.http_answers import StoredAttachment
 

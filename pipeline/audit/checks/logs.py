@@ -8,27 +8,30 @@ What is asked of each log:
 4. It goes on from every checkpoint of it that somebody else holds.
 
 Where 1 fails, the rest is asked of as many leaves as there are.
+
+The first part of an audit: all logs, read by several processes and put together in order.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, tile_reader
+from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, read_bundles, tile_reader
 from pipeline.audit.plan import AuditPlan
+from pipeline.audit.pool import StepPool
 from pipeline.audit.rules.finding import Finding
+from pipeline.audit.step import Step
 from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader
+from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
 from pipeline.ledger.witnessed import check_continues
-from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(slots=True)
@@ -253,3 +256,27 @@ def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str
     if changed:
         return f"leaves of the bundle {Tile(ENTRIES, changed[0])} are not those that were held"
     return None
+
+
+def check_logs(
+    root: Path, logs: Sequence[AuditedLog], plan: AuditPlan, pool: StepPool, part: str
+) -> Iterator[Finding]:
+    """Read every leaf of `logs` into the plan; yield what is wrong with them.
+
+    The steps of all logs are one line: the end of one log holds nothing up.
+    """
+    checks = {log.log: (LogCheck(root, log, plan), list(log.ranges())) for log in logs}
+    steps = (
+        Step(part, read_bundles, (log.log, log.size, first))
+        for log in logs
+        for first in log.ranges()
+    )
+    for log in logs:
+        if not log.size:
+            yield from checks[log.log][0].finish()
+    for step, found in pool.run(steps):
+        check, left = checks[step.arguments[0]]
+        yield from check.add(found)
+        left.pop()
+        if not left:
+            yield from check.finish()

@@ -1,13 +1,24 @@
-"""What one record of the audit request topic is, looked at alone: an audit, or never anything."""
+"""What one record of the audit request topic is, looked at alone: an audit, or never anything.
 
-from typing import Any
+Which files a sampled audit reads: a share of them that follows from audit_id and path.
+
+Which audits a schedule asks for at a given moment.
+
+The audit_id is that of the hour or the date, so any number of schedulers ask for one audit. A
+moment that passed while nobody was there is not made up for: an audit sees the store as it is.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any, Final
 
 from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
 from pipeline.core.envelope import Rejected, RejectionError, judged_apart
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.violations import shape_violations
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
-from schemas.audit_request import AUDIT_REQUEST_VERSION, AuditRequest
+from schemas.audit_request import AUDIT_REQUEST_VERSION, AuditMode, AuditRequest, AuditScope
 
 INVALID_AUDIT = "INVALID_AUDIT"
 AUDIT_CONFLICT = "AUDIT_CONFLICT"
@@ -74,3 +85,66 @@ def normalised_request(document: dict[str, Any]) -> AuditRequest:
             "scope": scope.model_copy(update=listed),
         }
     )
+
+
+SAMPLE_SHARE: Final = 0.1
+"""One file in ten, where the caller says nothing else."""
+
+_WHOLE: Final = 1 << 64
+
+
+def is_sampled(audit_id: str, path: str, share: float = SAMPLE_SHARE) -> bool:
+    """Tell whether this audit reads the file at `path`.
+
+    The same audit_id reads the same files, whatever else is in the store. Whoever knows the
+    audit_id beforehand knows them too.
+    """
+    digest = sha256(f"{audit_id}\n{path}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") < share * _WHOLE
+
+
+_EVERYTHING: Final = AuditScope(all=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSchedule:
+    """When to audit, in UTC.
+
+    Attributes:
+        daily_at: Hour from which on the daily full audit is due; None for none.
+        hourly: Whether a quick one is due every hour.
+    """
+
+    daily_at: int | None
+    hourly: bool
+
+    def due(self, moment: datetime) -> list[AuditRequest]:
+        """Return what is due at `moment`, the quick one first."""
+        utc = moment.astimezone(UTC)
+        due = []
+        if self.hourly:
+            due.append(_request(hourly_id(utc), "quick"))
+        if self.daily_at is not None and utc.hour >= self.daily_at:
+            due.append(_request(daily_id(utc), "full"))
+        return due
+
+
+def hourly_id(moment: datetime) -> str:
+    """Return the audit_id of the quick audit of an hour."""
+    return f"hourly-{moment.astimezone(UTC):%Y-%m-%dT%H}"
+
+
+def daily_id(moment: datetime) -> str:
+    """Return the audit_id of the full audit of a date."""
+    return f"daily-{moment.astimezone(UTC):%Y-%m-%d}"
+
+
+def _request(audit_id: str, mode: AuditMode) -> AuditRequest:
+    return AuditRequest.model_validate({"audit_id": audit_id, "scope": _EVERYTHING, "mode": mode})
+
+
+def seconds_to_next_hour(moment: datetime) -> float:
+    """Return how long it is until something else can be due."""
+    utc = moment.astimezone(UTC)
+    following = utc.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    return (following - utc).total_seconds()

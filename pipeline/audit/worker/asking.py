@@ -1,4 +1,7 @@
-"""What becomes of one audit, read from its topics: findings as they come, then the report."""
+"""What becomes of one audit, read from its topics: findings as they come, then the report.
+
+Publishes a request for an audit: the same bytes for the same request, whoever sends it.
+"""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
@@ -12,7 +15,10 @@ from aiokafka.structs import RecordMetadata
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.sending.requests import RequestSender
+from pipeline.core.json.canonical import canonical_json
 from pipeline.settings import Settings
+from schemas.audit_request import AuditRequest
 
 POLL_SECONDS = 0.2
 
@@ -148,3 +154,17 @@ def _refusal_of(record: ConsumerRecord, request: RecordMetadata) -> tuple[str, s
     if place != (request.topic, str(request.partition), str(request.offset)):
         return None
     return ours.get("rmos-error-code", "-"), ours.get("rmos-error-message", "-")
+
+
+async def publish_audit(
+    sender: RequestSender, settings: Settings, request: AuditRequest
+) -> RecordMetadata:
+    """Publish `request`; return where the broker keeps it, once it has acknowledged it.
+
+    Raises:
+        BrokerError: It did not acknowledge it; it may have it all the same.
+    """
+    key = request.audit_id.encode()
+    value = canonical_json(request.model_dump(exclude_none=True))
+    # The key decides the partition: of two requests for one audit, one waits for the other.
+    return await (await sender.send(settings.topics.audit_requests, key, value, []))

@@ -25,6 +25,7 @@ from pipeline import metrics
 from pipeline.audit.journal import AuditJournal, seal_journal
 from pipeline.audit.report import read_report, write_report
 from pipeline.audit.rules.codes import worst_severity
+from pipeline.audit.rules.finding import FINDING_EVENT_TYPE, REPORT_EVENT_TYPE, audit_event_headers
 from pipeline.audit.rules.request import (
     AUDIT_CONFLICT,
     AUDIT_FAILED,
@@ -38,8 +39,7 @@ from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.engine.outbox import Delivery, Telling, delivery_of
 from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.raw_records import Record
-from pipeline.core.audit_message import FINDING_EVENT_TYPE, REPORT_EVENT_TYPE, audit_event_headers
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.envelope import Rejected
 from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError
 from schemas.audit_request import AuditRequest

@@ -31,7 +31,7 @@ from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.raw_records import Record
+from pipeline.consumers.engine.subscription import Record
 from pipeline.errors import RmosError, StoreError
 from pipeline.settings import Settings
 

@@ -11,19 +11,25 @@ from pipeline.app import (
     prepare_local,
 )
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
-from pipeline.cli.demo.advisory import show_advisory
-from pipeline.cli.demo.comparison import show_comparison
-from pipeline.cli.demo.evidence import show_evidence
-from pipeline.cli.demo.files import check_hash, show_artifact, show_files
-from pipeline.cli.demo.http import DemoApi
-from pipeline.cli.demo.older_store import show_migration
-from pipeline.cli.demo.proofs import show_audit_of_change, show_clean_audit
-from pipeline.cli.demo.recovery import show_recovery
-from pipeline.cli.demo.refusal import show_refusal
+from pipeline.cli.demo.proofs import (
+    show_audit_of_change,
+    show_clean_audit,
+    show_evidence,
+    show_migration,
+    show_recovery,
+    show_verification,
+)
 from pipeline.cli.demo.requests import demo_requests
-from pipeline.cli.demo.runs import show_outcomes
-from pipeline.cli.demo.screen import Screen
-from pipeline.cli.demo.verification import show_verification
+from pipeline.cli.demo.runs import (
+    check_hash,
+    show_advisory,
+    show_artifact,
+    show_comparison,
+    show_files,
+    show_outcomes,
+    show_refusal,
+)
+from pipeline.cli.demo.screen import DemoApi, Screen
 from pipeline.cli.views.terminal import Starting
 from pipeline.settings import Settings
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cli.moments import moment_text
+from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.codes import letter_code
-from pipeline.core.dead_letters.letter import FoundLetter, Header
+from pipeline.core.dead_letters.letter import FoundLetter
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.header_names import bytes_of_name
 from pipeline.core.json.strict import InvalidJsonError, parse_object

@@ -26,7 +26,7 @@ from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryDesk
 from pipeline.consumers.engine.batches import CHUNK_RECORDS, BatchConsumer
 from pipeline.consumers.engine.outbox import Delivery, delivery_of
 from pipeline.consumers.engine.put_off import PutOff, record_at
-from pipeline.consumers.raw_records import Record
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Delivery, Telling, delivery_of
-from pipeline.consumers.raw_records import Record
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.event import advisory_event, advisory_event_headers
 from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found
 from pipeline.core.advisories.retry import fitting_headers, retry_headers

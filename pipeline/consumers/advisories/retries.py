@@ -34,7 +34,7 @@ from pipeline.consumers.engine.liveness import READY_POLL_AGE_SECONDS, Pulse
 from pipeline.consumers.engine.outbox import Delivery
 from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.refusals import Refusals
-from pipeline.consumers.raw_records import Record
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.retry import read_retry_headers
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.settings import Settings

@@ -27,7 +27,7 @@ from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.raw_records import Record
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.errors import BrokerError, RmosError, StoreError
 

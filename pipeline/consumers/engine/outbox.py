@@ -10,14 +10,14 @@ import structlog
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.raw_records import Record
-from pipeline.core.dead_letter import DeadLetter, dead_letter
+from pipeline.consumers.engine.subscription import Record
 from pipeline.core.dead_letters.carried_record import (
     AllHeaders,
     ReadContent,
     split_headers,
     told_record,
 )
+from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
 from pipeline.core.runs.outcome import RecordSource
 
 _log = structlog.get_logger(__name__)

@@ -3,18 +3,32 @@
 Positions are committed only after the handler has returned; a handler that raises rewinds every
 partition of its batch. Before partitions are given away in a rebalance the batch in hand is
 finished, its commit included. Where to go on is never guessed: see `log_guard`.
+
+How many records to ask for in one poll, so that a poll stays near 16 MiB of records.
+
+Kafka's client bounds a poll by records alone. The size of those to come is guessed from those
+that came: after a jump from small to large ones a single poll can exceed the limit, by what the
+client has fetched.
+
+Raw records through FastStream: nothing is decoded before our own code has seen it.
+
+FastStream decodes every header as UTF-8 before the handler, and its own parser fails for the
+whole batch where one value is not. So the parser is given no headers, and the handler gets the
+records as the broker sent them.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
+from faststream.kafka.message import KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
@@ -29,10 +43,56 @@ from pipeline.consumers.engine.log_guard import LogGuard
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
-from pipeline.consumers.poll_size import PollSize
-from pipeline.consumers.raw_records import Record, decode_raw, parse_raw
 from pipeline.consumers.start.checks import Start
+from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.settings import Settings
+
+Record: TypeAlias = ConsumerRecord
+Records: TypeAlias = tuple[Record, ...]
+
+
+async def parse_raw(
+    records: Records, original: Callable[[Records], Awaitable[KafkaMessage]]
+) -> KafkaMessage:
+    """Wrap a batch as FastStream's message, without looking into any record."""
+    # The envelope alone is FastStream's; the message's records decide what a nack rewinds.
+    message = await original((replace(records[0], headers=()),))
+    message.raw_message = records
+    return message
+
+
+async def decode_raw(message: KafkaMessage) -> list[Any]:
+    """Hand the records themselves to the handler."""
+    return list(message.raw_message)
+
+
+POLL_BYTES = 16 * 1024 * 1024
+FIRST_RECORDS = 64
+
+
+@dataclass(slots=True)
+class PollSize:
+    """The number of records to ask for next.
+
+    Attributes:
+        limit_records: Never more than this.
+        records: How many to ask for.
+    """
+
+    limit_records: int
+    records: int = FIRST_RECORDS
+
+    def __post_init__(self) -> None:
+        self.records = min(self.records, self.limit_records)
+
+    def learn(self, polled: Iterable[Record]) -> None:
+        """Take note of the sizes of a poll. At most twice as many are asked for as before."""
+        sizes = [held_bytes(record) for record in polled]
+        if not sizes:
+            return
+        mean_bytes = max(1, sum(sizes) // len(sizes))
+        self.records = max(1, min(POLL_BYTES // mean_bytes, 2 * self.records, self.limit_records))
+
 
 # FastStream gives its own logger a handler of its own; this one speaks as we do.
 _faststream_log = logging.getLogger("rmos.faststream")

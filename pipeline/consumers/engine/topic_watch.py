@@ -34,8 +34,7 @@ from pipeline.broker.connection import (
 from pipeline.consumers.engine.group_position import Place, beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
-from pipeline.consumers.start.checks import Start
-from pipeline.consumers.topic_checks import broken_promises, log_difference
+from pipeline.consumers.start.checks import Start, broken_promises, log_difference
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 

@@ -12,6 +12,8 @@ In this order, with the same numbers in `check_start`:
 | 4. group against the log | offsets that are gone, unless the loss is accepted |
 | 5. group against the store | records that the store lacks, unless the loss is accepted |
 | 6. the log itself | unconsumed records that are gone from its middle, likewise |
+
+Whether the topics of a worker are as its promises need them: at start, and while it runs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +22,8 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.admin.topic_promises import BrokenPromise, Consequence, broken_promise
+from pipeline.broker.admin.topics import OffsetRange, compare_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
@@ -28,12 +31,51 @@ from pipeline.consumers.engine.group_position import beyond_store, is_beyond_sto
 from pipeline.consumers.engine.topic_identity import current_topic_id, refuse_other_topic
 from pipeline.consumers.start.ledger_checks import check_ledger
 from pipeline.consumers.start.partition_states import PartitionState, Store, partition_states
-from pipeline.consumers.topic_checks import check_topics
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
-from pipeline.errors import StoreNotReadyError
+from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
 
 _log = structlog.get_logger(__name__)
+
+_AT_START = {Consequence.STOPS, Consequence.REFUSED}
+
+
+async def broken_promises(settings: Settings, needed: set[str]) -> list[BrokenPromise]:
+    """Return what is another of the topics `needed` than it must be.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    return [
+        broken_promise(difference, settings.topics)
+        for difference in await compare_topics(settings, needed)
+    ]
+
+
+async def check_topics(settings: Settings, needed: set[str]) -> None:
+    """Check the topics `needed`; log what a worker can go on with.
+
+    Raises:
+        TopicsError: A topic is missing, or a worker that starts would make it worse.
+        BrokerError: No broker answers.
+    """
+    for each in await broken_promises(settings, needed):
+        if each.consequence in _AT_START:
+            raise TopicsError(each.sentence)
+        log_difference(each)
+
+
+def log_difference(broken: BrokenPromise) -> None:
+    """Log what is another, and what that means."""
+    difference = broken.difference
+    _log.warning(
+        "topic differs",
+        topic=difference.topic,
+        setting=difference.setting,
+        expected=difference.expected,
+        found=difference.found,
+        means=broken.sentence,
+    )
 
 
 @dataclass(frozen=True, slots=True)

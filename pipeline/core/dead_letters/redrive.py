@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
+from pipeline.core.dead_letters.carried_record import Header, LeftAtSource, ReadContent
 from pipeline.core.dead_letters.codes import letter_code
-from pipeline.core.dead_letters.letter import FoundLetter, Header, record_headers
+from pipeline.core.dead_letters.letter import FoundLetter, record_headers
 from pipeline.core.record import RecordPlace
 from schemas.redrive import RedriveRecord
 from schemas.run_event import EventSource

@@ -1,8 +1,12 @@
 """Signed notes: a text and the Ed25519 signatures under it (C2SP signed-note).
 
 One note may carry several signatures: of an old and a new key, or of others who vouch for it.
+
+Standard base64, in the one form that each value has (RFC 4648 section 4).
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +17,33 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from pipeline.core.base64_text import decode_base64, encode_base64
 from pipeline.ledger.tlog.errors import EvidenceError
+
+
+def encode_base64(data: bytes) -> str:
+    """Return `data` in base64, padded."""
+    return base64.b64encode(data).decode()
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of `text`.
+
+    Stricter than most readers, which pass over the unused bits of the last character: two
+    texts for one value would let a note change without its signature noticing.
+
+    Raises:
+        EvidenceError: `text` is not what `encode_base64` makes.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        message = f"expected base64, found {text[:80]!r}"
+        raise EvidenceError(message) from error
+    if encode_base64(data) != text:
+        message = f"expected base64 in its one form, found {text[:80]!r}"
+        raise EvidenceError(message)
+    return data
+
 
 NOTE_LIMIT_BYTES: Final = 1_000_000
 SIGNATURE_LIMIT: Final = 100

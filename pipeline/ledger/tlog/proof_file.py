@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.core.base64_text import decode_base64, encode_base64
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash
-from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.ledger.tlog.notes import VerifierKey, decode_base64, encode_base64
 from pipeline.ledger.tlog.proofs import verify_inclusion
 
 _HEADER: Final = "c2sp.org/tlog-proof@v1"

@@ -26,8 +26,8 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import StoreError
+from pipeline.ledger.folder import LogCalls
 from pipeline.legacy.rows import format_row, format_rows, parse_rows
-from pipeline.storage.log_calls import LogCalls
 
 NEW_FILE_MODE = 0o644
 _Identity = tuple[int, int, int, int]

@@ -20,8 +20,7 @@ from pipeline.broker.admin.topics import (
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.engine.topic_identity import current_topic_id
-from pipeline.consumers.start.checks import Start, StartingPlace
-from pipeline.consumers.topic_checks import check_topics
+from pipeline.consumers.start.checks import Start, StartingPlace, check_topics
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.legacy.v1_mode.file import LegacyStore

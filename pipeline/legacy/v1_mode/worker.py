@@ -6,8 +6,8 @@ from concurrent.futures import Executor
 
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Telling, delivery_of
-from pipeline.consumers.raw_records import Record
-from pipeline.consumers.run_chunk import RunChunk
+from pipeline.consumers.engine.subscription import Record
+from pipeline.consumers.run_requests import RunChunk
 from pipeline.core.envelope import Rejected
 from pipeline.legacy.v1_mode.outcome import LegacyOutcome, legacy_run_event
 from pipeline.legacy.v1_mode.row import JudgedRow

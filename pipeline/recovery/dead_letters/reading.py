@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
-from pipeline.broker.offset_times import ranges_since
 from pipeline.broker.reading.ranges import read_ranges, read_topic
-from pipeline.core.dead_letters.carried_record import LeftAtSource, keep_headers, split_headers
-from pipeline.core.dead_letters.letter import FoundLetter, Header, letter_headers, read_letter
+from pipeline.broker.reading.times import ranges_since
+from pipeline.core.dead_letters.carried_record import (
+    Header,
+    LeftAtSource,
+    keep_headers,
+    split_headers,
+)
+from pipeline.core.dead_letters.letter import FoundLetter, letter_headers, read_letter
 from pipeline.core.dead_letters.redrive import Redrive, read_redrive
 from pipeline.core.dead_letters.selection import LetterCollection
 from pipeline.core.hashing import sha256_of_bytes

@@ -31,16 +31,15 @@ from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
-from pipeline.broker.reading.ranges import read_ranges
-from pipeline.broker.single_records import Place, read_offsets
+from pipeline.broker.reading.ranges import Place, read_offsets, read_ranges
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.judges import run_judges
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import Progress, RebuiltRows
-from pipeline.recovery.replay.request_topics import request_topics
+from pipeline.recovery.replay.request_topics import request_topics, run_judges
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import StrangeFile
 from pipeline.storage.index.replacement import (
@@ -51,7 +50,6 @@ from pipeline.storage.index.replacement import (
     topic_ids_of,
 )
 from pipeline.storage.ledger_key import verifier_keys
-from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipeline.broker.single_records import Place
+from pipeline.broker.reading.ranges import Place
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.faults import store_faults
@@ -11,6 +11,7 @@ from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
 from pipeline.recovery.rebuild.runs import RebuiltRuns
 from pipeline.storage.artifacts import (
@@ -20,7 +21,6 @@ from pipeline.storage.artifacts import (
     StrangeFile,
     find_run_files,
 )
-from pipeline.storage.store_logs import StoreLogs
 
 Progress = Callable[[str, int], None]
 """Told what is read and how many so far."""

@@ -33,7 +33,7 @@ from pipeline.recovery.replay.expected import (
     sha256_of_row,
     uploads_of,
 )
-from pipeline.recovery.replay.file_checks import FileChecks
+from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
 from pipeline.recovery.replay.history import SeenRecord
 from pipeline.recovery.replay.request_topics import RequestTopic

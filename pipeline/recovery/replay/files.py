@@ -9,26 +9,122 @@ Procedure, with the same numbers in `find_foreign_files`:
    is no ledger to ask and the row names a record.
 4. A blob that has the hash of its name and that nothing names is an upload that waits for its
    run. All else is foreign.
+
+Files of a store looked at one by one, and which paths were asked for. Nothing is written.
 """
 
+import errno
+import hashlib
 import json
+import os
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.runs.outcome import RecordSource
+from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
-from pipeline.disk.regular_files import paths_below, read_below
+from pipeline.disk.regular_files import NotAFileError, open_below, paths_below, read_below
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.expected import Row, path_of_row, sha256_of_leaf, sha256_of_row
-from pipeline.recovery.replay.file_checks import FileChecks
 from pipeline.recovery.replay.findings import Finding, what_lies_at
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.index.run_index import INDEX_LOCK, RunIndex
-from pipeline.storage.store_logs import StoreLogs
+
+_READ_BYTES = 1 << 20
+_DIGEST_BYTES = 8
+UNREADABLE = "something that cannot be read"
+
+
+class PathDigests:
+    """A large set of paths, in eight bytes each.
+
+    The digests have a random key: who may write files cannot choose a path that looks like one
+    of the others. By chance one of 10 million foreign files would, in a million million stores.
+    """
+
+    def __init__(self) -> None:
+        self._key = os.urandom(16)
+        self._digests = array("Q")
+        self._is_sorted = True
+
+    def add(self, path: str) -> None:
+        """Add a path; one that is there may be added again."""
+        self._digests.append(self._digest(path))
+        self._is_sorted = False
+
+    def __contains__(self, path: str) -> bool:
+        if not self._is_sorted:
+            self._digests = array("Q", sorted(self._digests))
+            self._is_sorted = True
+        digest = self._digest(path)
+        place = bisect_left(self._digests, digest)
+        return place < len(self._digests) and self._digests[place] == digest
+
+    def _digest(self, path: str) -> int:
+        name = path.encode(errors="surrogateescape")
+        digest = hashlib.blake2b(name, digest_size=_DIGEST_BYTES, key=self._key).digest()
+        return int.from_bytes(digest, "big")
+
+
+class FileChecks:
+    """Looks at the files of one store.
+
+    Attributes:
+        asked_for: Every path that a record, or something that it made, explains.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.asked_for = PathDigests()
+        self._root = root
+        self._files = DurableFiles(root)
+        self._uploads: dict[str, str | None] = {}
+
+    def presence_of(self, file: NewFile) -> Presence:
+        """Tell what is where `file` should be.
+
+        Raises:
+            OSError: We may not or cannot look.
+        """
+        self.asked_for.add(file.path)
+        return self._files.presence_of(file)
+
+    def sha256_of(self, path: str) -> str | None:
+        """Return the hash of a file, in words what else there is, or None where there is nothing.
+
+        Raises:
+            OSError: We may not or cannot look.
+        """
+        self.asked_for.add(path)
+        return self.sha256_of_any(path)
+
+    def sha256_of_upload(self, path: str) -> str | None:
+        """Return the same of a blob that many may name: it is read once."""
+        if path not in self._uploads:
+            self._uploads[path] = self.sha256_of(path)
+        return self._uploads[path]
+
+    def sha256_of_any(self, path: str) -> str | None:
+        """Return the same of a file that nothing explains."""
+        try:
+            descriptor, _ = open_below(self._root, path)
+            with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except NotAFileError:
+            return UNREADABLE
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return UNREADABLE
+            raise
+
 
 WasRead = Callable[[RecordSource], bool]
 """Tells whether a record was read, so that what it made is explained by itself."""

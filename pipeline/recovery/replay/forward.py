@@ -16,9 +16,8 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, TopicsError, UnsendableError
-from pipeline.recovery.replay.pace import of_run, paced
 from pipeline.recovery.replay.ranges import resolve
-from pipeline.recovery.replay.reading import UNLIMITED, Reading
+from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, paced
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings

@@ -3,15 +3,19 @@
 Without a leaf the partition is read from its start, so that a range from its middle never lets a
 later record win. Where records are gone from the middle of the log, nobody can tell whether a later
 one was first: it is taken for none.
+
+Consumed records without a leaf, told as ranges: a log that is lost has one, not a million.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.envelope import Rejected
 from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.expected import FIRST_KINDS, Key, Row, key_of
+from pipeline.recovery.replay.findings import Finding
 from pipeline.recovery.replay.leaves import LeafCursor
 from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, as_it_stands
 
@@ -99,3 +103,30 @@ class PartitionHistory:
             return False
         self._asked_for.add(key)
         return True
+
+
+class LeafGaps:
+    """Those of one partition."""
+
+    def __init__(self, log: LogId) -> None:
+        self._log = log
+        self._gaps: list[tuple[int, int]] = []
+        self._is_open = False
+
+    def add(self, seen: Sequence[SeenRecord]) -> None:
+        """Take the next records."""
+        for each in seen:
+            offset = each.record.source.offset
+            if each.leaf is not None:
+                self._is_open = False
+            elif self._is_open:
+                self._gaps[-1] = (self._gaps[-1][0], offset)
+            else:
+                self._gaps.append((offset, offset))
+                self._is_open = True
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield a finding for each range, which names it as an option of a replay does."""
+        for first, last in self._gaps:
+            place = f"{self._log.topic}/{self._log.partition}:{first}-{last + 1}"
+            yield Finding("missing", "leaf", place, f"leaves in {self._log.path}")

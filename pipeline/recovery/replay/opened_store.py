@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 
 from pipeline.broker.connection import describe_cluster
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
-from pipeline.storage.store_logs import StoreLogs
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiokafka.partitioner import murmur2
 
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
-from pipeline.broker.offset_times import ranges_since
+from pipeline.broker.reading.times import ranges_since
 from pipeline.errors import InputError
 from pipeline.recovery.replay.selection import OffsetSelection, Selection
 from pipeline.settings import Settings

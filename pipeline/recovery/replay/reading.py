@@ -1,19 +1,54 @@
-"""Partitions read one after the other, judged, and handed on in a thread of their own."""
+"""Partitions read one after the other, judged, and handed on in a thread of their own.
+
+No more records a second than an operator allows, so that a replay does not starve others.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
+from aiokafka import ConsumerRecord
+
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.consumers.engine.judging import Judging
 from pipeline.recovery.replay.judged_chunks import JudgedChunk, judged_chunks
-from pipeline.recovery.replay.pace import of_run, paced
 from pipeline.recovery.replay.partitions import ReplayedPartition
 from pipeline.recovery.replay.ranges import Place
 from pipeline.settings import Settings
+
+_LEAST_PAUSE_SECONDS = 0.01
+"""A shorter pause is saved up: the event loop sleeps no more exactly."""
+
+Records = AsyncGenerator[ConsumerRecord, None]
+
+
+async def paced(records: Records, per_second: float | None) -> Records:
+    """Yield `records`, at most so many a second on the average; None for as fast as it goes."""
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    async with aclosing(records):
+        count = 0
+        async for record in records:
+            yield record
+            count += 1
+            if per_second is None:
+                continue
+            ahead_seconds = begun + count / per_second - clock()
+            if ahead_seconds > _LEAST_PAUSE_SECONDS:
+                await asyncio.sleep(ahead_seconds)
+
+
+async def of_run(records: Records, run_id: str | None) -> Records:
+    """Yield those of `records` that have this run as their key; None for all."""
+    key = None if run_id is None else run_id.encode()
+    async with aclosing(records):
+        async for record in records:
+            if key is None or record.key == key:
+                yield record
+
 
 Progress = Callable[[int, int], None]
 """Told how many offsets are done, and how many there are."""

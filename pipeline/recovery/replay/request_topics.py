@@ -2,22 +2,37 @@
 
 What reads topics again goes through this table in its order: runs come before advisories, so that
 links find their runs.
+
+Which judge says what a record is, by its topic: the same for consumer, replay and rebuild.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.consumers.engine.judging import Judge
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.judges import run_judges
+from pipeline.core.dead_letters.carried_record import ReadContent
+from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.writer import Ledger
+from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
 from pipeline.storage.batch_store import BatchPlan, BatchStore, JudgedRecord
 from pipeline.storage.index.run_index import IndexTransaction
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
+
+RunJudge = Callable[[ReadContent | None, ReadContent | None], JudgedRun | Rejected]
+"""Takes key and value of a record."""
+
+
+def run_judges(topics: TopicNames) -> dict[str, RunJudge]:
+    """Return the judge of each topic whose records make runs."""
+    return {
+        topics.run_requests: judge_run_record,
+        topics.legacy_runs: judge_legacy_record,
+    }
 
 
 class OpenStore(Protocol):

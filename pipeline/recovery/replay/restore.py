@@ -28,25 +28,25 @@ from typing import Any
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.disk.store_identity import StoreIdentity
 from pipeline.errors import IntegrityError
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.findings import Finding, Tally
 from pipeline.recovery.replay.opened_store import identity_for_broker
 from pipeline.recovery.replay.partitions import replayed_partitions
 from pipeline.recovery.replay.reading import UNLIMITED, Reading, read_partitions
 from pipeline.recovery.replay.request_topics import request_topics
-from pipeline.recovery.replay.restore_steps import (
+from pipeline.recovery.replay.restorer import (
+    Restorer,
     RestoreSteps,
     refuse_loss,
     refuse_running_workers,
     refuse_undecided,
 )
-from pipeline.recovery.replay.restorer import Restorer
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.checksums import store_root
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
-from pipeline.storage.store_logs import StoreLogs
 
 Stores = dict[str, BatchStore[Any, Any]]
 

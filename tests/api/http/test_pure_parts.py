@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.api.content_disposition import content_disposition, disposition_of
-from pipeline.api.entity_tag import combined_tag, entity_tag, is_known
-from pipeline.api.http.headers import ByteRange, UnsatisfiableRangeError, parse_range
+from pipeline.api.http.headers import (
+    ByteRange,
+    UnsatisfiableRangeError,
+    combined_tag,
+    content_disposition,
+    disposition_of,
+    entity_tag,
+    is_known,
+    parse_range,
+)
 from pipeline.api.publishing import Submission, accepted
 from pipeline.core.visible_text import without_unseen
 

@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.broker_link import BrokerLink
-from pipeline.api.dependencies import ALIAS, LegacyParts, Threads
+from pipeline.api.dependencies import ALIAS, BrokerLink, LegacyParts, Threads
 from pipeline.api.http.tokens import Token, Tokens
 from pipeline.api.openapi.documentation import document
 from pipeline.broker.publisher import RunPublisher

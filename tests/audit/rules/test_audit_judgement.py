@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audit.rules.codes import MEANINGS, Verdict
+from pipeline.audit.rules.codes import MEANINGS, Asked, Verdict, verdicts
 from pipeline.audit.rules.finding import Finding
+from pipeline.audit.rules.request import is_sampled
 from pipeline.audit.rules.times import check_date, check_time
-from pipeline.core.audit_sample import is_sampled
-from pipeline.core.audit_verdicts import Asked, verdicts
 from schemas.audit_finding import AuditCode, AuditFinding, AuditSeverity
 from schemas.audit_report import AuditVerdicts
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.audit_schedule import AuditSchedule, seconds_to_next_hour
+from pipeline.audit.rules.request import AuditSchedule, seconds_to_next_hour
 
 BOTH = AuditSchedule(daily_at=2, hourly=True)
 moments = st.integers(0, 10**15).map(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline import metrics
 from pipeline.audit.report import write_report
-from pipeline.consumers.audit_memory import tell_before
+from pipeline.audit.worker.schedule import tell_before
 from tests.audit.audit_reports import REPORT
 
 NOW = datetime(2026, 2, 1, 10, 30, tzinfo=UTC)

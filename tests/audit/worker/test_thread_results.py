@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.consumers.thread_results import WAITING_LIMIT, StoppedError, ThreadResults
+from pipeline.audit.worker.run import WAITING_LIMIT, StoppedError, ThreadResults
 
 
 @pytest.fixture

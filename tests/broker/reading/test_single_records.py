@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.broker.admin.topics import OffsetRange
-from pipeline.broker.single_records import _NEAR_OFFSETS, _spans
+from pipeline.broker.reading.ranges import _NEAR_OFFSETS, _spans
 
 
 def test_offsets_near_each_other_are_read_at_once() -> None:

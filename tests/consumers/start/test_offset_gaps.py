@@ -6,7 +6,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.offset_gaps import offset_gaps
+from pipeline.consumers.start.ledger_checks import offset_gaps
 
 OFFSETS = st.sets(st.integers(0, 80), max_size=60).map(sorted)
 

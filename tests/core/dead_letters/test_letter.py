@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.dead_letter import dead_letter
+from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.letter import (
     NO_CODE,
     FoundLetter,
-    Header,
+    dead_letter,
     read_letter,
     record_headers,
 )

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.dead_letter import dead_letter
-from pipeline.core.dead_letters.letter import FoundLetter, Header, read_letter
+from pipeline.core.dead_letters.carried_record import Header
+from pipeline.core.dead_letters.letter import FoundLetter, dead_letter, read_letter
 from pipeline.core.dead_letters.redrive import (
     Redrive,
     plan_redrive,

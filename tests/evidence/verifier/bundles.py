@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.held_checkpoints import write_held
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
-from pipeline.ledger.tlog.checkpoints import Checkpoint
+from pipeline.ledger.tlog.checkpoints import Checkpoint, write_held
 from pipeline.storage.reader import RunReader
 from tests.builders import sha256
 from tests.evidence.proven_stores import logs

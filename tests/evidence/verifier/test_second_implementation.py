@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core import held_checkpoints
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.evidence.evidence import consistency_proof
 from pipeline.evidence.verifier import verify
 from pipeline.evidence.verifier.verify import RefusedError, UnreadableError
+from pipeline.ledger.tlog import checkpoints as held_checkpoints
 from pipeline.ledger.tlog import notes
 from pipeline.ledger.tlog import proof_file as tlog_proof
 from pipeline.ledger.tlog import proofs as merkle_proofs

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.held_checkpoints import parse_held, write_held
 from pipeline.evidence.verifier import verify
-from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
+from pipeline.ledger.tlog.checkpoints import Checkpoint, parse_held, sign_checkpoint, write_held
 from tests.builders import run_request, sha256
 from tests.evidence.proven_stores import REQUESTS, SHARED, go_on, proven_store
 from tests.evidence.verifier.bundles import (

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.held_checkpoints import parse_held, write_held
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
     open_checkpoint,
+    parse_held,
     sign_checkpoint,
+    write_held,
 )
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash

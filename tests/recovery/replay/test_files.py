@@ -7,11 +7,10 @@ import pytest
 
 from pipeline.core.layout import attachment_path
 from pipeline.core.runs.outcome import RecordSource
-from pipeline.recovery.replay.file_checks import FileChecks, PathDigests
-from pipeline.recovery.replay.files import find_foreign_files
+from pipeline.ledger.reader import StoreLogs
+from pipeline.recovery.replay.files import FileChecks, PathDigests, find_foreign_files
 from pipeline.recovery.replay.findings import Finding
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store_logs import StoreLogs
 from tests.builders import attachment, judged, red_request, run_request, sha256
 from tests.ledger.ledgers import KEYS, ledger
 from tests.storage.stores import change_index, files, judged_record, opened

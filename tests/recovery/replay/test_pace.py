@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.recovery.replay.pace import of_run, paced
+from pipeline.recovery.replay.reading import of_run, paced
 
 
 def record(number: int, key: bytes | None = b"run_a") -> ConsumerRecord:
@@ -26,7 +26,7 @@ async def test_records_come_no_faster_than_they_may(monkeypatch: pytest.MonkeyPa
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "time", lambda: 100.0 + sum(slept), raising=False)
-    monkeypatch.setattr("pipeline.recovery.replay.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("pipeline.recovery.replay.reading.asyncio.sleep", sleep)
     assert [each.offset async for each in paced(source(20), 10.0)] == list(range(20))
     assert sum(slept) == pytest.approx(2.0)
 
