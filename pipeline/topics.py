@@ -255,3 +255,9 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
         names.migrate_group: (names.legacy_runs,),
         names.persist_v1_group: (names.run_requests,),
     }
+
+
+def store_groups(prefix: str) -> tuple[str, ...]:
+    """Return the consumer groups whose workers write artifacts and links into a store."""
+    names = TopicNames(prefix)
+    return (names.persist_group, names.migrate_group, names.advise_group, names.advise_retry_group)

@@ -1,6 +1,10 @@
-"""The arrows between the parts point one way, read from the imports of every file.
+"""The arrows between the rooms point one way, read from the imports of every file.
 
-schemas <- core <- storage, broker <- consumers, api <- app <- cli
+    schemas <- core <- disk <- ledger <- storage;   core <- broker
+    storage, broker <- consumers <- audit, legacy <- recovery, api <- app <- cli
+    evidence stands beside consumers
+
+A test lists every offender, so that one run shows all that is to be moved.
 """
 
 import ast
@@ -9,68 +13,73 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
-SHARED = {
-    "pipeline.errors",
-    "pipeline.topics",
-    "pipeline.settings",
-    "pipeline.metrics",
-    "pipeline.child_process",
-}
-"""Leaves at the root that any part may import, but core not all of them."""
 
-MAY_IMPORT = {
+LEAVES = {"pipeline.errors", "pipeline.topics", "pipeline.settings", "pipeline.metrics"}
+"""Modules at the root that any room but core may import whole."""
+
+_STORE = {"schemas", "core", "disk", "ledger", "storage"} | LEAVES
+_WORKERS = _STORE | {"broker", "consumers", "pipeline.child_process"}
+
+MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),
-    # It goes to auditors, who have nothing of ours.
-    "evidence_bundle": set(),
     "core": {"schemas", "pipeline.errors", "pipeline.topics"},
-    "storage": {"schemas", "core"} | SHARED,
-    "broker": {"schemas", "core"} | SHARED,
-    "consumers": {"schemas", "core", "storage", "broker"} | SHARED,
-    "api": {"schemas", "core", "storage", "broker"} | SHARED,
-    "replay": {"schemas", "core", "storage", "broker", "consumers"}
-    | {"pipeline.storage.ledger_key"}
-    | SHARED,
+    "disk": {"schemas", "core"} | LEAVES,
+    "ledger": {"schemas", "core", "disk"} | LEAVES,
+    "storage": _STORE,
+    "broker": {"schemas", "core"} | LEAVES,
+    "consumers": _WORKERS,
+    "evidence": _STORE,
+    "audit": _WORKERS,
+    "legacy": _WORKERS,
+    "recovery": _WORKERS | {"legacy"},
+    "api": _WORKERS | {"legacy"},
+    "app": _WORKERS | {"audit", "legacy", "recovery", "api", "pipeline.logs"},
 }
-"""What each part may import beside itself."""
+"""What each room may import beside itself; the command line may import all."""
 
-MAY_NOT_IMPORT = {
-    "pipeline.errors": {"schemas", "pipeline"},
-    "pipeline.topics": {"schemas", "pipeline"},
-    "pipeline.metrics": {"schemas", "pipeline"},
-    "pipeline.child_process": {"schemas", "pipeline"},
-    "pipeline.settings": {"schemas", "core", "storage", "broker", "consumers", "api"},
-    "pipeline.logs": {"storage", "broker", "consumers", "api"},
+LEAVES_MAY_NOT_IMPORT = {
+    "pipeline.errors": {"schemas", "pipeline", *MAY_IMPORT},
+    "pipeline.topics": {"schemas", "pipeline", *MAY_IMPORT},
+    "pipeline.metrics": {"schemas", "pipeline", *MAY_IMPORT},
+    "pipeline.child_process": {"schemas", "pipeline", *MAY_IMPORT},
+    "pipeline.settings": {*MAY_IMPORT},
+    "pipeline.logs": {*MAY_IMPORT} - {"core"},
+    "pipeline.client": {*MAY_IMPORT} - {"schemas", "core"},
     "pipeline.__main__": {"api", "app"},
-    "pipeline.client": {"storage", "broker", "consumers", "api", "cli", "app"},
 }
-WHOLE_PROGRAMS_MAY_NOT_IMPORT = {"api", "cli", "app"}
-"""For every other module at the root: replay, migration and their like use the parts."""
+
+PURE = (
+    *("schemas", "pipeline.core", "pipeline.ledger.tlog", "pipeline.ledger.leaf"),
+    *("pipeline.audit.rules", "pipeline.evidence.evidence"),
+    *("pipeline.evidence.page", "pipeline.evidence.words"),
+)
+"""Rooms and modules that touch no disk, network, clock, environment, thread or random number."""
+
+WRITES_FILES = {"schemas.export": {"pathlib"}}
+"""What is pure but for this: the frozen schemas, written for the command that exports them."""
 
 PURE_STANDARD_LIBRARY = {
     *("__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime"),
     *("decimal", "enum", "functools", "hashlib", "hmac", "html", "ipaddress", "itertools", "json"),
     *("math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
 }
-"""Modules that touch no disk, network, clock, environment, thread or random number."""
-
 PURE_LIBRARIES = {"msgspec", "orjson", "pydantic", "pydantic_core", "cryptography"}
 IMPURE_NAMES = {"open", "print", "input", "now", "utcnow", "today", "getenv"}
-BASE_LIBRARIES = {"aiokafka", "pydantic", "pydantic_core", "pydantic_settings"}
-BASE_INSTALL = [
-    "pipeline.broker.publisher",
-    "pipeline.broker.connection",
-    "pipeline.settings",
-    "pipeline.topics",
-    "pipeline.errors",
-]
 
+BASE_LIBRARIES = {"aiokafka", "pydantic", "pydantic_core", "pydantic_settings"}
+BASE_INSTALL = (
+    *("pipeline.broker.publisher", "pipeline.broker.connection"),
+    *("pipeline.settings", "pipeline.topics", "pipeline.errors"),
+)
 
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.screen"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
+
+MOST_MODULES_OF_A_FOLDER = 26
+MOST_LINES = 400
+MOST_LOOSE_MODULES = 9
 
 
 def module_of(path: Path) -> str:
@@ -110,14 +119,18 @@ def imports_of(module: str) -> set[str]:
     return found
 
 
-def part_of(module: str) -> str:
-    """The part that a module of ours belongs to: `core`, or its own name at the root."""
+def room_of(module: str) -> str:
+    """The room that a module of ours belongs to: `core`, or its own name at the root."""
     names = module.split(".")
     if names[0] == "schemas":
         return "schemas"
     if len(names) > 1 and (ROOT / "pipeline" / names[1]).is_dir():
         return names[1]
     return ".".join(names[:2])
+
+
+def is_in(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
 
 
 def ours(names: set[str]) -> set[str]:
@@ -128,61 +141,109 @@ def foreign(names: set[str]) -> set[str]:
     return {name.split(".")[0] for name in names - ours(names)}
 
 
+def rooms_imported_by(module: str) -> set[str]:
+    return {room_of(name) for name in ours(imports_of(module))} - {room_of(module), "pipeline"}
+
+
 def test_there_are_modules_to_look_at() -> None:
     assert {"schemas.fields", "pipeline.core.runs.verdict", "pipeline.errors"} <= MODULES.keys()
     assert "pipeline.core.json.canonical" in imports_of("pipeline.core.json.strict")
-    assert part_of("pipeline.core.runs.verdict") == "core"
-    assert part_of("pipeline.errors") == "pipeline.errors"
+    assert room_of("pipeline.core.runs.verdict") == "core"
+    assert room_of("pipeline.errors") == "pipeline.errors"
+    for room in PURE:
+        assert any(is_in(module, (room,)) for module in MODULES), room
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) in MAY_IMPORT])
-def test_each_part_imports_only_what_lies_before_it(module: str) -> None:
-    part = part_of(module)
-    imported = {part_of(name) for name in ours(imports_of(module))}
-    assert imported - {part, "pipeline"} <= MAY_IMPORT[part]
+def test_each_room_imports_only_what_lies_before_it() -> None:
+    offenders = {
+        module: forbidden
+        for module in MODULES
+        if room_of(module) in MAY_IMPORT
+        and (forbidden := rooms_imported_by(module) - MAY_IMPORT[room_of(module)])
+    }
+    assert offenders == {}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m).startswith("pipeline.")])
-def test_modules_at_the_root_import_nothing_that_builds_on_them(module: str) -> None:
-    imported = {part_of(name) for name in ours(imports_of(module))} - {module}
-    assert not imported & MAY_NOT_IMPORT.get(module, WHOLE_PROGRAMS_MAY_NOT_IMPORT)
+def test_every_room_has_its_place() -> None:
+    rooms = {room_of(module) for module in MODULES}
+    loose = {room for room in rooms if room.startswith("pipeline.")}
+    assert rooms - loose - {"pipeline"} <= MAY_IMPORT.keys() | {"cli"}
+    assert loose <= LEAVES_MAY_NOT_IMPORT.keys()
 
 
-def test_every_package_has_its_place() -> None:
-    packages = {part_of(module) for module in MODULES if not part_of(module).startswith("pipeline")}
-    assert packages <= MAY_IMPORT.keys() | {"app", "cli"}
+def test_modules_at_the_root_import_nothing_that_builds_on_them() -> None:
+    offenders = {
+        module: forbidden
+        for module, not_allowed in LEAVES_MAY_NOT_IMPORT.items()
+        if (forbidden := rooms_imported_by(module) & not_allowed)
+    }
+    assert offenders == {}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) not in RUNS_COMMANDS])
-def test_nothing_imports_the_command_line(module: str) -> None:
-    assert "cli" not in {part_of(name) for name in ours(imports_of(module))}
+def test_nothing_imports_the_command_line() -> None:
+    offenders = [
+        module
+        for module in MODULES
+        if room_of(module) not in RUNS_COMMANDS and "cli" in rooms_imported_by(module)
+    ]
+    assert offenders == []
 
 
-PURE = [m for m in MODULES if part_of(m) in {"schemas", "core"}]
+def test_pure_rooms_touch_nothing_outside_themselves() -> None:
+    pure = [module for module in MODULES if is_in(module, PURE)]
+    allowed = PURE_STANDARD_LIBRARY | PURE_LIBRARIES
+    imported = {
+        module: libraries
+        for module in pure
+        if (libraries := foreign(imports_of(module)) - allowed - WRITES_FILES.get(module, set()))
+    }
+    assert imported == {}
+    assert {module: found for module in pure if (found := impure_calls(module))} == {}
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_core_and_schemas_touch_nothing_outside_themselves(module: str) -> None:
-    # The one that writes files: the frozen schemas, for whoever asks for them.
-    writes_files = {"pathlib"} if module == "schemas.export" else set()
-    allowed = PURE_STANDARD_LIBRARY | PURE_LIBRARIES | writes_files
-    assert foreign(imports_of(module)) <= allowed
-
-
-@pytest.mark.parametrize("module", PURE)
-def test_core_and_schemas_ask_for_no_time_and_no_file(module: str) -> None:
+def impure_calls(module: str) -> set[str]:
+    """What a module calls that asks for a time or a file; `async` where it waits."""
+    found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Call):
             called = node.func
-            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            assert name not in IMPURE_NAMES
-        assert not isinstance(node, ast.AsyncFunctionDef)
+            found.add(
+                called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            )
+        elif isinstance(node, ast.AsyncFunctionDef):
+            found.add("async")
+    return found & (IMPURE_NAMES | {"async"})
 
 
-@pytest.mark.parametrize("module", [m for m in PURE if part_of(m) == "schemas"])
-def test_schemas_need_pydantic_alone(module: str) -> None:
-    libraries = foreign(imports_of(module)) - set(sys.stdlib_module_names)
-    assert libraries <= {"pydantic", "pydantic_core"}
+def test_pure_rooms_import_pure_rooms_alone() -> None:
+    offenders = {
+        module: impure
+        for module in MODULES
+        if is_in(module, PURE)
+        and (
+            impure := {
+                name
+                for name in ours(imports_of(module))
+                if not is_in(name, (*PURE, "pipeline.errors", "pipeline.topics"))
+                and name not in {"pipeline.ledger", "pipeline.ledger.log_id"}
+            }
+        )
+    }
+    assert offenders == {}
+
+
+def test_schemas_need_pydantic_alone() -> None:
+    offenders = {
+        module: libraries
+        for module in MODULES
+        if room_of(module) == "schemas"
+        and (
+            libraries := foreign(imports_of(module))
+            - set(sys.stdlib_module_names)
+            - {"pydantic", "pydantic_core"}
+        )
+    }
+    assert offenders == {}
 
 
 def test_what_a_bundle_brings_along_needs_the_standard_library_alone() -> None:
@@ -203,26 +264,48 @@ def everything_under(module: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize(
-    "module", [*BASE_INSTALL, *(m for m in MODULES if m.startswith("schemas"))]
-)
-def test_what_a_producer_installs_needs_the_base_libraries_alone(module: str) -> None:
-    if module not in MODULES:
-        pytest.skip(f"{module} is not written yet")
-    for name in everything_under(module):
-        libraries = foreign(imports_of(name)) - set(sys.stdlib_module_names)
-        assert libraries <= BASE_LIBRARIES, name
+def test_what_a_producer_installs_needs_the_base_libraries_alone() -> None:
+    schemas = [module for module in MODULES if room_of(module) == "schemas"]
+    offenders = {
+        name: libraries
+        for module in (*BASE_INSTALL, *schemas)
+        for name in everything_under(module)
+        if (libraries := foreign(imports_of(name)) - set(sys.stdlib_module_names) - BASE_LIBRARIES)
+    }
+    assert offenders == {}
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if m.split(".")[0] == "pipeline" and m not in PRINTS]
-)
-def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible(module: str) -> None:
-    if part_of(module) == "evidence_bundle":
-        return
-    text = MODULES[module].read_text()
-    named = re.findall(r"\bprint\(|\becho\(|console\.print\(|sys\.stdout|sys\.stderr\.write", text)
-    assert named == [], f"{module} prints past pipeline.cli.views.terminal"
+def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible() -> None:
+    prints = re.compile(r"\bprint\(|\becho\(|console\.print\(|sys\.stdout|sys\.stderr\.write")
+    offenders = {
+        module: found
+        for module, path in MODULES.items()
+        if module.startswith("pipeline")
+        and module not in PRINTS
+        # It goes to auditors, who have nothing of ours.
+        and not is_in(module, ("pipeline.evidence.verifier",))
+        and (found := prints.findall(path.read_text()))
+    }
+    assert offenders == {}
+
+
+def test_rooms_stay_small_enough_to_look_around_in() -> None:
+    folders: dict[Path, int] = {}
+    for path in MODULES.values():
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    crowded = {
+        str(each): number for each, number in folders.items() if number > MOST_MODULES_OF_A_FOLDER
+    }
+    long = {
+        module: lines
+        for module, path in MODULES.items()
+        if (lines := len(path.read_text().splitlines())) > MOST_LINES
+        # One file that an auditor reads from top to bottom.
+        and module != "pipeline.evidence.verifier.verify"
+    }
+    loose = [path.name for path in (ROOT / "pipeline").glob("*.py") if path.name != "__init__.py"]
+    assert (crowded, long) == ({}, {})
+    assert len(loose) <= MOST_LOOSE_MODULES, loose
 
 
 THEIR_STREAMS = {"aiter_bytes", "stream"}
@@ -243,7 +326,7 @@ def loops_left_open(tree: ast.AST) -> Iterator[str]:
     """What `async for` goes through in `tree` although nobody closes it where it is left early."""
     functions = [each for each in ast.walk(tree) if isinstance(each, ast.AsyncFunctionDef)]
     for function in functions:
-        # Whoever made what is passed in closes it.
+        # The caller closes what it passes in.
         arguments = {argument.arg for argument in function.args.args}
         known = closed_names(function) | arguments
         for loop in (each for each in ast.walk(function) if isinstance(each, ast.AsyncFor)):
@@ -252,10 +335,15 @@ def loops_left_open(tree: ast.AST) -> Iterator[str]:
                 yield f"{function.name}: {ast.unparse(loop.iter)}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part_of(m) != "schemas"])
-def test_no_asynchronous_generator_is_left_to_the_garbage_collector(module: str) -> None:
+def test_no_asynchronous_generator_is_left_to_the_garbage_collector() -> None:
     # One that holds a consumer would close it in a task of its own, whose error nobody takes.
-    assert list(loops_left_open(ast.parse(MODULES[module].read_text()))) == []
+    offenders = {
+        module: left
+        for module, path in MODULES.items()
+        if room_of(module) != "schemas"
+        and (left := list(loops_left_open(ast.parse(path.read_text()))))
+    }
+    assert offenders == {}
 
 
 def test_a_loop_over_a_call_is_found() -> None:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from pipeline.audit.plan import open_plan
 from pipeline.audit.rules.request import is_sampled
-from pipeline.storage.index.run_index import INDEX_FILE, read_only
+from pipeline.storage.index.engine import read_only
+from pipeline.storage.index.run_index import INDEX_FILE
 
 Depth = Literal["names", "bytes", "content"]
 """How closely a file is looked at: its name, size and mode; its bytes, hashed; what they say."""

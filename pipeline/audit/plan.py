@@ -18,7 +18,7 @@ from urllib.parse import quote
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
-from pipeline.storage.index.run_index import INDEX_FORMAT
+from pipeline.storage.index.engine import INDEX_FORMAT
 from schemas.audit_request import AuditScope
 
 _CACHE_KIB: Final = 16_384

@@ -36,12 +36,12 @@ from pipeline.audit.step import StepResult
 from pipeline.audit.steps import LEDGER_PART, audit_steps, dates_with
 from pipeline.audit.tally import PartDone, Parts, Tally
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import shared_lock
+from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_request import AuditRequest
 
 SUSPECTS_LIMIT: Final = 10_000

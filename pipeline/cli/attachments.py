@@ -9,8 +9,9 @@ from pipeline.cli.views.terminal import note, print_json, print_text
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
-from pipeline.storage.attachments import AttachmentFiles, StoredBlob
+from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.reader import stored_answer
+from pipeline.storage.upload import StoredBlob
 
 app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
 

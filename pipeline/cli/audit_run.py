@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.audit.journal import journal_progress
 from pipeline.audit.rules.request import judge_audit_record
 from pipeline.audit.worker.asking import listening, publish_audit
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.views.audit import is_fault, print_finding, print_report
 from pipeline.cli.views.terminal import note, notes, print_json

@@ -21,13 +21,8 @@ from pipeline.cli.views.terminal import (
     waiting,
 )
 from pipeline.legacy.check import Difference, migration_status, verify_migration
-from pipeline.legacy.migration import (
-    MigrationOptions,
-    MigrationResult,
-    RowResult,
-    migrate_into_store,
-    preview,
-)
+from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
+from pipeline.legacy.migration_result import MigrationResult, RowResult
 from pipeline.legacy.rollback import roll_back
 from pipeline.legacy.source import LegacySource, open_source
 from pipeline.logs import configure_logging

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic
 
 import typer
 
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.broker.publisher import (
     AdvisoryPublisher,
     Published,

@@ -13,8 +13,9 @@ from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Delivery, Settlement, Telling, delivery_of
 from pipeline.consumers.engine.subscription import Record
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import ToldOutcome, run_event, run_event_headers
-from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
 from pipeline.topics import TopicNames

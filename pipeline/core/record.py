@@ -31,3 +31,13 @@ def parse_place(text: str) -> RecordPlace:
         raise ValueError(message)
     topic, partition, offset = found.groups()
     return RecordPlace(topic, int(partition), int(offset))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSource:
+    """One record: the epoch of the store, and where the broker keeps it."""
+
+    epoch: int
+    topic: str
+    partition: int
+    offset: int

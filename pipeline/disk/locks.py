@@ -174,3 +174,6 @@ def _name_of(pid: str) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
         return f" ({' '.join(words).strip()[:80]})"
     return ""
+
+
+INDEX_LOCK = "index.lock"

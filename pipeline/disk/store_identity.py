@@ -23,10 +23,9 @@ from pipeline.disk.durable_files import (
     temporary_name,
 )
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import InputError, StoreNotReadyError
-from pipeline.storage.index.run_index import INDEX_LOCK
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"

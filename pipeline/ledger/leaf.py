@@ -16,7 +16,8 @@ from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, parse_path
-from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import Outcome
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from schemas.fields import LARGEST_EXACT_INTEGER, is_advisory_id, is_run_id

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import read_store, refuse_as_root
 from pipeline.errors import StoreError
@@ -36,7 +36,6 @@ from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.key_rotation import sign_rotation
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
-from pipeline.storage.index.run_index import INDEX_LOCK
 
 
 @dataclass(frozen=True, slots=True)

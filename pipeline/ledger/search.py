@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.runs.outcome import RecordSource, StoredRun
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf

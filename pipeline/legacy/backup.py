@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
-from pipeline.storage.attachments import PIECE_BYTES
+from pipeline.storage.upload import PIECE_BYTES
 
 _MARK = ".rmos-backup-"
 _REPLACED = ".rmos-replaced-"

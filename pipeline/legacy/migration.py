@@ -17,30 +17,33 @@ the topic |
 Run again it goes on: what is on the topic is not published again, what is stored is found.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
-from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import attachment_path
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
-from pipeline.legacy.mapping import UNREAD_LINK
-from pipeline.legacy.report import MigrationTally, RowReport, report_row
+from pipeline.legacy.migration_result import (
+    MigrationResult,
+    Progress,
+    RowState,
+    Tell,
+    note_row,
+    result_of,
+)
 from pipeline.legacy.source import (
     CarriedRow,
     LegacySource,
@@ -58,76 +61,6 @@ from pipeline.storage.run_store import RunStore
 CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
 
-RowState = Literal["mapped", "published", "already", "conflict", "refused", "ours"]
-"""Of one row: mapped (a dry run), published now, on the topic already, in conflict with a run of
-this run_id, refused by the mapping, or written by this program in the first place."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """What came of one row.
-
-    Attributes:
-        report: Before and after; None where it cannot be carried over.
-        code: Why it was refused or is in conflict.
-        message: The same in one sentence.
-        attachments: What was found of each content that it names.
-    """
-
-    run_id: str
-    state: RowState
-    report: RowReport | None = None
-    code: str | None = None
-    message: str | None = None
-    attachments: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class MigrationResult:
-    """What came of all rows.
-
-    Attributes:
-        tally: The rows before and after.
-        states: How many rows in each state.
-        outcomes: What became of the records that were stored now.
-        apart: Contents that were too large for a message and went into the store directly.
-        backup: Of the v1 file.
-        attachments: The folder in which contents were looked for.
-        strange: How many files of the source were neither runs nor advisories.
-    """
-
-    tally: MigrationTally = field(default_factory=MigrationTally)
-    states: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    apart: list[str] = field(default_factory=list)
-    backup: Path | None = None
-    attachments: Path | None = None
-    strange: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every row is carried over, with every file beside it."""
-        failed = self.outcomes["conflict"] + self.outcomes["rejected"]
-        return not (self.tally.refused or self.states["conflict"] or failed)
-
-    def summary(self) -> dict[str, Any]:
-        """Return all of it, as JSON has it."""
-        return {
-            **self.tally.summary(),
-            "states": dict(sorted(self.states.items())),
-            "outcomes": dict(sorted(self.outcomes.items())),
-            "apart": self.apart,
-            "backup": str(self.backup) if self.backup else None,
-            "attachments_folder": str(self.attachments) if self.attachments else None,
-            "strange_files": self.strange,
-            "findings": self.tally.sentences(),
-        }
-
-
-Tell: TypeAlias = Callable[[RowResult], None]
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told what is done, how many so far, and of how many."""
-
 
 def preview(source: LegacySource, tell: Tell, progress: Progress) -> MigrationResult:
     """Return what a migration would make of `source`; nothing is written and nobody is asked.
@@ -135,9 +68,9 @@ def preview(source: LegacySource, tell: Tell, progress: Progress) -> MigrationRe
     Raises:
         InputError: An attachment cannot be read.
     """
-    result = _result(source)
+    result = result_of(source)
     for count, each in enumerate(read_source(source), start=1):
-        _note(result, each, "mapped", tell)
+        note_row(result, each, "mapped", tell)
         progress("rows read", count, len(source.rows))
     return result
 
@@ -188,7 +121,7 @@ class Migration:
         self._options = options
         self._tell = tell
         self._progress = progress
-        self._result = _result(source)
+        self._result = result_of(source)
         self._topic = settings.topics.legacy_runs
         self._attachments = AttachmentFiles(store.root)
         self._partition_of = DefaultPartitioner()
@@ -283,7 +216,7 @@ class Migration:
                     self._put_apart(row)
                     if state == "published":
                         messages.append(self._message(row, partitions))
-                _note(self._result, row, state, self._tell)
+                note_row(self._result, row, state, self._tell)
             await sender.send(messages)
             done += len(rows)
             self._progress("rows read", done, len(self._source.rows))
@@ -361,38 +294,6 @@ async def migrate_into_store(
         ).run()
     finally:
         store.close()
-
-
-def _result(source: LegacySource) -> MigrationResult:
-    return MigrationResult(attachments=source.blobs.folder, strange=len(source.strange))
-
-
-def _note(result: MigrationResult, row: ReadRow, state: RowState, tell: Tell) -> None:
-    """Count one row, and tell of it."""
-    told = _told(result, row, state)
-    result.states[told.state] += 1
-    tell(told)
-    for message in row.unread if isinstance(row, CarriedRow) else ():
-        result.tally.refuse_part(UNREAD_LINK)
-        tell(RowResult(row.run_id, "refused", code=UNREAD_LINK, message=message))
-
-
-def _told(result: MigrationResult, row: ReadRow, state: RowState) -> RowResult:
-    if isinstance(row, RefusedRow):
-        result.tally.refuse(row.code)
-        return RowResult(row.run_id, "refused", code=row.code, message=row.message)
-    if isinstance(row, OwnRow):
-        message = "This program wrote the row: its run comes from the request topic."
-        result.tally.rows += 1
-        return RowResult(row.run_id, "ours", message=message)
-    judged = row.mapped.judged
-    artifact, _ = parse_object(judged.built.content)
-    report = report_row(row.row, artifact, judged.artifact_sha256)
-    result.tally.add(report, artifact, row.blobs.values())
-    if state != "conflict":
-        return RowResult(row.run_id, state, report, attachments=dict(row.blobs))
-    message = "Another request has made the run of this run_id: the row was not published."
-    return RowResult(row.run_id, state, report, "RUN_CONFLICT", message, dict(row.blobs))
 
 
 def _chunks(rows: Iterator[ReadRow]) -> Iterator[list[ReadRow]]:

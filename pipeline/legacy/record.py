@@ -18,7 +18,7 @@ from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_ap
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import artifact_path
-from pipeline.core.runs.artifact import BuiltRun, generated_hashes, outline_of
+from pipeline.core.runs.artifact import BuiltRun, generated_by_row, outline_of
 from pipeline.core.runs.artifact_parts import (
     Content,
     attach_request,
@@ -35,7 +35,6 @@ from pipeline.core.runs.attachments import (
     Blob,
     read_attachments,
 )
-from pipeline.core.runs.cut_program import OLD_HASHES
 from pipeline.core.runs.given_values import values_without_place
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.runs.safety import Judgement
@@ -139,16 +138,6 @@ def _refused(request: Envelope, violations: list[Violation]) -> RejectionError:
     told = "; ".join(f"{each.field}: {each.code}" for each in ordered)
     message = f"Expected a mapped row of an older store, found {told}."
     return RejectionError(INVALID_LEGACY_RUN, message, request.run_id)
-
-
-def generated_by_row(fields: dict[str, Any]) -> set[str]:
-    """Return the hashes of what was generated: of what is there, and those that the row tells."""
-    old = fields["meta"]["v1"]
-    inner = old.get("hashes")
-    claims = {name: old.get(name) for name in OLD_HASHES.values()}
-    if isinstance(inner, dict):
-        claims |= {f"hashes.{name}": item for name, item in inner.items() if "feasib" not in name}
-    return generated_hashes({"outputs": fields.get("outputs"), "hashes": claims})
 
 
 def _withhold_values(document: dict[str, Any], provenance: dict[str, Any]) -> None:

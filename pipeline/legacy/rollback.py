@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.disk.faults import store_faults

@@ -6,7 +6,8 @@ from contextlib import aclosing
 
 from faststream.exceptions import NackMessage
 
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.reading.group_reader import GroupReader
 from pipeline.broker.reading.ranges import Ranges
 from pipeline.broker.sending.batches import BatchSender

@@ -21,13 +21,14 @@ from pipeline.core.advisories.outcome import (
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.runs.outcome import RecordSource, StoredRun
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
-from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
 

@@ -8,20 +8,19 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.audit.rules.content import first_difference
 from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import parse_by_rule
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
-from pipeline.core.runs.artifact import generated_hashes
+from pipeline.core.runs.artifact import generated_by_row, generated_hashes
 from pipeline.core.runs.given_values import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.recorded_verdict import is_called_safe
+from pipeline.core.violations import first_difference
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError
-from pipeline.legacy.record import generated_by_row
-from pipeline.storage.index.run_index import IndexedRun, indexed_run
+from pipeline.storage.index.tables import IndexedRun, indexed_run
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
 

@@ -30,11 +30,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import BlobPath, parse_path
+from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import flood_message, without_first_failures
-from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError, StoreError
@@ -43,7 +43,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
 from pipeline.storage.index.opening import open_index
-from pipeline.storage.index.run_index import INDEX_LOCK, IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import Restoration, restore_files
 
 Verdict = TypeVar("Verdict")

@@ -21,11 +21,12 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.artifacts import read_artifact, read_kept_request
-from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
+from pipeline.storage.attachments import AttachmentFiles, BlobCheck
 from pipeline.storage.index.listing import RunFilter, RunPage, list_runs
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.missing_attachments import missing_attachments
+from pipeline.storage.upload import StoredBlob
 from schemas.fields import RUN_ID_RULE, is_run_id
 
 _PREFIX = "/api/rmos/runs"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
 
 Made = Iterable[tuple[RecordSource, list[NewFile] | None]]

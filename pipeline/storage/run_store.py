@@ -21,7 +21,8 @@ from pipeline.storage.batch_store import (
     FloodGuard,
     JudgedRecord,
 )
-from pipeline.storage.index.run_index import IndexedRun, IndexTransaction, indexed_run
+from pipeline.storage.index.tables import IndexedRun, indexed_run
+from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.missing_attachments import missing_attachments
 
 __all__ = [

@@ -15,7 +15,7 @@ from pipeline.api.http.guard import Guard
 from pipeline.api.http.tokens import Tokens
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.advisory_store import AdvisoryStore

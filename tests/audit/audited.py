@@ -12,7 +12,7 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.tally import PartDone, Tally
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord

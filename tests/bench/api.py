@@ -35,7 +35,7 @@ from pipeline.app import advise_worker, api_server, persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.tally import PartDone
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name

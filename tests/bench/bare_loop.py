@@ -20,8 +20,9 @@ from pipeline.app import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.judging import Judging
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import run_event, run_event_headers
-from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.ledger_key import open_ledger

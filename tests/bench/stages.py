@@ -28,15 +28,16 @@ from sqlalchemy import Connection
 
 from pipeline.core import envelope
 from pipeline.core.json import strict as strict_json
+from pipeline.core.record import RecordSource
 from pipeline.core.runs import artifact, verdict
 from pipeline.core.runs import artifact_parts as artifact_content
 from pipeline.core.runs.event import run_event, run_event_headers
-from pipeline.core.runs.outcome import Outcome, RecordSource
+from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
-from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
 from tests.bench.requests import encoded_requests
 

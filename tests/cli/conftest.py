@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.store_identity import create_store
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import judged, red_request, rosette_request, router_request, run_request

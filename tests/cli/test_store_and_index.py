@@ -10,10 +10,10 @@ import pytest
 from pipeline.cli import main
 from pipeline.cli.index import TOLD_OF_A_KIND, _tell
 from pipeline.disk import locks
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.recovery.rebuild.index import RebuildReport
 from pipeline.storage.artifacts import StrangeFile
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_FILE
 from tests.cli.command_line import CommandLine
 from tests.cli.test_runs import flip_bit
 from tests.storage.stores import change_index

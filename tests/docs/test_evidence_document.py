@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.envelope import Rejected
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.evidence.verifier import verify
 from pipeline.ledger.checksums import root_of_lines

@@ -126,14 +126,17 @@ def test_the_codes_are_those_of_the_source() -> None:
 
 
 def codes_of_the_source() -> Iterator[str]:
-    for path in [*(ROOT / "pipeline/api").glob("*.py"), *(ROOT / "pipeline/storage").glob("*.py")]:
+    for path in [
+        *(ROOT / "pipeline/api").rglob("*.py"),
+        *(ROOT / "pipeline/storage").rglob("*.py"),
+    ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
                 continue
             # Errors of the store begin with their code; those of the API are the code alone.
             code, separator, _ = node.value.partition(": ")
             is_code = _CODE.fullmatch(code)
-            if is_code and (separator or path.parent.name == "api"):
+            if is_code and (separator or (ROOT / "pipeline/api") in path.parents):
                 yield code
 
 

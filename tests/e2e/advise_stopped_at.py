@@ -24,7 +24,7 @@ from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 from tests.builders import advisory_request, record
 from tests.e2e.kafka_reading import Sending, produce
 from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, stop_at

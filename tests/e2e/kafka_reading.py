@@ -13,7 +13,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin.topics import apply_topics, partition_offsets
+from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.core.dead_letters.letter import dead_letter
-from pipeline.core.record import RecordPlace
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce

@@ -13,7 +13,7 @@ import pytest
 from pipeline.app import persist_worker
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import run as audit_run
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import red_request, run_request

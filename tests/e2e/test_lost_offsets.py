@@ -9,7 +9,7 @@ from aiokafka.admin import RecordsToDelete
 
 from pipeline import metrics
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.admin.topics import committed_offsets
+from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.reading.lost_offsets import measure_lost_offsets
 from pipeline.errors import StoreNotReadyError

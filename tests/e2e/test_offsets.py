@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer
 
 from pipeline.app import persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
-from pipeline.broker.admin.topics import CommittedOffset, committed_offsets
+from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.offsets.moves import moves_back, moves_within_log
 from pipeline.recovery.offsets.reset import group_positions, kept_positions, move_group, read_kept

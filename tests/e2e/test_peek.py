@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.broker.admin.topics import committed_offsets
+from pipeline.broker.admin.groups import committed_offsets
 from pipeline.settings import Settings
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from tests.builders import run_request

@@ -17,10 +17,9 @@ from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.consumers.start import partition_states
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import INDEX_LOCK
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.app import legacy_persist_worker, persist_worker
-from pipeline.broker.admin.topics import committed_offsets
+from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.rollback import RollbackReport, roll_back

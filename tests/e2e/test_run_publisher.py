@@ -17,7 +17,8 @@ from confluent_kafka import Message as DeliveredMessage
 from confluent_kafka import Producer
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.topics import apply_topics, partition_offsets
+from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.event_reader import EventReader
 from pipeline.broker.local.broker import LocalBroker
@@ -26,8 +27,9 @@ from pipeline.broker.sending import requests as request_sender
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.requests import Delivery
 from pipeline.cli import publish
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import run_event
-from pipeline.core.runs.outcome import Outcome, OutcomeKind, RecordSource
+from pipeline.core.runs.outcome import Outcome, OutcomeKind
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES

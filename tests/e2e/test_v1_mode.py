@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
-from pipeline.broker.admin.topics import CommittedOffset, committed_offsets
+from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1_mode import start as legacy_start
 from pipeline.legacy.v1_mode.row import MARK

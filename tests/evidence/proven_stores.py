@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner

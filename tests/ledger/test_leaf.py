@@ -16,14 +16,8 @@ from pipeline.core.advisories.outcome import (
     stored_advisory,
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.runs.outcome import (
-    Outcome,
-    RecordSource,
-    StoredRun,
-    settle_rejected,
-    settle_run,
-    stored_run,
-)
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
 from pipeline.ledger.tlog.errors import EvidenceError

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.runs.outcome import RecordSource, settle_run, stored_run
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.recovery.replay.request_topics import run_judges

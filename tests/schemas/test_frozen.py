@@ -24,9 +24,9 @@ from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.dead_letters.letter import dead_letter, read_letter
 from pipeline.core.dead_letters.redrive import redrive_record
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordPlace, RecordSource
 from pipeline.core.runs.event import run_event
-from pipeline.core.runs.outcome import RecordSource, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.outcome import settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import Rejected
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink

@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import run_event
-from pipeline.core.runs.outcome import RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls

@@ -13,8 +13,8 @@ import pytest
 from pipeline.core.advisories.event import advisory_event
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import LEAST_SEEN
-from pipeline.core.runs.outcome import RecordSource
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import FloodError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore

@@ -15,7 +15,7 @@ import pytest
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -163,7 +163,7 @@ def test_a_store_that_loses_its_rows_after_the_checkpoint_adds_the_rows_alone(
             raise OSError(errno.EIO, message)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.storage.index.run_index.IndexTransaction.add_runs", failing)
+            patch.setattr("pipeline.storage.index.transaction.IndexTransaction.add_runs", failing)
             with pytest.raises(StoreError):
                 store.commit(batch)
     assert len(leaves_of(tmp_path, run_log())) == 3

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord

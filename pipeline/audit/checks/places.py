@@ -18,7 +18,7 @@ from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.step import StepResult
 from pipeline.core.layout import BlobArea
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
-from pipeline.disk.locks import MIGRATION_LOCK
+from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.regular_files import entries_below, is_regular_below
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
@@ -27,7 +27,7 @@ from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK
+from pipeline.storage.index.run_index import INDEX_FILE
 
 _FOLDERS: Final = {
     *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),

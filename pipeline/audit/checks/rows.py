@@ -12,7 +12,7 @@ from typing import Any, Final
 from pipeline.audit.rules.finding import Finding
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
-from pipeline.storage.index.run_index import (
+from pipeline.storage.index.tables import (
     advisories,
     advisory_row,
     attachments,

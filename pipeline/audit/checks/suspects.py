@@ -16,7 +16,7 @@ from pipeline.audit.checks.names import explain
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.disk.locks import shared_lock
+from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import LogFolder
@@ -26,7 +26,8 @@ from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, read_only
+from pipeline.storage.index.engine import read_only
+from pipeline.storage.index.run_index import INDEX_FILE
 
 _DATE: Final = "SELECT date FROM runs WHERE run_id = ?"
 _ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"

@@ -16,6 +16,7 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
 from pipeline.core.runs.cut_program import attachment_at_gcode_path
 from pipeline.core.runs.given_values import is_shown
+from pipeline.core.violations import first_difference
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
 
@@ -127,14 +128,6 @@ def _read(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
     if canonical != content:
         return "JSON that is written otherwise"
     return document
-
-
-def first_difference(error: ValidationError) -> str:
-    """Return in a few words where a document first differs from its shape."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
-    # What our own validators say stands behind a prefix that means nothing to a reader.
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _parse(content: bytes) -> tuple[dict[str, Any], bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.broker.sending.requests import RequestSender

@@ -6,7 +6,8 @@ from contextlib import aclosing
 from typing import Any
 
 from pipeline.audit.checks.offsets import BrokerView
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.ledger.log_id import LogId

@@ -18,7 +18,8 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
-from pipeline.broker.admin.topics import CommittedOffset, patiently
+from pipeline.broker.admin.groups import CommittedOffset
+from pipeline.broker.admin.topics import patiently
 from pipeline.broker.connection import admin_client
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings

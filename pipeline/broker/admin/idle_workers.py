@@ -1,9 +1,9 @@
 """Refuse what must not happen to a store while its workers run."""
 
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.errors import StoreNotReadyError
-from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.settings import Settings
+from pipeline.topics import store_groups
 
 
 async def refuse_running_workers(settings: Settings, reason: str) -> None:
@@ -17,11 +17,8 @@ async def refuse_running_workers(settings: Settings, reason: str) -> None:
         StoreNotReadyError: It has.
         BrokerError: No broker answers.
     """
-    for topic in request_topics(settings.topics):
-        for group in topic.groups:
-            members = await group_members(settings, group)
-            if members:
-                message = (
-                    f"Stop the workers of {group} first, {len(members)} of them run: {reason}."
-                )
-                raise StoreNotReadyError(message)
+    for group in store_groups(settings.prefix):
+        members = await group_members(settings, group)
+        if members:
+            message = f"Stop the workers of {group} first, {len(members)} of them run: {reason}."
+            raise StoreNotReadyError(message)

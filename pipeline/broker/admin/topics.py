@@ -1,29 +1,23 @@
 """Topics and groups as the broker has them: created, compared and looked at, never altered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    GroupIdNotFound,
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
 )
-from aiokafka.protocol.commit import OffsetFetchRequest
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     admin_client,
-    broker_errors,
-    client_options,
-    close_consumer,
     refuse_hidden,
 )
 from pipeline.errors import BrokerError, TopicsError
@@ -51,64 +45,6 @@ class TopicDifference:
     setting: str
     expected: str
     found: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class OffsetRange:
-    """The offsets that a partition holds.
-
-    Attributes:
-        beginning: Offset of the first record that is still there.
-        end: Offset of the next record to come; equal to `beginning` where there is none.
-    """
-
-    beginning: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class CommittedOffset:
-    """What a group committed of one partition.
-
-    Attributes:
-        offset: The next one that it reads.
-        metadata: A text of whoever committed it; workers leave it empty.
-    """
-
-    offset: int
-    metadata: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupMember:
-    """One live member.
-
-    Attributes:
-        member_id: That of the broker.
-        client_id: What the client calls itself.
-        host: Where it connected from.
-    """
-
-    member_id: str
-    client_id: str
-    host: str
-
-    def __str__(self) -> str:
-        return f"{self.client_id} at {self.host} ({self.member_id})"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupState:
-    """A group as its coordinator sees it.
-
-    Attributes:
-        state: In the broker's word: Stable, Empty, Dead and others.
-        members: The live ones, sorted.
-    """
-
-    name: str
-    state: str
-    members: tuple[GroupMember, ...]
 
 
 async def apply_topics(settings: Settings) -> list[TopicDifference]:
@@ -161,66 +97,6 @@ async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[
     async with admin_client(settings) as admin:
         configs = await _configs(admin, asked)
     return {name: int(found["retention.ms"]) for name, found in configs.items()}
-
-
-async def partition_offsets(
-    settings: Settings, topics: Iterable[str]
-) -> dict[tuple[str, int], OffsetRange]:
-    """Return the offsets that each partition of `topics` holds, open transactions included.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
-    partitions = await topic_partitions(settings, topics)
-    async with _consumer(settings) as consumer:
-        beginnings = await consumer.beginning_offsets(partitions)
-        ends = await consumer.end_offsets(partitions)
-    return {
-        (each.topic, each.partition): OffsetRange(beginnings[each], ends[each])
-        for each in partitions
-    }
-
-
-async def committed_offsets(
-    settings: Settings, group: str, topics: Iterable[str]
-) -> dict[tuple[str, int], int]:
-    """Return what `group` committed, without the partitions where it never did.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
-    found = await committed_with_metadata(settings, group, topics)
-    return {place: committed.offset for place, committed in found.items()}
-
-
-async def committed_with_metadata(
-    settings: Settings, group: str, topics: Iterable[str]
-) -> dict[tuple[str, int], CommittedOffset]:
-    """Return what `group` committed and the texts with it; see `committed_offsets`."""
-    partitions = await topic_partitions(settings, topics)
-    async with admin_client(settings) as admin:
-        return await patiently(lambda: _committed(admin, group, partitions))
-
-
-async def describe_group(settings: Settings, group: str) -> GroupState:
-    """Return the state of `group`; one that nobody ever used is Dead.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
-    async with admin_client(settings) as admin:
-        return await patiently(lambda: _described_group(admin, group))
-
-
-async def group_members(settings: Settings, group: str) -> list[str]:
-    """Return the member ids of the live members of `group`, sorted; none where it is empty.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
-    return sorted(member.member_id for member in (await describe_group(settings, group)).members)
 
 
 async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
@@ -375,60 +251,3 @@ async def topic_partitions(settings: Settings, topics: Iterable[str]) -> list[To
         for name in names
         for number in sorted(each["partition"] for each in there[name]["partitions"])
     ]
-
-
-@asynccontextmanager
-async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a consumer that joins no group and reads no record."""
-    consumer = AIOKafkaConsumer(
-        **client_options(settings),
-        enable_auto_commit=False,
-        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
-    )
-    async with broker_errors(settings):
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await consumer.start()
-            yield consumer
-        finally:
-            await close_consumer(consumer)
-
-
-async def _committed(
-    admin: AIOKafkaAdminClient, group: str, partitions: Iterable[TopicPartition]
-) -> dict[tuple[str, int], CommittedOffset]:
-    numbers: dict[str, list[int]] = {}
-    for each in partitions:
-        numbers.setdefault(each.topic, []).append(each.partition)
-    coordinator = await admin.find_coordinator(group)
-    # aiokafka's own ways, the consumer's too, pass over the error of the whole answer: a
-    # coordinator that is still loading would look like a group that never committed.
-    request = OffsetFetchRequest(group, list(numbers.items()))
-    response = await admin._client.send(coordinator, request)
-    answers = [
-        (topic, number, offset, metadata, code)
-        for topic, listed in response.topics
-        for number, offset, metadata, code in listed
-    ]
-    for code in (response.error_code, *(code for *_, code in answers)):
-        if code != 0:
-            raise for_code(code)(f"group {group}")
-    return {
-        (topic, number): CommittedOffset(offset, metadata or "")
-        for topic, number, offset, metadata, _ in answers
-        if offset >= 0
-    }
-
-
-async def _described_group(admin: AIOKafkaAdminClient, group: str) -> GroupState:
-    (response,) = await admin.describe_consumer_groups([group])
-    (described,) = response.groups
-    code, _group, state, _protocol_type, _protocol, members, *_ = described
-    # Newer answers say so of a group that nobody ever used, older ones call it dead.
-    if code == GroupIdNotFound.errno:
-        return GroupState(group, "Dead", ())
-    if code != 0:
-        raise for_code(code)(f"group {group}")
-    found = (GroupMember(member[0], member[1], member[2].lstrip("/")) for member in members)
-    ordered = sorted(found, key=lambda member: (member.client_id, member.member_id))
-    return GroupState(group, state, tuple(ordered))

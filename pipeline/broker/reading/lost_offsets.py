@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import is_cancelled
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

@@ -12,7 +12,7 @@ from itertools import zip_longest
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.settings import Settings

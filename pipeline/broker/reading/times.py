@@ -7,7 +7,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,

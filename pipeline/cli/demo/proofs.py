@@ -33,7 +33,8 @@ from pipeline.errors import IntegrityError
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
 from pipeline.legacy.check import verify_migration
-from pipeline.legacy.migration import MigrationOptions, MigrationResult, migrate_into_store
+from pipeline.legacy.migration import MigrationOptions, migrate_into_store
+from pipeline.legacy.migration_result import MigrationResult
 from pipeline.legacy.source import LegacySource, open_source
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.recovery.replay.restore import restore

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pipeline.broker.admin.groups import GroupState
 from pipeline.broker.admin.open_transactions import OpenTransaction
-from pipeline.broker.admin.topics import GroupState
 from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
 from pipeline.topics import TopicNames
 

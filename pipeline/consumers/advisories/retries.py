@@ -36,7 +36,7 @@ from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.retry import read_retry_headers
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.settings import Settings
 
 POLL_SECONDS = 1.0

@@ -4,7 +4,7 @@ Nobody but a worker that has stored a record commits its offset. Where a group s
 store all the same, somebody else has committed in its name, or the store is an older copy.
 """
 
-from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.settings import Settings
 

@@ -29,7 +29,8 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from pipeline.broker.admin.topics import committed_offsets, partition_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import StartingPlace

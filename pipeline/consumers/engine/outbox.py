@@ -18,7 +18,7 @@ from pipeline.core.dead_letters.carried_record import (
     told_record,
 )
 from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 
 _log = structlog.get_logger(__name__)
 _CARRIED_HEADER = "traceparent"

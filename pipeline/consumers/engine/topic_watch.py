@@ -22,9 +22,11 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.admin.topic_ids import TopicLook, look_at_topic
 from pipeline.broker.admin.topic_promises import Consequence, broken_promise
-from pipeline.broker.admin.topics import TopicDifference, committed_offsets, partition_offsets
+from pipeline.broker.admin.topics import TopicDifference
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     client_options,

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import Headers, cloud_event_headers, event_source
-from pipeline.core.runs.outcome import RecordSource
 from schemas.advisory_event import ADVISORY_EVENT_VERSION
 
 ADVISORY_EVENT_SOURCE = "/rmos/advise"

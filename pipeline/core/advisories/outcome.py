@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pipeline.core.advisories.verdict import AdvisoryClaim, JudgedAdvisory, claim_of_link
 from pipeline.core.envelope import Rejected
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 
 AdvisoryOutcomeKind = Literal["linked", "duplicate", "conflict", "rejected", "waiting"]
 

@@ -15,7 +15,7 @@ from pipeline.core.dead_letters.carried_record import (
     record_bytes,
     told_of_headers,
 )
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 
 Headers = Sequence[tuple[str, bytes | None]]

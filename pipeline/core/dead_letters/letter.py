@@ -18,8 +18,7 @@ from pipeline.core.dead_letters.carried_record import (
     ReadContent,
     carried_record,
 )
-from pipeline.core.record import RecordPlace, parse_place
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource, parse_place
 from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, CutDeadLetterHeaders
 from schemas.fields import is_sha256
 

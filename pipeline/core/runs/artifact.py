@@ -32,7 +32,7 @@ from pipeline.core.runs.attachments import (
     Blob,
     read_attachments,
 )
-from pipeline.core.runs.cut_program import old_hashes_alone
+from pipeline.core.runs.cut_program import OLD_HASHES, old_hashes_alone
 from pipeline.core.runs.given_values import values_without_place
 from pipeline.core.runs.safety import Judgement, judge_safety
 from pipeline.core.violations import (
@@ -211,3 +211,13 @@ def generated_hashes(request: dict[str, Any]) -> set[str]:
         for name, sha256 in [*claims.items(), *payload_hashes({}, outputs).items()]
         if name != "feasibility_sha256" and isinstance(sha256, str) and is_sha256(sha256)
     }
+
+
+def generated_by_row(fields: dict[str, Any]) -> set[str]:
+    """Return the hashes of what was generated: of what is there, and those that the row tells."""
+    old = fields["meta"]["v1"]
+    inner = old.get("hashes")
+    claims = {name: old.get(name) for name in OLD_HASHES.values()}
+    if isinstance(inner, dict):
+        claims |= {f"hashes.{name}": item for name, item in inner.items() if "feasib" not in name}
+    return generated_hashes({"outputs": fields.get("outputs"), "hashes": claims})

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.outcome import Outcome, RecordSource, StoredRun
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import Outcome, StoredRun
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.timestamps import format_timestamp
 

@@ -7,21 +7,12 @@ that first made a run is `persisted` again whenever it is delivered again.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.cut_program import CutProgram, cut_program
 from pipeline.core.runs.safety import may_cut
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 
 OutcomeKind = Literal["persisted", "duplicate", "conflict", "rejected"]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordSource:
-    """One record: the epoch of the store, and where the broker keeps it."""
-
-    epoch: int
-    topic: str
-    partition: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)

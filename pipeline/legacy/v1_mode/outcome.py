@@ -8,8 +8,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import event_with
-from pipeline.core.runs.outcome import OutcomeKind, RecordSource
+from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
 from pipeline.legacy.v1_mode.row import JudgedRow, LegacySource, mark_of, told_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
+from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import FloodWindow, flood_message, without_first_failures
-from pipeline.core.runs.outcome import RecordSource
 from pipeline.errors import FloodError
 from pipeline.legacy.rows import parse_row
 from pipeline.legacy.v1_mode.file import LegacyStore, LegacyTransaction

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import read_ranges, read_topic
 from pipeline.broker.reading.times import ranges_since
 from pipeline.core.dead_letters.carried_record import (

@@ -21,7 +21,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
 from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes

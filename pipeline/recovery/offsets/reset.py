@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from pipeline.broker.admin.group_offsets import commit_offsets, delete_offsets, groups_named
-from pipeline.broker.admin.topics import (
+from pipeline.broker.admin.groups import (
     CommittedOffset,
     committed_offsets,
     committed_with_metadata,
     describe_group,
-    partition_offsets,
 )
+from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.errors import BrokerError, NotFoundError, RefusedError
 from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
 from pipeline.settings import Settings

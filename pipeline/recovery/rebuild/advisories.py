@@ -16,7 +16,7 @@ from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.storage.artifacts import StrangeFile
 

@@ -27,13 +27,14 @@ from functools import partial
 
 from aiokafka import ConsumerRecord
 
+from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.idle_workers import refuse_running_workers
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import Place, read_offsets, read_ranges
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError

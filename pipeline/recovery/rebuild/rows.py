@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.broker.reading.ranges import Place
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError

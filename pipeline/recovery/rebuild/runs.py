@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import ConsumerRecord
 
-from pipeline.core.runs.outcome import RecordSource, StoredRun, stored_run
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.request_topics import RunJudge
 from pipeline.storage.artifacts import FoundArtifact, StrangeFile
-from pipeline.storage.index.run_index import IndexedRun, indexed_run, with_source
+from pipeline.storage.index.tables import IndexedRun, indexed_run, with_source
 
 
 @dataclass(slots=True)

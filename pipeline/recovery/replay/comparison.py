@@ -37,7 +37,8 @@ from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
 from pipeline.recovery.replay.history import SeenRecord
 from pipeline.recovery.replay.request_topics import RequestTopic
-from pipeline.storage.index.run_index import IndexTransaction, RunIndex
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.transaction import IndexTransaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, open_below, paths_below, read_below
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
@@ -35,7 +35,7 @@ from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.expected import Row, path_of_row, sha256_of_leaf, sha256_of_row
 from pipeline.recovery.replay.findings import Finding, what_lies_at
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.index.run_index import INDEX_LOCK, RunIndex
+from pipeline.storage.index.run_index import RunIndex
 
 _READ_BYTES = 1 << 20
 _DIGEST_BYTES = 8

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.record import RecordPlace
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource
 
 FindingKind = Literal[
     "missing",

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader

@@ -14,7 +14,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin.topics import OffsetRange, committed_offsets, partition_offsets
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.dead_letters.carried_record import split_headers
 from pipeline.core.envelope import Rejected

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiokafka.partitioner import murmur2
 
-from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.reading.times import ranges_since
 from pipeline.errors import InputError
 from pipeline.recovery.replay.selection import OffsetSelection, Selection

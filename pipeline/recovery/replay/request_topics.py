@@ -19,7 +19,7 @@ from pipeline.ledger.writer import Ledger
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
 from pipeline.storage.batch_store import BatchPlan, BatchStore, JudgedRecord
-from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.broker.admin.topics import group_members
+from pipeline.broker.admin.groups import group_members
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.errors import StoreNotReadyError
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -26,7 +26,7 @@ from pipeline.recovery.replay.ranges import Place
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import INTERNAL_ERROR, BatchStore
-from pipeline.storage.index.run_index import IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import RestoredFile
 
 

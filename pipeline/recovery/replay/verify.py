@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.consumers.engine.topic_identity import check_topic_ids
-from pipeline.core.record import RecordPlace
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource
 from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.files import find_foreign_files
 from pipeline.recovery.replay.findings import Finding, Tally

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select, text, tuple_
 
 from pipeline.errors import InputError
-from pipeline.storage.index.run_index import LISTED_BY, runs
+from pipeline.storage.index.tables import LISTED_BY, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.timestamps import microseconds_since_epoch
 

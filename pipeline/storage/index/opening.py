@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, RunIndex, is_made
+from pipeline.storage.index.engine import is_made
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 
 
 def open_index(root: Path) -> RunIndex:

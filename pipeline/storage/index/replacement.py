@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.disk.locks import exclusive_lock
-from pipeline.storage.index.run_index import INDEX_FILE, INDEX_LOCK, RunIndex, read_only
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.storage.index.engine import read_only
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"

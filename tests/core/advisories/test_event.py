@@ -17,7 +17,7 @@ from pipeline.core.advisories.outcome import (
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.envelope import Rejected
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from schemas.advisory_event import AdvisoryEvent
 from tests.builders import RUN_ID, advisory_request, record
 

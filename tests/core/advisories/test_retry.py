@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.advisories.retry import Headers, read_retry_headers, retry_headers
 from pipeline.core.dead_letters.carried_record import keep_headers
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 
 TOPIC = "rmos.advisories.requests"
 SOURCE = RecordSource(2, TOPIC, 3, 41)

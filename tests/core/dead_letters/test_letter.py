@@ -12,8 +12,7 @@ from pipeline.core.dead_letters.letter import (
     read_letter,
     record_headers,
 )
-from pipeline.core.record import RecordPlace, parse_place
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource, parse_place
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
 

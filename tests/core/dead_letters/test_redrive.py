@@ -15,8 +15,7 @@ from pipeline.core.dead_letters.redrive import (
     redrive_record,
     redriven_headers,
 )
-from pipeline.core.record import RecordPlace
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordPlace, RecordSource
 from tests.core.dead_letters.test_selection import LETTER, SOURCE
 
 PARTITIONS = {"rmos.runs.requests": 12}

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import broker_time, event_id, run_event, run_event_headers
-from pipeline.core.runs.outcome import (
-    Outcome,
-    RecordSource,
-    settle_rejected,
-    settle_run,
-    stored_run,
-)
+from pipeline.core.runs.outcome import Outcome, settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import Rejected
 from schemas.run_event import RunEvent
 from schemas.timestamps import parse_timestamp

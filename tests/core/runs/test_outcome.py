@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import (
     Outcome,
-    RecordSource,
     StoredRun,
     run_of_document,
     settle_rejected,

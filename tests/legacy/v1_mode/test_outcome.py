@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import event_id
-from pipeline.core.runs.outcome import RecordSource
 from pipeline.legacy.v1_mode.outcome import (
     LegacyOutcome,
     epoch_of_cluster,

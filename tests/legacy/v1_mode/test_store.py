@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.errors import FloodError, StoreError
 from pipeline.legacy.v1_mode.row import MARK, judge_run_as_row
 from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns

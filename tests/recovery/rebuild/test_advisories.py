@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
 from tests.builders import advisory_request, record
 

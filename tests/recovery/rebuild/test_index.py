@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.recovery.rebuild.index import rebuild_index

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import attachment_path
-from pipeline.core.runs.outcome import RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.files import FileChecks, PathDigests, find_foreign_files
 from pipeline.recovery.replay.findings import Finding

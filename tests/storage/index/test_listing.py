@@ -13,7 +13,8 @@ from sqlalchemy import Connection, event
 
 from pipeline.errors import InputError
 from pipeline.storage.index.listing import RunFilter, list_runs
-from pipeline.storage.index.run_index import LISTED_BY, RunIndex
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.tables import LISTED_BY
 from tests.builders import run_request
 from tests.storage.stores import judged_record, opened
 

@@ -15,7 +15,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from pipeline.core.reject_limit import FloodWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index.run_index import INDEX_FORMAT, IndexedRun, RunIndex, indexed_run, runs
+from pipeline.storage.index.engine import INDEX_FORMAT
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.tables import IndexedRun, indexed_run, runs
 from tests.builders import (
     attachment,
     attachment_ref,

@@ -1,0 +1,140 @@
+"""The file of the index: opened with its settings, its format checked, damage named."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import (
+    URL,
+    Engine,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.errors import StoreNotReadyError
+from pipeline.storage.index.tables import (
+    accepted_losses,
+    metadata,
+    run_indexes,
+    topic_ids,
+)
+
+INDEX_FORMAT = 4
+"""`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
+
+
+def check_is_file(path: Path) -> None:
+    """Refuse what SQLite would follow, or wait for."""
+    try:
+        state_of(str(path))
+    except NotAFileError as error:
+        message = f"Expected the index {path} to be a file, found {error}: run rmos index rebuild."
+        raise StoreNotReadyError(message) from error
+
+
+def open_engine(path: Path) -> Engine:
+    """Return an engine whose connections keep the journal and the keys as the store needs them."""
+    # Transactions are begun in so many words, so the driver must not begin any itself.
+    engine = create_engine(
+        # Not as text, in which a `?` of the path would begin options.
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": 60.0, "check_same_thread": False, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        del record
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Open the index at `path` as SQLite does by itself, so that nothing is made or changed.
+
+    Raises:
+        sqlite3.Error: There is none, or something that is no regular file.
+    """
+    try:
+        state_of(str(path))
+    except NotAFileError as error:
+        raise sqlite3.OperationalError(str(error)) from error
+    address = f"file:{quote(str(path))}?mode=ro"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
+
+
+def is_made(path: Path) -> bool:
+    """Tell whether there is an index at `path` with all that is in one; no writer is waited for.
+
+    Raises:
+        StoreNotReadyError: The file is damaged, or of another format.
+    """
+    if not path.exists():
+        return False
+    check_is_file(path)
+    engine = open_engine(path)
+    try:
+        with damage_told(path), engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+    finally:
+        engine.dispose()
+    if found != 0:
+        _check_format(found, path)
+    expected = {accepted_losses.name, topic_ids.name, *(index.name for index in run_indexes)}
+    return found != 0 and expected <= set(names)
+
+
+def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
+    """Make the tables of a new file, check the format of an old one."""
+    with damage_told(path), engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if found == INDEX_FORMAT:
+            accepted_losses.create(connection, checkfirst=True)
+            topic_ids.create(connection, checkfirst=True)
+            for made in run_indexes:
+                made.create(connection, checkfirst=True)
+        if found == 0 and may_be_new:
+            metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
+        connection.exec_driver_sql("COMMIT")
+    if found == 0 and not may_be_new:
+        message = f"The index {path} is empty, but there are runs: run rmos index rebuild."
+        raise StoreNotReadyError(message)
+    if found != 0:
+        _check_format(found, path)
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a damaged file into the way out."""
+    try:
+        yield
+    except DatabaseError as error:
+        if not _is_damaged(error):
+            raise
+        message = f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
+        raise StoreNotReadyError(message) from error
+
+
+def _check_format(found: int, path: Path) -> None:
+    if found != INDEX_FORMAT:
+        message = (
+            f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
+            "run rmos index rebuild."
+        )
+        raise StoreNotReadyError(message)
+
+
+def _is_damaged(error: DatabaseError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    # The low byte is the kind of error, the others say more about it (sqlite.org/rescode.html).
+    return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
