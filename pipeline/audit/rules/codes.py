@@ -62,9 +62,9 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
     "PATH_DIFFERS": _error("An artifact or a link says itself that it belongs elsewhere."),
     "RUN_ID_TWICE": _error("Two leaves, or two files, are of one run_id."),
     "ADVISORY_ID_TWICE": _error("Two leaves are of one advisory of a run."),
-    "FILE_MISSING": _error("A leaf tells of an artifact or a link that is not there."),
-    "FILE_UNEXPLAINED": _error("A file is there of which no leaf tells."),
-    "LINK_WITHOUT_RUN": _error("A link is there, but no leaf tells of its run."),
+    "FILE_MISSING": _error("A leaf names an artifact or a link that is not there."),
+    "FILE_UNEXPLAINED": _error("A file is there that no leaf explains."),
+    "LINK_WITHOUT_RUN": _error("A link is there, but no leaf names its run."),
     "LINK_WAITING": _warning(
         "The run of an advisory is there, and its link is not made yet: the worker makes it "
         "within a minute. One that stays was lost, with its row.",
@@ -85,7 +85,7 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
         "The bytes of a quarantined request have not the hash that is its name."
     ),
     "MODE_DIFFERS": _warning("A file or a folder can be written or read by others than it should."),
-    "INDEX_DIFFERS": _error("A row of the index does not tell what leaf and file tell."),
+    "INDEX_DIFFERS": _error("A row of the index differs from leaf or file."),
     "INDEX_MISSING": _warning("The index is missing or cannot be read; nothing is lost with it."),
     "LOG_MISSING": _error(
         "The store has runs and no log: files were compared with the index alone."
@@ -100,7 +100,7 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
     "INTERNAL_ERROR": CodeMeaning(
         "note",
         None,
-        "A leaf tells that our program failed on a record. The record comes back by redrive, at "
+        "A leaf records that our program failed on a record. The record comes back by redrive, at "
         "another offset; this leaf stays.",
     ),
     "OFFSET_WITHOUT_LEAF": _error(
@@ -115,7 +115,7 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
         "The created_at_utc of a record lies over five minutes after the broker got it.",
         Verdict.LATE,
     ),
-    "RUN_UNKNOWN": _warning("Of a run that was asked for neither leaf nor file tells."),
+    "RUN_UNKNOWN": _warning("A run that was asked for has neither leaf nor file."),
     "STRANGE_FILE": _warning("A file or a folder is none that the store has."),
 }
 """Every code, in the order of the documents."""
