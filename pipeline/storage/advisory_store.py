@@ -24,7 +24,6 @@ from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
-from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
@@ -59,8 +58,7 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
         Raises:
             StoreError: The index failed.
         """
-        with store_faults(self.root):
-            return self.index.claims_to_link(self.identity.epoch, topic, after, limit)
+        return self.index.claims_to_link(self.identity.epoch, topic, after, limit)
 
     def _plan(self, records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
         plan = self._plan_as_intact(records, transaction)

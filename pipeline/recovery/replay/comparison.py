@@ -101,7 +101,7 @@ class StoreComparison:
         Raises:
             StoreError: The disk or the index failed.
         """
-        with store_faults(self._root), self._index.reading() as connection:
+        with self._index.reading() as connection, store_faults(self._root):
             plan = topic.plan([each.record for each in seen], IndexTransaction(connection))
             leaves = plan.leaves()
             for position, each in enumerate(seen):

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import INDEX_NAME
+from pipeline.disk.faults import INDEX_NAME, store_faults
 from pipeline.storage.index.engine import check_is_file, open_engine, prepare
 from pipeline.storage.index.tables import (
     _STORED,
@@ -76,7 +76,11 @@ _LINKED_ADVISORIES = (
 
 
 class RunIndex:
-    """The index file of one store. Its writers take turns by the lock of the store."""
+    """The index file of one store. Its writers take turns by the lock of the store.
+
+    A fault of the disk or of the file is a StoreError, and one of memory a MemoryError, whatever
+    is read or written.
+    """
 
     def __init__(self, path: Path, *, may_be_new: bool = True, is_made: bool = False) -> None:
         """Open the index at `path`, made where it is missing or empty.
@@ -115,7 +119,7 @@ class RunIndex:
     @contextmanager
     def transaction(self) -> Iterator["IndexTransaction"]:
         """Begin to write; commit at the end of the block, or roll back if it raises."""
-        with self._engine.connect() as connection:
+        with store_faults(self._path.parent), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield IndexTransaction(connection)
@@ -129,7 +133,7 @@ class RunIndex:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Read one consistent state while the block runs."""
-        with self._engine.connect() as connection:
+        with store_faults(self._path.parent), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
@@ -262,7 +266,7 @@ class RunIndex:
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""
-        with self._engine.connect() as connection:
+        with store_faults(self._path.parent), self._engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def count(self) -> int:

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from pipeline.core.reject_limit import FloodWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
-from pipeline.errors import StoreNotReadyError
+from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.storage.index.engine import INDEX_FORMAT
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import IndexedRun, indexed_run, runs
@@ -185,7 +185,7 @@ def test_attachments_are_listed_in_their_order_also_twice_the_same(
 
 def test_a_run_is_added_once_and_a_second_time_rolls_all_back(index: RunIndex) -> None:
     add(index, run_request(run_id="run_1"))
-    with pytest.raises(IntegrityError):
+    with pytest.raises(StoreError, match="UNIQUE"):
         add(index, run_request(run_id="run_2"), run_request(run_id="run_1"))
     assert index.count() == 1
 
@@ -193,7 +193,7 @@ def test_a_run_is_added_once_and_a_second_time_rolls_all_back(index: RunIndex) -
 def test_an_attachment_belongs_to_a_run(index: RunIndex) -> None:
     orphan = ("nobody", 0, "0" * 64, "debug")
     with (
-        pytest.raises(IntegrityError, match="FOREIGN KEY"),
+        pytest.raises(StoreError, match="FOREIGN KEY"),
         index.transaction() as transaction,
     ):
         transaction.add_runs([IndexedRun(entry(run_request())[1].row, [orphan])])
@@ -253,7 +253,7 @@ def test_a_commit_that_fails_is_rolled_back(index: RunIndex) -> None:
                 "INSERT INTO attachments VALUES ('nobody', 0, 'sha', 'kind')"
             )
 
-    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
         fail_at_commit()
     assert can_go_on(index)
 
@@ -381,6 +381,26 @@ def test_a_replaced_index_is_noticed(path: Path, index: RunIndex, tmp_path: Path
     assert index.was_replaced
     path.unlink()
     assert index.was_replaced
+
+
+def _note_position(index: RunIndex) -> None:
+    with index.transaction() as transaction:
+        transaction.advance(1, {("topic", 0): 5})
+
+
+@pytest.mark.parametrize(
+    "use",
+    [_note_position, lambda index: index.positions(1), lambda index: index.kept_to(1)],
+    ids=["write", "read", "read twice"],
+)
+def test_a_fault_of_the_file_is_one_of_the_store(
+    path: Path, index: RunIndex, use: Callable[[RunIndex], object]
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE positions")
+    with pytest.raises(StoreError, match="no such table: positions") as caught:
+        use(index)
+    assert str(path.parent) in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
