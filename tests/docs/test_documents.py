@@ -45,6 +45,7 @@ DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^[A-Z]+(_[A-Z]+)*$")
+_MESSAGE = re.compile(r"\b[A-Z]+_(?:CORRUPT|NOT_FOUND|UNEXPLAINED): \w")
 
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -311,3 +312,14 @@ def test_the_hash_in_the_readme_is_that_of_the_demo() -> None:
     judged = judge_run_record(first.key, first.value)
     assert isinstance(judged, JudgedRun)
     assert README.read_text(encoding="utf-8").count(judged.artifact_sha256) == 3
+
+
+def test_the_message_behind_a_code_is_a_sentence_of_its_own() -> None:
+    sources = [each for each in DOCUMENTS if "adr" not in each.parts]
+    begun = [
+        (path.name, message)
+        for path in (*sources, *PIPELINE.rglob("*.py"))
+        for message in _MESSAGE.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert len(begun) >= 6
+    assert [each for each in begun if not each[-1][-1].isupper()] == []
