@@ -33,7 +33,7 @@ from tests.e2e.kafka_reading import (
 )
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.store_audit import audit_store
-from tests.e2e.worker_processes import WorkerPool, only_sentence
+from tests.e2e.worker_processes import WITHOUT_RIGHTS, WorkerPool, only_sentence
 
 pytestmark = pytest.mark.e2e
 
@@ -355,10 +355,6 @@ async def test_a_worker_that_waits_for_the_lock_names_its_holder_and_can_be_stop
         assert await worker.ended(seconds=20.0) == 0
     assert await committed(settings) == {}
     await consume_all(settings)
-
-
-WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-"""Runs a program as root with no more rights than its owner bits give."""
 
 
 @pytest.mark.skipif(

@@ -16,6 +16,8 @@ from tests.e2e.kafka_reading import wait_until
 RMOS = Path(sys.executable).with_name("rmos")
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 45.0
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""Runs a program as root with no more rights than its owner bits give."""
 
 
 def worker_environment(settings: Settings, **changes: str) -> dict[str, str]:

@@ -2,21 +2,32 @@
 
 import os
 import shutil
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pipeline.app import advise_worker, persist_worker
+from pipeline.disk.locks import INDEX_LOCK
 from pipeline.disk.store_identity import read_store
 from tests.builders import advisory_request, attachment, record, red_request, run_request
 from tests.disk.mounts import mounted, run_program, why_not
 from tests.e2e.advisories import wait_for
-from tests.e2e.kafka_reading import Sending, commit, produce, sending, wait_until_consumed
+from tests.e2e.kafka_reading import (
+    Sending,
+    commit,
+    produce,
+    sending,
+    wait_until,
+    wait_until_consumed,
+)
 from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.shop import change_a_byte, consume, runs
 from tests.e2e.store_audit import audit_store, store_files
+from tests.e2e.worker_processes import WITHOUT_RIGHTS
 
 pytestmark = pytest.mark.e2e
 
@@ -24,6 +35,7 @@ PAGE = "store.md"
 REASON = why_not()
 needs_mount = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 DISK_BYTES = 6 * 1024 * 1024
+ANOTHER_USER = 54_321
 
 
 @needs_mount
@@ -92,6 +104,73 @@ async def test_the_index_is_missing_or_damaged(drill: Drill) -> None:
     await drill.run()
     await drill.then()
     assert store_files(settings.data_dir) == before
+
+
+async def test_a_writer_waits_for_the_stores_lock(drill: Drill) -> None:
+    drill.read(PAGE, "A writer waits for the store's lock")
+    await consume(drill.settings, runs(10))
+    with stopped_holder(drill.settings.data_dir / INDEX_LOCK) as pid:
+        await wait_until(lambda: is_stopped(pid), "the lock is held")
+        drill.words["HOLDER"] = str(pid)
+        await produce(drill.settings, runs(10, start=10))
+        drill.units.start("rmos-persist@1")
+        await drill.you_see()
+        await drill.run()
+        await drill.then()
+    await drill.units.stop("rmos-persist@1")
+
+
+@contextmanager
+def stopped_holder(lock: Path) -> Iterator[int]:
+    """Start what takes a lock, is stopped, and ends once it may go on; give its number."""
+    holder = subprocess.Popen(["flock", "--no-fork", lock, "sh", "-c", "kill -STOP $$"])
+    try:
+        yield holder.pid
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def is_stopped(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2]
+    return state.startswith("T")
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give folders away"
+)
+async def test_a_command_was_run_as_root(drill: Drill) -> None:
+    drill.read(PAGE, "A command was run as root")
+    await consume(drill.settings, runs(10))
+    # The test is the user of the store, with the rights of its owner alone; root is another.
+    drill.units.wrapper = WITHOUT_RIGHTS
+    drill.words |= {"-user rmos": "-user root", "chown -R rmos:": "chown -R root:"}
+    os.chown(drill.settings.data_dir / "runs/2025-12-18", ANOTHER_USER, ANOTHER_USER)
+    await produce(drill.settings, runs(10, start=10))
+    drill.units.start("rmos-persist@1")
+    await drill.units.ended("rmos-persist@1")
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    await drill.units.stop("rmos-persist@1")
+
+
+async def test_files_that_nothing_explains(drill: Drill) -> None:
+    drill.read(PAGE, "Files that nothing explains")
+    settings = drill.settings
+    await consume(settings, runs(20))
+    before = store_files(settings.data_dir)
+    folder = settings.data_dir / "runs/2025-12-18"
+    added = (folder / "run_7.json").read_bytes().replace(b"run_7", b"run_x")
+    (folder / "run_x.json").write_bytes(added)
+    (folder / "run_x.json").chmod(0o444)
+    with pytest.raises(AssertionError, match="run_x: no leaf and no record explains its file"):
+        await drill.shell("rmos index rebuild")
+    await drill.you_see()
+    await drill.run()
+    await drill.then()
+    assert store_files(settings.data_dir) == before
+    assert (settings.data_dir.parent / "evidence/run_x.json").read_bytes() == added
 
 
 async def test_an_artifact_is_not_what_was_written(drill: Drill) -> None:

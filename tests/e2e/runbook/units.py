@@ -25,6 +25,7 @@ class Units:
         enabled: What the target starts.
         environment: That of all services.
         own: Settings of one service more, by the name of its unit; they win.
+        wrapper: Program that runs every service, as setpriv does.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Units:
         self._file = file
         self.environment = dict(environment)
         self.own: dict[str, dict[str, str]] = {}
+        self.wrapper: tuple[str, ...] = ()
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -111,7 +113,7 @@ class Units:
         unit = {setting: value} if setting else {}
         with (self._folder / f"{service['SyslogIdentifier']}.log").open("ab") as output:
             self._running[name] = subprocess.Popen(
-                [RMOS, *words],
+                [*self.wrapper, RMOS, *words],
                 env={**self.settings(), **unit, **self.own.get(name, {})},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
