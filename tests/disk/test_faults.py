@@ -439,7 +439,7 @@ def test_the_sentence_names_the_file_that_could_not_be_linked(tmp_path: Path) ->
         (errno.EACCES, "give this user the rights"),
         (errno.EXDEV, "keep all of the store on one file system"),
         (errno.EMFILE, "ulimit -n"),
-        (errno.ENOMEM, "check the disk"),
+        (errno.ENXIO, "check the disk"),
     ],
 )
 def test_each_fault_says_what_to_do(tmp_path: Path, number: int, advice: str) -> None:

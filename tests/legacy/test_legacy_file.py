@@ -27,7 +27,7 @@ def test_what_is_no_v1_store_is_refused_with_its_place(tmp_path: Path) -> None:
     path.write_bytes(b'{"run_1": {},\n "run_2"')
     with pytest.raises(InputError, match=r"the end of the file at line 2, byte 22\."):
         read_rows(path)
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match=r"cannot be read: a folder\."):
         read_rows(tmp_path)
 
 

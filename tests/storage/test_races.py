@@ -63,7 +63,7 @@ def write_all(root: Path, writer: int, verdicts: list[JudgedRun], gate: Gate) ->
 
 def race_of_threads(root: Path) -> list[list[str]]:
     verdicts = [verdicts_of(variant) for variant in range(len(VARIANTS))]
-    gate = threading.Barrier(WRITERS, timeout=60)
+    gate = threading.Barrier(WRITERS, timeout=600)
     told: list[list[str]] = [[] for _ in range(WRITERS)]
 
     def work(writer: int) -> None:
@@ -106,9 +106,9 @@ def race_of_processes(root: Path) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("race", [race_of_threads, race_of_processes])
 def test_of_many_writers_of_one_run_exactly_one_persists_it(
-    tmp_path: Path, race: Callable[[Path], list[list[str]]]
+    memory_path: Path, race: Callable[[Path], list[list[str]]]
 ) -> None:
-    root = tmp_path / "store"
+    root = memory_path / "store"
     make_store(root)
     told = race(root)
     found = files(root)

@@ -99,7 +99,7 @@ async def test_an_answer_that_was_given_up_does_not_stay_in_memory(
 async def test_a_client_may_take_its_answer_piece_by_piece(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.5)
     content = b"x" * (16 << 20)
     listening = listen("127.0.0.1", 0)
     host, port = listening.getsockname()
@@ -110,7 +110,7 @@ async def test_a_client_may_take_its_answer_piece_by_piece(
             await reader.readuntil(b"\r\n\r\n")
             for _ in range(16):
                 assert len(await reader.readexactly(1 << 20)) == 1 << 20
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
         writer.close()
 
 
