@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
-from pipeline.errors import HelperError
+from pipeline.errors import MORE_PROCESSES, HelperError
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -67,9 +67,8 @@ def submitted(
         for helper in set(multiprocessing.active_children()) - there:
             helper.kill()
         message = (
-            f"No helper process can be started ({error}); nothing was acknowledged: give this "
-            "process more memory (ulimit -v, MemoryMax of its unit) or more processes (ulimit -u, "
-            "TasksMax), then start again."
+            f"No helper process can be started ({error}); nothing was acknowledged: "
+            f"{MORE_PROCESSES}"
         )
         raise HelperError(message) from error
 

@@ -14,7 +14,7 @@
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
-| HelperError | stops | 503 | 6 | the machine's: no helper process can be started |
+| HelperError | stops | 503 | 6 | the machine's: no process or thread can be started, or one died |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | UnsendableError | stops | - | 6 | the operator's: a topic never takes what must be published |
@@ -24,7 +24,8 @@ A record that can never succeed is no error here: it gets a verdict
 (`pipeline.core.runs.verdict.Rejected`) and a dead letter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 NO_MEMORY = (
@@ -32,6 +33,14 @@ NO_MEMORY = (
     "(ulimit -v, MemoryMax of its unit), or set a smaller RMOS_BATCH_RECORDS, then start again."
 )
 """What a MemoryError means for an operator."""
+
+MORE_PROCESSES = (
+    "give this process more memory (ulimit -v, MemoryMax of its unit) or more processes "
+    "(ulimit -u, TasksMax), then start again."
+)
+"""What to do where a process or a thread cannot be started."""
+
+NO_THREAD = f"No thread can be started; nothing was acknowledged: {MORE_PROCESSES}"
 
 
 class RmosError(Exception):
@@ -113,7 +122,30 @@ class AddressTakenError(RmosError):
 
 
 class HelperError(StoreError):
-    """A process that helps this one cannot be started. Nothing was acknowledged."""
+    """A process or thread that helps this one cannot be started, or died.
+
+    Nothing was acknowledged.
+    """
+
+
+@contextmanager
+def thread_faults() -> Iterator[None]:
+    """Name what Python has only a RuntimeError for: a thread that cannot be started.
+
+    Raises:
+        HelperError: It cannot.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_thread_fault(error):
+            raise
+        raise HelperError(NO_THREAD) from error
+
+
+def is_thread_fault(error: BaseException) -> bool:
+    """Tell whether `error` is a thread that cannot be started."""
+    return isinstance(error, RuntimeError) and str(error) == "can't start new thread"
 
 
 class ServiceError(RmosError):

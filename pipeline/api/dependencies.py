@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from pipeline.broker.publisher import RequestPublisher
+from pipeline.errors import thread_faults
 from pipeline.legacy.v1_mode.reader import LegacyReader
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
@@ -103,9 +104,15 @@ class Threads:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Value:
-        """Return what `function` returns."""
+        """Return what `function` returns.
+
+        Raises:
+            HelperError: No thread can be started.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, partial(function, *arguments, **named))
+        call = partial(function, *arguments, **named)
+        with thread_faults():
+            return await loop.run_in_executor(self._executor, call)
 
     def close(self) -> None:
         """Wait for what is being done, and take nothing more."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
+import multiprocessing
 import os
 import resource
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from pipeline.app.worker import Worker, reasons_of
 from pipeline.broker.connection import unreachable
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
 from pipeline.disk.locks import allow_waits, end_waits
-from pipeline.errors import BrokerError
+from pipeline.errors import NO_MEMORY, NO_THREAD, BrokerError, HelperError, is_thread_fault
 from pipeline.settings import Settings
 
 Result = TypeVar("Result")
@@ -68,6 +69,10 @@ class Stopping:
 
     A signal during the start cancels the start. What is not at its end after the limit is cut off:
     from a thread, because a loop that waits for a thread at the disk is stuck itself.
+
+    Attributes:
+        begun: Set from the beginning of the end on.
+        fault: That of a thread that has died; None while none has.
     """
 
     def __init__(self, settings: Settings, heard: Callable[[], None]) -> None:
@@ -78,8 +83,10 @@ class Stopping:
             heard: Called when a signal comes.
         """
         self.begun = asyncio.Event()
+        self.fault: Exception | None = None
         self._settings = settings
         self._heard = heard
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._is_starting = True
         self._cause: BaseException | None = None
@@ -92,10 +99,22 @@ class Stopping:
 
     def on_signal(self) -> None:
         """Begin to stop; a second signal changes nothing."""
-        if self.begun.is_set():
-            return
-        self._heard()
-        self.begin()
+        if not self.begun.is_set():
+            self._heard()
+            self._end_start_too()
+
+    def on_thread_death(self, fault: Exception) -> None:
+        """Begin to stop for a thread that has died; called from that thread."""
+        with suppress(RuntimeError):  # The loop has ended before it.
+            self._loop.call_soon_threadsafe(self._note_fault, fault)
+
+    def _note_fault(self, fault: Exception) -> None:
+        self.fault = self.fault or fault
+        if not self.begun.is_set():
+            self._end_start_too(fault)
+
+    def _end_start_too(self, cause: Exception | None = None) -> None:
+        self.begin(cause)
         if self._is_starting and self._task is not None:
             self._task.cancel()
 
@@ -124,6 +143,9 @@ class Stopping:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
+        # Those of a pool whose thread has died: Python would wait for them, and nobody ends them.
+        for helper in multiprocessing.active_children() if self.fault is not None else ():
+            helper.kill()
 
     async def _ask_broker(self) -> None:
         await asyncio.sleep(self._settings.stop_timeout_seconds / 4)
@@ -153,19 +175,61 @@ class Stopping:
 async def stop_on_signals(
     settings: Settings, heard: Callable[[], None] = lambda: None
 ) -> AsyncIterator[Stopping]:
-    """Stop a service, which the block starts and ends, by SIGINT and SIGTERM."""
+    """Stop a service, which the block starts and ends, by SIGINT and SIGTERM.
+
+    Raises:
+        HelperError: A thread of this process has died.
+        MemoryError: The same, for want of memory.
+    """
     stop = Stopping(settings, heard)
     loop = asyncio.get_running_loop()
     allow_waits()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.on_signal)
+    with _thread_deaths(stop.on_thread_death):
+        try:
+            yield stop
+        except asyncio.CancelledError:
+            if not stop.begun.is_set():
+                raise
+        finally:
+            await stop.finish()
+    if stop.fault is not None:
+        raise stop.fault
+
+
+@contextmanager
+def _thread_deaths(note: Callable[[Exception], None]) -> Iterator[None]:
+    """Note the fault of each thread that dies in the block, whichever library has started it.
+
+    What waits for it would wait for ever, and the service would stand still without a fault.
+    """
+    before = threading.excepthook
+
+    def died(death: threading.ExceptHookArgs) -> None:
+        error = death.exc_value
+        if error is None or isinstance(error, SystemExit):
+            return
+        name = death.thread.name if death.thread is not None else "unknown"
+        _log.error("thread died", thread=name, exc_info=error)
+        note(_fault_of(name, error))
+
+    threading.excepthook = died
     try:
-        yield stop
-    except asyncio.CancelledError:
-        if not stop.begun.is_set():
-            raise
+        yield
     finally:
-        await stop.finish()
+        threading.excepthook = before
+
+
+def _fault_of(thread: str, error: BaseException) -> Exception:
+    if isinstance(error, MemoryError):
+        return MemoryError(NO_MEMORY)
+    if is_thread_fault(error):
+        return HelperError(NO_THREAD)
+    return HelperError(
+        f"The thread {thread} of this process died ({type(error).__name__}); nothing that was in "
+        "hand was acknowledged: start again, and report the line `thread died` of the log."
+    )
 
 
 async def until_stopped(stop: Stopping, *faults: asyncio.Future[None]) -> None:

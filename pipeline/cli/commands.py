@@ -30,7 +30,7 @@ from pipeline.cli import (
     worker,
 )
 from pipeline.cli.views.terminal import note, print_text, say_error
-from pipeline.errors import NO_MEMORY, RmosError
+from pipeline.errors import NO_MEMORY, RmosError, thread_faults
 from pipeline.logs import configure_early_logging
 from pipeline.settings import refuse_mistyped, unknown_variables
 
@@ -110,7 +110,8 @@ def run() -> None:
     sys.set_int_max_str_digits(0)
     configure_early_logging()
     try:
-        app()
+        with thread_faults():
+            app()
     except RmosError as error:
         say_error(str(error), error.lines)
         sys.exit(error.exit_status)

@@ -2,12 +2,22 @@
 
 import asyncio
 import resource
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from faststream.exceptions import NackMessage
+from structlog.testing import capture_logs
 
+from pipeline.api.dependencies import Threads
 from pipeline.app import http, process
 from pipeline.app.http import BrokerProbe
-from pipeline.errors import BrokerError
+from pipeline.consumers.engine.batches import BatchConsumer, Chunk, Pace
+from pipeline.consumers.engine.subscription import Record
+from pipeline.errors import BrokerError, HelperError
 
 
 async def test_all_who_ask_at_a_time_ask_the_broker_once() -> None:
@@ -48,3 +58,35 @@ def test_a_service_may_have_more_files_open_than_is_usual() -> None:
         assert limit == min(most, process.OPEN_FILES)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def _no_thread(_thread: threading.Thread) -> None:
+    message = "can't start new thread"  # as Python words it
+    raise RuntimeError(message)
+
+
+async def test_an_answer_for_which_no_thread_can_be_started_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads(1, "api")
+    monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    with pytest.raises(HelperError, match="No thread can be started"):
+        await threads(int)
+
+
+async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executor = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    async def judge(_records: Sequence[Record]) -> Chunk:
+        await asyncio.get_running_loop().run_in_executor(executor, int)
+        raise AssertionError
+
+    consumer = BatchConsumer("group", judge, cast("Any", None), Pace(0))
+    monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    record = SimpleNamespace(key=None, value=b"{}", headers=(), timestamp=0)
+    with capture_logs() as logged, pytest.raises(NackMessage):
+        await consumer.handle([cast("Any", record)])
+    assert isinstance(consumer.fault.exception(), HelperError)
+    assert logged == []

@@ -1,16 +1,21 @@
 """A service is at its end within its limit, and names what held it up."""
 
 import asyncio
+import multiprocessing
 import os
 import threading
+from multiprocessing.queues import Queue
+from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
 
 from pipeline.app import process
-from pipeline.app.process import stop_on_signals
+from pipeline.app.process import stop_on_signals, until_stopped
 from pipeline.broker.local.loopback import HOST
-from pipeline.errors import BrokerError
+from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging
+from pipeline.core.runs.verdict import judge_run_record
+from pipeline.errors import BrokerError, HelperError
 from pipeline.settings import Settings, read_settings
 
 
@@ -61,3 +66,85 @@ async def test_a_broker_that_can_be_used_is_not_what_held_up_the_end(
     assert cut_off == [6]
     (line,) = (each for each in logged if each["event"] == "cut off")
     assert line["why"].startswith(cause or "Stopping took longer than 0.2 s")
+
+
+def die_of(error: BaseException) -> threading.Thread:
+    """Start a thread that dies."""
+
+    def work() -> NoReturn:
+        raise error
+
+    thread = threading.Thread(target=work, name="somebody's")
+    thread.start()
+    return thread
+
+
+async def serve(settings: Settings, error: Exception, *, starting: bool = False) -> None:
+    """Run a service in which a thread dies of `error`."""
+    async with asyncio.timeout(5), stop_on_signals(settings) as stop:
+        die_of(error)
+        await (asyncio.Event().wait() if starting else until_stopped(stop))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            KeyError("what a producer wrote"),
+            "The thread somebody's of this process died (KeyError)",
+        ),
+        (RuntimeError("can't start new thread"), "No thread can be started"),
+    ],
+)
+@pytest.mark.parametrize("starting", [True, False])
+async def test_a_thread_that_dies_ends_the_service(
+    settings: Settings, error: Exception, said: str, *, starting: bool
+) -> None:
+    before = threading.excepthook
+    with capture_logs() as logged, pytest.raises(HelperError) as caught:
+        await serve(settings, error, starting=starting)
+    assert str(caught.value).startswith(said)
+    assert "a producer" not in str(caught.value)
+    assert caught.value.exit_status == 6
+    assert "thread died" in [line["event"] for line in logged]
+    assert threading.excepthook is before
+
+
+async def test_a_thread_that_dies_for_want_of_memory_names_it(settings: Settings) -> None:
+    with pytest.raises(MemoryError, match="No memory is left"):
+        await serve(settings, MemoryError())
+
+
+async def test_a_thread_that_ends_by_itself_is_no_fault(settings: Settings) -> None:
+    async with stop_on_signals(settings) as stop:
+        die_of(SystemExit(1)).join()
+        await asyncio.sleep(0)
+        assert not stop.begun.is_set()
+
+
+async def test_a_pool_whose_thread_dies_ends_the_service_and_leaves_no_process(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being judged then never ends, and its helper waits for ever."""
+
+    def no_thread(_queue: object) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    there = set(multiprocessing.active_children())
+    monkeypatch.setattr(Queue, "_start_thread", no_thread)
+    bodies = [(b"run_1", b"{}")] * SMALL_BATCH_RECORDS
+
+    async def judge() -> None:
+        async with asyncio.timeout(20), stop_on_signals(settings) as stop:
+            with Judging(judge_run_record, helper=True) as judging:
+                judged = asyncio.create_task(judging.judge(bodies))
+                await until_stopped(stop)
+                assert not judged.done()
+                judged.cancel()
+
+    with pytest.raises(HelperError, match="No thread can be started"):
+        await judge()
+    for helper in set(multiprocessing.active_children()) - there:
+        helper.join(5)
+        assert not helper.is_alive()

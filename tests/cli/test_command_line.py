@@ -85,3 +85,19 @@ def test_ctrl_c_before_the_command_begins_is_one_word(
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_a_thread_that_cannot_be_started_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_thread() -> None:
+        message = "can't start new thread"  # as Python words it
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(commands, "app", no_thread)
+    with pytest.raises(SystemExit) as ended:
+        commands.run()
+    assert ended.value.code == 6
+    said = capsys.readouterr().err
+    assert said.startswith("Error: No thread can be started; nothing was acknowledged: give this")
+    assert "Traceback" not in said

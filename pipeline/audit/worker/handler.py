@@ -41,7 +41,7 @@ from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.subscription import Record
 from pipeline.core.envelope import Rejected
-from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError
+from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError, thread_faults
 from schemas.audit_request import AuditRequest
 
 _log = structlog.get_logger(__name__)
@@ -112,7 +112,8 @@ class AuditDesk:
         self, delivery: Delivery, request: AuditRequest
     ) -> tuple[bytes, str] | Rejected:
         try:
-            return await self._answer(delivery, request)
+            with thread_faults():
+                return await self._answer(delivery, request)
         except IntegrityError as error:
             return Rejected(REPORT_CORRUPT, str(error))
         except sqlite3.Error as error:

@@ -29,7 +29,7 @@ from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.subscription import Record
 from pipeline.core.dead_letters.carried_record import held_bytes
-from pipeline.errors import BrokerError, RmosError, StoreError
+from pipeline.errors import BrokerError, RmosError, StoreError, thread_faults
 
 CHUNK_RECORDS = 512
 """Most records of one transaction of the index."""
@@ -109,7 +109,8 @@ class BatchConsumer:
             await self._pace.rest()
             raise NackMessage
         try:
-            await self._settle(records)
+            with thread_faults():
+                await self._settle(records)
         except BrokerError as error:
             metrics.FAULTS.labels(self.group, "broker").inc()
             _log.warning("batch put off", group=self.group, records=len(records), why=str(error))

@@ -26,7 +26,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
 from pipeline.consumers.engine.standing import Standing
-from pipeline.errors import BrokerError, StoreError
+from pipeline.errors import BrokerError, HelperError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
 from tests.audit.audited import RUN, Template, flip, make_audited
@@ -236,6 +236,7 @@ async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(desk: Desk) -
         (BrokenProcessPool("killed"), MemoryError),
         (sqlite3.OperationalError("database or disk is full"), StoreError),
         (OSError("no descriptor is left"), OSError),
+        (RuntimeError("can't start new thread"), HelperError),
     ],
 )
 async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(
