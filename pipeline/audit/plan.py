@@ -130,6 +130,9 @@ _EXPECT: Final = (
     WHERE {{asked}} AND status <> 'OK' AND {_IS_SHA256.format("request_sha256")}""",
 )
 
+NO_INDEX: Final = "no such file"
+"""Why the index cannot be read where there is none."""
+
 RunRow: TypeAlias = tuple[str | None, bool, str, str, str | None, int | None, int, int, int]
 """run_id, whether it is of kind run, date, name, sha256, size, broker time, number, offset."""
 
@@ -182,7 +185,7 @@ class AuditPlan:
         """Begin to read the index as it is now; return why it cannot be read, if so."""
         try:
             if state_of(str(index)) is None:
-                return "no such file"
+                return NO_INDEX
         except NotAFileError as error:
             return str(error)
         try:

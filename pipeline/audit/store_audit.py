@@ -27,7 +27,7 @@ from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import dates_on_disk
 from pipeline.audit.checks.suspects import still_unexplained
 from pipeline.audit.context import AuditContext, Depth
-from pipeline.audit.plan import AuditPlan, plan_faults
+from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
 from pipeline.audit.pool import StepPool
 from pipeline.audit.report import audit_report
 from pipeline.audit.rules.finding import Finding
@@ -157,13 +157,15 @@ class StoreAudit:
         with shared_lock(self.root / INDEX_LOCK):
             notes = read_notes(self.root)
             failed = plan.begin(index)
+            # No worker has opened it: the first one makes the index, before any log or run.
+            is_unused = failed == NO_INDEX and not notes and not dates_on_disk(self.root)
         findings = self._open_logs(notes)
         pool = self._open.enter_context(StepPool(self._count_processes(), self._context(plan)))
         # While the processes start.
         failed = failed or plan.copy_rows()
-        if failed is not None:
-            told = Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", failed)
-            findings.append(told)
+        if failed is not None and not is_unused:
+            missing = Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", failed)
+            findings.append(missing)
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)

@@ -37,6 +37,7 @@ DIFFERENT = 5
 TOLD_ROWS = 20
 """Most rows that a person is told of one by one; --json names all."""
 
+_ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
 
 app = typer.Typer(no_args_is_help=True, help="The way from an older store, and back.")
@@ -126,7 +127,7 @@ def status(
         "source_sha256": found.source_sha256,
         "backups": [str(path) for path in found.backups],
         "rows": found.rows,
-        **{state: found.states[state] for state in ("migrated", "missing", "different", "refused")},
+        **{state: found.states[state] for state in _ROW_STATES},
         "runs_in_store": found.runs,
     }
     if as_json:

@@ -67,7 +67,7 @@ class MigrationStatus:
 
     Attributes:
         rows: Of the source.
-        states: Of them migrated, missing, different and refused, counted.
+        states: How many of them are migrated, unexplained, missing, different and refused.
         source_sha256: Of the v1 file.
         backups: Those that are there, the newest first.
         runs: Of the whole store.
@@ -103,7 +103,9 @@ def _state(row: ReadRow, run: StoredRun | None) -> str:
         return "refused"
     if run is None:
         return "missing"
-    return "migrated" if run.artifact_sha256 == _expected(row) else "different"
+    if run.artifact_sha256 != _expected(row):
+        return "different"
+    return "unexplained" if run.source is None else "migrated"
 
 
 def _expected(row: CarriedRow | OwnRow) -> str:

@@ -939,8 +939,28 @@ def test_a_store_that_is_empty_has_no_finding(tmp_path: Path) -> None:
 
     make_store(tmp_path / "store")
     found = audit(tmp_path / "store")
-    assert found.codes == {"INDEX_MISSING"}
+    assert found.codes == set()
     assert found.parts == ["ledger", "attachments", "quarantine", "places"]
+
+
+def test_an_index_that_cannot_be_read_is_missing_in_an_empty_store_too(tmp_path: Path) -> None:
+    from tests.storage.stores import make_store
+
+    make_store(tmp_path / "store")
+    (tmp_path / "store/index.sqlite3").write_bytes(b"no index" * 40)
+    assert audit(tmp_path / "store").codes == {"INDEX_MISSING"}
+
+
+def test_an_index_is_missing_where_runs_or_logs_show_that_there_was_one(store: Path) -> None:
+    index_gone(store)
+    shutil.rmtree(store / "runs")
+    assert "INDEX_MISSING" in audit(store).codes
+
+
+def test_an_index_is_missing_where_there_are_runs_without_a_log(store: Path) -> None:
+    index_gone(store)
+    logs_gone(store)
+    assert {"INDEX_MISSING", "LOG_MISSING"} <= audit(store).codes
 
 
 def test_a_store_that_workers_have_opened_and_nobody_has_used_has_no_finding(

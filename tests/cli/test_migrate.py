@@ -150,6 +150,8 @@ def test_verify_names_a_run_that_nobody_is_shown(migrated: CommandLine, v1: Path
     assert (found["run_id"], found["code"]) == (v1_row()["run_id"], "RUN_UNEXPLAINED")
     assert "nobody is shown the run" in found["reason"]
     assert "nobody is shown the run" in migrated("migrate", "verify", "--from", str(v1)).text
+    counted = migrated("migrate", "status", "--from", str(v1), "--json").document
+    assert (counted["migrated"], counted["unexplained"], counted["rows"]) == (1, 1, 2)
 
 
 @pytest.mark.parametrize("area", ["runs", "quarantine"])
