@@ -151,6 +151,26 @@ def test_a_torn_file_of_an_advisory_stays_behind_and_its_run_does_not(tmp_path: 
     assert f"{RUN}_advisory_b.json" in why
 
 
+def test_a_torn_advisory_that_is_mended_makes_another_message_and_one_moved_away_the_same(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "rmos"
+    torn = root / "2025-12-18" / f"{RUN}_advisory_b.json"
+    put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
+
+    def made() -> str:
+        (row,) = read_source(open_source(root, None))
+        assert isinstance(row, CarriedRow)
+        return row.mapped.judged.artifact_sha256
+
+    put(torn, b"{")
+    published = made()
+    put(torn, {"advisory_id": "b"})
+    assert made() != published
+    torn.unlink()
+    assert made() == published
+
+
 def test_what_is_wrong_in_a_folder_is_told_of_its_run_alone(tmp_path: Path) -> None:
     root = tmp_path / "rmos"
     put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
