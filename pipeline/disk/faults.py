@@ -106,7 +106,8 @@ def _sentence(root: Path, error: OSError) -> str:
         reason, advice = full_advice(root)
     # Of a link the new name is the second; the first is only a descriptor.
     name = error.filename2 or error.filename
-    where = f" at {name}" if isinstance(name, str) else ""
+    # A file without a name is made in a folder by its descriptor: the dot would say nothing.
+    where = f" at {name}" if isinstance(name, str) and name != os.curdir else ""
     return (
         f"The store {root} cannot be used: {reason}{where}; nothing was acknowledged; "
         f"{advice}, then start again."

@@ -62,6 +62,18 @@ def test_no_inodes_are_named_where_an_upload_finds_none(root: Path) -> None:
         attachments.begin()
 
 
+def test_an_attachment_that_is_put_without_an_inode_left_names_the_store(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    blob = root.parent / "blob"
+    blob.write_bytes(b"G1 X1")
+    fill(root)
+    with contextmanager(command_line)(root, monkeypatch, capsysbinary) as rmos:
+        done = rmos("attachments", "put", str(blob))
+    assert done.status == 6
+    assert f"The store {root} cannot be used: No inodes left on device; " in done.err
+
+
 def test_status_names_inodes_where_none_is_left(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
