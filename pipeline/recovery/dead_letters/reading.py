@@ -7,6 +7,7 @@ for those that were selected, so that memory does not grow with what was refused
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from aiokafka import ConsumerRecord
 
@@ -32,6 +33,8 @@ Tell = Callable[[int], object]
 
 _TOLD_EVERY = 1000
 
+FaultKind = Literal["changed", "too large", "gone"]
+
 
 @dataclass(frozen=True, slots=True)
 class LetterContent:
@@ -43,7 +46,8 @@ class LetterContent:
         value: The same; None where it had none or where `fault` says why it cannot be had.
         headers: The record's, then ours; the same.
         fault: Why this is not all of the record; None where it is.
-        is_changed: Whether the fault is that bytes are not those that were refused.
+        kind: What the fault is: bytes that are not those that were refused, bytes that are there
+            and too many to be held, or bytes that are there no more.
     """
 
     letter: FoundLetter
@@ -51,7 +55,7 @@ class LetterContent:
     value: bytes | None
     headers: list[Header]
     fault: str | None = None
-    is_changed: bool = False
+    kind: FaultKind | None = None
 
 
 async def read_letters(
@@ -116,16 +120,18 @@ async def _content(
 ) -> LetterContent:
     if _is_left(record):
         fault = "It is too large to be read here: no worker of ours wrote it."
-        return LetterContent(letter, None, None, list(split_headers(record.headers)[0]), fault)
+        headers = list(split_headers(record.headers)[0])
+        return LetterContent(letter, None, None, headers, fault, "too large")
     if letter.is_whole:
         return _checked(letter, record.key, record.value, list(record.headers))
     source = await _record_at(settings, letter.source)
+    headers = list(record.headers)
     if source is None:
         fault = f"What it does not carry was left at {letter.source}, and is not there any more."
-        return LetterContent(letter, record.key, record.value, list(record.headers), fault)
+        return LetterContent(letter, record.key, record.value, headers, fault, "gone")
     if _is_left(source):
         fault = f"It is too large to be read here: {letter.source} keeps it."
-        return LetterContent(letter, record.key, record.value, list(record.headers), fault)
+        return LetterContent(letter, record.key, record.value, headers, fault, "too large")
     ours = letter_headers(record.headers)
     return _checked(letter, source.key, source.value, [*source.headers, *ours], source.headers)
 
@@ -158,7 +164,7 @@ def _checked(
     for name, expected, found in pairs:
         if expected is not None and found != expected:
             fault = f"Its {name} another SHA-256 than {expected}, which was refused."
-            return LetterContent(letter, key, value, headers, fault, is_changed=True)
+            return LetterContent(letter, key, value, headers, fault, "changed")
     return LetterContent(letter, key, value, headers)
 
 

@@ -36,6 +36,7 @@ from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.dead_letters.reading import (
+    FaultKind,
     LetterContent,
     Tell,
     read_contents,
@@ -199,9 +200,12 @@ async def _send(
 
 
 def _left_over(content: LetterContent) -> RedriveResult:
-    """Say what became of a letter that is not what was refused any more."""
-    fate: Fate = "changed" if content.is_changed else "gone"
-    return RedriveResult(content.letter, fate, why=content.fault)
+    """Say what became of a letter of which not every byte can be had."""
+    assert content.kind is not None
+    return RedriveResult(content.letter, _LEFT_OVER[content.kind], why=content.fault)
+
+
+_LEFT_OVER: dict[FaultKind, Fate] = {"changed": "changed", "too large": "refused", "gone": "gone"}
 
 
 async def _send_chunk(
