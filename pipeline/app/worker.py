@@ -85,6 +85,7 @@ async def subscribed(
         standing=consumer.standing,
         start=start,
         handler=consumer.handle,
+        keep_only=consumer.keep_only,
     )
     stack.push_async_callback(subscription.stop)
     await subscription.start()

@@ -101,6 +101,8 @@ class AdvisoryClaims:
             self._put_off.note(unread, why)
         else:
             self._put_off.forget_all()
+            # Another worker may have linked what was put off here.
+            self._handler.keep_only(())
 
     async def _link(self, page: list[tuple[int, int]]) -> list[RecordPlace]:
         """Link the claims of `page`; return where their requests cannot be read.

@@ -16,7 +16,7 @@ what happens if the process dies there:
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice, takewhile
 
@@ -124,7 +124,8 @@ class AdvisoryRetries:
         # and its claim stay, and the claim is linked when the run comes.
         self._consumer = group_member(settings, topics.advise_retry_group)
         self._consumer.subscribe(
-            list(topics.advisory_retries), listener=_ForgetOnRevoke(self._forget)
+            list(topics.advisory_retries),
+            listener=_AtRebalance(self._forget, handler.keep_only),
         )
 
     async def start(self) -> None:
@@ -255,14 +256,20 @@ class AdvisoryRetries:
                 self._uncommitted.forget_all()
 
 
-class _ForgetOnRevoke(ConsumerRebalanceListener):  # type: ignore[misc]
+class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     """Drops what waits here of partitions that go to another worker, which fetches it again."""
 
-    def __init__(self, forget: Callable[[Iterable[TopicPartition]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        forget: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+        keep_only: Callable[[Collection[TopicPartition]], None],
+    ) -> None:
         self._forget = forget
+        self._keep_only = keep_only
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         await self._forget(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Nothing to do: the position is the committed offset, nothing else."""
+        """Take note of them; the position is the committed offset, nothing else."""
+        self._keep_only(assigned)

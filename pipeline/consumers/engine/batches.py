@@ -21,6 +21,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import structlog
+from aiokafka import TopicPartition
 from faststream.exceptions import NackMessage
 
 from pipeline import metrics
@@ -121,6 +122,10 @@ class BatchConsumer:
             self._give_up(error)
             raise NackMessage from error
         self._put_off.forget(records)
+
+    def keep_only(self, assigned: Collection[TopicPartition]) -> None:
+        """Take note that what was put off of all other partitions is another worker's."""
+        self._put_off.keep_only(assigned)
 
     def _give_up(self, error: Exception) -> None:
         if isinstance(error, StoreError):

@@ -90,9 +90,13 @@ class Observation:
         metrics.ASSIGNED_PARTITIONS.labels(self._group).set(len(assigned))
         self._forget_lag(self._measured - assigned)
         self._measured &= assigned
+        held_up = await self._measured_lag(assigned) if assigned else {}
+        if self._note_held_up is not None:
+            await self._note_held_up(held_up)
+
+    async def _measured_lag(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Measure how far each partition is behind; return how many records are held up."""
         consumer = self._consumer()
-        if consumer is None or not assigned:
-            return
         held_up: dict[TopicPartition, int] = {}
         # Partitions may move while we look, and the broker may be away.
         with suppress(TimeoutError, IllegalStateError, KafkaError):
@@ -108,8 +112,7 @@ class Observation:
                     self._measured.add(place)
                     if stable <= position < end:
                         held_up[place] = end - position
-        if self._note_held_up is not None:
-            await self._note_held_up(held_up)
+        return held_up
 
     def _forget_lag(self, lost: set[TopicPartition]) -> None:
         """Leave partitions to the worker that has them now: ours would stand still for ever."""

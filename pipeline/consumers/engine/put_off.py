@@ -1,7 +1,7 @@
 """Which records are put off again and again, so that a worker which gets nowhere is not ready."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,8 +43,8 @@ def record_at(place: TopicPartition, offset: int) -> RecordPlace:
 class PutOff:
     """Notes which records are put off again and again, and lets the worker be not ready for it.
 
-    A batch begins at the same offset again where nothing of it was committed. A partition that
-    is not heard of for a while was given away, or has no record any more.
+    A batch begins at the same offset again where nothing of it was committed. A partition of
+    which nothing more came for a while has no record any more.
     """
 
     def __init__(self, standing: Standing, kind: str = "batch") -> None:
@@ -65,48 +65,58 @@ class PutOff:
             before = self._times.get((topic, partition))
             again = before is not None and before.offset == offset
             count = before.count + 1 if before is not None and again else 1
-            self._times[topic, partition] = _Times(offset, count, now)
-        self._report(why)
+            self._times[topic, partition] = _Times(offset, count, now, why)
+        self._report()
 
     def forget(self, records: Sequence[Placed]) -> None:
         """Take note that `records` are done."""
         if self._times:
             for place in _first_offsets(records):
                 self._times.pop(place, None)
-            self._report(None)
+            self._report()
+
+    def keep_only(self, assigned: Collection[TopicPartition]) -> None:
+        """Take note that the records of all other partitions are another worker's."""
+        self._times = {
+            (topic, partition): each
+            for (topic, partition), each in self._times.items()
+            if TopicPartition(topic, partition) in assigned
+        }
+        self._report()
 
     def forget_all(self) -> None:
         """Take note that nothing waits."""
-        self._times.clear()
-        self._report(None)
+        self.keep_only(())
 
-    def _report(self, why: str | None) -> None:
-        """Say which records wait; where nothing is new but that others are done, as before."""
+    def _report(self) -> None:
         oldest = time.monotonic() - PUT_OFF_KEPT_SECONDS
         self._times = {place: each for place, each in self._times.items() if each.last > oldest}
         waiting = [
-            f"{topic}, partition {partition}, offset {times.offset}"
-            for (topic, partition), times in sorted(self._times.items())
-            if times.count > PUT_OFF_LIMIT
+            (place, self._times[place])
+            for place in sorted(self._times)
+            if self._times[place].count > PUT_OFF_LIMIT
         ]
         if not waiting:
             self._standing.clear(self._kind)
-        elif why is not None:
-            more = f" and {len(waiting) - 1} partitions more" if len(waiting) > 1 else ""
-            self._standing.report(
-                self._kind,
-                f"The records from {waiting[0]} on{more} were put off more than {PUT_OFF_LIMIT} "
-                f"times in a row, and those behind them wait: {why}",
-            )
+            return
+        (topic, partition), first = waiting[0]
+        more = f" and {len(waiting) - 1} partitions more" if len(waiting) > 1 else ""
+        self._standing.report(
+            self._kind,
+            f"The records from {topic}, partition {partition}, offset {first.offset} on{more} were "
+            f"put off more than {PUT_OFF_LIMIT} times in a row, and those behind them wait: "
+            f"{first.why}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """How often the records of a partition from `offset` on were put off, and when last."""
+    """How often the records of a partition from `offset` on were put off, when and why last."""
 
     offset: int
     count: int
     last: float
+    why: str
 
 
 def _first_offsets(records: Sequence[Placed]) -> dict[tuple[str, int], int]:

@@ -19,7 +19,7 @@ records as the broker sent them.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
@@ -119,8 +119,18 @@ class Subscription:
         standing: Standing,
         start: Start,
         handler: Callable[[list[Record]], Awaitable[None]],
+        keep_only: Callable[[Collection[TopicPartition]], None],
     ) -> None:
-        """Prepare; nothing is consumed before `start`."""
+        """Prepare; nothing is consumed before `start`.
+
+        Args:
+            settings: The broker.
+            topic: The request topic.
+            standing: Of the group; gets the reasons why it is not ready although it polls.
+            start: What was found at the start.
+            handler: Takes a batch; its offsets are committed when it has returned.
+            keep_only: Takes the partitions that this worker holds, whenever they change.
+        """
         self.group = group = standing.group
         self._standing = standing
         self._refusals = Refusals(settings, standing)
@@ -130,6 +140,7 @@ class Subscription:
         self._start = start
         self._watch = TopicWatch(settings, topic=topic, group=group, start=start, standing=standing)
         self._guard: LogGuard | None = None
+        self._keep_only = keep_only
         self._observation = Observation(
             group, lambda: self._subscriber.consumer, HeldUp(settings, standing).note
         )
@@ -162,7 +173,7 @@ class Subscription:
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
             decoder=decode_raw,
-            listener=_AtRebalance(self._drain, self._forget_places),
+            listener=_AtRebalance(self._drain, self._note_assigned),
         )
         self._subscriber(handler)
 
@@ -272,7 +283,8 @@ class Subscription:
         # The lock of the subscriber is held from before the handler until after the commit.
         await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
 
-    def _forget_places(self) -> None:
+    def _note_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._keep_only(assigned)
         if self._guard is not None:
             self._guard.forget_places()
 
@@ -281,18 +293,19 @@ class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     """Finishes the batch in hand before partitions go; of those that come no place is known."""
 
     def __init__(
-        self, drain: Callable[[], Awaitable[None]], forget_places: Callable[[], None]
+        self,
+        drain: Callable[[], Awaitable[None]],
+        note_assigned: Callable[[Collection[TopicPartition]], None],
     ) -> None:
         self._drain = drain
-        self._forget_places = forget_places
+        self._note_assigned = note_assigned
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
             await self._drain()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        del assigned
-        self._forget_places()
+        self._note_assigned(assigned)
 
 
 def _security(settings: Settings) -> BaseSecurity:

@@ -2,13 +2,20 @@
 
 import uuid
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiokafka import TopicPartition
+from faststream.exceptions import NackMessage
 
 from pipeline.consumers.engine import put_off
+from pipeline.consumers.engine.batches import BatchConsumer, Pace
+from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT, PutOff
 from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
 
 
 @pytest.fixture
@@ -52,7 +59,28 @@ def test_another_partition_that_is_done_ends_nothing(standing: Standing) -> None
     assert "partition 3, offset 17" in standing.reasons[0]
 
 
-def test_a_partition_that_went_to_another_worker_is_no_reason_for_ever(
+def test_a_partition_that_went_to_another_worker_is_no_reason_any_more(standing: Standing) -> None:
+    noted = PutOff(standing)
+    for _ in range(PUT_OFF_LIMIT + 1):
+        noted.note(batch((3, 17)), "The broker refused.")
+        noted.note(batch((4, 1)), "Away.")
+    noted.keep_only({TopicPartition("rmos.runs.requests", 4)})
+    (reason,) = standing.reasons
+    assert "partition 4, offset 1 on were" in reason
+    assert reason.endswith("Away.")
+    noted.keep_only({TopicPartition("rmos.runs.requests", 5)})
+    assert standing.reasons == ()
+
+
+def test_a_reason_names_what_still_waits(standing: Standing) -> None:
+    noted = PutOff(standing)
+    for _ in range(PUT_OFF_LIMIT + 1):
+        noted.note(batch((3, 17), (4, 1)), "Away.")
+    noted.forget(batch((3, 17)))
+    assert "partition 4, offset 1 on were" in standing.reasons[0]
+
+
+def test_a_partition_without_a_record_any_more_is_no_reason_for_ever(
     standing: Standing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = PutOff(standing)
@@ -62,3 +90,51 @@ def test_a_partition_that_went_to_another_worker_is_no_reason_for_ever(
     monkeypatch.setattr(put_off, "PUT_OFF_KEPT_SECONDS", 0.0)
     noted.forget(batch((5, 1)))
     assert standing.reasons == ()
+
+
+class Refusing:
+    """A sender whose broker refuses."""
+
+    async def send(self, _messages: Any) -> None:
+        message = "The broker refused."
+        raise BrokerError(message)
+
+
+async def test_a_worker_is_ready_again_once_its_partition_is_another_workers() -> None:
+    async def judge(_records: Any) -> Any:
+        async def store() -> list[Any]:
+            return []
+
+        return SimpleNamespace(store=store)
+
+    consumer = BatchConsumer("group", judge, cast("Any", Refusing()), Pace(0))
+    subscription = Subscription(
+        Settings(),
+        topic="rmos.runs.requests",
+        standing=consumer.standing,
+        start=cast("Any", None),
+        handler=consumer.handle,
+        keep_only=consumer.keep_only,
+    )
+    (record,) = batch((3, 17))
+    record.key = record.value = None
+    record.headers, record.timestamp = (), 0
+    for _ in range(PUT_OFF_LIMIT + 1):
+        with pytest.raises(NackMessage):
+            await consumer.handle([record])
+    assert consumer.standing.reasons
+    listener = subscription._subscriber._listener  # type: ignore[attr-defined]
+    await listener.on_partitions_assigned({TopicPartition("rmos.runs.requests", 3)})
+    assert consumer.standing.reasons
+    await listener.on_partitions_assigned(set())
+    assert consumer.standing.reasons == ()
+
+
+async def test_a_consumer_without_partitions_is_held_up_by_no_transaction() -> None:
+    noted: list[Any] = []
+
+    async def note(waiting: Any) -> None:
+        noted.append(waiting)
+
+    await Observation("group", lambda: None, note)._measure()
+    assert noted == [{}]

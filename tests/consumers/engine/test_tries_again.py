@@ -45,7 +45,8 @@ async def test_claims_that_cannot_be_read_are_a_reason_until_none_waits(
         store = SimpleNamespace(
             claims_to_link=lambda _topic, after, _limit: waiting if after == (-1, -1) else []
         )
-        handler = SimpleNamespace(standing=Standing("claims"))
+        kept: list[Any] = []
+        handler = SimpleNamespace(standing=Standing("claims"), keep_only=kept.append)
         desk = SimpleNamespace(executor=executor, store=store)
         claims = AdvisoryClaims(Settings(), cast("Any", desk), cast("Any", handler))
         for _ in range(PUT_OFF_LIMIT):
@@ -54,9 +55,11 @@ async def test_claims_that_cannot_be_read_are_a_reason_until_none_waits(
         await claims.link_claims()
         (reason,) = handler.standing.reasons
         assert "rmos.advisories.requests, partition 3, offset 17" in reason
+        assert kept == []
         waiting.clear()
         await claims.link_claims()
         assert handler.standing.reasons == ()
+        assert kept == [()]
 
 
 class Handler:
@@ -66,9 +69,13 @@ class Handler:
         self.standing = Standing("retries")
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reasons: list[tuple[str, ...]] = []
+        self.kept: Any = None
 
     async def handle(self, records: list[Any]) -> None:
         pass
+
+    def keep_only(self, assigned: Any) -> None:
+        self.kept = assigned
 
 
 class Member:
@@ -80,8 +87,8 @@ class Member:
         self._polls_left = 3
         self._records = [SimpleNamespace(topic=PLACE.topic, partition=3, offset=17, timestamp=0)]
 
-    def subscribe(self, *_: Any, **__: Any) -> None:
-        pass
+    def subscribe(self, *_: Any, listener: Any) -> None:
+        self.listener = listener
 
     def assignment(self) -> set[TopicPartition]:
         return {PLACE}
@@ -131,6 +138,17 @@ async def test_retries_that_cannot_be_committed_are_a_reason(
     (reason,) = next(each for each in seen if each)
     assert f"{PLACE.topic}, partition 3, offset 17" in reason
     assert "not committed" in reason
+
+
+async def test_retries_keep_only_what_was_put_off_of_their_own_partitions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = Handler()
+    member = Member(handler, [], of="commit")
+    monkeypatch.setattr(advisory_retries, "group_member", lambda *_: member)
+    AdvisoryRetries(Settings(), cast("Any", handler))
+    await member.listener.on_partitions_assigned({PLACE})
+    assert handler.kept == {PLACE}
 
 
 async def test_retries_that_cannot_be_read_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
