@@ -16,7 +16,7 @@ def main() -> None:
         )
         sys.exit(2)
     try:
-        from pipeline.cli.commands import run  # noqa: PLC0415  # absent from the base install
+        from pipeline.cli.commands import run  # absent from the base install
 
         run()
     except KeyboardInterrupt:

@@ -1,38 +1,73 @@
-"""All groups of commands under one name, and errors as one sentence with an exit status."""
+"""All groups of commands under one name, and errors as one sentence with an exit status.
+
+The commands stand in a table. What a command needs is imported when it runs, or when its own help
+is asked for; `rmos --help` reads the table alone.
+"""
 
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from pipeline.cli import (
-    api,
-    attachments,
-    audit,
-    broker,
-    dead_letters,
-    demo,
-    evidence,
-    index,
-    ledger,
-    migrate,
-    offsets,
-    peek,
-    publish,
-    replay,
-    runs,
-    schemas,
-    store,
-    topics,
-    up,
-    worker,
-)
+from pipeline.cli import INTERRUPTED
 from pipeline.cli.views.terminal import note, print_text, say_error
 from pipeline.errors import NO_MEMORY, RmosError, thread_faults
-from pipeline.logs import configure_early_logging
-from pipeline.settings import refuse_mistyped, unknown_variables
+
+if TYPE_CHECKING:
+    # Typer brings its own Click along.
+    from typer._click import Command, Context
+
+COMMANDS = {
+    "demo": (
+        "pipeline.cli.demo:demo",
+        "Show what becomes of run requests: real broker, real files, real hashes; asks nothing.",
+    ),
+    "up": (
+        "pipeline.cli.up:up",
+        "Run a local Apache Kafka, the store, its topics, all consumers and the HTTP API.",
+    ),
+    "api": (
+        "pipeline.cli.api:api",
+        "Serve the HTTP API at RMOS_API_HOST and RMOS_API_PORT until a signal stops it.",
+    ),
+    "peek": (
+        "pipeline.cli.peek:peek",
+        "Show records that wait for a group, what would become of each, "
+        "and what they have in common.",
+    ),
+    "evidence": (
+        "pipeline.cli.evidence:evidence",
+        "Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier.",
+    ),
+    "broker": ("pipeline.cli.broker:app", "Run Apache Kafka on this machine, for trying out."),
+    "topics": ("pipeline.cli.topics:app", "Create the topics, or compare them."),
+    "store": ("pipeline.cli.store:app", "The folder that keeps the runs."),
+    "worker": ("pipeline.cli.worker:app", "Run one consumer until a signal stops it."),
+    "schemas": ("pipeline.cli.schemas:app", "Write JSON Schemas, OpenAPI and AsyncAPI."),
+    "publish": ("pipeline.cli.publish:app", "Publish requests."),
+    "runs": ("pipeline.cli.runs:app", "Read the runs of the store in RMOS_DATA_DIR."),
+    "attachments": ("pipeline.cli.attachments:app", "Put blobs into the store in RMOS_DATA_DIR."),
+    "audit": ("pipeline.cli.audit:app", "Find what was changed, lost or added."),
+    "index": ("pipeline.cli.index:app", "The index of the store in RMOS_DATA_DIR."),
+    "migrate": ("pipeline.cli.migrate:app", "The way from an older store, and back."),
+    "replay": (
+        "pipeline.cli.replay:app",
+        "Read the topics again: verify the store (the default), restore it.",
+    ),
+    "offsets": ("pipeline.cli.offsets:app", "Where the consumer groups are; move an empty one."),
+    "dead-letters": (
+        "pipeline.cli.dead_letters:app",
+        "Records that were refused, and their way back.",
+    ),
+    "ledger": ("pipeline.cli.ledger:app", "The ledger: a log that nobody changes unnoticed."),
+}
+"""Each command or group: where it is defined, and the first paragraph of its help."""
 
 UNEXPECTED = 1
 """Exit status where something happened that nobody foresaw."""
@@ -40,34 +75,80 @@ UNEXPECTED = 1
 NOT_USABLE = 6
 """Exit status where the machine, not the program, is at fault."""
 
+
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Import in a block; Ctrl-C in it, which may last seconds on a busy machine, is one word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("Stopped.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _imported(name: str) -> "Command":
+    """Return the command or the group itself, with what it needs."""
+    place, _ = COMMANDS[name]
+    with _imports():
+        found = resolve_name(place)
+    alone = typer.Typer()
+    if isinstance(found, typer.Typer):
+        alone.add_typer(found, name=name)
+    else:
+        alone.command(name)(found)
+    return typer.main.get_group(alone).commands[name]
+
+
+class _Listed(TyperCommand):
+    """A command as help and completion list it, which becomes the command itself when it runs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, help=COMMANDS[name][1])
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: "Context | None" = None,
+        **extra: Any,  # noqa: ANN401  # as Typer's
+    ) -> "Context":
+        return _imported(str(self.name)).make_context(info_name, args, parent, **extra)
+
+
+class _Imported(Mapping[str, "Command"]):
+    """The commands by their names; each is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> "Command":
+        return _imported(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    """All commands; none is imported before it is needed."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401  # as Typer's
+        super().__init__(**{**settings, "commands": _Imported()})
+
+    def list_commands(self, ctx: "Context") -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
+        return _Listed(cmd_name) if cmd_name in COMMANDS else None
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Commands and groups of commands inherit it.
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run requests become immutable artifacts: what was approved, and why.",
 )
-app.command()(demo.demo)
-app.command()(up.up)
-app.command()(api.api)
-app.add_typer(broker.app, name="broker")
-app.add_typer(topics.app, name="topics")
-app.add_typer(store.app, name="store")
-app.add_typer(worker.app, name="worker")
-app.add_typer(schemas.app, name="schemas")
-app.add_typer(publish.app, name="publish")
-app.add_typer(runs.app, name="runs")
-app.add_typer(attachments.app, name="attachments")
-app.add_typer(audit.app, name="audit")
-app.add_typer(index.app, name="index")
-app.add_typer(migrate.app, name="migrate")
-app.add_typer(replay.app, name="replay")
-app.add_typer(offsets.app, name="offsets")
-app.command()(peek.peek)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(ledger.app, name="ledger")
-app.command()(evidence.evidence)
-
 
 SERVICES = frozenset({"api", "up", "worker"})
 """Commands that log: a warning is a line of their log."""
@@ -90,11 +171,16 @@ def begin(
         ),
     ] = False,
 ) -> None:
-    """Look at the variables that begin like a setting and are none, before any command.
+    """Set up logs, and look at variables that begin like a setting and are none, before a command.
 
     Raises:
         InputError: One is nearly the name of a setting.
     """
+    with _imports():
+        from pipeline.logs import configure_early_logging
+        from pipeline.settings import refuse_mistyped, unknown_variables
+
+    configure_early_logging()
     unknown = unknown_variables()
     refuse_mistyped(unknown)
     if unknown and context.invoked_subcommand not in SERVICES:
@@ -108,7 +194,6 @@ def run() -> None:
     """
     # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
     sys.set_int_max_str_digits(0)
-    configure_early_logging()
     try:
         with thread_faults():
             app()

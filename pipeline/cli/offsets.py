@@ -27,7 +27,6 @@ from pipeline.cli.views.offsets import (
     warnings,
 )
 from pipeline.cli.views.terminal import note, print_json, print_table
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import BrokerError, InputError, RefusedError
 from pipeline.recovery.offsets.moves import (
     GroupPosition,
@@ -45,7 +44,6 @@ from pipeline.recovery.offsets.reset import (
     refuse_live_group,
 )
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.index.opening import open_index_to_read
 from pipeline.topics import consumer_groups
 
 _PLACE = re.compile(
@@ -126,6 +124,10 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Place, int]:
     if group not in {topics.persist_group, topics.advise_group, topics.migrate_group}:
         message = f"{group} does not go by a store: say another place."
         raise InputError(message)
+    # SQLAlchemy with them, which no other target needs.
+    from pipeline.disk.store_identity import read_store
+    from pipeline.storage.index.opening import open_index_to_read
+
     epoch = read_store(settings.data_dir).epoch
     with closing(open_index_to_read(settings.data_dir)) as index:
         return index.kept_to(epoch)

@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 import typer
 
 from pipeline.cli import commands, main
-from pipeline.cli.commands import app
+from pipeline.cli.commands import COMMANDS, app
 from tests.cli.command_line import CommandLine
 from tests.e2e.worker_processes import RMOS
 
@@ -101,3 +102,70 @@ def test_a_thread_that_cannot_be_started_is_one_sentence(
     said = capsys.readouterr().err
     assert said.startswith("Error: No thread can be started; nothing was acknowledged: give this")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_listed_with_what_its_own_help_begins_with(name: str) -> None:
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert (command.name, command.hidden, command.deprecated) == (name, False, False)
+    assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("offset", "offsets"), ("workr", "worker"), ("dead-leters", "dead-letters")],
+)
+def test_a_mistyped_command_is_answered_with_the_one_that_is_meant(
+    rmos: CommandLine, typed: str, offered: str
+) -> None:
+    done = rmos(typed)
+    assert done.status == 2
+    assert f"No such command '{typed}'. Did you mean '{offered}'?" in done.err
+
+
+COMMANDS_ALONE = {"fastapi", "faststream", "aiokafka", "sqlalchemy", "pydantic", "structlog"}
+"""What takes most of a second, and no list of commands needs."""
+
+
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        # A list of names and a version: nothing is read or reached.
+        (["--help"], COMMANDS_ALONE),
+        (["--version"], COMMANDS_ALONE),
+        # Typer itself takes pydantic for options.
+        (["offset"], COMMANDS_ALONE - {"pydantic"}),
+        # It asks the broker: it serves nothing, and the index has no part in it.
+        (["offsets", "show", "--help"], {"fastapi", "faststream", "uvicorn", "sqlalchemy"}),
+        # They read files of the store, and ask no broker.
+        (["runs", "show", "--help"], {"fastapi", "faststream", "uvicorn"}),
+        (["store", "status", "--help"], {"fastapi", "faststream", "uvicorn"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_no_library_that_it_does_not_need(
+    words: list[str], unneeded: set[str]
+) -> None:
+    code = (
+        "import atexit, json, sys\n"
+        "from pipeline.cli import main\n"
+        "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    imported = set(json.loads(done.stderr.splitlines()[-1]))
+    assert "typer" in imported
+    assert imported & unneeded == set()
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_word(
+    rmos: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_place: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "resolve_name", interrupted)
+    done = rmos("broker", "status")
+    assert (done.status, done.text, done.err) == (130, "", "Stopped.\n")

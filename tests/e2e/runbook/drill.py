@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.cli.commands import COMMANDS
 from pipeline.settings import Settings
 from tests.docs.transcripts import INTERRUPT, RUNBOOK, Command, commands_of, difference, parts_of
 from tests.e2e.kafka_reading import wait_until
@@ -38,7 +39,12 @@ _NAMES = re.compile(
 
 _context = multiprocessing.get_context("forkserver")
 # A command then starts in the time of a fork, as the program is read already.
-_context.set_forkserver_preload(["__main__", "pipeline.cli.commands", "tests.e2e.runbook.drill"])
+_context.set_forkserver_preload(
+    [
+        *("__main__", "pipeline.cli.commands", "tests.e2e.runbook.drill"),
+        *(place.partition(":")[0] for place, _ in COMMANDS.values()),
+    ]
+)
 
 
 async def _nothing() -> None:
