@@ -36,6 +36,7 @@ SCAN_SECONDS = 60.0
 NEAR_OFFSETS = 500
 """Up to so many records are read over rather than asked for anew."""
 
+_BEFORE_ALL = (-1, -1)
 _POLL_MS = 1000
 _PATIENCE_POLLS = 30
 """Polls without an answer until a partition is left for the next scan."""
@@ -86,7 +87,7 @@ class AdvisoryClaims:
 
     async def link_claims(self) -> None:
         """Link every claim whose run is there; what cannot be read now waits for the next time."""
-        after = (-1, -1)
+        after = _BEFORE_ALL
         unread: list[RecordPlace] = []
         why = "the broker has not given them out."
         while page := await self._page(after):
@@ -101,7 +102,8 @@ class AdvisoryClaims:
             self._put_off.note(unread, why)
         else:
             self._put_off.forget_all()
-            # Another worker may have linked what was put off here.
+        if after == _BEFORE_ALL:
+            # No claim waits: what was put off here was linked by another worker.
             self._handler.keep_only(())
 
     async def _link(self, page: list[tuple[int, int]]) -> list[RecordPlace]:

@@ -130,6 +130,30 @@ async def reasons_of_retries(
     return handler.reasons
 
 
+async def test_claims_that_were_put_off_stay_put_off_until_none_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = [SimpleNamespace(partition=3, offset=17)]
+    kept: list[Any] = []
+
+    async def put_off(*_: Any) -> list[Any]:
+        return []  # all were read, and the handler has put them off
+
+    monkeypatch.setattr(AdvisoryClaims, "_link", put_off)
+    with ThreadPoolExecutor(1) as executor:
+        store = SimpleNamespace(
+            claims_to_link=lambda _topic, after, _limit: waiting if after == (-1, -1) else []
+        )
+        handler = SimpleNamespace(standing=Standing("claims"), keep_only=kept.append)
+        desk = SimpleNamespace(executor=executor, store=store)
+        claims = AdvisoryClaims(Settings(), cast("Any", desk), cast("Any", handler))
+        await claims.link_claims()
+        assert kept == []
+        waiting.clear()
+        await claims.link_claims()
+        assert kept == [()]
+
+
 async def test_retries_that_cannot_be_committed_are_a_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
