@@ -253,7 +253,7 @@ async def test_what_is_no_retry_of_ours_is_a_dead_letter(
         assert links(settings) == {}
 
 
-async def test_a_request_without_room_for_retries_is_linked_all_the_same(
+async def test_a_request_without_room_for_retries_goes_without_its_headers_and_is_linked(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
@@ -262,7 +262,9 @@ async def test_a_request_without_room_for_retries_is_linked_all_the_same(
         async with advise_worker(settings):
             (place,) = await publish(settings, large)
             await wait_for(settings, place, "waiting")
-        assert await read_topic(settings, settings.topics.advisory_retries[0]) == []
+        (retry,) = await read_topic(settings, settings.topics.advisory_retries[0])
+        assert retry.value == large.value
+        assert "filler" not in header_dict(retry)
         async with persist_worker(settings):
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)

@@ -261,7 +261,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
 
 KILLED = """
 import asyncio, os, signal, sys
-from pipeline.broker import topic_reader, transactions
+from pipeline.broker.sending import transactions
 from pipeline.core.dead_letters.selection import LetterFilter
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import read_settings

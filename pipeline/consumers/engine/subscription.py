@@ -280,6 +280,9 @@ class Subscription:
             self.fault.set_exception(error)
 
     async def _drain(self) -> None:
+        if self._guard is not None:
+            # What a poll brought and the guard still holds back is for the next owner to poll.
+            self._guard.forget_places()
         # The lock of the subscriber is held from before the handler until after the commit.
         await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
 

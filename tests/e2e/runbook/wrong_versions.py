@@ -7,7 +7,7 @@ function, in the worker and in the processes that judge for it.
 from pathlib import Path
 
 OTHER_BYTES = """
-from pipeline.core import artifact
+from pipeline.core.runs import artifact
 
 provenance_of = artifact.provenance_of
 
@@ -18,7 +18,7 @@ artifact.provenance_of = with_a_version
 """
 
 FAILS_ON_GOOD_RECORDS = """
-from pipeline.core import artifact
+from pipeline.core.runs import artifact
 
 def fails(*args, **options):
     raise ZeroDivisionError
