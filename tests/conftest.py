@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from pipeline.disk.locks import allow_waits
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -31,3 +33,10 @@ def memory_path(tmp_path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="rmos-", dir=MEMORY) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def waits_allowed() -> Iterator[None]:
+    """Let the next test wait for locks, also after one that stops a service in this process."""
+    yield
+    allow_waits()
