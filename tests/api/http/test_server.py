@@ -1,6 +1,7 @@
 """The HTTP server: connections over a real socket."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -25,7 +26,14 @@ async def test_a_connection_whose_head_does_not_come_is_closed(
         async with asyncio.timeout(5):
             told = await reader.read()
         assert told.count(b"200 OK") == sent.count(HEAD)
-        writer.close()
+        await closed(writer)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and wait until it is, so that nothing is left to the collector."""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_a_head_that_comes_byte_by_byte_does_not_prolong_the_wait(
@@ -41,7 +49,7 @@ async def test_a_head_that_comes_byte_by_byte_does_not_prolong_the_wait(
             while not ended.done():
                 writer.write(b"G")
                 await asyncio.wait([ended], timeout=0.03)
-        writer.close()
+        await closed(writer)
 
 
 async def is_lost(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
@@ -71,7 +79,7 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up(
         writer.write(head)
         async with asyncio.timeout(5):
             await lost.wait()
-        writer.close()
+        await closed(writer)
 
 
 async def test_an_answer_that_was_given_up_does_not_stay_in_memory(
@@ -93,7 +101,7 @@ async def test_an_answer_that_was_given_up_does_not_stay_in_memory(
         writer.write(HEAD)
         async with asyncio.timeout(5):
             await lost.wait()
-        writer.close()
+        await closed(writer)
 
 
 async def test_a_client_may_take_its_answer_piece_by_piece(
@@ -111,7 +119,7 @@ async def test_a_client_may_take_its_answer_piece_by_piece(
             for _ in range(16):
                 assert len(await reader.readexactly(1 << 20)) == 1 << 20
                 await asyncio.sleep(0.05)
-        writer.close()
+        await closed(writer)
 
 
 async def test_a_request_under_way_may_take_longer_than_its_head(
@@ -130,7 +138,7 @@ async def test_a_request_under_way_may_take_longer_than_its_head(
         writer.write(HEAD)
         async with asyncio.timeout(5):
             assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
-        writer.close()
+        await closed(writer)
 
 
 async def test_a_connection_too_many_takes_the_place_of_the_one_that_waits_longest(
@@ -161,4 +169,4 @@ async def test_a_connection_too_many_takes_the_place_of_the_one_that_waits_longe
         answer.set()
         assert b"200 OK" in await at_work.readline()
         for writer in (asking, *(writer for _, writer in idle)):
-            writer.close()
+            await closed(writer)
