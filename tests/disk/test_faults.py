@@ -12,7 +12,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -101,15 +100,13 @@ def expected(tmp_path: Path, writer: str) -> Expected:
 
 
 @pytest.fixture
-def new_root(tmp_path: Path) -> Iterator[Callable[[], Path]]:
+def new_root(memory_path: Path) -> Callable[[], Path]:
     """Give empty stores, each a copy of one; in memory, as hundreds of them are flushed."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        template = Path(folder) / "template"
-        with opened(template):
-            pass
-        numbers = itertools.count()
-        yield lambda: shutil.copytree(template, Path(folder) / f"store_{next(numbers)}")
+    template = memory_path / "template"
+    with opened(template):
+        pass
+    numbers = itertools.count()
+    return lambda: shutil.copytree(template, memory_path / f"store_{next(numbers)}")
 
 
 class Fault:
