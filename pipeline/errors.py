@@ -6,7 +6,7 @@
 | HashMismatchError | - | 422 | 2 | the caller's: the bytes are not those of their name |
 | NotFoundError | - | 404 | 3 | nobody's: the thing asked for is not there |
 | RefusedError | - | 409 | 4 | the request's: blocked, in conflict or rejected |
-| FloodError | stops | - | 4 | ours, most likely: more than half of the records fail |
+| RejectLimitError | stops | - | 4 | ours, most likely: more than half of the records fail |
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
@@ -85,7 +85,7 @@ class RefusedError(RmosError):
     exit_status = 4
 
 
-class FloodError(RmosError):
+class RejectLimitError(RmosError):
     """Most of the recent records fail, so the fault is likely ours. Nothing was written."""
 
     exit_status = 4

@@ -75,7 +75,7 @@ def run(
         ),
     ] = False,
     accept_rejects: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Let the next N failures through a flood.")
+        int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
     ] = 0,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Go on without the records that are lost.")

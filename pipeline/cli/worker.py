@@ -22,7 +22,7 @@ Instance = Annotated[
     typer.Option(help="Name for static group membership, unique among the workers."),
 ]
 AcceptRejects = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Let the next N failures through a flood.")
+    int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
 ]
 AcceptLoss = Annotated[
     bool, typer.Option("--accept-loss", help="Go on without the records that are lost.")

@@ -17,7 +17,7 @@ from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import ToldOutcome, run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected
-from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunRecord, RunStore
+from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunRecord, RunStore
 from pipeline.topics import TopicNames
 
 
@@ -48,7 +48,7 @@ class RunChunk(Generic[Judged, Outcomes]):
         """Store the chunk; return its events and dead letters.
 
         Raises:
-            FloodError: Too many records fail; nothing was written.
+            RejectLimitError: Too many records fail; nothing was written.
             StoreError: The disk failed; nothing may be acknowledged.
         """
         outcomes = await self.commit(self.judged)
@@ -90,7 +90,7 @@ class RunRequestJudge:
             topics: Where events and dead letters go.
             judging: Judges bodies.
             executor: One thread, which does all that waits for the disk.
-            accepted_rejects: Failures that do not count against the flood limit.
+            accepted_rejects: Failures that do not count against the reject limit.
             group: The consumer group; None for that of the persist worker.
             settled: Told what became of each chunk.
         """
@@ -115,9 +115,9 @@ class RunRequestJudge:
         return RunChunk(deliveries, judged, self._telling, self._store_chunk, run_event)
 
     async def _store_chunk(self, judged: Sequence[RunRecord]) -> list[Outcome]:
-        guard = FloodGuard(self._telling.group, self._accepted_rejects)
+        limit = RejectLimit(self._telling.group, self._accepted_rejects)
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._executor, self._store.commit, judged, guard)
+        result = await loop.run_in_executor(self._executor, self._store.commit, judged, limit)
         self._accepted_rejects -= result.accepted_rejects
         self._settled(result.outcomes)
         return result.outcomes

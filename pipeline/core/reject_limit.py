@@ -1,4 +1,4 @@
-"""The flood limit: when most records fail, the fault is ours, so stop.
+"""The reject limit: when most records fail, the fault is ours, so stop.
 
 More than half of the last 1,000 verdicts, once 500 have been seen.
 """
@@ -11,7 +11,7 @@ LEAST_SEEN = 500
 
 
 @dataclass(frozen=True, slots=True)
-class FloodWindow:
+class RejectWindow:
     """The last verdicts of one consumer group.
 
     Attributes:
@@ -21,19 +21,19 @@ class FloodWindow:
     verdicts: str = ""
 
     @property
-    def is_flooded(self) -> bool:
+    def is_exceeded(self) -> bool:
         """Whether too many have failed."""
         seen = len(self.verdicts)
         return seen >= LEAST_SEEN and self.verdicts.count("1") * 2 > seen
 
-    def after(self, failures: Iterable[bool]) -> "tuple[FloodWindow, bool]":
-        """Return the window after more verdicts, and whether it was flooded at any of them."""
-        window, flooded = self, False
+    def after(self, failures: Iterable[bool]) -> "tuple[RejectWindow, bool]":
+        """Return the window after more verdicts, and whether it was exceeded at any of them."""
+        window, exceeded = self, False
         for failed in failures:
-            window = FloodWindow((window.verdicts + ("1" if failed else "0"))[-WINDOW:])
+            window = RejectWindow((window.verdicts + ("1" if failed else "0"))[-WINDOW:])
             # A good record never stops the worker: no accepted reject could let it through.
-            flooded = flooded or (failed and window.is_flooded)
-        return window, flooded
+            exceeded = exceeded or (failed and window.is_exceeded)
+        return window, exceeded
 
 
 def without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
@@ -47,7 +47,7 @@ def without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
     return kept
 
 
-def flood_message(window: FloodWindow) -> str:
+def reject_limit_message(window: RejectWindow) -> str:
     """Say that too many records fail, and what to do."""
     seen = len(window.verdicts)
     return (

@@ -83,7 +83,7 @@ class MigrationOptions:
         backup_dir: Where the backup goes; None for beside the source.
         resume: Records of another source that wait on the topic are stored as well.
         accept_loss: The operator accepts that records of the topic are lost.
-        accepted_rejects: Failures that do not count against the flood limit.
+        accepted_rejects: Failures that do not count against the reject limit.
     """
 
     backup_dir: Path | None = None
@@ -131,7 +131,7 @@ class Migration:
 
         Raises:
             RefusedError: Another migration runs, or records of another source wait.
-            FloodError: Too many records fail.
+            RejectLimitError: Too many records fail.
             IntegrityError: A backup, an attachment or a log is not what it must be.
             StoreError: The disk failed, or store and broker do not fit.
             BrokerError: The broker cannot be reached.

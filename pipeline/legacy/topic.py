@@ -51,10 +51,10 @@ async def store_legacy_runs(
         sender: Sends events and dead letters.
         ranges: From where the group goes on.
         settled: Told what became of each chunk.
-        accepted_rejects: Failures that do not count against the flood limit.
+        accepted_rejects: Failures that do not count against the reject limit.
 
     Raises:
-        FloodError: Too many records fail; nothing more was written.
+        RejectLimitError: Too many records fail; nothing more was written.
         IntegrityError: A log is not what was written.
         StoreError: The disk failed; what is not committed is done again.
         BrokerError: The broker cannot be reached; what is not committed is done again.

@@ -40,7 +40,7 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
     def commit_again(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
         """Store records that `commit` has judged before: their runs may have come meanwhile.
 
-        They move no position, have their leaves, and count against no flood limit.
+        They move no position, have their leaves, and count against no reject limit.
 
         Raises:
             StoreError: The disk or the index failed; nothing may be acknowledged.

@@ -5,12 +5,12 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 | step | if the process dies after it |
 |---|---|
 | 1. take the store's lock, begin a transaction | nothing |
-| 2. look up what is known, check those files, plan, check the flood limit | nothing |
+| 2. look up what is known, check those files, plan, check the reject limit | nothing |
 | 3. lock the logs, compare or grow their leaves in memory | nothing |
 | 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
 same flushes | whole files without a row; tiles that no checkpoint covers |
 | 5. sign and replace the checkpoints | whole files and their leaves, without a row |
-| 6. insert rows, positions and the flood window | the same |
+| 6. insert rows, positions and the reject window | the same |
 | 7. commit | everything |
 
 A record delivered again after 4 to 6 finds its own bytes, and after 5 its own leaf; after 7 it
@@ -31,13 +31,13 @@ from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_con
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import BlobPath, parse_path
 from pipeline.core.record import RecordSource
-from pipeline.core.reject_limit import flood_message, without_first_failures
+from pipeline.core.reject_limit import reject_limit_message, without_first_failures
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import FloodError, StoreError
+from pipeline.errors import RejectLimitError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
@@ -88,8 +88,8 @@ class JudgedRecord(Generic[Verdict]):
 
 
 @dataclass(frozen=True, slots=True)
-class FloodGuard:
-    """Whose verdicts count against the flood limit, and how many failures the operator accepts."""
+class RejectLimit:
+    """Whose verdicts count against the reject limit, and how many failures the operator accepts."""
 
     group_id: str
     accepted_rejects: int = 0
@@ -119,7 +119,7 @@ class BatchPlan(Protocol[Settled]):
         """Return one outcome for each record."""
 
     def failures(self) -> list[bool]:
-        """Tell of each record whether it counts against the flood limit."""
+        """Tell of each record whether it counts against the reject limit."""
 
     def leaves(self) -> list[LedgerLeaf]:
         """Return one leaf for each record: the same whether files are intact or not."""
@@ -187,25 +187,25 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
     def commit(
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
-        guard: FloodGuard | None = None,
+        limit: RejectLimit | None = None,
     ) -> BatchResult[Settled]:
         """Store a batch; return what became of each record.
 
         Args:
             records: In offset order within each partition.
-            guard: Whose flood limit applies; None for none, as in a replay.
+            limit: Whose reject limit applies; None for none, as in a replay.
 
         Raises:
-            FloodError: Too many records fail; nothing was written.
+            RejectLimitError: Too many records fail; nothing was written.
             IntegrityError: A log is not what was written, or an offset has another leaf.
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
-        return self._commit(records, guard, is_consumed=True)
+        return self._commit(records, limit, is_consumed=True)
 
     def _commit(
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
-        guard: FloodGuard | None,
+        limit: RejectLimit | None,
         *,
         is_consumed: bool,
     ) -> BatchResult[Settled]:
@@ -215,7 +215,9 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             records = self._with_standing_errors(records)
             with self.index.transaction() as transaction:
                 plan = self._plan(records, transaction)  # 2.
-                accepted = check_flood(records, plan, transaction, guard, self.identity.epoch)
+                accepted = check_reject_limit(
+                    records, plan, transaction, limit, self.identity.epoch
+                )
                 self._create_files(plan, _by_log(records, plan) if is_consumed else {})  # 3. to 5.
                 plan.add_rows(transaction)  # 6.
                 if is_consumed:
@@ -357,19 +359,19 @@ def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[tuple[str, i
     return following
 
 
-def check_flood(
+def check_reject_limit(
     records: Sequence[JudgedRecord[Verdict]],
     plan: BatchPlan[Settled],
     transaction: IndexTransaction,
-    guard: FloodGuard | None,
+    limit: RejectLimit | None,
     epoch: int,
 ) -> int:
     """Count this batch's verdicts; return how many failures the operator's word let through.
 
     Raises:
-        FloodError: Too many of the last verdicts are failures.
+        RejectLimitError: Too many of the last verdicts are failures.
     """
-    if guard is None:
+    if limit is None:
         return 0
     judged_before = transaction.positions(epoch)
     failures = [
@@ -378,11 +380,11 @@ def check_flood(
         if record.source.offset
         >= judged_before.get((record.source.topic, record.source.partition), 0)
     ]
-    accepted = min(guard.accepted_rejects, sum(failures))
-    window, flooded = transaction.flood_window(guard.group_id).after(
+    accepted = min(limit.accepted_rejects, sum(failures))
+    window, exceeded = transaction.reject_window(limit.group_id).after(
         without_first_failures(failures, accepted)
     )
-    if flooded:
-        raise FloodError(flood_message(window))
-    transaction.keep_flood_window(guard.group_id, window)
+    if exceeded:
+        raise RejectLimitError(reject_limit_message(window))
+    transaction.keep_reject_window(limit.group_id, window)
     return accepted

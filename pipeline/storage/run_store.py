@@ -18,8 +18,8 @@ from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import (
     BatchResult,
     BatchStore,
-    FloodGuard,
     JudgedRecord,
+    RejectLimit,
 )
 from pipeline.storage.index.tables import IndexedRun, indexed_run
 from pipeline.storage.index.transaction import IndexTransaction
@@ -27,8 +27,8 @@ from pipeline.storage.missing_attachments import missing_attachments
 
 __all__ = [
     "BatchResult",
-    "FloodGuard",
     "JudgedRecord",
+    "RejectLimit",
     "RunRecord",
     "RunStore",
     "plan_runs",
@@ -41,16 +41,16 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
 
     def commit(
-        self, records: Sequence[RunRecord], guard: FloodGuard | None = None
+        self, records: Sequence[RunRecord], limit: RejectLimit | None = None
     ) -> BatchResult[Outcome]:
         """Store a batch; say of each run which of its attachments are not there by then.
 
         Raises:
-            FloodError: As `BatchStore.commit`.
+            RejectLimitError: As `BatchStore.commit`.
             IntegrityError: Likewise.
             StoreError: Likewise.
         """
-        result = super().commit(records, guard)
+        result = super().commit(records, limit)
         with store_faults(self.root):
             outcomes = [
                 self._with_missing(record, outcome)

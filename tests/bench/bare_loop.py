@@ -26,7 +26,7 @@ from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
+from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
 
 CHUNK_RECORDS = 512
 FETCH_BYTES = 16 * 1024 * 1024
@@ -89,7 +89,7 @@ class BarePersist:
         self._executor = executor
         self._store = RunStore(settings.data_dir, ledger=open_ledger(settings))
         self._events = settings.topics.run_events
-        self._guard = FloodGuard(settings.topics.persist_group)
+        self._limit = RejectLimit(settings.topics.persist_group)
         self._telling: asyncio.Task[None] | None = None
 
     async def consume(self, judging: Judging[Verdict], wait_ms: int) -> None:
@@ -118,7 +118,7 @@ class BarePersist:
             for record, verdict in zip(records, verdicts, strict=True)
         ]
         result = await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._store.commit, judged, self._guard
+            self._executor, self._store.commit, judged, self._limit
         )
         if self._telling is not None:
             await self._telling

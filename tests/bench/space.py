@@ -85,7 +85,7 @@ def duplicate(number: int) -> Sending:
 
 
 def rejected(number: int) -> Sending:
-    # One in three, so that it is no flood; the runs of the others are taken off again.
+    # One in three, so that the reject limit is not reached; the runs of the others are taken off.
     return run_of(number) if number % 3 else Sending(f"bad_{number}".encode(), b"{" * 1000)
 
 

@@ -38,7 +38,7 @@ from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
 from pipeline.storage.index.transaction import IndexTransaction
-from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
+from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
 from tests.bench.requests import encoded_requests
 
 PARTITIONS = 12
@@ -69,7 +69,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (run_store._Plan, "_rows", "rows of the index"),
     (run_store._Plan, "new_files", "list of files"),
     (run_store._Plan, "outcomes", "outcomes"),
-    (batch_store, "check_flood", "flood window"),
+    (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_plan", "plan"),
     (batch_store.DurableFiles, "create", "files: our own Python"),
     (IndexTransaction, "known_runs", "SQL: look up"),
@@ -215,7 +215,7 @@ def _handle(
             for each, (verdict, (_, value)) in enumerate(zip(verdicts, records, strict=True))
         ]
     with watch.step("commit: the rest"):
-        result = store.commit(judged, FloodGuard("bench.persist"))
+        result = store.commit(judged, RejectLimit("bench.persist"))
     _told(watch, judged, result.outcomes)
 
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from pipeline.disk.faults import store_faults
 from pipeline.errors import StoreError
-from pipeline.storage.run_store import FloodGuard, JudgedRecord
+from pipeline.storage.run_store import JudgedRecord, RejectLimit
 from tests.builders import attachment, incomplete_request, red_request, run_request
 from tests.disk.mounts import mounted, why_not
 from tests.storage.stores import (
@@ -42,7 +42,7 @@ from tests.storage.stores import (
     tombstone,
 )
 
-GUARD = FloodGuard("rmos.persist")
+LIMIT = RejectLimit("rmos.persist")
 WRITERS = {"group commit": WatchedCalls, "fallback": NamedCalls}
 _OF_BOTH = {"open_folder", "make_folder", "write", "set_mode", "close"}
 ALL_CALLS = {
@@ -74,7 +74,7 @@ class Expected:
 
     def __init__(self, root: Path, calls: WatchedCalls) -> None:
         with opened(root, calls) as store:
-            result = store.commit(batch(), GUARD)
+            result = store.commit(batch(), LIMIT)
         assert kinds(result) == OUTCOMES
         self.events = events(batch(), result)
         self.files = files(root)
@@ -82,7 +82,7 @@ class Expected:
 
     def check_after_restart(self, root: Path, calls: WatchedCalls, fault: str) -> None:
         with opened(root, calls) as store:
-            result = store.commit(batch(), GUARD)
+            result = store.commit(batch(), LIMIT)
         assert kinds(result) == OUTCOMES, fault
         assert events(batch(), result) == self.events, fault
         assert files(root) == self.files, fault
@@ -133,7 +133,7 @@ def calls_of_batch(root: Path, calls: WatchedCalls, moment: str = "before") -> l
     made: list[str] = []
     with opened(root, calls) as store:
         setattr(calls, moment, lambda name, arguments: made.append(name))
-        store.commit(batch(), GUARD)
+        store.commit(batch(), LIMIT)
         setattr(calls, moment, None)
     return made
 
@@ -161,7 +161,7 @@ def test_after_a_fault_of_any_call_a_restart_does_it_all(
         with opened(root, calls) as store:
             setattr(calls, moment, fault)
             with pytest.raises(StoreError, match=f"nothing was acknowledged; {advice}"):
-                store.commit(batch(), GUARD)
+                store.commit(batch(), LIMIT)
         # What is open is closed, a temporary name removed; nothing else, and no second try.
         assert set(fault.called_afterwards) <= {"close", "unlink"}, nth
         assert all(not found for found in rows(root).values()), nth
@@ -185,7 +185,7 @@ def test_killed_before_any_call_a_restart_does_it_all(
 
             with opened(root, calls) as store:
                 calls.before = die
-                store.commit(batch(), GUARD)
+                store.commit(batch(), LIMIT)
             return b"alive"
 
         status, answer = in_child(commit_and_die)
@@ -228,14 +228,14 @@ def test_after_a_fault_while_files_are_compared_a_restart_does_it_all(
         at_statement("before", "COMMIT", fail),
         pytest.raises(StoreError),
     ):
-        store.commit(batch(), GUARD)
+        store.commit(batch(), LIMIT)
     assert (files(root), rows(root)["runs"]) == (expected.files, [])
     if name in ALL_CALLS[writer] | {"open_existing"}:
         calls = WRITERS[writer]()
         with opened(root, calls) as store:
             calls.before = fault = Fault(0, name)
             with pytest.raises(StoreError, match="check the disk"):
-                store.commit(batch(), GUARD)
+                store.commit(batch(), LIMIT)
         assert set(fault.called_afterwards) <= {"close", "unlink"}
     expected.check_after_restart(root, WRITERS[writer](), name)
 
@@ -252,7 +252,7 @@ def test_killed_at_a_statement_of_the_index_a_restart_does_it_all(
             opened(root, WRITERS[writer]()) as store,
             at_statement(moment, statement, lambda: os.kill(os.getpid(), signal.SIGKILL)),
         ):
-            store.commit(batch(), GUARD)
+            store.commit(batch(), LIMIT)
         return b"alive"
 
     status, answer = in_child(commit_and_die)
@@ -280,7 +280,7 @@ def test_an_index_that_cannot_grow_acknowledges_nothing(
             opened(root, WRITERS[writer]()) as store,
             pytest.raises(StoreError, match=r"No space left.*nothing was acknowledged; free some"),
         ):
-            store.commit([*batch(), *many], GUARD)
+            store.commit([*batch(), *many], LIMIT)
     finally:
         event.remove(Engine, "connect", limit)
     assert not any(rows(root).values())
@@ -303,7 +303,7 @@ def test_a_commit_that_fails_on_the_disk_tells_the_disks_fault(
             limit = len(max(expected.files.values(), key=len)) + spare
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             try:
-                store.commit(batch(), GUARD)
+                store.commit(batch(), LIMIT)
             except StoreError as error:
                 return str(error).encode()
         return b"committed"
@@ -366,7 +366,7 @@ def kill_at_call_of_sqlite(root: Path, calls: str, nth: int) -> bool:
         try:
             with opened(root) as store:
                 os.kill(os.getpid(), signal.SIGSTOP)
-                store.commit(batch(), GUARD)
+                store.commit(batch(), LIMIT)
                 os._exit(0)
         finally:
             os._exit(1)
@@ -412,10 +412,10 @@ def test_a_disk_that_is_really_full_says_so_and_goes_on_after_space_is_freed(
         with pytest.raises(OSError, match="No space left"):
             ballast.write_bytes(bytes(1 << 20))
         with pytest.raises(StoreError, match=r"No space left on device.*free some space"):
-            store.commit(batch(), GUARD)
+            store.commit(batch(), LIMIT)
         assert files(root) == {}
         ballast.unlink()
-        assert kinds(store.commit(batch(), GUARD)) == OUTCOMES
+        assert kinds(store.commit(batch(), LIMIT)) == OUTCOMES
 
 
 def test_the_sentence_names_the_file_that_could_not_be_linked(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_the_sentence_names_the_file_that_could_not_be_linked(tmp_path: Path) ->
         shutil.rmtree(tmp_path / "store/runs", ignore_errors=True)
         (tmp_path / "store/runs").write_bytes(b"")
         with pytest.raises(StoreError, match="Not a directory at runs; nothing was acknowledged"):
-            store.commit(batch(), GUARD)
+            store.commit(batch(), LIMIT)
 
 
 @pytest.mark.parametrize(

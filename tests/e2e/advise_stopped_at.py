@@ -35,7 +35,7 @@ STEPS: dict[str, Step] = {
     "polled": (BatchConsumer, "handle", 1, BEFORE),
     "judged": (AdvisoryRequestJudge, "__call__", 1, AFTER),
     "locked": (AdvisoryStore, "_plan", 1, BEFORE),
-    "planned": (batch_store, "check_flood", 1, AFTER),
+    "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
     "tiles created": (AdvisoryStore, "_create", 1, AFTER),

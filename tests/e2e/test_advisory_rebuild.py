@@ -52,7 +52,7 @@ def differences(settings: Settings) -> list[tuple[str, str]]:
 
 
 def derived(tables: dict[str, Any]) -> dict[str, Any]:
-    """Return what files and topics tell: no flood window, and no place where nothing was read."""
+    """Return what files and topics tell: no reject window, and no place where nothing was read."""
     return {
         "runs": tables["runs"],
         "attachments": tables["attachments"],

@@ -41,7 +41,7 @@ STEPS: dict[str, Step] = {
     "polled": (BatchConsumer, "handle", 1, BEFORE),
     "judged": (RunRequestJudge, "__call__", 1, AFTER),
     "locked": (RunStore, "_plan", 1, BEFORE),
-    "planned": (batch_store, "check_flood", 1, AFTER),
+    "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "logs made": (Ledger, "_make_missing", 1, AFTER),
     "leaves grown": (Ledger, "_grow", 1, AFTER),
     "file opened": (SystemCalls, "open_unnamed", 4, AFTER),

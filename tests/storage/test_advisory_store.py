@@ -16,9 +16,9 @@ from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import LEAST_SEEN
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import FloodError
+from pipeline.errors import RejectLimitError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import BatchResult, FloodGuard, JudgedRecord
+from pipeline.storage.batch_store import BatchResult, JudgedRecord, RejectLimit
 from pipeline.storage.index.listing import RunFilter, list_runs
 from pipeline.storage.run_store import RunStore
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
@@ -36,7 +36,7 @@ from tests.storage.stores import (
 )
 
 TOPIC = "rmos.advisories.requests"
-GUARD = FloodGuard("rmos.advise")
+LIMIT = RejectLimit("rmos.advise")
 LINK = "runs/2025-12-18/run_1_advisory_adv_1.json"
 RUN = run_request(run_id="run_1")
 
@@ -261,11 +261,11 @@ def test_records_again_move_no_position(root: Path, store: AdvisoryStore) -> Non
 
 def test_waiting_counts_as_good_and_dead_letters_do_not(store: AdvisoryStore) -> None:
     waiting = [asked(advisory(advisory_id=f"a{n}"), n) for n in range(LEAST_SEEN * 2)]
-    store.commit(waiting, GUARD)
+    store.commit(waiting, LIMIT)
     bad = [tombstone(LEAST_SEEN * 2 + n) for n in range(LEAST_SEEN + 1)]
-    store.commit(bad[:-1], GUARD)
-    with pytest.raises(FloodError):
-        store.commit(bad[-1:], GUARD)
+    store.commit(bad[:-1], LIMIT)
+    with pytest.raises(RejectLimitError):
+        store.commit(bad[-1:], LIMIT)
 
 
 def test_links_are_listed_by_time_and_id_whatever_came_first(
@@ -380,7 +380,7 @@ def test_killed_at_any_system_call_a_restart_does_it_all(
     watched = calls_class()
     with opened_for_advisories(expected, watched) as store:
         watched.before = lambda name, _: seen.append(name)
-        assert words(result := store.commit(batch(), GUARD)) == OUTCOMES
+        assert words(result := store.commit(batch(), LIMIT)) == OUTCOMES
     assert {"link_unnamed", "syncfs"} <= set(seen) or "link_named" in seen
     for number in range(len(seen)):
         root = tmp_path / f"killed-{number}"
@@ -391,7 +391,7 @@ def test_killed_at_any_system_call_a_restart_does_it_all(
         )
         assert os.WIFSIGNALED(status), seen[number]
         with opened_for_advisories(root) as store:
-            again = store.commit(batch(), GUARD)
+            again = store.commit(batch(), LIMIT)
         assert words(again) == OUTCOMES, seen[number]
         assert told(batch(), again) == told(batch(), result), seen[number]
         assert files(root) == files(expected), seen[number]
@@ -410,7 +410,7 @@ def _killed_at(root: Path, calls: WatchedCalls, number: int) -> bytes:
             left[0] -= 1
 
         calls.before = kill
-        store.commit(batch(), GUARD)
+        store.commit(batch(), LIMIT)
     return b""
 
 

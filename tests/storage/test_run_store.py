@@ -15,8 +15,8 @@ from pipeline.core.reject_limit import LEAST_SEEN, WINDOW
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.store_identity import begin_epoch
-from pipeline.errors import FloodError, StoreError, StoreNotReadyError
-from pipeline.storage.run_store import FloodGuard, JudgedRecord, RunStore
+from pipeline.errors import RejectLimitError, StoreError, StoreNotReadyError
+from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
 from tests.builders import (
     attachment,
     attachment_ref,
@@ -43,7 +43,7 @@ from tests.storage.stores import (
     tombstone,
 )
 
-GUARD = FloodGuard("rmos.persist")
+LIMIT = RejectLimit("rmos.persist")
 PATH = "runs/2025-12-18/run_1.json"
 
 
@@ -151,7 +151,7 @@ def test_a_batch_of_rejected_records_alone_asks_no_flush_of_files(root: Path) ->
 
 
 def test_an_empty_batch_is_nothing(root: Path, store: RunStore) -> None:
-    assert store.commit([], GUARD).outcomes == []
+    assert store.commit([], LIMIT).outcomes == []
     assert files(root) == {}
 
 
@@ -468,7 +468,7 @@ def test_a_row_with_another_hash_than_its_file_is_corruption_and_no_drift(
     assert (word(outcome), outcome.drifted) == ("ARTIFACT_CORRUPT", False)
 
 
-# The flood limit.
+# The reject limit.
 
 
 def good(first: int, count: int) -> list[JudgedRecord]:
@@ -482,70 +482,70 @@ def bad(first: int, count: int) -> list[JudgedRecord]:
     return [tombstone(first + n) for n in range(count)]
 
 
-def test_a_flood_stops_before_anything_of_its_batch_is_written(root: Path, store: RunStore) -> None:
-    store.commit(bad(0, LEAST_SEEN - 1), GUARD)
+def test_the_reject_limit_stops_before_its_batch_is_written(root: Path, store: RunStore) -> None:
+    store.commit(bad(0, LEAST_SEEN - 1), LIMIT)
     before = rows(root)
     batch = [judged_record(saw(), 499), *bad(500, 1)]
-    with pytest.raises(FloodError, match=r"500 of the last 501 records.*--accept-rejects"):
-        store.commit(batch, GUARD)
+    with pytest.raises(RejectLimitError, match=r"500 of the last 501 records.*--accept-rejects"):
+        store.commit(batch, LIMIT)
     assert files(root) == {}
     assert rows(root) == before
 
 
 def test_half_of_the_records_may_fail_and_no_more(store: RunStore) -> None:
-    store.commit([*good(0, 500), *bad(500, 500)], GUARD)
-    with pytest.raises(FloodError):
-        store.commit(bad(1000, 1), GUARD)
+    store.commit([*good(0, 500), *bad(500, 500)], LIMIT)
+    with pytest.raises(RejectLimitError):
+        store.commit(bad(1000, 1), LIMIT)
 
 
 def test_incomplete_requests_count_as_failures_and_red_ones_do_not(
     root: Path, store: RunStore
 ) -> None:
     red = judged_record(red_request(run_id="red"))
-    store.commit([replace(red, source=source(n)) for n in range(600)], GUARD)
+    store.commit([replace(red, source=source(n)) for n in range(600)], LIMIT)
     assert rows(root)["flood_windows"] == [{"group_id": "rmos.persist", "verdicts": "0" * 600}]
     poor = judged_record(incomplete_request(run_id="poor"))
-    store.commit([replace(poor, source=source(600 + n)) for n in range(400)], GUARD)
+    store.commit([replace(poor, source=source(600 + n)) for n in range(400)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "0" * 600 + "1" * 400
 
 
-def test_a_restart_meets_the_same_flood_again(root: Path) -> None:
+def test_a_restart_meets_the_reject_limit_again(root: Path) -> None:
     with opened(root) as store:
-        store.commit(bad(0, LEAST_SEEN - 1), GUARD)
+        store.commit(bad(0, LEAST_SEEN - 1), LIMIT)
     for _ in range(3):
-        with opened(root) as store, pytest.raises(FloodError):
-            store.commit(bad(LEAST_SEEN - 1, 1), GUARD)
+        with opened(root) as store, pytest.raises(RejectLimitError):
+            store.commit(bad(LEAST_SEEN - 1, 1), LIMIT)
 
 
 def test_accepted_rejects_go_through_and_are_counted_down(root: Path, store: RunStore) -> None:
-    store.commit(bad(0, LEAST_SEEN - 1), GUARD)
-    accepting = replace(GUARD, accepted_rejects=7)
-    with pytest.raises(FloodError):
+    store.commit(bad(0, LEAST_SEEN - 1), LIMIT)
+    accepting = replace(LIMIT, accepted_rejects=7)
+    with pytest.raises(RejectLimitError):
         store.commit(bad(499, 8), accepting)
     result = store.commit([*bad(499, 3), *good(502, 1), *bad(503, 4)], accepting)
     assert result.accepted_rejects == 7
     assert rows(root)["flood_windows"][0]["verdicts"] == "1" * 499 + "0"
-    with pytest.raises(FloodError):
-        store.commit(bad(507, 1), GUARD)
+    with pytest.raises(RejectLimitError):
+        store.commit(bad(507, 1), LIMIT)
 
 
 def test_fewer_failures_than_accepted_leave_the_rest_for_later(store: RunStore) -> None:
-    accepting = replace(GUARD, accepted_rejects=10)
+    accepting = replace(LIMIT, accepted_rejects=10)
     assert store.commit([*bad(0, 4), *good(4, 6)], accepting).accepted_rejects == 4
 
 
 def test_offsets_that_were_judged_before_do_not_count_again(root: Path, store: RunStore) -> None:
     batch = [*good(0, 100), *bad(100, 90)]
-    store.commit(batch, GUARD)
+    store.commit(batch, LIMIT)
     before = rows(root)["flood_windows"]
     for _ in range(10):
-        assert store.commit(batch, GUARD).accepted_rejects == 0
+        assert store.commit(batch, LIMIT).accepted_rejects == 0
     assert rows(root)["flood_windows"] == before
 
 
 def test_each_partition_has_its_own_offsets_that_were_judged(root: Path, store: RunStore) -> None:
-    store.commit(bad(0, 5), GUARD)
-    store.commit([tombstone(n, partition=1) for n in range(5)], GUARD)
+    store.commit(bad(0, 5), LIMIT)
+    store.commit([tombstone(n, partition=1) for n in range(5)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "1" * 10
 
 
@@ -555,8 +555,8 @@ def test_without_a_guard_nothing_counts(root: Path, store: RunStore) -> None:
 
 
 def test_groups_have_windows_of_their_own(root: Path, store: RunStore) -> None:
-    store.commit(bad(0, 400), GUARD)
-    store.commit(bad(400, 400), FloodGuard("rmos.migrate"))
+    store.commit(bad(0, 400), LIMIT)
+    store.commit(bad(400, 400), RejectLimit("rmos.migrate"))
     assert {row["group_id"]: len(row["verdicts"]) for row in rows(root)["flood_windows"]} == {
         "rmos.persist": 400,
         "rmos.migrate": 400,
@@ -564,7 +564,7 @@ def test_groups_have_windows_of_their_own(root: Path, store: RunStore) -> None:
 
 
 def test_the_window_keeps_the_last_verdicts_only(root: Path, store: RunStore) -> None:
-    store.commit([*good(0, 1000), *bad(1000, 400)], GUARD)
+    store.commit([*good(0, 1000), *bad(1000, 400)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "0" * (WINDOW - 400) + "1" * 400
 
 

@@ -20,7 +20,7 @@ from pipeline.core.advisories.retry import fitting_headers, retry_headers
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import FloodGuard, JudgedRecord
+from pipeline.storage.batch_store import JudgedRecord, RejectLimit
 from pipeline.topics import TopicNames
 
 Commit = Callable[[Sequence[AdvisoryRecord]], Awaitable[list[AdvisoryOutcome]]]
@@ -107,7 +107,7 @@ class AdvisoryRequestJudge:
 
         Args:
             desk: Judges, stores and tells.
-            accepted_rejects: Failures that do not count against the flood limit.
+            accepted_rejects: Failures that do not count against the reject limit.
         """
         self._desk = desk
         self._accepted_rejects = accepted_rejects
@@ -119,9 +119,9 @@ class AdvisoryRequestJudge:
 
     async def _commit(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
         desk = self._desk
-        guard = FloodGuard(desk.telling.group, self._accepted_rejects)
+        limit = RejectLimit(desk.telling.group, self._accepted_rejects)
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(desk.executor, desk.store.commit, judged, guard)
+        result = await loop.run_in_executor(desk.executor, desk.store.commit, judged, limit)
         self._accepted_rejects -= result.accepted_rejects
         return result.outcomes
 
@@ -142,7 +142,7 @@ class AdvisoryChunk:
         """Store the chunk; return its events, dead letters and retries.
 
         Raises:
-            FloodError: Too many records fail; nothing was written.
+            RejectLimitError: Too many records fail; nothing was written.
             StoreError: The disk failed; nothing may be acknowledged.
         """
         settled = await self.commit(self.judged)

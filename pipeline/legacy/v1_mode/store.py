@@ -12,8 +12,8 @@ from typing import Any
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.record import RecordSource
-from pipeline.core.reject_limit import FloodWindow, flood_message, without_first_failures
-from pipeline.errors import FloodError
+from pipeline.core.reject_limit import RejectWindow, reject_limit_message, without_first_failures
+from pipeline.errors import RejectLimitError
 from pipeline.legacy.rows import parse_row
 from pipeline.legacy.v1_mode.file import LegacyStore, LegacyTransaction
 from pipeline.legacy.v1_mode.outcome import LegacyOutcome, settle_row
@@ -33,7 +33,7 @@ class LegacyRuns:
     """Runs in the v1 store. One thread at a time; other processes take turns by its lock.
 
     The last verdicts are kept in memory alone, as the file has no place for them: a worker that
-    is started again after a flood meets it when it has seen 500 records more.
+    is started again after it reached the limit meets it when it has seen 500 records more.
     """
 
     def __init__(self, path: Path, cluster_id: str) -> None:
@@ -45,7 +45,7 @@ class LegacyRuns:
         """
         self._store = LegacyStore(path)
         self._cluster_id = cluster_id
-        self._window = FloodWindow()
+        self._window = RejectWindow()
         self._judged: dict[tuple[str, int], int] = {}
 
     def commit(
@@ -55,15 +55,15 @@ class LegacyRuns:
 
         Args:
             records: In offset order within each partition.
-            accepted_rejects: Failures that do not count against the flood limit.
+            accepted_rejects: Failures that do not count against the reject limit.
 
         Raises:
-            FloodError: Too many records fail; nothing was written.
+            RejectLimitError: Too many records fail; nothing was written.
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
         with self._store.transaction() as transaction:
             outcomes = self._settle(records, transaction)
-            accepted, window = self._check_flood(records, outcomes, accepted_rejects)
+            accepted, window = self._check_reject_limit(records, outcomes, accepted_rejects)
         self._window = window
         for record in records:
             self._judged[_place(record.source)] = record.source.offset + 1
@@ -97,21 +97,21 @@ class LegacyRuns:
     def _source_of(self, source: RecordSource) -> LegacySource:
         return LegacySource(self._cluster_id, source.topic, source.partition, source.offset)
 
-    def _check_flood(
+    def _check_reject_limit(
         self,
         records: Sequence[LegacyRecord],
         outcomes: Sequence[LegacyOutcome],
         accepted_rejects: int,
-    ) -> tuple[int, FloodWindow]:
+    ) -> tuple[int, RejectWindow]:
         failures = [
             _is_failure(record, outcome)
             for record, outcome in zip(records, outcomes, strict=True)
             if record.source.offset >= self._judged.get(_place(record.source), 0)
         ]
         accepted = min(accepted_rejects, sum(failures))
-        window, flooded = self._window.after(without_first_failures(failures, accepted))
-        if flooded:
-            raise FloodError(flood_message(window))
+        window, exceeded = self._window.after(without_first_failures(failures, accepted))
+        if exceeded:
+            raise RejectLimitError(reject_limit_message(window))
         return accepted, window
 
 

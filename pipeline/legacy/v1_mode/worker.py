@@ -36,7 +36,7 @@ class LegacyRequestJudge:
             epoch: What events are told with.
             judging: Judges bodies.
             executor: One thread, which does all that waits for the disk.
-            accepted_rejects: Failures that do not count against the flood limit.
+            accepted_rejects: Failures that do not count against the reject limit.
         """
         self._runs = runs
         self._epoch = epoch

@@ -38,7 +38,7 @@ async def commit_ranges(
     """Let `store` consume the records of `ranges`, as a worker does, and tell nobody.
 
     Files, rows, leaves and positions are made by the same function as a worker's. What is there
-    already stays as it is. Flood limits do not count. Stop the workers first.
+    already stays as it is. The reject limit does not apply. Stop the workers first.
 
     Args:
         settings: The broker.

@@ -166,7 +166,7 @@ topic_ids = Table(
 )
 
 
-flood_windows = Table(
+reject_windows = Table(
     "flood_windows",
     metadata,
     Column("group_id", String, primary_key=True),

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.reject_limit import FloodWindow
+from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.storage.index.tables import (
     _STORED,
@@ -25,8 +25,8 @@ from pipeline.storage.index.tables import (
     advisories,
     advisory_row,
     attachments,
-    flood_windows,
     positions,
+    reject_windows,
     runs,
     stored_run_of_row,
     topic_ids,
@@ -170,14 +170,14 @@ class IndexTransaction:
         if rows:
             self._connection.execute(statement, rows)
 
-    def flood_window(self, group_id: str) -> FloodWindow:
+    def reject_window(self, group_id: str) -> RejectWindow:
         """Return the last verdicts of a consumer group."""
-        statement = select(flood_windows.c.verdicts).where(flood_windows.c.group_id == group_id)
-        return FloodWindow(self._connection.execute(statement).scalar() or "")
+        statement = select(reject_windows.c.verdicts).where(reject_windows.c.group_id == group_id)
+        return RejectWindow(self._connection.execute(statement).scalar() or "")
 
-    def keep_flood_window(self, group_id: str, window: FloodWindow) -> None:
+    def keep_reject_window(self, group_id: str, window: RejectWindow) -> None:
         """Note the last verdicts of a consumer group."""
-        statement = insert(flood_windows)
+        statement = insert(reject_windows)
         statement = statement.on_conflict_do_update(
             index_elements=["group_id"], set_={"verdicts": statement.excluded.verdicts}
         )

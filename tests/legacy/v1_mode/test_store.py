@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.record import RecordSource
-from pipeline.errors import FloodError, StoreError
+from pipeline.errors import RejectLimitError, StoreError
 from pipeline.legacy.v1_mode.row import MARK, judge_run_as_row
 from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns
 from tests.builders import incomplete_request, record, red_request, run_request
@@ -102,24 +102,24 @@ def test_a_file_that_is_cut_off_stops_the_worker(path: Path) -> None:
         kinds(path, BATCH)
 
 
-def test_a_flood_writes_nothing_and_can_be_accepted(path: Path) -> None:
+def test_the_reject_limit_writes_nothing_and_can_be_accepted(path: Path) -> None:
     runs = runs_at(path)
     before = path.read_bytes()
-    flood = [tombstone(offset) for offset in range(500)]
-    with pytest.raises(FloodError, match="500 of the last 501 records"):
-        runs.commit([*flood, judged(run_request(), 500)])
+    bad = [tombstone(offset) for offset in range(500)]
+    with pytest.raises(RejectLimitError, match="500 of the last 501 records"):
+        runs.commit([*bad, judged(run_request(), 500)])
     assert path.read_bytes() == before
-    assert runs.commit(flood, 1).accepted_rejects == 1
-    with pytest.raises(FloodError):
+    assert runs.commit(bad, 1).accepted_rejects == 1
+    with pytest.raises(RejectLimitError):
         runs.commit([tombstone(500)])
     assert runs.commit([tombstone(500)], 5).accepted_rejects == 1
 
 
-def test_records_delivered_again_do_not_count_twice_against_the_flood_limit(path: Path) -> None:
+def test_records_delivered_again_do_not_count_twice_against_the_reject_limit(path: Path) -> None:
     runs = runs_at(path)
-    flood = [tombstone(offset) for offset in range(300)]
+    bad = [tombstone(offset) for offset in range(300)]
     for _ in range(3):
-        runs.commit(flood)
+        runs.commit(bad)
 
 
 def test_two_processes_on_one_file_lose_no_row(path: Path) -> None:

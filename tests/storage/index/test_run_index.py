@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from pipeline.core.reject_limit import FloodWindow
+from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.storage.index.engine import INDEX_FORMAT
@@ -281,15 +281,15 @@ def test_positions_of_epochs_are_kept_apart_and_never_go_back(index: RunIndex) -
     assert index.positions(3) == {}
 
 
-def test_flood_windows_of_groups_are_kept_apart_and_replaced(index: RunIndex) -> None:
+def test_reject_windows_of_groups_are_kept_apart_and_replaced(index: RunIndex) -> None:
     with index.transaction() as transaction:
-        assert transaction.flood_window("a") == FloodWindow()
-        transaction.keep_flood_window("a", FloodWindow("01"))
-        transaction.keep_flood_window("b", FloodWindow("1"))
-        transaction.keep_flood_window("a", FloodWindow("011"))
+        assert transaction.reject_window("a") == RejectWindow()
+        transaction.keep_reject_window("a", RejectWindow("01"))
+        transaction.keep_reject_window("b", RejectWindow("1"))
+        transaction.keep_reject_window("a", RejectWindow("011"))
     with index.transaction() as transaction:
-        assert transaction.flood_window("a") == FloodWindow("011")
-        assert transaction.flood_window("b") == FloodWindow("1")
+        assert transaction.reject_window("a") == RejectWindow("011")
+        assert transaction.reject_window("b") == RejectWindow("1")
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:

@@ -1,4 +1,4 @@
-"""A flood of bad records stops the worker before the batch that reaches the limit is written."""
+"""Bad records stop the worker before the batch that reaches the reject limit is written."""
 
 import pytest
 
@@ -24,11 +24,11 @@ def bad_records(count: int, start: int) -> list[Sending]:
     ]
 
 
-async def test_a_flood_stops_before_anything_of_its_batch_is_written_until_the_operator_says_so(
+async def test_the_reject_limit_stops_before_its_batch_is_written_until_the_operator_accepts_it(
     store_settings: Settings, workers: WorkerPool
 ) -> None:
     settings = store_settings
-    # 500 verdicts must have been seen: so many bad ones are no flood yet.
+    # 500 verdicts must have been seen: so many bad ones do not reach the limit yet.
     await produce(settings, bad_records(400, 0))
     worker = workers.start(settings)
     await wait_until_consumed(settings, check=worker.check)
