@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.letter_export import export_to_folder
+from pipeline.cli.dead_letter_export import export_to_folder
 from pipeline.cli.moments import MOMENT, moment_ms
 from pipeline.cli.views.dead_letters import (
     LIST_COLUMNS,
     content_document,
     counted_codes,
-    letter_document,
-    letter_lines,
+    dead_letter_document,
+    dead_letter_lines,
     list_row,
 )
 from pipeline.cli.views.terminal import (
@@ -26,15 +26,15 @@ from pipeline.cli.views.terminal import (
     print_text,
     waiting,
 )
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
-from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
+from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordPlace, parse_place
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.recovery.dead_letters.reading import (
-    LetterContent,
+    DeadLetterContent,
     read_contents,
-    read_letters,
+    read_dead_letters,
     read_redrives,
 )
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
@@ -76,7 +76,7 @@ def list_command(
     letters, redrives = asyncio.run(_read(read_settings(), wanted))
     if unsettled:
         letters = [letter for letter in letters if letter.source not in redrives]
-    documents = [letter_document(letter, _redrive_of(letter, redrives)) for letter in letters]
+    documents = [dead_letter_document(letter, _redrive_of(letter, redrives)) for letter in letters]
     if as_json:
         for document in documents:
             print_json(document)
@@ -97,14 +97,14 @@ def show(
 ) -> None:
     """Show one refused record: why, its headers and its body."""
     settings = read_settings()
-    wanted = LetterFilter(sources=frozenset({_place(source)}))
+    wanted = DeadLetterFilter(sources=frozenset({_place(source)}))
     letters, redrives = asyncio.run(_read(settings, wanted))
     content = asyncio.run(_content(settings, letters[-1]))
     known = _redrive_of(content.letter, redrives)
     if as_json:
-        print_json({**letter_document(content.letter, known), **content_document(content)})
+        print_json({**dead_letter_document(content.letter, known), **content_document(content)})
         return
-    for line in letter_lines(content, known):
+    for line in dead_letter_lines(content, known):
         print_text(line)
 
 
@@ -155,7 +155,7 @@ def redrive_command(
     Exit 4 where one cannot be sent, 5 where its bytes are not those that were refused.
     """
     wanted = _filter(sources, code, topic, since, until)
-    if not everything and wanted == LetterFilter():
+    if not everything and wanted == DeadLetterFilter():
         message = "Say which: SOURCE, --code, --topic, --since, --until or --all."
         raise InputError(message)
     order = RedriveOrder(wanted, again=again, dry_run=dry_run)
@@ -172,30 +172,30 @@ def redrive_command(
 
 
 async def _read(
-    settings: Settings, wanted: LetterFilter
-) -> tuple[list[FoundLetter], dict[RecordPlace, Redrive]]:
-    """Return the letters that fit, and all redrives.
+    settings: Settings, wanted: DeadLetterFilter
+) -> tuple[list[DeadLetterRecord], dict[RecordPlace, Redrive]]:
+    """Return the dead letters that fit, and all redrives.
 
     Raises:
         NotFoundError: A record was named that has no dead letter.
     """
     with waiting("reading dead letters") as shown:
         redrives = await read_redrives(settings)
-        letters = await read_letters(
+        letters = await read_dead_letters(
             settings,
             since_ms=wanted.since_ms,
             tell=lambda count: shown.tell(f"{count:,} dead letters read"),
         )
     chosen = letters.selected(wanted)
-    missing = missing_letter(wanted, chosen)
+    missing = missing_dead_letter(wanted, chosen)
     if missing is not None:
         message = f"{missing}."
         raise NotFoundError(message)
     return chosen, redrives
 
 
-async def _content(settings: Settings, letter: FoundLetter) -> LetterContent:
-    """Return a letter with all that it carries.
+async def _content(settings: Settings, letter: DeadLetterRecord) -> DeadLetterContent:
+    """Return a dead letter with all that it carries.
 
     Raises:
         NotFoundError: Retention has removed it since it was listed.
@@ -208,13 +208,13 @@ async def _content(settings: Settings, letter: FoundLetter) -> LetterContent:
 
 
 async def _print_contents(
-    settings: Settings, letters: list[FoundLetter], redrives: dict[RecordPlace, Redrive]
+    settings: Settings, letters: list[DeadLetterRecord], redrives: dict[RecordPlace, Redrive]
 ) -> int:
     count = 0
     async with aclosing(read_contents(settings, letters)) as contents:
         async for content in contents:
             known = _redrive_of(content.letter, redrives)
-            print_json({**letter_document(content.letter, known), **content_document(content)})
+            print_json({**dead_letter_document(content.letter, known), **content_document(content)})
             count += 1
     return count
 
@@ -257,8 +257,8 @@ def _filter(
     topics: list[str] | None,
     since: str | None,
     until: str | None,
-) -> LetterFilter:
-    return LetterFilter(
+) -> DeadLetterFilter:
+    return DeadLetterFilter(
         frozenset(map(_place, sources or ())),
         frozenset(codes or ()),
         frozenset(topics or ()),
@@ -275,5 +275,5 @@ def _place(text: str) -> RecordPlace:
         raise InputError(message) from error
 
 
-def _redrive_of(letter: FoundLetter, redrives: dict[RecordPlace, Redrive]) -> Redrive | None:
+def _redrive_of(letter: DeadLetterRecord, redrives: dict[RecordPlace, Redrive]) -> Redrive | None:
     return redrives.get(letter.source) if letter.source is not None else None

@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import offsets
-from pipeline.cli.letter_export import value_file_name
+from pipeline.cli.dead_letter_export import value_file_name
 from pipeline.cli.moments import moment_ms, moment_text
 from pipeline.cli.views.dead_letters import (
     HEXDUMP_LIMIT_BYTES,
     TEXT_LIMIT_CHARACTERS,
     content_document,
-    letter_lines,
+    dead_letter_lines,
 )
 from pipeline.cli.views.offsets import move_row, warnings
 from pipeline.core.dead_letters.carried_record import Header
-from pipeline.core.dead_letters.letter import read_letter
+from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, RefusedError
-from pipeline.recovery.dead_letters.reading import LetterContent
+from pipeline.recovery.dead_letters.reading import DeadLetterContent
 from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine
@@ -36,9 +36,9 @@ names = st.binary(max_size=10).map(lambda name: name.decode(errors="surrogateesc
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=10)), max_size=4)
 
 
-def content_of(value: bytes | None, found: list[Header] | None = None) -> LetterContent:
-    letter = read_letter(PLACE, 5, b"k", value, found or [])
-    return LetterContent(letter, b"k", value, found or [])
+def content_of(value: bytes | None, found: list[Header] | None = None) -> DeadLetterContent:
+    letter = read_dead_letter(PLACE, 5, b"k", value, found or [])
+    return DeadLetterContent(letter, b"k", value, found or [])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_nothing_in_a_dead_letter_acts_on_a_terminal(
     value: bytes | None, found: list[Header]
 ) -> None:
     content = content_of(value, found)
-    for line in letter_lines(content, None):
+    for line in dead_letter_lines(content, None):
         assert not ACTS_ON_A_TERMINAL.search(line)
         # What a terminal is sent; a lone surrogate could not be.
         assert line.encode().decode() == line
@@ -109,7 +109,7 @@ def test_nothing_in_a_dead_letter_acts_on_a_terminal(
     ],
 )
 def test_a_body_is_shown_as_what_it_is(value: bytes, shown: str) -> None:
-    assert shown in "\n".join(letter_lines(content_of(value), None))
+    assert shown in "\n".join(dead_letter_lines(content_of(value), None))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_a_body_is_shown_as_what_it_is(value: bytes, shown: str) -> None:
     [(b"\xff" * (HEXDUMP_LIMIT_BYTES + 1), 64), (b"x" * (TEXT_LIMIT_CHARACTERS + 1), 1)],
 )
 def test_a_large_body_is_cut_and_says_so(value: bytes, limit: int) -> None:
-    *lines, last = letter_lines(content_of(value), None)
+    *lines, last = dead_letter_lines(content_of(value), None)
     assert last == "... cut; rmos dead-letters export writes all of it"
     assert sum(len(line) > 60 for line in lines) <= limit + 3
-    *_, last = letter_lines(content_of(value[:-1]), None)
+    *_, last = dead_letter_lines(content_of(value[:-1]), None)
     assert "cut" not in last
 
 
@@ -128,7 +128,7 @@ def test_many_and_large_headers_are_cut_and_ours_are_shown() -> None:
     found: list[Header] = [("n" * 5000, b"v" * 5000)]
     found += [(f"theirs-{number}", None) for number in range(300_000)]
     found += [("rmos-error-code", b"INVALID_JSON"), ("rmos-group", b"rmos.persist")]
-    lines = list(letter_lines(content_of(b"{", found), None))
+    lines = list(dead_letter_lines(content_of(b"{", found), None))
     assert len(lines) < 150
     assert max(map(len, lines)) < 2100
     assert "  theirs-48 (no value)" in lines

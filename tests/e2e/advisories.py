@@ -96,7 +96,7 @@ async def wait_until_persisted(settings: Settings, count: int) -> None:
     await wait_until(is_there, f"{count} runs")
 
 
-def letter_headers(each: ConsumerRecord) -> DeadLetterHeaders:
+def dead_letter_headers(each: ConsumerRecord) -> DeadLetterHeaders:
     ours = {
         name: value.decode()
         for name, value in header_dict(each).items()

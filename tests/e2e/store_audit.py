@@ -171,7 +171,7 @@ def _missing_trace(audit: StoreAudit, place: Place, request: ConsumerRecord) -> 
         return "no event"
     event = json.loads(audit.events[place][0].value)
     if "error" in event:
-        return _missing_letter(audit.letters.get(place, []), request)
+        return _missing_dead_letter(audit.letters.get(place, []), request)
     content = audit.files.get(event["artifact_path"])
     if content is None:
         return f"no file {event['artifact_path']}"
@@ -183,7 +183,7 @@ def _missing_trace(audit: StoreAudit, place: Place, request: ConsumerRecord) -> 
     return None
 
 
-def _missing_letter(letters: list[ConsumerRecord], request: ConsumerRecord) -> str | None:
+def _missing_dead_letter(letters: list[ConsumerRecord], request: ConsumerRecord) -> str | None:
     if not letters:
         return "no dead letter"
     letter = letters[0]

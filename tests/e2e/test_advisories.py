@@ -16,7 +16,7 @@ from tests.e2e.advisories import (
     NEVER,
     advisory_of,
     committed_retries,
-    letter_headers,
+    dead_letter_headers,
     links,
     outcomes,
     publish,
@@ -74,7 +74,7 @@ async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
             assert await words(settings, place) == [word]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        codes = {letter_headers(each).error_code: each for each in letters}
+        codes = {dead_letter_headers(each).error_code: each for each in letters}
         assert codes.keys() == sent.keys() - {"linked", "duplicate", "waiting"}
         conflict = codes["ADVISORY_CONFLICT"]
         asked = sent["ADVISORY_CONFLICT"]
@@ -151,7 +151,7 @@ async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
             (letter,) = await read_topic(settings, settings.topics.advisory_dead_letters)
             assert (letter.key, letter.value) == (sent.key, sent.value)
             assert tuple(letter.headers[: len(AWKWARD_HEADERS)]) == AWKWARD_HEADERS
-            headers = letter_headers(letter)
+            headers = dead_letter_headers(letter)
             assert headers.source_topic == settings.topics.advisory_requests
             assert (headers.source_partition, headers.source_offset) == (
                 str(place.partition),
@@ -248,7 +248,7 @@ async def test_what_is_no_retry_of_ours_is_a_dead_letter(
 
             await wait_until(are_told, "two dead letters")
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        assert {letter_headers(each).source_topic for each in letters} == {topic}
+        assert {dead_letter_headers(each).source_topic for each in letters} == {topic}
         assert {(each.key, each.value) for each in letters} == {(s.key, s.value) for s in sent}
         assert links(settings) == {}
 

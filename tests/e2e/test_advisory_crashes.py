@@ -14,7 +14,7 @@ from pipeline.consumers.advisories import claims as advisory_claims
 from tests.builders import sha256
 from tests.e2e.advise_stopped_at import LINKED_OF_A_STEP, STEPS, records_of
 from tests.e2e.advisories import (
-    letter_headers,
+    dead_letter_headers,
     links,
     outcomes,
     run_of,
@@ -81,7 +81,7 @@ async def test_a_kill_between_any_two_steps_repeats_work_and_loses_nothing(
         assert kinds["duplicate"] == 2 * steps
         assert kinds["conflict"] == kinds["rejected"] == steps
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        codes = {letter_headers(each).error_code for each in letters}
+        codes = {dead_letter_headers(each).error_code for each in letters}
         assert (
             {"ADVISORY_CONFLICT", "INVALID_JSON"}
             <= codes

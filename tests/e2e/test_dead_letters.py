@@ -18,6 +18,7 @@ from pipeline.settings import Settings
 from pipeline.topics import request_topics
 from tests.builders import run_request
 from tests.e2e.commands import Ended, rmos, rmos_process
+from tests.e2e.dead_letters import bury, dead_letter_of
 from tests.e2e.kafka_reading import (
     Place,
     Sending,
@@ -29,7 +30,6 @@ from tests.e2e.kafka_reading import (
     topics_and_store,
     wait_until_consumed,
 )
-from tests.e2e.letters import bury, letter_of
 from tests.e2e.store_audit import audit_store
 
 pytestmark = pytest.mark.e2e
@@ -122,7 +122,7 @@ async def bury_all(settings: Settings) -> dict[str, list[RecordPlace]]:
         for number in range(step * OF_A_KIND, (step + 1) * OF_A_KIND):
             source = source_of(settings, area, number)
             key, value = record_of(area, code, number)
-            letter = letter_of(source, value, key=key, code=code, headers=(("h", key),))
+            letter = dead_letter_of(source, value, key=key, code=code, headers=(("h", key),))
             places.setdefault(code, []).append(source)
             letters.setdefault(area, []).extend([letter] * (1 + (number % 10 == 0)))
     for area, buried in letters.items():
@@ -196,9 +196,11 @@ async def test_one_letter_is_shown_with_all_that_it_has_and_nothing_of_it_acts(
     await bury(
         settings,
         [
-            letter_of(source, b'{"run_id": "\\u001b[31mred"}', headers=(("x", b"\x1b]0;title"),)),
-            letter_of(RecordPlace(topic, 4, 1), b"\x00\xff" * 3000, key=None),
-            letter_of(RecordPlace(topic, 5, 1), None, code="TOMBSTONE"),
+            dead_letter_of(
+                source, b'{"run_id": "\\u001b[31mred"}', headers=(("x", b"\x1b]0;title"),)
+            ),
+            dead_letter_of(RecordPlace(topic, 4, 1), b"\x00\xff" * 3000, key=None),
+            dead_letter_of(RecordPlace(topic, 5, 1), None, code="TOMBSTONE"),
         ],
     )
     shown = await dead_letters(settings, "show", str(source))
@@ -229,7 +231,7 @@ async def test_an_export_has_every_byte(settings: Settings, tmp_path: Path) -> N
     values = {1: b"\xff\x00", 2: b"{}", 3: None}
     await bury(
         settings,
-        [letter_of(RecordPlace(topic, 3, offset), value) for offset, value in values.items()],
+        [dead_letter_of(RecordPlace(topic, 3, offset), value) for offset, value in values.items()],
     )
     *written, summary = (await dead_letters(settings, "export")).documents
     assert summary == {"summary": {"count": 3}}
@@ -252,7 +254,7 @@ async def test_an_export_has_every_byte(settings: Settings, tmp_path: Path) -> N
 
 async def test_letters_are_selected_by_when_they_were_refused(settings: Settings) -> None:
     topic = settings.topics.run_requests
-    await bury(settings, [letter_of(RecordPlace(topic, 3, 1))])
+    await bury(settings, [dead_letter_of(RecordPlace(topic, 3, 1))])
     for option, count in (("--since", 0), ("--until", 1)):
         done = await dead_letters(settings, "list", option, "2098-01-01T00:00:00Z", "--json")
         assert done.documents[-1]["summary"]["count"] == count

@@ -7,13 +7,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
-from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import UnsendableError
-from pipeline.recovery.dead_letters.reading import read_contents, read_letters
+from pipeline.recovery.dead_letters.reading import read_contents, read_dead_letters
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
+from tests.e2e.dead_letters import fates, redriven
 from tests.e2e.kafka_reading import (
     Sending,
     header_dict,
@@ -22,7 +23,6 @@ from tests.e2e.kafka_reading import (
     sending,
     wait_until_consumed,
 )
-from tests.e2e.letters import fates, redriven
 from tests.e2e.store_audit import audit_store
 from tests.e2e.worker_processes import WorkerPool, only_sentence
 
@@ -104,7 +104,7 @@ async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_re
     assert (audit.letter(places[1]).key, audit.letter(places[1]).value) == (b"k", b"{")
     # It comes back whole, from where it was.
     source = RecordPlace(settings.topics.run_requests, 3, places[0].offset)
-    order = RedriveOrder(LetterFilter(sources=frozenset({source})))
+    order = RedriveOrder(DeadLetterFilter(sources=frozenset({source})))
     assert fates(await redriven(settings, order)) == {"redriven": [str(source)]}
     again = (await read_topic(settings, source.topic))[-1]
     assert (again.key, again.value, again.headers[0]) == (b"run_bad", value, ("small", b"1"))
@@ -133,17 +133,17 @@ async def test_what_a_dead_letter_left_is_read_at_its_source_and_comes_back(
     places = await produce(settings, records, compression="zstd")
     async with persist_worker(settings):
         await wait_until_consumed(settings)
-    letters = await read_letters(settings)
+    letters = await read_dead_letters(settings)
     shown = {
         content.letter.source.offset: content
-        async for content in read_contents(settings, letters.selected(LetterFilter()))
+        async for content in read_contents(settings, letters.selected(DeadLetterFilter()))
         if content.letter.source is not None
     }
     assert not any(content.fault for content in shown.values())
     assert shown[places[0].offset].headers[:3] == headers
     assert shown[places[1].offset].key == ZEROS
 
-    assert set(fates(await redriven(settings, RedriveOrder(LetterFilter())))) == {"redriven"}
+    assert set(fates(await redriven(settings, RedriveOrder(DeadLetterFilter())))) == {"redriven"}
     found = await read_topic(settings, settings.topics.run_requests)
     again = {each.key == ZEROS: each for each in found[2:]}
     assert list(again[False].headers[:3]) == headers

@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.app import persist_worker
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.header_names import bytes_of_name
 from pipeline.core.record import RecordPlace
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
@@ -28,8 +28,8 @@ from tests.broker.aiokafka_fixes.record_batches import (
     record_bytes,
 )
 from tests.builders import judged, record, run_request, sha256
+from tests.e2e.dead_letters import redriven
 from tests.e2e.kafka_reading import Place, header_dict, produce, sending, wait_until_consumed
-from tests.e2e.letters import redriven
 from tests.e2e.store_audit import StoreAudit, audit_store, index_rows
 from tests.e2e.worker_processes import WorkerPool, WorkerProcess
 
@@ -183,7 +183,7 @@ async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
 
     # It is hashed as it is read, and never held; its topic still has it.
     source = RecordPlace(settings.topics.run_requests, 3, places[1].offset)
-    (left,) = await redriven(settings, RedriveOrder(LetterFilter(sources=frozenset({source}))))
+    (left,) = await redriven(settings, RedriveOrder(DeadLetterFilter(sources=frozenset({source}))))
     assert (left.fate, left.why) == (
         "refused",
         f"It is too large to be read here: {source} keeps it.",

@@ -13,23 +13,23 @@ from pipeline.broker.sending import transactions
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.redrive import Redrive
-from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.header_names import name_of_bytes
 from pipeline.core.record import RecordPlace
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.dead_letters import redriving
-from pipeline.recovery.dead_letters.reading import read_letters, read_redrives
+from pipeline.recovery.dead_letters.reading import read_dead_letters, read_redrives
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
+from tests.e2e.dead_letters import bury, dead_letter_of, fates, redriven
 from tests.e2e.kafka_reading import Sending, header_dict, produce, read_topic, wait_until
-from tests.e2e.letters import bury, fates, letter_of, redriven
 from tests.e2e.worker_processes import REPOSITORY, worker_environment
 
 pytestmark = pytest.mark.e2e
 
-ALL = RedriveOrder(LetterFilter())
+ALL = RedriveOrder(DeadLetterFilter())
 FOREIGN = (
     ("traceparent", b"00-1"),
     ("rmos-error-code", b"forged"),
@@ -44,8 +44,8 @@ def run_place(settings: Settings, partition: int, offset: int) -> RecordPlace:
 
 async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Settings) -> None:
     first, second = run_place(settings, 7, 3), run_place(settings, 2, 5)
-    await bury(settings, [letter_of(first, b"\xff\x00", headers=FOREIGN)])
-    await bury(settings, [letter_of(second, b"{}", key=None)])
+    await bury(settings, [dead_letter_of(first, b"\xff\x00", headers=FOREIGN)])
+    await bury(settings, [dead_letter_of(second, b"{}", key=None)])
     results = await redriven(settings, ALL)
     assert {each: sorted(names) for each, names in fates(results).items()} == {
         "redriven": sorted([str(second), str(first)])
@@ -68,7 +68,7 @@ async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Set
 
     assert set(fates(await redriven(settings, ALL))) == {"redriven before"}
     assert len(await read_topic(settings, first.topic)) == 2
-    again = RedriveOrder(LetterFilter(sources=frozenset({first})), again=True)
+    again = RedriveOrder(DeadLetterFilter(sources=frozenset({first})), again=True)
     assert fates(await redriven(settings, again)) == {"redriven": [str(first)]}
     assert len(await read_topic(settings, first.topic)) == 3
 
@@ -88,7 +88,7 @@ async def odd_records(settings: Settings, topic: str) -> list[ConsumerRecord]:
 async def test_header_names_of_any_bytes_come_back(settings: Settings) -> None:
     odd = (name_of_bytes(b"\xff\xfe"), b"x")
     source = run_place(settings, 1, 2)
-    letter = letter_of(source, b"{", headers=(odd,))
+    letter = dead_letter_of(source, b"{", headers=(odd,))
     sender = BatchSender(settings)
     topic = f"{settings.prefix}.runs.dead-letters"
     await sender.send([Message(topic, 1, letter.key, letter.value, list(letter.headers))])
@@ -109,10 +109,10 @@ async def test_header_names_of_any_bytes_come_back(settings: Settings) -> None:
 
 async def test_a_dry_run_sends_nothing_and_shuts_nobody_out(settings: Settings) -> None:
     source = run_place(settings, 0, 1)
-    await bury(settings, [letter_of(source)])
+    await bury(settings, [dead_letter_of(source)])
     sender = TransactionalSender(settings, transactional_id(settings.prefix))
     await sender.start()
-    results = await redriven(settings, RedriveOrder(LetterFilter(), dry_run=True))
+    results = await redriven(settings, RedriveOrder(DeadLetterFilter(), dry_run=True))
     assert fates(results) == {"ready": [str(source)]}
     assert await read_topic(settings, source.topic) == []
     assert await read_redrives(settings) == {}
@@ -125,8 +125,8 @@ async def test_records_delivered_again_have_several_letters_and_come_back_once(
     settings: Settings,
 ) -> None:
     source = run_place(settings, 4, 9)
-    await bury(settings, [letter_of(source, code="INTERNAL_ERROR"), letter_of(source)])
-    (letter,) = (await read_letters(settings)).selected(LetterFilter())
+    await bury(settings, [dead_letter_of(source, code="INTERNAL_ERROR"), dead_letter_of(source)])
+    (letter,) = (await read_dead_letters(settings)).selected(DeadLetterFilter())
     assert (letter.letters, letter.code, letter.place.offset) == (2, "INVALID_JSON", 1)
     assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
 
@@ -136,14 +136,14 @@ async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
 ) -> None:
     codes = ["INVALID_JSON", "RUN_CONFLICT", "ARTIFACT_CORRUPT", "TOMBSTONE"]
     places = {code: run_place(settings, number, 1) for number, code in enumerate(codes)}
-    await bury(settings, [letter_of(place, code=code) for code, place in places.items()])
+    await bury(settings, [dead_letter_of(place, code=code) for code, place in places.items()])
     held = sorted(str(places[code]) for code in codes[1:])
     found = fates(await redriven(settings, ALL))
     assert found["redriven"] == [str(places["INVALID_JSON"])]
     assert sorted(found["held"]) == held
-    by_code = RedriveOrder(LetterFilter(codes=frozenset({"RUN_CONFLICT"})))
+    by_code = RedriveOrder(DeadLetterFilter(codes=frozenset({"RUN_CONFLICT"})))
     assert fates(await redriven(settings, by_code)) == {"redriven": [str(places["RUN_CONFLICT"])]}
-    by_name = RedriveOrder(LetterFilter(sources=frozenset({places["ARTIFACT_CORRUPT"]})))
+    by_name = RedriveOrder(DeadLetterFilter(sources=frozenset({places["ARTIFACT_CORRUPT"]})))
     assert fates(await redriven(settings, by_name)) == {
         "redriven": [str(places["ARTIFACT_CORRUPT"])]
     }
@@ -159,9 +159,9 @@ async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
         settings,
         [
             Sending(b"k", b"v", [("rmos-source-topic", good.topic.encode())], 0),
-            letter_of(elsewhere),
-            letter_of(beyond),
-            letter_of(good),
+            dead_letter_of(elsewhere),
+            dead_letter_of(beyond),
+            dead_letter_of(good),
         ],
     )
     results = await redriven(settings, ALL)
@@ -170,7 +170,7 @@ async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
     stray = f"{settings.prefix}.runs.dead-letters/0/0"
     assert sorted(found["refused"]) == sorted([stray, str(elsewhere), str(beyond)])
     assert all(result.why for result in results if result.fate == "refused")
-    unknown = RedriveOrder(LetterFilter(sources=frozenset({good, run_place(settings, 1, 99)})))
+    unknown = RedriveOrder(DeadLetterFilter(sources=frozenset({good, run_place(settings, 1, 99)})))
     with pytest.raises(NotFoundError, match=r"runs\.requests/1/99; nothing was redriven"):
         await redriven(settings, unknown)
 
@@ -185,7 +185,7 @@ async def test_a_value_left_at_its_source_is_fetched_and_checked(settings: Setti
     await bury(
         settings,
         [
-            letter_of(place, large, key=b"big", code="TOO_LARGE")
+            dead_letter_of(place, large, key=b"big", code="TOO_LARGE")
             for place in (run_place(settings, 5, 0), other, gone)
         ],
     )
@@ -205,7 +205,7 @@ async def test_a_record_that_the_topic_does_not_take_holds_up_no_other(settings:
     huge = os.urandom(BROKER_MESSAGE_LIMIT_BYTES)
     places = [run_place(settings, 3, offset) for offset in range(4)]
     values = [b"a", huge, b"b", b"c"]
-    await bury(settings, map(letter_of, places, values))
+    await bury(settings, map(dead_letter_of, places, values))
     found = fates(await redriven(settings, ALL))
     assert found["refused"] == [str(places[1])]
     assert sorted(found["redriven"]) == [str(places[number]) for number in (0, 2, 3)]
@@ -229,7 +229,7 @@ async def test_whoever_redrives_last_shuts_the_others_out(settings: Settings) ->
 
 async def test_two_redrives_at_once_send_each_record_once(settings: Settings) -> None:
     places = [run_place(settings, number % 12, number) for number in range(1500)]
-    await bury(settings, [letter_of(place) for place in places])
+    await bury(settings, [dead_letter_of(place) for place in places])
     outcomes = await asyncio.gather(
         redriven(settings, ALL), redriven(settings, ALL), return_exceptions=True
     )
@@ -244,7 +244,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = run_place(settings, 4, 1)
-    await bury(settings, [letter_of(source)])
+    await bury(settings, [dead_letter_of(source)])
     read = redriving.read_redrives
 
     async def overtaken(settings: Settings) -> dict[RecordPlace, Redrive]:
@@ -262,7 +262,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
 KILLED = """
 import asyncio, os, signal, sys
 from pipeline.broker.sending import transactions
-from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import read_settings
 
@@ -274,7 +274,7 @@ async def die_before_commit(sender, producer, messages, remember):
 
 async def main():
     transactions.TransactionalSender._send = die_before_commit
-    async for _ in redrive(read_settings(), RedriveOrder(LetterFilter())):
+    async for _ in redrive(read_settings(), RedriveOrder(DeadLetterFilter())):
         pass
 
 asyncio.run(main())
@@ -285,7 +285,7 @@ async def test_a_redrive_killed_between_sending_and_remembering_has_done_nothing
     settings: Settings,
 ) -> None:
     source = run_place(settings, 3, 8)
-    await bury(settings, [letter_of(source, b"once")])
+    await bury(settings, [dead_letter_of(source, b"once")])
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", KILLED, env=worker_environment(settings), cwd=REPOSITORY
     )
@@ -300,7 +300,7 @@ async def test_a_transaction_that_fails_leaves_none_open(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = run_place(settings, 3, 8)
-    await bury(settings, [letter_of(source, b"once")])
+    await bury(settings, [dead_letter_of(source, b"once")])
 
     def forgets(*_: object) -> list[Message]:
         raise RuntimeError

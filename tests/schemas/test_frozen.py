@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.core.advisories.event import advisory_event
 from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.dead_letters.letter import dead_letter, read_letter
+from pipeline.core.dead_letters.letter import dead_letter, read_dead_letter
 from pipeline.core.dead_letters.redrive import redrive_record
 from pipeline.core.record import RecordPlace, RecordSource
 from pipeline.core.runs.event import run_event
@@ -427,7 +427,7 @@ def test_what_is_remembered_of_a_redrive_fits_model_and_schema() -> None:
         (b"k", b"{", []), SOURCE, 0, code="INVALID_JSON", message="", group="rmos.persist"
     )
     place = RecordPlace("rmos.runs.dead-letters", 0, 7)
-    found = read_letter(place, 0, letter.key, letter.value, letter.headers)
+    found = read_dead_letter(place, 0, letter.key, letter.value, letter.headers)
     key, value = redrive_record(found, RecordPlace("rmos.runs.requests", 3, 99))
     assert key == b"rmos.runs.requests/3/41"
     assert fits_model(json.loads(value), RedriveRecord)

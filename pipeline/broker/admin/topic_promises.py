@@ -81,7 +81,7 @@ def _is_request(name: str, topics: TopicNames) -> bool:
     return name in {topics.run_requests, topics.advisory_requests, topics.legacy_runs}
 
 
-def _is_letter(name: str, topics: TopicNames) -> bool:
+def _is_dead_letter(name: str, topics: TopicNames) -> bool:
     return name in dead_letter_topics(topics.prefix)
 
 
@@ -123,7 +123,7 @@ WHEN: dict[str, Callable[[TopicDifference], bool]] = {
 
 TOPICS: dict[str, Callable[[str, TopicNames], bool]] = {
     "request topics": _is_request,
-    "dead letters": _is_letter,
+    "dead letters": _is_dead_letter,
     "all": _is_any,
 }
 

@@ -26,7 +26,7 @@ from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.demo.requests import DemoRequest
 from pipeline.cli.demo.screen import DemoApi, Screen
 from pipeline.cli.ledger import open_logs
-from pipeline.core.dead_letters.selection import LetterFilter
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path
 from pipeline.errors import IntegrityError
@@ -259,7 +259,7 @@ async def _restore(settings: Settings, run: RunEvent, path: Path, screen: Screen
 
 async def _redrive(settings: Settings, screen: Screen) -> None:
     screen.command(f"rmos dead-letters redrive --code {_CODE}")
-    order = RedriveOrder(LetterFilter(codes=frozenset({_CODE})))
+    order = RedriveOrder(DeadLetterFilter(codes=frozenset({_CODE})))
     async with _event_reader(settings) as reader:
         ticket = reader.matcher.announce()
         (result,) = [each async for each in redrive(settings, order)]

@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.cli.moments import moment_text
 from pipeline.core.dead_letters.carried_record import Header
-from pipeline.core.dead_letters.codes import letter_code
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.codes import dead_letter_code
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.header_names import bytes_of_name
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible
-from pipeline.recovery.dead_letters.reading import LetterContent
+from pipeline.recovery.dead_letters.reading import DeadLetterContent
 
 TEXT_LIMIT_CHARACTERS = 20_000
 """So much of a body that is text is shown."""
@@ -43,7 +43,7 @@ LIST_COLUMNS = (
 )
 
 
-def letter_document(letter: FoundLetter, redrive: Redrive | None) -> dict[str, Any]:
+def dead_letter_document(letter: DeadLetterRecord, redrive: Redrive | None) -> dict[str, Any]:
     """Return what a list says of a dead letter; absent values are left out."""
     document = {
         "source": _name(letter.source),
@@ -72,12 +72,12 @@ def list_row(document: dict[str, Any]) -> list[Any]:
     return [named.get(column, "-") for column in LIST_COLUMNS]
 
 
-def counted_codes(letters: Iterable[FoundLetter]) -> dict[str, int]:
+def counted_codes(letters: Iterable[DeadLetterRecord]) -> dict[str, int]:
     """Return how many dead letters have which code, the most first."""
     return dict(Counter(letter.code for letter in letters).most_common())
 
 
-def content_document(content: LetterContent) -> dict[str, Any]:
+def content_document(content: DeadLetterContent) -> dict[str, Any]:
     """Return key, value and headers of a dead letter, each byte as it is."""
     return {
         "key_base64": _base64(content.key),
@@ -87,15 +87,15 @@ def content_document(content: LetterContent) -> dict[str, Any]:
     }
 
 
-def letter_lines(content: LetterContent, redrive: Redrive | None) -> Iterator[str]:
+def dead_letter_lines(content: DeadLetterContent, redrive: Redrive | None) -> Iterator[str]:
     """Yield what a person is shown of one dead letter: why, where, headers and body."""
     letter = content.letter
-    code = letter_code(letter.code)
+    code = dead_letter_code(letter.code)
     yield f"{letter.code}: {code.meaning}"
     yield f"{visible(letter.message)}"
     yield f"What to do: {code.way_out}"
     yield ""
-    shown = letter_document(letter, redrive)
+    shown = dead_letter_document(letter, redrive)
     width = max(map(len, shown))
     for name, value in shown.items():
         if name not in ("code", "message"):
@@ -107,7 +107,7 @@ def letter_lines(content: LetterContent, redrive: Redrive | None) -> Iterator[st
     yield from body_lines(content)
 
 
-def body_lines(content: LetterContent) -> Iterator[str]:
+def body_lines(content: DeadLetterContent) -> Iterator[str]:
     """Yield a body: JSON indented, other text as it is, anything else in hexadecimal; cut."""
     if content.fault is not None:
         yield visible(content.fault)

@@ -39,7 +39,7 @@ Body = Literal["carried", "at its source", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundLetter:
+class DeadLetterRecord:
     """What a list says of a dead letter; its key, value and headers stay on the topic.
 
     Attributes:
@@ -52,10 +52,10 @@ class FoundLetter:
         group: The consumer group that gave up on it.
         attempt: 1 at first; each redrive adds 1.
         key: The record's, as text, cut.
-        body: Whether the value is in the letter, only at its source, or was never there.
+        body: Whether the value is in the dead letter, only at its source, or was never there.
         body_sha256: Of the value, where there is one.
         size_bytes: Of the value.
-        key_sha256: Of a key that is only at its source; None where the letter carries it.
+        key_sha256: Of a key that is only at its source; None where the dead letter carries it.
         headers_sha256: Of the headers, where not all are carried.
         letters: How many dead letters there are of this record, itself included.
     """
@@ -83,24 +83,24 @@ class FoundLetter:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the letter carries all of the record."""
+        """Whether the dead letter carries all of the record."""
         return (
             self.body != "at its source" and self.key_sha256 is None and self.headers_sha256 is None
         )
 
 
-def read_letter(
+def read_dead_letter(
     place: RecordPlace,
     timestamp_ms: int,
     key: bytes | None,
     value: bytes | None,
     headers: Sequence[Header],
-) -> FoundLetter:
+) -> DeadLetterRecord:
     """Return what a record of a dead letter topic says, be it one of ours or not."""
     ours = {name: _text(content) for name, content in headers[_ours_begin(headers) :]}
     code = ours.get(_FIRST_OF_OURS, "")
     size_bytes = _number(ours.get("rmos-body-size"))
-    return FoundLetter(
+    return DeadLetterRecord(
         place,
         timestamp_ms,
         _source(ours),
@@ -124,7 +124,7 @@ def record_headers(headers: Sequence[Header]) -> list[Header]:
     return [*headers[:begin], *(each for each in headers[begin:] if each[0] not in OUR_HEADERS)]
 
 
-def letter_headers(headers: Sequence[Header]) -> list[Header]:
+def dead_letter_headers(headers: Sequence[Header]) -> list[Header]:
     """Return the headers of a dead letter that are ours."""
     return [each for each in headers[_ours_begin(headers) :] if each[0] in OUR_HEADERS]
 
@@ -209,7 +209,7 @@ def dead_letter(
         message: The same in one sentence; what is not printable ASCII becomes `?`.
         group: The consumer group that gave up on it.
         all_headers: What is said of its headers, where not all were kept as it was read.
-        carry: How much of the record the letter has.
+        carry: How much of the record the dead letter has.
     """
     key, value, headers = record
     carried = carry(key, value, headers, all_headers)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from pipeline.core.dead_letters.carried_record import Header, LeftAtSource, ReadContent
-from pipeline.core.dead_letters.codes import letter_code
-from pipeline.core.dead_letters.letter import FoundLetter, record_headers
+from pipeline.core.dead_letters.codes import dead_letter_code
+from pipeline.core.dead_letters.letter import DeadLetterRecord, record_headers
 from pipeline.core.record import RecordPlace
 from schemas.redrive import RedriveRecord
 from schemas.run_event import EventSource
@@ -46,14 +46,14 @@ class RedrivePlan:
         refused: Never to be sent, and why.
     """
 
-    ready: list[FoundLetter] = field(default_factory=list)
-    done: list[FoundLetter] = field(default_factory=list)
-    held: list[FoundLetter] = field(default_factory=list)
-    refused: list[tuple[FoundLetter, str]] = field(default_factory=list)
+    ready: list[DeadLetterRecord] = field(default_factory=list)
+    done: list[DeadLetterRecord] = field(default_factory=list)
+    held: list[DeadLetterRecord] = field(default_factory=list)
+    refused: list[tuple[DeadLetterRecord, str]] = field(default_factory=list)
 
 
 def plan_redrive(
-    letters: Iterable[FoundLetter],
+    letters: Iterable[DeadLetterRecord],
     redrives: Container[RecordPlace],
     partitions: Mapping[str, int],
     *,
@@ -66,7 +66,7 @@ def plan_redrive(
         letters: Those selected.
         redrives: The records that were brought back before.
         partitions: How many partitions each topic has that may be sent to.
-        asked_for: The codes that were asked for; None where each letter was named.
+        asked_for: The codes that were asked for; None where each dead letter was named.
         again: Whether to bring back also what was brought back before.
     """
     plan = RedrivePlan()
@@ -83,7 +83,7 @@ def plan_redrive(
     return plan
 
 
-def redriven_headers(letter: FoundLetter, headers: Sequence[Header]) -> list[Header]:
+def redriven_headers(letter: DeadLetterRecord, headers: Sequence[Header]) -> list[Header]:
     """Return the headers of the record that is sent.
 
     Args:
@@ -97,7 +97,7 @@ def redriven_headers(letter: FoundLetter, headers: Sequence[Header]) -> list[Hea
     ]
 
 
-def redrive_record(letter: FoundLetter, redriven_as: RecordPlace) -> tuple[bytes, bytes]:
+def redrive_record(letter: DeadLetterRecord, redriven_as: RecordPlace) -> tuple[bytes, bytes]:
     """Return key and value of what is remembered of a redrive."""
     assert letter.source is not None
     record = RedriveRecord(
@@ -121,7 +121,7 @@ def read_redrive(value: ReadContent | None) -> Redrive | None:
     return Redrive(_record_place(record.source), _record_place(record.redriven_as), record.attempt)
 
 
-def _why_not(letter: FoundLetter, partitions: Mapping[str, int]) -> str | None:
+def _why_not(letter: DeadLetterRecord, partitions: Mapping[str, int]) -> str | None:
     source = letter.source
     if source is None:
         return "It does not say which record it is about."
@@ -134,11 +134,11 @@ def _why_not(letter: FoundLetter, partitions: Mapping[str, int]) -> str | None:
     return None
 
 
-def _is_held(letter: FoundLetter, asked_for: Collection[str] | None) -> bool:
+def _is_held(letter: DeadLetterRecord, asked_for: Collection[str] | None) -> bool:
     return (
         asked_for is not None
         and letter.code not in asked_for
-        and letter_code(letter.code).only_if_asked
+        and dead_letter_code(letter.code).only_if_asked
     )
 
 

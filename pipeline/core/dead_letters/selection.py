@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.record import RecordPlace
 
 
 @dataclass(frozen=True, slots=True)
-class LetterFilter:
+class DeadLetterFilter:
     """What a dead letter must be; whatever is empty or None asks for nothing.
 
     Attributes:
@@ -25,7 +25,7 @@ class LetterFilter:
     since_ms: int | None = None
     until_ms: int | None = None
 
-    def fits(self, letter: FoundLetter) -> bool:
+    def fits(self, letter: DeadLetterRecord) -> bool:
         """Tell whether `letter` is meant."""
         source_topic = letter.source.topic if letter.source is not None else None
         return (
@@ -37,16 +37,16 @@ class LetterFilter:
         )
 
 
-class LetterCollection:
+class DeadLetterCollection:
     """Dead letters by the record that they are about; of several the last one counts.
 
     A record that is delivered again has another dead letter each time, all in one partition.
     """
 
     def __init__(self) -> None:
-        self._letters: dict[RecordPlace, FoundLetter] = {}
+        self._letters: dict[RecordPlace, DeadLetterRecord] = {}
 
-    def add(self, letter: FoundLetter) -> None:
+    def add(self, letter: DeadLetterRecord) -> None:
         """Take one more dead letter."""
         known = self._letters.get(letter.identity)
         if known is None:
@@ -55,31 +55,33 @@ class LetterCollection:
         last = letter if _is_after(letter, known) else known
         self._letters[letter.identity] = replace(last, letters=known.letters + 1)
 
-    def selected(self, wanted: LetterFilter) -> list[FoundLetter]:
+    def selected(self, wanted: DeadLetterFilter) -> list[DeadLetterRecord]:
         """Return those that `wanted` fits, in the order in which they were written."""
         fitting = (letter for letter in self._letters.values() if wanted.fits(letter))
         return sorted(fitting, key=lambda letter: (letter.timestamp_ms, letter.identity))
 
 
 def named_by_none(
-    sources: Iterable[RecordPlace], letters: Iterable[FoundLetter]
+    sources: Iterable[RecordPlace], letters: Iterable[DeadLetterRecord]
 ) -> list[RecordPlace]:
-    """Return those of `sources` that no letter is about, in their order."""
+    """Return those of `sources` that no dead letter is about, in their order."""
     there = {place for letter in letters for place in (letter.source, letter.place)}
     return [source for source in sources if source not in there]
 
 
-def missing_letter(wanted: LetterFilter, letters: Iterable[FoundLetter]) -> str | None:
+def missing_dead_letter(
+    wanted: DeadLetterFilter, letters: Iterable[DeadLetterRecord]
+) -> str | None:
     """Say which record that is named in `wanted` has none of `letters`; None where each has one."""
     unknown = named_by_none(sorted(wanted.sources), letters)
     if not unknown:
         return None
-    has_others = replace(wanted, sources=frozenset()) != LetterFilter()
+    has_others = replace(wanted, sources=frozenset()) != DeadLetterFilter()
     fitting = " that fits the other options" if has_others else ""
     return f"There is no dead letter of {unknown[0]}{fitting}"
 
 
-def _is_after(letter: FoundLetter, other: FoundLetter) -> bool:
+def _is_after(letter: DeadLetterRecord, other: DeadLetterRecord) -> bool:
     mine, theirs = letter.place, other.place
     if (mine.topic, mine.partition) == (theirs.topic, theirs.partition):
         return mine.offset > theirs.offset

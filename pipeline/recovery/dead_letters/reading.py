@@ -20,9 +20,13 @@ from pipeline.core.dead_letters.carried_record import (
     keep_headers,
     split_headers,
 )
-from pipeline.core.dead_letters.letter import FoundLetter, letter_headers, read_letter
+from pipeline.core.dead_letters.letter import (
+    DeadLetterRecord,
+    dead_letter_headers,
+    read_dead_letter,
+)
 from pipeline.core.dead_letters.redrive import Redrive, read_redrive
-from pipeline.core.dead_letters.selection import LetterCollection
+from pipeline.core.dead_letters.selection import DeadLetterCollection
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordPlace
 from pipeline.settings import Settings
@@ -37,12 +41,12 @@ FaultKind = Literal["changed", "too large", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
-class LetterContent:
+class DeadLetterContent:
     """A dead letter with all that it carries.
 
     Attributes:
         letter: What a list says of it.
-        key: The record's, also where the letter left it at its source.
+        key: The record's, also where the dead letter left it at its source.
         value: The same; None where it had none or where `fault` says why it cannot be had.
         headers: The record's, then ours; the same.
         fault: Why this is not all of the record; None where it is.
@@ -50,7 +54,7 @@ class LetterContent:
             and too many to be held, or bytes that are there no more.
     """
 
-    letter: FoundLetter
+    letter: DeadLetterRecord
     key: bytes | None
     value: bytes | None
     headers: list[Header]
@@ -58,9 +62,9 @@ class LetterContent:
     kind: FaultKind | None = None
 
 
-async def read_letters(
+async def read_dead_letters(
     settings: Settings, *, since_ms: int | None = None, tell: Tell = lambda _: None
-) -> LetterCollection:
+) -> DeadLetterCollection:
     """Return every dead letter that was written at `since_ms` or later.
 
     Raises:
@@ -70,11 +74,11 @@ async def read_letters(
     ranges = await partition_offsets(settings, dead_letter_topics(settings.prefix))
     if since_ms is not None:
         ranges = await ranges_since(settings, ranges, since_ms)
-    letters = LetterCollection()
+    letters = DeadLetterCollection()
     count = 0
     async with aclosing(read_ranges(settings, ranges)) as records:
         async for record in records:
-            letters.add(_letter_of(record))
+            letters.add(_dead_letter_of(record))
             count += 1
             if count % _TOLD_EVERY == 0:
                 tell(count)
@@ -98,8 +102,8 @@ async def read_redrives(settings: Settings) -> dict[RecordPlace, Redrive]:
 
 
 async def read_contents(
-    settings: Settings, letters: Iterable[FoundLetter]
-) -> AsyncGenerator[LetterContent, None]:
+    settings: Settings, letters: Iterable[DeadLetterRecord]
+) -> AsyncGenerator[DeadLetterContent, None]:
     """Yield each of `letters` with all that it carries, in the order of their places.
 
     One that retention has removed since is left out.
@@ -116,23 +120,23 @@ async def read_contents(
 
 
 async def _content(
-    settings: Settings, letter: FoundLetter, record: ConsumerRecord
-) -> LetterContent:
+    settings: Settings, letter: DeadLetterRecord, record: ConsumerRecord
+) -> DeadLetterContent:
     if _is_left(record):
         fault = "It is too large to be read here: no worker of ours wrote it."
         headers = list(split_headers(record.headers)[0])
-        return LetterContent(letter, None, None, headers, fault, "too large")
+        return DeadLetterContent(letter, None, None, headers, fault, "too large")
     if letter.is_whole:
         return _checked(letter, record.key, record.value, list(record.headers))
     source = await _record_at(settings, letter.source)
     headers = list(record.headers)
     if source is None:
         fault = f"What it does not carry was left at {letter.source}, and is not there any more."
-        return LetterContent(letter, record.key, record.value, headers, fault, "gone")
+        return DeadLetterContent(letter, record.key, record.value, headers, fault, "gone")
     if _is_left(source):
         fault = f"It is too large to be read here: {letter.source} keeps it."
-        return LetterContent(letter, record.key, record.value, headers, fault, "too large")
-    ours = letter_headers(record.headers)
+        return DeadLetterContent(letter, record.key, record.value, headers, fault, "too large")
+    ours = dead_letter_headers(record.headers)
     return _checked(letter, source.key, source.value, [*source.headers, *ours], source.headers)
 
 
@@ -145,13 +149,13 @@ def _is_left(record: ConsumerRecord) -> bool:
 
 
 def _checked(
-    letter: FoundLetter,
+    letter: DeadLetterRecord,
     key: bytes | None,
     value: bytes | None,
     headers: list[Header],
     own: Sequence[Header] = (),
-) -> LetterContent:
-    """Return the content; with a fault where it is not what was refused, by the letter's hashes."""
+) -> DeadLetterContent:
+    """Return the content; with a fault where its hashes are not those of what was refused."""
     pairs = (
         (
             "value has",
@@ -164,8 +168,8 @@ def _checked(
     for name, expected, found in pairs:
         if expected is not None and found != expected:
             fault = f"Its {name} another SHA-256 than {expected}, which was refused."
-            return LetterContent(letter, key, value, headers, fault, "changed")
-    return LetterContent(letter, key, value, headers)
+            return DeadLetterContent(letter, key, value, headers, fault, "changed")
+    return DeadLetterContent(letter, key, value, headers)
 
 
 async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerRecord | None:
@@ -179,11 +183,11 @@ async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerR
     return found
 
 
-def _letter_of(record: ConsumerRecord) -> FoundLetter:
+def _dead_letter_of(record: ConsumerRecord) -> DeadLetterRecord:
     place = RecordPlace(record.topic, record.partition, record.offset)
     headers, _ = split_headers(record.headers)
     key, value = (each if isinstance(each, bytes) else None for each in (record.key, record.value))
-    return read_letter(place, record.timestamp, key, value, headers)
+    return read_dead_letter(place, record.timestamp, key, value, headers)
 
 
 def _spans(places: Iterable[RecordPlace]) -> dict[tuple[str, int], OffsetRange]:

@@ -25,28 +25,28 @@ from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
 from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import (
     RedrivePlan,
     plan_redrive,
     redrive_record,
     redriven_headers,
 )
-from pipeline.core.dead_letters.selection import LetterFilter, missing_letter
+from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.dead_letters.reading import (
+    DeadLetterContent,
     FaultKind,
-    LetterContent,
     Tell,
     read_contents,
-    read_letters,
+    read_dead_letters,
     read_redrives,
 )
 from pipeline.settings import Settings
 from pipeline.topics import redrive_topic, request_topics
 
-CHUNK_LETTERS = 500
+CHUNK_RECORDS = 500
 """Most records of one transaction."""
 
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -65,7 +65,7 @@ class RedriveResult:
         why: Where it was not sent.
     """
 
-    letter: FoundLetter
+    letter: DeadLetterRecord
     fate: Fate
     redriven_as: RecordPlace | None = None
     why: str | None = None
@@ -81,7 +81,7 @@ class RedriveOrder:
         dry_run: Whether to send nothing.
     """
 
-    wanted: LetterFilter
+    wanted: DeadLetterFilter
     again: bool = False
     dry_run: bool = False
 
@@ -105,7 +105,7 @@ async def redrive(
     """
     async with _sender(settings, dry_run=order.dry_run) as sender:
         redrives = await read_redrives(settings)
-        letters = await read_letters(settings, since_ms=order.wanted.since_ms, tell=tell)
+        letters = await read_dead_letters(settings, since_ms=order.wanted.since_ms, tell=tell)
         chosen = letters.selected(order.wanted)
         _refuse_unknown(order.wanted, chosen)
         plan = plan_redrive(
@@ -155,8 +155,8 @@ async def _partitions(settings: Settings) -> dict[str, int]:
     return {topic: partition + 1 for topic, partition in sorted(found)}
 
 
-def _refuse_unknown(wanted: LetterFilter, letters: Sequence[FoundLetter]) -> None:
-    missing = missing_letter(wanted, letters)
+def _refuse_unknown(wanted: DeadLetterFilter, letters: Sequence[DeadLetterRecord]) -> None:
+    missing = missing_dead_letter(wanted, letters)
     if missing is not None:
         message = f"{missing}; nothing was redriven."
         raise NotFoundError(message)
@@ -173,10 +173,10 @@ _HELD = "Judged again it would end the same way; name its code or its record to 
 
 
 async def _send(
-    settings: Settings, sender: TransactionalSender, ready: Sequence[FoundLetter]
+    settings: Settings, sender: TransactionalSender, ready: Sequence[DeadLetterRecord]
 ) -> AsyncGenerator[RedriveResult]:
     found = {letter.place for letter in ready}
-    chunk: list[LetterContent] = []
+    chunk: list[DeadLetterContent] = []
     size = 0
     async with aclosing(read_contents(settings, ready)) as contents:
         async for content in contents:
@@ -185,7 +185,7 @@ async def _send(
                 yield _left_over(content)
                 continue
             length = record_bytes(content.key, content.value, content.headers)
-            if chunk and (len(chunk) == CHUNK_LETTERS or size + length > CHUNK_BYTES):
+            if chunk and (len(chunk) == CHUNK_RECORDS or size + length > CHUNK_BYTES):
                 for result in await _send_chunk(settings, sender, chunk):
                     yield result
                 chunk, size = [], 0
@@ -199,8 +199,8 @@ async def _send(
             yield RedriveResult(letter, "gone", why="Retention has removed the dead letter.")
 
 
-def _left_over(content: LetterContent) -> RedriveResult:
-    """Say what became of a letter of which not every byte can be had."""
+def _left_over(content: DeadLetterContent) -> RedriveResult:
+    """Return the result of a dead letter whose bytes cannot all be read."""
     assert content.kind is not None
     return RedriveResult(content.letter, _LEFT_OVER[content.kind], why=content.fault)
 
@@ -209,7 +209,7 @@ _LEFT_OVER: dict[FaultKind, Fate] = {"changed": "changed", "too large": "refused
 
 
 async def _send_chunk(
-    settings: Settings, sender: TransactionalSender, chunk: Sequence[LetterContent]
+    settings: Settings, sender: TransactionalSender, chunk: Sequence[DeadLetterContent]
 ) -> list[RedriveResult]:
     """Send a chunk; where the broker finds a record of it too large, the two halves.
 
@@ -239,7 +239,7 @@ async def _send_chunk(
 _TOO_LARGE = "The topic does not take a record of its size: send it again from its producer."
 
 
-def _message(content: LetterContent) -> Message:
+def _message(content: DeadLetterContent) -> Message:
     source = content.letter.source
     assert source is not None
     headers = redriven_headers(content.letter, content.headers)
@@ -247,7 +247,7 @@ def _message(content: LetterContent) -> Message:
 
 
 def _memories(
-    settings: Settings, chunk: Sequence[LetterContent], places: Sequence[RecordPlace]
+    settings: Settings, chunk: Sequence[DeadLetterContent], places: Sequence[RecordPlace]
 ) -> list[Message]:
     return [
         Message(redrive_topic(settings.prefix), 0, *redrive_record(content.letter, place))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.letter import (
     NO_CODE,
-    FoundLetter,
+    DeadLetterRecord,
     dead_letter,
-    read_letter,
+    read_dead_letter,
     record_headers,
 )
 from pipeline.core.record import RecordPlace, RecordSource, parse_place
@@ -26,7 +26,7 @@ names = st.one_of(
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=20)), max_size=8)
 
 
-def letter_headers(value: bytes | None, record: list[Header]) -> list[Header]:
+def dead_letter_headers(value: bytes | None, record: list[Header]) -> list[Header]:
     return dead_letter(
         (b"k", value, record),
         RecordSource(1, SOURCE.topic, SOURCE.partition, SOURCE.offset),
@@ -37,13 +37,13 @@ def letter_headers(value: bytes | None, record: list[Header]) -> list[Header]:
     ).headers
 
 
-def read(value: bytes | None, found: list[Header], key: bytes | None = b"k") -> FoundLetter:
-    return read_letter(PLACE, 5, key, value, found)
+def read(value: bytes | None, found: list[Header], key: bytes | None = b"k") -> DeadLetterRecord:
+    return read_dead_letter(PLACE, 5, key, value, found)
 
 
 def test_a_dead_letter_says_what_was_refused_and_why() -> None:
-    letter = read(b"{", letter_headers(b"{", []))
-    assert letter == FoundLetter(
+    letter = read(b"{", dead_letter_headers(b"{", []))
+    assert letter == DeadLetterRecord(
         PLACE,
         5,
         SOURCE,
@@ -64,7 +64,7 @@ def test_a_dead_letter_says_what_was_refused_and_why() -> None:
 def test_ours_are_the_last_headers_and_the_records_own_stay_as_they_came(
     value: bytes | None, record: list[Header]
 ) -> None:
-    found = letter_headers(value, record)
+    found = dead_letter_headers(value, record)
     assert record_headers(found) == record
     letter = read(value, found)
     assert (letter.code, letter.source) == ("INVALID_JSON", SOURCE)
@@ -74,13 +74,13 @@ def test_ours_are_the_last_headers_and_the_records_own_stay_as_they_came(
 
 def test_a_forged_size_of_a_tombstone_is_not_believed() -> None:
     forged: list[Header] = [("rmos-error-code", b"X"), ("rmos-body-size", b"6000000")]
-    letter = read(None, letter_headers(None, forged))
+    letter = read(None, dead_letter_headers(None, forged))
     assert (letter.body, letter.size_bytes, letter.body_sha256) == ("none", 0, None)
 
 
 def test_a_value_that_was_left_at_its_source_is_told_apart_from_none() -> None:
     value = bytes(BROKER_MESSAGE_LIMIT_BYTES + 1)
-    letter = read(None, letter_headers(value, []))
+    letter = read(None, dead_letter_headers(value, []))
     assert (letter.body, letter.size_bytes) == ("at its source", len(value))
     assert letter.body_sha256 == sha256(value)
 
@@ -113,12 +113,14 @@ def test_what_is_no_dead_letter_is_named_by_its_own_place() -> None:
     ],
 )
 def test_a_source_that_names_no_record_is_none(name: str, value: bytes | None) -> None:
-    changed = [(each, value if each == name else old) for each, old in letter_headers(b"{", [])]
+    changed = [
+        (each, value if each == name else old) for each, old in dead_letter_headers(b"{", [])
+    ]
     assert read(b"{", changed).source is None
 
 
 def test_headers_that_somebody_put_behind_ours_stay_with_the_record() -> None:
-    found = [("a", b"1"), *letter_headers(b"{", []), ("proxy", b"x")]
+    found = [("a", b"1"), *dead_letter_headers(b"{", []), ("proxy", b"x")]
     assert record_headers(found) == [("a", b"1"), ("proxy", b"x")]
 
 

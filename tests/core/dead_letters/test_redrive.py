@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.dead_letters.carried_record import Header
-from pipeline.core.dead_letters.letter import FoundLetter, dead_letter, read_letter
+from pipeline.core.dead_letters.letter import DeadLetterRecord, dead_letter, read_dead_letter
 from pipeline.core.dead_letters.redrive import (
     Redrive,
     plan_redrive,
@@ -22,7 +22,7 @@ PARTITIONS = {"rmos.runs.requests": 12}
 headers = st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=5)), max_size=5)
 
 
-def refused(record: list[Header], offset: int) -> tuple[FoundLetter, list[Header]]:
+def refused(record: list[Header], offset: int) -> tuple[DeadLetterRecord, list[Header]]:
     """Return the dead letter of a record at `offset`, and its headers."""
     letter = dead_letter(
         (b"k", b"{", record),
@@ -32,7 +32,7 @@ def refused(record: list[Header], offset: int) -> tuple[FoundLetter, list[Header
         message="",
         group="rmos.persist",
     )
-    found = read_letter(LETTER.place, 0, letter.key, letter.value, letter.headers)
+    found = read_dead_letter(LETTER.place, 0, letter.key, letter.value, letter.headers)
     return found, letter.headers
 
 
@@ -40,9 +40,9 @@ def refused(record: list[Header], offset: int) -> tuple[FoundLetter, list[Header
 def test_each_redrive_adds_two_headers_and_takes_none(record: list[Header]) -> None:
     found = list(record)
     for attempt, offset in enumerate((41, 57, 99), start=2):
-        letter, letter_headers = refused(found, offset)
+        letter, dead_letter_headers = refused(found, offset)
         assert letter.attempt == attempt - 1
-        sent = redriven_headers(letter, letter_headers)
+        sent = redriven_headers(letter, dead_letter_headers)
         assert sent == [
             *found,
             ("rmos-redrive-of", f"rmos.runs.requests/3/{offset}".encode()),
@@ -64,7 +64,7 @@ def test_what_is_no_memory_of_ours_is_passed_over(value: bytes | None) -> None:
 
 
 def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
-    def letter(offset: int, **changes: object) -> FoundLetter:
+    def letter(offset: int, **changes: object) -> DeadLetterRecord:
         return replace(LETTER, source=replace(SOURCE, offset=offset), **changes)
 
     ready, done, held = letter(1), letter(2), letter(3, code="RUN_CONFLICT")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.dead_letters.codes import LETTER_CODES, letter_code
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.core.dead_letters.codes import DEAD_LETTER_CODES, dead_letter_code
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.selection import (
-    LetterCollection,
-    LetterFilter,
-    missing_letter,
+    DeadLetterCollection,
+    DeadLetterFilter,
+    missing_dead_letter,
     named_by_none,
 )
 from pipeline.core.record import RecordPlace
 
 SOURCE = RecordPlace("rmos.runs.requests", 3, 41)
-LETTER = FoundLetter(
+LETTER = DeadLetterRecord(
     RecordPlace("rmos.runs.dead-letters", 0, 7),
     1000,
     SOURCE,
@@ -33,15 +33,15 @@ LETTER = FoundLetter(
 )
 
 
-def at(offset: int, **changes: object) -> FoundLetter:
+def at(offset: int, **changes: object) -> DeadLetterRecord:
     return replace(LETTER, place=replace(LETTER.place, offset=offset), **changes)
 
 
-def collected(*letters: FoundLetter) -> list[FoundLetter]:
-    collection = LetterCollection()
+def collected(*letters: DeadLetterRecord) -> list[DeadLetterRecord]:
+    collection = DeadLetterCollection()
     for letter in letters:
         collection.add(letter)
-    return collection.selected(LetterFilter())
+    return collection.selected(DeadLetterFilter())
 
 
 @pytest.mark.parametrize("order", [(7, 8, 9), (9, 8, 7), (8, 9, 7)])
@@ -68,22 +68,22 @@ def test_a_second_partition_for_a_record_is_settled_by_the_clock() -> None:
 @pytest.mark.parametrize(
     ("wanted", "fits"),
     [
-        (LetterFilter(), True),
-        (LetterFilter(codes=frozenset({"INVALID_JSON", "X"})), True),
-        (LetterFilter(codes=frozenset({"X"})), False),
-        (LetterFilter(topics=frozenset({"rmos.runs.requests"})), True),
-        (LetterFilter(topics=frozenset({"rmos.runs.dead-letters"})), True),
-        (LetterFilter(topics=frozenset({"rmos.audits.requests"})), False),
-        (LetterFilter(since_ms=1000, until_ms=1001), True),
-        (LetterFilter(since_ms=1001), False),
-        (LetterFilter(until_ms=1000), False),
-        (LetterFilter(sources=frozenset({SOURCE})), True),
-        (LetterFilter(sources=frozenset({LETTER.place})), True),
-        (LetterFilter(sources=frozenset({replace(SOURCE, offset=1)})), False),
-        (LetterFilter(sources=frozenset({SOURCE}), codes=frozenset({"X"})), False),
+        (DeadLetterFilter(), True),
+        (DeadLetterFilter(codes=frozenset({"INVALID_JSON", "X"})), True),
+        (DeadLetterFilter(codes=frozenset({"X"})), False),
+        (DeadLetterFilter(topics=frozenset({"rmos.runs.requests"})), True),
+        (DeadLetterFilter(topics=frozenset({"rmos.runs.dead-letters"})), True),
+        (DeadLetterFilter(topics=frozenset({"rmos.audits.requests"})), False),
+        (DeadLetterFilter(since_ms=1000, until_ms=1001), True),
+        (DeadLetterFilter(since_ms=1001), False),
+        (DeadLetterFilter(until_ms=1000), False),
+        (DeadLetterFilter(sources=frozenset({SOURCE})), True),
+        (DeadLetterFilter(sources=frozenset({LETTER.place})), True),
+        (DeadLetterFilter(sources=frozenset({replace(SOURCE, offset=1)})), False),
+        (DeadLetterFilter(sources=frozenset({SOURCE}), codes=frozenset({"X"})), False),
     ],
 )
-def test_a_filter_asks_for_all_that_it_names(wanted: LetterFilter, fits: bool) -> None:
+def test_a_filter_asks_for_all_that_it_names(wanted: DeadLetterFilter, fits: bool) -> None:
     assert wanted.fits(LETTER) is fits
 
 
@@ -100,15 +100,15 @@ def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 written |= {node.value} if node.value.isupper() and "_" in node.value else set()
     assert "INVALID_JSON" in written
-    assert written <= LETTER_CODES.keys()
-    assert letter_code("OF_A_LATER_RELEASE").only_if_asked is False
+    assert written <= DEAD_LETTER_CODES.keys()
+    assert dead_letter_code("OF_A_LATER_RELEASE").only_if_asked is False
 
 
 def test_a_record_that_is_named_and_does_not_fit_is_not_said_to_have_no_letter() -> None:
-    named = LetterFilter(sources=frozenset({SOURCE}))
-    assert missing_letter(named, [LETTER]) is None
-    assert missing_letter(named, []) == "There is no dead letter of rmos.runs.requests/3/41"
+    named = DeadLetterFilter(sources=frozenset({SOURCE}))
+    assert missing_dead_letter(named, [LETTER]) is None
+    assert missing_dead_letter(named, []) == "There is no dead letter of rmos.runs.requests/3/41"
     with_code = replace(named, codes=frozenset({"TOMBSTONE"}))
-    assert missing_letter(with_code, []) == (
+    assert missing_dead_letter(with_code, []) == (
         "There is no dead letter of rmos.runs.requests/3/41 that fits the other options"
     )

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from pipeline.cli.views.dead_letters import content_document, letter_document
-from pipeline.core.dead_letters.letter import FoundLetter
+from pipeline.cli.views.dead_letters import content_document, dead_letter_document
+from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError
 from pipeline.recovery.dead_letters.reading import read_contents
 from pipeline.settings import Settings
 
-LETTERS_FILE = "letters.ndjson"
+DEAD_LETTERS_FILE = "letters.ndjson"
 
 FILE_NAME_LIMIT_BYTES = 255
 """Of the file systems of Linux."""
@@ -21,7 +21,7 @@ FILE_NAME_LIMIT_BYTES = 255
 
 async def export_to_folder(
     settings: Settings,
-    letters: Sequence[FoundLetter],
+    letters: Sequence[DeadLetterRecord],
     redrives: Mapping[RecordPlace, Redrive],
     folder: Path,
 ) -> int:
@@ -48,7 +48,7 @@ def _make_empty(folder: Path) -> None:
         raise InputError(message)
 
 
-def value_file_name(letter: FoundLetter) -> str:
+def value_file_name(letter: DeadLetterRecord) -> str:
     """Return the name of the file for a value: by the refused record, else by the dead letter.
 
     Names of topics as Kafka takes them are names of files too, but for their length; anybody who
@@ -63,16 +63,16 @@ def value_file_name(letter: FoundLetter) -> str:
 
 async def _write(
     settings: Settings,
-    letters: Sequence[FoundLetter],
+    letters: Sequence[DeadLetterRecord],
     redrives: Mapping[RecordPlace, Redrive],
     folder: Path,
 ) -> int:
     count = 0
     async with aclosing(read_contents(settings, letters)) as contents:
-        with (folder / LETTERS_FILE).open("x", encoding="utf-8") as lines:
+        with (folder / DEAD_LETTERS_FILE).open("x", encoding="utf-8") as lines:
             async for content in contents:
                 letter = content.letter
-                document = letter_document(letter, redrives.get(letter.identity))
+                document = dead_letter_document(letter, redrives.get(letter.identity))
                 document |= content_document(content)
                 value = document.pop("value_base64")
                 if value is not None and content.value is not None:

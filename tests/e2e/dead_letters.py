@@ -12,7 +12,7 @@ from tests.e2e.kafka_reading import Headers, Sending, produce
 TIMESTAMP_MS = 1_766_066_602_123
 
 
-def letter_of(
+def dead_letter_of(
     source: RecordPlace,
     value: bytes | None = b"{}",
     *,
