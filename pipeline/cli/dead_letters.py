@@ -163,7 +163,7 @@ def redrive_command(
     if as_json:
         print_json({"summary": dict(counts)})
     else:
-        told = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
+        told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
         note(told or "No refused record fits.")
     if counts["changed"]:
         raise typer.Exit(IntegrityError.exit_status)
@@ -228,9 +228,9 @@ async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) ->
         async with aclosing(results):
             async for result in results:
                 shown.stop()
-                counts[result.fate] += 1
+                counts[result.status] += 1
                 # Most that fit were brought back long ago; only who names one wants to know.
-                if as_json or order.wanted.sources or result.fate != "redriven before":
+                if as_json or order.wanted.sources or result.status != "redriven before":
                     _tell(result, as_json=as_json)
     return counts
 
@@ -238,7 +238,7 @@ async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) ->
 def _tell(result: RedriveResult, *, as_json: bool) -> None:
     letter = result.letter
     document: dict[str, Any] = {
-        "fate": result.fate,
+        "fate": result.status,
         "code": letter.code,
         "source": str(letter.identity),
         "redriven_as": str(result.redriven_as) if result.redriven_as is not None else None,

@@ -41,11 +41,11 @@ async def redriven(settings: Settings, order: RedriveOrder) -> list[RedriveResul
     return [result async for result in redrive(settings, order)]
 
 
-def fates(results: Sequence[RedriveResult]) -> dict[str, list[str]]:
-    """Return the refused records by what became of them."""
+def by_status(results: Sequence[RedriveResult]) -> dict[str, list[str]]:
+    """Return the refused records by the status of their redrive."""
     found: dict[str, list[str]] = {}
     for result in results:
-        found.setdefault(result.fate, []).append(str(result.letter.identity))
+        found.setdefault(result.status, []).append(str(result.letter.identity))
     return found
 
 

@@ -14,7 +14,7 @@ from pipeline.recovery.dead_letters.reading import read_contents, read_dead_lett
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
-from tests.e2e.dead_letters import fates, redriven
+from tests.e2e.dead_letters import by_status, redriven
 from tests.e2e.kafka_reading import (
     Sending,
     header_dict,
@@ -105,7 +105,7 @@ async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_re
     # It comes back whole, from where it was.
     source = RecordPlace(settings.topics.run_requests, 3, places[0].offset)
     order = RedriveOrder(DeadLetterFilter(sources=frozenset({source})))
-    assert fates(await redriven(settings, order)) == {"redriven": [str(source)]}
+    assert by_status(await redriven(settings, order)) == {"redriven": [str(source)]}
     again = (await read_topic(settings, source.topic))[-1]
     assert (again.key, again.value, again.headers[0]) == (b"run_bad", value, ("small", b"1"))
 
@@ -143,7 +143,9 @@ async def test_what_a_dead_letter_left_is_read_at_its_source_and_comes_back(
     assert shown[places[0].offset].headers[:3] == headers
     assert shown[places[1].offset].key == ZEROS
 
-    assert set(fates(await redriven(settings, RedriveOrder(DeadLetterFilter())))) == {"redriven"}
+    assert set(by_status(await redriven(settings, RedriveOrder(DeadLetterFilter())))) == {
+        "redriven"
+    }
     found = await read_topic(settings, settings.topics.run_requests)
     again = {each.key == ZEROS: each for each in found[2:]}
     assert list(again[False].headers[:3]) == headers

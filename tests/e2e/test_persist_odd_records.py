@@ -184,7 +184,7 @@ async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
     # It is hashed as it is read, and never held; its topic still has it.
     source = RecordPlace(settings.topics.run_requests, 3, places[1].offset)
     (left,) = await redriven(settings, RedriveOrder(DeadLetterFilter(sources=frozenset({source}))))
-    assert (left.fate, left.why) == (
+    assert (left.status, left.why) == (
         "refused",
         f"It is too large to be read here: {source} keeps it.",
     )

@@ -23,7 +23,7 @@ from pipeline.recovery.dead_letters.redriving import RedriveOrder, transactional
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
-from tests.e2e.dead_letters import bury, dead_letter_of, fates, redriven
+from tests.e2e.dead_letters import bury, by_status, dead_letter_of, redriven
 from tests.e2e.kafka_reading import Sending, header_dict, produce, read_topic, wait_until
 from tests.e2e.worker_processes import REPOSITORY, worker_environment
 
@@ -47,7 +47,7 @@ async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Set
     await bury(settings, [dead_letter_of(first, b"\xff\x00", headers=FOREIGN)])
     await bury(settings, [dead_letter_of(second, b"{}", key=None)])
     results = await redriven(settings, ALL)
-    assert {each: sorted(names) for each, names in fates(results).items()} == {
+    assert {each: sorted(names) for each, names in by_status(results).items()} == {
         "redriven": sorted([str(second), str(first)])
     }
     found = {each.partition: each for each in await read_topic(settings, first.topic)}
@@ -66,10 +66,10 @@ async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Set
         source: redrive.redriven_as for source, redrive in redrives.items()
     }
 
-    assert set(fates(await redriven(settings, ALL))) == {"redriven before"}
+    assert set(by_status(await redriven(settings, ALL))) == {"redriven before"}
     assert len(await read_topic(settings, first.topic)) == 2
     again = RedriveOrder(DeadLetterFilter(sources=frozenset({first})), again=True)
-    assert fates(await redriven(settings, again)) == {"redriven": [str(first)]}
+    assert by_status(await redriven(settings, again)) == {"redriven": [str(first)]}
     assert len(await read_topic(settings, first.topic)) == 3
 
 
@@ -93,7 +93,7 @@ async def test_header_names_of_any_bytes_come_back(settings: Settings) -> None:
     topic = f"{settings.prefix}.runs.dead-letters"
     await sender.send([Message(topic, 1, letter.key, letter.value, list(letter.headers))])
     await sender.stop()
-    assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+    assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}
     assert (await odd_records(settings, source.topic))[0].headers[0] == odd
     # A batch that did not belong to the transaction would be there without its memory, too.
     sender = TransactionalSender(settings, transactional_id(settings.prefix))
@@ -113,7 +113,7 @@ async def test_a_dry_run_sends_nothing_and_shuts_nobody_out(settings: Settings) 
     sender = TransactionalSender(settings, transactional_id(settings.prefix))
     await sender.start()
     results = await redriven(settings, RedriveOrder(DeadLetterFilter(), dry_run=True))
-    assert fates(results) == {"ready": [str(source)]}
+    assert by_status(results) == {"ready": [str(source)]}
     assert await read_topic(settings, source.topic) == []
     assert await read_redrives(settings) == {}
     await sender.send([Message(source.topic, 0, b"k", b"v")], lambda _: [])
@@ -128,7 +128,7 @@ async def test_records_delivered_again_have_several_letters_and_come_back_once(
     await bury(settings, [dead_letter_of(source, code="INTERNAL_ERROR"), dead_letter_of(source)])
     (letter,) = (await read_dead_letters(settings)).selected(DeadLetterFilter())
     assert (letter.letters, letter.code, letter.place.offset) == (2, "INVALID_JSON", 1)
-    assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+    assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}
 
 
 async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
@@ -138,13 +138,15 @@ async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
     places = {code: run_place(settings, number, 1) for number, code in enumerate(codes)}
     await bury(settings, [dead_letter_of(place, code=code) for code, place in places.items()])
     held = sorted(str(places[code]) for code in codes[1:])
-    found = fates(await redriven(settings, ALL))
+    found = by_status(await redriven(settings, ALL))
     assert found["redriven"] == [str(places["INVALID_JSON"])]
     assert sorted(found["held"]) == held
     by_code = RedriveOrder(DeadLetterFilter(codes=frozenset({"RUN_CONFLICT"})))
-    assert fates(await redriven(settings, by_code)) == {"redriven": [str(places["RUN_CONFLICT"])]}
+    assert by_status(await redriven(settings, by_code)) == {
+        "redriven": [str(places["RUN_CONFLICT"])]
+    }
     by_name = RedriveOrder(DeadLetterFilter(sources=frozenset({places["ARTIFACT_CORRUPT"]})))
-    assert fates(await redriven(settings, by_name)) == {
+    assert by_status(await redriven(settings, by_name)) == {
         "redriven": [str(places["ARTIFACT_CORRUPT"])]
     }
 
@@ -165,11 +167,11 @@ async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
         ],
     )
     results = await redriven(settings, ALL)
-    found = fates(results)
+    found = by_status(results)
     assert found["redriven"] == [str(good)]
     stray = f"{settings.prefix}.runs.dead-letters/0/0"
     assert sorted(found["refused"]) == sorted([stray, str(elsewhere), str(beyond)])
-    assert all(result.why for result in results if result.fate == "refused")
+    assert all(result.why for result in results if result.status == "refused")
     unknown = RedriveOrder(DeadLetterFilter(sources=frozenset({good, run_place(settings, 1, 99)})))
     with pytest.raises(NotFoundError, match=r"runs\.requests/1/99; nothing was redriven"):
         await redriven(settings, unknown)
@@ -189,7 +191,7 @@ async def test_a_value_left_at_its_source_is_fetched_and_checked(settings: Setti
             for place in (run_place(settings, 5, 0), other, gone)
         ],
     )
-    found = fates(await redriven(settings, ALL))
+    found = by_status(await redriven(settings, ALL))
     assert found == {
         "redriven": [f"{topic}/5/0"],
         "changed": [str(other)],
@@ -206,7 +208,7 @@ async def test_a_record_that_the_topic_does_not_take_holds_up_no_other(settings:
     places = [run_place(settings, 3, offset) for offset in range(4)]
     values = [b"a", huge, b"b", b"c"]
     await bury(settings, map(dead_letter_of, places, values))
-    found = fates(await redriven(settings, ALL))
+    found = by_status(await redriven(settings, ALL))
     assert found["refused"] == [str(places[1])]
     assert sorted(found["redriven"]) == [str(places[number]) for number in (0, 2, 3)]
     records = await read_topic(settings, places[0].topic)
@@ -250,7 +252,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
     async def overtaken(settings: Settings) -> dict[RecordPlace, Redrive]:
         found = await read(settings)
         monkeypatch.setattr(redriving, "read_redrives", read)
-        assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+        assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}
         return found
 
     monkeypatch.setattr(redriving, "read_redrives", overtaken)
@@ -291,9 +293,9 @@ async def test_a_redrive_killed_between_sending_and_remembering_has_done_nothing
     )
     assert await process.wait() == -signal.SIGKILL
     # The next one ends what was left open, so nobody waits for the broker to give it up.
-    assert fates(await redriven(settings, ALL)) == {"redriven": [str(source)]}
+    assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}
     assert [each.value for each in await read_topic(settings, source.topic)] == [b"once"]
-    assert fates(await redriven(settings, ALL)) == {"redriven before": [str(source)]}
+    assert by_status(await redriven(settings, ALL)) == {"redriven before": [str(source)]}
 
 
 async def test_a_transaction_that_fails_leaves_none_open(

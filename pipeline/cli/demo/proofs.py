@@ -281,7 +281,7 @@ async def _event_reader(settings: Settings) -> AsyncIterator[EventReader]:
 async def _event_of(result: RedriveResult, ticket: int, reader: EventReader) -> RunEvent:
     place = result.redriven_as
     if place is None:
-        message = f"The dead letter was not sent: {result.fate}."
+        message = f"The dead letter was not sent: {result.status}."
         raise IntegrityError(message)
     event = EventFuture(loop=asyncio.get_running_loop())
     reader.matcher.expect(ticket, Place(place.topic, place.partition, place.offset), event)

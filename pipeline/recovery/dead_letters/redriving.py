@@ -52,7 +52,9 @@ CHUNK_RECORDS = 500
 CHUNK_BYTES = 8 * 1024 * 1024
 """Most bytes of records of one transaction; a single larger record has one of its own."""
 
-Fate = Literal["ready", "redriven", "redriven before", "held", "refused", "changed", "gone"]
+RedriveStatus = Literal[
+    "ready", "redriven", "redriven before", "held", "refused", "changed", "gone"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,13 @@ class RedriveResult:
     """What became of one dead letter.
 
     Attributes:
-        fate: In one word or two.
+        status: In one word or two.
         redriven_as: Where the record is now, where it was sent, now or before.
         why: Where it was not sent.
     """
 
     letter: DeadLetterRecord
-    fate: Fate
+    status: RedriveStatus
     redriven_as: RecordPlace | None = None
     why: str | None = None
 
@@ -205,7 +207,11 @@ def _left_over(content: DeadLetterContent) -> RedriveResult:
     return RedriveResult(content.letter, _LEFT_OVER[content.kind], why=content.fault)
 
 
-_LEFT_OVER: dict[FaultKind, Fate] = {"changed": "changed", "too large": "refused", "gone": "gone"}
+_LEFT_OVER: dict[FaultKind, RedriveStatus] = {
+    "changed": "changed",
+    "too large": "refused",
+    "gone": "gone",
+}
 
 
 async def _send_chunk(
