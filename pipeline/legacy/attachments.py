@@ -28,7 +28,7 @@ _CONTENT_NAMES = ("content_sha256", "advisory_sha256", "advisory_id")
 _DEFAULTS = {"kind": "unknown", "mime": _OTHER_MIME, "filename": "attachment", "size_bytes": 0}
 
 
-_APART = {
+_OUTPUT_KINDS = {
     "gcode_text": ("gcode", "text/plain", ".nc"),
     "opplan_json": ("opplan", "application/json", ".opplan.json"),
     "toolpaths": ("toolpaths", "application/json", ".toolpaths.json"),
@@ -110,7 +110,7 @@ def with_contents(
     room = REQUEST_VALUE_LIMIT_BYTES - used_bytes
     attachments = []
     done: set[str] = set()
-    apart = []
+    oversized = []
     for ref in refs:
         blob = blobs.get(ref["sha256"])
         if blob is None or blob.sha256 in done:
@@ -120,15 +120,15 @@ def with_contents(
         inlined = _inlined(ref, blob)
         size = len(canonical_json(inlined)) - len(canonical_json(ref))
         if blob.content is None or size > room:
-            apart.append(blob.sha256)
+            oversized.append(blob.sha256)
             attachments.append(ref)
         else:
             room -= size
             attachments.append(inlined)
-    return attachments, tuple(apart)
+    return attachments, tuple(oversized)
 
 
-def outputs_apart(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def oversized_outputs(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return a message with so many of its outputs as attachments that it fits, the largest first.
 
     Returns:
@@ -136,7 +136,7 @@ def outputs_apart(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, b
         store takes them directly.
     """
     outputs = dict(document.get("outputs", {}))
-    sizes = {name: len(canonical_json(outputs[name])) for name in _APART if name in outputs}
+    sizes = {name: len(canonical_json(outputs[name])) for name in _OUTPUT_KINDS if name in outputs}
     contents: dict[str, bytes] = {}
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
         if len(canonical_json(document)) <= REQUEST_VALUE_LIMIT_BYTES:
@@ -156,7 +156,7 @@ def outputs_apart(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, b
 def _output_reference(
     document: Mapping[str, Any], name: str, sha256: str, size_bytes: int
 ) -> dict[str, Any]:
-    kind, mime, ending = _APART[name]
+    kind, mime, ending = _OUTPUT_KINDS[name]
     return {
         "sha256": sha256,
         "kind": kind,

@@ -191,11 +191,11 @@ def _row_differences(
 def _files_of(row: CarriedRow) -> dict[str, str]:
     """Return every file that a row must have made, with its SHA-256."""
     judged = row.mapped.judged
-    names = [*(blob.sha256 for blob in judged.built.blobs), *row.mapped.apart]
+    names = [*(blob.sha256 for blob in judged.built.blobs), *row.mapped.oversized]
     files = {judged.path: judged.artifact_sha256}
     files |= {attachment_path(name): name for name in names}
-    if judged.built.kept_aside is not None:
-        name = judged.built.kept_aside.sha256
+    if judged.built.request_in_quarantine is not None:
+        name = judged.built.request_in_quarantine.sha256
         files[quarantine_path(name)] = name
     return files
 

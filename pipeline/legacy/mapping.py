@@ -17,7 +17,7 @@ from pipeline.core.runs.recorded_verdict import recorded_decision
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.legacy.attachments import (
     FoundBlob,
-    outputs_apart,
+    oversized_outputs,
     take_attachments,
     with_contents,
 )
@@ -71,7 +71,7 @@ class MappedRow:
     Attributes:
         body: The record's value: canonical JSON of a `LegacyRun`.
         judged: What that record makes.
-        apart: Attachments whose content has no room in the message: the store takes them
+        oversized: Attachments whose content has no room in the message: the store takes them
             directly.
         contents: Of them those that stood in the row itself.
     """
@@ -79,7 +79,7 @@ class MappedRow:
     run_id: str
     body: bytes
     judged: JudgedRun
-    apart: tuple[str, ...]
+    oversized: tuple[str, ...]
     contents: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -143,21 +143,21 @@ def map_row(
         **({"attachments": refs} if refs else {}),
         "meta": _meta(left, origin, sha256_of_json(row)),
     }
-    document, contents = outputs_apart(document)
+    document, contents = oversized_outputs(document)
     refs = document.get("attachments", [])
-    attachments, apart = with_contents(refs, found, len(canonical_json(document)))
+    attachments, oversized = with_contents(refs, found, len(canonical_json(document)))
     if refs:
         document["attachments"] = attachments
-    return _judged(run_id, canonical_json(document), apart, contents)
+    return _judged(run_id, canonical_json(document), oversized, contents)
 
 
 def _judged(
-    run_id: str, body: bytes, apart: tuple[str, ...], contents: Mapping[str, bytes]
+    run_id: str, body: bytes, oversized: tuple[str, ...], contents: Mapping[str, bytes]
 ) -> MappedRow:
     judged = judge_legacy_record(run_id.encode(), body)
     if isinstance(judged, Rejected):
         raise LegacyRowError("NOT_CARRIED", f"{judged.code}: {judged.message}")
-    names = dict.fromkeys((*apart, *contents))
+    names = dict.fromkeys((*oversized, *contents))
     return MappedRow(run_id, body, judged, tuple(names), contents)
 
 

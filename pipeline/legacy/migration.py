@@ -213,7 +213,7 @@ class Migration:
             for row in rows:
                 state = self._state_of(row, published, known.get(row.run_id))
                 if isinstance(row, CarriedRow) and state in {"published", "already"}:
-                    self._put_apart(row)
+                    self._store_oversized(row)
                     if state == "published":
                         messages.append(self._message(row, partitions))
                 note_row(self._result, row, state, self._tell)
@@ -238,9 +238,9 @@ class Migration:
             return "conflict"
         return "published" if on_topic is None else "already"
 
-    def _put_apart(self, row: CarriedRow) -> None:
+    def _store_oversized(self, row: CarriedRow) -> None:
         """Store what has no room in the message, before the message that names it."""
-        for name in row.mapped.apart:
+        for name in row.mapped.oversized:
             if (self._store.root / attachment_path(name)).exists():
                 continue
             with self._attachments.begin() as upload:
@@ -248,7 +248,7 @@ class Migration:
                 for piece in self._source.blobs.pieces(name) if own is None else [own]:
                     upload.write(piece)
                 self._attachments.publish(upload, name)
-            self._result.apart.append(name)
+            self._result.oversized.append(name)
 
     def _message(self, row: CarriedRow, partitions: list[int]) -> Message:
         key = row.run_id.encode()

@@ -49,7 +49,7 @@ class MigrationResult:
         tally: The rows before and after.
         states: How many rows in each state.
         outcomes: What became of the records that were stored now.
-        apart: Contents that were too large for a message and went into the store directly.
+        oversized: Contents that were too large for a message and went into the store directly.
         backup: Of the v1 file.
         attachments: The folder in which contents were looked for.
         strange: How many files of the source were neither runs nor advisories.
@@ -58,7 +58,7 @@ class MigrationResult:
     tally: MigrationTally = field(default_factory=MigrationTally)
     states: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    apart: list[str] = field(default_factory=list)
+    oversized: list[str] = field(default_factory=list)
     backup: Path | None = None
     attachments: Path | None = None
     strange: int = 0
@@ -75,7 +75,7 @@ class MigrationResult:
             **self.tally.summary(),
             "states": dict(sorted(self.states.items())),
             "outcomes": dict(sorted(self.outcomes.items())),
-            "apart": self.apart,
+            "apart": self.oversized,
             "backup": str(self.backup) if self.backup else None,
             "attachments_folder": str(self.attachments) if self.attachments else None,
             "strange_files": self.strange,

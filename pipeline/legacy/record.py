@@ -8,7 +8,7 @@ Its status and decision are those that were recorded, whatever today's policy wo
 2. Hash the payloads anew.
 3. Show everything where all that the row says is GREEN or YELLOW and its status is OK; else
    withhold what could be cut.
-4. Keep the whole body aside where the artifact does not show all of it.
+4. Keep the whole body in quarantine where the artifact does not show all of it.
 """
 
 from typing import Any, Final
@@ -107,9 +107,9 @@ def _build(request: Envelope) -> BuiltRun:
         outline_of(document),
         canonical_json(document),
         tuple(blobs.values()),
-        None if judgement.status == "OK" and is_whole else _aside(request),  # 4.
+        None if judgement.status == "OK" and is_whole else _request_blob(request),  # 4.
         is_incomplete=False,
-        unshown=_aside(request) if values_without_place(fields, document) else None,
+        unshown=_request_blob(request) if values_without_place(fields, document) else None,
         withheld_payloads=tuple(sorted(generated)),
     )
 
@@ -152,5 +152,5 @@ def _withhold_values(document: dict[str, Any], provenance: dict[str, Any]) -> No
     provenance["withheld"] = sorted({*provenance.get("withheld", ()), *named})
 
 
-def _aside(request: Envelope) -> Blob:
+def _request_blob(request: Envelope) -> Blob:
     return Blob(sha256_of_bytes(request.body), request.body)

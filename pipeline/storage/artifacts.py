@@ -127,7 +127,7 @@ def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | Stra
 def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the hashes of what an artifact withholds beside attachments.
 
-    The request that is kept aside says them; None where it is not there as it was.
+    Read from the quarantined request; None where it is missing or changed.
     """
     is_legacy = document["provenance"].get("legacy", False)
     if is_shown(document):
@@ -143,7 +143,7 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
 
 
 def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
-    """Return the request of an artifact where it is kept aside; None where it is not, or not it."""
+    """Return the quarantined request of an artifact; None where it is missing or changed."""
     sha256 = document["provenance"]["request_sha256"]
     try:
         content = read_below(root, quarantine_path(sha256), DOCUMENT_LIMIT_BYTES)

@@ -194,7 +194,7 @@ def _blob_files(judged: JudgedRun) -> dict[str, NewFile]:
     for blob in judged.built.blobs:
         path = attachment_path(blob.sha256)
         files[path] = NewFile(path, blob.content)
-    kept = judged.built.kept_aside
+    kept = judged.built.request_in_quarantine
     if kept is not None:
         path = quarantine_path(kept.sha256)
         files[path] = NewFile(path, kept.content, private=True)

@@ -99,7 +99,9 @@ def test_a_store_as_it_was_written_has_no_finding_in_the_other_modes(
     assert found.report["counts"]["artifacts"] == 12
 
 
-def test_a_request_that_is_kept_aside_of_a_run_that_is_ok_is_no_stranger(store: Path) -> None:
+def test_a_quarantined_request_of_a_run_that_is_ok_is_no_stranger(
+    store: Path,
+) -> None:
     before = set((store / "quarantine").rglob("*"))
     large = {"gcode_text": LARGE_GCODE, "gcode_path": "/jobs/17.nc"}
     add_runs(store, [run_record(run("given", outputs=large), 11)])

@@ -318,7 +318,7 @@ async def test_attachments_are_checked_and_stored_under_our_names(home: Settings
     done = await migrate(home, v1)
     states = list(done.rows[v1_row()["run_id"]].attachments.values())
     assert states == ["pretty-printed", "as named", "as named", "mismatch", "missing"]
-    assert done.result.apart == [sha256(large)]
+    assert done.result.oversized == [sha256(large)]
     stored = {path.name: path.read_bytes() for path in home.data_dir.glob("attachments/*/*/*")}
     assert stored == {sha256(each): each for each in (canonical, b"raw", large)}
     assert differences(home, v1) == []

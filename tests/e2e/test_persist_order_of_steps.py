@@ -121,7 +121,7 @@ async def test_a_batch_is_written_flushed_linked_flushed_logged_indexed_told_and
         assert last(batch, "replace checkpoint") < replaced < first(batch, "write index")
         assert last(batch, "write index") < last(batch, "flush index") < first(batch, "tell")
         assert last(batch, "tell") < first(batch, "commit offsets")
-    # Every run's file, the request of the red one that is kept aside, and the tiles of a batch.
+    # Every run's file, the quarantined request of the red one, and the tiles of a batch.
     links = sum(batch.count("link") for batch in batches)
     assert links == len(requests) + 1 + TILES * len(batches)
     (await audit_store(settings)).assert_whole()

@@ -232,7 +232,7 @@ async def test_a_record_with_identity_becomes_an_artifact(
 
 
 @pytest.mark.parametrize("name", ["red", "producer_error", "incomplete", "red_attachment"])
-async def test_what_is_not_ok_is_withheld_and_kept_aside(table: Table, name: str) -> None:
+async def test_what_is_not_ok_is_withheld_and_kept_in_quarantine(table: Table, name: str) -> None:
     artifact = table.artifact(name)
     assert artifact["outputs"] == {}
     assert artifact["hashes"].keys() == {"feasibility_sha256"}

@@ -290,7 +290,7 @@ def test_an_attachment_comes_inline_and_is_listed_as_it_was() -> None:
     document = run.judged.built.document
     assert document["attachments"] == [REF]
     assert "attachments" not in document["meta"]["v1"]
-    assert run.apart == ()
+    assert run.oversized == ()
 
 
 def test_an_attachment_without_its_content_is_a_reference() -> None:
@@ -332,7 +332,7 @@ def test_contents_go_inline_as_long_as_there_is_room_and_apart_after_that() -> N
     refs = [REF | {"sha256": sha256(each), "size_bytes": len(each)} for each in contents]
     refs += [refs[0], REF]
     run = mapped(v1_row(attachments=refs), *map(found, contents), found(b"G0 X1\n"))
-    assert run.apart == (sha256(contents[2]),)
+    assert run.oversized == (sha256(contents[2]),)
     assert len(run.body) <= 4_194_304
     stored = {blob.sha256 for blob in run.judged.built.blobs}
     assert stored == {sha256(contents[0]), sha256(contents[1]), sha256(b"G0 X1\n")}
@@ -402,16 +402,16 @@ def test_what_was_generated_for_a_safe_run_is_shown(risk: str) -> None:
     assert run.judged.built.quarantined is None
 
 
-def test_a_path_that_large_gcode_replaces_is_kept_aside() -> None:
+def test_a_path_that_large_gcode_replaces_is_kept_in_quarantine() -> None:
     run = mapped(v1_row(gcode_text="G1 X1\n" * 40_000, gcode_path="/jobs/17.nc"))
     assert run.judged.built.quarantined is None
-    assert run.judged.built.kept_aside is not None
-    assert run.judged.built.kept_aside.content == run.body
+    assert run.judged.built.request_in_quarantine is not None
+    assert run.judged.built.request_in_quarantine.content == run.body
     given = values_without_place(json.loads(run.body), run.judged.built.document)
     assert given == {"outputs.gcode_path": "/jobs/17.nc"}
 
 
-def test_what_the_summary_hides_of_a_request_is_kept_aside() -> None:
+def test_what_the_summary_hides_of_a_request_is_kept_in_quarantine() -> None:
     run = mapped(original_v2_row(request_summary={"api_key": "k", "x": 1}), origin="original_v2")
     assert run.judged.built.document["request_summary"] == {"api_key": "[redacted]", "x": 1}
     assert run.judged.built.quarantined is not None
@@ -512,14 +512,14 @@ def test_every_real_row_keeps_what_was_recorded() -> None:
         assert document["meta"]["v1"]["request_hash"] == row["request_hash"]
 
 
-def test_outputs_that_no_message_can_hold_become_attachments_apart() -> None:
+def test_outputs_that_no_message_can_hold_become_attachments_of_their_own() -> None:
     program, plan = "G1 X1\n" * 800_000, {"steps": ["x" * 4_300_000]}
     row = mapped(v1_row(gcode_text=program, opplan_json=plan, preview_svg="<svg/>"))
     names = {sha256(program.encode()): "gcode", sha256(canonical_json(plan)): "opplan"}
     assert {name: sha256(content) for name, content in row.contents.items()} == {
         name: name for name in names
     }
-    assert set(row.apart) >= names.keys()
+    assert set(row.oversized) >= names.keys()
     document = json.loads(row.judged.built.content)
     refs = {ref["sha256"]: ref["kind"] for ref in document["attachments"]}
     assert refs.items() >= names.items()

@@ -7,8 +7,8 @@ The procedure, with the same numbers in `build_run`:
 3. Hash the payloads that are there; a claimed hash that differs drops the claims.
 4. Decide: violations make it incomplete, otherwise the safety policy says.
 5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is
-   withheld, named, and the whole body is kept aside.
-6. Keep the body of a run that is OK aside too where the artifact has no place for a value of it.
+   withheld, named, and the whole body is kept in quarantine.
+6. Keep the body of a run that is OK there too where the artifact has no place for a value of it.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class BuiltRun:
     withheld_payloads: tuple[str, ...] = ()
 
     @property
-    def kept_aside(self) -> Blob | None:
+    def request_in_quarantine(self) -> Blob | None:
         """The body that is stored besides; None where the artifact shows all of it."""
         return self.quarantined or self.unshown
 
@@ -160,14 +160,14 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
         blobs = withhold(document, provenance, content, generated)
     blobs |= attach_request(document, fields.get("request", {}))
     document["provenance"] = provenance
-    aside = Blob(provenance["request_sha256"], body)
+    request_blob = Blob(provenance["request_sha256"], body)
     return BuiltRun(
         outline_of(document),
         canonical_json(document),
         tuple(blobs.values()),
-        None if judgement.status == "OK" else aside,
+        None if judgement.status == "OK" else request_blob,
         bool(violations),
-        aside if values_without_place(fields, document) else None,  # 6.
+        request_blob if values_without_place(fields, document) else None,  # 6.
         tuple(sorted(generated)),
     )
 

@@ -2,7 +2,7 @@
 
 G-code that is too large to stand in an artifact takes `outputs.gcode_path` for itself, and a
 decision gives way to an evaluation that says something worse. The bytes of an artifact are fixed by
-the version that its request names, so such values are read from the request that is kept aside.
+the version that its request names, so such values are read from the quarantined request.
 """
 
 from collections.abc import Mapping

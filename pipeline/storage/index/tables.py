@@ -98,7 +98,7 @@ withheld_blobs = Table(
 )
 
 
-# What a run withholds and no attachment of it names: the requests that are kept aside say it.
+# What a run withholds and no attachment of it names: it is read from quarantined requests.
 withheld_payloads = Table(
     "withheld_payloads",
     metadata,

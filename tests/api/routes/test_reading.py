@@ -654,7 +654,7 @@ async def test_the_files_that_a_request_opens_do_not_grow_with_the_advisories(
         opened.clear()
         await api.get("/saw_1")
         await api.get("/saw_1/advisories")
-        # The second is the request, which is kept aside of some runs.
+        # The second is the request, which is kept in quarantine of some runs.
         assert opened == ["saw_1.json", request_sha256, "saw_1.json"]
 
 

@@ -153,7 +153,7 @@ def test_nothing_that_could_cut_is_in_an_unsafe_artifact_or_its_blobs(name: str)
 
 
 @pytest.mark.parametrize("name", UNSAFE)
-def test_the_whole_body_of_an_unsafe_run_is_kept_aside(name: str) -> None:
+def test_the_whole_body_of_an_unsafe_run_is_kept_in_quarantine(name: str) -> None:
     request = cutting_request(**UNSAFE[name])
     quarantined = judged(request).built.quarantined
     assert quarantined is not None
@@ -162,7 +162,7 @@ def test_the_whole_body_of_an_unsafe_run_is_kept_aside(name: str) -> None:
     assert quarantined.sha256 == document(request)["provenance"]["request_sha256"]
 
 
-def test_the_body_is_kept_aside_also_where_nothing_was_withheld() -> None:
+def test_the_body_is_kept_in_quarantine_also_where_nothing_was_withheld() -> None:
     run = judged(red_request(outputs=ABSENT))
     assert "withheld" not in run.built.document["provenance"]
     assert run.built.quarantined is not None
@@ -320,23 +320,23 @@ def test_gcode_above_204800_bytes_becomes_an_attachment() -> None:
     assert run.built.document["hashes"]["gcode_sha256"] == name
 
 
-def test_a_path_that_large_gcode_replaces_is_kept_aside_with_the_whole_request() -> None:
+def test_a_path_that_large_gcode_replaces_is_kept_in_quarantine_with_the_whole_request() -> None:
     request = run_request(outputs={"gcode_text": gcode_of(204_801), "gcode_path": "/jobs/17.nc"})
     run = judged(request).built
     assert run.quarantined is None
-    assert run.kept_aside is not None
-    assert run.kept_aside.content == canonical_json(request)
-    assert run.kept_aside.sha256 == run.outline["provenance"]["request_sha256"]
+    assert run.request_in_quarantine is not None
+    assert run.request_in_quarantine.content == canonical_json(request)
+    assert run.request_in_quarantine.sha256 == run.outline["provenance"]["request_sha256"]
     given = values_without_place(request, run.document)
     assert given == {"outputs.gcode_path": "/jobs/17.nc"}
 
 
-def test_a_decision_that_its_evaluation_overrules_is_kept_aside_too() -> None:
+def test_a_decision_that_its_evaluation_overrules_is_kept_in_quarantine_too() -> None:
     decision = {"risk_level": "green", "score": 99, "warnings": ["mine"], "details": {}}
     overruled = router_request(decision=decision)
     run = judged(overruled).built
     assert run.outline["decision"]["risk_level"] == "YELLOW"
-    assert run.kept_aside is not None
+    assert run.request_in_quarantine is not None
     assert values_without_place(overruled, run.document) == {"decision": decision}
 
 
@@ -350,10 +350,12 @@ def test_a_decision_that_its_evaluation_overrules_is_kept_aside_too() -> None:
         run_request(outputs={"gcode_text": gcode_of(204_801), "gcode_path": None}),
     ],
 )
-def test_a_request_that_its_artifact_shows_is_not_kept_aside(request_: dict[str, Any]) -> None:
+def test_a_request_that_its_artifact_shows_is_not_quarantined(
+    request_: dict[str, Any],
+) -> None:
     run = judged(request_).built
     assert run.outline["status"] == "OK"
-    assert run.kept_aside is None
+    assert run.request_in_quarantine is None
 
 
 def test_large_gcode_that_is_listed_already_is_not_listed_twice() -> None:

@@ -61,7 +61,9 @@ def test_what_a_leaf_tells_of_is_explained_though_its_record_is_gone(store: RunS
     assert foreign(store) == []
 
 
-def test_a_request_that_is_kept_aside_of_a_run_that_is_ok_is_explained(store: RunStore) -> None:
+def test_a_quarantined_request_of_a_run_that_is_ok_is_explained(
+    store: RunStore,
+) -> None:
     large = {"gcode_text": "G1 X1\n" * 40_000, "gcode_path": "/jobs/17.nc"}
     store.commit([judged_record(run_request(run_id="run_3", outputs=large), 2)])
     assert len(list((store.root / "quarantine").glob("*/*/*"))) == 2
