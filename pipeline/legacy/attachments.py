@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
-from pipeline.legacy.fields import ATTACHMENT_FIELDS, LeftOver, same_json
+from pipeline.legacy.fields import ATTACHMENT_FIELDS, UnmappedFields, same_json
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_sha256
 from schemas.timestamps import normalise_timestamp
@@ -62,7 +62,7 @@ def blob_names(row: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]]) 
 
 
 def take_attachments(
-    left: LeftOver,
+    unmapped: UnmappedFields,
     advisories: Sequence[Mapping[str, Any]],
     blobs: Mapping[str, FoundBlob],
     created_at_utc: str,
@@ -73,7 +73,7 @@ def take_attachments(
     attachments.
 
     Args:
-        left: The row.
+        unmapped: The row.
         advisories: Of the run.
         blobs: What was found, by SHA-256.
         created_at_utc: Of the run: the time of what has none.
@@ -81,7 +81,7 @@ def take_attachments(
     Raises:
         ValueError: A time is there and cannot be read.
     """
-    listed = left.get("attachments")
+    listed = unmapped.get("attachments")
     items = listed if isinstance(listed, list) else []
     refs = [
         _reference(item, blobs, created_at_utc)
@@ -89,7 +89,7 @@ def take_attachments(
         if isinstance(item, dict) and _is_name(item.get("sha256"))
     ]
     if isinstance(listed, list) and same_json(_in_utc(items), refs):
-        left.settle("attachments", None)
+        unmapped.keep_rest("attachments", None)
     known = {ref["sha256"] for ref in refs}
     return [*refs, *_of_advisories(advisories, blobs, known, created_at_utc)]
 

@@ -68,8 +68,8 @@ def same_json(one: object, other: object) -> bool:
     return canonical_json(one) == canonical_json(other)
 
 
-class LeftOver:
-    """What is left of a row."""
+class UnmappedFields:
+    """The fields of a row that are not mapped yet."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self._values = dict(row)
@@ -90,7 +90,7 @@ class LeftOver:
         taken = ((name, self.take(name, fits)) for name, fits in fields.items())
         return {name: value for name, value in taken if value is not None}
 
-    def settle(self, name: str, rest: Any) -> None:  # noqa: ANN401
+    def keep_rest(self, name: str, rest: Any) -> None:  # noqa: ANN401
         """Leave `rest` of a value; None where all of it was taken."""
         if rest is None:
             self._values.pop(name, None)

@@ -24,7 +24,7 @@ from pipeline.legacy.attachments import (
 from pipeline.legacy.fields import (
     CONTEXT_FIELDS,
     OUTPUT_FIELDS,
-    LeftOver,
+    UnmappedFields,
     fits_label,
     is_object,
     same_json,
@@ -121,27 +121,27 @@ def map_row(
     Raises:
         LegacyRowError: The row cannot be carried over.
     """
-    left = LeftOver(row)
+    unmapped = UnmappedFields(row)
     found = blobs or {}
-    run_id = _take_run_id(left, key)
-    created_at_utc = _take_time(left)
-    advisories = _take_advisories(left, row, links)
+    run_id = _take_run_id(unmapped, key)
+    created_at_utc = _take_time(unmapped)
+    advisories = _take_advisories(unmapped, row, links)
     try:
-        refs = take_attachments(left, advisories, found, created_at_utc)
+        refs = take_attachments(unmapped, advisories, found, created_at_utc)
     except ValueError as error:
         raise LegacyRowError("BAD_DATE", f"created_at_utc of an attachment: {error}") from error
     document = {
         "schema_version": LEGACY_RUN_VERSION,
         "run_id": run_id,
         "created_at_utc": created_at_utc,
-        "status": _take_status(left),
-        **_take_names(left),
-        **_take_payloads(left),
-        **left.take_all(CONTEXT_FIELDS),
-        **_take_lineage(left),
+        "status": _take_status(unmapped),
+        **_take_names(unmapped),
+        **_take_payloads(unmapped),
+        **unmapped.take_all(CONTEXT_FIELDS),
+        **_take_lineage(unmapped),
         **({"advisory_inputs": advisories} if advisories else {}),
         **({"attachments": refs} if refs else {}),
-        "meta": _meta(left, origin, sha256_of_json(row)),
+        "meta": _meta(unmapped, origin, sha256_of_json(row)),
     }
     document, contents = oversized_outputs(document)
     refs = document.get("attachments", [])
@@ -161,20 +161,20 @@ def _judged(
     return MappedRow(run_id, body, judged, tuple(names), contents)
 
 
-def _take_run_id(left: LeftOver, key: str) -> str:
-    told = left.get("run_id")
+def _take_run_id(unmapped: UnmappedFields, key: str) -> str:
+    told = unmapped.get("run_id")
     if told is not None and told != key:
         raise LegacyRowError(
             "BAD_RUN_ID", f"Expected the run_id that the row is filed under, found {told!r:.80}."
         )
     if not is_run_id(key):
         raise LegacyRowError("BAD_RUN_ID", f"Expected a run_id of {RUN_ID_RULE}.")
-    left.settle("run_id", None)
+    unmapped.keep_rest("run_id", None)
     return key
 
 
-def _take_time(left: LeftOver) -> str:
-    found = left.get("created_at_utc")
+def _take_time(unmapped: UnmappedFields) -> str:
+    found = unmapped.get("created_at_utc")
     if not isinstance(found, str):
         raise LegacyRowError(
             "BAD_DATE", f"Expected created_at_utc, a time with an offset, found {found!r:.80}."
@@ -185,84 +185,84 @@ def _take_time(left: LeftOver) -> str:
         raise LegacyRowError("BAD_DATE", f"created_at_utc: {error}") from error
     # `+00:00` and `Z` are the same; any other offset, and digits that were cut, are kept.
     same = f"{found.removesuffix('+00:00').removesuffix('Z')}Z" == created_at_utc
-    left.settle("created_at_utc", None if same else found)
+    unmapped.keep_rest("created_at_utc", None if same else found)
     return created_at_utc
 
 
-def _take_status(left: LeftOver) -> str:
-    found = left.get("status")
+def _take_status(unmapped: UnmappedFields) -> str:
+    found = unmapped.get("status")
     # A row of an older store that names no status is OK there.
     status = found.strip().upper() if isinstance(found, str) else "OK"
     if status not in _STATUSES or not isinstance(found, str | None):
         raise LegacyRowError(
             "BAD_STATUS", f"Expected the status OK, BLOCKED or ERROR, found {found!r:.80}."
         )
-    left.settle("status", None if found == status else found)
+    unmapped.keep_rest("status", None if found == status else found)
     return status
 
 
-def _take_names(left: LeftOver) -> dict[str, str]:
-    workflow_mode = left.get("workflow_mode")
-    mode = left.take("mode", fits_label)
+def _take_names(unmapped: UnmappedFields) -> dict[str, str]:
+    workflow_mode = unmapped.get("workflow_mode")
+    mode = unmapped.take("mode", fits_label)
     if mode is None and workflow_mode is not None and fits_label(workflow_mode):
         mode = workflow_mode
     return {
         "mode": mode or "unknown",
-        "tool_id": left.take("tool_id", fits_label) or "unknown",
-        "event_type": left.take("event_type", fits_label) or "unknown",
+        "tool_id": unmapped.take("tool_id", fits_label) or "unknown",
+        "event_type": unmapped.take("event_type", fits_label) or "unknown",
     }
 
 
-def _take_payloads(left: LeftOver) -> dict[str, Any]:
-    feasibility = left.take("feasibility", is_object)
-    request = left.take("request_summary", is_object)
-    outputs = _take_outputs(left)
+def _take_payloads(unmapped: UnmappedFields) -> dict[str, Any]:
+    feasibility = unmapped.take("feasibility", is_object)
+    request = unmapped.take("request_summary", is_object)
+    outputs = _take_outputs(unmapped)
     payloads = {"feasibility": feasibility, "request": request, "outputs": outputs or None}
     return {
-        "decision": _take_decision(left, feasibility or {}),
+        "decision": _take_decision(unmapped, feasibility or {}),
         **{name: value for name, value in payloads.items() if value is not None},
     }
 
 
-def _take_decision(left: LeftOver, feasibility: dict[str, Any]) -> dict[str, Any]:
-    found = left.get("decision")
+def _take_decision(unmapped: UnmappedFields, feasibility: dict[str, Any]) -> dict[str, Any]:
+    found = unmapped.get("decision")
     decision = recorded_decision(found, feasibility)
     if isinstance(found, dict):
         told = {name: value for name, value in found.items() if value not in (None, [], {})}
         mapped = {name: decision.get(name) for name in told}
-        left.settle("decision", None if same_json(told, mapped) else found)
+        unmapped.keep_rest("decision", None if same_json(told, mapped) else found)
     return decision
 
 
-def _take_outputs(left: LeftOver) -> dict[str, Any]:
+def _take_outputs(unmapped: UnmappedFields) -> dict[str, Any]:
     """Take what was generated: out of `outputs`, and from the top where v1 had it."""
     outputs = {}
-    nested = left.get("outputs")
+    nested = unmapped.get("outputs")
     if isinstance(nested, dict):
-        inner = LeftOver(nested)
+        inner = UnmappedFields(nested)
         outputs = inner.take_all(OUTPUT_FIELDS)
-        left.settle("outputs", inner.rest() or None)
+        unmapped.keep_rest("outputs", inner.rest() or None)
     missing = {name: fits for name, fits in OUTPUT_FIELDS.items() if name not in outputs}
-    return outputs | left.take_all(missing)
+    return outputs | unmapped.take_all(missing)
 
 
-def _take_lineage(left: LeftOver) -> dict[str, Any]:
+def _take_lineage(unmapped: UnmappedFields) -> dict[str, Any]:
     """Take the plan that a run carries out, where a newer original store had it."""
-    found = left.get("lineage")
+    found = unmapped.get("lineage")
     if not isinstance(found, dict):
         return {}
-    inner = LeftOver(found)
+    inner = UnmappedFields(found)
     plan = inner.take("parent_plan_run_id", fits_label)
-    left.settle("lineage", inner.rest() or None)
+    unmapped.keep_rest("lineage", inner.rest() or None)
     return {} if plan is None else {"parent_plan_run_id": plan}
 
 
 def _take_advisories(
-    left: LeftOver, row: Mapping[str, Any], links: Sequence[dict[str, Any]]
+    unmapped: UnmappedFields, row: Mapping[str, Any], links: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    own = left.get("advisory_inputs")
+    own = unmapped.get("advisory_inputs")
     if isinstance(own, list) and all(map(is_object, own)):
-        left.settle("advisory_inputs", None)
+        unmapped.keep_rest("advisory_inputs", None)
     return advisories_of(row, links)
 
 
@@ -270,14 +270,14 @@ def _age(link: Mapping[str, Any]) -> tuple[str, str]:
     return str(link.get("created_at_utc")), str(link.get("advisory_id"))
 
 
-def _meta(left: LeftOver, origin: LegacyFormat, row_sha256: str) -> dict[str, Any]:
-    found = left.get("meta")
+def _meta(unmapped: UnmappedFields, origin: LegacyFormat, row_sha256: str) -> dict[str, Any]:
+    found = unmapped.get("meta")
     own: dict[str, Any] = {}
     # A meta that has a `v1` of its own stays whole, in ours.
     if isinstance(found, dict) and "v1" not in found:
         own = found
-        left.settle("meta", None)
-    rest = left.rest()
+        unmapped.keep_rest("meta", None)
+    rest = unmapped.rest()
     clashing = {name: rest.pop(name) for name in _OURS if name in rest}
     if clashing:
         rest["values"] = clashing
