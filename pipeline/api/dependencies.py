@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from pipeline.broker.publisher import RequestPublisher
 from pipeline.errors import thread_faults
-from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.reader import V1Reader
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 from schemas.advisory_event import AdvisoryEvent
@@ -153,7 +153,7 @@ class ApiParts(ServingParts):
 class LegacyParts(ServingParts):
     """What the routes of v1 mode work with besides."""
 
-    reader: LegacyReader
+    reader: V1Reader
 
 
 # Not plain functions: FastAPI would call them in a thread for every request.

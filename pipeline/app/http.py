@@ -23,7 +23,7 @@ from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
-from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
@@ -129,7 +129,7 @@ def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
         quick=Threads(_QUICK_THREADS, "api"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
-        reader=LegacyReader(settings.run_store_path),
+        reader=V1Reader(settings.run_store_path),
     )
 
 

@@ -14,9 +14,9 @@ from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.v1_mode.row import judge_run_as_row
-from pipeline.legacy.v1_mode.start import check_legacy_start
-from pipeline.legacy.v1_mode.store import LegacyRuns
-from pipeline.legacy.v1_mode.worker import LegacyRequestJudge
+from pipeline.legacy.v1_mode.start import check_v1_start
+from pipeline.legacy.v1_mode.store import V1Runs
+from pipeline.legacy.v1_mode.worker import V1RequestJudge
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
@@ -87,7 +87,7 @@ async def legacy_persist_worker(
     async with AsyncExitStack() as stack:
         topics = settings.topics
         group = topics.persist_v1_group
-        cluster_id, epoch, start = await check_legacy_start(
+        cluster_id, epoch, start = await check_v1_start(
             settings,
             writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
@@ -97,8 +97,8 @@ async def legacy_persist_worker(
         judging = Judging(judge_run_as_row, helper=settings.judge_in_helper)
         consumer = BatchConsumer(
             group,
-            LegacyRequestJudge(
-                LegacyRuns(settings.run_store_path, cluster_id),
+            V1RequestJudge(
+                V1Runs(settings.run_store_path, cluster_id),
                 topics,
                 epoch,
                 judging=stack.enter_context(judging),

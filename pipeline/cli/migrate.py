@@ -24,7 +24,7 @@ from pipeline.legacy.check import Difference, migration_status, verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
 from pipeline.legacy.migration_result import MigrationResult, RowResult
 from pipeline.legacy.rollback import roll_back
-from pipeline.legacy.source import LegacySource, open_source
+from pipeline.legacy.source import OlderStore, open_source
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
 
@@ -260,7 +260,7 @@ def _settings() -> Settings:
     return settings
 
 
-def _source(settings: Settings, path: Path | None, attachments: Path | None) -> LegacySource:
+def _source(settings: Settings, path: Path | None, attachments: Path | None) -> OlderStore:
     with waiting("reading the older store"):
         return open_source(path or settings.run_store_path, attachments)
 

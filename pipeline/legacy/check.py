@@ -23,7 +23,7 @@ from pipeline.legacy.backup import backups_of, check_backup, named_sha256
 from pipeline.legacy.mapping import UNREAD_LINK
 from pipeline.legacy.source import (
     CarriedRow,
-    LegacySource,
+    OlderStore,
     OwnRow,
     ReadRow,
     RefusedRow,
@@ -81,7 +81,7 @@ class MigrationStatus:
 
 
 def migration_status(
-    source: LegacySource, root: Path, *, backup_dir: Path | None, progress: Progress
+    source: OlderStore, root: Path, *, backup_dir: Path | None, progress: Progress
 ) -> MigrationStatus:
     """Tell how many rows of `source` the index of the store at `root` has; no file is read.
 
@@ -115,7 +115,7 @@ def _expected(row: CarriedRow | OwnRow) -> str:
 
 
 def verify_migration(
-    source: LegacySource, root: Path, *, backup_dir: Path | None, progress: Progress
+    source: OlderStore, root: Path, *, backup_dir: Path | None, progress: Progress
 ) -> Iterator[Difference]:
     """Compare every row of `source` with the files and the index of the store at `root`.
 
@@ -135,7 +135,7 @@ def verify_migration(
                 yield Difference(row.run_id, UNREAD_LINK, None, None, None, reason)
 
 
-def _source_differences(source: LegacySource, backup_dir: Path | None) -> Iterator[Difference]:
+def _source_differences(source: OlderStore, backup_dir: Path | None) -> Iterator[Difference]:
     """Compare the bytes of a v1 file with those that were migrated: its backups have their hash."""
     if source.sha256 is None:
         return
@@ -154,7 +154,7 @@ def _source_differences(source: LegacySource, backup_dir: Path | None) -> Iterat
 
 
 def _with_runs(
-    source: LegacySource, index: RunIndex, progress: Progress
+    source: OlderStore, index: RunIndex, progress: Progress
 ) -> Iterator[tuple[ReadRow, StoredRun | None]]:
     rows = read_source(source)
     done = 0

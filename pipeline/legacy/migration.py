@@ -46,7 +46,7 @@ from pipeline.legacy.migration_result import (
 )
 from pipeline.legacy.source import (
     CarriedRow,
-    LegacySource,
+    OlderStore,
     OwnRow,
     ReadRow,
     RefusedRow,
@@ -62,7 +62,7 @@ CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
 
 
-def preview(source: LegacySource, tell: Tell, progress: Progress) -> MigrationResult:
+def preview(source: OlderStore, tell: Tell, progress: Progress) -> MigrationResult:
     """Return what a migration would make of `source`; nothing is written and nobody is asked.
 
     Raises:
@@ -99,7 +99,7 @@ class Migration:
         self,
         settings: Settings,
         store: RunStore,
-        source: LegacySource,
+        source: OlderStore,
         *,
         options: MigrationOptions,
         tell: Tell,
@@ -277,7 +277,7 @@ class Migration:
 
 async def migrate_into_store(
     settings: Settings,
-    source: LegacySource,
+    source: OlderStore,
     options: MigrationOptions,
     tell: Tell,
     progress: Progress,

@@ -11,7 +11,7 @@ from pipeline.legacy.mapping import UNREAD_LINK
 from pipeline.legacy.report import MigrationTally, RowReport, report_row
 from pipeline.legacy.source import (
     CarriedRow,
-    LegacySource,
+    OlderStore,
     OwnRow,
     ReadRow,
     RefusedRow,
@@ -90,7 +90,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Told what is done, how many so far, and of how many."""
 
 
-def result_of(source: LegacySource) -> MigrationResult:
+def result_of(source: OlderStore) -> MigrationResult:
     """Return the result of a migration that has not begun."""
     return MigrationResult(attachments=source.blobs.folder, strange=len(source.strange))
 

@@ -31,8 +31,8 @@ from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.backup import backups_of, check_backup, keep_replaced
 from pipeline.legacy.rows import format_row, format_rows, parse_rows, read_rows
-from pipeline.legacy.v1_mode.file import LegacyStore
-from pipeline.legacy.v1_mode.row import LegacyMark, legacy_row, marked
+from pipeline.legacy.v1_mode.file import V1Store
+from pipeline.legacy.v1_mode.row import RowMark, marked, v1_row
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 
@@ -52,9 +52,9 @@ def exported_row(
         advisories: All of the run, as they are shown.
         artifact_sha256: Of the artifact's bytes.
     """
-    row = _with_old_values(legacy_row(artifact), artifact["meta"])
+    row = _with_old_values(v1_row(artifact), artifact["meta"])
     row["advisory_inputs"] = [_advisory(each) for each in advisories] or None
-    return marked(row, LegacyMark(artifact["provenance"]["request_sha256"], artifact_sha256))
+    return marked(row, RowMark(artifact["provenance"]["request_sha256"], artifact_sha256))
 
 
 def _with_old_values(row: dict[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ async def roll_back(
     chosen = None if without_backup else backup or _newest(path, backup_dir)
     content = _content(chosen)  # 2.
     report = RollbackReport(path, chosen)
-    with LegacyStore(path).replacing() as replacement:  # 3.
+    with V1Store(path).replacing() as replacement:  # 3.
         report.replaced = keep_replaced(path, sha256_of_bytes(content))
         texts = _rows_in(content, chosen)  # 4.
         report.from_backup = len(texts)

@@ -22,7 +22,7 @@ from pipeline.legacy.attachments import blob_names
 from pipeline.legacy.blobs import BlobState, LegacyBlobs
 from pipeline.legacy.mapping import LegacyRowError, MappedRow, advisories_of, map_row
 from pipeline.legacy.rows import LegacyRow, read_rows
-from pipeline.legacy.v1_mode.row import LegacyMark, mark_of
+from pipeline.legacy.v1_mode.row import RowMark, mark_of
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from schemas.legacy_run import LegacyFormat
 
@@ -83,7 +83,7 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LegacySource:
+class OlderStore:
     """An older store.
 
     Attributes:
@@ -103,7 +103,7 @@ class LegacySource:
     strange: Sequence[Path] = field(default_factory=tuple)
 
 
-def open_source(path: Path, attachments: Path | None) -> LegacySource:
+def open_source(path: Path, attachments: Path | None) -> OlderStore:
     """Open the older store at `path`, a file or a folder.
 
     Args:
@@ -117,12 +117,12 @@ def open_source(path: Path, attachments: Path | None) -> LegacySource:
     if path.is_dir():
         rows, strange = _rows_of_folder(path)
         blobs = LegacyBlobs(attachments or _first_folder(path.parents[:2]))
-        return LegacySource(path, "original_v2", rows, blobs, strange=strange)
+        return OlderStore(path, "original_v2", rows, blobs, strange=strange)
     found = read_rows(path)
     # Looked for beside what the name leads to, as the program of v1 did.
     blobs = LegacyBlobs(attachments or _first_folder([path.resolve().parent]))
     rows = [SourceRow(_shown(row.run_id), row) for row in found]
-    return LegacySource(path, "v1", rows, blobs, found.sha256)
+    return OlderStore(path, "v1", rows, blobs, found.sha256)
 
 
 def _first_folder(places: Iterable[Path]) -> Path | None:
@@ -227,13 +227,13 @@ class OwnRow:
     """A row that this program has written: its run comes from the request topic, not from here."""
 
     run_id: str
-    mark: LegacyMark
+    mark: RowMark
 
 
 ReadRow: TypeAlias = CarriedRow | RefusedRow | OwnRow
 
 
-def read_source(source: LegacySource) -> Iterator[ReadRow]:
+def read_source(source: OlderStore) -> Iterator[ReadRow]:
     """Yield every row of `source`, in its order.
 
     Raises:
@@ -246,7 +246,7 @@ def read_source(source: LegacySource) -> Iterator[ReadRow]:
             yield RefusedRow(each.run_id, error.code, str(error))
 
 
-def _read(source: LegacySource, each: SourceRow) -> CarriedRow | OwnRow:
+def _read(source: OlderStore, each: SourceRow) -> CarriedRow | OwnRow:
     row = each.value()
     mark = mark_of(row)
     if mark is not None:

@@ -12,7 +12,7 @@ from pipeline.audit.journal import AuditJournal
 from pipeline.consumers.health import is_disk_writable
 from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.file import V1Store
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.reader import RunReader
@@ -138,6 +138,6 @@ def test_a_v1_store_that_root_writes_keeps_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     path.write_text("{}")
     os.chown(path, USER, USER)
-    with LegacyStore(path).transaction() as transaction:
+    with V1Store(path).transaction() as transaction:
         transaction.add("run_1", {"run_id": "run_1"})
     assert (path.stat().st_uid, path.stat().st_gid) == (USER, USER)

@@ -182,13 +182,13 @@ async def test_a_v2_store_of_another_cluster_is_refused_here_too(v1_settings: Se
     store.chmod(0o644)
     store.write_text(json.dumps(text))
     with pytest.raises(StoreNotReadyError, match="belongs to the Kafka cluster AAAA"):
-        await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=True)
+        await legacy_start.check_v1_start(v1_settings, writes=(), accept_loss=True)
 
 
 async def test_a_file_that_does_not_fit_is_refused_in_one_sentence(v1_settings: Settings) -> None:
     async def refusal(*, accept_loss: bool = False) -> str:
         with pytest.raises(StoreError) as caught:
-            await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=accept_loss)
+            await legacy_start.check_v1_start(v1_settings, writes=(), accept_loss=accept_loss)
         assert caught.value.exit_status == 6
         return str(caught.value)
 
@@ -199,9 +199,9 @@ async def test_a_file_that_does_not_fit_is_refused_in_one_sentence(v1_settings: 
     assert "put back a whole copy" in await refusal(accept_loss=True)
     path.unlink()
     assert "rmos migrate rollback" in await refusal()
-    await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=True)
+    await legacy_start.check_v1_start(v1_settings, writes=(), accept_loss=True)
     assert path.read_text() == "{}"
-    await legacy_start.check_legacy_start(v1_settings, writes=(), accept_loss=False)
+    await legacy_start.check_v1_start(v1_settings, writes=(), accept_loss=False)
     shutil.rmtree(path.parent)
     assert "mount its volume" in await refusal(accept_loss=True)
     path.parent.mkdir()

@@ -1,7 +1,7 @@
 """Runs as rows for a v1 store: the fields of v1, old values back, and our mark."""
 
 from pipeline.legacy.rollback import exported_row
-from pipeline.legacy.v1_mode.row import LegacyMark, mark_of
+from pipeline.legacy.v1_mode.row import RowMark, mark_of
 from tests.builders import document, red_request, run_request
 from tests.legacy_rows import V1_NAMES, artifact, original_v2_row, v1_row
 
@@ -16,7 +16,7 @@ def test_a_run_becomes_a_row_with_the_fields_of_v1_and_our_mark() -> None:
         assert set(row) == set(V1_NAMES)
         assert row["status"] == run["status"]
         assert row["advisory_inputs"] is None
-        assert mark_of(row) == LegacyMark(run["provenance"]["request_sha256"], SHA)
+        assert mark_of(row) == RowMark(run["provenance"]["request_sha256"], SHA)
 
 
 def test_advisories_keep_the_fields_that_v1_knows() -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.legacy.blobs import LegacyBlobs
 from pipeline.legacy.source import CarriedRow, OwnRow, RefusedRow, open_source, read_source
-from pipeline.legacy.v1_mode.row import LegacyMark, marked
+from pipeline.legacy.v1_mode.row import RowMark, marked
 from tests.builders import attachment_ref, sha256
 from tests.legacy_rows import original_v2_row, unknown_row, v1_file, v1_row
 from tests.storage.stores import make_store
@@ -50,10 +50,10 @@ def test_a_v1_file_has_its_rows_and_the_hash_of_its_bytes(tmp_path: Path) -> Non
 
 
 def test_a_row_that_this_program_wrote_is_known_by_its_mark(tmp_path: Path) -> None:
-    row = marked(v1_row(meta={}), LegacyMark("1" * 64, "2" * 64))
+    row = marked(v1_row(meta={}), RowMark("1" * 64, "2" * 64))
     path = put(tmp_path / "runs.json", v1_file(row))
     (found,) = read_source(open_source(path, None))
-    assert found == OwnRow(row["run_id"], LegacyMark("1" * 64, "2" * 64))
+    assert found == OwnRow(row["run_id"], RowMark("1" * 64, "2" * 64))
 
 
 @pytest.mark.parametrize(

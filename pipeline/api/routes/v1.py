@@ -22,7 +22,7 @@ from pipeline.api.routes.submissions import refuse_unless_stored, stored_elsewhe
 from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
 from pipeline.legacy.v1_mode.diff import diff_rows
-from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.reader import V1Reader
 from schemas.fields import is_run_id
 from schemas.http_answers import RunSubmission
 from schemas.run_event import RunEvent
@@ -136,7 +136,7 @@ async def list_attachments(parts: Legacy, run_id: RunIdPath) -> Response:
     return json_answer({"run_id": run_id, "count": len(named), "attachments": named})
 
 
-def _find(reader: LegacyReader, run_id: str) -> dict[str, Any]:
+def _find(reader: V1Reader, run_id: str) -> dict[str, Any]:
     try:
         return reader.find(run_id)
     except NotFoundError as missing:

@@ -35,7 +35,7 @@ from pipeline.evidence.gather import gather_evidence
 from pipeline.legacy.check import verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.migration_result import MigrationResult
-from pipeline.legacy.source import LegacySource, open_source
+from pipeline.legacy.source import OlderStore, open_source
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
@@ -185,7 +185,7 @@ def _tell(result: MigrationResult, screen: Screen) -> None:
     screen.note("history keeps the status that was recorded; may_cut is false for all of it")
 
 
-def _verify_migrated(settings: Settings, source: LegacySource, screen: Screen) -> None:
+def _verify_migrated(settings: Settings, source: OlderStore, screen: Screen) -> None:
     differences = list(
         verify_migration(source, settings.data_dir, backup_dir=None, progress=_no_progress)
     )

@@ -33,7 +33,7 @@ NEW_FILE_MODE = 0o644
 _Identity = tuple[int, int, int, int]
 
 
-class LegacyTransaction:
+class V1Transaction:
     """Rows that are there, and rows to add; all of these are written together.
 
     Attributes:
@@ -58,7 +58,7 @@ class LegacyTransaction:
 
 
 @dataclass(slots=True)
-class LegacyReplacement:
+class V1Replacement:
     """What takes the place of the whole file.
 
     Attributes:
@@ -68,7 +68,7 @@ class LegacyReplacement:
     content: bytes | None = None
 
 
-class LegacyStore:
+class V1Store:
     """The file of a v1 store. Transactions one at a time; other processes take turns by a lock."""
 
     def __init__(self, path: Path, calls: LogCalls | None = None) -> None:
@@ -111,14 +111,14 @@ class LegacyStore:
                 self._write(format_rows({}))
 
     @contextmanager
-    def replacing(self) -> Iterator[LegacyReplacement]:
+    def replacing(self) -> Iterator[V1Replacement]:
         """Replace the whole file, also one that nobody can read, while nobody else writes.
 
         Raises:
             StoreError: The disk failed; the file is the old one or the new one.
         """
         with store_faults(self.path), exclusive_lock(self._lock):
-            replacement = LegacyReplacement()
+            replacement = V1Replacement()
             yield replacement
             if replacement.content is not None:
                 self._write(replacement.content)
@@ -128,14 +128,14 @@ class LegacyStore:
         return self.path.with_name(f"{self.path.name}.lock")
 
     @contextmanager
-    def transaction(self) -> Iterator[LegacyTransaction]:
+    def transaction(self) -> Iterator[V1Transaction]:
         """Add rows, all of them or none, while nobody else does.
 
         Raises:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
         with store_faults(self.path), exclusive_lock(self._lock):  # 1.
-            transaction = LegacyTransaction(self._read())
+            transaction = V1Transaction(self._read())
             yield transaction
             if transaction.added:
                 texts = {**transaction.texts, **transaction.added}

@@ -12,11 +12,11 @@ from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import event_with
 from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
-from pipeline.legacy.v1_mode.row import JudgedRow, LegacySource, mark_of, told_of
+from pipeline.legacy.v1_mode.row import JudgedRow, V1RecordId, mark_of, told_of
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyOutcome:
+class V1Outcome:
     """What became of one record.
 
     Attributes:
@@ -41,9 +41,7 @@ class LegacyOutcome:
         return False
 
 
-def settle_row(
-    judged: JudgedRow, row: dict[str, Any] | None, source: LegacySource
-) -> LegacyOutcome:
+def settle_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1RecordId) -> V1Outcome:
     """Return the outcome of a record whose run_id the file now holds.
 
     Args:
@@ -54,7 +52,7 @@ def settle_row(
     """
     if row is None:
         message = "Expected a row of this run, found one that cannot be read. Nothing was touched."
-        return LegacyOutcome("rejected", judged.run_id, None, "ARTIFACT_CORRUPT", message)
+        return V1Outcome("rejected", judged.run_id, None, "ARTIFACT_CORRUPT", message)
     mark, told = mark_of(row), told_of(row)
     if mark is None or mark.request_sha256 != judged.mark.request_sha256:
         known = "one that nobody knows" if mark is None else f"that with {mark.request_sha256}"
@@ -62,9 +60,9 @@ def settle_row(
             f"Expected the request that made this row, {known}, found that with SHA-256 "
             f"{judged.mark.request_sha256}. A changed request needs a new run_id."
         )
-        return LegacyOutcome("conflict", judged.run_id, told, "RUN_CONFLICT", message)
+        return V1Outcome("conflict", judged.run_id, told, "RUN_CONFLICT", message)
     kind: OutcomeKind = "persisted" if mark.source == source else "duplicate"
-    return LegacyOutcome(
+    return V1Outcome(
         kind, judged.run_id, told, may_cut=judged.may_cut and told is not None and _may_cut(told)
     )
 
@@ -73,7 +71,7 @@ def _may_cut(told: dict[str, Any]) -> bool:
     return may_cut(status=told["status"], risk_level=told["risk_level"])
 
 
-def legacy_run_event(outcome: LegacyOutcome, source: RecordSource) -> bytes:
+def v1_run_event(outcome: V1Outcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent` without an artifact."""
     return event_with(outcome, source, outcome.told or {})
 

@@ -12,7 +12,7 @@ import structlog
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.errors import IntegrityError
 from pipeline.legacy.rows import parse_row
-from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.file import V1Store
 from pipeline.storage.reader import run_not_found
 
 _SUMMARY = (
@@ -24,12 +24,12 @@ _SUMMARY = (
 _log = structlog.get_logger(__name__)
 
 
-class LegacyReader:
+class V1Reader:
     """Looks at the rows of a v1 store."""
 
     def __init__(self, path: Path) -> None:
         """Prepare; nothing is read."""
-        self._store = LegacyStore(path)
+        self._store = V1Store(path)
 
     def find(self, run_id: str) -> dict[str, Any]:
         """Return the row of a run, every digit of its numbers kept.

@@ -42,7 +42,7 @@ _STATUSES = frozenset(get_args(RunStatus))
 
 
 @dataclass(frozen=True, slots=True)
-class LegacySource:
+class V1RecordId:
     """The record that made a row, named without a store: by the cluster in place of the epoch."""
 
     cluster_id: str
@@ -52,7 +52,7 @@ class LegacySource:
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyMark:
+class RowMark:
     """What only we know of a row.
 
     Attributes:
@@ -63,7 +63,7 @@ class LegacyMark:
 
     request_sha256: str
     artifact_sha256: str
-    source: LegacySource | None = None
+    source: V1RecordId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class JudgedRow:
 
     run_id: str
     row: dict[str, Any]
-    mark: LegacyMark
+    mark: RowMark
     may_cut: bool
     is_incomplete: bool
 
@@ -101,8 +101,8 @@ def _judged_row(judged: JudgedRun) -> JudgedRow:
     document = judged.built.document
     return JudgedRow(
         judged.run_id,
-        legacy_row(document),
-        LegacyMark(judged.request_sha256, judged.artifact_sha256),
+        v1_row(document),
+        RowMark(judged.request_sha256, judged.artifact_sha256),
         may_cut(
             status=document["status"],
             risk_level=document["decision"]["risk_level"],
@@ -112,7 +112,7 @@ def _judged_row(judged: JudgedRun) -> JudgedRow:
     )
 
 
-def legacy_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
+def v1_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a run, every field of v1 there, null where there is nothing."""
     decision = artifact["decision"]
     hashes = artifact["hashes"]
@@ -136,7 +136,7 @@ def legacy_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def marked(row: Mapping[str, Any], mark: LegacyMark) -> dict[str, Any]:
+def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
     """Return a row that carries `mark`."""
     told: dict[str, Any] = {
         "request_sha256": mark.request_sha256,
@@ -153,7 +153,7 @@ def marked(row: Mapping[str, Any], mark: LegacyMark) -> dict[str, Any]:
     return {**row, "meta": {**row["meta"], MARK: told}}
 
 
-def mark_of(row: Mapping[str, Any]) -> LegacyMark | None:
+def mark_of(row: Mapping[str, Any]) -> RowMark | None:
     """Return the mark of a row; None where it is not ours, or somebody has damaged it."""
     meta = row.get("meta")
     told = meta.get(MARK) if isinstance(meta, dict) else None
@@ -162,16 +162,16 @@ def mark_of(row: Mapping[str, Any]) -> LegacyMark | None:
     request_sha256, artifact_sha256 = told.get("request_sha256"), told.get("artifact_sha256")
     if not _is_hash(request_sha256) or not _is_hash(artifact_sha256):
         return None
-    return LegacyMark(request_sha256, artifact_sha256, _source_of(told.get("source")))
+    return RowMark(request_sha256, artifact_sha256, _source_of(told.get("source")))
 
 
 def _is_hash(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and is_sha256(value)
 
 
-def _source_of(told: object) -> LegacySource | None:
+def _source_of(told: object) -> V1RecordId | None:
     try:
-        return LegacySource(**told)  # type: ignore[arg-type]
+        return V1RecordId(**told)  # type: ignore[arg-type]
     except TypeError:
         return None
 

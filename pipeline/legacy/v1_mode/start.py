@@ -18,7 +18,7 @@ from pipeline.consumers.engine.topic_identity import current_topic_id
 from pipeline.consumers.start.checks import Start, StartingPlace, check_topics
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
-from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.file import V1Store
 from pipeline.legacy.v1_mode.outcome import epoch_of_cluster
 from pipeline.settings import Settings
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 Offsets = Mapping[tuple[str, int], int]
 
 
-async def check_legacy_start(
+async def check_v1_start(
     settings: Settings, *, writes: Iterable[str], accept_loss: bool
 ) -> tuple[str, int, Start]:
     """Check that a worker may consume into the v1 store, and put its group where it begins.
@@ -122,7 +122,7 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
         StoreNotReadyError: Its folder is not there, or there is no file and runs were consumed.
         StoreError: The file cannot be read.
     """
-    store = LegacyStore(path)
+    store = V1Store(path)
     if not store.path.parent.is_dir():
         message = (
             f"There is no folder {store.path.parent} for the v1 store: set RMOS_RUN_STORE_PATH, "

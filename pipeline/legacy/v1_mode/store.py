@@ -15,21 +15,21 @@ from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import RejectWindow, reject_limit_message, without_first_failures
 from pipeline.errors import RejectLimitError
 from pipeline.legacy.rows import parse_row
-from pipeline.legacy.v1_mode.file import LegacyStore, LegacyTransaction
-from pipeline.legacy.v1_mode.outcome import LegacyOutcome, settle_row
-from pipeline.legacy.v1_mode.row import JudgedRow, LegacyMark, LegacySource, marked
+from pipeline.legacy.v1_mode.file import V1Store, V1Transaction
+from pipeline.legacy.v1_mode.outcome import V1Outcome, settle_row
+from pipeline.legacy.v1_mode.row import JudgedRow, RowMark, V1RecordId, marked
 from pipeline.storage.batch_store import BatchResult
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyRecord:
+class JudgedV1Record:
     """One record with what it is, looked at alone."""
 
     source: RecordSource
     verdict: JudgedRow | Rejected
 
 
-class LegacyRuns:
+class V1Runs:
     """Runs in the v1 store. One thread at a time; other processes take turns by its lock.
 
     The last verdicts are kept in memory alone, as the file has no place for them: a worker that
@@ -43,14 +43,14 @@ class LegacyRuns:
             path: The file.
             cluster_id: Of the broker whose records these are.
         """
-        self._store = LegacyStore(path)
+        self._store = V1Store(path)
         self._cluster_id = cluster_id
         self._window = RejectWindow()
         self._judged: dict[tuple[str, int], int] = {}
 
     def commit(
-        self, records: Sequence[LegacyRecord], accepted_rejects: int = 0
-    ) -> BatchResult[LegacyOutcome]:
+        self, records: Sequence[JudgedV1Record], accepted_rejects: int = 0
+    ) -> BatchResult[V1Outcome]:
         """Store a batch; return what became of each record.
 
         Args:
@@ -70,21 +70,21 @@ class LegacyRuns:
         return BatchResult(outcomes, accepted)
 
     def _settle(
-        self, records: Sequence[LegacyRecord], transaction: LegacyTransaction
-    ) -> list[LegacyOutcome]:
+        self, records: Sequence[JudgedV1Record], transaction: V1Transaction
+    ) -> list[V1Outcome]:
         # Every row is read once a batch, however often it is asked for.
         rows: dict[str, dict[str, Any] | None] = {}
         return [self._settled(record, transaction, rows) for record in records]
 
     def _settled(
         self,
-        record: LegacyRecord,
-        transaction: LegacyTransaction,
+        record: JudgedV1Record,
+        transaction: V1Transaction,
         rows: dict[str, dict[str, Any] | None],
-    ) -> LegacyOutcome:
+    ) -> V1Outcome:
         judged = record.verdict
         if isinstance(judged, Rejected):
-            return LegacyOutcome("rejected", judged.run_id, None, judged.code, judged.message)
+            return V1Outcome("rejected", judged.run_id, None, judged.code, judged.message)
         run_id, source = judged.run_id, self._source_of(record.source)
         if run_id not in rows:
             if run_id in transaction.texts:
@@ -94,13 +94,13 @@ class LegacyRuns:
                 transaction.add(run_id, row)
         return settle_row(judged, rows[run_id], source)
 
-    def _source_of(self, source: RecordSource) -> LegacySource:
-        return LegacySource(self._cluster_id, source.topic, source.partition, source.offset)
+    def _source_of(self, source: RecordSource) -> V1RecordId:
+        return V1RecordId(self._cluster_id, source.topic, source.partition, source.offset)
 
     def _check_reject_limit(
         self,
-        records: Sequence[LegacyRecord],
-        outcomes: Sequence[LegacyOutcome],
+        records: Sequence[JudgedV1Record],
+        outcomes: Sequence[V1Outcome],
         accepted_rejects: int,
     ) -> tuple[int, RejectWindow]:
         failures = [
@@ -119,8 +119,8 @@ def _place(source: RecordSource) -> tuple[str, int]:
     return source.topic, source.partition
 
 
-def _new_row(judged: JudgedRow, source: LegacySource) -> dict[str, Any]:
-    mark = LegacyMark(judged.mark.request_sha256, judged.mark.artifact_sha256, source)
+def _new_row(judged: JudgedRow, source: V1RecordId) -> dict[str, Any]:
+    mark = RowMark(judged.mark.request_sha256, judged.mark.artifact_sha256, source)
     return marked(judged.row, mark)
 
 
@@ -131,6 +131,6 @@ def _read(texts: Mapping[str, str], run_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _is_failure(record: LegacyRecord, outcome: LegacyOutcome) -> bool:
+def _is_failure(record: JudgedV1Record, outcome: V1Outcome) -> bool:
     incomplete = isinstance(record.verdict, JudgedRow) and record.verdict.is_incomplete
     return outcome.code is not None or incomplete

@@ -9,18 +9,18 @@ from pipeline.consumers.engine.outbox import Telling, delivery_of
 from pipeline.consumers.engine.subscription import Record
 from pipeline.consumers.run_requests import RunChunk
 from pipeline.core.envelope import Rejected
-from pipeline.legacy.v1_mode.outcome import LegacyOutcome, legacy_run_event
+from pipeline.legacy.v1_mode.outcome import V1Outcome, v1_run_event
 from pipeline.legacy.v1_mode.row import JudgedRow
-from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns
+from pipeline.legacy.v1_mode.store import JudgedV1Record, V1Runs
 from pipeline.topics import TopicNames
 
 
-class LegacyRequestJudge:
+class V1RequestJudge:
     """Judges chunks of the run request topic for the v1 store."""
 
     def __init__(
         self,
-        runs: LegacyRuns,
+        runs: V1Runs,
         topics: TopicNames,
         epoch: int,
         *,
@@ -45,17 +45,17 @@ class LegacyRequestJudge:
         self._executor = executor
         self._accepted_rejects = accepted_rejects
 
-    async def __call__(self, records: Sequence[Record]) -> RunChunk[LegacyRecord, LegacyOutcome]:
+    async def __call__(self, records: Sequence[Record]) -> RunChunk[JudgedV1Record, V1Outcome]:
         """Judge `records`, without touching the disk."""
         deliveries = [delivery_of(record, self._epoch) for record in records]
         verdicts = await self._judging.judge([(each.key, each.value) for each in deliveries])
         judged = [
-            LegacyRecord(delivery.source, verdict)
+            JudgedV1Record(delivery.source, verdict)
             for delivery, verdict in zip(deliveries, verdicts, strict=True)
         ]
-        return RunChunk(deliveries, judged, self._telling, self._store_chunk, legacy_run_event)
+        return RunChunk(deliveries, judged, self._telling, self._store_chunk, v1_run_event)
 
-    async def _store_chunk(self, judged: Sequence[LegacyRecord]) -> list[LegacyOutcome]:
+    async def _store_chunk(self, judged: Sequence[JudgedV1Record]) -> list[V1Outcome]:
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(
             self._executor, self._runs.commit, judged, self._accepted_rejects

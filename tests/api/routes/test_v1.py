@@ -14,7 +14,7 @@ from pipeline.api.http.tokens import Token, Tokens
 from pipeline.api.openapi.documentation import document
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import BrokerError
-from pipeline.legacy.v1_mode.reader import LegacyReader
+from pipeline.legacy.v1_mode.reader import V1Reader
 from pipeline.legacy.v1_mode.row import judge_run_as_row, marked
 from pipeline.settings import read_settings
 from tests.api.conftest import RUNS, api_over
@@ -89,7 +89,7 @@ def parts_of(path: Path) -> LegacyParts:
         quick=Threads(2, "quick"),
         checks=checks,
         reasons=tuple,
-        reader=LegacyReader(path),
+        reader=V1Reader(path),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.legacy.v1_mode.file import LegacyStore
+from pipeline.legacy.v1_mode.file import V1Store
 from tests.ledger.ledgers import WatchedLogCalls
 from tests.storage.stores import in_child, in_children
 
@@ -30,10 +30,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def add(path: Path, rows: dict[str, Any] = NEW, calls: WatchedLogCalls | None = None) -> None:
-    add_to(LegacyStore(path, calls), rows)
+    add_to(V1Store(path, calls), rows)
 
 
-def add_to(store: LegacyStore, rows: dict[str, Any]) -> None:
+def add_to(store: V1Store, rows: dict[str, Any]) -> None:
     with store.transaction() as transaction:
         for run_id, row in rows.items():
             transaction.add(run_id, row)
@@ -51,10 +51,10 @@ def test_the_file_is_that_which_v1_would_have_written(path: Path) -> None:
 
 def test_a_file_without_rows_is_made_only_where_there_is_none(path: Path) -> None:
     before = path.read_bytes()
-    LegacyStore(path).make()
+    V1Store(path).make()
     assert path.read_bytes() == before
     path.unlink()
-    LegacyStore(path).make()
+    V1Store(path).make()
     assert path.read_text() == "{}"
     check_only_the_file_is_there(path)
 
@@ -92,7 +92,7 @@ def test_nothing_to_add_touches_nothing(path: Path) -> None:
 
 
 def test_what_others_have_written_meanwhile_is_seen(path: Path) -> None:
-    store = LegacyStore(path)
+    store = V1Store(path)
     assert set(store.texts()) == {"run_old"}
     add(path)
     assert set(store.texts()) == {*OLD, *NEW}
@@ -153,7 +153,7 @@ def test_after_a_fault_of_any_call_the_file_is_whole(path: Path, moment: str, nu
                 raise OSError(number, os.strerror(number))
 
         setattr(calls, moment, fail)
-        store = LegacyStore(path, calls)
+        store = V1Store(path, calls)
         with pytest.raises(StoreError, match="nothing was acknowledged"):
             add_to(store, NEW)
         # No second try in place; what the store tells next is what the file says.

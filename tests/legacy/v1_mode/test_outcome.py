@@ -9,22 +9,22 @@ import pytest
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import event_id
 from pipeline.legacy.v1_mode.outcome import (
-    LegacyOutcome,
+    V1Outcome,
     epoch_of_cluster,
-    legacy_run_event,
     settle_row,
+    v1_run_event,
 )
 from pipeline.legacy.v1_mode.row import (
     JudgedRow,
-    LegacyMark,
-    LegacySource,
+    RowMark,
+    V1RecordId,
     judge_run_as_row,
     marked,
 )
 from schemas.run_event import RunEvent
 from tests.builders import record, red_request, run_request
 
-SOURCE = LegacySource("cluster-1", "rmos.runs.requests", 0, 7)
+SOURCE = V1RecordId("cluster-1", "rmos.runs.requests", 0, 7)
 EVENT_SOURCE = RecordSource(1, "rmos.runs.requests", 0, 7)
 
 
@@ -35,12 +35,12 @@ def judged(request: dict[str, Any]) -> JudgedRow:
 
 
 GREEN = judged(run_request())
-MARK = LegacyMark(GREEN.mark.request_sha256, GREEN.mark.artifact_sha256, SOURCE)
+MARK = RowMark(GREEN.mark.request_sha256, GREEN.mark.artifact_sha256, SOURCE)
 STORED = marked(GREEN.row, MARK)
 
 
-def event(outcome: LegacyOutcome) -> RunEvent:
-    return RunEvent.model_validate_json(legacy_run_event(outcome, EVENT_SOURCE))
+def event(outcome: V1Outcome) -> RunEvent:
+    return RunEvent.model_validate_json(v1_run_event(outcome, EVENT_SOURCE))
 
 
 def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
@@ -105,8 +105,8 @@ def test_both_the_row_and_the_request_must_say_that_a_machine_may_cut(
 
 
 def test_an_event_of_a_record_that_is_no_run_tells_why() -> None:
-    outcome = LegacyOutcome("rejected", None, None, "TOMBSTONE", "Expected a request.")
-    value = json.loads(legacy_run_event(outcome, EVENT_SOURCE))
+    outcome = V1Outcome("rejected", None, None, "TOMBSTONE", "Expected a request.")
+    value = json.loads(v1_run_event(outcome, EVENT_SOURCE))
     assert value["error"] == {"code": "TOMBSTONE", "message": "Expected a request."}
     assert not outcome.drifted
 

@@ -11,13 +11,13 @@ from pipeline.core.runs.verdict import Rejected
 from pipeline.legacy.v1_mode.row import (
     MARK,
     JudgedRow,
-    LegacyMark,
-    LegacySource,
+    RowMark,
+    V1RecordId,
     judge_run_as_row,
-    legacy_row,
     mark_of,
     marked,
     told_of,
+    v1_row,
 )
 from tests.builders import (
     attachment_ref,
@@ -42,7 +42,7 @@ V1_FIELDS = {
     *("config_fingerprint", "notes", "errors", "mode", "request_summary", "decision"),
     *("advisory_inputs", "explanation_status", "explanation_summary", "meta"),
 }
-SOURCE = LegacySource("cluster-1", "rmos.runs.requests", 3, 7)
+SOURCE = V1RecordId("cluster-1", "rmos.runs.requests", 3, 7)
 GCODE = "G1 X10\n"
 
 
@@ -128,7 +128,7 @@ def test_unsafe_is_never_ok_and_shows_nothing_to_cut_by(risk: str | None, length
 def test_the_judge_is_that_of_the_other_store() -> None:
     for request in (run_request(), red_request(), incomplete_request()):
         same, row = judged(request), judged_row(request)
-        assert row.mark == LegacyMark(same.request_sha256, same.artifact_sha256)
+        assert row.mark == RowMark(same.request_sha256, same.artifact_sha256)
         assert row.is_incomplete == same.is_incomplete
     assert judge_run_as_row(b"run_1", None) == Rejected(
         "TOMBSTONE", "Expected a request, found a record without a value."
@@ -137,7 +137,7 @@ def test_the_judge_is_that_of_the_other_store() -> None:
 
 def test_a_mark_is_read_as_it_was_written() -> None:
     verdict = judged_row(run_request(meta={"shift": 2}))
-    mark = LegacyMark(verdict.mark.request_sha256, verdict.mark.artifact_sha256, SOURCE)
+    mark = RowMark(verdict.mark.request_sha256, verdict.mark.artifact_sha256, SOURCE)
     row = json.loads(json.dumps(marked(verdict.row, mark)))
     assert mark_of(row) == mark
     assert row["meta"]["shift"] == 2
@@ -172,7 +172,7 @@ def test_a_row_without_a_whole_mark_is_not_ours(meta: Any) -> None:
 @pytest.mark.parametrize("source", [None, {}, [], {"cluster_id": "c", "more": 1}])
 def test_a_damaged_source_is_no_source(source: Any) -> None:
     told = {"request_sha256": "0" * 64, "artifact_sha256": "1" * 64, "source": source}
-    assert mark_of({"meta": {MARK: told}}) == LegacyMark("0" * 64, "1" * 64, None)
+    assert mark_of({"meta": {MARK: told}}) == RowMark("0" * 64, "1" * 64, None)
 
 
 def test_what_is_told_of_a_run_names_no_artifact() -> None:
@@ -209,4 +209,4 @@ def test_nothing_is_told_of_a_row_that_does_not_say_it(change: dict[str, Any]) -
 
 
 def test_a_row_can_be_made_of_an_artifact_that_is_stored() -> None:
-    assert legacy_row(document(run_request())) == row_of(run_request())
+    assert v1_row(document(run_request())) == row_of(run_request())

@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.record import RecordSource
 from pipeline.errors import RejectLimitError, StoreError
 from pipeline.legacy.v1_mode.row import MARK, judge_run_as_row
-from pipeline.legacy.v1_mode.store import LegacyRecord, LegacyRuns
+from pipeline.legacy.v1_mode.store import JudgedV1Record, V1Runs
 from tests.builders import incomplete_request, record, red_request, run_request
 from tests.storage.stores import in_children
 
@@ -26,20 +26,20 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def judged(request: dict[str, Any], offset: int, partition: int = 0) -> LegacyRecord:
+def judged(request: dict[str, Any], offset: int, partition: int = 0) -> JudgedV1Record:
     place = RecordSource(1, TOPIC, partition, offset)
-    return LegacyRecord(place, judge_run_as_row(*record(request)))
+    return JudgedV1Record(place, judge_run_as_row(*record(request)))
 
 
-def tombstone(offset: int) -> LegacyRecord:
-    return LegacyRecord(RecordSource(1, TOPIC, 0, offset), judge_run_as_row(b"k", None))
+def tombstone(offset: int) -> JudgedV1Record:
+    return JudgedV1Record(RecordSource(1, TOPIC, 0, offset), judge_run_as_row(b"k", None))
 
 
-def runs_at(path: Path) -> LegacyRuns:
-    return LegacyRuns(path, "cluster-1")
+def runs_at(path: Path) -> V1Runs:
+    return V1Runs(path, "cluster-1")
 
 
-def kinds(path: Path, records: list[LegacyRecord], runs: LegacyRuns | None = None) -> list[str]:
+def kinds(path: Path, records: list[JudgedV1Record], runs: V1Runs | None = None) -> list[str]:
     outcomes = (runs or runs_at(path)).commit(records).outcomes
     return [outcome.code or outcome.kind for outcome in outcomes]
 
