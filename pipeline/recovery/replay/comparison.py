@@ -26,16 +26,16 @@ from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.expected import (
     FIRST_KINDS,
     Row,
+    expected_sha256,
     key_of,
     path_of_row,
-    sha256_made,
     sha256_of_leaf,
     sha256_of_row,
     uploads_of,
 )
 from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
-from pipeline.recovery.replay.history import SeenRecord
+from pipeline.recovery.replay.history import ObservedRecord
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.transaction import IndexTransaction
@@ -46,27 +46,27 @@ class _First:
     """One record that was first.
 
     Attributes:
-        seen: The record.
+        observed: The record.
         judged: What it asks for.
         row: What the index knows under its id.
         files: What the store would make of it; None where the row has other bytes.
     """
 
-    seen: SeenRecord
+    observed: ObservedRecord
     judged: JudgedRun | JudgedAdvisory
     row: Row | None
     files: list[NewFile] | None
 
     @property
     def place(self) -> str:
-        return place_of(self.seen.record.source)
+        return place_of(self.observed.record.source)
 
     @property
     def known_sha256(self) -> str:
         """The hash that leaf or row knows, else the one that the program makes."""
-        leaf = None if self.seen.leaf is None else sha256_of_leaf(self.seen.leaf)
+        leaf = None if self.observed.leaf is None else sha256_of_leaf(self.observed.leaf)
         row = None if self.row is None else sha256_of_row(self.row)
-        return leaf or row or sha256_made(self.judged)
+        return leaf or row or expected_sha256(self.judged)
 
     @property
     def waits(self) -> bool:
@@ -95,16 +95,16 @@ class StoreComparison:
         self._tally = tally
         self._runs_without_row: dict[str, str] = {}
 
-    def compare(self, topic: RequestTopic, seen: Sequence[SeenRecord]) -> None:
+    def compare(self, topic: RequestTopic, observed: Sequence[ObservedRecord]) -> None:
         """Compare some records of one partition.
 
         Raises:
             StoreError: The disk or the index failed.
         """
         with self._index.reading() as connection, store_faults(self._root):
-            plan = topic.plan([each.record for each in seen], IndexTransaction(connection))
+            plan = topic.plan([each.record for each in observed], IndexTransaction(connection))
             leaves = plan.leaves()
-            for position, each in enumerate(seen):
+            for position, each in enumerate(observed):
                 judged = each.record.verdict
                 is_known = isinstance(judged, JudgedRun | JudgedAdvisory)
                 row = plan.known.get(key_of(judged)) if is_known else None
@@ -112,18 +112,18 @@ class StoreComparison:
                 if is_known and each.was_first(row):  # 2.
                     self._check_first(_First(each, judged, row, plan.made_by(position)))
 
-    def _check_leaf(self, seen: SeenRecord, row: Row | None, expected: LedgerLeaf) -> None:
-        leaf, place = seen.leaf, place_of(seen.record.source)
-        if seen.is_internal_error:
+    def _check_leaf(self, observed: ObservedRecord, row: Row | None, expected: LedgerLeaf) -> None:
+        leaf, place = observed.leaf, place_of(observed.record.source)
+        if observed.is_internal_error:
             self._tally.add(Finding("internal_error", "leaf", place))
         if leaf is None or leaf == expected:
             return
         is_first = leaf.kind in FIRST_KINDS
-        if row is not None and _contradicts(row, seen, leaf):
+        if row is not None and _contradicts(row, observed, leaf):
             # The leaf is right: the index is derived.
             wanted = f"{sha256_of_leaf(leaf)}, made by {place if is_first else 'another record'}"
             maker = "no known record" if row.source is None else place_of(row.source)
-            path = path_of_row(row) or f"advisory {key_of(seen.record.verdict)}"
+            path = path_of_row(row) or f"advisory {key_of(observed.record.verdict)}"
             told = f"{sha256_of_row(row)}, made by {maker}"
             self._tally.add(Finding("different", "row", path, wanted, told, place))
         elif row is not None or is_first or leaf.body_sha256 != expected.body_sha256:
@@ -133,7 +133,7 @@ class StoreComparison:
     def _check_first(self, first: _First) -> None:
         if first.row is None and isinstance(first.judged, JudgedRun):
             self._runs_without_row[first.judged.run_id] = first.judged.path
-        if first.files is None or sha256_made(first.judged) != first.known_sha256:
+        if first.files is None or expected_sha256(first.judged) != first.known_sha256:
             self._check_rendering(first)  # 3.
         else:
             presences = [self._check_file(first, file) for file in self._files_of(first)]  # 4.
@@ -155,7 +155,7 @@ class StoreComparison:
         )
 
     def _check_rendering(self, first: _First) -> None:
-        made, known, path = sha256_made(first.judged), first.known_sha256, self._path_of(first)
+        made, known, path = expected_sha256(first.judged), first.known_sha256, self._path_of(first)
         if made != known:
             self._tally.add(Finding("different", "rendering", path, known, made, first.place))
         found = self.files.sha256_of(path)
@@ -199,8 +199,11 @@ class StoreComparison:
         return known or f"advisory {judged.advisory_id} of {judged.run_id}"
 
 
-def _contradicts(row: Row, seen: SeenRecord, leaf: LedgerLeaf) -> bool:
+def _contradicts(row: Row, observed: ObservedRecord, leaf: LedgerLeaf) -> bool:
     """Tell whether a row names another maker, or another artifact or link, than a leaf does."""
     is_first = leaf.kind in FIRST_KINDS
     told = sha256_of_leaf(leaf)
-    return is_first != (row.source == seen.record.source) or told not in {None, sha256_of_row(row)}
+    return is_first != (row.source == observed.record.source) or told not in {
+        None,
+        sha256_of_row(row),
+    }

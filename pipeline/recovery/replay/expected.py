@@ -24,7 +24,7 @@ def key_of(verdict: JudgedRun | JudgedAdvisory) -> Key:
     return verdict.run_id if isinstance(verdict, JudgedRun) else verdict.key
 
 
-def sha256_made(verdict: JudgedRun | JudgedAdvisory) -> str:
+def expected_sha256(verdict: JudgedRun | JudgedAdvisory) -> str:
     """Return the hash of the artifact or of the link."""
     return verdict.artifact_sha256 if isinstance(verdict, JudgedRun) else verdict.link_sha256
 

@@ -17,7 +17,7 @@ from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, 
 from pipeline.core.record import RecordPlace
 from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.recovery.replay.ranges import resolve
-from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, paced
+from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, rate_limited
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
@@ -38,7 +38,7 @@ async def forward(
         settings: The broker.
         selection: What is asked for, of the request topics.
         topic: Where to; it must be there.
-        reading: Pace and progress.
+        reading: Rate limit and progress.
 
     Raises:
         InputError: The topic is one of the pipeline's own, or the selection is of no request
@@ -54,7 +54,9 @@ async def forward(
         place: each.selected for place, each in (await resolve(settings, selection, names)).items()
     }
     total = sum(each.end - each.beginning for each in ranges.values())
-    records = of_run(paced(read_ranges(settings, ranges), reading.per_second), selection.run_id)
+    records = of_run(
+        rate_limited(read_ranges(settings, ranges), reading.per_second), selection.run_id
+    )
     sender = BatchSender(settings)
     count, waiting = 0, _Waiting(topic)
     try:

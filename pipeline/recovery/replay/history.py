@@ -21,7 +21,7 @@ from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, as_it_sta
 
 
 @dataclass(frozen=True, slots=True)
-class SeenRecord:
+class ObservedRecord:
     """One record of a range.
 
     Attributes:
@@ -79,19 +79,19 @@ class PartitionHistory:
         self._known_to = known_to
         self._asked_for: set[Key] = set()
 
-    def see(self, chunk: Iterable[JudgedRecord[Any]]) -> list[SeenRecord]:
+    def observe(self, chunk: Iterable[JudgedRecord[Any]]) -> list[ObservedRecord]:
         """Return the records of `chunk` that are in the range, in their order."""
         return [
-            seen
+            observed
             for record in chunk
-            if (seen := self._see(record)).record.source.offset >= self._begin
+            if (observed := self._observe(record)).record.source.offset >= self._begin
         ]
 
-    def _see(self, record: JudgedRecord[Any]) -> SeenRecord:
+    def _observe(self, record: JudgedRecord[Any]) -> ObservedRecord:
         in_range = record.source.offset >= self._begin
         leaf = self.leaves.take(record.source.offset) if in_range else None
         record = as_it_stands(record, leaf)
-        return SeenRecord(record, leaf, self._is_first(record))
+        return ObservedRecord(record, leaf, self._is_first(record))
 
     def _is_first(self, record: JudgedRecord[Any]) -> bool:
         if not self._remembers or isinstance(record.verdict, Rejected):
@@ -113,9 +113,9 @@ class LeafGaps:
         self._gaps: list[tuple[int, int]] = []
         self._is_open = False
 
-    def add(self, seen: Sequence[SeenRecord]) -> None:
+    def add(self, observed: Sequence[ObservedRecord]) -> None:
         """Take the next records."""
-        for each in seen:
+        for each in observed:
             offset = each.record.source.offset
             if each.leaf is not None:
                 self._is_open = False

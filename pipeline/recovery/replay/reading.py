@@ -25,7 +25,7 @@ _LEAST_PAUSE_SECONDS = 0.01
 Records = AsyncGenerator[ConsumerRecord, None]
 
 
-async def paced(records: Records, per_second: float | None) -> Records:
+async def rate_limited(records: Records, per_second: float | None) -> Records:
     """Yield `records`, at most so many a second on the average; None for as fast as it goes."""
     clock = asyncio.get_running_loop().time
     begun = clock()
@@ -93,7 +93,7 @@ async def read_partitions(
         settings: The broker.
         partitions: Those of one topic after those of another.
         handle: Runs in a thread, for one chunk at a time; what it raises ends the reading.
-        reading: Pace and progress.
+        reading: Rate limit and progress.
         run_id: The run whose records are wanted; None for all.
 
     Raises:
@@ -104,7 +104,9 @@ async def read_partitions(
         for topic, group in groupby(partitions, key=lambda each: each.topic):
             by_place = {each.place: each for each in group}
             ranges = {place: each.to_read for place, each in by_place.items()}
-            records = of_run(paced(read_ranges(settings, ranges), reading.per_second), run_id)
+            records = of_run(
+                rate_limited(read_ranges(settings, ranges), reading.per_second), run_id
+            )
             epoch = next(iter(by_place.values())).log_id.epoch
             with Judging(topic.judge, helper=settings.judge_in_helper) as judging:
                 async with aclosing(judged_chunks(records, judging, epoch)) as chunks:

@@ -84,7 +84,7 @@ async def restore(
         selection: What is asked for.
         tell: Told each finding.
         accept_loss: The operator accepts that the start of a log is gone.
-        reading: Pace and progress.
+        reading: Rate limit and progress.
 
     Raises:
         InputError: The selection is of no request topic.

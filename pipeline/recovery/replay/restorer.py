@@ -17,9 +17,9 @@ from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.errors import StoreNotReadyError
 from pipeline.recovery.replay.comparison import StoreComparison
-from pipeline.recovery.replay.expected import key_of, sha256_made, sha256_of_leaf, uploads_of
+from pipeline.recovery.replay.expected import expected_sha256, key_of, sha256_of_leaf, uploads_of
 from pipeline.recovery.replay.findings import Finding, Tally, place_of, what_lies_at
-from pipeline.recovery.replay.history import PartitionHistory, SeenRecord
+from pipeline.recovery.replay.history import ObservedRecord, PartitionHistory
 from pipeline.recovery.replay.judged_chunks import JudgedChunk
 from pipeline.recovery.replay.partitions import ReplayedPartition
 from pipeline.recovery.replay.ranges import Place
@@ -79,13 +79,13 @@ class RestoreSteps:
     def _consume_from(self) -> int:
         return self.partition.leaves_to if self.has_ledger else self.partition.position
 
-    def is_known(self, seen: SeenRecord) -> bool:
+    def is_known(self, observed: ObservedRecord) -> bool:
         """Tell whether the store was told of a record, or is to be told of its files alone."""
-        return not self.follows_on or seen.record.source.offset < self.partition.stored_to
+        return not self.follows_on or observed.record.source.offset < self.partition.stored_to
 
-    def is_to_consume(self, seen: SeenRecord) -> bool:
+    def is_to_consume(self, observed: ObservedRecord) -> bool:
         """Tell whether the store is to consume a record as from a worker."""
-        return self.follows_on and seen.record.source.offset >= self._consume_from
+        return self.follows_on and observed.record.source.offset >= self._consume_from
 
 
 def _reached(partition: ReplayedPartition, *, has_ledger: bool) -> int:
@@ -199,21 +199,21 @@ class Restorer:
             StoreError: The disk or the index failed.
         """
         steps = self._steps[partition.place]
-        seen = steps.history.see(chunk)
-        self._tally.counts["records"] += len(seen)
-        known = [each for each in seen if steps.is_known(each)]
-        new = [each for each in seen if steps.is_to_consume(each)]
+        observed = steps.history.observe(chunk)
+        self._tally.counts["records"] += len(observed)
+        known = [each for each in observed if steps.is_known(each)]
+        new = [each for each in observed if steps.is_to_consume(each)]
         unsettled = set()
         if known:
             unsettled |= self._make_again(partition, known, follows_on=steps.follows_on)  # 4.
         if new:
             unsettled |= self._consume(partition, new)  # 5.
-        open_ends = [each for each in seen if each.record.source in unsettled]
+        open_ends = [each for each in observed if each.record.source in unsettled]
         if open_ends:
             self._comparison.compare(partition.topic, open_ends)  # 6.
 
     def _make_again(
-        self, partition: ReplayedPartition, known: Sequence[SeenRecord], *, follows_on: bool
+        self, partition: ReplayedPartition, known: Sequence[ObservedRecord], *, follows_on: bool
     ) -> set[RecordSource]:
         """Restore what known records have made; return those that are to be looked at."""
         for each in known:
@@ -234,7 +234,7 @@ class Restorer:
             if each.record.source not in settled or uploads_of(each.record.verdict)
         }
 
-    def _firsts(self, topic: RequestTopic, known: Sequence[SeenRecord]) -> list[SeenRecord]:
+    def _firsts(self, topic: RequestTopic, known: Sequence[ObservedRecord]) -> list[ObservedRecord]:
         """Return those of `known` that made a run or claimed an advisory."""
         with self._stores[topic.name].index.reading() as connection:
             records = [each.record for each in known]
@@ -255,7 +255,7 @@ class Restorer:
             self._tally.counts["intact"] += 1
 
     def _consume(
-        self, partition: ReplayedPartition, new: Sequence[SeenRecord]
+        self, partition: ReplayedPartition, new: Sequence[ObservedRecord]
     ) -> set[RecordSource]:
         """Let the store consume records; return those that are to be looked at."""
         result = self._stores[partition.topic.name].commit([each.record for each in new])
@@ -271,6 +271,8 @@ class Restorer:
         return unsettled
 
 
-def _makes_what_its_leaf_tells(seen: SeenRecord) -> bool:
+def _makes_what_its_leaf_tells(observed: ObservedRecord) -> bool:
     """Tell whether the program makes the very bytes that are in the ledger for ever."""
-    return seen.leaf is None or sha256_of_leaf(seen.leaf) == sha256_made(seen.record.verdict)
+    return observed.leaf is None or sha256_of_leaf(observed.leaf) == expected_sha256(
+        observed.record.verdict
+    )

@@ -98,11 +98,11 @@ class _Verification:
 
     def handle(self, partition: ReplayedPartition, chunk: JudgedChunk) -> None:
         """Compare some records of a partition."""
-        seen = self._histories[partition.place].see(chunk)
-        self._tally.counts["records"] += len(seen)
-        self._comparison.compare(partition.topic, seen)  # 3.
+        observed = self._histories[partition.place].observe(chunk)
+        self._tally.counts["records"] += len(observed)
+        self._comparison.compare(partition.topic, observed)  # 3.
         if self._store.ledger is not None:
-            self._gaps[partition.place].add(seen)
+            self._gaps[partition.place].add(observed)
 
     def finish(self, *, whole_ranges: bool) -> None:
         """Tell of leaves that are missing, and of those that no record explains.

@@ -45,7 +45,7 @@ def compared(
     reader = (logs or ledger(store.root)).reader(LOG)
     history = PartitionHistory(0, LeafCursor(reader, 0, 99), remembers=True)
     comparison = StoreComparison(store.root, store.index, Tally(findings.append))
-    comparison.compare(RUNS, history.see(records))
+    comparison.compare(RUNS, history.observe(records))
     return findings
 
 

@@ -36,8 +36,8 @@ def row_of(record: JudgedRecord[Any], offset: int) -> StoredRun:
 
 
 def firsts(history: PartitionHistory, *records: JudgedRecord[Any]) -> list[int]:
-    seen = history.see(records)
-    return [each.record.source.offset for each in seen if each.was_first(None)]
+    observed = history.observe(records)
+    return [each.record.source.offset for each in observed if each.was_first(None)]
 
 
 def test_without_leaves_and_rows_the_first_that_was_read_is_first() -> None:
@@ -49,14 +49,14 @@ def test_without_leaves_and_rows_the_first_that_was_read_is_first() -> None:
 def test_a_range_from_the_middle_remembers_what_lies_before_it() -> None:
     history = PartitionHistory(2, Leaves(), remembers=True)
     records = [asked(0), tombstone(1), asked(2, notes="changed"), asked(3, "run_b")]
-    assert [each.record.source.offset for each in history.see(records)] == [2, 3]
+    assert [each.record.source.offset for each in history.observe(records)] == [2, 3]
     history = PartitionHistory(2, Leaves(), remembers=True)
     assert firsts(history, *records) == [3]
 
 
 def test_a_leaf_outweighs_what_was_read_and_what_the_row_says() -> None:
     history = PartitionHistory(5, Leaves((5, "conflict"), (6, "run")), remembers=False)
-    later, first = history.see([asked(5), asked(6, "run_b")])
+    later, first = history.observe([asked(5), asked(6, "run_b")])
     assert not later.was_first(row_of(asked(5), 5))
     assert first.was_first(row_of(asked(6, "run_b"), 2))
 
@@ -64,13 +64,13 @@ def test_a_leaf_outweighs_what_was_read_and_what_the_row_says() -> None:
 @pytest.mark.parametrize(("made_at", "expected"), [(1, True), (0, False), (7, False)])
 def test_without_a_leaf_the_row_decides(made_at: int, expected: bool) -> None:
     """Only the index knows of records in another partition or epoch."""
-    (seen,) = PartitionHistory(0, Leaves(), remembers=True).see([asked(1)])
-    assert seen.was_first(row_of(asked(1), made_at)) is expected
+    (observed,) = PartitionHistory(0, Leaves(), remembers=True).observe([asked(1)])
+    assert observed.was_first(row_of(asked(1), made_at)) is expected
 
 
 def test_what_once_was_an_internal_error_makes_nothing() -> None:
     history = PartitionHistory(0, Leaves((0, "rejected")), remembers=True)
-    failed, redriven = history.see([asked(0), asked(1)])
+    failed, redriven = history.observe([asked(0), asked(1)])
     assert failed.is_internal_error
     assert isinstance(failed.record.verdict, Rejected)
     assert not failed.was_first(None)

@@ -61,16 +61,16 @@ async def test_a_record_that_this_machine_cannot_judge_ends_the_reading() -> Non
         return Rejected("INVALID_JSON", "no")
 
     source = Source([record_at(p, 0, b"%d" % p) for p in range(12)])
-    seen: list[int] = []
+    observed: list[int] = []
 
     async def read_all(judging: Judging[Rejected]) -> None:
         async with aclosing(judged_chunks(source.read(), judging, 1)) as chunks:
             async for chunk in chunks:
-                seen.append(chunk[0].source.partition)  # noqa: PERF401 - kept where it ends early
+                observed.append(chunk[0].source.partition)  # noqa: PERF401 - kept where it ends early
 
     with Judging(judge, helper=False) as judging, pytest.raises(MemoryError):
         await read_all(judging)
-    assert seen == [0, 1, 2, 3, 4]
+    assert observed == [0, 1, 2, 3, 4]
     assert source.closed
 
 

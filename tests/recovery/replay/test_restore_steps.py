@@ -5,7 +5,7 @@ import pytest
 from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
-from pipeline.recovery.replay.history import SeenRecord
+from pipeline.recovery.replay.history import ObservedRecord
 from pipeline.recovery.replay.partitions import ReplayedPartition
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.restorer import RestoreSteps, refuse_loss
@@ -40,10 +40,10 @@ def steps(
 
 def treated(found: RestoreSteps, offsets: range) -> tuple[list[int], list[int]]:
     """Return which offsets are made again, and which are consumed."""
-    seen = [SeenRecord(tombstone(offset), None, is_first_read=False) for offset in offsets]
+    observed = [ObservedRecord(tombstone(offset), None, is_first_read=False) for offset in offsets]
     return (
-        [each.record.source.offset for each in seen if found.is_known(each)],
-        [each.record.source.offset for each in seen if found.is_to_consume(each)],
+        [each.record.source.offset for each in observed if found.is_known(each)],
+        [each.record.source.offset for each in observed if found.is_to_consume(each)],
     )
 
 
