@@ -17,7 +17,7 @@ from pipeline.audit.worker.asking import listening, publish_audit
 from pipeline.broker.admin.groups import group_members
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.views.audit import is_fault, print_finding, print_report
-from pipeline.cli.views.terminal import note, notes, print_json
+from pipeline.cli.views.terminal import note, print_json, stderr
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
@@ -180,7 +180,7 @@ class _WorkerWatch:
 @contextmanager
 def _progress(settings: Settings, audit_id: str) -> Iterator[Move]:
     """Show how long it takes, and, where the store is on this host, how far it is."""
-    console = notes()
+    console = stderr()
     columns = (
         TextColumn("auditing"),
         BarColumn(),

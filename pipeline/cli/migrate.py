@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.cli.views.terminal import (
     note,
-    notes,
     print_json,
     print_pairs,
     print_table,
     print_text,
+    stderr,
     waiting,
 )
 from pipeline.legacy.check import Difference, migration_status, verify_migration
@@ -268,7 +268,7 @@ def _source(settings: Settings, path: Path | None, attachments: Path | None) -> 
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show how far it is, on a terminal."""
-    console = notes()
+    console = stderr()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -39,20 +39,20 @@ _GAP = 2
 """Cells between two columns of a table without frames."""
 
 
-def notes() -> Console:
-    """Return the console for what is not data; for bars, whose texts are our own."""
+def stderr() -> Console:
+    """Return the console for all that is not data."""
     return Console(stderr=True, highlight=False)
 
 
 def note(sentence: str, style: str = "") -> None:
     """Say in one line what is not data; a line stays whole, so that a path can be copied."""
-    notes().print(Text(visible(sentence), style), soft_wrap=True)
+    stderr().print(Text(visible(sentence), style), soft_wrap=True)
 
 
 def say_error(sentence: str, lines: Iterable[str] = ()) -> None:
     """Say what went wrong: a line, and one for each thing that it consists of."""
     error = Text.assemble(("Error:", "bold red"), " ", visible(sentence))
-    notes().print(error, soft_wrap=True)
+    stderr().print(error, soft_wrap=True)
     for line in lines:
         note(f"  {line}")
 
@@ -91,7 +91,7 @@ class Starting:
         Args:
             tell: Prints a step; None for a line on standard error.
         """
-        console = notes()
+        console = stderr()
         self._note: Callable[[str], None] = tell or note
         self._is_watched = console.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), _Here())
@@ -141,7 +141,7 @@ class Starting:
 @contextmanager
 def waiting(what: str) -> Iterator[Waiting]:
     """Show on a terminal what is done while a block runs."""
-    with notes().status(Text(visible(what))) as status:
+    with stderr().status(Text(visible(what))) as status:
         yield Waiting(status)
 
 
@@ -151,7 +151,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
 
     The block calls what it is given once a step, or with the number of steps.
     """
-    console = notes()
+    console = stderr()
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -173,7 +173,7 @@ def records_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
     The block calls what it is given with how many are done, and how many there are.
     """
-    console = notes()
+    console = stderr()
     begun = monotonic()
     columns = (
         *(TextColumn(what), BarColumn(), MofNCompleteColumn(), _RecordsPerSecond()),
