@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.broker.local.runtime import Progress
+from pipeline.broker.local.runtime import ReportStep
 from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
@@ -17,7 +17,7 @@ _WATCH_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def local_broker(settings: Settings, tell: Progress) -> AsyncIterator[LocalBroker]:
+async def local_broker(settings: Settings, tell: ReportStep) -> AsyncIterator[LocalBroker]:
     """Run the local broker for the length of a block.
 
     Raises:
@@ -42,7 +42,7 @@ async def local_broker(settings: Settings, tell: Progress) -> AsyncIterator[Loca
         await asyncio.to_thread(broker.stop)
 
 
-async def prepare_local(settings: Settings, broker: LocalBroker, tell: Progress) -> list[str]:
+async def prepare_local(settings: Settings, broker: LocalBroker, tell: ReportStep) -> list[str]:
     """Make what is missing for a local broker: the store, the ledger's key and the topics.
 
     Returns:
@@ -67,7 +67,7 @@ async def prepare_local(settings: Settings, broker: LocalBroker, tell: Progress)
     return places
 
 
-async def _complete_logs(settings: Settings, tell: Progress) -> None:
+async def _complete_logs(settings: Settings, tell: ReportStep) -> None:
     """Build the logs of a store that was written without a ledger, by an older version."""
     missing = await find_missing_leaves(settings)
     missing.refuse_loss()

@@ -17,7 +17,7 @@ from pipeline.app.process import (
 from pipeline.app.runs import legacy_persist_worker, persist_worker
 from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.broker.local.runtime import Progress
+from pipeline.broker.local.runtime import ReportStep
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 
@@ -99,7 +99,7 @@ async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> N
                 await until_stopped(stop, *faults)
 
 
-async def run_everything(settings: Settings, tell: Progress) -> None:
+async def run_everything(settings: Settings, tell: ReportStep) -> None:
     """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
 
     One part stops, all stop.
@@ -121,7 +121,7 @@ async def run_everything(settings: Settings, tell: Progress) -> None:
 async def _run_beside(
     broker: LocalBroker,
     settings: Settings,
-    tell: Progress,
+    tell: ReportStep,
     stop: Stopping,
     health: ServiceHealth,
 ) -> None:

@@ -16,7 +16,7 @@ are by then: a store goes on while it is audited.
 
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.step import StepResult
 from pipeline.audit.steps import LEDGER_PART, audit_steps, dates_with
 from pipeline.audit.tally import PartDone, Parts, Tally
+from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store
@@ -108,14 +109,14 @@ class StoreAudit:
     def run(
         self,
         skip: Collection[str] = (),
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
         told_missing: Collection[str] = (),
     ) -> Iterator[Finding | PartDone]:
         """Yield findings as they come, and after those of each part that it is done.
 
         Args:
             skip: Parts that were done before; the ledger is read all the same.
-            progress: Told after each step how many of how many files of runs were looked at;
+            progress: Called after each step with how many files of runs were looked at;
                 what it raises ends the audit.
             told_missing: Paths of blobs that the parts in `skip` told to be missing.
 
@@ -142,7 +143,7 @@ class StoreAudit:
                 suspects += result.suspects
                 self._store_root = self._store_root or result.store_root
                 yield from parts.add(step.part, result)
-                progress(parts.files, total)
+                progress("files of runs", parts.files, total)
             yield from parts.add(part, self._unexplained(moment.plan, suspects))
             yield from parts.end()
 

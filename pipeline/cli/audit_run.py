@@ -2,14 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.audit.journal import journal_progress
 from pipeline.audit.rules.request import judge_audit_record
@@ -17,9 +16,10 @@ from pipeline.audit.worker.asking import listening, publish_audit
 from pipeline.broker.admin.groups import group_members
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.views.audit import is_fault, print_finding, print_report
-from pipeline.cli.views.terminal import note, print_json, stderr
+from pipeline.cli.views.terminal import note, print_json, progress_bar
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.progress import Progress
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
 from pipeline.settings import Settings, read_settings
 from schemas.audit_request import AuditRequest
@@ -28,8 +28,6 @@ WORKER_PATIENCE_SECONDS = 30.0
 """Longest wait without any worker in the group; one that restarts is back by then."""
 
 _LOOK_SECONDS = 1.0
-
-Move = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +38,13 @@ class Errand:
         settings: The broker, and the store if it is on this host.
         request: What is asked.
         tell: Prints a finding.
-        move: Shows how far it is.
+        progress: Shows how far it is, where the store is on this host.
     """
 
     settings: Settings
     request: AuditRequest
     tell: Callable[[dict[str, Any]], None]
-    move: Move
+    progress: Progress
 
 
 def run(
@@ -79,8 +77,8 @@ def run(
     settings = read_settings()
     request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
     tell = print_json if as_json else print_finding
-    with _progress(settings, request.audit_id) as move:
-        report = asyncio.run(_asked(Errand(settings, request, tell, move), timeout))
+    with progress_bar() as progress:
+        report = asyncio.run(_asked(Errand(settings, request, tell, progress), timeout))
     if as_json:
         print_json({"summary": report})
     else:
@@ -141,10 +139,15 @@ async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
                     return news.report
                 if news.refusal is not None:
                     raise RefusedError(": ".join(news.refusal))
-                errand.move()
+                _show_progress(errand)
                 await watch.look()
     message = "an audit ends with a report or a refusal"
     raise AssertionError(message)
+
+
+def _show_progress(errand: Errand) -> None:
+    done, total = journal_progress(errand.settings.data_dir, errand.request.audit_id) or (0, None)
+    errand.progress("files of finished days", done, total)
 
 
 class _WorkerWatch:
@@ -175,27 +178,3 @@ class _WorkerWatch:
                 f"the audit {self._audit_id}, which was asked for."
             )
             raise ReceiptTimeoutError(message)
-
-
-@contextmanager
-def _progress(settings: Settings, audit_id: str) -> Iterator[Move]:
-    """Show how long it takes, and, where the store is on this host, how far it is."""
-    console = stderr()
-    columns = (
-        TextColumn("auditing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("files of finished days,"),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("auditing", total=None)
-
-        def move() -> None:
-            if console.is_terminal:
-                done, total = journal_progress(settings.data_dir, audit_id) or (0, None)
-                progress.update(task, completed=done, total=total)
-
-        yield move

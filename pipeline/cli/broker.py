@@ -1,5 +1,7 @@
 """`rmos broker`: the local broker in the background."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,8 @@ from pipeline.broker.local.broker import (
     running_broker,
     stop_running,
 )
-from pipeline.cli.views.terminal import Starting, note, print_json, print_text, waiting
+from pipeline.broker.local.runtime import DESCRIPTIONS, DOWNLOAD_NAME, Downloaded, ReportStep
+from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar, stderr, waiting
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
@@ -68,19 +71,47 @@ def status(
     print_text(f"cluster id  {running.cluster_id}")
 
 
+@contextmanager
+def starting(note_step: Callable[[str], None] = note) -> Iterator[ReportStep]:
+    """Show how a local broker is started: its steps as lines, its one download as a bar.
+
+    Where nobody watches, the download has a line at its start and one at each quarter.
+
+    Args:
+        note_step: Prints a step.
+    """
+    quarter = -1
+
+    def tell(what: str | Downloaded) -> None:
+        nonlocal quarter
+        if isinstance(what, str):
+            note_step(what)
+        elif is_watched:
+            if what.jars_needed is None:
+                progress("descriptions of what Apache Kafka needs", what.descriptions, DESCRIPTIONS)
+            else:
+                progress(f"{DOWNLOAD_NAME}, jars", what.jars, what.jars_needed)
+        else:
+            now = -1 if what.jars_needed is None else 4 * what.jars // what.jars_needed
+            if now > quarter or (what.descriptions, what.jars) == (0, 0):
+                quarter = now
+                note_step(str(what))
+
+    is_watched = stderr().is_terminal
+    with progress_bar() as progress:
+        yield tell
+
+
 def _started(settings: Settings) -> str:
     refuse_as_root(settings.data_dir)
-    shown = Starting()
-    broker = LocalBroker(
-        _folder(settings),
-        port=settings.broker_port,
-        cache_dir=settings.broker_cache_dir,
-        on_progress=shown.tell,
-    )
-    try:
+    with starting() as tell:
+        broker = LocalBroker(
+            _folder(settings),
+            port=settings.broker_port,
+            cache_dir=settings.broker_cache_dir,
+            on_progress=tell,
+        )
         broker.start()
-    finally:
-        shown.stop()
     broker.detach()
     return broker.bootstrap_servers
 

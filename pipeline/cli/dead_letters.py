@@ -24,7 +24,7 @@ from pipeline.cli.views.terminal import (
     print_json,
     print_table,
     print_text,
-    waiting,
+    progress_bar,
 )
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
@@ -179,13 +179,9 @@ async def _read(
     Raises:
         NotFoundError: A record was named that has no dead letter.
     """
-    with waiting("reading dead letters") as shown:
+    with progress_bar() as progress:
         redrives = await read_redrives(settings)
-        letters = await read_dead_letters(
-            settings,
-            since_ms=wanted.since_ms,
-            tell=lambda count: shown.tell(f"{count:,} dead letters read"),
-        )
+        letters = await read_dead_letters(settings, since_ms=wanted.since_ms, progress=progress)
     chosen = letters.selected(wanted)
     missing = missing_dead_letter(wanted, chosen)
     if missing is not None:
@@ -221,13 +217,9 @@ async def _print_contents(
 
 async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) -> Counter[str]:
     counts: Counter[str] = Counter()
-    with waiting("reading dead letters") as shown:
-        results = redrive(
-            settings, order, tell=lambda count: shown.tell(f"{count:,} dead letters read")
-        )
-        async with aclosing(results):
+    with progress_bar() as progress:
+        async with aclosing(redrive(settings, order, progress=progress)) as results:
             async for result in results:
-                shown.stop()
                 counts[result.status] += 1
                 # Most that fit were brought back long ago; only who names one wants to know.
                 if as_json or order.wanted.sources or result.status != "redriven before":

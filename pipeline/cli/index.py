@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.views.terminal import note, print_json, print_table, print_text, waiting
+from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
 from pipeline.disk.store_identity import read_store
 from pipeline.recovery.rebuild.index import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
@@ -35,10 +35,8 @@ def rebuild(as_json: AsJson = False) -> None:
     made where a file has other bytes than the ledger says.
     """
     settings = read_settings()
-    with waiting("reading the store") as shown:
-        report = asyncio.run(
-            rebuild_index(settings, lambda what, count: shown.tell(f"{count:,} {what} read"))
-        )
+    with progress_bar() as progress:
+        report = asyncio.run(rebuild_index(settings, progress))
     if as_json:
         print_json(asdict(report))
     else:
@@ -53,10 +51,8 @@ def check(as_json: AsJson = False) -> None:
     root = read_settings().data_dir
     read_store(root)
     with closing(open_index_to_read(root)) as index:
-        with waiting("reading the store") as shown:
-            differences = list(
-                check_index(root, index, lambda count: shown.tell(f"{count:,} files read"))
-            )
+        with progress_bar() as progress:
+            differences = list(check_index(root, index, progress))
         runs, advisories = index.count(), index.count_advisories()
     if as_json:
         found = [asdict(each) for each in differences]

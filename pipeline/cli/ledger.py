@@ -90,19 +90,8 @@ def _build(settings: Settings, *, accept_loss: bool) -> int:
     missing = asyncio.run(find_missing_leaves(settings))
     if not accept_loss:
         missing.refuse_loss()
-    if not missing.offsets:
-        asyncio.run(build_logs(settings, missing))
-        return 0
-    count = 0
-
-    def done(records: int) -> None:
-        nonlocal count
-        count += records
-        advance(records)
-
-    with progress_bar("building logs", missing.offsets) as advance:
-        asyncio.run(build_logs(settings, missing, done))
-    return count
+    with progress_bar() as progress:
+        return asyncio.run(build_logs(settings, missing, progress))
 
 
 def rotate(as_json: AsJson = False) -> None:
@@ -210,9 +199,8 @@ def verify(held: HeldFile, key: Keys = None, as_json: AsJson = False) -> None:
     """
     kept = read_held(held.read_bytes(), str(held))
     logs = open_logs(read_settings(), key)
-    leaves = sum(each.checkpoint.size for each in kept)
-    with progress_bar("reading leaves", leaves) as advance:
-        found = list(compare_held(logs, kept, advance))
+    with progress_bar() as progress:
+        found = list(compare_held(logs, kept, progress))
     not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
     faults = sum(each.fault is not None for each in found)
     if as_json:

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.views.terminal import (
     note,
@@ -17,7 +15,7 @@ from pipeline.cli.views.terminal import (
     print_pairs,
     print_table,
     print_text,
-    stderr,
+    progress_bar,
     waiting,
 )
 from pipeline.legacy.check import Difference, migration_status, verify_migration
@@ -90,7 +88,7 @@ def run(
     source = _source(settings, from_, attachments)
     options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
     told: list[RowResult] = []
-    with _bar() as progress:
+    with progress_bar() as progress:
 
         def tell(row: RowResult) -> None:
             if as_json:
@@ -117,7 +115,7 @@ def status(
     """Tell how many rows of an older store are here; no broker is asked, and no file read."""
     settings = _settings()
     source = _source(settings, from_, attachments)
-    with _bar() as progress:
+    with progress_bar() as progress:
         found = migration_status(
             source, settings.data_dir, backup_dir=backup_dir, progress=progress
         )
@@ -158,7 +156,7 @@ def verify(
     settings = _settings()
     source = _source(settings, from_, attachments)
     counts: Counter[str] = Counter()
-    with _bar() as progress:
+    with progress_bar() as progress:
         for found in verify_migration(
             source, settings.data_dir, backup_dir=backup_dir, progress=progress
         ):
@@ -201,7 +199,7 @@ def rollback(
     a run could not be exported as its file is damaged.
     """
     settings = _settings()
-    with _bar() as progress:
+    with progress_bar() as progress:
         report = asyncio.run(
             roll_back(
                 settings,
@@ -263,29 +261,6 @@ def _settings() -> Settings:
 def _source(settings: Settings, path: Path | None, attachments: Path | None) -> OlderStore:
     with waiting("reading the older store"):
         return open_source(path or settings.run_store_path, attachments)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show how far it is, on a terminal."""
-    console = stderr()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
 
 
 def _row_document(row: RowResult) -> dict[str, Any]:

@@ -156,7 +156,7 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
     counts: Counter[str] = Counter()
     is_quiet = True
     async with errand.publisher, aclosing(_sent(errand)) as receipts:
-        with progress_bar("publishing", len(errand.records)) as advance:
+        with progress_bar() as progress:
             async for receipt in receipts:
                 published = await receipt.published()
                 counts["published"] += 1
@@ -177,7 +177,7 @@ async def _publish(errand: Errand[Event]) -> Counter[str]:
                     _tell(shown, errand.words(event), as_json=errand.as_json)
                 else:
                     _tell_published(published, as_json=errand.as_json)
-                advance()
+                progress("requests", counts["published"], len(errand.records))
     return counts
 
 

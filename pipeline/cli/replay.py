@@ -20,7 +20,7 @@ from pipeline.cli.views.replay import (
     verified_line,
     verified_summary,
 )
-from pipeline.cli.views.terminal import note, print_json, print_table, print_text, records_bar
+from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
 from pipeline.recovery.replay.forward import forward as forward_range
 from pipeline.recovery.replay.plan import plan as plan_replay
 from pipeline.recovery.replay.reading import Reading
@@ -98,7 +98,7 @@ def verify(
     """
     selection = _selection(since, until, ranges, run_id)
     view = FindingView(as_json=as_json)
-    with _reading("verifying", rate) as reading:
+    with _reading(rate) as reading:
         verified = run_service(verify_store(read_settings(), selection, view.tell, reading))
     view.show()
     if as_json:
@@ -128,7 +128,7 @@ def restore(
     """
     selection = _selection(since, until, ranges, run_id)
     view = FindingView(as_json=as_json)
-    with _reading("restoring", rate) as reading:
+    with _reading(rate) as reading:
         restored = run_service(
             restore_store(
                 read_settings(), selection, view.tell, accept_loss=accept_loss, reading=reading
@@ -156,7 +156,7 @@ def forward(
 ) -> None:
     """Publish records to another topic, untouched but for the header rmos-replay-of."""
     selection = _selection(since, until, ranges, run_id)
-    with _reading("forwarding", rate) as reading:
+    with _reading(rate) as reading:
         count = run_service(forward_range(read_settings(), selection, to, reading))
     if as_json:
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
@@ -171,6 +171,6 @@ def _selection(
 
 
 @contextmanager
-def _reading(what: str, rate: float | None) -> Iterator[Reading]:
-    with records_bar(what) as progress:
+def _reading(rate: float | None) -> Iterator[Reading]:
+    with progress_bar() as progress:
         yield Reading(rate, progress)

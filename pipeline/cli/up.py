@@ -1,7 +1,8 @@
 """`rmos up`: everything on this machine, to try it out or for a small shop."""
 
 from pipeline.app import run_everything, run_service
-from pipeline.cli.views.terminal import Starting, is_watched
+from pipeline.cli.broker import starting
+from pipeline.cli.views.terminal import is_watched
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 
@@ -17,8 +18,5 @@ def up() -> None:
         # What the services say of each batch would push the addresses away.
         settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
-    shown = Starting()
-    try:
-        run_service(run_everything(settings, shown.tell))
-    finally:
-        shown.stop()
+    with starting() as tell:
+        run_service(run_everything(settings, tell))

@@ -18,10 +18,11 @@ They are taken at their word, whoever signed them: a log that was made anew with
 be found, and whoever may write this folder is trusted with what it says.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -50,19 +51,21 @@ class HeldLog:
 def compare_held(
     logs: StoreLogs,
     held: Iterable[HeldCheckpoint],
-    advance: Callable[[int], None] = lambda leaves: None,
+    progress: Progress = no_progress,
 ) -> Iterator[HeldLog]:
     """Yield what became of each log whose checkpoint was held.
 
     Args:
         logs: Of the store.
         held: The checkpoints, each of another log.
-        advance: Called with the number of leaves that were read since the last call.
+        progress: Called after each bundle of leaves.
 
     Raises:
         StoreError: The disk failed.
     """
     ids = logs.by_origin()
+    held = list(held)
+    total, before = sum(each.checkpoint.size for each in held), 0
     for each in held:
         log = ids.get(each.checkpoint.origin)
         size, fault = None, None
@@ -71,9 +74,11 @@ def compare_held(
             reader = _open(logs, log)
             size = reader.size
             check_continues(reader, each.checkpoint)
-            _read_leaves(reader, each.checkpoint.size, advance)
+            for read in _read_leaves(reader, each.checkpoint.size):
+                progress("leaves", before + read, total)
         except (EvidenceError, IntegrityError) as error:
             fault = str(error)
+        before += each.checkpoint.size
         yield HeldLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
 
 
@@ -92,9 +97,12 @@ def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
     return logs.open(log)
 
 
-def _read_leaves(reader: LogReader, size: int, advance: Callable[[int], None]) -> None:  # 7.
+def _read_leaves(reader: LogReader, size: int) -> Iterator[int]:  # 7.
+    """Read the leaves that were held; yield after each bundle how many were read."""
+    read = 0
     for index in range(bundles_of(size)):
-        advance(len(reader.bundle(index)))
+        read += len(reader.bundle(index))
+        yield read
 
 
 def check_continues(reader: LogReader, old: Checkpoint) -> None:

@@ -7,13 +7,14 @@ broker is asked, and nothing is repaired.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from pipeline.core.layout import attachment_path, quarantine_path
+from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
@@ -33,9 +34,6 @@ from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex
 
 _ROWS = 500
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how many so far, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

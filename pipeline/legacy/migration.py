@@ -31,6 +31,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
 from pipeline.core.layout import attachment_path
+from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
@@ -38,7 +39,6 @@ from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
 from pipeline.legacy.migration_result import (
     MigrationResult,
-    Progress,
     RowState,
     Tell,
     note_row,

@@ -86,10 +86,6 @@ class MigrationResult:
 Tell: TypeAlias = Callable[[RowResult], None]
 
 
-Progress: TypeAlias = Callable[[str, int, int], None]
-"""Told what is done, how many so far, and of how many."""
-
-
 def result_of(source: OlderStore) -> MigrationResult:
     """Return the result of a migration that has not begun."""
     return MigrationResult(attachments=source.blobs.folder, strange=len(source.strange))

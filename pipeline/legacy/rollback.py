@@ -18,7 +18,7 @@ The row of a run that came from an older store gets its old values back from `me
 under names that v1 has.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, Final
 from pipeline.broker.admin.groups import group_members
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
+from pipeline.core.progress import Progress
 from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.backup import backups_of, check_backup, keep_replaced
@@ -77,10 +78,6 @@ def _advisory(shown: Mapping[str, Any]) -> dict[str, Any]:
         "kind": known["kind"] or "unknown",
         "created_at_utc": known["created_at_utc"] or "",
     }
-
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how many so far, and of how many."""
 
 
 @dataclass(slots=True)

@@ -1,11 +1,12 @@
 """Compare the index with the files that it is derived from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
+from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
 from pipeline.storage.artifacts import (
@@ -28,7 +29,7 @@ class IndexDifference:
 
 
 def check_index(
-    root: Path, index: RunIndex, progress: Callable[[int], None] = lambda count: None
+    root: Path, index: RunIndex, progress: Progress = no_progress
 ) -> Iterator[IndexDifference]:
     """Compare every row with its file, every file with its row, and every blob with its name.
 
@@ -41,7 +42,7 @@ def check_index(
     """
     rows, unexplained = _expected(index)
     for count, found in enumerate(find_run_files(root), start=1):
-        progress(count)
+        progress("files", count, None)
         if isinstance(found, StrangeFile):
             expected = rows.pop(found.path, None)
             wanted = "nothing" if expected is None else f"SHA-256 {expected}"

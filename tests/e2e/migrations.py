@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.progress import no_progress
 from pipeline.legacy.check import Difference, verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.migration_result import MigrationResult, RowResult
@@ -47,11 +48,7 @@ def differences(
 ) -> list[Difference]:
     """Return what verifying finds."""
     source = open_source(path, attachments)
-    return list(
-        verify_migration(
-            source, settings.data_dir, backup_dir=None, progress=lambda what, done, total: None
-        )
-    )
+    return list(verify_migration(source, settings.data_dir, backup_dir=None, progress=no_progress))
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import run as audit_run
 from pipeline.broker.admin.groups import group_members
 from pipeline.broker.local.broker import LocalBroker
+from pipeline.core.progress import Progress
 from pipeline.settings import Settings
 from tests.builders import red_request, run_request
 from tests.e2e import audits
@@ -38,12 +39,10 @@ class HeldAudit(StoreAudit):
     go_on: threading.Event
     under_way: list[str]
 
-    def run(
-        self, skip: Collection[str], progress: Callable[[int, int], None], *others: Any
-    ) -> Iterator[Any]:
+    def run(self, skip: Collection[str], progress: Progress, *others: Any) -> Iterator[Any]:
         self.under_way.append(self.request.audit_id)
         while not self.go_on.wait(0.01):
-            progress(0, 0)
+            progress("files of runs", 0, 0)
         yield from super().run(skip, progress, *others)
 
 

@@ -12,6 +12,7 @@ import pytest
 from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.publisher import RunPublisher
+from pipeline.core.progress import no_progress
 from pipeline.errors import IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.rollback import RollbackReport, roll_back
 from pipeline.legacy.v1_mode.row import MARK
@@ -56,7 +57,7 @@ def replace(path: Path, new: bytes) -> None:
 async def back(settings: Settings, **options: Any) -> RollbackReport:
     path = settings.run_store_path
     given = {"backup": None, "backup_dir": None} | options
-    return await roll_back(settings, path, progress=lambda what, done, total: None, **given)
+    return await roll_back(settings, path, progress=no_progress, **given)
 
 
 async def test_a_damaged_v1_file_is_restored_byte_for_byte(settings_: Settings, v1: Path) -> None:

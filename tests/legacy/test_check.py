@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import quarantine_path
+from pipeline.core.progress import no_progress
 from pipeline.legacy.check import Difference, verify_migration
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.legacy.source import open_source
@@ -17,9 +18,7 @@ ROW = v1_row(gcode_text="G1 X1\n" * 40_000, gcode_path="/jobs/17.nc")
 
 def differences(store: Path, rows: Path) -> list[Difference]:
     return list(
-        verify_migration(
-            open_source(rows, None), store, backup_dir=None, progress=lambda what, done, total: None
-        )
+        verify_migration(open_source(rows, None), store, backup_dir=None, progress=no_progress)
     )
 
 

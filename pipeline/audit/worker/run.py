@@ -250,8 +250,8 @@ class AuditRun:
             processes=auditing.settings.audit_processes,
         )
 
-    def _note_progress(self, _done: int, total: int) -> None:
-        self._files = total
+    def _note_progress(self, _what: str, _done: int, total: int | None) -> None:
+        self._files = total or 0
         self._results.check()
 
     async def _keep(self, findings: list[Any]) -> None:

@@ -22,7 +22,7 @@ from pipeline.broker.local.folder import (
     server_properties,
 )
 from pipeline.broker.local.loopback import HOST, cluster_id_at, free_port, is_free
-from pipeline.broker.local.runtime import Downloaded, KafkaRuntime, Progress, kafka_runtime
+from pipeline.broker.local.runtime import Downloaded, KafkaRuntime, ReportStep, kafka_runtime
 from pipeline.errors import BrokerError
 
 __all__ = ["BrokerState", "LocalBroker", "other_brokers", "running_broker", "stop_running"]
@@ -52,7 +52,7 @@ class LocalBroker:
         *,
         port: int = 9092,
         cache_dir: Path | None = None,
-        on_progress: Progress | None = None,
+        on_progress: ReportStep | None = None,
         startup_timeout_seconds: float = 60.0,
         properties: Mapping[str, str] | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class LocalBroker:
         self._folder = LocalFolder(data_dir)
         self._port_wanted = port
         self._cache_dir = cache_dir
-        self._tell: Progress = on_progress or (lambda _what: None)
+        self._tell: ReportStep = on_progress or (lambda _what: None)
         self._given_up = False
         self._startup_timeout_seconds = startup_timeout_seconds
         self._properties = dict(properties or {})

@@ -76,7 +76,7 @@ class Downloaded:
         )
 
 
-Progress = Callable[[str | Downloaded], None]
+ReportStep = Callable[[str | Downloaded], None]
 """Told what is being done, from any thread; of a download again and again."""
 
 
@@ -98,7 +98,7 @@ class KafkaRuntime:
         return [str(self.java), *JAVA_OPTIONS, "-cp", classpath, main_class, *arguments]
 
 
-def kafka_runtime(cache_dir: Path | None, on_progress: Progress) -> KafkaRuntime:
+def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRuntime:
     """Return what runs the broker, downloading the jars where the cache lacks them.
 
     Two processes may call it at once: one downloads, the other waits for it.
@@ -151,7 +151,7 @@ def _is_complete(home: Path) -> bool:
         return False
 
 
-def _fill_once(home: Path, on_progress: Progress) -> None:
+def _fill_once(home: Path, on_progress: ReportStep) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -160,7 +160,7 @@ def _fill_once(home: Path, on_progress: Progress) -> None:
             _fill(home, on_progress)
 
 
-def _fill(home: Path, on_progress: Progress) -> None:
+def _fill(home: Path, on_progress: ReportStep) -> None:
     # jgo writes under the final names and trusts what it finds there, so what an
     # interrupted download left is never used: each attempt has an empty repository.
     shutil.rmtree(home, ignore_errors=True)
@@ -182,7 +182,7 @@ def _write_marker(home: Path, sizes: dict[str, int]) -> None:
     part.replace(home / "jars.json")
 
 
-def _resolve(repository: Path, on_progress: Progress) -> list[Path]:
+def _resolve(repository: Path, on_progress: ReportStep) -> list[Path]:
     """Download the jars of COORDINATES and all that they need at run time."""
     # jgo's `build` would also fetch a Java 11 of its own, only to sort jars from modules.
     download = _Download(on_progress)
@@ -198,7 +198,7 @@ def _resolve(repository: Path, on_progress: Progress) -> list[Path]:
 class _Download:
     """Counts what comes, in whichever thread, and tells how far the whole is."""
 
-    def __init__(self, on_progress: Progress) -> None:
+    def __init__(self, on_progress: ReportStep) -> None:
         self._on_progress = on_progress
         self._lock = Lock()
         self._state = Downloaded(0, 0, None, 0)

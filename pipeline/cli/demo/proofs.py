@@ -29,6 +29,7 @@ from pipeline.cli.ledger import open_logs
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path
+from pipeline.core.progress import no_progress
 from pipeline.errors import IntegrityError
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
@@ -164,15 +165,11 @@ async def show_migration(settings: Settings, folder: Path, screen: Screen) -> No
     source = open_source(path, None)
     screen.command("rmos migrate run --from runs.json")
     result = await migrate_into_store(
-        settings, source, MigrationOptions(), lambda row: None, _no_progress
+        settings, source, MigrationOptions(), lambda row: None, no_progress
     )
     _tell(result, screen)
     screen.command("rmos migrate verify --from runs.json")
     await asyncio.to_thread(_verify_migrated, settings, source, screen)
-
-
-def _no_progress(what: str, done: int, total: int) -> None:
-    """Show nothing: three rows take no time."""
 
 
 def _tell(result: MigrationResult, screen: Screen) -> None:
@@ -187,7 +184,7 @@ def _tell(result: MigrationResult, screen: Screen) -> None:
 
 def _verify_migrated(settings: Settings, source: OlderStore, screen: Screen) -> None:
     differences = list(
-        verify_migration(source, settings.data_dir, backup_dir=None, progress=_no_progress)
+        verify_migration(source, settings.data_dir, backup_dir=None, progress=no_progress)
     )
     screen.line(f"  {len(source.rows)} rows compared, {len(differences)} differences", "green")
     if differences:

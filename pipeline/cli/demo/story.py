@@ -11,6 +11,7 @@ from pipeline.app import (
     prepare_local,
 )
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.cli.broker import starting
 from pipeline.cli.demo.proofs import (
     show_audit_of_change,
     show_clean_audit,
@@ -30,7 +31,6 @@ from pipeline.cli.demo.runs import (
     show_refusal,
 )
 from pipeline.cli.demo.screen import DemoApi, Screen
-from pipeline.cli.views.terminal import Starting
 from pipeline.settings import Settings
 
 
@@ -41,21 +41,23 @@ async def tell_story(settings: Settings, screen: Screen) -> None:
         RmosError: A part could not start, or something is not as the story says.
     """
     screen.chapter("A broker, a store, three workers and the API")
-    shown = Starting(screen.note)
-    async with local_broker(settings, shown.tell) as broker:
-        settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        for line in await prepare_local(settings, broker, shown.tell):
-            screen.note(line)
-        screen.note(f"Apache Kafka at {broker.bootstrap_servers}")
-        async with (
-            persist_worker(settings) as persist,
-            advise_worker(settings) as advise,
-            audit_worker(settings) as audit,
-            api_server(settings, [persist, advise, audit]) as server,
-        ):
-            screen.note(f"workers to persist, advise and audit, the API at http://{server.address}")
-            await _tell_chapters(settings, DemoApi(server.address, screen), screen)
-            screen.chapter("Stop")
+    with starting(screen.note) as tell:
+        async with local_broker(settings, tell) as broker:
+            settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+            for line in await prepare_local(settings, broker, tell):
+                screen.note(line)
+            screen.note(f"Apache Kafka at {broker.bootstrap_servers}")
+            async with (
+                persist_worker(settings) as persist,
+                advise_worker(settings) as advise,
+                audit_worker(settings) as audit,
+                api_server(settings, [persist, advise, audit]) as server,
+            ):
+                screen.note(
+                    f"workers to persist, advise and audit, the API at http://{server.address}"
+                )
+                await _tell_chapters(settings, DemoApi(server.address, screen), screen)
+                screen.chapter("Stop")
 
 
 async def _tell_chapters(settings: Settings, api: DemoApi, screen: Screen) -> None:

@@ -5,31 +5,23 @@ Every command prints by these functions alone, and each of them makes what other
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
 
 import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.status import Status
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.broker.local.runtime import (
-    DESCRIPTIONS,
-    DOWNLOAD_NAME,
-    DOWNLOAD_SIZE_MB,
-    Downloaded,
-)
+from pipeline.core.progress import Progress
 from pipeline.core.visible_text import visible, visible_json
 
 _NARROWEST = 6
@@ -57,141 +49,45 @@ def say_error(sentence: str, lines: Iterable[str] = ()) -> None:
         note(f"  {line}")
 
 
-class Waiting:
-    """A line that is shown on a terminal while something takes long."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-
-    def tell(self, what: str) -> None:
-        """Show what is done now."""
-        self._status.update(Text(visible(what)))
-
-    def stop(self) -> None:
-        """Show nothing any more."""
-        self._status.stop()
-
-
-class _Here(ProgressColumn):
-    """How much of a download is here, in words."""
-
-    def render(self, task: Task) -> Text:
-        return Text(task.fields["here"])
-
-
-class Starting:
-    """Shows how a local broker is started: its steps as lines, its one download as a bar.
-
-    Where nobody watches, the download has a line at its start and one at each quarter.
-    """
-
-    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
-        """Prepare; nothing is shown yet.
-
-        Args:
-            tell: Prints a step; None for a line on standard error.
-        """
-        console = stderr()
-        self._note: Callable[[str], None] = tell or note
-        self._is_watched = console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), _Here())
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self._task = self._bar.add_task(DOWNLOAD_NAME, total=DESCRIPTIONS, here="")
-        self._has_jars = False
-        self._quarter = -1
-
-    def tell(self, what: str | Downloaded) -> None:
-        """Show a step, or how far the download is."""
-        if isinstance(what, str):
-            self.stop()
-            self._note(what)
-        elif self._is_watched:
-            self._move_bar(what)
-        else:
-            self._tell_quarter(what)
-
-    def stop(self) -> None:
-        """Show no bar any more."""
-        if self._bar.live.is_started:
-            self._bar.stop()
-
-    def _move_bar(self, found: Downloaded) -> None:
-        if not self._bar.live.is_started:
-            self._bar.start()
-        if found.jars_needed is None:
-            here = f"{found.descriptions}/{DESCRIPTIONS} descriptions"
-            self._bar.update(self._task, completed=found.descriptions, here=here)
-            return
-        if not self._has_jars:
-            self._has_jars = True
-            self._bar.reset(self._task, total=DOWNLOAD_SIZE_MB * 1e6)
-        here = (
-            f"{found.size_bytes / 1e6:.0f}/{DOWNLOAD_SIZE_MB} MB, "
-            f"{found.jars}/{found.jars_needed} jars"
-        )
-        self._bar.update(self._task, completed=found.size_bytes, here=here)
-
-    def _tell_quarter(self, found: Downloaded) -> None:
-        quarter = -1 if found.jars_needed is None else 4 * found.jars // found.jars_needed
-        if quarter > self._quarter or (found.descriptions, found.jars) == (0, 0):
-            self._quarter = quarter
-            self._note(str(found))
-
-
 @contextmanager
-def waiting(what: str) -> Iterator[Waiting]:
+def waiting(what: str) -> Iterator[None]:
     """Show on a terminal what is done while a block runs."""
-    with stderr().status(Text(visible(what))) as status:
-        yield Waiting(status)
+    with stderr().status(Text(visible(what))):
+        yield
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a bar on a terminal while a block runs.
+def progress_bar() -> Iterator[Progress]:
+    """Show on a terminal how far a block is: a bar for each thing that it counts, until it is done.
 
-    The block calls what it is given once a step, or with the number of steps.
+    The block calls what it is given.
     """
     console = stderr()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda steps=1: progress.advance(task, steps)
-
-
-class _RecordsPerSecond(ProgressColumn):
-    """How fast it has been of late."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} records/s")
-
-
-@contextmanager
-def records_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a block is through many records, on a terminal, from the first second on.
-
-    The block calls what it is given with how many are done, and how many there are.
-    """
-    console = stderr()
-    begun = monotonic()
-    columns = (
-        *(TextColumn(what), BarColumn(), MofNCompleteColumn(), _RecordsPerSecond()),
+    bars = RichProgress(
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
-    progress = Progress(*columns, console=console, transient=True)
-    task = progress.add_task(what, total=None)
+    tasks: dict[str, TaskID] = {}
 
-    def show(done: int, total: int) -> None:
-        progress.update(task, completed=done, total=total)
-        if console.is_terminal and not progress.live.is_started and monotonic() > begun + 1:
-            progress.start()
+    def show(what: str, done: int, total: int | None) -> None:
+        if not console.is_terminal:
+            return
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total, completed=done)
+            bars.start()
+        bars.update(tasks[what], completed=done, total=total)
+        if done == total:
+            bars.remove_task(tasks.pop(what))
+            if not tasks:
+                bars.stop()
 
     try:
         yield show
     finally:
-        if progress.live.is_started:
-            progress.stop()
+        if tasks:
+            bars.stop()
 
 
 def print_text(text: object = "", *, at_once: bool = True) -> None:

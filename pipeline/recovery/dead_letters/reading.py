@@ -4,7 +4,7 @@ What a list needs is kept of every dead letter; keys, values and headers are rea
 for those that were selected, so that memory does not grow with what was refused.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -28,12 +28,10 @@ from pipeline.core.dead_letters.letter import (
 from pipeline.core.dead_letters.redrive import Redrive, read_redrive
 from pipeline.core.dead_letters.selection import DeadLetterCollection
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordPlace
 from pipeline.settings import Settings
 from pipeline.topics import dead_letter_topics, redrive_topic
-
-Tell = Callable[[int], object]
-"""Told how many dead letters were read so far."""
 
 _TOLD_EVERY = 1000
 
@@ -63,7 +61,7 @@ class DeadLetterContent:
 
 
 async def read_dead_letters(
-    settings: Settings, *, since_ms: int | None = None, tell: Tell = lambda _: None
+    settings: Settings, *, since_ms: int | None = None, progress: Progress = no_progress
 ) -> DeadLetterCollection:
     """Return every dead letter that was written at `since_ms` or later.
 
@@ -81,7 +79,7 @@ async def read_dead_letters(
             letters.add(_dead_letter_of(record))
             count += 1
             if count % _TOLD_EVERY == 0:
-                tell(count)
+                progress("dead letters", count, None)
     return letters
 
 

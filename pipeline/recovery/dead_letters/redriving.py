@@ -33,12 +33,12 @@ from pipeline.core.dead_letters.redrive import (
     redriven_headers,
 )
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
+from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordPlace
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.dead_letters.reading import (
     DeadLetterContent,
     FaultKind,
-    Tell,
     read_contents,
     read_dead_letters,
     read_redrives,
@@ -94,7 +94,7 @@ class RedriveOrder:
 
 
 async def redrive(
-    settings: Settings, order: RedriveOrder, *, tell: Tell = lambda _: None
+    settings: Settings, order: RedriveOrder, *, progress: Progress = no_progress
 ) -> AsyncGenerator[RedriveResult]:
     """Bring back the dead letters that `order` asks for; yield what became of each.
 
@@ -107,7 +107,9 @@ async def redrive(
     """
     async with _sender(settings, dry_run=order.dry_run) as sender:
         redrives = await read_redrives(settings)
-        letters = await read_dead_letters(settings, since_ms=order.wanted.since_ms, tell=tell)
+        letters = await read_dead_letters(
+            settings, since_ms=order.wanted.since_ms, progress=progress
+        )
         chosen = letters.selected(order.wanted)
         _refuse_unknown(order.wanted, chosen)
         plan = plan_redrive(

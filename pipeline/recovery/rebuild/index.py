@@ -34,12 +34,13 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import Place, read_offsets, read_ranges
 from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
-from pipeline.recovery.rebuild.rows import Progress, RebuiltRows
+from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.recovery.replay.request_topics import request_topics, run_judges
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import StrangeFile
@@ -88,9 +89,7 @@ class RebuildReport:
         return not (unexplained or unlike)
 
 
-async def rebuild_index(
-    settings: Settings, progress: Progress = lambda what, count: None
-) -> RebuildReport:
+async def rebuild_index(settings: Settings, progress: Progress = no_progress) -> RebuildReport:
     """Rebuild the index of the store at `settings.data_dir`.
 
     Raises:
@@ -192,7 +191,7 @@ async def _take_records(
             else:
                 rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
             count += 1
-            progress("records of missing files", count)
+            progress("records of missing files", count, None)
 
 
 async def _explain(
@@ -232,7 +231,7 @@ async def _read_counted(
         async for record in records:
             yield record
             count += 1
-            progress(f"records of {topic}", count)
+            progress(f"records of {topic}", count, None)
 
 
 async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> None:

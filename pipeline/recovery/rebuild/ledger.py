@@ -10,7 +10,7 @@ middle of the log. What the store went past without storing it, as an operator h
 consumed now.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.broker.admin.idle_workers import refuse_running_workers
@@ -18,6 +18,7 @@ from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.record_ranges import holds_records
+from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
@@ -153,14 +154,14 @@ async def _look(
 async def build_logs(
     settings: Settings,
     missing: MissingLeaves,
-    progress: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Append the leaves that are missing.
+    progress: Progress = no_progress,
+) -> int:
+    """Append the leaves that are missing; return of how many records.
 
     Args:
         settings: The broker and the store.
         missing: As `find_missing_leaves` has found; what is lost is left out.
-        progress: Told how many more records are done.
+        progress: Called after each chunk of a topic.
 
     Raises:
         IntegrityError: A log is not what was written.
@@ -168,24 +169,26 @@ async def build_logs(
         BrokerError: The broker cannot be reached.
     """
     refuse_as_root(settings.data_dir)
+    done = 0
     for topic in request_topics(settings.topics):
         ranges = {place: each for place, each in missing.ranges.items() if place[0] == topic.name}
         if ranges:
-            await _build(settings, topic, ranges, progress)
+            done += await _build(settings, topic, ranges, progress)
     ledger = open_ledger(settings)
     if ledger is not None:
         # Of a partition whose records are all gone the log is empty, and there.
         ledger.begin(missing.without_log)
+    return done
 
 
 async def _build(
     settings: Settings,
     topic: RequestTopic,
     ranges: Mapping[Place, OffsetRange],
-    progress: Callable[[int], None],
-) -> None:
+    progress: Progress,
+) -> int:
     store = topic.open_store(settings.data_dir, ledger=open_ledger(settings))
     try:
-        await commit_ranges(settings, topic, store, ranges, progress)
+        return await commit_ranges(settings, topic, store, ranges, progress)
     finally:
         store.close()

@@ -1,10 +1,11 @@
 """Rows of a new index, as far as the disk alone tells: files, and the leaves that explain them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.broker.reading.ranges import Place
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.progress import Progress
 from pipeline.core.record import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
@@ -21,9 +22,6 @@ from pipeline.storage.artifacts import (
     StrangeFile,
     find_run_files,
 )
-
-Progress = Callable[[str, int], None]
-"""Told what is read and how many so far."""
 
 
 class RebuiltRows:
@@ -49,7 +47,7 @@ class RebuiltRows:
             StoreError: The disk failed.
         """
         for count, found in enumerate(find_run_files(self._root), start=1):
-            progress("files", count)
+            progress("files", count, None)
             if isinstance(found, FoundLink):
                 self._note(self.advisories.add_link(found.advisory))
             elif isinstance(found, FoundArtifact):
@@ -74,7 +72,7 @@ class RebuiltRows:
                     leaf = parse_leaf(entry)
                 self._take(RecordSource(log.epoch, log.topic, log.partition, leaf.offset), leaf)
                 count += 1
-                progress("leaves", count)
+                progress("leaves", count, None)
             positions.setdefault(log.epoch, {})[log.topic, log.partition] = reader.next_offset
         return positions
 

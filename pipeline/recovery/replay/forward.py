@@ -65,11 +65,11 @@ async def forward(
                 waiting.add(record)
                 if waiting.is_full:
                     count += await waiting.send(sender)
-                    reading.progress(count, total)
+                    reading.progress("offsets", count, total)
         count += await waiting.send(sender)
     finally:
         await sender.stop()
-    reading.progress(total, total)
+    reading.progress("offsets", total, total)
     return count
 
 

@@ -5,7 +5,7 @@ While one chunk is stored or compared, the next ones are judged.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import delivery_of
 from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.core.progress import Progress, no_progress
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore, JudgedRecord
@@ -33,19 +34,22 @@ async def commit_ranges(
     topic: RequestTopic,
     store: BatchStore[Any, Any],
     ranges: Ranges,
-    progress: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Let `store` consume the records of `ranges`, as a worker does, and tell nobody.
+    progress: Progress = no_progress,
+) -> int:
+    """Let `store` consume the records of `ranges`, as a worker does; publish nothing.
 
     Files, rows, leaves and positions are made by the same function as a worker's. What is there
     already stays as it is. The reject limit does not apply. Stop the workers first.
+
+    Returns:
+        How many records were consumed.
 
     Args:
         settings: The broker.
         topic: What the records are.
         store: What keeps them.
         ranges: Of `topic`, each from where the store stands.
-        progress: Told how many more records are done.
+        progress: Called after each chunk.
 
     Raises:
         BrokerError: The broker cannot be reached.
@@ -53,6 +57,7 @@ async def commit_ranges(
         StoreError: The disk failed; what is done stays, and doing it again goes on from there.
     """
     loop = asyncio.get_running_loop()
+    done, total = 0, sum(each.end - each.beginning for each in ranges.values())
     with (
         Judging(topic.judge, helper=settings.judge_in_helper) as judging,
         ThreadPoolExecutor(1, thread_name_prefix="replay") as thread,
@@ -61,7 +66,9 @@ async def commit_ranges(
         async with aclosing(judged_chunks(records, judging, store.identity.epoch)) as chunks:
             async for chunk in chunks:
                 await loop.run_in_executor(thread, store.commit, chunk)
-                progress(len(chunk))
+                done += len(chunk)
+                progress(f"records of {topic.name}", done, total)
+    return done
 
 
 async def judged_chunks(

@@ -14,6 +14,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.consumers.engine.judging import Judging
+from pipeline.core.progress import Progress, no_progress
 from pipeline.recovery.replay.judged_chunks import JudgedChunk, judged_chunks
 from pipeline.recovery.replay.partitions import ReplayedPartition
 from pipeline.recovery.replay.ranges import Place
@@ -50,16 +51,8 @@ async def of_run(records: Records, run_id: str | None) -> Records:
                 yield record
 
 
-Progress = Callable[[int, int], None]
-"""Told how many offsets are done, and how many there are."""
-
 Handle = Callable[[ReplayedPartition, JudgedChunk], None]
 """Takes the next records of a partition."""
-
-
-def no_progress(done: int, total: int) -> None:
-    """Show nothing."""
-    del done, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +123,7 @@ class _Done:
 
     def reached(self, place: Place, offset: int) -> None:
         self._done[place] = offset - self._begins[place]
-        self._progress(sum(self._done.values()), self._total)
+        self._progress("offsets", sum(self._done.values()), self._total)
 
     def all(self) -> None:
-        self._progress(self._total, self._total)
+        self._progress("offsets", self._total, self._total)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -26,6 +26,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
 from pipeline.consumers.engine.standing import Standing
+from pipeline.core.progress import Progress
 from pipeline.errors import BrokerError, HelperError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
@@ -294,12 +295,12 @@ def counted(
     runs: list[str] = []
     original = StoreAudit.run
 
-    def run(audit: StoreAudit, skip: Any, progress: Callable[[int, int], None], *rest: Any) -> Any:
+    def run(audit: StoreAudit, skip: Any, progress: Progress, *rest: Any) -> Any:
         runs.append(audit.request.audit_id)
         if forever is not None:
             forever.set()
         while forever is not None:
-            progress(0, 0)
+            progress("files of runs", 0, 0)
         return original(audit, skip, progress, *rest)
 
     monkeypatch.setattr(StoreAudit, "run", run)

@@ -248,7 +248,7 @@ def test_a_damaged_cache_is_filled_again_and_nothing_of_it_kept(
     assert sorted(each.name for each in jars.parent.iterdir()) == ["jars", "jars.json"]
 
 
-def fake_resolve(repository: Path, _on_progress: runtime.Progress) -> list[Path]:
+def fake_resolve(repository: Path, _on_progress: runtime.ReportStep) -> list[Path]:
     repository.mkdir()
     jar = repository / "b.jar"
     # The end record of a zip file without members.
@@ -259,7 +259,7 @@ def fake_resolve(repository: Path, _on_progress: runtime.Progress) -> list[Path]
 def test_a_jar_that_was_cut_short_does_not_complete_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_short(repository: Path, on_progress: runtime.Progress) -> list[Path]:
+    def cut_short(repository: Path, on_progress: runtime.ReportStep) -> list[Path]:
         (jar,) = fake_resolve(repository, on_progress)
         jar.write_bytes(jar.read_bytes()[:10])
         return [jar]
@@ -308,7 +308,7 @@ def test_a_start_that_is_given_up_ends_with_its_next_step(
 ) -> None:
     broker = LocalBroker(tmp_path, port=0)
 
-    def downloading(_cache: Path | None, on_progress: runtime.Progress) -> runtime.KafkaRuntime:
+    def downloading(_cache: Path | None, on_progress: runtime.ReportStep) -> runtime.KafkaRuntime:
         broker.give_up()
         on_progress(runtime.Downloaded(1, 0, None, 0))
         pytest.fail("it went on")
