@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from pipeline.app.worker import Worker, read_whatever_comes, running, started_sender
-from pipeline.audit.worker.handler import AuditDesk
+from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
 from pipeline.audit.worker.schedule import AuditScheduler, tell_before
@@ -55,16 +55,16 @@ async def audit_worker(
             disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
             clock=clock,
         )
-        desk = AuditDesk(auditing, sender, Pace(settings.broker_pause_seconds))
-        requests = AuditRequests(settings, desk.settle, desk.standing)
+        handler = AuditHandler(auditing, sender, Pace(settings.broker_pause_seconds))
+        requests = AuditRequests(settings, handler.handle, handler.standing)
         stack.push_async_callback(requests.stop)
         await requests.start()
         hear_kafka_client()
         settling = await stack.enter_async_context(running(requests.run()))
         asking = RequestSender(settings)
         stack.push_async_callback(asking.stop)
-        scheduler = AuditScheduler(settings, asking, clock, desk.standing)
+        scheduler = AuditScheduler(settings, asking, clock, handler.standing)
         scheduling = await stack.enter_async_context(running(scheduler.run()))
         _log.info("audit worker started", store=str(settings.data_dir), store_id=identity.store_id)
-        yield Worker(requests, [settling, scheduling], standings=[desk.standing])
+        yield Worker(requests, [settling, scheduling], standings=[handler.standing])
     _log.info("audit worker stopped")

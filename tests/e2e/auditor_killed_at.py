@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.app import run_audit_worker, run_service
 from pipeline.audit.journal import AuditJournal
-from pipeline.audit.worker import handler as audit_desk
+from pipeline.audit.worker import handler as audit_handler
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.logs import configure_logging
@@ -19,7 +19,7 @@ STEPS: dict[str, tuple[Any, str, int, bool]] = {
     "a finding told": (BatchSender, "send", 1, False),
     "a finding written": (AuditJournal, "add", 1, False),
     "one day done": (AuditJournal, "finish_part", 2, False),
-    "report written": (audit_desk, "write_report", 1, False),
+    "report written": (audit_handler, "write_report", 1, False),
     "report told": (AuditRequests, "_commit", 1, True),
 }
 

@@ -47,15 +47,15 @@ from schemas.audit_request import AuditRequest
 _log = structlog.get_logger(__name__)
 
 
-class AuditDesk:
-    """Settles audit requests, one at a time.
+class AuditHandler:
+    """Handles audit requests, one at a time.
 
     Attributes:
         standing: Why the worker is not ready although it polls.
     """
 
     def __init__(self, auditing: Auditing, sender: BatchSender, pace: Pace) -> None:
-        """Make a desk.
+        """Prepare; nothing is sent yet.
 
         Args:
             auditing: What every audit needs.
@@ -73,7 +73,7 @@ class AuditDesk:
         self._findings = Telling(self._group, topics.audit_findings, dead_letters)
         self._reports = Telling(self._group, topics.audit_reports, dead_letters)
 
-    async def settle(self, record: Record) -> None:
+    async def handle(self, record: Record) -> None:
         """Do what a record asks for; return when the broker has all that is told of it.
 
         Raises:
@@ -86,7 +86,7 @@ class AuditDesk:
         try:
             while True:
                 try:
-                    outcome = await self._settle(delivery, verdict)
+                    outcome = await self._handled(delivery, verdict)
                 except BrokerError as error:
                     await self._rest(delivery, error)
                 else:
@@ -96,7 +96,7 @@ class AuditDesk:
             # Also where it was given up to another worker.
             self._put_off.forget_all()
 
-    async def _settle(self, delivery: Delivery, verdict: AuditRequest | Rejected) -> str:
+    async def _handled(self, delivery: Delivery, verdict: AuditRequest | Rejected) -> str:
         """Return what became of the record, in one word."""
         if isinstance(verdict, Rejected):
             return await self._refuse(delivery, verdict)

@@ -1,4 +1,4 @@
-"""One audit request at the desk, over a real store: what is told, and what happens to faults."""
+"""One audit request handled over a real store: what is told, and what happens to faults."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from pipeline.audit.journal import AuditJournal
 from pipeline.audit.report import report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import run as audit_run
-from pipeline.audit.worker.handler import AuditDesk
+from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Pace
@@ -71,21 +71,21 @@ class Told(BatchSender):
         ]
 
 
-class Desk:
-    def __init__(self, root: Path, desk: AuditDesk, told: Told) -> None:
+class Audits:
+    def __init__(self, root: Path, handler: AuditHandler, told: Told) -> None:
         self.root = root
         self.told = told
-        self._desk = desk
-        told.standing = desk.standing
+        self._handler = handler
+        told.standing = handler.standing
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        return self._desk.standing.reasons
+        return self._handler.standing.reasons
 
-    async def settle(self, offset: int = 0, **changes: Any) -> None:
+    async def handle(self, offset: int = 0, **changes: Any) -> None:
         request = REQUEST | changes
         key, value = request["audit_id"].encode(), json.dumps(request).encode()
-        await self._desk.settle(
+        await self._handler.handle(
             ConsumerRecord(
                 topic="rmos.audits.requests",
                 partition=1,
@@ -110,9 +110,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 
 @pytest.fixture
-async def desk(
+async def audits(
     template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Audits]:
     async def nothing_committed(*_: Any) -> BrokerView:
         return BrokerView({}, lambda *_: [])
 
@@ -123,82 +123,82 @@ async def desk(
     with ExitStack() as stack:
         auditor, disk = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
         auditing = Auditing(settings, 1, lambda: KEYS, list, auditor, disk, lambda: NOW)
-        yield Desk(root, AuditDesk(auditing, told, Pace(0.001)), told)
+        yield Audits(root, AuditHandler(auditing, told, Pace(0.001)), told)
 
 
-async def test_findings_are_told_and_then_the_report(desk: Desk) -> None:
-    flip(desk.root / RUN, 100)
-    await desk.settle()
-    (finding,) = desk.told.of("findings")
+async def test_findings_are_told_and_then_the_report(audits: Audits) -> None:
+    flip(audits.root / RUN, 100)
+    await audits.handle()
+    (finding,) = audits.told.of("findings")
     assert (finding["code"], finding["path"]) == ("BYTES_DIFFER", RUN)
-    (report,) = desk.told.of("reports")
+    (report,) = audits.told.of("reports")
     assert report["codes"] == {"BYTES_DIFFER": 1}
     assert report["finished_at_utc"] == "2026-02-01T10:00:00Z"
-    last = desk.told.messages[-1]
+    last = audits.told.messages[-1]
     assert last.key == b"a"
     assert last.partition == 1
     assert ("traceparent", b"00-1") in last.headers
-    assert (desk.root / "audits" / "a.ndjson").stat().st_mode & 0o777 == 0o444
+    assert (audits.root / "audits" / "a.ndjson").stat().st_mode & 0o777 == 0o444
 
 
 async def test_a_broker_that_is_away_puts_the_telling_off_and_not_the_audit(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = counted(monkeypatch)
-    flip(desk.root / RUN, 100)
-    desk.told.failures = 3
-    await desk.settle()
-    assert len(desk.told.of("findings")) == 1
-    assert len(desk.told.of("reports")) == 1
+    flip(audits.root / RUN, 100)
+    audits.told.failures = 3
+    await audits.handle()
+    assert len(audits.told.of("findings")) == 1
+    assert len(audits.told.of("reports")) == 1
     assert runs == ["a"]
 
 
 async def test_a_request_that_is_put_off_again_and_again_makes_the_worker_not_ready(
-    desk: Desk,
+    audits: Audits,
 ) -> None:
-    desk.told.failures = PUT_OFF_LIMIT
-    await desk.settle(17)
-    assert desk.told.reasons == []
-    desk.told.failures = PUT_OFF_LIMIT + 2
-    await desk.settle(18, audit_id="b")
-    assert "rmos.audits.requests, partition 1, offset 18" in desk.told.reasons[0]
-    assert desk.told.reasons[0].endswith("no broker answers")
-    assert desk.reasons == ()
+    audits.told.failures = PUT_OFF_LIMIT
+    await audits.handle(17)
+    assert audits.told.reasons == []
+    audits.told.failures = PUT_OFF_LIMIT + 2
+    await audits.handle(18, audit_id="b")
+    assert "rmos.audits.requests, partition 1, offset 18" in audits.told.reasons[0]
+    assert audits.told.reasons[0].endswith("no broker answers")
+    assert audits.reasons == ()
 
 
-async def test_a_damaged_report_is_a_dead_letter_and_is_not_touched(desk: Desk) -> None:
-    await desk.settle()
-    path = desk.root / report_name("a")
+async def test_a_damaged_report_is_a_dead_letter_and_is_not_touched(audits: Audits) -> None:
+    await audits.handle()
+    path = audits.root / report_name("a")
     path.chmod(0o600)
     path.write_bytes(b"{}")
-    await desk.settle(1)
-    assert desk.told.codes() == ["ARTIFACT_CORRUPT"]
-    assert len(desk.told.of("reports")) == 1
+    await audits.handle(1)
+    assert audits.told.codes() == ["ARTIFACT_CORRUPT"]
+    assert len(audits.told.of("reports")) == 1
     assert path.read_bytes() == b"{}"
 
 
-async def test_a_report_that_is_gone_is_not_made_anew(desk: Desk) -> None:
-    await desk.settle()
-    (desk.root / report_name("a")).unlink()
-    await desk.settle(1)
-    assert desk.told.codes() == ["ARTIFACT_CORRUPT"]
+async def test_a_report_that_is_gone_is_not_made_anew(audits: Audits) -> None:
+    await audits.handle()
+    (audits.root / report_name("a")).unlink()
+    await audits.handle(1)
+    assert audits.told.codes() == ["ARTIFACT_CORRUPT"]
 
 
-async def test_an_audit_that_another_process_does_is_waited_for(desk: Desk) -> None:
-    other = AuditJournal.take(desk.root, "a")
+async def test_an_audit_that_another_process_does_is_waited_for(audits: Audits) -> None:
+    other = AuditJournal.take(audits.root, "a")
     assert other is not None
-    settling = asyncio.create_task(desk.settle())
+    settling = asyncio.create_task(audits.handle())
     # It looks again and again, and does nothing.
     done, _ = await asyncio.wait([settling], timeout=0.1)
     assert not done
-    assert desk.told.messages == []
+    assert audits.told.messages == []
     other.close()
     await settling
-    assert len(desk.told.of("reports")) == 1
+    assert len(audits.told.of("reports")) == 1
 
 
 async def test_an_audit_that_was_done_between_two_looks_is_not_done_again(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = counted(monkeypatch)
     take = AuditJournal.take
@@ -208,27 +208,27 @@ async def test_an_audit_that_was_done_between_two_looks_is_not_done_again(
         return take(root, audit_id)
 
     monkeypatch.setattr(AuditJournal, "take", take_late)
-    await desk.settle()
-    assert desk.told.of("reports") == [REPORT | {"mode": "full"}]
+    await audits.handle()
+    assert audits.told.of("reports") == [REPORT | {"mode": "full"}]
     assert runs == []
 
 
-async def test_an_audit_that_was_begun_with_another_scope_is_a_conflict(desk: Desk) -> None:
-    journal = AuditJournal.take(desk.root, "a")
+async def test_an_audit_that_was_begun_with_another_scope_is_a_conflict(audits: Audits) -> None:
+    journal = AuditJournal.take(audits.root, "a")
     assert journal is not None
     journal.begin(
         {"request": REQUEST | {"mode": "quick"}, "started_at_utc": "2026-02-01T09:00:00Z"}
     )
     journal.close()
-    await desk.settle()
-    assert desk.told.codes() == ["AUDIT_CONFLICT"]
+    await audits.handle()
+    assert audits.told.codes() == ["AUDIT_CONFLICT"]
 
 
-async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(desk: Desk) -> None:
-    (desk.root / "audits").write_bytes(b"")
+async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(audits: Audits) -> None:
+    (audits.root / "audits").write_bytes(b"")
     with pytest.raises(StoreError):
-        await desk.settle()
-    assert desk.told.messages == []
+        await audits.handle()
+    assert audits.told.messages == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(desk: Desk) -
     ],
 )
 async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception]
+    audits: Audits, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception]
 ) -> None:
     def run(*_: Any) -> Any:
         raise fault
@@ -249,36 +249,36 @@ async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(
     with monkeypatch.context() as patch:
         patch.setattr(StoreAudit, "run", run)
         with pytest.raises(told):
-            await desk.settle()
-    assert desk.told.messages == []
-    await desk.settle()
-    assert len(desk.told.of("reports")) == 1
+            await audits.handle()
+    assert audits.told.messages == []
+    await audits.handle()
+    assert len(audits.told.of("reports")) == 1
 
 
 async def test_our_own_fault_is_a_dead_letter_and_holds_up_nothing(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(StoreAudit, "report", lambda *_args, **_kwargs: 1 / 0)
-        await desk.settle()
-    assert desk.told.codes() == ["INTERNAL_ERROR"]
-    assert desk.told.of("reports") == []
+        await audits.handle()
+    assert audits.told.codes() == ["INTERNAL_ERROR"]
+    assert audits.told.of("reports") == []
     # Brought back by a program that is right, it ends as if nothing had been.
-    await desk.settle(1)
-    assert len(desk.told.of("reports")) == 1
+    await audits.handle(1)
+    assert len(audits.told.of("reports")) == 1
 
 
 async def test_a_request_that_is_cancelled_lets_go_of_its_journal(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    audits: Audits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = threading.Event()
     counted(monkeypatch, forever=begun)
-    settling = asyncio.create_task(desk.settle())
+    settling = asyncio.create_task(audits.handle())
     await asyncio.to_thread(begun.wait)
     settling.cancel()
     await asyncio.wait([settling])
     assert settling.cancelled()
-    journal = AuditJournal.take(desk.root, "a")
+    journal = AuditJournal.take(audits.root, "a")
     assert journal is not None
     journal.close()
 
