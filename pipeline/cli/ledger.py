@@ -2,7 +2,7 @@
 
 The key of the ledger: made once, and handed over to another one when it has to be.
 
-What the ledger gives to outsiders: checkpoints to hold, proofs, and sums of files.
+What the ledger gives to outsiders: checkpoints to hold, proofs, and checksums of files.
 
 Whose word counts for a command: keys that the caller names, else the store's own.
 """
@@ -40,7 +40,7 @@ from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
 from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.checksums import sums_of
+from pipeline.storage.checksums import checksums_of
 from pipeline.storage.ledger_key import init_ledger_key, key_file_of, verifier_keys
 from pipeline.storage.reader import RunReader
 
@@ -297,7 +297,7 @@ def _as_json(found: FoundLeaf) -> dict[str, Any]:
     }
 
 
-def sums(
+def checksums(
     date: Annotated[
         datetime | None,
         typer.Argument(metavar="DATE", formats=["%Y-%m-%d"], help="UTC date; all if not given."),
@@ -318,7 +318,7 @@ def sums(
     logs = open_logs(read_settings(), key)
     day = None if date is None else f"{date:%Y-%m-%d}"
     tree = Frontier()
-    for line in sums_of(logs, day):
+    for line in checksums_of(logs, day):
         tree.append(leaf_hash(line.encode()))
         if as_json:
             sha256, _, path = line.partition("  ")
@@ -340,4 +340,6 @@ app.command()(rotate)
 app.command()(checkpoint)
 app.command()(verify)
 app.command()(prove)
-app.command()(sums)
+app.command()(checksums)
+# Its former name.
+app.command("sums", hidden=True)(checksums)

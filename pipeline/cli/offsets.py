@@ -224,7 +224,7 @@ def reset(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move a group that has no members, to one of these; where it was is kept for `undo`.
+    """Move a group that has no members; a snapshot of where it was is kept for `undo`.
 
     Exit 4 where the group has members; they are named.
     """
@@ -244,9 +244,11 @@ def reset(
 @app.command()
 def undo(
     group: GroupArgument,
-    kept: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What `show` names as kept; else the latest.")
+    snapshot: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A snapshot that `show` names; else the latest."),
     ] = None,
+    kept: Annotated[str | None, typer.Option("--kept", hidden=True)] = None,  # its former name
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -257,7 +259,7 @@ def undo(
 
     async def moves() -> list[OffsetMove]:
         await refuse_live_group(settings, name)
-        chosen, saved = await read_kept(settings, name, kept)
+        chosen, saved = await read_kept(settings, name, snapshot or kept)
         note(f"To where it was: {chosen}")
         return moves_back(await group_positions(settings, name), saved)
 
@@ -291,7 +293,7 @@ def _move(
     if as_json:
         print_json({"group": group, "moves": [*map(move_document, moves)], "kept": kept})
     if kept is not None:
-        note(f"Moved. Where it was is kept: {kept}")
+        note(f"Moved. A snapshot of where it was is kept: {kept}")
     else:
         note("Nothing was moved." if moves else "It is there already.")
 

@@ -40,8 +40,9 @@ def persist(
     )
 
 
+@app.command("advise", hidden=True)  # its former name
 @app.command()
-def advise(
+def advisories(
     instance: Instance = None, accept_rejects: AcceptRejects = 0, accept_loss: AcceptLoss = False
 ) -> None:
     """Link advisories to their runs; those that come too early are linked later."""

@@ -56,10 +56,10 @@ def store_root(logs: StoreLogs) -> bytes:
         IntegrityError: A log, or the bytes of an artifact or a link, are not what was written.
         StoreError: The disk failed.
     """
-    return root_of_lines(sums_of(logs))
+    return root_of_lines(checksums_of(logs))
 
 
-def sums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
+def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
     """Yield the lines of the whole store, or of the runs of one UTC date.
 
     Raises:

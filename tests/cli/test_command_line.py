@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,7 +21,8 @@ def groups_and_commands() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [()]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         found.append((name,))
-        found += [(name, below) for below in getattr(command, "commands", {})]
+        below = getattr(command, "commands", {}).items()
+        found += [(name, word) for word, each in below if not each.hidden]
     return found
 
 
@@ -169,3 +171,21 @@ def test_ctrl_c_while_a_command_is_imported_is_one_word(
     monkeypatch.setattr(commands, "resolve_name", interrupted)
     done = rmos("broker", "status")
     assert (done.status, done.text, done.err) == (130, "", "Stopped.\n")
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("worker advise", "worker advisories"),
+        ("ledger sums", "ledger checksums"),
+        ("offsets undo persist --kept x", "offsets undo persist --snapshot x"),
+    ],
+)
+def test_a_former_name_does_the_same_and_is_not_offered(
+    rmos: CommandLine, former: str, now: str
+) -> None:
+    assert rmos(*former.split()) == rmos(*now.split())
+    group, word, *_ = former.split()
+    listed = rmos(group, "--help").text + rmos(*now.split()[:2], "--help").text
+    assert now.split()[-2 if "--" in now else -1] in listed
+    assert not re.search(rf"^\W*({word}|--kept)\b", listed.replace("undo", ""), re.MULTILINE)

@@ -33,7 +33,7 @@ COMMANDS = [
     "ledger checkpoint",
     "ledger verify --held held",
     "ledger prove saw_1",
-    "ledger sums",
+    "ledger checksums",
     "ledger rotate",
     "evidence saw_1",
     "broker status",

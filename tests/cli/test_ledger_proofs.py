@@ -79,7 +79,7 @@ def test_a_checkpoint_that_the_key_did_not_sign_is_not_handed_out(proven: Comman
 COMMANDS = [
     "ledger checkpoint",
     "ledger prove saw_1",
-    "ledger sums",
+    "ledger checksums",
     "evidence saw_1",
 ]
 

@@ -39,7 +39,7 @@ def test_it_starts_the_broker_the_topics_the_store_the_workers_and_the_api() -> 
         "rmos store status",
         "rmos ledger init",
         "rmos worker persist --instance persist-1",
-        "rmos worker advise --instance advise-1",
+        "rmos worker advisories --instance advise-1",
         "rmos worker audit --instance audit-1",
         "rmos api",
     }

@@ -23,12 +23,19 @@ def fault_of(line: str) -> str | None:
         if words[0] not in choices:
             return f"{words[0]!r} is no command"
         command = choices[words.pop(0)]
+        if command.hidden:
+            return "a former name"
     return _option_fault(command, words)
 
 
 def _option_fault(command: object, words: list[str]) -> str | None:
     parameters = command.params  # type: ignore[attr-defined]
-    options = {name: each for each in parameters for name in each.opts if name.startswith("-")}
+    options = {
+        name: each
+        for each in parameters
+        for name in each.opts
+        if name.startswith("-") and not getattr(each, "hidden", False)
+    }
     arguments = [each for each in parameters if each.param_type_name == "argument"]
     given = 0
     while words:

@@ -96,7 +96,9 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield name, command
         return
     for word, each in choices.items():
-        yield from _walk(f"{name} {word}", each)
+        # Former names of commands are not offered.
+        if not each.hidden:
+            yield from _walk(f"{name} {word}", each)
 
 
 def _first_paragraph(command: Any) -> str:

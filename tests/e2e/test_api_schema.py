@@ -44,7 +44,7 @@ async def api_schema(
         async with topics_and_store(broker, chosen):
             workers = [
                 pool.run([str(RMOS), *words.split()], chosen, RMOS_API_PORT="0")
-                for words in ("worker persist", "worker advise", "api")
+                for words in ("worker persist", "worker advisories", "api")
             ]
             started = ("persist worker started", "advise worker started", "api started")
             for process, said in zip(workers, started, strict=True):

@@ -83,7 +83,7 @@ async def test_a_reset_and_its_undo_leave_the_group_where_it_was(settings: Setti
     assert (await rmos(settings, "offsets", "undo", "persist", "--yes")).status == 0
     assert (await committed(settings))[5] == 6
     first, *_ = await kept_positions(settings, group)
-    done = await rmos(settings, "offsets", "undo", "persist", "--kept", first, "--yes")
+    done = await rmos(settings, "offsets", "undo", "persist", "--snapshot", first, "--yes")
     assert done.status == 0, done.err
     assert await committed(settings) == before
     assert await committed_offsets(settings, group, [settings.topics.run_requests]) == {
@@ -154,7 +154,7 @@ async def test_a_move_stays_within_the_log_and_follows_the_times_of_the_broker(
 
 
 async def test_there_is_nothing_to_undo_where_nothing_was_moved(settings: Settings) -> None:
-    with pytest.raises(NotFoundError, match="Nothing is kept"):
+    with pytest.raises(NotFoundError, match="There is no snapshot"):
         await read_kept(settings, settings.topics.persist_group, None)
 
 

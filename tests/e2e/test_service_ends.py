@@ -29,7 +29,7 @@ LIMIT_SECONDS = 4.0
 LIMIT = {"RMOS_STOP_TIMEOUT_SECONDS": str(LIMIT_SECONDS)}
 SERVICES = {
     "persist": ("worker", "persist"),
-    "advise": ("worker", "advise"),
+    "advise": ("worker", "advisories"),
     "audit": ("worker", "audit"),
     "all": ("worker", "all"),
     "api": ("api",),

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
-from pipeline.storage.checksums import store_root, sums_of
+from pipeline.storage.checksums import checksums_of, store_root
 from tests.builders import red_request, sha256
 from tests.evidence.proven_stores import (
     LINKED,
@@ -57,7 +57,7 @@ def sha256sum_check(root: Path, lines: list[str]) -> subprocess.CompletedProcess
 
 def test_every_artifact_link_and_attachment_has_one_line(root: Path) -> None:
     upload(root)
-    lines = list(sums_of(logs(root)))
+    lines = list(checksums_of(logs(root)))
     stored = [
         path.relative_to(root).as_posix()
         for folder in ("runs", "attachments")
@@ -70,7 +70,7 @@ def test_every_artifact_link_and_attachment_has_one_line(root: Path) -> None:
 
 
 def test_a_day_has_its_runs_their_links_and_what_both_name(root: Path) -> None:
-    assert paths(list(sums_of(logs(root), "2025-12-18"))) == sorted(
+    assert paths(list(checksums_of(logs(root), "2025-12-18"))) == sorted(
         [
             path_of(SHARED),
             path_of(b"The rim speed stays **below** the blade's limit."),
@@ -79,18 +79,18 @@ def test_a_day_has_its_runs_their_links_and_what_both_name(root: Path) -> None:
             "runs/2025-12-18/saw_1_advisory_adv_3.json",
         ]
     )
-    assert list(sums_of(logs(root), "2025-12-20")) == []
+    assert list(checksums_of(logs(root), "2025-12-20")) == []
 
 
 def test_the_days_together_are_the_store(root: Path) -> None:
     """A blob that runs of two days name is listed on both, and once in the whole."""
-    days = [line for day in DAYS for line in sums_of(logs(root), day)]
+    days = [line for day in DAYS for line in checksums_of(logs(root), day)]
     assert len(days) == len(set(days)) + 1
-    assert sorted(set(days)) == list(sums_of(logs(root)))
+    assert sorted(set(days)) == list(checksums_of(logs(root)))
 
 
 def test_the_store_root_is_that_of_the_lines_by_the_definition(root: Path) -> None:
-    lines = [line.encode() for line in sums_of(logs(root))]
+    lines = [line.encode() for line in checksums_of(logs(root))]
     assert store_root(logs(root)) == root_by_definition(lines)
 
 
@@ -104,14 +104,14 @@ def test_the_store_root_is_the_same_however_the_records_were_batched(tmp_path: P
 
 def test_a_link_whose_run_never_came_is_no_part_of_it(tmp_path: Path, root: Path) -> None:
     without = [given for given in LINKED if given[1]["run_id"] != "never_came"]
-    assert not any("never_came" in line for line in sums_of(logs(root)))
+    assert not any("never_came" in line for line in checksums_of(logs(root)))
     other = proven_store(tmp_path / "other", advisories=without)
     assert store_root(logs(other)) == store_root(logs(root))
 
 
 def test_a_missing_upload_changes_no_sum_and_sha256sum_names_it(root: Path) -> None:
     """A store that was restored from the topic has no uploads, and the same root."""
-    lines = list(sums_of(logs(root)))
+    lines = list(checksums_of(logs(root)))
     assert path_of(UPLOADED) in paths(lines)
     done = sha256sum_check(root, lines)
     assert done.returncode == 1
@@ -137,11 +137,11 @@ def test_another_run_or_another_byte_is_another_root(tmp_path: Path, root: Path)
 )
 def test_a_changed_file_is_named_after_the_lines_of_the_others(root: Path, path: str) -> None:
     upload(root)
-    whole = set(sums_of(logs(root)))
+    whole = set(checksums_of(logs(root)))
     change(root / path, b'"run_id"', b'"run-id"')
     found: list[str] = []
     with pytest.raises(IntegrityError, match=rf"{path} to have SHA-256 .* not among the sums\.$"):
-        found.extend(sums_of(logs(root)))
+        found.extend(checksums_of(logs(root)))
     assert set(found) <= whole
     assert path in paths(found)
     assert sha256sum_check(root, found).stdout.startswith(f"{path}: FAILED\n")
@@ -161,13 +161,13 @@ def test_a_missing_artifact_is_named(root: Path) -> None:
 def test_a_changed_leaf_is_found_by_its_log(root: Path) -> None:
     damage(next((root / "ledger/1/rmos.runs.requests-0/tile/entries").rglob("*/*")), 60)
     with pytest.raises(IntegrityError, match=r"The log ledger/1/rmos\.runs\.requests-0 is not"):
-        list(sums_of(logs(root)))
+        list(checksums_of(logs(root)))
 
 
 def test_a_log_by_another_key_is_refused(root: Path) -> None:
     other = StoreLogs(root, [signer(SIGNER.name, seed=2).key])
     with pytest.raises(IntegrityError, match="expected a signature of"):
-        list(sums_of(other))
+        list(checksums_of(other))
 
 
 def test_a_store_without_a_log_has_the_root_of_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The store root of an audit that has read everything: from the plan, without reading it again.
 
-The lines of `sums_of`: what leaves tell of, and the attachments that rows name. A full audit holds
-each row against its artifact and looks for each link, so where it finds nothing the lines are those
-that `store_sums` reads out of the files.
+The lines of `checksums_of`: the files of the leaves, and the attachments that rows name. A full
+audit compares each row with its artifact and looks for each link, so where it finds nothing the
+lines are those that `checksums_of` makes from the files.
 """
 
 from collections.abc import Iterator

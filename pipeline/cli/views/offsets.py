@@ -74,7 +74,7 @@ class GroupView:
             yield f"{name}: {self.state.state}, {self.lag:,} behind"
         yield from (f"  member {member}" for member in self.state.members)
         yield from (f"  held up by {self.transactions[place]}" for place in self._held_up())
-        yield from (f"  kept {kept}" for kept in self.kept)
+        yield from (f"  snapshot {kept}" for kept in self.kept)
 
     def document(self) -> dict[str, Any]:
         """Return all of it."""

@@ -108,10 +108,12 @@ async def read_kept(
     """
     names = await kept_positions(settings, group)
     if name is not None and name not in names:
-        message = f"Nothing is kept as {name}; kept are: {', '.join(names) or 'none'}."
+        message = f"There is no snapshot {name}; there are: {', '.join(names) or 'none'}."
         raise NotFoundError(message)
     if not names:
-        message = f"Nothing is kept of {group}: it was not reset, or longer ago than Kafka keeps."
+        message = (
+            f"There is no snapshot of {group}: it was not reset, or longer ago than Kafka keeps."
+        )
         raise NotFoundError(message)
     chosen = name or names[-1]
     topics = consumer_groups(settings.prefix)[group]

@@ -244,7 +244,7 @@ async def test_the_disk_is_lost(drill: Drill) -> None:
     blob = run_request(run_id="run_blob", attachments=[attachment()])
     await consume(settings, [sending(blob), Sending(b"run_x", b"{")])
     drill.words["STORE_ID"] = read_store(settings.data_dir).store_id
-    drill.words["STORE_ROOT"] = (await drill.shell("rmos ledger sums --root")).strip()
+    drill.words["STORE_ROOT"] = (await drill.shell("rmos ledger checksums --root")).strip()
     await drill.shell("rmos ledger checkpoint > /srv/held.txt")
     before = store_files(settings.data_dir)
     logs = log_files(settings.data_dir)
