@@ -8,7 +8,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
 from pipeline.api.answers import json_answer
-from pipeline.api.dependencies import ALIAS, PREFIX, ApiParts, LegacyParts, ServingParts
+from pipeline.api.dependencies import (
+    ALIAS,
+    PREFIX,
+    ApiDependencies,
+    Dependencies,
+    LegacyDependencies,
+)
 from pipeline.api.errors import add_error_answers
 from pipeline.api.http.callers import Callers
 from pipeline.api.http.guard import Guard
@@ -40,24 +46,24 @@ _POINTERS = {
 }
 
 
-def create_api(parts: ApiParts, tokens: Tokens | None) -> Guard:
+def create_api(deps: ApiDependencies, tokens: Tokens | None) -> Guard:
     """Return the ASGI application.
 
     Args:
-        parts: What the routes work with.
+        deps: What the routes depend on.
         tokens: Who may use it; None for everybody who can reach it.
     """
-    return _application(parts, tokens, _ROUTERS)
+    return _application(deps, tokens, _ROUTERS)
 
 
-def create_legacy_api(parts: LegacyParts, tokens: Tokens | None) -> Guard:
+def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> Guard:
     """Return the ASGI application of v1 mode; what v1 has not is answered 501.
 
     Args:
-        parts: What the routes work with.
+        deps: What the routes depend on.
         tokens: Who may use it; None for everybody who can reach it.
     """
-    return _application(parts, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
+    return _application(deps, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
 
 
 def openapi_document(server_url: str) -> dict[str, Any]:
@@ -84,10 +90,10 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
     return app
 
 
-def _application(parts: ServingParts, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
+def _application(deps: Dependencies, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
     app = _with_routes(routers)
-    app.state.parts = parts
-    settings = parts.settings
+    app.state.dependencies = deps
+    settings = deps.settings
     hosts = KnownHosts.of(
         settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None
     )

@@ -1,4 +1,4 @@
-"""What the routes work with; the composition root makes it.
+"""What the routes depend on; the composition root makes it.
 
 The publishers of the API, connected when first needed: reading works without a broker.
 """
@@ -91,8 +91,8 @@ Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
 
-class Threads:
-    """Calls functions that block in threads of one kind."""
+class ThreadPool:
+    """Runs blocking functions in threads; a call is typed as the function itself is."""
 
     def __init__(self, count: int, name: str) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
@@ -120,58 +120,58 @@ class Threads:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingParts:
-    """What the routes work with, whatever store there is.
+class Dependencies:
+    """What every route depends on.
 
     Attributes:
-        quick: Threads for look-ups, each of which takes milliseconds.
+        lookup: Threads for look-ups, which take milliseconds.
         checks: What must hold to be ready, by name.
         reasons: Why the consumers of this process are not ready although they poll.
     """
 
     settings: Settings
     runs: BrokerLink[RunEvent]
-    quick: Threads
+    lookup: ThreadPool
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
     reasons: Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class ApiParts(ServingParts):
-    """What the routes work with besides.
+class ApiDependencies(Dependencies):
+    """What the routes over a store depend on.
 
     Attributes:
-        bulk: Threads for blobs, which may take seconds and must not hold up the others.
+        transfer: Threads for blobs: a transfer may take seconds and must not delay a look-up.
     """
 
     reader: RunReader
     advisories: BrokerLink[AdvisoryEvent]
-    bulk: Threads
+    transfer: ThreadPool
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyParts(ServingParts):
-    """What the routes of v1 mode work with besides."""
+class LegacyDependencies(Dependencies):
+    """What the routes of v1 mode depend on."""
 
     reader: V1Reader
 
 
 # Not plain functions: FastAPI would call them in a thread for every request.
-async def _serving_parts(request: Request) -> ServingParts:
-    parts: ServingParts = request.app.state.parts
-    return parts
+async def _dependencies(request: Request) -> Dependencies:
+    deps: Dependencies = request.app.state.dependencies
+    return deps
 
 
-async def _parts(request: Request) -> ApiParts:
-    parts: ApiParts = request.app.state.parts
-    return parts
+async def _api_dependencies(request: Request) -> ApiDependencies:
+    deps: ApiDependencies = request.app.state.dependencies
+    return deps
 
 
-async def _legacy_parts(request: Request) -> LegacyParts:
-    parts: LegacyParts = request.app.state.parts
-    return parts
+async def _legacy_dependencies(request: Request) -> LegacyDependencies:
+    deps: LegacyDependencies = request.app.state.dependencies
+    return deps
 
 
-Serving = Annotated[ServingParts, Depends(_serving_parts)]
-Parts = Annotated[ApiParts, Depends(_parts)]
-Legacy = Annotated[LegacyParts, Depends(_legacy_parts)]
+Deps = Annotated[Dependencies, Depends(_dependencies)]
+ApiDeps = Annotated[ApiDependencies, Depends(_api_dependencies)]
+LegacyDeps = Annotated[LegacyDependencies, Depends(_legacy_dependencies)]

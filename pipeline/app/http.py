@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.dependencies import ApiParts, BrokerLink, LegacyParts, Threads
+from pipeline.api.dependencies import ApiDependencies, BrokerLink, LegacyDependencies, ThreadPool
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
@@ -29,8 +29,8 @@ from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 
 _log = structlog.get_logger(__name__)
-_QUICK_THREADS = 4
-_BULK_THREADS = 4
+_LOOKUP_THREADS = 4
+_TRANSFER_THREADS = 4
 _PROBE_SECONDS = 3.0
 _KNOWN_FOR_SECONDS = 1.0
 
@@ -85,48 +85,50 @@ def _api(
 ) -> Guard:
     """Return the API of the store that the settings name; `stack` lets go of what it holds."""
     if not settings.runs_v2_enabled:
-        legacy = _legacy_parts(settings, workers)
-        stack.callback(legacy.quick.close)
+        legacy = _legacy_dependencies(settings, workers)
+        stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
         return create_legacy_api(legacy, tokens)
     reader = RunReader(settings.data_dir)
     stack.callback(reader.close)
-    parts = _api_parts(settings, reader, workers)
-    stack.callback(parts.quick.close)
-    stack.callback(parts.bulk.close)
-    stack.push_async_callback(parts.runs.stop)
-    stack.push_async_callback(parts.advisories.stop)
-    return create_api(parts, tokens)
+    deps = _api_dependencies(settings, reader, workers)
+    stack.callback(deps.lookup.close)
+    stack.callback(deps.transfer.close)
+    stack.push_async_callback(deps.runs.stop)
+    stack.push_async_callback(deps.advisories.stop)
+    return create_api(deps, tokens)
 
 
-def _api_parts(settings: Settings, reader: RunReader, workers: Sequence[Worker]) -> ApiParts:
+def _api_dependencies(
+    settings: Settings, reader: RunReader, workers: Sequence[Worker]
+) -> ApiDependencies:
     async def check_broker() -> None:
         cluster_id = await describe_cluster(settings)
         root = settings.data_dir
         check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
 
-    return ApiParts(
+    return ApiDependencies(
         settings=settings,
         runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
-        quick=Threads(_QUICK_THREADS, "api"),
+        lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=reader,
         advisories=BrokerLink(
             lambda: AdvisoryPublisher(settings), check_broker, partial(holder_of, settings)
         ),
-        bulk=Threads(_BULK_THREADS, "blobs"),
+        transfer=ThreadPool(_TRANSFER_THREADS, "transfer"),
     )
 
 
-def _legacy_parts(settings: Settings, workers: Sequence[Worker]) -> LegacyParts:
+def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> LegacyDependencies:
     async def check_broker() -> None:
         check_v2_store(settings, await describe_cluster(settings))
 
-    return LegacyParts(
+    return LegacyDependencies(
         settings=settings,
         runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
-        quick=Threads(_QUICK_THREADS, "api"),
+        lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=V1Reader(settings.run_store_path),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from pipeline.api.application import create_api
-from pipeline.api.dependencies import ApiParts, BrokerLink, Threads
+from pipeline.api.dependencies import ApiDependencies, BrokerLink, ThreadPool
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.tokens import Tokens
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
@@ -36,7 +36,7 @@ class Api:
 
     root: Path
     app: Guard
-    parts: ApiParts
+    deps: ApiDependencies
     http: httpx.AsyncClient
 
     async def get(self, path: str = "", **headers: str) -> httpx.Response:
@@ -93,17 +93,17 @@ async def api_over(
     if not (root / "store.json").exists():
         make_store(root)
     # The server's paths must not be in any answer.
-    parts = _parts(read_settings(data_dir=root, **settings), RunReader(root))
-    app = create_api(parts, tokens)
+    deps = _api_dependencies(read_settings(data_dir=root, **settings), RunReader(root))
+    app = create_api(deps, tokens)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}
     async with httpx.AsyncClient(
         transport=transport, base_url="http://127.0.0.1", event_hooks=hooks
     ) as http:
-        yield Api(root, app, parts, http)
-    parts.quick.close()
-    parts.bulk.close()
-    parts.reader.close()
+        yield Api(root, app, deps, http)
+    deps.lookup.close()
+    deps.transfer.close()
+    deps.reader.close()
 
 
 def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
@@ -117,7 +117,7 @@ def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
     return check
 
 
-def _parts(settings: Settings, reader: RunReader) -> ApiParts:
+def _api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
     async def no_broker() -> None:
         message = "No Kafka broker answers at nowhere."
         raise BrokerError(message)
@@ -128,15 +128,15 @@ def _parts(settings: Settings, reader: RunReader) -> ApiParts:
     async def checks() -> dict[str, bool]:
         return {"broker answers": False}
 
-    return ApiParts(
+    return ApiDependencies(
         settings=settings,
         runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
-        quick=Threads(2, "quick"),
+        lookup=ThreadPool(2, "lookup"),
         checks=checks,
         reasons=tuple,
         reader=reader,
         advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
-        bulk=Threads(2, "bulk"),
+        transfer=ThreadPool(2, "transfer"),
     )
 
 

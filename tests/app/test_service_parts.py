@@ -12,7 +12,7 @@ import pytest
 from faststream.exceptions import NackMessage
 from structlog.testing import capture_logs
 
-from pipeline.api.dependencies import Threads
+from pipeline.api.dependencies import ThreadPool
 from pipeline.app import http, process
 from pipeline.app.http import BrokerProbe
 from pipeline.consumers.engine.batches import BatchConsumer, Chunk, Pace
@@ -68,7 +68,7 @@ def _no_thread(_thread: threading.Thread) -> None:
 async def test_an_answer_for_which_no_thread_can_be_started_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    threads = Threads(1, "api")
+    threads = ThreadPool(1, "lookup")
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
     with pytest.raises(HelperError, match="No thread can be started"):
         await threads(int)

@@ -10,7 +10,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 
 from pipeline.api.application import create_api
-from pipeline.api.dependencies import PREFIX, ApiParts
+from pipeline.api.dependencies import PREFIX, ApiDependencies
 from pipeline.api.openapi import documentation
 from pipeline.settings import Settings
 
@@ -59,8 +59,8 @@ def documented_codes(name: str) -> dict[int, set[str]]:
 
 
 def operations() -> dict[str, dict[str, Any]]:
-    parts = cast(ApiParts, SimpleNamespace(settings=Settings()))
-    app = cast(FastAPI, create_api(parts, None).app)
+    deps = cast(ApiDependencies, SimpleNamespace(settings=Settings()))
+    app = cast(FastAPI, create_api(deps, None).app)
     paths = documentation.document(app, "/")["paths"]
     return {
         f"{method.upper()} {path}": operation

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import Parts
+from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import answer, errors, json_body
@@ -57,15 +57,15 @@ _KIND_NOT_GIVEN = "unknown"
         ),
     },
 )
-async def attach_advisory(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Response:
     """Publish an advisory, and wait for the event of this very record.
 
     Its run is that of the path. It never changes the run.
     """
-    body = await read_request(request, parts.settings.api_idle_seconds)
-    await parts.quick(parts.reader.check_exists, run_id)
-    submission = await parts.quick(_submission, run_id, body)
-    event = await publish(parts.advisories, submission, request)
+    body = await read_request(request, deps.settings.api_idle_seconds)
+    await deps.lookup(deps.reader.check_exists, run_id)
+    submission = await deps.lookup(_submission, run_id, body)
+    event = await publish(deps.advisories, submission, request)
     if isinstance(event, Response):
         return event
     return _settled(submission, event)
@@ -117,6 +117,6 @@ def _settled(submission: Submission, event: AdvisoryEvent) -> Response:
         200: answer(AdvisoriesAnswer, examples.ADVISORIES, "Oldest first."),
     },
 )
-async def list_advisories(parts: Parts, run_id: RunIdPath) -> Response:
+async def list_advisories(deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return the advisories of a run by (created_at_utc, advisory_id)."""
-    return json_answer(await parts.quick(parts.reader.advisories, run_id))
+    return json_answer(await deps.lookup(deps.reader.advisories, run_id))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import ApiParts, Parts, Threads
+from pipeline.api.dependencies import ApiDependencies, ApiDeps, ThreadPool
 from pipeline.api.http.headers import (
     ByteRange,
     UnsatisfiableRangeError,
@@ -51,9 +51,9 @@ _log = structlog.get_logger(__name__)
         200: answer(AttachmentsAnswer, examples.ATTACHMENTS, "In the order of the run."),
     },
 )
-async def list_attachments(parts: Parts, run_id: RunIdPath) -> Response:
+async def list_attachments(deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Return what the run lists; whether the blobs are there is what verify tells."""
-    return json_answer(await parts.quick(parts.reader.attachments_of, run_id))
+    return json_answer(await deps.lookup(deps.reader.attachments_of, run_id))
 
 
 @router.get(
@@ -64,9 +64,9 @@ async def list_attachments(parts: Parts, run_id: RunIdPath) -> Response:
         200: answer(VerificationAnswer, examples.VERIFICATION, "What every byte says."),
     },
 )
-async def verify_attachments(parts: Parts, run_id: RunIdPath) -> Response:
+async def verify_attachments(deps: ApiDeps, run_id: RunIdPath) -> Response:
     """Read every byte of every attachment and compare it with its name."""
-    return json_answer(await parts.bulk(parts.reader.verify_attachments, run_id))
+    return json_answer(await deps.transfer(deps.reader.verify_attachments, run_id))
 
 
 @router.get(
@@ -82,32 +82,32 @@ async def verify_attachments(parts: Parts, run_id: RunIdPath) -> Response:
     },
 )
 async def download_attachment(
-    parts: Parts, request: Request, run_id: RunIdPath, sha256: Sha256Path
+    deps: ApiDeps, request: Request, run_id: RunIdPath, sha256: Sha256Path
 ) -> Response:
     """Stream a blob, if the run or one of its links names it; Range is understood."""
-    named = await parts.quick(_named, parts, run_id, sha256)
+    named = await deps.lookup(_named, deps, run_id, sha256)
     headers = _headers(named)
     if is_known(headers["ETag"], request.headers.get("if-none-match")):
         return Response(status_code=304, headers=headers)
-    blob = await parts.bulk(parts.reader.attachments.open, sha256)
+    blob = await deps.transfer(deps.reader.attachments.open, sha256)
     try:
         wanted = _wanted(request, blob, headers["ETag"])
         if blob.size_bytes <= CHECKED_FIRST_LIMIT_BYTES:
-            await parts.bulk(_check, blob)
+            await deps.transfer(_check, blob)
         if request.state.is_head:
             blob.close()
             return _head(blob, wanted, headers)
     except BaseException:
         blob.close()
         raise
-    return _stream(blob, wanted, headers, parts.bulk)
+    return _stream(blob, wanted, headers, deps.transfer)
 
 
-def _named(parts: ApiParts, run_id: str, sha256: str) -> NamedBlob:
+def _named(deps: ApiDependencies, run_id: str, sha256: str) -> NamedBlob:
     if not is_sha256(sha256):
         message = "ATTACHMENT_NOT_FOUND: Neither the run nor a link of it names this blob."
         raise NotFoundError(message)
-    return parts.reader.named_blob(run_id, sha256)
+    return deps.reader.named_blob(run_id, sha256)
 
 
 def _headers(named: NamedBlob) -> dict[str, str]:
@@ -156,7 +156,7 @@ def _of_part(blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str]) 
 
 
 def _stream(
-    blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: Threads
+    blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: ThreadPool
 ) -> Response:
     part = wanted or ByteRange(0, blob.size_bytes, blob.size_bytes)
     headers = _of_part(blob, wanted, headers)
@@ -165,7 +165,7 @@ def _stream(
     return _BlobResponse(blob, pieces, 200 if wanted is None else 206, headers)
 
 
-async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncGenerator[bytes]:
+async def _pieces(blob: OpenBlob, part: ByteRange, threads: ThreadPool) -> AsyncGenerator[bytes]:
     offset = part.first
     while offset < part.end:
         piece = await threads(blob.read, offset)
@@ -176,7 +176,7 @@ async def _pieces(blob: OpenBlob, part: ByteRange, threads: Threads) -> AsyncGen
         yield piece
 
 
-async def _hashed(blob: OpenBlob, threads: Threads) -> AsyncGenerator[bytes]:
+async def _hashed(blob: OpenBlob, threads: ThreadPool) -> AsyncGenerator[bytes]:
     """Yield a whole blob, its last piece only if all of it has the hash of its name.
 
     What is not as it was must not arrive whole: the client sees that the answer broke off.

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from pipeline import metrics
 from pipeline.api.answers import json_answer
-from pipeline.api.dependencies import Serving
+from pipeline.api.dependencies import Deps
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import Responses, answer, errors
 from schemas.http_answers import LiveAnswer, ReadyAnswer
@@ -47,9 +47,9 @@ async def get_liveness() -> Response:
         503: answer(ReadyAnswer, examples.NOT_READY, "No."),
     },
 )
-async def get_readiness(parts: Serving) -> Response:
+async def get_readiness(deps: Deps) -> Response:
     """Look at what the API rests on."""
-    checks, reasons = dict(await parts.checks()), list(parts.reasons())
+    checks, reasons = dict(await deps.checks()), list(deps.reasons())
     is_ready = all(checks.values()) and not reasons
     document = {"ready": is_ready, "checks": checks, "reasons": reasons}
     return json_answer(document, 200 if is_ready else 503)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import Parts
+from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import answer, errors
@@ -35,7 +35,7 @@ Day = Annotated[
     },
 )
 async def list_runs(
-    parts: Parts,
+    deps: ApiDeps,
     *,
     status: RunStatus | None = None,
     mode: Text = None,
@@ -65,7 +65,7 @@ async def list_runs(
         date_from=_day("date_from", date_from),
         date_to=_day("date_to", date_to),
     )
-    page = await parts.quick(parts.reader.list_runs, wanted, limit=limit, cursor=cursor)
+    page = await deps.lookup(deps.reader.list_runs, wanted, limit=limit, cursor=cursor)
     return json_answer(page.as_json())
 
 

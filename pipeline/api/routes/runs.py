@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from pipeline.api.dependencies import Parts
+from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
@@ -30,9 +30,9 @@ _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the c
     summary="Compare two runs",
     responses={**errors(404, 422), 200: answer(RunDiff, examples.RUN_DIFF, "How b differs.")},
 )
-async def diff_runs(parts: Parts, a: RunIdQuery, b: RunIdQuery) -> Response:
+async def diff_runs(deps: ApiDeps, a: RunIdQuery, b: RunIdQuery) -> Response:
     """Return how run b differs from run a; a is looked for first."""
-    return Response(await parts.quick(_diff, parts.reader, a, b), media_type="application/json")
+    return Response(await deps.lookup(_diff, deps.reader, a, b), media_type="application/json")
 
 
 def _diff(reader: RunReader, a: str, b: str) -> bytes:
@@ -48,10 +48,10 @@ def _diff(reader: RunReader, a: str, b: str) -> bytes:
         200: answer(RunView, examples.RUN_VIEW, "The artifact, with its linked advisories."),
     },
 )
-async def get_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+async def get_run(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Response:
     """Return the artifact, hashed again and compared with the index, with its links merged in."""
     known = request.headers.get("if-none-match")
-    tag, content = await parts.quick(_view, parts.reader, run_id, known)
+    tag, content = await deps.lookup(_view, deps.reader, run_id, known)
     headers = {"ETag": tag, "Cache-Control": _REVALIDATE}
     if content is None:
         return Response(status_code=304, headers=headers)
@@ -84,9 +84,9 @@ def _tag(found: FoundRun, missing: Sequence[str]) -> str:
         ),
     },
 )
-async def download_run(parts: Parts, request: Request, run_id: RunIdPath) -> Response:
+async def download_run(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Response:
     """Return the file as it is, checked."""
-    found = await parts.quick(parts.reader.find, run_id)
+    found = await deps.lookup(deps.reader.find, run_id)
     tag = entity_tag(found.run.artifact_sha256)
     headers = {
         "ETag": tag,

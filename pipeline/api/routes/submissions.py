@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import ApiParts, Parts
+from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import answer, errors, json_body
@@ -70,17 +70,17 @@ what the request's hash is made of, has `request` whichever of the two came."""
         ),
     },
 )
-async def submit_run(parts: Parts, request: Request) -> Response:
+async def submit_run(deps: ApiDeps, request: Request) -> Response:
     """Publish a request, and wait for the event of this very record.
 
     A request that is incomplete is refused here, before anything is published.
     """
-    body = await read_request(request, parts.settings.api_idle_seconds)
-    submission = await parts.quick(submission_of, body)
-    event = await publish(parts.runs, submission, request)
+    body = await read_request(request, deps.settings.api_idle_seconds)
+    submission = await deps.lookup(submission_of, body)
+    event = await publish(deps.runs, submission, request)
     if isinstance(event, Response):
         return event
-    return await _settled(parts, submission, event)
+    return await _settled(deps, submission, event)
 
 
 def submission_of(body: bytes) -> Submission:
@@ -157,10 +157,10 @@ def stored_elsewhere(submission: Submission) -> ApiError:
     return ApiError(503, "STORE_UNAVAILABLE", message, submission.identity)
 
 
-async def _settled(parts: ApiParts, submission: Submission, event: RunEvent) -> Response:
+async def _settled(deps: ApiDependencies, submission: Submission, event: RunEvent) -> Response:
     refuse_unless_stored(submission, event)
     try:
-        found = await parts.quick(parts.reader.find, submission.run_id)
+        found = await deps.lookup(deps.reader.find, submission.run_id)
     except NotFoundError as missing:
         raise stored_elsewhere(submission) from missing
     return _answer(found, submission, event)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import Parts
+from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.http.request_body import drain, limited_body
 from pipeline.api.openapi import examples
@@ -41,12 +41,12 @@ router = APIRouter(route_class=ExactQueryRoute)
         201: answer(StoredAttachment, examples.STORED, "It is there for good."),
     },
 )
-async def upload_attachment(parts: Parts, request: Request, sha256: Sha256Path) -> Response:
+async def upload_attachment(deps: ApiDeps, request: Request, sha256: Sha256Path) -> Response:
     """Store raw bytes under their SHA-256; bytes of another hash leave nothing behind."""
     if not is_sha256(sha256):
         await drain(request)
         raise ApiError(404, "NOT_FOUND", "A blob is named by 64 lower-case hex digits.")
-    settings = parts.settings
+    settings = deps.settings
     pieces = limited_body(
         request,
         limit_bytes=settings.upload_limit_bytes,
@@ -55,7 +55,7 @@ async def upload_attachment(parts: Parts, request: Request, sha256: Sha256Path) 
     )
     try:
         async with aclosing(pieces):
-            stored = await parts.reader.attachments.receive(sha256, pieces, parts.bulk)
+            stored = await deps.reader.attachments.receive(sha256, pieces, deps.transfer)
     except (ApiError, RmosError):
         await drain(request)
         raise

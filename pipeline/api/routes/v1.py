@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import PREFIX, Legacy
+from pipeline.api.dependencies import PREFIX, LegacyDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import errors, json_body
@@ -43,7 +43,7 @@ NotInV1 = Annotated[str | None, Query(include_in_schema=False)]
 
 @router.get("", summary="List runs as v1 did", responses=errors(422, 501))
 async def list_runs(
-    parts: Legacy,
+    deps: LegacyDeps,
     request: Request,
     *,
     event_type: Text = None,
@@ -67,7 +67,7 @@ async def list_runs(
             raise ApiError(501, "NOT_IN_V1", f"v1 does not know the parameter {name}.")
     given = (event_type, status, workflow_session_id, tool_id, material_id, machine_id)
     wanted = {field: value for field, value in zip(_FILTERS, given, strict=True) if value}
-    return json_answer(await parts.quick(parts.reader.list_rows, wanted, limit))
+    return json_answer(await deps.lookup(deps.reader.list_rows, wanted, limit))
 
 
 @router.post(
@@ -76,16 +76,16 @@ async def list_runs(
     openapi_extra=json_body(RunSubmission, examples.RUN_REQUEST),
     responses=errors(408, 409, 413, 415, 422),
 )
-async def submit_run(parts: Legacy, request: Request) -> Response:
+async def submit_run(deps: LegacyDeps, request: Request) -> Response:
     """Publish a request, and wait for the event of this very record."""
-    body = await read_request(request, parts.settings.api_idle_seconds)
-    submission = await parts.quick(submission_of, body)
-    event = await publish(parts.runs, submission, request)
+    body = await read_request(request, deps.settings.api_idle_seconds)
+    submission = await deps.lookup(submission_of, body)
+    event = await publish(deps.runs, submission, request)
     if isinstance(event, Response):
         return event
     refuse_unless_stored(submission, event)
     try:
-        row = await parts.quick(parts.reader.find, submission.run_id)
+        row = await deps.lookup(deps.reader.find, submission.run_id)
     except NotFoundError as missing:
         raise stored_elsewhere(submission) from missing
     return _answer(row, submission, event)
@@ -111,23 +111,23 @@ def _answer(row: dict[str, Any], submission: Submission, event: RunEvent) -> Res
 
 
 @router.get("/diff", summary="Compare two runs as v1 did", responses=errors(404, 422))
-async def diff_runs(parts: Legacy, a: RunIdQuery, b: RunIdQuery) -> Response:
+async def diff_runs(deps: LegacyDeps, a: RunIdQuery, b: RunIdQuery) -> Response:
     """Return how run b differs from run a; a is looked for first."""
-    rows = [await parts.quick(_find, parts.reader, run_id) for run_id in (a, b)]
+    rows = [await deps.lookup(_find, deps.reader, run_id) for run_id in (a, b)]
     return json_answer(diff_rows(*rows))
 
 
 @router.get("/{run_id}", summary="Show a run as v1 did", responses=errors(404))
-async def get_run(parts: Legacy, run_id: RunIdPath) -> Response:
+async def get_run(deps: LegacyDeps, run_id: RunIdPath) -> Response:
     """Return every field of the row; v1 left out those that it was given last."""
-    row = await parts.quick(_find, parts.reader, run_id)
+    row = await deps.lookup(_find, deps.reader, run_id)
     return json_answer({**row, "attachments": row.get("attachments") or []})
 
 
 @router.get("/{run_id}/attachments", summary="List the attachments of a run", responses=errors(404))
-async def list_attachments(parts: Legacy, run_id: RunIdPath) -> Response:
+async def list_attachments(deps: LegacyDeps, run_id: RunIdPath) -> Response:
     """Return what the row lists; the blobs are not served in v1 mode."""
-    row = await parts.quick(_find, parts.reader, run_id)
+    row = await deps.lookup(_find, deps.reader, run_id)
     listed = [each for each in row.get("attachments") or [] if isinstance(each, dict)]
     named = [
         {**each, "download_url": f"{PREFIX}/{run_id}/attachments/{each.get('sha256')}"}

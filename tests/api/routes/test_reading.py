@@ -608,7 +608,7 @@ async def test_an_index_that_was_rebuilt_is_opened_again(api: Api, tmp_path: Pat
     api.add_runs(saw())
     async with api_over(tmp_path / "other") as other:
         other.add_runs(saw("new_1"))
-        other.parts.reader.close()
+        other.deps.reader.close()
         source = other.root / "index.sqlite3"
         source.replace(api.root / "index.sqlite3")
         for name in ("index.sqlite3-wal", "index.sqlite3-shm"):
@@ -627,7 +627,7 @@ async def test_a_store_that_went_away_is_said_without_its_path(api: Api) -> None
 async def test_an_unexpected_failure_is_one_of_our_errors(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(api.parts.reader), "find", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(api.deps.reader), "find", lambda *_: 1 / 0)
     answer = await api.get("/saw_1")
     assert answer.status_code == 500
     assert answer.json() == {

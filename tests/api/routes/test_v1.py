@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.dependencies import ALIAS, BrokerLink, LegacyParts, Threads
+from pipeline.api.dependencies import ALIAS, BrokerLink, LegacyDependencies, ThreadPool
 from pipeline.api.http.tokens import Token, Tokens
 from pipeline.api.openapi.documentation import document
 from pipeline.broker.publisher import RunPublisher
@@ -68,7 +68,7 @@ async def http(path: Path) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def parts_of(path: Path) -> LegacyParts:
+def deps_of(path: Path) -> LegacyDependencies:
     settings = read_settings(
         data_dir=path.parent / "gone", run_store_path=path, runs_v2_enabled=False
     )
@@ -83,10 +83,10 @@ def parts_of(path: Path) -> LegacyParts:
     async def checks() -> dict[str, bool]:
         return {"broker answers": False}
 
-    return LegacyParts(
+    return LegacyDependencies(
         settings=settings,
         runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
-        quick=Threads(2, "quick"),
+        lookup=ThreadPool(2, "lookup"),
         checks=checks,
         reasons=tuple,
         reader=V1Reader(path),
@@ -94,7 +94,7 @@ def parts_of(path: Path) -> LegacyParts:
 
 
 def served(path: Path, tokens: Tokens | None = None) -> httpx.AsyncClient:
-    app = create_legacy_api(parts_of(path), tokens)
+    app = create_legacy_api(deps_of(path), tokens)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
@@ -216,8 +216,8 @@ def routes_of(app: Any) -> set[tuple[str, str]]:
 async def test_every_route_is_served_or_answers_501(path: Path, tmp_path: Path) -> None:
     """Also those that somebody adds to the other API: none is forgotten here."""
     async with api_over(tmp_path / "store") as other, served(path) as http:
-        routes = routes_of(create_api(other.parts, None))
-        assert routes == routes_of(create_legacy_api(parts_of(path), None))
+        routes = routes_of(create_api(other.deps, None))
+        assert routes == routes_of(create_legacy_api(deps_of(path), None))
         refused = set()
         for method, name in routes:
             url = name.format(run_id="run_a", sha256=attachment_ref()["sha256"], advisory_id="x")
