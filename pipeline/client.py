@@ -35,6 +35,7 @@ from pipeline.errors import (
 )
 from schemas.fields import RUN_ID_RULE, is_run_id, is_sha256
 from schemas.http_answers import (
+    RUNS_PATH,
     AdvisoriesAnswer,
     AttachedAnswer,
     AttachmentsAnswer,
@@ -54,7 +55,6 @@ TIMEOUT_SECONDS: Final = 120.0
 Shape = TypeVar("Shape", bound=BaseModel)
 Request = Mapping[str, Any] | BaseModel | bytes
 
-_RUNS: Final = "/api/rmos/runs"
 _ACCEPTED: Final = 202
 _BY_CODE: Final[dict[str, type[RmosError]]] = {
     "ARTIFACT_CORRUPT": IntegrityError,
@@ -123,7 +123,7 @@ class RunsClient:
             BrokerError: Not confirmed; the same retry is safe.
             RmosError: As the class says.
         """
-        return await self._posted(_RUNS, request, SubmittedRun)
+        return await self._posted(RUNS_PATH, request, SubmittedRun)
 
     async def list_runs(self, **wanted: str | int | None) -> RunPageAnswer:
         """Return one page of runs, newest first.
@@ -137,7 +137,7 @@ class RunsClient:
             RmosError: As the class says.
         """
         given = {name: value for name, value in wanted.items() if value is not None}
-        return await self._read(_RUNS, RunPageAnswer, given)
+        return await self._read(RUNS_PATH, RunPageAnswer, given)
 
     async def all_runs(self, **wanted: str | int | None) -> AsyncIterator[RunItem]:
         """Yield every run that fits, newest first, page by page.
@@ -185,7 +185,7 @@ class RunsClient:
             NotFoundError: One of them is not there.
             RmosError: As the class says.
         """
-        return await self._read(f"{_RUNS}/diff", RunDiff, {"a": a, "b": b})
+        return await self._read(f"{RUNS_PATH}/diff", RunDiff, {"a": a, "b": b})
 
     async def attach_advisory(self, run_id: str, advisory: Request) -> AttachedAnswer:
         """Attach an advisory to a run.
@@ -261,7 +261,7 @@ class RunsClient:
         headers = {"Content-Length": str(size_bytes)}
         with _reaching(self._http):
             answer = await self._http.put(
-                f"{_RUNS}/{_blob(name)}", content=_pieces(file), headers=headers
+                f"{RUNS_PATH}/{_blob(name)}", content=_pieces(file), headers=headers
             )
         return _parsed(answer, StoredAttachment)
 
@@ -367,7 +367,7 @@ def _run(run_id: str) -> str:
     if not is_run_id(run_id):
         message = f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run: {RUN_ID_RULE}."
         raise NotFoundError(message)
-    return f"{_RUNS}/{run_id}"
+    return f"{RUNS_PATH}/{run_id}"
 
 
 def _blob(sha256: str) -> str:

@@ -1,6 +1,6 @@
 """What the HTTP API takes and answers: one shape for each route, and one for errors."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -21,6 +21,9 @@ from schemas.fields import (
 )
 from schemas.run_artifact import RunArtifact, RunDecision
 from schemas.run_request import AttachmentRef, RunRequest
+
+RUNS_PATH: Final = "/api/rmos/runs"
+"""Where the API serves the runs; every route about them is below it."""
 
 ExplanationStatus = Literal["READY", "NONE"]
 

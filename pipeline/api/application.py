@@ -8,13 +8,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
 from pipeline.api.answers import json_answer
-from pipeline.api.dependencies import (
-    ALIAS,
-    PREFIX,
-    ApiDependencies,
-    Dependencies,
-    LegacyDependencies,
-)
+from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
 from pipeline.api.errors import add_error_answers
 from pipeline.api.http.callers import Callers
 from pipeline.api.http.guard import Guard
@@ -24,6 +18,10 @@ from pipeline.api.openapi import documentation
 from pipeline.api.routes import advisories, attachments, health, listing, runs, submissions, uploads
 from pipeline.api.routes import v1 as legacy_runs
 from pipeline.core.http_hosts import KnownHosts
+from schemas.http_answers import RUNS_PATH
+
+ALIAS = "/runs"
+"""The same routes under a second name."""
 
 # Fixed names before those with a parameter in the same place: /diff is no run.
 _ROUTERS = (
@@ -39,7 +37,7 @@ _DESCRIPTION = (
     f"`{ALIAS}`. HEAD is answered wherever GET is."
 )
 _POINTERS = {
-    "runs": PREFIX,
+    "runs": RUNS_PATH,
     "openapi": "/openapi.json",
     "health": "/health/ready",
     "metrics": "/metrics",
@@ -82,7 +80,7 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
         generate_unique_id_function=documentation.operation_id,
     )
     for router in routers:
-        app.include_router(router, prefix=PREFIX)
+        app.include_router(router, prefix=RUNS_PATH)
         app.include_router(router, prefix=ALIAS, include_in_schema=False)
     app.include_router(health.router)
     _add_root(app)

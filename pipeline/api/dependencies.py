@@ -1,91 +1,21 @@
-"""What the routes depend on; the composition root makes it.
-
-The publishers of the API, connected when first needed: reading works without a broker.
-"""
+"""What the routes depend on; the composition root makes it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Generic, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import BaseModel
 
-from pipeline.broker.publisher import RequestPublisher
+from pipeline.api.publishing import LazyPublisher
 from pipeline.errors import thread_faults
 from pipeline.legacy.v1_mode.reader import V1Reader
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
-
-Event = TypeVar("Event", bound=BaseModel)
-
-
-class BrokerLink(Generic[Event]):
-    """Connects one publisher for all requests; who comes meanwhile waits for the same attempt."""
-
-    def __init__(
-        self,
-        make: Callable[[], RequestPublisher[Event]],
-        check_broker: Callable[[], Awaitable[None]],
-        holder_of: Callable[[str, int, int], Awaitable[object | None]],
-    ) -> None:
-        """Prepare; nothing is connected.
-
-        Args:
-            make: Makes a publisher.
-            check_broker: Raises where the broker is not that of the store.
-            holder_of: Says what holds up the record at a topic, partition and offset, if anything.
-        """
-        self.holder_of = holder_of
-        self._make = make
-        self._check_broker = check_broker
-        self._connected: RequestPublisher[Event] | None = None
-        self._attempt: asyncio.Task[RequestPublisher[Event]] | None = None
-
-    async def publisher(self) -> RequestPublisher[Event]:
-        """Return the connected publisher.
-
-        Raises:
-            BrokerError: No broker answers, or topics are missing.
-            StoreNotReadyError: The broker is not that of the store.
-        """
-        if self._connected is not None:
-            return self._connected
-        if self._attempt is None:
-            self._attempt = asyncio.create_task(self._connect(), name="rmos api publisher")
-        # One client that goes away must not end the attempt of the others.
-        return await asyncio.shield(self._attempt)
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        if self._attempt is not None:
-            self._attempt.cancel()
-            await asyncio.wait([self._attempt])
-        if self._connected is not None:
-            await self._connected.stop()
-
-    async def _connect(self) -> RequestPublisher[Event]:
-        try:
-            await self._check_broker()
-            publisher = self._make()
-            try:
-                await publisher.start()
-            except BaseException:
-                await publisher.stop()
-                raise
-            self._connected = publisher
-            return publisher
-        finally:
-            self._attempt = None
-
-
-PREFIX = "/api/rmos/runs"
-ALIAS = "/runs"
-"""The same routes under a second name."""
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -130,7 +60,7 @@ class Dependencies:
     """
 
     settings: Settings
-    runs: BrokerLink[RunEvent]
+    runs: LazyPublisher[RunEvent]
     lookup: ThreadPool
     checks: Callable[[], Awaitable[Mapping[str, bool]]]
     reasons: Callable[[], Sequence[str]]
@@ -145,7 +75,7 @@ class ApiDependencies(Dependencies):
     """
 
     reader: RunReader
-    advisories: BrokerLink[AdvisoryEvent]
+    advisories: LazyPublisher[AdvisoryEvent]
     transfer: ThreadPool
 
 

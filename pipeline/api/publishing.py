@@ -1,26 +1,91 @@
 """Publish one request and wait for its event: the steps that runs and advisories share."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import PREFIX, BrokerLink
 from pipeline.api.http.request_body import drain, read_json_body
+from pipeline.broker.publisher import RequestPublisher
 from pipeline.broker.sending.requests import Headers
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
+from schemas.http_answers import RUNS_PATH
 from schemas.run_event import EventError
 from schemas.timestamps import format_timestamp
 
 Event = TypeVar("Event", bound=BaseModel)
 
 _TRACEPARENT_LIMIT_CHARACTERS = 200
+
+
+class LazyPublisher(Generic[Event]):
+    """One publisher for all requests, connected when first needed: reading works without a broker.
+
+    Requests that come meanwhile wait for the same attempt.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], RequestPublisher[Event]],
+        check_broker: Callable[[], Awaitable[None]],
+        holder_of: Callable[[str, int, int], Awaitable[object | None]],
+    ) -> None:
+        """Prepare; nothing is connected.
+
+        Args:
+            make: Makes a publisher.
+            check_broker: Raises where the broker is not that of the store.
+            holder_of: Returns what holds up the record at a topic, partition and offset.
+        """
+        self.holder_of = holder_of
+        self._make = make
+        self._check_broker = check_broker
+        self._publisher: RequestPublisher[Event] | None = None
+        self._attempt: asyncio.Task[RequestPublisher[Event]] | None = None
+
+    async def connected(self) -> RequestPublisher[Event]:
+        """Return the connected publisher.
+
+        Raises:
+            BrokerError: No broker answers, or topics are missing.
+            StoreNotReadyError: The broker is not that of the store.
+        """
+        if self._publisher is not None:
+            return self._publisher
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._connect(), name="rmos api publisher")
+        # One client that goes away must not end the attempt of the others.
+        return await asyncio.shield(self._attempt)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._attempt is not None:
+            self._attempt.cancel()
+            await asyncio.wait([self._attempt])
+        if self._publisher is not None:
+            await self._publisher.stop()
+
+    async def _connect(self) -> RequestPublisher[Event]:
+        try:
+            await self._check_broker()
+            publisher = self._make()
+            try:
+                await publisher.start()
+            except BaseException:
+                await publisher.stop()
+                raise
+            self._publisher = publisher
+            return publisher
+        finally:
+            self._attempt = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +120,7 @@ class Submission:
     @property
     def location(self) -> str:
         """Where the run is, or will be."""
-        return f"{PREFIX}/{self.run_id}"
+        return f"{RUNS_PATH}/{self.run_id}"
 
 
 async def read_request(request: Request, idle_seconds: float) -> bytes:
@@ -99,7 +164,7 @@ def now() -> str:
 
 
 async def publish(
-    link: BrokerLink[Event], submission: Submission, request: Request
+    lazy: LazyPublisher[Event], submission: Submission, request: Request
 ) -> Event | Response:
     """Return what became of a request, or the answer that it was not told in time.
 
@@ -107,12 +172,12 @@ async def publish(
         ApiError: It could not be published (503), or is too large for the topic (413).
     """
     try:
-        publisher = await link.publisher()
+        publisher = await lazy.connected()
         receipt = await publisher.send(submission.body, _headers(request))
         return await receipt.event()
     except ReceiptTimeoutError:
         place = await receipt.published()
-        holder = await link.holder_of(place.topic, place.partition, place.offset)
+        holder = await lazy.holder_of(place.topic, place.partition, place.offset)
         return accepted(submission, holder)
     except BrokerError as error:
         message = (

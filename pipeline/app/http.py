@@ -9,10 +9,11 @@ from functools import partial
 import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.dependencies import ApiDependencies, BrokerLink, LegacyDependencies, ThreadPool
+from pipeline.api.dependencies import ApiDependencies, LegacyDependencies, ThreadPool
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
+from pipeline.api.publishing import LazyPublisher
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
@@ -109,12 +110,14 @@ def _api_dependencies(
 
     return ApiDependencies(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
+        runs=LazyPublisher(
+            lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)
+        ),
         lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=reader,
-        advisories=BrokerLink(
+        advisories=LazyPublisher(
             lambda: AdvisoryPublisher(settings), check_broker, partial(holder_of, settings)
         ),
         transfer=ThreadPool(_TRANSFER_THREADS, "transfer"),
@@ -127,7 +130,9 @@ def _legacy_dependencies(settings: Settings, workers: Sequence[Worker]) -> Legac
 
     return LegacyDependencies(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)),
+        runs=LazyPublisher(
+            lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)
+        ),
         lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),

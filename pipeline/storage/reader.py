@@ -28,8 +28,7 @@ from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.upload import StoredBlob
 from schemas.fields import RUN_ID_RULE, is_run_id
-
-_PREFIX = "/api/rmos/runs"
+from schemas.http_answers import RUNS_PATH
 
 
 def advisories_answer(run_id: str, advisories: list[dict[str, Any]]) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def _with_content_url(run_id: str, advisory: dict[str, Any]) -> dict[str, Any]:
 
 
 def _download_url(run_id: str, sha256: str) -> str:
-    return f"{_PREFIX}/{run_id}/attachments/{sha256}"
+    return f"{RUNS_PATH}/{run_id}/attachments/{sha256}"
 
 
 @dataclass(frozen=True, slots=True)

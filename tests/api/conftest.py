@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from pipeline.api.application import create_api
-from pipeline.api.dependencies import ApiDependencies, BrokerLink, ThreadPool
+from pipeline.api.dependencies import ApiDependencies, ThreadPool
 from pipeline.api.http.guard import Guard
 from pipeline.api.http.tokens import Tokens
+from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordSource
@@ -130,12 +131,12 @@ def _api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
 
     return ApiDependencies(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
+        runs=LazyPublisher(lambda: RunPublisher(settings), no_broker, no_holder),
         lookup=ThreadPool(2, "lookup"),
         checks=checks,
         reasons=tuple,
         reader=reader,
-        advisories=BrokerLink(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
+        advisories=LazyPublisher(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
         transfer=ThreadPool(2, "transfer"),
     )
 

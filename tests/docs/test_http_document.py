@@ -10,9 +10,10 @@ from typing import Any, cast
 from fastapi import FastAPI
 
 from pipeline.api.application import create_api
-from pipeline.api.dependencies import PREFIX, ApiDependencies
+from pipeline.api.dependencies import ApiDependencies
 from pipeline.api.openapi import documentation
 from pipeline.settings import Settings
+from schemas.http_answers import RUNS_PATH
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
@@ -52,7 +53,7 @@ def codes_below(heading: str) -> dict[int, set[str]]:
 def documented_codes(name: str) -> dict[int, set[str]]:
     """Return what a route may answer, those that every route may included."""
     codes = codes_below(name)
-    if PREFIX in name:
+    if RUNS_PATH in name:
         for status, common in codes_below("Routes").items():
             codes[status] = codes.get(status, set()) | common
     return codes
@@ -89,7 +90,7 @@ def test_the_codes_of_openapi_are_described() -> None:
         for name, operation in OPERATIONS.items()
         for status, response in operation["responses"].items()
         for media in response.get("content", {}).values()
-        if PREFIX in name and "error" in (example := media.get("example", {}))
+        if RUNS_PATH in name and "error" in (example := media.get("example", {}))
     ]
     assert len(examples) > 50
     described = {name: documented_codes(name) for name in OPERATIONS}

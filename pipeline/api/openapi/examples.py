@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from schemas.http_answers import RUNS_PATH
+
 RUN_ID = "run_6f1d2c3b4a5968778695a4b3c2d1e0f0"
 CREATED_AT_UTC = "2025-12-18T14:03:22.123456Z"
 SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 GCODE_SHA256 = "db39d973250db8d7b74abf238fabb936754a289854c8b393bc4b755cc09e0a11"
 OTHER_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _PATH = f"runs/2025-12-18/{RUN_ID}.json"
-_PREFIX = "/api/rmos/runs"
 
 RUN_REQUEST: dict[str, Any] = {
     "run_id": RUN_ID,
@@ -158,7 +159,7 @@ ADVISORIES: dict[str, Any] = {
     "run_id": RUN_ID,
     "count": 1,
     "advisories": [
-        {**ADVISORY, "download_url": f"{_PREFIX}/{RUN_ID}/attachments/{SHA256}"},
+        {**ADVISORY, "download_url": f"{RUNS_PATH}/{RUN_ID}/attachments/{SHA256}"},
     ],
 }
 
@@ -173,7 +174,7 @@ ATTACHMENTS: dict[str, Any] = {
             "filename": "part.dxf",
             "size_bytes": 5,
             "created_at_utc": CREATED_AT_UTC,
-            "download_url": f"{_PREFIX}/{RUN_ID}/attachments/{SHA256}",
+            "download_url": f"{RUNS_PATH}/{RUN_ID}/attachments/{SHA256}",
         }
     ],
 }

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import PREFIX, LegacyDeps
+from pipeline.api.dependencies import LegacyDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import errors, json_body
@@ -24,7 +24,7 @@ from pipeline.errors import NotFoundError
 from pipeline.legacy.v1_mode.diff import diff_rows
 from pipeline.legacy.v1_mode.reader import V1Reader
 from schemas.fields import is_run_id
-from schemas.http_answers import RunSubmission
+from schemas.http_answers import RUNS_PATH, RunSubmission
 from schemas.run_event import RunEvent
 
 router = APIRouter(route_class=ExactQueryRoute)
@@ -130,7 +130,7 @@ async def list_attachments(deps: LegacyDeps, run_id: RunIdPath) -> Response:
     row = await deps.lookup(_find, deps.reader, run_id)
     listed = [each for each in row.get("attachments") or [] if isinstance(each, dict)]
     named = [
-        {**each, "download_url": f"{PREFIX}/{run_id}/attachments/{each.get('sha256')}"}
+        {**each, "download_url": f"{RUNS_PATH}/{run_id}/attachments/{each.get('sha256')}"}
         for each in listed
     ]
     return json_answer({"run_id": run_id, "count": len(named), "attachments": named})

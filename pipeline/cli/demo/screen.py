@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.api.dependencies import PREFIX
 from pipeline.cli.views.terminal import print_styled
 from pipeline.core.visible_text import visible, visible_json
 from pipeline.errors import ServiceError
+from schemas.http_answers import RUNS_PATH
 
 WIDTH = 100
 
@@ -87,12 +87,12 @@ class DemoApi:
         return await self._ask("POST", "", json.dumps(request).encode(), expected=expected)
 
     async def _ask(self, method: str, path: str, body: bytes | None, *, expected: int) -> Answer:
-        status, content = await asyncio.to_thread(self._exchange, method, PREFIX + path, body)
+        status, content = await asyncio.to_thread(self._exchange, method, RUNS_PATH + path, body)
         if status != expected:
             message = f"Expected the status {expected} of {method} {path}, the API said {status}."
             raise ServiceError(message)
         told = f"{status} {http.client.responses[status]}"
-        self.screen.line(f"  {method} {PREFIX}{path}  ->  {told}", "bold")
+        self.screen.line(f"  {method} {RUNS_PATH}{path}  ->  {told}", "bold")
         return Answer(status, json.loads(content))
 
     def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.api.application import create_api, create_legacy_api
-from pipeline.api.dependencies import ALIAS, BrokerLink, LegacyDependencies, ThreadPool
+from pipeline.api.application import ALIAS, create_api, create_legacy_api
+from pipeline.api.dependencies import LegacyDependencies, ThreadPool
 from pipeline.api.http.tokens import Token, Tokens
 from pipeline.api.openapi.documentation import document
+from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import BrokerError
 from pipeline.legacy.v1_mode.reader import V1Reader
@@ -85,7 +86,7 @@ def deps_of(path: Path) -> LegacyDependencies:
 
     return LegacyDependencies(
         settings=settings,
-        runs=BrokerLink(lambda: RunPublisher(settings), no_broker, no_holder),
+        runs=LazyPublisher(lambda: RunPublisher(settings), no_broker, no_holder),
         lookup=ThreadPool(2, "lookup"),
         checks=checks,
         reasons=tuple,
