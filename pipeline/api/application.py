@@ -1,4 +1,4 @@
-"""The application: every group of routes under its paths, errors in one form, and the guard."""
+"""The ASGI application: every group of routes under its paths, behind the middleware."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
 from pipeline.api.errors import add_error_answers
 from pipeline.api.http.callers import Callers
-from pipeline.api.http.guard import Guard
+from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.places import Places
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import documentation
@@ -44,7 +44,7 @@ _POINTERS = {
 }
 
 
-def create_api(deps: ApiDependencies, tokens: Tokens | None) -> Guard:
+def create_api(deps: ApiDependencies, tokens: Tokens | None) -> RequestMiddleware:
     """Return the ASGI application.
 
     Args:
@@ -54,7 +54,7 @@ def create_api(deps: ApiDependencies, tokens: Tokens | None) -> Guard:
     return _application(deps, tokens, _ROUTERS)
 
 
-def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> Guard:
+def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> RequestMiddleware:
     """Return the ASGI application of v1 mode; what v1 has not is answered 501.
 
     Args:
@@ -88,14 +88,16 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
     return app
 
 
-def _application(deps: Dependencies, tokens: Tokens | None, routers: Sequence[APIRouter]) -> Guard:
+def _application(
+    deps: Dependencies, tokens: Tokens | None, routers: Sequence[APIRouter]
+) -> RequestMiddleware:
     app = _with_routes(routers)
     app.state.dependencies = deps
     settings = deps.settings
     hosts = KnownHosts.of(
         settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None
     )
-    return Guard(
+    return RequestMiddleware(
         app,
         tokens=tokens,
         callers=Callers(hosts, frozenset(settings.api_allowed_origins)),

@@ -33,7 +33,7 @@ def add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(ClientDisconnect, _answer)
-    # Raised on after it is answered; the guard logs it.
+    # Raised on after it is answered; the middleware logs it.
     app.add_exception_handler(Exception, _answer)
 
 

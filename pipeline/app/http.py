@@ -10,7 +10,7 @@ import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
 from pipeline.api.dependencies import ApiDependencies, LegacyDependencies, ThreadPool
-from pipeline.api.http.guard import Guard
+from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
 from pipeline.api.publishing import LazyPublisher
@@ -83,7 +83,7 @@ async def api_server(
 
 def _api(
     settings: Settings, workers: Sequence[Worker], tokens: Tokens | None, stack: AsyncExitStack
-) -> Guard:
+) -> RequestMiddleware:
     """Return the API of the store that the settings name; `stack` lets go of what it holds."""
     if not settings.runs_v2_enabled:
         legacy = _legacy_dependencies(settings, workers)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.api.application import create_api
 from pipeline.api.dependencies import ApiDependencies, ThreadPool
-from pipeline.api.http.guard import Guard
+from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
@@ -36,7 +36,7 @@ class Api:
     """An API over a store, and a client that asks it."""
 
     root: Path
-    app: Guard
+    app: RequestMiddleware
     deps: ApiDependencies
     http: httpx.AsyncClient
 

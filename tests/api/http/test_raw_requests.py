@@ -158,7 +158,7 @@ async def test_another_protocol_is_not_spoken_and_not_advised(
     told = await raw.say(*asked, "Sec-WebSocket-Key: x", until="}")
     assert answer_of(told).status == 200
     # Only our own line about the request: nothing of the server, which would advise to install.
-    assert {each.name for each in caplog.records} <= {"pipeline.api.http.guard"}
+    assert {each.name for each in caplog.records} <= {"pipeline.api.http.middleware"}
 
 
 async def test_two_lengths_are_refused_and_the_connection_is_closed(raw: Socket) -> None:

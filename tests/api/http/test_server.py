@@ -85,7 +85,7 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up(
 async def test_an_answer_that_was_given_up_does_not_stay_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the guard does where a client does not take a piece in time."""
+    """As the middleware does where a client does not take a piece in time."""
     monkeypatch.setattr(server, "_KEEP_ALIVE_SECONDS", 0.1)
     lost = await is_lost(monkeypatch)
 

@@ -45,8 +45,8 @@ class SlowClientError(Exception):
     """A client does not take what it asked for."""
 
 
-class Guard:
-    """An ASGI application around another one."""
+class RequestMiddleware:
+    """ASGI middleware around the whole application."""
 
     def __init__(
         self,
