@@ -11,8 +11,7 @@ from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
 from pipeline.api.errors import add_error_answers
 from pipeline.api.http.callers import Callers
-from pipeline.api.http.middleware import RequestMiddleware
-from pipeline.api.http.places import Places
+from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import documentation
 from pipeline.api.routes import advisories, attachments, health, listing, runs, submissions, uploads
@@ -101,7 +100,7 @@ def _application(
         app,
         tokens=tokens,
         callers=Callers(hosts, frozenset(settings.api_allowed_origins)),
-        places=Places(settings.api_requests, settings.api_client_requests),
+        limit=RequestLimit(settings.api_requests, settings.api_client_requests),
         idle_seconds=settings.api_idle_seconds,
     )
 

@@ -4,11 +4,13 @@ Around the whole application, so that its last resort for errors is inside too.
 """
 
 import asyncio
+import ipaddress
 import re
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -18,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
 from pipeline.api.http.callers import READING, Callers
-from pipeline.api.http.places import Places
 from pipeline.api.http.request_body import is_unasked
 from pipeline.api.http.request_target import has_hidden_slash, in_origin_form
 from pipeline.api.http.tokens import OPEN_PATHS, Role, Token, Tokens
@@ -37,12 +38,59 @@ _CORS_REQUEST_HEADERS = (
 _CORS_ANSWER_HEADERS = (
     *("Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After", "X-Request-ID"),
 )
+_IPV6_NETWORK_BITS = 64
+"""What one household or host is given: it has all addresses below, and may use each."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SlowClientError(Exception):
     """A client does not take what it asked for."""
+
+
+class RequestLimit:
+    """How many requests may be under way: of all clients together, and of one of them.
+
+    A request above the limit is refused at once; it does not wait.
+    """
+
+    def __init__(self, total: int, for_one_client: int) -> None:
+        """Prepare.
+
+        Args:
+            total: Most requests at a time.
+            for_one_client: Most of them from one address.
+        """
+        self._total = total
+        self._for_one_client = for_one_client
+        self._active: Counter[str] = Counter()
+
+    @contextmanager
+    def slot_for(self, address: str) -> Iterator[bool]:
+        """Yield whether a client at `address` got a slot; the end of the block frees it."""
+        client = _client_of(address)
+        if self._active.total() >= self._total or self._active[client] >= self._for_one_client:
+            yield False
+            return
+        self._active[client] += 1
+        try:
+            yield True
+        finally:
+            self._active[client] -= 1
+            if not self._active[client]:
+                del self._active[client]
+
+
+def _client_of(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found), _IPV6_NETWORK_BITS), strict=False))
 
 
 class RequestMiddleware:
@@ -54,7 +102,7 @@ class RequestMiddleware:
         *,
         tokens: Tokens | None,
         callers: Callers,
-        places: Places,
+        limit: RequestLimit,
         idle_seconds: float,
     ) -> None:
         """Wrap `app`.
@@ -63,13 +111,13 @@ class RequestMiddleware:
             app: What answers.
             tokens: Who may use it; None for everybody.
             callers: Who may ask, as far as the head of a request shows it.
-            places: For requests under way.
+            limit: Of requests under way.
             idle_seconds: Longest wait for a client to take a piece of an answer.
         """
         self.app = app
         self._tokens = tokens
         self._callers = callers
-        self._places = places
+        self._limit = limit
         self._idle_seconds = idle_seconds
         self._cors = CORSMiddleware(
             self._answer,
@@ -123,8 +171,8 @@ class RequestMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = (scope.get("client") or ("",))[0]
         is_limited = scope["path"] not in _ALWAYS_ANSWERED
-        with self._places.taken_by(client) if is_limited else nullcontext(True) as has_place:
-            refused = self._refusal(scope) if has_place else _too_busy()
+        with self._limit.slot_for(client) if is_limited else nullcontext(True) as has_slot:
+            refused = self._refusal(scope) if has_slot else _too_busy()
             app = self.app if refused is None else error_answer(refused)
             await app(scope, receive, send)
 

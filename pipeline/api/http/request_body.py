@@ -15,7 +15,7 @@ _DRAIN_SECONDS = 2.0
 LEAST_BYTES_PER_SECOND = 16 * 1024
 """A body that comes slower than this, after the time that a client may be silent, is given up, and
 so is an answer that is taken slower. At 128 kbit/s a blob of 2 GiB takes 36 hours; a machine on a
-slower line has other troubles, and one byte a second would hold a place for 68 years."""
+slower line has other troubles, and one byte a second would hold a slot for 68 years."""
 _UPLOAD = "PUT large contents under /attachments/{sha256} and name them as attachments"
 
 
@@ -31,7 +31,7 @@ async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: fl
         message = "Expected a body of Content-Type application/json in UTF-8."
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
     body = bytearray()
-    # The whole of it within the time: a few MiB a byte at a time would hold a place for ever.
+    # The whole of it within the time: a few MiB a byte at a time would hold a slot for ever.
     async with _time_limit(idle_seconds, f"Expected the whole body within {idle_seconds:g} s."):
         limited = limited_body(
             request, limit_bytes=limit_bytes, idle_seconds=idle_seconds, way_out=_UPLOAD

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.api.http.places import Places
+from pipeline.api.http.middleware import RequestLimit
 from pipeline.api.http.tokens import Token, Tokens
 from pipeline.core.hashing import sha256_of_text
 from pipeline.errors import InputError
@@ -143,7 +143,7 @@ def test_a_list_that_no_browser_would_match_is_refused(name: str, value: str) ->
     assert f"found {value!r} in it" in str(refused.value)
 
 
-async def test_health_and_metrics_are_answered_where_no_place_is_left(tmp_path: Path) -> None:
+async def test_health_and_metrics_are_answered_above_the_limit_of_requests(tmp_path: Path) -> None:
     async with (
         api_over(tmp_path / "store", api_requests=3) as api,
         silent_uploads(api, 3),
@@ -156,7 +156,7 @@ async def test_health_and_metrics_are_answered_where_no_place_is_left(tmp_path: 
         assert "rmos_http" in (await api.http.get("/metrics")).text
 
 
-async def test_one_client_cannot_take_every_place(tmp_path: Path) -> None:
+async def test_one_client_cannot_take_every_slot(tmp_path: Path) -> None:
     async with api_over(tmp_path / "store", api_requests=9, api_client_requests=2) as api:
         async with silent_uploads(api, 2):
             assert refusal(await api.get()) == (503, "TOO_BUSY")
@@ -185,17 +185,17 @@ async def silent_uploads(api: Api, count: int) -> AsyncIterator[None]:
     await asyncio.gather(*uploads, return_exceptions=True)
 
 
-def test_one_client_leaves_places_for_others() -> None:
-    places = Places(3, 2)
-    with places.taken_by("10.0.0.1") as first, places.taken_by("10.0.0.1") as second:
+def test_one_client_leaves_slots_for_others() -> None:
+    limit = RequestLimit(3, 2)
+    with limit.slot_for("10.0.0.1") as first, limit.slot_for("10.0.0.1") as second:
         assert (first, second) == (True, True)
-        with places.taken_by("10.0.0.1") as third:
+        with limit.slot_for("10.0.0.1") as third:
             assert third is False
-        with places.taken_by("10.0.0.2") as other:
+        with limit.slot_for("10.0.0.2") as other:
             assert other is True
-            with places.taken_by("10.0.0.3") as above:
+            with limit.slot_for("10.0.0.3") as above:
                 assert above is False
-    with places.taken_by("10.0.0.1") as again:
+    with limit.slot_for("10.0.0.1") as again:
         assert again is True
 
 
@@ -203,10 +203,10 @@ def test_one_client_leaves_places_for_others() -> None:
     ("one", "other"), [("fd00::1", "fd00::ffff:1"), ("10.0.0.1", "::ffff:10.0.0.1"), ("", "")]
 )
 def test_addresses_of_one_client_count_together(one: str, other: str) -> None:
-    places = Places(9, 1)
-    with places.taken_by(one), places.taken_by(other) as is_free:
+    limit = RequestLimit(9, 1)
+    with limit.slot_for(one), limit.slot_for(other) as is_free:
         assert is_free is False
-    with places.taken_by("fd00::1"), places.taken_by("fd00:0:0:1::1") as is_free:
+    with limit.slot_for("fd00::1"), limit.slot_for("fd00:0:0:1::1") as is_free:
         assert is_free is True
 
 
