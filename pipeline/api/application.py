@@ -10,8 +10,8 @@ from starlette.responses import Response
 from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
 from pipeline.api.errors import add_error_answers
-from pipeline.api.http.callers import Callers
 from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
+from pipeline.api.http.request_head import HeadRules
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import documentation
 from pipeline.api.routes import advisories, attachments, health, listing, runs, submissions, uploads
@@ -99,7 +99,7 @@ def _application(
     return RequestMiddleware(
         app,
         tokens=tokens,
-        callers=Callers(hosts, frozenset(settings.api_allowed_origins)),
+        head_rules=HeadRules(hosts, frozenset(settings.api_allowed_origins)),
         limit=RequestLimit(settings.api_requests, settings.api_client_requests),
         idle_seconds=settings.api_idle_seconds,
     )

@@ -19,9 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
-from pipeline.api.http.callers import READING, Callers
 from pipeline.api.http.request_body import is_unasked
-from pipeline.api.http.request_target import has_hidden_slash, in_origin_form
+from pipeline.api.http.request_head import READING, HeadRules, has_hidden_slash, in_origin_form
 from pipeline.api.http.tokens import OPEN_PATHS, Role, Token, Tokens
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -101,7 +100,7 @@ class RequestMiddleware:
         app: ASGIApp,
         *,
         tokens: Tokens | None,
-        callers: Callers,
+        head_rules: HeadRules,
         limit: RequestLimit,
         idle_seconds: float,
     ) -> None:
@@ -110,18 +109,18 @@ class RequestMiddleware:
         Args:
             app: What answers.
             tokens: Who may use it; None for everybody.
-            callers: Who may ask, as far as the head of a request shows it.
+            head_rules: What the head of a request must hold.
             limit: Of requests under way.
             idle_seconds: Longest wait for a client to take a piece of an answer.
         """
         self.app = app
         self._tokens = tokens
-        self._callers = callers
+        self._head_rules = head_rules
         self._limit = limit
         self._idle_seconds = idle_seconds
         self._cors = CORSMiddleware(
             self._answer,
-            allow_origins=callers.origins,
+            allow_origins=head_rules.origins,
             allow_methods=_CORS_METHODS,
             allow_headers=_CORS_REQUEST_HEADERS,
             expose_headers=_CORS_ANSWER_HEADERS,
@@ -146,7 +145,7 @@ class RequestMiddleware:
             structlog.contextvars.unbind_contextvars("request_id", "token")
 
     async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
-        refused = self._callers.refusal(scope)
+        refused = self._head_rules.refusal(scope)
         try:
             if refused is not None:
                 await error_answer(refused)(scope, receive, exchange.send)
@@ -162,7 +161,7 @@ class RequestMiddleware:
                 raise
 
     def _has_cors(self, scope: Scope) -> bool:
-        origins = self._callers.origins
+        origins = self._head_rules.origins
         if not origins or scope["method"] != "OPTIONS":
             return bool(origins)
         # The question of a page that may not ask is answered like any other OPTIONS.

@@ -1,6 +1,8 @@
-"""Which requests are refused by their head alone: by Host, Origin and framing."""
+"""The head of a request: its target in one form, and what it must hold to be answered."""
 
+import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
@@ -12,22 +14,23 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
 _CLOSE = {"Connection": "close"}
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
-    """Who may ask, as far as a browser says it.
+class HeadRules:
+    """Which requests are refused by their head alone: by framing, Host and Origin.
 
     Attributes:
         hosts: Names under which the API answers.
-        origins: Those of pages of other sites that may ask.
+        origins: Of the pages of other sites that may read and write.
     """
 
     hosts: KnownHosts
     origins: frozenset[str]
 
     def refusal(self, scope: Scope) -> ApiError | None:
-        """Return why a request is not for us, or None."""
+        """Return why a request is refused, or None."""
         headers = Headers(scope=scope)
         if _has_two_lengths(scope["http_version"], headers):
             message = "Expected one length: Content-Length or, in HTTP/1.1, Transfer-Encoding."
@@ -66,3 +69,29 @@ def _has_two_lengths(http_version: str, headers: Headers) -> bool:
         return False
     # HTTP/1.0 does not know chunks, so there the body ends elsewhere for whoever speaks only that.
     return http_version == "1.0" or "content-length" in headers
+
+
+def in_origin_form(scope: Scope) -> Scope:
+    """Return `scope` with a path alone, where the request line had a whole URL.
+
+    Its host is the one that counts, whatever the header says (RFC 9112, 3.2.2).
+    """
+    found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    path = found[2] or b"/"
+    others = [header for header in scope["headers"] if header[0] != b"host"]
+    return {
+        **scope,
+        "raw_path": path,
+        "path": unquote(path.decode("ascii")),
+        "headers": [(b"host", found[1]), *others],
+    }
+
+
+def has_hidden_slash(scope: Scope) -> bool:
+    """Tell whether a part of the path holds an escaped slash, which no name of ours does.
+
+    Once unescaped, `run_1%2Fdownload` would be another path.
+    """
+    return b"%2f" in (scope.get("raw_path") or b"").lower()
