@@ -107,8 +107,9 @@ class Settings(BaseSettings):
     batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
     session_timeout_ms: int = Field(
         10_000,
-        ge=6000,
-        description="silence after which the group drops a worker; Kafka takes 6 s and more",
+        ge=500,
+        description="silence after which the group drops a worker; Kafka takes 6 s and more, "
+        "unless its `group.min.session.timeout.ms` is set",
     )
     max_poll_interval_ms: int = Field(
         300_000, ge=1000, description="longest time between two polls of a worker"
@@ -195,6 +196,11 @@ class Settings(BaseSettings):
     broker_cache_dir: Path | None = Field(
         None, description="where the local broker's jars are kept; unset for the user's cache"
     )
+
+    @property
+    def heartbeat_interval_ms(self) -> int:
+        """How often a worker gives its group a sign of life: three times a session, or each 3 s."""
+        return min(3000, self.session_timeout_ms // 3)
 
     @property
     def topics(self) -> TopicNames:

@@ -59,3 +59,10 @@ def test_every_setting_is_known_in_upper_and_lower_case(monkeypatch: pytest.Monk
         monkeypatch.setenv(f"rmos_{name}", "1")
         monkeypatch.setenv(f"RMOS_{name.upper()}", "1")
     assert unknown_variables() == []
+
+
+@pytest.mark.parametrize(("session_ms", "heartbeat_ms"), [(500, 166), (6000, 2000), (10_000, 3000)])
+def test_a_worker_gives_three_signs_of_life_in_a_session_at_least(
+    session_ms: int, heartbeat_ms: int
+) -> None:
+    assert Settings(session_timeout_ms=session_ms).heartbeat_interval_ms == heartbeat_ms

@@ -11,6 +11,7 @@ from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import topic_table
+from tests.e2e.kafka_reading import SHORT_SESSIONS
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import WorkerPool, worker_pool
 
@@ -18,7 +19,8 @@ from tests.e2e.worker_processes import WorkerPool, worker_pool
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """Give the session's broker; where it cannot start, its error fails the test."""
-    with LocalBroker(tmp_path_factory.mktemp("kafka"), port=0) as running:
+    folder = tmp_path_factory.mktemp("kafka")
+    with LocalBroker(folder, port=0, properties=SHORT_SESSIONS) as running:
         yield running
         assert running.exit_reason() is None, running.exit_reason()
 

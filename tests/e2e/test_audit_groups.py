@@ -20,11 +20,18 @@ from pipeline.settings import Settings
 from tests.builders import red_request, run_request
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
-from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until, wait_until_consumed
+from tests.e2e.kafka_reading import (
+    SHORT_SESSION_MS,
+    produce,
+    read_topic,
+    sending,
+    wait_until,
+    wait_until_consumed,
+)
 
 pytestmark = pytest.mark.e2e
 
-POLL_INTERVAL_MS = 1500
+POLL_INTERVAL_MS = 1000
 
 
 @pytest.fixture
@@ -63,14 +70,18 @@ async def test_an_audit_longer_than_every_time_out_keeps_its_partition(
     store: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
-    store = store.model_copy(update={"max_poll_interval_ms": POLL_INTERVAL_MS})
+    limits = {
+        "max_poll_interval_ms": POLL_INTERVAL_MS,
+        "session_timeout_ms": SHORT_SESSION_MS,
+    }
+    store = store.model_copy(update=limits)
     with held(monkeypatch) as audit:
         async with auditing(store) as worker:
             places = await ask(store, asking(audit_request("a1")))
             await wait_for_begun(1)
             (member,) = await group_members(store, store.topics.audit_group)
             # Beyond the longest time between two polls, and the silence that a group bears.
-            enough = loop.time() + 5 * POLL_INTERVAL_MS / 1000
+            enough = loop.time() + 3 * POLL_INTERVAL_MS / 1000
             assert enough > loop.time() + store.session_timeout_ms / 1000
             await wait_until(lambda: loop.time() > enough, "time passes")
             assert worker.is_ready

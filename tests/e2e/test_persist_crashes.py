@@ -18,6 +18,7 @@ from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
+    SHORT_SESSION_MS,
     Sending,
     commit,
     group_consumer,
@@ -237,7 +238,8 @@ async def test_a_kill_between_any_two_steps_of_a_batch_repeats_work_and_loses_no
 ) -> None:
     settings = store_settings
     # What a step left is the next one's first batch, beside records of its own.
-    driver = workers.run([*DRIVER, "SIGKILL", *STEPS], settings)
+    short = str(SHORT_SESSION_MS)
+    driver = workers.run([*DRIVER, "SIGKILL", *STEPS], settings, RMOS_SESSION_TIMEOUT_MS=short)
     assert await driver.ended(seconds=120) == 0
     ends = [line for line in driver.text.splitlines() if line.partition(":")[0] in STEPS]
     assert ends == [f"{step}: {-signal.SIGKILL}" for step in STEPS], driver.text
@@ -267,7 +269,8 @@ async def test_a_worker_that_halts_until_another_took_over_changes_nothing(
     store_settings: Settings, workers: WorkerPool, step: str
 ) -> None:
     settings = store_settings
-    driver = workers.run([*DRIVER, "SIGSTOP", step], settings)
+    short = str(SHORT_SESSION_MS)
+    driver = workers.run([*DRIVER, "SIGSTOP", step], settings, RMOS_SESSION_TIMEOUT_MS=short)
     (zombie,) = await halted_children(driver)
     rescuer = workers.start(settings)
     # As soon as the session time-out has passed.

@@ -22,6 +22,7 @@ from schemas.run_event import RunEvent
 from tests.builders import incomplete_request, red_request, run_request, sha256
 from tests.e2e.api_service import api_only
 from tests.e2e.kafka_reading import (
+    SHORT_SESSION_MS,
     Sending,
     produce,
     read_topic,
@@ -272,15 +273,17 @@ async def test_from_v2_to_v1_and_back_under_load_no_run_is_lost(
         "RMOS_RUNS_V2_ENABLED": "no",
         "RMOS_RUN_STORE_PATH": str(settings.run_store_path),
     }
+    short = {"RMOS_SESSION_TIMEOUT_MS": str(SHORT_SESSION_MS)}
     load = Load(settings)
     publishing = asyncio.create_task(load.run())
-    v2 = workers.start(settings)
+    v2 = workers.start(settings, **short)
     await v2.wait_until_started()
     await load.more(100)
     v2.kill()
     before = await group_at(settings, topics.persist_group)
 
-    first, second = (workers.start(settings, **v1_mode) for _ in range(2))
+    first = workers.start(settings, **v1_mode, **short)
+    second = workers.start(settings, **v1_mode)
     await first.wait_until_started()
     await second.wait_until_started()
     await wait_until(lambda: len(rows_at(settings)) > 50, "rows are written")

@@ -22,6 +22,7 @@ def group_member(settings: Settings, group: str) -> Any:  # noqa: ANN401 - aioka
         auto_offset_reset="earliest",
         isolation_level="read_committed",
         session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.heartbeat_interval_ms,
         max_poll_interval_ms=settings.max_poll_interval_ms,
         rebalance_timeout_ms=settings.max_poll_interval_ms,
     )

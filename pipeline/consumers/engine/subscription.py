@@ -169,6 +169,7 @@ class Subscription:
             fetch_max_bytes=FETCH_BYTES,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.heartbeat_interval_ms,
             max_poll_interval_ms=settings.max_poll_interval_ms,
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
