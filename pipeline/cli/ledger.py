@@ -35,7 +35,7 @@ from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.tlog.checkpoints import HeldCheckpoint, parse_held, write_held
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.merkle import Frontier, leaf_hash
+from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
 from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
 from pipeline.ledger.witnessed import HeldLog, compare_held
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
@@ -317,7 +317,7 @@ def checksums(
         raise InputError(message)
     logs = open_logs(read_settings(), key)
     day = None if date is None else f"{date:%Y-%m-%d}"
-    tree = Frontier()
+    tree = CompactRange()
     for line in checksums_of(logs, day):
         tree.append(leaf_hash(line.encode()))
         if as_json:

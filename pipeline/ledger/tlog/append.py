@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.merkle import Frontier, root_of_peaks
+from pipeline.ledger.tlog.merkle import CompactRange, root_of_peaks
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,
     ENTRY_LIMIT_BYTES,
@@ -31,31 +31,31 @@ class _Row:
 
     Attributes:
         content: Its bytes.
-        frontier: The peaks over its hashes.
+        compact_range: Over its hashes.
         index: Number of full tiles before it.
     """
 
-    __slots__ = ("content", "frontier", "index")
+    __slots__ = ("compact_range", "content", "index")
 
     def __init__(self, index: int) -> None:
         self.content = bytearray()
-        self.frontier = Frontier()
+        self.compact_range = CompactRange()
         self.index = index
 
     def extend(self, nodes: Sequence[bytes]) -> None:
         self.content += b"".join(nodes)
         for node in nodes:
-            self.frontier.append(node)
+            self.compact_range.append(node)
 
     def start_next(self) -> None:
         self.content = bytearray()
-        self.frontier = Frontier()
+        self.compact_range = CompactRange()
         self.index += 1
 
     def copy(self) -> "_Row":
         other = _Row(self.index)
         other.content = self.content.copy()
-        other.frontier = self.frontier.copy()
+        other.compact_range = self.compact_range.copy()
         return other
 
 
@@ -123,7 +123,7 @@ class LogGrowth:
         # leaf_hash, without its call.
         row.extend([sha256(_LEAF_PREFIX + leaf).digest() for leaf in leaves])
         self.size += len(leaves)
-        if row.frontier.size == TILE_WIDTH:
+        if row.compact_range.size == TILE_WIDTH:
             self._full[Tile(ENTRIES, row.index)] = bytes(self._bundle)
             self._bundle = bytearray()
             self._close(0)
@@ -132,20 +132,20 @@ class LogGrowth:
         """Put the full tile of `level` aside; its root goes into the row above."""
         row = self._rows[level]
         self._full[Tile(level, row.index)] = bytes(row.content)
-        (root,) = row.frontier.peaks
+        (root,) = row.compact_range.peaks
         row.start_next()
         if level + 1 == len(self._rows):
             self._rows.append(_Row(0))
         above = self._rows[level + 1]
         above.extend([root])
-        if above.frontier.size == TILE_WIDTH:
+        if above.compact_range.size == TILE_WIDTH:
             self._close(level + 1)
 
     def root(self) -> bytes:
         """Return the root over all leaves."""
         peaks: list[bytes] = []
         for row in reversed(self._rows):
-            peaks += row.frontier.peaks
+            peaks += row.compact_range.peaks
         return root_of_peaks(peaks)
 
     def new_tiles(self) -> dict[Tile, bytes]:

@@ -36,8 +36,8 @@ def root_of_peaks(peaks: Sequence[bytes]) -> bytes:
     return root
 
 
-class Frontier:
-    """The peaks of a growing tree: all that appending needs. One hash a leaf, on average.
+class CompactRange:
+    """A compact range from the first leaf on: all that appending needs. One hash a leaf, on average.
 
     Attributes:
         size: Number of leaves.
@@ -66,9 +66,9 @@ class Frontier:
         """Return the root over everything added."""
         return root_of_peaks(self.peaks)
 
-    def copy(self) -> "Frontier":
+    def copy(self) -> "CompactRange":
         """Return one that grows on its own."""
-        other = Frontier()
+        other = CompactRange()
         other.size = self.size
         other.peaks = self.peaks.copy()
         return other
@@ -76,7 +76,7 @@ class Frontier:
 
 def root_of_hashes(nodes: Iterable[bytes]) -> bytes:
     """Return the root over `nodes`, the hashes of leaves or of subtrees of one size."""
-    frontier = Frontier()
+    compact_range = CompactRange()
     for node in nodes:
-        frontier.append(node)
-    return frontier.root()
+        compact_range.append(node)
+    return compact_range.root()

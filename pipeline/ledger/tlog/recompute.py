@@ -9,7 +9,7 @@ that does not give its tile is wrong.
 from collections.abc import Iterator, Sequence
 
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.merkle import Frontier, leaf_hash, root_of_hashes, root_of_peaks
+from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash, root_of_hashes, root_of_peaks
 from pipeline.ledger.tlog.proofs import root_of_size
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,
@@ -69,10 +69,10 @@ class LogRecheck:
 
 
 def _peaks(hashes: Sequence[bytes]) -> list[bytes]:
-    frontier = Frontier()
+    compact_range = CompactRange()
     for node in hashes:
-        frontier.append(node)
-    return frontier.peaks
+        compact_range.append(node)
+    return compact_range.peaks
 
 
 def read_hashes(tile: Tile, read_tile: TileReader) -> list[bytes] | None:

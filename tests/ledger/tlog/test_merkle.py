@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.ledger.tlog.merkle import (
     EMPTY_ROOT,
-    Frontier,
+    CompactRange,
     leaf_hash,
     node_hash,
     root_of_hashes,
@@ -16,16 +16,16 @@ from pipeline.ledger.tlog.merkle import (
 from tests.ledger.tlog.trees import CT_LEAVES, CT_ROOTS, root_by_definition
 
 
-def frontier_of(leaves: list[bytes]) -> Frontier:
-    frontier = Frontier()
+def compact_range_of(leaves: list[bytes]) -> CompactRange:
+    compact_range = CompactRange()
     for leaf in leaves:
-        frontier.append(leaf_hash(leaf))
-    return frontier
+        compact_range.append(leaf_hash(leaf))
+    return compact_range
 
 
 def test_the_published_roots_of_certificate_transparency() -> None:
     for size, expected in enumerate(CT_ROOTS):
-        assert frontier_of(CT_LEAVES[:size]).root().hex() == expected, size
+        assert compact_range_of(CT_LEAVES[:size]).root().hex() == expected, size
         assert root_by_definition(CT_LEAVES[:size]).hex() == expected, size
 
 
@@ -41,12 +41,12 @@ def test_no_leaf_has_the_hash_of_nothing() -> None:
 
 @given(st.lists(st.binary(max_size=9), max_size=600))
 def test_the_root_is_that_of_the_definition(leaves: list[bytes]) -> None:
-    assert frontier_of(leaves).root() == root_by_definition(leaves)
+    assert compact_range_of(leaves).root() == root_by_definition(leaves)
 
 
 @given(st.lists(st.binary(max_size=3), max_size=70), st.lists(st.binary(max_size=3), max_size=70))
 def test_a_copy_grows_on_its_own(leaves: list[bytes], more: list[bytes]) -> None:
-    first = frontier_of(leaves)
+    first = compact_range_of(leaves)
     root = first.root()
     second = first.copy()
     for leaf in more:
@@ -56,7 +56,7 @@ def test_a_copy_grows_on_its_own(leaves: list[bytes], more: list[bytes]) -> None
 
 
 def test_there_is_a_peak_for_each_bit_of_the_size() -> None:
-    frontier = Frontier()
+    compact_range = CompactRange()
     for size in range(1, 1000):
-        frontier.append(b"\x00" * 32)
-        assert (frontier.size, len(frontier.peaks)) == (size, size.bit_count())
+        compact_range.append(b"\x00" * 32)
+        assert (compact_range.size, len(compact_range.peaks)) == (size, size.bit_count())
