@@ -31,7 +31,7 @@ from pipeline.ledger.checkpoint_files import LogNames
 from pipeline.ledger.folder import LOCK_FILE, LogCalls, LogFolder, find_logs, ledger_faults
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.tlog.append import LogGrowth
+from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.key_rotation import sign_rotation
@@ -120,7 +120,7 @@ def _signed_by_both(
             raise EvidenceError(message)
         keys = [signer.key for signer in signers]
         checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-        if LogGrowth.resume(checkpoint.size, folder.read_tile).root() != checkpoint.root:
+        if TreeAppender.resume(checkpoint.size, folder.read_tile).root() != checkpoint.root:
             message = f"expected the tiles of the root {checkpoint.root.hex()}"
             raise EvidenceError(message)
         return sign_checkpoint(checkpoint, signers)

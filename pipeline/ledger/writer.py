@@ -7,7 +7,7 @@ dies after a step:
 |---|---|
 | 1. make a new log: its folder and the checkpoint of no leaves | an empty log |
 | 2. lock the logs in order of name, read them and check them against their checkpoints | the same |
-| 3. compare leaves of offsets that have one, grow the others in memory | the same |
+| 3. compare leaves of offsets that have one, append the others in memory | the same |
 | 4. create the tiles, durably, in the group commit of the caller | tiles that no checkpoint \
 covers: no part of the log; the same leaves find or make them again |
 | 5. read the tiles back, hash them again, sign | the same |
@@ -36,7 +36,7 @@ from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
-from pipeline.ledger.tlog.append import LogGrowth
+from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
@@ -57,14 +57,14 @@ class _LogState:
 
     Attributes:
         note: The signed checkpoint, as it stands on disk.
-        growth: The log, to be copied and grown.
+        tree: The log, to be copied and appended to.
         next_offset: One more than that of the last leaf.
         swept: Whether this process has removed what a killed one left.
     """
 
     note: bytes
     checkpoint: Checkpoint
-    growth: LogGrowth
+    tree: TreeAppender
     next_offset: int
     swept: bool
 
@@ -112,12 +112,12 @@ class Ledger:
             IntegrityError: A log is not what was written, or an offset has another leaf.
             StoreError: The disk failed; nothing may be acknowledged.
         """
-        with self.growing(leaves) as batch:
+        with self.appending(leaves) as batch:
             return batch.publish(self._files.create(batch.files))
 
     @contextmanager
-    def growing(self, leaves: Leaves) -> Iterator["LedgerBatch"]:
-        """Grow logs in memory, locked; the caller creates `files` durably, then publishes.
+    def appending(self, leaves: Leaves) -> Iterator["LedgerBatch"]:
+        """Append to logs in memory, locked; the caller creates `files` durably, then publishes.
 
         So the tiles share the flushes of the files that they are about. A batch that is not
         published leaves nothing.
@@ -135,8 +135,8 @@ class Ledger:
                 held.enter_context(exclusive_lock(self.root / log.path / LOCK_FILE))
             names = LogNames(self.root, self._calls, group_commits=self._files.group_commits)
             held.enter_context(names)
-            growths = [self._grow(log, leaves[log]) for log in logs]  # 3.
-            yield LedgerBatch(growths, names, self._signers, self._states)
+            appended = [self._append(log, leaves[log]) for log in logs]  # 3.
+            yield LedgerBatch(appended, names, self._signers, self._states)
 
     def leaves_of(self, log: LogId, offsets: Iterable[int]) -> dict[int, LedgerLeaf]:
         """Return the leaves that records at `offsets` have already.
@@ -208,16 +208,16 @@ class Ledger:
     def _sign_empty(self, log: LogId) -> bytes:
         return sign_checkpoint(empty_checkpoint(log.origin(self._store_id)), self._signers)
 
-    def _grow(self, log: LogId, leaves: Sequence[LedgerLeaf]) -> "_LogBatch":
+    def _append(self, log: LogId, leaves: Sequence[LedgerLeaf]) -> "_LogBatch":
         _check_order(log, leaves)
         folder = LogFolder(self.root, log, self._calls)
         with ledger_faults(log):
             state = self._read(folder)
             known = [leaf for leaf in leaves if leaf.offset < state.next_offset]
             _compare(LogReader(folder, state.checkpoint), known)
-            grown = state.growth.copy()
-            grown.extend([leaf.encode() for leaf in leaves[len(known) :]])
-        return _LogBatch(folder, state, grown, max(state.next_offset, leaves[-1].offset + 1))
+            tree = state.tree.copy()
+            tree.extend([leaf.encode() for leaf in leaves[len(known) :]])
+        return _LogBatch(folder, state, tree, max(state.next_offset, leaves[-1].offset + 1))
 
     def _read(self, folder: LogFolder) -> _LogState:
         """Return the state of a log: what this process knows, unless the checkpoint differs.
@@ -238,12 +238,12 @@ class Ledger:
         if state is not None:
             # Another process went on, from what this one has seen: nothing else may come.
             reader.prove_consistency(state.checkpoint)
-        growth = LogGrowth.resume(checkpoint.size, folder.read_tile)
-        if growth.root() != checkpoint.root:
+        tree = TreeAppender.resume(checkpoint.size, folder.read_tile)
+        if tree.root() != checkpoint.root:
             message = f"expected the tiles of the root {checkpoint.root.hex()}"
             raise EvidenceError(message)
         following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
-        state = _LogState(note, checkpoint, growth, following, swept=False)
+        state = _LogState(note, checkpoint, tree, following, swept=False)
         self._states[folder.log] = state
         return state
 
@@ -284,20 +284,20 @@ class _LogBatch:
 
     folder: LogFolder
     before: _LogState
-    grown: LogGrowth
+    tree: TreeAppender
     next_offset: int
 
     @property
-    def grows(self) -> bool:
-        return self.grown.size > self.before.checkpoint.size
+    def has_new_leaves(self) -> bool:
+        return self.tree.size > self.before.checkpoint.size
 
     @property
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.before.checkpoint.origin, self.grown.size, self.grown.root())
+        return Checkpoint(self.before.checkpoint.origin, self.tree.size, self.tree.root())
 
 
 class LedgerBatch:
-    """Logs that have grown in memory, and are locked.
+    """Logs with new leaves in memory, and locked.
 
     Attributes:
         files: Their new tiles, for the caller to create.
@@ -314,7 +314,7 @@ class LedgerBatch:
         self._names = names
         self._signers = signers
         self._states = states
-        self._tiles = {log.folder.log: log.grown.new_tiles() for log in logs if log.grows}
+        self._tiles = {log.folder.log: log.tree.new_tiles() for log in logs if log.has_new_leaves}
         self.files = [
             NewFile(f"{log.path}/{tile}", content)
             for log, tiles in self._tiles.items()
@@ -331,8 +331,8 @@ class LedgerBatch:
             IntegrityError: A tile is not what it must be; no checkpoint was signed.
             StoreError: The disk failed; nothing may be acknowledged.
         """
-        growing = [log for log in self._logs if log.grows]
-        notes = {log.folder.log: self._sign(log, creations) for log in growing}  # 5.
+        changed = [log for log in self._logs if log.has_new_leaves]
+        notes = {log.folder.log: self._sign(log, creations) for log in changed}  # 5.
         if notes:
             self._names.write_checkpoints(notes)  # 6.
             self._names.publish_checkpoints(notes)
@@ -343,7 +343,7 @@ class LedgerBatch:
             self._states[log.folder.log] = _LogState(
                 notes.get(log.folder.log, log.before.note),
                 log.checkpoint,
-                log.grown.copy(),
+                log.tree.copy(),
                 log.next_offset,
                 swept=True,
             )
@@ -380,9 +380,9 @@ class LedgerBatch:
 
     def _clean(self, log: _LogBatch) -> None:
         tiles: list[Tile] = []
-        if log.grows:
+        if log.has_new_leaves:
             tiles += self._tiles[log.folder.log]
         if not log.before.swept:
-            tiles += self._names.tiles_with_leftovers(log.folder.log, log.grown.size)
+            tiles += self._names.tiles_with_leftovers(log.folder.log, log.tree.size)
         for tile in dict.fromkeys(tiles):
             self._names.remove_narrower(log.folder.log, tile)

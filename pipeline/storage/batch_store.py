@@ -6,7 +6,7 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 |---|---|
 | 1. take the store's lock, begin a transaction | nothing |
 | 2. look up what is known, check those files, plan, check the reject limit | nothing |
-| 3. lock the logs, compare or grow their leaves in memory | nothing |
+| 3. lock the logs, compare or append their leaves in memory | nothing |
 | 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
 same flushes | whole files without a row; tiles that no checkpoint covers |
 | 5. sign and replace the checkpoints | whole files and their leaves, without a row |
@@ -297,7 +297,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         if self._ledger is None or not leaves:
             self._create(plan, [])
             return
-        with self._ledger.growing(leaves) as batch:  # 3.
+        with self._ledger.appending(leaves) as batch:  # 3.
             batch.publish(self._create(plan, batch.files))  # 4. and 5.
 
     def _create(self, plan: BatchPlan[Settled], tiles: Iterable[NewFile]) -> Mapping[str, Creation]:

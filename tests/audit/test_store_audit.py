@@ -734,17 +734,17 @@ def test_a_run_that_nothing_knows_is_named(store: Path) -> None:
 
 
 def _rewrite_log(store: Path, log: LogId, entries: list[bytes]) -> None:
-    from pipeline.ledger.tlog.append import LogGrowth
+    from pipeline.ledger.tlog.append import TreeAppender
     from pipeline.ledger.tlog.checkpoints import sign_checkpoint
     from tests.ledger.ledgers import SIGNER
 
-    growth = LogGrowth()
-    growth.extend(entries)
+    tree = TreeAppender()
+    tree.extend(entries)
     folder = store / log.path
     shutil.rmtree(folder)
-    for tile, content in growth.new_tiles().items():
+    for tile, content in tree.new_tiles().items():
         add_file(folder / str(tile), content)
-    checkpoint = Checkpoint(log.origin("0" * 32), growth.size, growth.root())
+    checkpoint = Checkpoint(log.origin("0" * 32), tree.size, tree.root())
     add_file(folder / "checkpoint", sign_checkpoint(checkpoint, [SIGNER]))
 
 

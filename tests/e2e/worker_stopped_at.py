@@ -43,7 +43,7 @@ STEPS: dict[str, Step] = {
     "locked": (RunStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "logs made": (Ledger, "_make_missing", 1, AFTER),
-    "leaves grown": (Ledger, "_grow", 1, AFTER),
+    "leaves appended": (Ledger, "_append", 1, AFTER),
     "file opened": (SystemCalls, "open_unnamed", 4, AFTER),
     "file written": (SystemCalls, "write", 5, AFTER),
     "contents flushed": (SystemCalls, "syncfs", 3, AFTER),

@@ -11,7 +11,7 @@ from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.notes import NoteSigner
-from pipeline.ledger.tlog.tiles import Tile, tiles_of_growth
+from pipeline.ledger.tlog.tiles import Tile, tiles_of_append
 from pipeline.ledger.writer import Ledger
 from tests.ledger.tlog.signers import signer
 from tests.storage import stores
@@ -78,7 +78,7 @@ def check_whole(root: Path, log: LogId = LOG) -> LogReader:
     entries = list(opened.entries())
     assert len(entries) == opened.size
     assert root_of_hashes(map(leaf_hash, entries)) == opened.checkpoint.root
-    for tile in tiles_of_growth(0, opened.size):
+    for tile in tiles_of_append(0, opened.size):
         assert (root / log.path / str(tile)).is_file(), tile
     offsets = [parse_leaf(entry).offset for entry in entries]
     assert offsets == sorted(set(offsets))
@@ -96,18 +96,18 @@ def damage(path: Path, place: int = -1) -> None:
 
 def rewrite_log(root: Path, new: list[bytes], signer_: NoteSigner = SIGNER) -> None:
     """Write a whole log of other leaves, signed with the key that was stolen."""
-    from pipeline.ledger.tlog.append import LogGrowth
+    from pipeline.ledger.tlog.append import TreeAppender
     from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 
-    growth = LogGrowth()
-    growth.extend(new)
+    tree = TreeAppender()
+    tree.extend(new)
     folder = root / LOG.path
-    for tile, content in growth.new_tiles().items():
+    for tile, content in tree.new_tiles().items():
         path = folder / str(tile)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-    checkpoint = Checkpoint(LOG.origin(STORE_ID), growth.size, growth.root())
+    checkpoint = Checkpoint(LOG.origin(STORE_ID), tree.size, tree.root())
     (folder / "checkpoint").unlink()
     (folder / "checkpoint").write_bytes(sign_checkpoint(checkpoint, [signer_]))
 

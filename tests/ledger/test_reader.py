@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
-from pipeline.ledger.tlog.tiles import ENTRIES, Tile, encode_entry, tiles_of_growth
+from pipeline.ledger.tlog.tiles import ENTRIES, Tile, encode_entry, tiles_of_append
 from tests.ledger.ledgers import (
     LOG,
     TOPIC,
@@ -89,7 +89,7 @@ def test_a_checkpoint_of_another_log_says_nothing(tmp_path: Path, held: Checkpoi
         reader(tmp_path).prove_consistency(other)
 
 
-@pytest.mark.parametrize("tile", list(tiles_of_growth(0, SIZE)), ids=str)
+@pytest.mark.parametrize("tile", list(tiles_of_append(0, SIZE)), ids=str)
 @pytest.mark.parametrize("what", ["first bit", "last bit", "cut", "missing", "folder"])
 def test_a_tile_that_is_not_as_written_is_found_by_reading_it(
     tmp_path: Path, held: Checkpoint, tile: Tile, what: str

@@ -16,10 +16,10 @@ from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import LogCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
-from pipeline.ledger.tlog import append as log_growth
+from pipeline.ledger.tlog import append as tree_appender
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_growth
+from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_append
 from tests.ledger.ledgers import (
     KEYS,
     LOG,
@@ -68,7 +68,7 @@ def test_a_log_lies_where_the_design_says(tmp_path: Path) -> None:
     files = {path for path, content in on_disk(tmp_path).items() if content is not None}
     folder = f"ledger/1/{TOPIC}-0"
     assert files == {f"{folder}/checkpoint", f"{folder}/lock"} | {
-        f"{folder}/{tile}" for tile in tiles_of_growth(0, 257)
+        f"{folder}/{tile}" for tile in tiles_of_append(0, 257)
     }
     for path in files - {f"{folder}/lock"}:
         assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o444, path
@@ -207,7 +207,7 @@ def test_all_logs_of_a_batch_share_the_flushes(tmp_path: Path) -> None:
     made: list[str] = []
     calls.before = lambda name, _: made.append(name)
     files = DurableFiles(tmp_path)
-    with writer.growing({log: leaves(3, 40, log) for log in logs}) as batch:
+    with writer.appending({log: leaves(3, 40, log) for log in logs}) as batch:
         creations = files.create(batch.files)
         assert made.count("syncfs") == 0
         batch.publish(creations)
@@ -250,7 +250,7 @@ def test_locks_are_taken_in_order_of_name_and_held_to_the_end(
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with writer.growing({log: leaves(0, 2, log) for log in logs}):
+    with writer.appending({log: leaves(0, 2, log) for log in logs}):
         for log in logs:
             with (
                 (tmp_path / log.path / "lock").open() as lock,
@@ -264,7 +264,7 @@ def test_locks_are_taken_in_order_of_name_and_held_to_the_end(
 def test_a_batch_that_is_not_published_leaves_no_leaf(tmp_path: Path) -> None:
     writer = ledger(tmp_path)
     writer.append_all({LOG: leaves(0, 5)})
-    with writer.growing({LOG: leaves(5, 9)}) as batch:
+    with writer.appending({LOG: leaves(5, 9)}) as batch:
         assert batch.files
     assert check_whole(tmp_path).size == 5
     assert writer.append_all({LOG: leaves(5, 7)})[LOG].size == 7
@@ -401,11 +401,11 @@ def test_other_bytes_in_the_place_of_a_new_tile_are_never_covered(
 
 @pytest.mark.parametrize("size", [7, 256, 300])
 def test_what_the_disk_holds_is_read_back_before_it_is_signed(tmp_path: Path, size: int) -> None:
-    for tile in tiles_of_growth(0, size):
+    for tile in tiles_of_append(0, size):
         root = tmp_path / str(tile).replace("/", "_")
         root.mkdir()
         writer = ledger(root)
-        with writer.growing({LOG: leaves(0, size)}) as batch:
+        with writer.appending({LOG: leaves(0, size)}) as batch:
             creations = DurableFiles(root).create(batch.files)
             assert set(creations.values()) == {Creation.CREATED}
             damage(tile_path(root, tile))
@@ -419,12 +419,12 @@ def test_a_hash_that_was_computed_wrong_is_not_signed(
 ) -> None:
     """As a flipped bit of memory makes it: the disk holds just what was meant to be written."""
     writer = ledger(tmp_path)
-    real = log_growth.sha256
+    real = tree_appender.sha256
 
     def wrong(data: bytes) -> object:
         return real(data + b"\x01" if b'"offset":5,' in data else data)
 
-    monkeypatch.setattr(log_growth, "sha256", wrong)
+    monkeypatch.setattr(tree_appender, "sha256", wrong)
     with pytest.raises(IntegrityError, match="expected leaf 5 in tile/entries"):
         writer.append_all({LOG: leaves(0, 9)})
     assert reader(tmp_path).size == 0

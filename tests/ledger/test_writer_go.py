@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ledger.tlog.notes import encode_base64
-from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_growth
+from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_append
 from tests.ledger.ledgers import LOG, SIGNER, STORE_ID, damage, leaves, ledger, reader, tile_path
 from tests.ledger.tlog.signers import signer
 
@@ -79,7 +79,7 @@ def test_go_verifies_a_log_of_any_shape(verifier: Path, tmp_path: Path, size: in
     assert found.stdout.startswith(f"{size} ")
 
 
-@pytest.mark.parametrize("tile", list(tiles_of_growth(0, 600)), ids=str)
+@pytest.mark.parametrize("tile", list(tiles_of_append(0, 600)), ids=str)
 def test_go_refuses_what_we_refuse(verifier: Path, tmp_path: Path, tile: Tile) -> None:
     """So a log that Go takes is one that was really looked at."""
     ledger(tmp_path).append_all({LOG: leaves(0, 600)})

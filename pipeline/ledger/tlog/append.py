@@ -1,4 +1,4 @@
-"""A log that grows: the tiles and the root that new leaves make (RFC 6962, C2SP tlog-tiles).
+"""Append leaves to a log: the tiles and the root that they make (RFC 6962, C2SP tlog-tiles).
 
 It keeps the partial tiles alone, so it needs the same little memory for every log. What it
 makes depends on the leaves and the size, never on how the leaves were batched.
@@ -59,7 +59,7 @@ class _Row:
         return other
 
 
-class LogGrowth:
+class TreeAppender:
     """A log of `size` leaves that takes more.
 
     Attributes:
@@ -75,7 +75,7 @@ class LogGrowth:
         self._partial_before: frozenset[Tile] = frozenset()
 
     @classmethod
-    def resume(cls, size: int, read_tile: TileReader) -> "LogGrowth":
+    def resume(cls, size: int, read_tile: TileReader) -> "TreeAppender":
         """Go on with a log of `size` leaves from its partial tiles.
 
         The caller compares the root with a signed one.
@@ -149,7 +149,7 @@ class LogGrowth:
         return root_of_peaks(peaks)
 
     def new_tiles(self) -> dict[Tile, bytes]:
-        """Return every tile and bundle that this growth adds: `tiles_of_growth`, with bytes."""
+        """Return every tile and bundle that these leaves add: `tiles_of_append`, with bytes."""
         return self._full | {
             tile: self._content(tile)
             for tile in rightmost_tiles(self.size)
@@ -159,9 +159,9 @@ class LogGrowth:
     def _content(self, tile: Tile) -> bytes:
         return bytes(self._bundle if tile.level == ENTRIES else self._rows[tile.level].content)
 
-    def copy(self) -> "LogGrowth":
+    def copy(self) -> "TreeAppender":
         """Return the same log, which grows on its own, with no new tiles yet."""
-        other = LogGrowth()
+        other = TreeAppender()
         other.size = self.size
         other._rows = [row.copy() for row in self._rows]
         other._bundle = self._bundle.copy()

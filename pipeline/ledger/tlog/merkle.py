@@ -1,7 +1,7 @@
 """Merkle tree hashes over SHA-256, and the root of a tree that grows (RFC 6962 section 2.1).
 
 A tree of n leaves is cut into full subtrees, largest first: its peaks. They are all that its
-root and its growth need.
+root and an append need.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ def root_of_peaks(peaks: Sequence[bytes]) -> bytes:
 
 
 class CompactRange:
-    """A compact range from the first leaf on: all that appending needs. One hash a leaf, on average.
+    """A compact range from the first leaf: all that appending needs. One hash a leaf, on average.
 
     Attributes:
         size: Number of leaves.

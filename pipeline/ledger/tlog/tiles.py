@@ -124,7 +124,7 @@ def bundles_of(size: int) -> int:
     return -(-size // TILE_WIDTH)
 
 
-def tiles_of_growth(old_size: int, size: int) -> Iterator[Tile]:
+def tiles_of_append(old_size: int, size: int) -> Iterator[Tile]:
     """Yield the tiles that a log writes when it grows: new full ones, and new partial ones."""
     old_counts = dict(_level_counts(old_size))
     for level, count in _level_counts(size):

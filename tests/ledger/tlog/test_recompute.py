@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.ledger.tlog.append import LogGrowth
+from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
@@ -15,9 +15,9 @@ SIZES = [1, 2, 255, 256, 257, 512, 1000, 65_536, 65_537]
 
 def log_of(size: int) -> tuple[list[bytes], dict[Tile, bytes], bytes]:
     leaves = [f"leaf {number}".encode() for number in range(size)]
-    growth = LogGrowth()
-    growth.extend(leaves)
-    return leaves, growth.new_tiles(), growth.root()
+    tree = TreeAppender()
+    tree.extend(leaves)
+    return leaves, tree.new_tiles(), tree.root()
 
 
 def reader(tiles: dict[Tile, bytes]) -> TileReader:

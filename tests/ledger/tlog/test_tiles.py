@@ -1,4 +1,4 @@
-"""Tiles: coordinates and paths as C2SP tlog-tiles writes them, bundles, what growth changes."""
+"""Tiles: coordinates and paths as C2SP tlog-tiles writes them, bundles, what an append changes."""
 
 import pytest
 from hypothesis import example, given
@@ -21,7 +21,7 @@ from pipeline.ledger.tlog.tiles import (
     parse_tile_path,
     rightmost_tiles,
     superseded_tiles,
-    tiles_of_growth,
+    tiles_of_append,
 )
 from tests.ledger.tlog.trees import root_by_definition
 
@@ -82,7 +82,7 @@ def test_another_path_is_refused(path: str) -> None:
 
 
 def test_the_tiles_of_the_document_for_a_log_of_70000() -> None:
-    tiles = list(tiles_of_growth(0, 70_000))
+    tiles = list(tiles_of_append(0, 70_000))
     by_level = {level: [tile for tile in tiles if tile.level == level] for level in range(-1, 3)}
     for level in (ENTRIES, 0):
         assert [tile.width for tile in by_level[level]] == [256] * 273 + [112]
@@ -92,7 +92,7 @@ def test_the_tiles_of_the_document_for_a_log_of_70000() -> None:
 
 
 def test_the_tiles_of_the_document_for_a_log_of_256() -> None:
-    assert list(tiles_of_growth(0, 256)) == [Tile(ENTRIES, 0), Tile(0, 0), Tile(1, 0, 1)]
+    assert list(tiles_of_append(0, 256)) == [Tile(ENTRIES, 0), Tile(0, 0), Tile(1, 0, 1)]
 
 
 @given(SIZES, SIZES)
@@ -103,23 +103,23 @@ def test_the_tiles_of_the_document_for_a_log_of_256() -> None:
 def test_growing_in_steps_gives_the_same_tiles(first: int, second: int) -> None:
     """What is there after two steps, without what was superseded, is what one step writes."""
     old, new = sorted((first, second))
-    there = set(tiles_of_growth(0, old)) | set(tiles_of_growth(old, new))
-    assert there - set(superseded_tiles(old, new)) == set(tiles_of_growth(0, new))
-    assert not set(superseded_tiles(old, new)) & set(tiles_of_growth(0, new))
+    there = set(tiles_of_append(0, old)) | set(tiles_of_append(old, new))
+    assert there - set(superseded_tiles(old, new)) == set(tiles_of_append(0, new))
+    assert not set(superseded_tiles(old, new)) & set(tiles_of_append(0, new))
 
 
 @given(SIZES, SIZES)
 def test_no_tile_is_written_twice(first: int, second: int) -> None:
     old, new = sorted((first, second))
-    assert not set(tiles_of_growth(0, old)) & set(tiles_of_growth(old, new))
+    assert not set(tiles_of_append(0, old)) & set(tiles_of_append(old, new))
 
 
 @given(SIZES)
 def test_the_rightmost_tiles_are_the_partial_ones(size: int) -> None:
-    partial = {tile for tile in tiles_of_growth(0, size) if tile.is_partial}
+    partial = {tile for tile in tiles_of_append(0, size) if tile.is_partial}
     assert set(rightmost_tiles(size)) == partial
     assert {tile for tile in last_tiles(size) if tile.is_partial} == partial
-    assert set(last_tiles(size)) <= set(tiles_of_growth(0, size))
+    assert set(last_tiles(size)) <= set(tiles_of_append(0, size))
 
 
 @given(st.lists(st.binary(max_size=400), min_size=1, max_size=TILE_WIDTH))
