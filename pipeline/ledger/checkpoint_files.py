@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.disk.durable_files import FILE_MODE
-from pipeline.ledger.folder import CHECKPOINT_FILE, LogCalls
+from pipeline.ledger.folder import CHECKPOINT_FILE, LedgerSystemCalls
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, last_tiles, parse_tile_path
@@ -21,17 +21,17 @@ _FOLDER_TILES = 1000
 """Tiles of one folder; more than any batch has, so nothing older is left half removed."""
 
 
-class LogNames:
+class CheckpointFiles:
     """Changes names in the folders of locked logs. Opened first, so a flush reports every fault."""
 
-    def __init__(self, root: Path, calls: LogCalls, *, group_commits: bool) -> None:
+    def __init__(self, root: Path, calls: LedgerSystemCalls, *, group_commits: bool) -> None:
         self._root = root
         self._calls = calls
         self._group_commits = group_commits
         self._open = ExitStack()
         self._folders: dict[str, int] = {}
 
-    def __enter__(self) -> "LogNames":
+    def __enter__(self) -> "CheckpointFiles":
         self._folder("")
         return self
 

@@ -16,7 +16,7 @@ from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, cut_tile
 
 
-class LogCalls(SystemCalls):
+class LedgerSystemCalls(SystemCalls):
     """What the ledger asks of the kernel. Every method raises OSError."""
 
     def replace(self, old: str, new: str, folder: int) -> None:
@@ -42,11 +42,11 @@ _LIMIT_BYTES = TILE_WIDTH * (2 + 0xFFFF)
 class LogFolder:
     """The files of one log."""
 
-    def __init__(self, root: Path, log: LogId, calls: LogCalls | None = None) -> None:
+    def __init__(self, root: Path, log: LogId, calls: LedgerSystemCalls | None = None) -> None:
         self.root = root
         self.log = log
         self.path = root / log.path
-        self._calls = calls or LogCalls()
+        self._calls = calls or LedgerSystemCalls()
 
     @property
     def has_tiles(self) -> bool:

@@ -27,8 +27,8 @@ from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import read_store, refuse_as_root
 from pipeline.errors import StoreError
-from pipeline.ledger.checkpoint_files import LogNames
-from pipeline.ledger.folder import LOCK_FILE, LogCalls, LogFolder, find_logs, ledger_faults
+from pipeline.ledger.checkpoint_files import CheckpointFiles
+from pipeline.ledger.folder import LOCK_FILE, LedgerSystemCalls, LogFolder, find_logs, ledger_faults
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.append import TreeAppender
@@ -55,7 +55,7 @@ class RotatedKey:
     note: Path
 
 
-def rotate_key(root: Path, key_file: Path, calls: LogCalls | None = None) -> RotatedKey:
+def rotate_key(root: Path, key_file: Path, calls: LedgerSystemCalls | None = None) -> RotatedKey:
     """Let a new key take over from the one in `key_file`, for the store at `root`.
 
     Raises:
@@ -68,7 +68,7 @@ def rotate_key(root: Path, key_file: Path, calls: LogCalls | None = None) -> Rot
     with _nobody_writes(root):  # 1.
         old = load_own_key(root, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
-        logs = _sign_by_both(root, store_id, [old, new], calls or LogCalls())  # 3.
+        logs = _sign_by_both(root, store_id, [old, new], calls or LedgerSystemCalls())  # 3.
         note = write_rotation(key_file, sign_rotation(old, new))  # 4.
         write_vkey(key_file, new.key)  # 5.
         _take_over(key_file)  # 6.
@@ -93,24 +93,28 @@ def _next_key(key_file: Path, name: str) -> NoteSigner:
     return load_key(path, name) if path.exists() else make_key(path, name)
 
 
-def _sign_by_both(root: Path, store_id: str, signers: Sequence[NoteSigner], calls: LogCalls) -> int:
+def _sign_by_both(
+    root: Path, store_id: str, signers: Sequence[NoteSigner], calls: LedgerSystemCalls
+) -> int:
     """Replace the checkpoint of every log by the same one, signed by both; return their number."""
     with store_faults(root), ExitStack() as held:
         logs = find_logs(root)
         for log in logs:
             held.enter_context(exclusive_lock(root / log.path / LOCK_FILE))
         group_commits = DurableFiles(root, calls).group_commits
-        names = held.enter_context(LogNames(root, calls, group_commits=group_commits))
+        checkpoint_files = held.enter_context(
+            CheckpointFiles(root, calls, group_commits=group_commits)
+        )
         notes = {log: _signed_by_both(root, log, store_id, signers, calls) for log in logs}
         if notes:
-            names.write_checkpoints(notes)
-            names.publish_checkpoints(notes)
-            names.flush(notes)
+            checkpoint_files.write_checkpoints(notes)
+            checkpoint_files.publish_checkpoints(notes)
+            checkpoint_files.flush(notes)
     return len(logs)
 
 
 def _signed_by_both(
-    root: Path, log: LogId, store_id: str, signers: Sequence[NoteSigner], calls: LogCalls
+    root: Path, log: LogId, store_id: str, signers: Sequence[NoteSigner], calls: LedgerSystemCalls
 ) -> bytes:
     folder = LogFolder(root, log, calls)
     with ledger_faults(log):

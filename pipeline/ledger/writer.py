@@ -30,8 +30,14 @@ from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.errors import IntegrityError
-from pipeline.ledger.checkpoint_files import LogNames
-from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogCalls, LogFolder, ledger_faults
+from pipeline.ledger.checkpoint_files import CheckpointFiles
+from pipeline.ledger.folder import (
+    CHECKPOINT_FILE,
+    LOCK_FILE,
+    LedgerSystemCalls,
+    LogFolder,
+    ledger_faults,
+)
 from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
@@ -80,7 +86,7 @@ class Ledger:
         *,
         trusted: Sequence[VerifierKey] = (),
         key_in_use: KeyInUse | None = None,
-        calls: LogCalls | None = None,
+        calls: LedgerSystemCalls | None = None,
     ) -> None:
         """Open the ledger of the store at `root`.
 
@@ -100,7 +106,7 @@ class Ledger:
         self._signers = signers
         self._keys = [*(signer.key for signer in signers), *trusted]
         self._key_in_use = key_in_use
-        self._calls = calls or LogCalls()
+        self._calls = calls or LedgerSystemCalls()
         self._states: dict[LogId, _LogState] = {}
         with store_faults(root):
             self._files = DurableFiles(root, self._calls)
@@ -133,10 +139,12 @@ class Ledger:
             self._make_missing(logs)  # 1.
             for log in logs:  # 2.
                 held.enter_context(exclusive_lock(self.root / log.path / LOCK_FILE))
-            names = LogNames(self.root, self._calls, group_commits=self._files.group_commits)
-            held.enter_context(names)
+            checkpoint_files = CheckpointFiles(
+                self.root, self._calls, group_commits=self._files.group_commits
+            )
+            held.enter_context(checkpoint_files)
             appended = [self._append(log, leaves[log]) for log in logs]  # 3.
-            yield LedgerBatch(appended, names, self._signers, self._states)
+            yield LedgerBatch(appended, checkpoint_files, self._signers, self._states)
 
     def leaves_of(self, log: LogId, offsets: Iterable[int]) -> dict[int, LedgerLeaf]:
         """Return the leaves that records at `offsets` have already.
@@ -306,12 +314,12 @@ class LedgerBatch:
     def __init__(
         self,
         logs: Sequence[_LogBatch],
-        names: LogNames,
+        checkpoint_files: CheckpointFiles,
         signers: Sequence[NoteSigner],
         states: dict[LogId, _LogState],
     ) -> None:
         self._logs = logs
-        self._names = names
+        self._checkpoint_files = checkpoint_files
         self._signers = signers
         self._states = states
         self._tiles = {log.folder.log: log.tree.new_tiles() for log in logs if log.has_new_leaves}
@@ -334,10 +342,10 @@ class LedgerBatch:
         changed = [log for log in self._logs if log.has_new_leaves]
         notes = {log.folder.log: self._sign(log, creations) for log in changed}  # 5.
         if notes:
-            self._names.write_checkpoints(notes)  # 6.
-            self._names.publish_checkpoints(notes)
+            self._checkpoint_files.write_checkpoints(notes)  # 6.
+            self._checkpoint_files.publish_checkpoints(notes)
         # 7. Also where nothing grew: the process that wrote the checkpoint may have died here.
-        self._names.flush([log.folder.log for log in self._logs])
+        self._checkpoint_files.flush([log.folder.log for log in self._logs])
         for log in self._logs:  # 8.
             self._clean(log)
             self._states[log.folder.log] = _LogState(
@@ -383,6 +391,6 @@ class LedgerBatch:
         if log.has_new_leaves:
             tiles += self._tiles[log.folder.log]
         if not log.before.swept:
-            tiles += self._names.tiles_with_leftovers(log.folder.log, log.tree.size)
+            tiles += self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
         for tile in dict.fromkeys(tiles):
-            self._names.remove_narrower(log.folder.log, tile)
+            self._checkpoint_files.remove_narrower(log.folder.log, tile)

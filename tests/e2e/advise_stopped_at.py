@@ -18,7 +18,7 @@ from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryReques
 from pipeline.consumers.advisories.retries import AdvisoryRetries, AdvisoryRetryJudge
 from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.checkpoint_files import LogNames
+from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.writer import LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
@@ -39,8 +39,8 @@ STEPS: dict[str, Step] = {
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
     "tiles created": (AdvisoryStore, "_create", 1, AFTER),
-    "checkpoints written": (LogNames, "write_checkpoints", 1, AFTER),
-    "checkpoints in place": (LogNames, "publish_checkpoints", 1, AFTER),
+    "checkpoints written": (CheckpointFiles, "write_checkpoints", 1, AFTER),
+    "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),

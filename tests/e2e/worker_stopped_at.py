@@ -20,8 +20,8 @@ from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.consumers.run_requests import RunChunk, RunRequestJudge
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.checkpoint_files import LogNames
-from pipeline.ledger.folder import LogCalls
+from pipeline.ledger.checkpoint_files import CheckpointFiles
+from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.writer import Ledger, LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
@@ -52,13 +52,13 @@ STEPS: dict[str, Step] = {
     "names flushed": (SystemCalls, "syncfs", 4, AFTER),
     "tiles created": (RunStore, "_create", 1, AFTER),
     "tiles read back": (LedgerBatch, "_read_back", 2, AFTER),
-    "checkpoints signed": (LogNames, "write_checkpoints", 1, BEFORE),
-    "checkpoint written": (LogNames, "_write_new", 2, AFTER),
-    "checkpoints written": (LogNames, "write_checkpoints", 1, AFTER),
-    "some checkpoints in place": (LogCalls, "replace", 2, AFTER),
-    "checkpoints in place": (LogNames, "publish_checkpoints", 1, AFTER),
-    "checkpoints flushed": (LogNames, "flush", 1, AFTER),
-    "some old tiles removed": (LogNames, "remove_narrower", 3, AFTER),
+    "checkpoints signed": (CheckpointFiles, "write_checkpoints", 1, BEFORE),
+    "checkpoint written": (CheckpointFiles, "_write_new", 2, AFTER),
+    "checkpoints written": (CheckpointFiles, "write_checkpoints", 1, AFTER),
+    "some checkpoints in place": (LedgerSystemCalls, "replace", 2, AFTER),
+    "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
+    "checkpoints flushed": (CheckpointFiles, "flush", 1, AFTER),
+    "some old tiles removed": (CheckpointFiles, "remove_narrower", 3, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.folder import LogCalls
+from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
@@ -53,7 +53,7 @@ def leaf(offset: int, log: LogId = LOG, *, body: str = "body") -> LedgerLeaf:
 
 
 def ledger(
-    root: Path, calls: LogCalls | None = None, signers: Sequence[NoteSigner] = (SIGNER,)
+    root: Path, calls: LedgerSystemCalls | None = None, signers: Sequence[NoteSigner] = (SIGNER,)
 ) -> Ledger:
     """Open the ledger at `root`, as a process that has just started."""
     return Ledger(root, STORE_ID, signers, calls=calls)
@@ -118,11 +118,14 @@ def tile_path(root: Path, tile: Tile, log: LogId = LOG) -> Path:
 
 
 CALL_NAMES = tuple(
-    name for calls in (SystemCalls, LogCalls) for name in vars(calls) if not name.startswith("_")
+    name
+    for calls in (SystemCalls, LedgerSystemCalls)
+    for name in vars(calls)
+    if not name.startswith("_")
 )
 
 
-class WatchedLogCalls(WatchedCalls, LogCalls):
+class WatchedLogCalls(WatchedCalls, LedgerSystemCalls):
     """Those of a ledger too."""
 
 
@@ -131,7 +134,7 @@ class NamedLogCalls(WatchedLogCalls):
 
 
 for _name in CALL_NAMES:
-    setattr(WatchedLogCalls, _name, watched(LogCalls, _name))
+    setattr(WatchedLogCalls, _name, watched(LedgerSystemCalls, _name))
 
 
 NamedLogCalls.open_unnamed = open_unnamed_unsupported  # type: ignore[method-assign]

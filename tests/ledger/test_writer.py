@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.disk.durable_files import Creation, DurableFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
-from pipeline.ledger.folder import LogCalls
+from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.tlog import append as tree_appender
@@ -515,7 +515,11 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
 
 def test_the_real_calls_and_the_watched_ones_make_the_same_log(tmp_path: Path) -> None:
     roots = []
-    for name, made in (("real", LogCalls()), ("group", WatchedLogCalls()), ("named", None)):
+    for name, made in (
+        ("real", LedgerSystemCalls()),
+        ("group", WatchedLogCalls()),
+        ("named", None),
+    ):
         root = tmp_path / name
         root.mkdir()
         calls = WRITERS["fallback"]() if made is None else made
