@@ -29,7 +29,7 @@ from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
+from pipeline.ledger.tlog.recompute import RootRecomputation, tiles_that_differ
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path
 from pipeline.ledger.witnessed import check_continues
 
@@ -129,7 +129,7 @@ class LogCheck:
         self._audited = audited
         self._plan = plan
         self._read_tile = tile_reader(LogFolder(root, audited.log))
-        self._recheck = LogRecheck(self._read_tile)
+        self._recomputed = RootRecomputation(self._read_tile)
         self._partial: list[bytes] = []
         self._doubtful: list[int] = []
         self._unreadable: dict[int, str] = {}
@@ -139,7 +139,7 @@ class LogCheck:
         """Add the next range; yield the notes in it."""
         audited = self._audited
         for root in found.roots:
-            self._recheck.add_full(root)
+            self._recomputed.add_full(root)
         self._partial = found.partial
         self._doubtful += found.doubtful
         self._unreadable |= dict(found.unreadable)
@@ -162,12 +162,12 @@ class LogCheck:
     def finish(self) -> Iterator[Finding]:
         """Yield what is wrong with the tiles and leaves, once all ranges are there."""
         audited = self._audited
-        audited.root = self._recheck.finish(self._partial)
+        audited.root = self._recomputed.finish(self._partial)
         wrong = self._wrong_tiles()
         if wrong is None:
             yield self._other_root()
             # Nobody can tell which of two that differ is right.
-            wrong = [*self._both(self._doubtful), *self._recheck.differing]
+            wrong = [*self._both(self._doubtful), *self._recomputed.differing]
         for tile in dict.fromkeys([*map(self._bundle, self._unreadable), *wrong]):
             yield self._tile_finding(tile)
         changed = {tile.index for tile in wrong if tile.level == ENTRIES} | self._unreadable.keys()
@@ -187,9 +187,9 @@ class LogCheck:
         """Return what is not as signed; None where the signed root helps no further."""
         checkpoint = self._audited.checkpoint
         if checkpoint is None:
-            return [*self._both(self._doubtful), *self._recheck.differing]
+            return [*self._both(self._doubtful), *self._recomputed.differing]
         if checkpoint.root == self._audited.root:
-            return [*(self._level_0(each) for each in self._doubtful), *self._recheck.differing]
+            return [*(self._level_0(each) for each in self._doubtful), *self._recomputed.differing]
         return tiles_that_differ(checkpoint.size, checkpoint.root, self._read_tile)
 
     def _both(self, indices: Iterable[int]) -> Iterator[Tile]:

@@ -23,8 +23,10 @@ from pipeline.ledger.tlog.tiles import (
 )
 
 
-class LogRecheck:
-    """Grows by the tiles of level 0, left to right; keeps one row a level, whatever the size.
+class RootRecomputation:
+    """The root of a log recomputed from its tiles of level 0, left to right.
+
+    One row a level is kept, whatever the size.
 
     Attributes:
         differing: Tiles of level 1 and above that are not what the leaves give.

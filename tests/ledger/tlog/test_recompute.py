@@ -7,7 +7,7 @@ import pytest
 from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
-from pipeline.ledger.tlog.recompute import LogRecheck, tiles_that_differ
+from pipeline.ledger.tlog.recompute import RootRecomputation, tiles_that_differ
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader
 
 SIZES = [1, 2, 255, 256, 257, 512, 1000, 65_536, 65_537]
@@ -30,8 +30,8 @@ def reader(tiles: dict[Tile, bytes]) -> TileReader:
     return read
 
 
-def recheck(leaves: list[bytes], tiles: dict[Tile, bytes]) -> tuple[bytes, list[Tile]]:
-    check = LogRecheck(reader(tiles))
+def recompute(leaves: list[bytes], tiles: dict[Tile, bytes]) -> tuple[bytes, list[Tile]]:
+    check = RootRecomputation(reader(tiles))
     hashes = [leaf_hash(leaf) for leaf in leaves]
     full = len(hashes) // TILE_WIDTH * TILE_WIDTH
     for start in range(0, full, TILE_WIDTH):
@@ -42,7 +42,7 @@ def recheck(leaves: list[bytes], tiles: dict[Tile, bytes]) -> tuple[bytes, list[
 @pytest.mark.parametrize("size", SIZES)
 def test_a_log_as_it_was_written_gives_its_root_and_no_tile(size: int) -> None:
     leaves, tiles, root = log_of(size)
-    assert recheck(leaves, tiles) == (root, [])
+    assert recompute(leaves, tiles) == (root, [])
     assert tiles_that_differ(size, root, reader(tiles)) == []
 
 
@@ -51,9 +51,9 @@ def test_a_tile_above_the_leaves_that_differs_is_named(size: int) -> None:
     leaves, tiles, root = log_of(size)
     for tile in [tile for tile in tiles if tile.level >= 1]:
         changed = tiles | {tile: bytes([tiles[tile][0] ^ 1]) + tiles[tile][1:]}
-        assert recheck(leaves, changed) == (root, [tile])
+        assert recompute(leaves, changed) == (root, [tile])
         gone = {other: content for other, content in tiles.items() if other != tile}
-        assert recheck(leaves, gone) == (root, [tile])
+        assert recompute(leaves, gone) == (root, [tile])
 
 
 @pytest.mark.parametrize("size", SIZES)
