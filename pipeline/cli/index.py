@@ -30,8 +30,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 def rebuild(as_json: AsJson = False) -> None:
     """Make the index again from files, ledger and request topics; the files are not touched.
 
-    Stop the workers first. Exit 5 where files are missing, strange or explained by no leaf and no
-    record: they get their rows all the same, so that every later check finds them. Nothing is
+    Stop the workers first. Exit 5 where files are missing, unexpected or explained by no leaf and
+    no record: they get their rows all the same, so that every later check finds them. Nothing is
     made where a file has other bytes than the ledger says.
     """
     settings = read_settings()
@@ -77,7 +77,7 @@ def _tell(report: RebuildReport) -> None:
     )
     _tell_some([f"{each}: its link has other bytes" for each in report.links_changed])
     _tell_some([f"{each}: the advise worker will link it" for each in report.links_to_make])
-    _tell_some([f"{file.path}: {file.reason}" for file in report.strange])
+    _tell_some([f"{file.path}: {file.reason}" for file in report.unexpected])
     _tell_some(
         [
             f"{each}: the ledger tells of it, no file and no record does: it has no row"

@@ -145,6 +145,6 @@ class CheckpointFiles:
         try:
             self._calls.remove_folder(name, self._folder(above))
         except OSError as error:
-            # Not there, or something strange is in it, which an audit names.
+            # Not there, or something unexpected is in it, which an audit names.
             if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:
                 raise

@@ -52,7 +52,7 @@ class MigrationResult:
         oversized: Contents that were too large for a message and went into the store directly.
         backup: Of the v1 file.
         attachments: The folder in which contents were looked for.
-        strange: How many files of the source were neither runs nor advisories.
+        unexpected: How many files of the source were neither runs nor advisories.
     """
 
     tally: MigrationTally = field(default_factory=MigrationTally)
@@ -61,7 +61,7 @@ class MigrationResult:
     oversized: list[str] = field(default_factory=list)
     backup: Path | None = None
     attachments: Path | None = None
-    strange: int = 0
+    unexpected: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -78,7 +78,7 @@ class MigrationResult:
             "apart": self.oversized,
             "backup": str(self.backup) if self.backup else None,
             "attachments_folder": str(self.attachments) if self.attachments else None,
-            "strange_files": self.strange,
+            "strange_files": self.unexpected,
             "findings": self.tally.sentences(),
         }
 
@@ -88,7 +88,7 @@ Tell: TypeAlias = Callable[[RowResult], None]
 
 def result_of(source: OlderStore) -> MigrationResult:
     """Return the result of a migration that has not begun."""
-    return MigrationResult(attachments=source.blobs.folder, strange=len(source.strange))
+    return MigrationResult(attachments=source.blobs.folder, unexpected=len(source.unexpected))
 
 
 def note_row(result: MigrationResult, row: ReadRow, state: RowState, tell: Tell) -> None:

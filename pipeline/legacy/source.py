@@ -92,7 +92,7 @@ class OlderStore:
         rows: In the order of the file, or by date and name.
         blobs: Contents of its attachments.
         sha256: Of the file of a v1 store; None for a folder.
-        strange: Files in a folder that are neither runs nor advisories.
+        unexpected: Files in a folder that are neither runs nor advisories.
     """
 
     path: Path
@@ -100,7 +100,7 @@ class OlderStore:
     rows: Sequence[SourceRow]
     blobs: LegacyBlobs
     sha256: str | None = None
-    strange: Sequence[Path] = field(default_factory=tuple)
+    unexpected: Sequence[Path] = field(default_factory=tuple)
 
 
 def open_source(path: Path, attachments: Path | None) -> OlderStore:
@@ -115,9 +115,9 @@ def open_source(path: Path, attachments: Path | None) -> OlderStore:
         InputError: It cannot be read, or is no older store.
     """
     if path.is_dir():
-        rows, strange = _rows_of_folder(path)
+        rows, unexpected = _rows_of_folder(path)
         blobs = LegacyBlobs(attachments or _first_folder(path.parents[:2]))
-        return OlderStore(path, "original_v2", rows, blobs, strange=strange)
+        return OlderStore(path, "original_v2", rows, blobs, unexpected=unexpected)
     found = read_rows(path)
     # Looked for beside what the name leads to, as the program of v1 did.
     blobs = LegacyBlobs(attachments or _first_folder([path.resolve().parent]))
@@ -151,10 +151,10 @@ def _rows_of_folder(root: Path) -> tuple[list[SourceRow], list[Path]]:
 def _filed(files: Iterable[Path]) -> tuple[list[SourceRow], list[Path]]:
     runs: dict[str, list[Path]] = {}
     links: list[Path] = []
-    strange: list[Path] = []
+    unexpected: list[Path] = []
     for file in files:
         if file.suffix != ".json" or file.name.startswith((".", "_")):
-            strange.append(file)
+            unexpected.append(file)
         elif _LINK_SEPARATOR in file.stem:
             links.append(file)
         else:
@@ -167,7 +167,7 @@ def _filed(files: Iterable[Path]) -> tuple[list[SourceRow], list[Path]]:
         SourceRow(_shown(name), paths=tuple(runs.get(name, ())), links=tuple(linked.get(name, ())))
         for name in names
     ]
-    return rows, strange
+    return rows, unexpected
 
 
 def _shown(name: str) -> str:

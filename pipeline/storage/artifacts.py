@@ -44,7 +44,7 @@ class FoundLink:
 
 
 @dataclass(frozen=True, slots=True)
-class StrangeFile:
+class UnexpectedFile:
     """A file below `runs` that is no artifact and no link of its place.
 
     Attributes:
@@ -87,7 +87,7 @@ def read_recorded(
     return content
 
 
-def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | StrangeFile]:
+def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | UnexpectedFile]:
     """Read every file below `runs`, in the order of their paths.
 
     Raises:
@@ -100,27 +100,27 @@ def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | StrangeFi
                 yield _read(root, path)
 
 
-def _read(root: Path, path: str) -> FoundArtifact | FoundLink | StrangeFile:
+def _read(root: Path, path: str) -> FoundArtifact | FoundLink | UnexpectedFile:
     place = parse_path(path)
     if place is None or isinstance(place, BlobPath):
-        return StrangeFile(path, "expected a date folder and a file named by its run")
+        return UnexpectedFile(path, "expected a date folder and a file named by its run")
     try:
         content = read_below(root, path, DOCUMENT_LIMIT_BYTES)
     except NotAFileError as error:
-        return StrangeFile(path, f"expected a file that can be read, found {error}")
+        return UnexpectedFile(path, f"expected a file that can be read, found {error}")
     if isinstance(place, ArtifactPath):
         return _artifact(root, content, path)
     return _link(content, path, place)
 
 
-def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | StrangeFile:
+def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | UnexpectedFile:
     document = _document(content, RunArtifact)
     if isinstance(document, str):
-        return StrangeFile(relative, f"expected an artifact, found something else ({document})")
+        return UnexpectedFile(relative, f"expected an artifact, found something else ({document})")
     run = run_of_document(document, sha256_of_bytes(content), relative, len(content), source=None)
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
-        return StrangeFile(relative, f"expected the artifact of {expected} at its own place")
+        return UnexpectedFile(relative, f"expected the artifact of {expected} at its own place")
     return FoundArtifact(run, indexed_run(document, run, withheld_payloads(root, document)))
 
 
@@ -152,14 +152,14 @@ def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
     return content if sha256_of_bytes(content) == sha256 else None
 
 
-def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | StrangeFile:
+def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | UnexpectedFile:
     document = _document(content, AdvisoryLink)
     if isinstance(document, str):
-        return StrangeFile(relative, f"expected a link, found something else ({document})")
+        return UnexpectedFile(relative, f"expected a link, found something else ({document})")
     # In which folder it belongs only its run can say.
     expected = str(LinkPath(place.date, document["run_id"], document["advisory_id"]))
     if expected != relative:
-        return StrangeFile(relative, f"expected the link of {expected} at its own place")
+        return UnexpectedFile(relative, f"expected the link of {expected} at its own place")
     return FoundLink(advisory_of_link(document, sha256_of_bytes(content), relative, source=None))
 
 

@@ -12,7 +12,7 @@ from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
 from pipeline.storage.artifacts import (
     FoundArtifact,
     FoundLink,
-    StrangeFile,
+    UnexpectedFile,
     find_run_files,
 )
 from pipeline.storage.attachments import OpenBlob
@@ -43,7 +43,7 @@ def check_index(
     rows, unexplained = _expected(index)
     for count, found in enumerate(find_run_files(root), start=1):
         progress("files", count, None)
-        if isinstance(found, StrangeFile):
+        if isinstance(found, UnexpectedFile):
             expected = rows.pop(found.path, None)
             wanted = "nothing" if expected is None else f"SHA-256 {expected}"
             yield IndexDifference(found.path, wanted, found.reason)

@@ -504,22 +504,22 @@ def late_link(store: Path) -> str:
     return "runs/2025-12-18/run_0_advisory_adv_5.json"
 
 
-def strange_file(store: Path) -> str:
+def unexpected_file(store: Path) -> str:
     add_file(store / "backup.tar")
     return "backup.tar"
 
 
-def strange_file_in_a_log(store: Path) -> str:
+def unexpected_file_in_a_log(store: Path) -> str:
     add_file(store / LOG / "tile/entries/readme")
     return f"{LOG}/tile/entries/readme"
 
 
-def strange_folder_in_the_ledger(store: Path) -> str:
+def unexpected_folder_in_the_ledger(store: Path) -> str:
     (store / "ledger/1/old").mkdir()
     return "ledger/1/old"
 
 
-def strange_report(store: Path) -> str:
+def unexpected_report(store: Path) -> str:
     add_file(store / "audits/-.txt")
     return "audits/-.txt"
 
@@ -594,10 +594,10 @@ CHANGES: list[tuple[AuditCode, Callable[[Path], str]]] = [
     ("LATE", late),
     ("LATE", late_link),
     ("FUTURE", future),
-    ("STRANGE_FILE", strange_file),
-    ("STRANGE_FILE", strange_file_in_a_log),
-    ("STRANGE_FILE", strange_folder_in_the_ledger),
-    ("STRANGE_FILE", strange_report),
+    ("STRANGE_FILE", unexpected_file),
+    ("STRANGE_FILE", unexpected_file_in_a_log),
+    ("STRANGE_FILE", unexpected_folder_in_the_ledger),
+    ("STRANGE_FILE", unexpected_report),
     ("STRANGE_FILE", tile_of_other_leaves),
 ]
 ELSEWHERE: dict[AuditCode, str] = {

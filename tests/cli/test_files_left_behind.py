@@ -1,4 +1,4 @@
-"""What commands and killed processes leave in a store is no strange file for an audit of it."""
+"""What commands and killed processes leave in a store is no unexpected file for an audit of it."""
 
 import os
 from collections.abc import Callable
@@ -50,15 +50,15 @@ def proven(rmos: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return rmos
 
 
-def strange(root: Path) -> list[str]:
+def unexpected(root: Path) -> list[str]:
     found = audit(root)
     return [each.path for each in found.findings if each.code in {"STRANGE_FILE", "MODE_DIFFERS"}]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_leaves_a_strange_file(proven: CommandLine, command: str) -> None:
+def test_no_command_leaves_an_unexpected_file(proven: CommandLine, command: str) -> None:
     assert proven(*command.split()).status in {0, 3}, command
-    assert strange(proven.data_dir) == []
+    assert unexpected(proven.data_dir) == []
 
 
 def migrate(root: Path) -> None:
@@ -100,8 +100,8 @@ LEFT = [migrate, rebuild_killed, upload_killed, file_killed, epoch_begun, audit_
 
 
 @pytest.mark.parametrize("leave", LEFT)
-def test_what_a_process_leaves_is_no_strange_file(
+def test_what_a_process_leaves_is_no_unexpected_file(
     proven: CommandLine, leave: Callable[[Path], None]
 ) -> None:
     leave(proven.data_dir)
-    assert strange(proven.data_dir) == []
+    assert unexpected(proven.data_dir) == []

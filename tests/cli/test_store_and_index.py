@@ -12,7 +12,7 @@ from pipeline.cli.index import TOLD_OF_A_KIND, _tell
 from pipeline.disk import locks
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.recovery.rebuild.index import RebuildReport
-from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.index.run_index import INDEX_FILE
 from tests.cli.command_line import CommandLine
 from tests.cli.test_runs import flip_bit
@@ -218,7 +218,7 @@ def test_a_rebuild_tells_ten_of_a_kind_and_how_many_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     many = [f"run_{number}" for number in range(TOLD_OF_A_KIND + 3)]
-    _tell(RebuildReport(20, many, ["lost_1"], [StrangeFile("runs/a", "expected [a] date")]))
+    _tell(RebuildReport(20, many, ["lost_1"], [UnexpectedFile("runs/a", "expected [a] date")]))
     out, err = capsys.readouterr()
     assert out == "20 runs in the new index\n"
     told = err.splitlines()

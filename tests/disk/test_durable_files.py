@@ -189,7 +189,7 @@ def make_dangling_symlink(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-STRANGE_THINGS = {
+UNEXPECTED_THINGS = {
     "a symbolic link to the same bytes": make_symlink_to_the_same_bytes,
     "a symbolic link to itself": make_symlink_to_itself,
     "a symbolic link to nothing": make_dangling_symlink,
@@ -198,12 +198,12 @@ STRANGE_THINGS = {
 }
 
 
-@pytest.mark.parametrize("strange", STRANGE_THINGS)
+@pytest.mark.parametrize("unexpected", UNEXPECTED_THINGS)
 @pytest.mark.timeout(10)
 def test_what_is_no_file_of_ours_under_the_name_is_different_and_stays(
-    tmp_path: Path, calls: WatchedCalls, strange: str
+    tmp_path: Path, calls: WatchedCalls, unexpected: str
 ) -> None:
-    STRANGE_THINGS[strange](tmp_path / "a")
+    UNEXPECTED_THINGS[unexpected](tmp_path / "a")
     before = (tmp_path / "a").lstat()
     writer = DurableFiles(tmp_path, calls)
     for content in (b"same", b"", bytes(before.st_size)):

@@ -98,7 +98,7 @@ async def test_a_lost_index_is_made_again_row_for_row(
         assert "run_later_advisory_adv_1.json" in links(settings)
 
 
-async def test_links_that_are_lost_changed_or_strange_are_found_without_a_ledger_too(
+async def test_links_that_are_lost_changed_or_unexpected_are_found_without_a_ledger_too(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
@@ -124,7 +124,7 @@ async def test_links_that_are_lost_changed_or_strange_are_found_without_a_ledger
         report = await rebuild_index(settings)
         assert report.links_to_make == ["run_0 adv_1"]
         assert report.links_changed == ["run_1 adv_1"]
-        assert [each.path.rpartition("/")[2] for each in report.strange] == [
+        assert [each.path.rpartition("/")[2] for each in report.unexpected] == [
             "run_2_advisory_foreign.json"
         ]
         assert not report.is_clean

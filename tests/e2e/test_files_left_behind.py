@@ -1,4 +1,4 @@
-"""What commands that need a broker leave in a store is no strange file for an audit of it."""
+"""What commands that need a broker leave in a store is no unexpected file for an audit of it."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ COMMANDS = [
 ]
 
 
-def strange(settings: Settings) -> list[str]:
+def unexpected(settings: Settings) -> list[str]:
     keys = verifier_keys(settings, read_store(settings.data_dir))
     found = audit(settings.data_dir, keys=keys)
     # The requests are old.
@@ -61,7 +61,7 @@ async def test_no_command_leaves_a_file_that_an_audit_names(
     for command in COMMANDS:
         ended = await rmos(settings, *command.split())
         assert ended.status in {0, 3, 4, 5}, (command, ended)
-    assert strange(settings) == []
+    assert unexpected(settings) == []
 
 
 async def test_v1_mode_beside_a_store_leaves_nothing_in_it(
@@ -76,4 +76,4 @@ async def test_v1_mode_beside_a_store_leaves_nothing_in_it(
     await produce(settings, REQUESTS)
     async with legacy_persist_worker(settings):
         await wait_until_stored(settings, len(REQUESTS))
-    assert strange(settings) == []
+    assert unexpected(settings) == []

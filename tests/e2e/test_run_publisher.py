@@ -222,7 +222,7 @@ async def test_what_others_write_on_the_events_topic_is_passed_over(
 ) -> None:
     receipt = await publisher.send(run_request())
     published = await receipt.published()
-    strange = [
+    unexpected = [
         None,
         b"",
         b"\xff",
@@ -231,7 +231,7 @@ async def test_what_others_write_on_the_events_topic_is_passed_over(
         b'{"source": {"topic": [], "partition": {}, "offset": 0}}',
         b"[" * 100_000,
     ]
-    await events.send([told(settings.topics.run_events, 0, value) for value in strange])
+    await events.send([told(settings.topics.run_events, 0, value) for value in unexpected])
     await events.send([event_of(published)])
     assert (await receipt.event()).outcome == "persisted"
 

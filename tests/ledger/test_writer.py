@@ -504,10 +504,10 @@ def test_what_a_killed_process_left_goes(tmp_path: Path, name: str) -> None:
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     ledger(tmp_path).append_all({LOG: leaves(0, 300)})
-    for name in ("tile/0/000.p/notes.txt", "tile/0/strange.p/1", "tile/0/001.p/999"):
+    for name in ("tile/0/000.p/notes.txt", "tile/0/unexpected.p/1", "tile/0/001.p/999"):
         path = tmp_path / LOG.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"strange")
+        path.write_bytes(b"unexpected")
     before = on_disk(tmp_path)
     ledger(tmp_path).append_all({LOG: leaves(290, 300)})
     assert on_disk(tmp_path) == before

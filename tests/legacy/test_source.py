@@ -131,7 +131,7 @@ def test_a_folder_of_the_original_v2_code(tmp_path: Path) -> None:
     put(tmp_path / "data" / "run_attachments" / f"{sha256(b'x')}.txt", b"x")
     source = open_source(root, None)
     assert source.blobs.folder == tmp_path / "data" / "run_attachments"
-    assert [path.name for path in source.strange] == ["_note.json", "x.json.tmp"]
+    assert [path.name for path in source.unexpected] == ["_note.json", "x.json.tmp"]
     (row,) = read_source(source)
     assert isinstance(row, CarriedRow)
     ids = [each["advisory_id"] for each in row.mapped.judged.built.document["advisory_inputs"]]

@@ -109,7 +109,7 @@ def test_without_the_notes_a_missing_blob_counts_as_gone(root: Path) -> None:
     assert codes(root) == ["ATTACHMENT_MISSING"]
 
 
-def test_what_is_no_note_is_strange_among_them(root: Path) -> None:
+def test_what_is_no_note_is_unexpected_among_them(root: Path) -> None:
     refer(root)
     (root / AWAITED_FOLDER / "readme").write_bytes(b"")
     assert sorted(codes(root)) == ["ATTACHMENT_AWAITED", "STRANGE_FILE"]

@@ -111,21 +111,21 @@ def test_a_damaged_file_changes_no_leaf(tmp_path: Path) -> None:
     assert on_disk(damaged) == on_disk(clean)
 
 
-def test_a_strange_file_under_the_name_of_a_new_run_changes_no_leaf(tmp_path: Path) -> None:
-    strange, clean = tmp_path / "strange", tmp_path / "clean"
-    for root in (strange, clean):
+def test_an_unexpected_file_under_the_name_of_a_new_run_changes_no_leaf(tmp_path: Path) -> None:
+    unexpected, clean = tmp_path / "unexpected", tmp_path / "clean"
+    for root in (unexpected, clean):
         make_store(root)
-    (strange / "runs/2025-12-18").mkdir(parents=True)
-    (strange / "runs/2025-12-18/run_a.json").write_bytes(b"{}")
+    (unexpected / "runs/2025-12-18").mkdir(parents=True)
+    (unexpected / "runs/2025-12-18/run_a.json").write_bytes(b"{}")
     # A store with files and no index is refused; this file came after the index.
     first = [judged_record(run_request(run_id="run_a"), 0)]
     with opened(clean, ledger=ledger(clean)) as store:
         assert kinds(store.commit(first)) == ["persisted"]
-    (strange / "runs").rename(strange / "aside")
-    with opened(strange, ledger=ledger(strange)) as store:
-        (strange / "aside").rename(strange / "runs")
+    (unexpected / "runs").rename(unexpected / "aside")
+    with opened(unexpected, ledger=ledger(unexpected)) as store:
+        (unexpected / "aside").rename(unexpected / "runs")
         assert kinds(store.commit(first)) == ["ARTIFACT_CORRUPT"]
-    assert on_disk(strange) == on_disk(clean)
+    assert on_disk(unexpected) == on_disk(clean)
 
 
 def test_an_internal_error_stands_whatever_a_corrected_program_says(tmp_path: Path) -> None:

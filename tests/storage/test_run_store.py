@@ -775,8 +775,8 @@ def test_opening_that_fails_leaves_nothing_open(root: Path) -> None:
 
 
 def test_a_data_folder_may_have_any_name(tmp_path: Path) -> None:
-    strange = tmp_path / "50% off? #1 & more=ü"
-    with opened(strange) as store:
+    unexpected = tmp_path / "50% off? #1 & more=ü"
+    with opened(unexpected) as store:
         assert word(one(store, judged_record(saw()))) == "persisted"
-    assert (strange / "index.sqlite3").exists()
-    assert [path.name for path in tmp_path.iterdir()] == [strange.name]
+    assert (unexpected / "index.sqlite3").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [unexpected.name]

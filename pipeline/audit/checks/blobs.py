@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from pipeline.audit.checks.places import strange_blob_folders
+from pipeline.audit.checks.places import unexpected_blob_folders
 from pipeline.audit.context import AuditReader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.step import StepResult
@@ -50,7 +50,7 @@ def check_area(reader: AuditReader, area_name: str) -> StepResult:
     """Check what lies beside the folders of blobs of an area."""
     result = StepResult()
     if reader.context.is_whole:
-        result.add(*strange_blob_folders(reader.root, BlobArea(area_name)))
+        result.add(*unexpected_blob_folders(reader.root, BlobArea(area_name)))
     return result
 
 

@@ -57,7 +57,7 @@ def dates_on_disk(root: Path) -> list[str]:
     ]
 
 
-def strange_run_folders(root: Path) -> Iterator[Finding]:
+def unexpected_run_folders(root: Path) -> Iterator[Finding]:
     """Yield what lies in `runs` and is no folder of a date."""
     for path, is_folder in entries_below(root, "runs"):
         if not is_folder or not _DATE.fullmatch(path.removeprefix("runs/")):
@@ -73,7 +73,7 @@ def blob_folders(root: Path, area: BlobArea) -> list[str]:
     ]
 
 
-def strange_blob_folders(root: Path, area: BlobArea) -> Iterator[Finding]:
+def unexpected_blob_folders(root: Path, area: BlobArea) -> Iterator[Finding]:
     """Yield what lies in an area and is no folder of blobs, and a mode that is wrong."""
     if area is BlobArea.QUARANTINE and (root / area.value).is_dir():
         mode = os.stat(root / area.value, follow_symlinks=False).st_mode  # noqa: PTH116
@@ -91,42 +91,42 @@ def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> Step
     """Check what lies beside runs and blobs; `logs` have so many leaves each."""
     result = StepResult()
     if reader.context.is_whole:
-        result.add(*strange_run_folders(reader.root))
-        result.add(*_strange_places(reader.root, dict(logs)))
+        result.add(*unexpected_run_folders(reader.root))
+        result.add(*_unexpected_places(reader.root, dict(logs)))
     return result
 
 
-def _strange_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
+def _unexpected_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
     for path, is_folder in entries_below(root, ""):
         known = path in _FOLDERS if is_folder else path in _FILES or _TEMPORARY.fullmatch(path)
         if not known:
-            yield _strange(path, is_folder=is_folder)
+            yield _unexpected(path, is_folder=is_folder)
     yield from _file_mode(root, STORE_FILE)
     for path, is_folder in entries_below(root, "audits"):
         if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
-            yield _strange(path, is_folder=is_folder)
+            yield _unexpected(path, is_folder=is_folder)
     for path, is_folder in entries_below(root, AWAITED_FOLDER):
         if is_folder or not is_awaited_note(path):
-            yield _strange(path, is_folder=is_folder)
-    yield from _strange_in_ledger(root, sizes)
+            yield _unexpected(path, is_folder=is_folder)
+    yield from _unexpected_in_ledger(root, sizes)
 
 
-def _strange(path: str, *, is_folder: bool) -> Finding:
+def _unexpected(path: str, *, is_folder: bool) -> Finding:
     found = "a folder" if is_folder else "a file"
     return Finding("STRANGE_FILE", path, "nothing: a store has no such name", found)
 
 
-def _strange_in_ledger(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
+def _unexpected_in_ledger(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
     for epoch, is_folder in entries_below(root, "ledger"):
         if not is_folder:
-            yield _strange(epoch, is_folder=False)
+            yield _unexpected(epoch, is_folder=False)
         for path, is_log in entries_below(root, epoch) if is_folder else ():
             log = _log_at(path) if is_log else None
             if log is None:
-                yield _strange(path, is_folder=is_log)
+                yield _unexpected(path, is_folder=is_log)
             elif log in sizes:
                 # One that is new since the audit began is for the next.
-                yield from _LogPlaces(root, log, sizes[log]).strange()
+                yield from _LogPlaces(root, log, sizes[log]).unexpected()
 
 
 def _log_at(path: str) -> LogId | None:
@@ -142,7 +142,7 @@ def _file_mode(root: Path, path: str) -> list[Finding]:
     except FileNotFoundError:
         return []  # A log that grows has replaced it.
     if not stat.S_ISREG(mode):
-        return [_strange(path, is_folder=False)]
+        return [_unexpected(path, is_folder=False)]
     return mode_finding(path, mode, FILE_MODE)
 
 
@@ -155,14 +155,14 @@ class _LogPlaces:
         self._size = size
         self._read = tile_reader(LogFolder(root, log))
 
-    def strange(self, folder: str = "") -> Iterator[Finding]:
-        """Yield what is strange in a folder of the log and below."""
+    def unexpected(self, folder: str = "") -> Iterator[Finding]:
+        """Yield what is unexpected in a folder of the log and below."""
         for path, is_folder in entries_below(self._root, f"{self._path}/{folder}".rstrip("/")):
             name = path.removeprefix(f"{self._path}/")
             if is_folder and _TILE_FOLDER.fullmatch(name):
-                yield from self.strange(name)
+                yield from self.unexpected(name)
             elif is_folder:
-                yield _strange(path, is_folder=True)
+                yield _unexpected(path, is_folder=True)
             elif name == CHECKPOINT_FILE:
                 yield from _file_mode(self._root, path)
             elif name not in {LOCK_FILE, NEW_CHECKPOINT_FILE}:
@@ -172,7 +172,7 @@ class _LogPlaces:
         try:
             tile = parse_tile_path(name)
         except EvidenceError:
-            yield _strange(path, is_folder=False)
+            yield _unexpected(path, is_folder=False)
             return
         yield from _file_mode(self._root, path)
         covered = self._covered(tile)

@@ -18,7 +18,7 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
 from pipeline.core.record import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.artifacts import UnexpectedFile
 
 _Key = tuple[str, str]
 
@@ -32,30 +32,30 @@ class RebuiltAdvisories:
         changed: Those whose link file is not what their first request makes.
         wanted: Leaves without a link: the rest of their row only their record can tell.
         differing: Sentences about links that are not what their leaf says.
-        strange: Path and SHA-256 of what is in the place of a link and is none.
+        unexpected: Path and SHA-256 of what is in the place of a link and is none.
     """
 
     rows: dict[_Key, StoredAdvisory] = field(default_factory=dict)
     changed: list[_Key] = field(default_factory=list)
     wanted: dict[RecordSource, LedgerLeaf] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
-    strange: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
+    unexpected: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
     _wanted_keys: set[_Key] = field(default_factory=set)
 
-    def add_link(self, advisory: StoredAdvisory) -> StrangeFile | None:
+    def add_link(self, advisory: StoredAdvisory) -> UnexpectedFile | None:
         """Take the row of a link file; return the file where another one has told of it."""
         known = self.rows.setdefault(advisory.key, advisory)
         if known is advisory:
             return None
         assert advisory.link_path is not None, "a link that was found has a path"
         reason = f"expected one link of an advisory, found another at {known.link_path}"
-        return StrangeFile(advisory.link_path, reason)
+        return UnexpectedFile(advisory.link_path, reason)
 
-    def add_strange(self, path: str, sha256: str | None) -> None:
+    def add_unexpected(self, path: str, sha256: str | None) -> None:
         """Take a file that is no link: where it has the place of one, a leaf may tell of it."""
         place = parse_path(path)
         if isinstance(place, LinkPath):
-            self.strange[place.run_id, place.advisory_id] = path, sha256
+            self.unexpected[place.run_id, place.advisory_id] = path, sha256
 
     def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> None:
         """Let the leaf of the record that claimed an advisory explain it, unless one has before."""
@@ -68,7 +68,7 @@ class RebuiltAdvisories:
         if known is not None and known.link_sha256 == leaf.link_sha256:
             self.rows[key] = replace(known, source=source)
             return
-        path, found = self.strange.get(key, (None, None))
+        path, found = self.unexpected.get(key, (None, None))
         if known is not None:
             path, found = known.link_path, known.link_sha256
         if path is not None:
@@ -123,7 +123,7 @@ class RebuiltAdvisories:
             if row.link_path is None and row.run_id in artifact_paths:
                 yield key
 
-    def misplaced(self, artifact_paths: Mapping[str, str]) -> Iterator[StrangeFile]:
+    def misplaced(self, artifact_paths: Mapping[str, str]) -> Iterator[UnexpectedFile]:
         """Give the links that lie in another folder than their run, or have none.
 
         Args:
@@ -134,6 +134,6 @@ class RebuiltAdvisories:
             if row.link_path is None:
                 continue
             if path is None:
-                yield StrangeFile(row.link_path, f"expected its run {row.run_id}, found none")
+                yield UnexpectedFile(row.link_path, f"expected its run {row.run_id}, found none")
             elif PurePosixPath(path).parent != PurePosixPath(row.link_path).parent:
-                yield StrangeFile(row.link_path, f"expected the link beside {path}")
+                yield UnexpectedFile(row.link_path, f"expected the link beside {path}")

@@ -43,7 +43,7 @@ from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.recovery.replay.request_topics import request_topics, run_judges
 from pipeline.settings import Settings
-from pipeline.storage.artifacts import StrangeFile
+from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.index.replacement import (
     accepted_losses_of,
     batches,
@@ -62,7 +62,7 @@ class RebuildReport:
         runs: Rows of the new index.
         without_record: Runs whose file no leaf and no record explains.
         without_file: Runs that a record made and whose file is missing or has other bytes.
-        strange: Files below `runs` that are no artifact and no link of their place.
+        unexpected: Files below `runs` that are no artifact and no link of their place.
         advisories: Rows of advisories in the new index, linked or not.
         links_without_record: Advisories whose link no leaf and no record explains.
         links_changed: Advisories whose link is not what their first request makes.
@@ -74,7 +74,7 @@ class RebuildReport:
     runs: int = 0
     without_record: list[str] = field(default_factory=list)
     without_file: list[str] = field(default_factory=list)
-    strange: list[StrangeFile] = field(default_factory=list)
+    unexpected: list[UnexpectedFile] = field(default_factory=list)
     advisories: int = 0
     links_without_record: list[str] = field(default_factory=list)
     links_changed: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class RebuildReport:
     def is_clean(self) -> bool:
         """Whether files, ledger and topic tell the same."""
         unexplained = self.without_record or self.links_without_record
-        unlike = self.without_file or self.links_changed or self.strange or self.lost
+        unlike = self.without_file or self.links_changed or self.unexpected or self.lost
         return not (unexplained or unlike)
 
 
@@ -269,7 +269,7 @@ def _report(rows: RebuiltRows) -> RebuildReport:
         runs=len(paths),
         without_record=rows.runs.without_record(),
         without_file=rows.runs.without_file(),
-        strange=[*rows.strange, *rows.advisories.misplaced(paths)],
+        unexpected=[*rows.unexpected, *rows.advisories.misplaced(paths)],
         advisories=len(rows.advisories.rows),
         links_without_record=_names(rows.advisories.without_record()),
         links_changed=_names(rows.advisories.changed),

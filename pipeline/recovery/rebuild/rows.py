@@ -19,7 +19,7 @@ from pipeline.storage.artifacts import (
     DOCUMENT_LIMIT_BYTES,
     FoundArtifact,
     FoundLink,
-    StrangeFile,
+    UnexpectedFile,
     find_run_files,
 )
 
@@ -30,7 +30,7 @@ class RebuiltRows:
     Attributes:
         runs: Of runs.
         advisories: Of advisories.
-        strange: Files below `runs` that are no artifact and no link of their place.
+        unexpected: Files below `runs` that are no artifact and no link of their place.
     """
 
     def __init__(self, root: Path) -> None:
@@ -38,7 +38,7 @@ class RebuiltRows:
         self._root = root
         self.runs = RebuiltRuns(self._hash_at)
         self.advisories = RebuiltAdvisories()
-        self.strange: list[StrangeFile] = []
+        self.unexpected: list[UnexpectedFile] = []
 
     def take_files(self, progress: Progress) -> None:
         """Take the row of every artifact and link.
@@ -54,7 +54,7 @@ class RebuiltRows:
                 self._note(self.runs.add_file(found))
             else:
                 self._note(found)
-                self.advisories.add_strange(found.path, self._hash_at(found.path))
+                self.advisories.add_unexpected(found.path, self._hash_at(found.path))
 
     def take_leaves(self, logs: StoreLogs, progress: Progress) -> dict[int, dict[Place, int]]:
         """Let the leaves explain the files; return the next offset of each log, by epoch.
@@ -107,9 +107,9 @@ class RebuiltRows:
         """Whether there are files that no leaf explains."""
         return bool(self.runs.without_record()) or any(self.advisories.without_record())
 
-    def _note(self, strange: StrangeFile | None) -> None:
-        if strange is not None:
-            self.strange.append(strange)
+    def _note(self, unexpected: UnexpectedFile | None) -> None:
+        if unexpected is not None:
+            self.unexpected.append(unexpected)
 
     def _hash_at(self, path: str) -> str | None:
         with store_faults(self._root):

@@ -15,7 +15,7 @@ from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.request_topics import RunJudge
-from pipeline.storage.artifacts import FoundArtifact, StrangeFile
+from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile
 from pipeline.storage.index.tables import IndexedRun, indexed_run, with_source
 
 
@@ -54,16 +54,16 @@ class RebuiltRuns:
     differing: list[str] = field(default_factory=list)
     _wanted_ids: set[str] = field(default_factory=set)
 
-    def add_file(self, found: FoundArtifact) -> StrangeFile | None:
+    def add_file(self, found: FoundArtifact) -> UnexpectedFile | None:
         """Take the row of an artifact; return the file where another one has told of its run."""
         row = RebuiltRun(found.run, found.indexed, found.run.artifact_sha256)
         known = self.rows.setdefault(found.run.run_id, row)
         if known is row:
             return None
         reason = f"expected one file of a run, found another at {known.run.artifact_path}"
-        return StrangeFile(found.run.artifact_path, reason)
+        return UnexpectedFile(found.run.artifact_path, reason)
 
-    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> StrangeFile | None:
+    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> UnexpectedFile | None:
         """Let the leaf of the record that made a run explain it, unless an earlier one has.
 
         Returns:
@@ -87,11 +87,13 @@ class RebuiltRuns:
         self._wanted_ids.add(run_id)
         return self._drop_elsewhere(run_id, path)
 
-    def _drop_elsewhere(self, run_id: str, path: str) -> StrangeFile | None:
+    def _drop_elsewhere(self, run_id: str, path: str) -> UnexpectedFile | None:
         known = self.rows.pop(run_id, None)
         if known is None or known.run.artifact_path == path:
             return None
-        return StrangeFile(known.run.artifact_path, f"expected the artifact of {run_id} at {path}")
+        return UnexpectedFile(
+            known.run.artifact_path, f"expected the artifact of {run_id} at {path}"
+        )
 
     def take_record(self, source: RecordSource, judged: JudgedRun | Rejected) -> bool:
         """Make the row of a wanted leaf from its record; tell whether the record is that of it.

@@ -140,8 +140,8 @@ def find_foreign_files(
         StoreError: The disk or the index failed.
     """
     with store_faults(root):
-        strange = [path for path in _paths(root) if path not in checks.asked_for]  # 1.
-        if not strange:
+        unexpected = [path for path in _paths(root) if path not in checks.asked_for]  # 1.
+        if not unexpected:
             return
         with exclusive_lock(root / INDEX_LOCK):  # 2.
             pass
@@ -149,7 +149,7 @@ def find_foreign_files(
         for row in _rows(index):  # 3.
             if row.source is None or not was_read(row.source):
                 rows.explain(row)
-        for path in strange:  # 4.
+        for path in unexpected:  # 4.
             if path not in checks.asked_for:
                 yield _finding(path, checks.sha256_of_any(path))
 

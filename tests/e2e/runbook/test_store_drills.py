@@ -177,12 +177,12 @@ async def test_an_artifact_is_not_what_was_written(drill: Drill) -> None:
     drill.read(PAGE, "An artifact is not what was written")
     await consume(drill.settings, runs(20))
     store = drill.settings.data_dir
-    strange = store / "runs/2025-12-18/run_7.json"
-    before = change_a_byte(strange)
+    unexpected = store / "runs/2025-12-18/run_7.json"
+    before = change_a_byte(unexpected)
     await drill.you_see()
     await drill.run()
     await drill.then()
-    assert (store.parent / "evidence" / strange.name).read_bytes() == before
+    assert (store.parent / "evidence" / unexpected.name).read_bytes() == before
 
 
 async def test_an_audit_found_something(drill: Drill) -> None:

@@ -81,7 +81,7 @@ def test_a_link_without_a_record_keeps_its_row() -> None:
     assert list(rows.without_record()) == [KEY]
 
 
-def test_links_beside_another_run_or_none_are_strange() -> None:
+def test_links_beside_another_run_or_none_are_unexpected() -> None:
     rows = rebuilt([stored(None, PATH)], [], 0)
     assert list(rows.misplaced(RUNS)) == []
     (found,) = rows.misplaced({})
@@ -90,10 +90,10 @@ def test_links_beside_another_run_or_none_are_strange() -> None:
     assert found.reason == "expected the link beside runs/2026-01-01/run_1.json"
 
 
-def test_the_second_link_of_one_advisory_is_strange() -> None:
+def test_the_second_link_of_one_advisory_is_unexpected() -> None:
     rows = rebuilt([stored(None, PATH)], [], 0)
     other = "runs/2026-01-01/run_1_advisory_adv_1.json"
-    strange = rows.add_link(stored(None, other))
-    assert strange is not None
-    assert strange.path == other
+    unexpected = rows.add_link(stored(None, other))
+    assert unexpected is not None
+    assert unexpected.path == other
     assert rows.rows[KEY].link_path == PATH

@@ -40,7 +40,7 @@ REQUESTS = {
     "attached program": run_request(
         outputs=None, attachments=[attachment_ref(b"G1", kind="gcode")]
     ),
-    "strange texts": run_request(
+    "unexpected texts": run_request(
         notes="\u0000", mode="säge 🪚", machine_id="a'b\"c", workflow_session_id=" "
     ),
     "a reason with a zero": run_request(

@@ -25,7 +25,7 @@ from pipeline.errors import (
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.recovery.replay.files import FileChecks, find_foreign_files
-from pipeline.storage.artifacts import StrangeFile, find_run_files
+from pipeline.storage.artifacts import UnexpectedFile, find_run_files
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.replacement import accepted_losses_of
 from pipeline.storage.index_check import check_index
@@ -195,7 +195,7 @@ def test_runs_in_a_folder_that_is_a_link_are_not_those_of_the_store(store: Path)
     (store / "runs/moved_away").rename(store / "elsewhere")
     with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match="symbolic link"):
         reader.find("run_0")
-    found = [each for each in find_run_files(store) if isinstance(each, StrangeFile)]
+    found = [each for each in find_run_files(store) if isinstance(each, UnexpectedFile)]
     assert [each.path for each in found] == ["runs/2025-12-18"]
     with opened(store) as writer:
         differences = {each.path for each in check_index(writer.root, writer.index)}
