@@ -18,7 +18,7 @@ from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_ap
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import artifact_path
-from pipeline.core.runs.artifact import BuiltRun, generated_by_row, outline_of
+from pipeline.core.runs.artifact import BuiltRun, generated_by_row, index_fields_of
 from pipeline.core.runs.artifact_parts import (
     Content,
     attach_request,
@@ -76,7 +76,7 @@ def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     built = _build(request)
     return JudgedRun(
         request.run_id,
-        built.outline["provenance"]["request_sha256"],
+        built.index_fields["provenance"]["request_sha256"],
         sha256_of_bytes(built.content),
         artifact_path(request.created_at_utc, request.run_id),
         built,
@@ -104,7 +104,7 @@ def _build(request: Envelope) -> BuiltRun:
     document["provenance"] = provenance
     is_whole = "withheld" not in provenance and document["request_summary"] == summarised
     return BuiltRun(
-        outline_of(document),
+        index_fields_of(document),
         canonical_json(document),
         tuple(blobs.values()),
         None if judgement.status == "OK" and is_whole else _request_blob(request),  # 4.

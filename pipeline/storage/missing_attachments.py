@@ -16,7 +16,7 @@ def missing_attachments(root: Path, document: Mapping[str, Any]) -> tuple[str, .
 
     Args:
         root: Folder of the store.
-        document: The artifact of the run, or its outline.
+        document: The artifact of the run, or its index fields.
     """
     named = {ref["sha256"] for ref in document["attachments"]}
     return tuple(

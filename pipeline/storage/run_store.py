@@ -61,7 +61,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     def _with_missing(self, record: RunRecord, outcome: Outcome) -> Outcome:
         if outcome.kind not in {"persisted", "duplicate"} or isinstance(record.verdict, Rejected):
             return outcome
-        missing = missing_attachments(self.root, record.verdict.built.outline)
+        missing = missing_attachments(self.root, record.verdict.built.index_fields)
         return replace(outcome, missing_attachments=missing) if missing else outcome
 
     def _plan(self, records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
@@ -158,7 +158,7 @@ class _Plan:
         named = (
             ref["sha256"]
             for judged, _ in self.new.values()
-            for ref in judged.built.outline["attachments"]
+            for ref in judged.built.index_fields["attachments"]
         )
         return NamedBlobs.of(brought, named)
 
@@ -184,7 +184,7 @@ class _Plan:
 
     def _rows(self) -> list[IndexedRun]:
         return [
-            indexed_run(judged.built.outline, run, judged.built.withheld_payloads)
+            indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads)
             for judged, run in self.new.values()
         ]
 

@@ -450,8 +450,10 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         change_index(root, "UPDATE runs SET status = 'BLOCKED'")
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
-        outline = record.verdict.built.outline | {"status": "BLOCKED"}
-        verdict = replace(record.verdict, built=replace(record.verdict.built, outline=outline))
+        index_fields = record.verdict.built.index_fields | {"status": "BLOCKED"}
+        verdict = replace(
+            record.verdict, built=replace(record.verdict.built, index_fields=index_fields)
+        )
         record = replace(record, verdict=verdict)
     outcome = one(store, record)
     assert outcome.drifted

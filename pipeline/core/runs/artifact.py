@@ -44,7 +44,7 @@ from pipeline.core.violations import (
 from schemas.fields import is_sha256
 from schemas.run_request import RunRequest
 
-_OUTLINE_FIELDS = (
+_INDEX_FIELDS = (
     "run_id",
     "created_at_utc",
     "event_type",
@@ -56,7 +56,7 @@ _OUTLINE_FIELDS = (
     "workflow_session_id",
     "hashes",
 )
-_OUTLINE_PARTS = {
+_INDEX_PARTS = {
     "outputs": ("gcode_path",),
     "decision": ("risk_level", "score", "block_reason"),
     "provenance": ("request_sha256", "legacy", "withheld", "claimed_hashes"),
@@ -70,8 +70,8 @@ class BuiltRun:
     """An artifact and what is stored with it.
 
     Attributes:
-        outline: The part of the artifact that index and events tell, in the artifact's shape. It
-            goes from process to process with the bytes; the whole document need not.
+        index_fields: The part of the artifact that index and events hold, in the artifact's shape.
+            It goes from process to process with the bytes; the whole document need not.
         content: The artifact's canonical bytes: those of the file.
         blobs: Attachments whose content came with the request, by SHA-256.
         quarantined: The request's canonical body, where the run is not OK.
@@ -82,7 +82,7 @@ class BuiltRun:
             or as a claim and is withheld, sorted.
     """
 
-    outline: dict[str, Any]
+    index_fields: dict[str, Any]
     content: bytes
     blobs: tuple[Blob, ...]
     quarantined: Blob | None
@@ -101,17 +101,17 @@ class BuiltRun:
         return parse_by_rule(self.content)
 
 
-def outline_of(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the artifact `document` that index and events tell."""
-    outline = {name: document[name] for name in _OUTLINE_FIELDS if name in document}
-    for name, kept in _OUTLINE_PARTS.items():
+def index_fields_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of the artifact `document` that index and events hold."""
+    index_fields = {name: document[name] for name in _INDEX_FIELDS if name in document}
+    for name, kept in _INDEX_PARTS.items():
         part = document[name]
-        outline[name] = {key: part[key] for key in kept if key in part}
-    outline["attachments"] = [
+        index_fields[name] = {key: part[key] for key in kept if key in part}
+    index_fields["attachments"] = [
         {"sha256": ref["sha256"], "kind": ref["kind"]} for ref in document["attachments"]
     ]
-    outline["meta"] = old_hashes_alone(document)
-    return outline
+    index_fields["meta"] = old_hashes_alone(document)
+    return index_fields
 
 
 def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> BuiltRun:
@@ -162,7 +162,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
     document["provenance"] = provenance
     request_blob = Blob(provenance["request_sha256"], body)
     return BuiltRun(
-        outline_of(document),
+        index_fields_of(document),
         canonical_json(document),
         tuple(blobs.values()),
         None if judgement.status == "OK" else request_blob,

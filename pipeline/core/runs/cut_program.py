@@ -40,7 +40,7 @@ class CutProgram:
 
 
 def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
-    """Return the program of an artifact, or of its outline.
+    """Return the program of an artifact, or of its index fields.
 
     None where nothing would be cut because the run is not OK, where no hash is known, and where
     several programs are attached and neither `outputs.gcode_path` nor a claim names one of them.

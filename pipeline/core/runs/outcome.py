@@ -80,7 +80,11 @@ class Outcome:
 def stored_run(judged: JudgedRun, source: RecordSource) -> StoredRun:
     """Return what the index will hold of a run that `source` makes."""
     return run_of_document(
-        judged.built.outline, judged.artifact_sha256, judged.path, len(judged.built.content), source
+        judged.built.index_fields,
+        judged.artifact_sha256,
+        judged.path,
+        len(judged.built.content),
+        source,
     )
 
 
@@ -91,7 +95,7 @@ def run_of_document(
     size_bytes: int,
     source: RecordSource | None,
 ) -> StoredRun:
-    """Return what the index holds of the artifact `document`, of which its outline will do."""
+    """Return what the index holds of the artifact `document`, or of its index fields."""
     provenance = document["provenance"]
     decision = document["decision"]
     return StoredRun(

@@ -57,7 +57,7 @@ def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     built = build_run(request.document, request.body, request.created_at_utc)
     return JudgedRun(
         request.run_id,
-        built.outline["provenance"]["request_sha256"],
+        built.index_fields["provenance"]["request_sha256"],
         sha256_of_bytes(built.content),
         artifact_path(request.created_at_utc, request.run_id),
         built,

@@ -167,7 +167,7 @@ class RebuiltRuns:
 
 
 def _indexed(judged: JudgedRun, run: StoredRun) -> IndexedRun:
-    return indexed_run(judged.built.outline, run, judged.built.withheld_payloads)
+    return indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads)
 
 
 def _differs(path: str, expected: str, source: RecordSource, found: str | None) -> str:

@@ -51,7 +51,9 @@ def uploads_of(verdict: JudgedRun | JudgedAdvisory) -> list[str]:
         return [attachment_path(named)] if named is not None and verdict.blob is None else []
     inline = {blob.sha256 for blob in verdict.built.blobs}
     return _paths(
-        ref["sha256"] for ref in verdict.built.outline["attachments"] if ref["sha256"] not in inline
+        ref["sha256"]
+        for ref in verdict.built.index_fields["attachments"]
+        if ref["sha256"] not in inline
     )
 
 

@@ -219,7 +219,7 @@ class IndexedRun:
 def indexed_run(
     document: Mapping[str, Any], run: StoredRun, withheld_payloads: Iterable[str] | None = None
 ) -> IndexedRun:
-    """Return what the index keeps of the artifact `document`, or of its outline.
+    """Return what the index keeps of the artifact `document`, or of its index fields.
 
     Args:
         document: The artifact.

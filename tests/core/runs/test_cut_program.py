@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.layout import attachment_path
-from pipeline.core.runs.artifact import outline_of
+from pipeline.core.runs.artifact import index_fields_of
 from pipeline.core.runs.cut_program import CutProgram, cut_program
 from pipeline.core.runs.diff import diff_runs
 from tests.builders import attachment, attachment_ref, document, red_request, run_request, sha256
@@ -93,9 +93,9 @@ def test_the_program_is_known_wherever_the_artifact_says_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_outline_of_an_artifact_says_the_same(name: str) -> None:
+def test_the_index_fields_of_an_artifact_say_the_same(name: str) -> None:
     shown, program = PROGRAMS[name]
-    assert cut_program(outline_of(shown)) == program
+    assert cut_program(index_fields_of(shown)) == program
 
 
 def test_a_value_of_a_producer_under_meta_is_no_older_store() -> None:
