@@ -37,7 +37,7 @@ _Key: TypeAlias = tuple[str, str]
 class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
     """Advisories on disk. One thread at a time; others take turns by the store's lock."""
 
-    def commit_again(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
+    def retry_links(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
         """Store records that `commit` has judged before: their runs may have come meanwhile.
 
         They move no position, have their leaves, and count against no reject limit.

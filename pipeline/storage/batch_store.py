@@ -212,7 +212,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         """Do it. Only what is consumed here moves the position and has a leaf."""
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
             self._check_index_in_place()
-            records = self._with_standing_errors(records)
+            records = self._with_recorded_verdicts(records)
             with self.index.transaction() as transaction:
                 plan = self._plan(records, transaction)  # 2.
                 accepted = check_reject_limit(
@@ -256,7 +256,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
                 transaction.advance(self.identity.epoch, reached)
         return restoration
 
-    def _with_standing_errors(
+    def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
     ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
         """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program says today."""
@@ -272,7 +272,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         }
         if not found:
             return records
-        return [as_it_stands(r, found.get((r.log, r.source.offset))) for r in records]
+        return [apply_recorded_verdict(r, found.get((r.log, r.source.offset))) for r in records]
 
     @abstractmethod
     def _plan(
@@ -333,7 +333,7 @@ def _by_log(
     return leaves
 
 
-def as_it_stands(
+def apply_recorded_verdict(
     record: JudgedRecord[Verdict | Rejected], leaf: LedgerLeaf | None
 ) -> JudgedRecord[Verdict | Rejected]:
     """Return the record as its leaf has it: one with INTERNAL_ERROR stands, any other says nothing.

@@ -890,7 +890,7 @@ def test_what_comes_while_an_audit_runs_is_not_unexplained(store: Path) -> None:
         from tests.ledger.ledgers import ledger
 
         advise = AdvisoryStore(store, ledger=ledger(store))
-        advise.commit_again([advisory_record(advisory(2, "run_that_has_not_come"), 4)])
+        advise.retry_links([advisory_record(advisory(2, "run_that_has_not_come"), 4)])
         advise.close()
 
     found = audit(store, while_running=write)

@@ -51,7 +51,7 @@ STEPS: dict[str, Step] = {
     "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
     "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
     "retry judged": (AdvisoryRetryJudge, "__call__", 1, AFTER),
-    "retry stored": (AdvisoryStore, "commit_again", 1, AFTER),
+    "retry stored": (AdvisoryStore, "retry_links", 1, AFTER),
     "retry to be committed": (AdvisoryRetries, "_commit", 1, BEFORE),
     "retry committed": (AdvisoryRetries, "_commit", 1, AFTER),
     "claims looked for": (AdvisoryClaims, "_page", 1, AFTER),

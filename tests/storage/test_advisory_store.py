@@ -174,7 +174,7 @@ def test_a_claim_is_linked_by_its_own_record_once_the_run_is_there(
     records = [asked(advisory(), 7)]
     store.commit(records)
     make_run(root)
-    assert words(store.commit_again(records)) == ["linked"]
+    assert words(store.retry_links(records)) == ["linked"]
     assert links(root) == [LINK]
     make_run(other := root.parent / "other")
     with opened_for_advisories(other) as at_once:
@@ -190,7 +190,7 @@ def test_a_duplicate_never_makes_the_link_of_a_claim_that_waits(
     make_run(root)
     assert words(store.commit([asked(advisory(title="other"), 8)])) == ["duplicate"]
     assert links(root) == []
-    store.commit_again([asked(advisory(), 7)])
+    store.retry_links([asked(advisory(), 7)])
     assert json.loads(files(root)[LINK])["title"] == advisory()["title"]
 
 
@@ -205,7 +205,7 @@ def test_another_record_at_the_offset_of_a_claim_makes_no_link(
 ) -> None:
     store.commit([asked(advisory(), 7)])
     make_run(root)
-    result = store.commit_again([asked(advisory(title="other"), 7)])
+    result = store.retry_links([asked(advisory(title="other"), 7)])
     assert words(result) == ["waiting"]
     assert result.outcomes[0].drifted
     assert links(root) == []
@@ -254,7 +254,7 @@ def test_a_blob_with_other_bytes_leaves_no_link_that_names_it(
 
 def test_records_again_move_no_position(root: Path, store: AdvisoryStore) -> None:
     store.commit([asked(advisory(), 7)])
-    store.commit_again([asked(advisory(), 9)])
+    store.retry_links([asked(advisory(), 9)])
     (position,) = rows(root)["positions"]
     assert (position["topic"], position["next_offset"]) == (TOPIC, 8)
 
@@ -349,7 +349,7 @@ def test_workers_of_runs_and_advisories_share_one_store(root: Path, store: Advis
         for number in range(20):
             store.commit([asked(advisory(run_id=f"run_{number}"), number)])
             runs.commit([judged_record(run_request(run_id=f"run_{number}"), number)])
-            assert words(store.commit_again([asked(advisory(run_id=f"run_{number}"), number)])) == [
+            assert words(store.retry_links([asked(advisory(run_id=f"run_{number}"), number)])) == [
                 "linked"
             ]
     assert len(links(root)) == 20

@@ -186,7 +186,7 @@ def store_advisories(
 ) -> list[str]:
     store = AdvisoryStore(root, ledger=ledger(root))
     try:
-        return kinds(store.commit_again(records) if again else store.commit(records))
+        return kinds(store.retry_links(records) if again else store.commit(records))
     finally:
         store.close()
 

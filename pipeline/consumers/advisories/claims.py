@@ -53,7 +53,7 @@ class AdvisoryClaimJudge:
     async def __call__(self, records: Sequence[Record]) -> AdvisoryChunk:
         """Judge `records`, without touching the disk."""
         deliveries = [delivery_of(record, self._desk.epoch) for record in records]
-        return await self._desk.judge(deliveries, self._desk.commit_again, _tell_nothing)
+        return await self._desk.judge(deliveries, self._desk.retry_links, _tell_nothing)
 
 
 def _tell_nothing(delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:

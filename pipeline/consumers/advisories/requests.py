@@ -84,10 +84,10 @@ class AdvisoryDesk:
             deliveries, judged, self.telling, commit, tell_waiting, last_retry, strays
         )
 
-    async def commit_again(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
+    async def retry_links(self, judged: Sequence[AdvisoryRecord]) -> list[AdvisoryOutcome]:
         """Store requests that were judged before."""
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self.executor, self.store.commit_again, judged)
+        result = await loop.run_in_executor(self.executor, self.store.retry_links, judged)
         return result.outcomes
 
     def tell_to_retry(self, delivery: Delivery, outcome: AdvisoryOutcome) -> Iterator[Message]:

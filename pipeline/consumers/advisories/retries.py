@@ -66,7 +66,7 @@ class AdvisoryRetryJudge:
             else:
                 deliveries.append(delivery)
         desk = self._desk
-        return await desk.judge(deliveries, desk.commit_again, desk.tell_to_retry, strays)
+        return await desk.judge(deliveries, desk.retry_links, desk.tell_to_retry, strays)
 
     def _delivery(self, record: Record) -> Delivery | None:
         topic = self._desk.topics.advisory_requests

@@ -17,7 +17,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.expected import FIRST_KINDS, Key, Row, key_of
 from pipeline.recovery.replay.findings import Finding
 from pipeline.recovery.replay.leaves import LeafCursor
-from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, as_it_stands
+from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, apply_recorded_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PartitionHistory:
     def _observe(self, record: JudgedRecord[Any]) -> ObservedRecord:
         in_range = record.source.offset >= self._begin
         leaf = self.leaves.take(record.source.offset) if in_range else None
-        record = as_it_stands(record, leaf)
+        record = apply_recorded_verdict(record, leaf)
         return ObservedRecord(record, leaf, self._is_first(record))
 
     def _is_first(self, record: JudgedRecord[Any]) -> bool:
