@@ -177,7 +177,7 @@ class _Plan:
         named = (judged.link.get("content_sha256") for judged in linked)
         return NamedBlobs.of(brought, (sha256 for sha256 in named if sha256 is not None))
 
-    def made_by(self, position: int) -> list[NewFile] | None:
+    def expected_files(self, position: int) -> list[NewFile] | None:
         """Return the files that a record has made; None where its advisory has another link."""
         judged, advisory = self.records[position].verdict, self.advisories[position]
         if isinstance(judged, Rejected) or advisory is None:

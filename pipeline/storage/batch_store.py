@@ -130,7 +130,7 @@ class BatchPlan(Protocol[Settled]):
     def named_blobs(self) -> NamedBlobs:
         """Return the attachments that those files name."""
 
-    def made_by(self, position: int) -> list[NewFile] | None:
+    def expected_files(self, position: int) -> list[NewFile] | None:
         """Return the files of what the record at `position` makes or has made.
 
         None where the store knows it with other bytes.
@@ -247,8 +247,8 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             self._check_index_in_place()
             with self.index.transaction() as transaction:
                 plan = self._plan_as_intact(records, transaction)
-                made = [(record.source, plan.made_by(n)) for n, record in enumerate(records)]
-                restoration = restore_files(self._files, made)
+                expected = [(r.source, plan.expected_files(n)) for n, r in enumerate(records)]
+                restoration = restore_files(self._files, expected)
                 places = (parse_path(each.file.path) for each in restoration.files)
                 restored = (each.sha256 for each in places if isinstance(each, BlobPath))
                 forget_awaited(self.root, restored)

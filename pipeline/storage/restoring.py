@@ -1,4 +1,4 @@
-"""Files made again where they are missing; what is there, right or wrong, is not touched."""
+"""Restore files that are missing; what is there, right or wrong, is not touched."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
 
-Made = Iterable[tuple[RecordSource, list[NewFile] | None]]
+ExpectedFiles = Iterable[tuple[RecordSource, list[NewFile] | None]]
 """Records with the files that each once made; None where the store knows it with other bytes."""
 
 
@@ -39,7 +39,7 @@ class Restoration:
     unlike: list[RecordSource]
 
 
-def restore_files(store: DurableFiles, made: Made) -> Restoration:
+def restore_files(store: DurableFiles, expected: ExpectedFiles) -> Restoration:
     """Create those files that are missing, durably, blobs before the files that name them.
 
     Raises:
@@ -47,7 +47,7 @@ def restore_files(store: DurableFiles, made: Made) -> Restoration:
     """
     wanted: dict[str, tuple[RecordSource, NewFile]] = {}
     unlike = []
-    for source, files in made:
+    for source, files in expected:
         if files is None:
             unlike.append(source)
         for file in files or ():

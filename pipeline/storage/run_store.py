@@ -162,7 +162,7 @@ class _Plan:
         )
         return NamedBlobs.of(brought, named)
 
-    def made_by(self, position: int) -> list[NewFile] | None:
+    def expected_files(self, position: int) -> list[NewFile] | None:
         """Return the files that a record has made; None where its run has another artifact."""
         judged, run = self.records[position].verdict, self.runs[position]
         if isinstance(judged, Rejected) or run is None:

@@ -110,7 +110,7 @@ class StoreComparison:
                 row = plan.known.get(key_of(judged)) if is_known else None
                 self._check_leaf(each, row, leaves[position])  # 1.
                 if is_known and each.was_first(row):  # 2.
-                    self._check_first(_First(each, judged, row, plan.made_by(position)))
+                    self._check_first(_First(each, judged, row, plan.expected_files(position)))
 
     def _check_leaf(self, observed: ObservedRecord, row: Row | None, expected: LedgerLeaf) -> None:
         leaf, place = observed.leaf, place_of(observed.record.source)
