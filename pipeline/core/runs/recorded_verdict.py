@@ -8,10 +8,10 @@ from typing import Any
 from pipeline.core.runs.safety import (
     CUTTABLE_RISKS,
     RISK_RANK,
-    Place,
+    RiskSource,
     decision_of,
-    place_of,
-    places_of_feasibility,
+    risk_source_of,
+    risk_sources_of_feasibility,
 )
 from schemas.fields import normalise_risk
 
@@ -26,37 +26,39 @@ def recorded_decision(decision: object, feasibility: dict[str, Any]) -> dict[str
     `decision` and in its `safety`; UNKNOWN where nobody names one. A text that is blank names
     none. What contradicts the risk of `decision` has no say in the other fields.
     """
-    own = _own_place(decision)
-    places = list(places_of_feasibility(_without_blank_risks(feasibility)))
+    own = _own_risk_source(decision)
+    sources = list(risk_sources_of_feasibility(_without_blank_risks(feasibility)))
     if own is not None and own.risk_level is not None:
         risk_level = own.risk_level
-        places = [place for place in places if place.risk_level in {None, risk_level}]
+        sources = [source for source in sources if source.risk_level in {None, risk_level}]
     else:
-        risk_level = _worst_risk(places) or "UNKNOWN"
+        risk_level = _worst_risk(sources) or "UNKNOWN"
     if own is not None:
-        places.insert(0, own)
-    places.sort(key=lambda place: place.risk_level != risk_level)
-    return decision_of(risk_level, places, None, _details(decision))
+        sources.insert(0, own)
+    sources.sort(key=lambda source: source.risk_level != risk_level)
+    return decision_of(risk_level, sources, None, _details(decision))
 
 
 def evaluated_risk(feasibility: dict[str, Any]) -> str | None:
     """Return the worst risk that an evaluation names; None where it names none."""
-    return _worst_risk(list(places_of_feasibility(_without_blank_risks(feasibility))))
+    return _worst_risk(list(risk_sources_of_feasibility(_without_blank_risks(feasibility))))
 
 
 def is_called_safe(decision: dict[str, Any], feasibility: dict[str, Any]) -> bool:
     """Tell whether nobody in a row says anything but GREEN and YELLOW."""
-    evaluated = list(places_of_feasibility(_without_blank_risks(feasibility)))
-    risks = {place.risk_level for place in (place_of(decision, free_form=False), *evaluated)}
-    return risks - {None} <= CUTTABLE_RISKS and not any(place.is_blocking for place in evaluated)
+    evaluated = list(risk_sources_of_feasibility(_without_blank_risks(feasibility)))
+    risks = {
+        source.risk_level for source in (risk_source_of(decision, free_form=False), *evaluated)
+    }
+    return risks - {None} <= CUTTABLE_RISKS and not any(source.is_blocking for source in evaluated)
 
 
-def _own_place(decision: object) -> Place | None:
+def _own_risk_source(decision: object) -> RiskSource | None:
     if isinstance(decision, str) and normalise_risk(decision) == decision.strip().upper():
         decision = {"risk_level": decision}
     if not isinstance(decision, dict):
         return None
-    return place_of(_without_blank_risk(decision), free_form=True)
+    return risk_source_of(_without_blank_risk(decision), free_form=True)
 
 
 def _details(decision: object) -> dict[str, Any] | None:
@@ -64,8 +66,8 @@ def _details(decision: object) -> dict[str, Any] | None:
     return {"details": details} if isinstance(details, dict) and details else None
 
 
-def _worst_risk(places: list[Place]) -> str | None:
-    named = (place.risk_level for place in places if place.risk_level is not None)
+def _worst_risk(sources: list[RiskSource]) -> str | None:
+    named = (source.risk_level for source in sources if source.risk_level is not None)
     return max(named, key=RISK_RANK.__getitem__, default=None)
 
 

@@ -19,11 +19,11 @@ SCORE_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One place where a producer may have put a verdict.
+class RiskSource:
+    """One part of a request in which a producer may have put a verdict.
 
     Attributes:
-        content: The object there.
+        content: The object.
         free_form: Whether its fields are the producer's own; only then are `risk_bucket`,
             `blocking` and `blocking_reasons` looked at.
         risk_level: The worst risk named here; None where none is.
@@ -65,11 +65,11 @@ class Place:
         return warnings if _is_prose_list(warnings) else None
 
 
-def place_of(content: dict[str, Any], *, free_form: bool) -> Place:
-    """Return the place that holds `content`, with the worst risk that it names."""
+def risk_source_of(content: dict[str, Any], *, free_form: bool) -> RiskSource:
+    """Return the source that holds `content`, with the worst risk that it names."""
     keys = ("risk_level", "risk_bucket") if free_form else ("risk_level",)
     found = [_risk_of(content[key]) for key in keys if content.get(key) is not None]
-    return Place(content, free_form, max(found, key=RISK_RANK.__getitem__, default=None))
+    return RiskSource(content, free_form, max(found, key=RISK_RANK.__getitem__, default=None))
 
 
 def _risk_of(value: object) -> str:
@@ -112,41 +112,43 @@ def judge_safety(
         producer_status: The status that the producer saw, if any.
         producer_failed: Whether the producer reported an error.
     """
-    places = list(_places(decision, feasibility))
+    sources = list(_risk_sources(decision, feasibility))
     risk_level = max(
-        (place.risk_level for place in places if place.risk_level is not None),
+        (source.risk_level for source in sources if source.risk_level is not None),
         key=RISK_RANK.__getitem__,
         default="UNKNOWN",
     )
-    # The first place that holds the worst risk speaks first, then the others in their order.
-    places.sort(key=lambda place: place.risk_level != risk_level)
-    blocking = any(place.is_blocking for place in places)
+    # The first source of the worst risk speaks first, then the others in their order.
+    sources.sort(key=lambda source: source.risk_level != risk_level)
+    blocking = any(source.is_blocking for source in sources)
     status, fallback_reason = _status(risk_level, producer_status, producer_failed, blocking)
-    return Judgement(status, decision_of(risk_level, places, fallback_reason, decision))
+    return Judgement(status, decision_of(risk_level, sources, fallback_reason, decision))
 
 
-def _places(decision: dict[str, Any] | None, feasibility: dict[str, Any]) -> Iterator[Place]:
+def _risk_sources(
+    decision: dict[str, Any] | None, feasibility: dict[str, Any]
+) -> Iterator[RiskSource]:
     if decision is not None:
-        yield place_of(decision, free_form=False)
-    yield from places_of_feasibility(feasibility)
+        yield risk_source_of(decision, free_form=False)
+    yield from risk_sources_of_feasibility(feasibility)
 
 
-def places_of_feasibility(feasibility: dict[str, Any]) -> Iterator[Place]:
-    """Yield the places of an evaluation: its top, its `decision` and its `safety`."""
-    yield place_of(feasibility, free_form=True)
+def risk_sources_of_feasibility(feasibility: dict[str, Any]) -> Iterator[RiskSource]:
+    """Yield the sources of an evaluation: its top, its `decision` and its `safety`."""
+    yield risk_source_of(feasibility, free_form=True)
     for key in ("decision", "safety"):
         inner = feasibility.get(key)
         if isinstance(inner, dict):
-            yield place_of(inner, free_form=True)
+            yield risk_source_of(inner, free_form=True)
         elif isinstance(inner, str) and inner.strip().upper() in _UNSAFE_RISKS:
             # No object, so it makes nothing OK; but a RED in so many words is not passed over.
-            yield place_of({"risk_level": inner}, free_form=True)
+            yield risk_source_of({"risk_level": inner}, free_form=True)
 
 
 def _status(
     risk_level: str, producer_status: str | None, producer_failed: bool, blocking: bool
 ) -> tuple[str, str | None]:
-    """Return the status and the reason that stands where no place gives one."""
+    """Return the status and the reason that stands where no source gives one."""
     if risk_level not in CUTTABLE_RISKS:
         return "BLOCKED", f"RISK_{risk_level}"
     if producer_status == "BLOCKED":
@@ -179,21 +181,21 @@ def explained(block_reason: str | None) -> str:
 
 def decision_of(
     risk_level: str,
-    places: list[Place],
+    sources: list[RiskSource],
     fallback_reason: str | None,
     sent: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return an artifact's decision: of what the places say, the first word of each kind.
+    """Return an artifact's decision: of what the sources say, the first word of each kind.
 
     Args:
         risk_level: The risk that counts.
-        places: In the order in which they speak.
-        fallback_reason: The reason that stands where no place gives one, if any.
+        sources: In the order in which they speak.
+        fallback_reason: The reason that stands where no source gives one, if any.
         sent: The producer's decision, whose details are kept.
     """
-    scores = (place.score for place in places)
-    reasons = (place.block_reason for place in places)
-    lists = [listed for place in places if (listed := place.warnings) is not None]
+    scores = (source.score for source in sources)
+    reasons = (source.block_reason for source in sources)
+    lists = [listed for source in sources if (listed := source.warnings) is not None]
     found = {
         "risk_level": risk_level,
         "score": next((score for score in scores if score is not None), None),
