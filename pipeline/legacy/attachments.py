@@ -195,8 +195,7 @@ def _reference(
 
 def _time(value: object) -> str:
     if not isinstance(value, str):
-        message = f"expected a time, found {type(value).__name__}"
-        raise ValueError(message)  # noqa: TRY004  # one error for whatever is no time
+        raise ValueError(f"expected a time, found {type(value).__name__}")  # noqa: TRY004
     return normalise_timestamp(value)
 
 

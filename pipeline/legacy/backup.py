@@ -115,17 +115,16 @@ def check_backup(path: Path) -> None:
     """
     expected = named_sha256(path)
     if expected is None:
-        message = f"Expected a backup named ...{_MARK}<sha256>, found {path.name}."
-        raise InputError(message)
+        raise InputError(f"Expected a backup named ...{_MARK}<sha256>, found {path.name}.")
     with _faults(path.parent):
         try:
             found = _sha256_of(path)
         except FileNotFoundError:
-            message = f"There is no backup {path}."
-            raise NotFoundError(message) from None
+            raise NotFoundError(f"There is no backup {path}.") from None
     if found != expected:
-        message = f"Expected the backup {path} to have SHA-256 {expected}, found {found}."
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"Expected the backup {path} to have SHA-256 {expected}, found {found}."
+        )
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
@@ -140,8 +139,7 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             os.fchmod(copy.fileno(), FILE_MODE)
             os.fsync(copy.fileno())
         if digest.hexdigest() != sha256:
-            message = f"The v1 store {source} was changed while it was read: run it again."
-            raise InputError(message)
+            raise InputError(f"The v1 store {source} was changed while it was read: run it again.")
         # link, unlike rename, refuses to replace an existing name: of two the first one stays.
         with suppress(FileExistsError):
             os.link(temporary, target)
@@ -177,8 +175,7 @@ def _faults(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        message = (
+        raise StoreError(
             f"The backup in {folder} failed: {reason}. Nothing was changed; give another folder "
             "with --backup-dir."
-        )
-        raise StoreError(message) from error
+        ) from error

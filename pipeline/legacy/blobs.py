@@ -89,21 +89,20 @@ class LegacyBlobs:
             else:
                 yield from _pieces_of(path)
             return
-        message = f"The attachment {name} in {self.folder} was there, and is not any more."
-        raise InputError(message)
+        raise InputError(f"The attachment {name} in {self.folder} was there, and is not any more.")
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     try:
         if not folder.is_dir():
-            message = f"The attachments folder {folder} is no folder that can be read."
-            raise InputError(message)
+            raise InputError(f"The attachments folder {folder} is no folder that can be read.")
         for path in sorted(folder.rglob("*")):
             if is_sha256(path.name[:_NAME_LENGTH]) and path.name[_NAME_LENGTH:][:1] in {"", "."}:
                 yield path
     except OSError as error:
-        message = f"The attachments folder {folder} cannot be read: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(
+            f"The attachments folder {folder} cannot be read: {error.strerror}."
+        ) from error
 
 
 def _read(path: Path, name: str) -> tuple[BlobState, FoundBlob | None]:
@@ -140,5 +139,4 @@ def _pieces_of(path: Path) -> Iterator[bytes]:
                 yield piece
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        message = f"The attachment {path} cannot be read: {reason}."
-        raise InputError(message) from error
+        raise InputError(f"The attachment {path} cannot be read: {reason}.") from error

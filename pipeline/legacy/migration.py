@@ -153,8 +153,9 @@ class Migration:
             try:
                 stack.enter_context(exclusive_lock(lock, wait=False))
             except BlockingIOError:
-                message = f"Another migration into the store {self._store.root} runs."
-                raise RefusedError(message) from None
+                raise RefusedError(
+                    f"Another migration into the store {self._store.root} runs."
+                ) from None
 
     async def _check_start(self) -> None:
         topics = self._settings.topics
@@ -194,12 +195,11 @@ class Migration:
                 if record.offset >= begin and run_id not in here:
                     others.add(run_id)
         if others and not self._options.resume:
-            message = (
+            raise RefusedError(
                 f"{len(others):,} records of another source, {min(others)!r:.120} among them, wait "
                 f"on {self._topic}: finish that migration first, or store them as well with "
                 "--resume."
             )
-            raise RefusedError(message)
         return published
 
     async def _publish(self, sender: BatchSender, published: dict[str, str]) -> None:

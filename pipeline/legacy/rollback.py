@@ -168,8 +168,7 @@ def _rows_in(content: bytes, backup: Path | None) -> dict[str, str]:
     try:
         return {row.run_id: row.text for row in parse_rows(content)}
     except InvalidJsonError as error:
-        message = f"The backup {backup} is no v1 store: {error}."
-        raise InputError(message) from error
+        raise InputError(f"The backup {backup} is no v1 store: {error}.") from error
 
 
 async def _refuse_running_workers(settings: Settings) -> None:
@@ -178,27 +177,24 @@ async def _refuse_running_workers(settings: Settings) -> None:
         try:
             members = await group_members(settings, group)
         except BrokerError as error:
-            message = (
+            raise BrokerError(
                 f"{error} Nothing was changed. Only the broker knows whether a worker runs: "
                 "where it is gone, stop every worker yourself and give --without-broker."
-            )
-            raise BrokerError(message) from error
+            ) from error
         if members:
-            message = (
+            raise RefusedError(
                 f"Stop the workers of {group} first, {len(members)} of them run: what they store "
                 "now would not be in the v1 store."
             )
-            raise RefusedError(message)
 
 
 def _newest(path: Path, backup_dir: Path | None) -> Path:
     backups = backups_of(path, backup_dir)
     if not backups:
-        message = (
+        raise NotFoundError(
             f"There is no backup of {path} in {backup_dir or path.parent}: name one with "
             "--backup, or make the file from this store with --without-backup."
         )
-        raise NotFoundError(message)
     return backups[0]
 
 
@@ -234,5 +230,4 @@ def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress:
 def _check(path: Path, report: RollbackReport) -> None:
     found = len(read_rows(path))
     if found != report.rows:
-        message = f"Expected {report.rows:,} rows in {path}, found {found:,}."
-        raise IntegrityError(message)
+        raise IntegrityError(f"Expected {report.rows:,} rows in {path}, found {found:,}.")

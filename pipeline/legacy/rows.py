@@ -105,17 +105,16 @@ def parse_rows(body: bytes) -> list[LegacyRow]:
 
 def _decode(body: bytes) -> str:
     if not body:
-        message = "expected a JSON object, found an empty file"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected a JSON object, found an empty file")
     if body.startswith(b"\xef\xbb\xbf"):
-        message = "expected no byte order mark"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected no byte order mark")
     try:
         return body.decode()
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        message = f"expected UTF-8, found something else at line {line}, byte {error.start}"
-        raise InvalidJsonError(message) from error
+        raise InvalidJsonError(
+            f"expected UTF-8, found something else at line {line}, byte {error.start}"
+        ) from error
 
 
 def _skip_space(text: str, at: int) -> int:
@@ -144,8 +143,7 @@ def _refuse(text: str, at: int, expected: str, found: str = "something else") ->
     if at >= len(text):
         found = "the end of the file"
     line, byte = text.count("\n", 0, at) + 1, len(text[:at].encode())
-    message = f"expected {expected}, found {found} at line {line}, byte {byte}"
-    raise InvalidJsonError(message)
+    raise InvalidJsonError(f"expected {expected}, found {found} at line {line}, byte {byte}")
 
 
 def format_row(value: Mapping[str, Any]) -> str:
@@ -195,11 +193,9 @@ def read_rows(path: Path) -> LegacyRows:
             body = file.read()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        message = f"The v1 store {path} cannot be read: {reason}."
-        raise InputError(message) from error
+        raise InputError(f"The v1 store {path} cannot be read: {reason}.") from error
     try:
         rows = parse_rows(body)
     except InvalidJsonError as error:
-        message = f"The v1 store {path} cannot be read: {error}."
-        raise InputError(message) from error
+        raise InputError(f"The v1 store {path} cannot be read: {error}.") from error
     return LegacyRows(hashlib.sha256(body).hexdigest(), len(body), rows)

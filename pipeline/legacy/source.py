@@ -133,18 +133,17 @@ def _first_folder(places: Iterable[Path]) -> Path | None:
 def _rows_of_folder(root: Path) -> tuple[list[SourceRow], list[Path]]:
     for place in (root, root.parent):
         if (place / STORE_FILE).exists():
-            message = f"{place} is a store of this program: there is nothing to migrate in it."
-            raise InputError(message)
+            raise InputError(
+                f"{place} is a store of this program: there is nothing to migrate in it."
+            )
     try:
         dates = sorted(entry for entry in root.iterdir() if _DATE.fullmatch(entry.name))
         files = [file for date in dates for file in sorted(date.iterdir())]
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        message = f"The folder {error.filename} cannot be read: {reason}."
-        raise InputError(message) from error
+        raise InputError(f"The folder {error.filename} cannot be read: {reason}.") from error
     if not dates:
-        message = f"Expected {root} to have folders such as 2025-12-18, found none."
-        raise InputError(message)
+        raise InputError(f"Expected {root} to have folders such as 2025-12-18, found none.")
     return _filed(files)
 
 
@@ -187,8 +186,10 @@ def _object_in(path: Path) -> dict[str, Any]:
     try:
         content = read_named(path, DOCUMENT_LIMIT_BYTES)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise LegacyRowError("UNREADABLE", f"{where} cannot be read: {reason}.") from error
+        raise LegacyRowError(
+            "UNREADABLE",
+            f"{where} cannot be read: {os.strerror(error.errno) if error.errno else str(error)}.",
+        ) from error
     try:
         return parse_object(content)[0]
     except InvalidJsonError as error:

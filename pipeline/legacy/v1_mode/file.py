@@ -52,8 +52,7 @@ class V1Transaction:
             ValueError: The run_id is there.
         """
         if run_id in self.texts or run_id in self.added:
-            message = f"expected a new run_id, found {run_id} in the v1 store"
-            raise ValueError(message)
+            raise ValueError(f"expected a new run_id, found {run_id} in the v1 store")
         self.added[run_id] = format_row(value)
 
 
@@ -159,11 +158,10 @@ class V1Store:
         try:
             texts = {row.run_id: row.text for row in parse_rows(body)}
         except InvalidJsonError as error:
-            message = (
+            raise StoreError(
                 f"The v1 store {self.path} cannot be read: {error}; nothing was acknowledged; put "
                 "back a whole copy of it, then start again."
-            )
-            raise StoreError(message) from error
+            ) from error
         self._known = (identity, texts)
         return texts
 

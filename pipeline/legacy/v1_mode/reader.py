@@ -71,8 +71,9 @@ def _row(texts: Mapping[str, str], run_id: str) -> dict[str, Any]:
     try:
         return parse_row(text)
     except InvalidJsonError as error:
-        message = f"ARTIFACT_CORRUPT: The row of {run_id} cannot be read ({error})."
-        raise IntegrityError(message) from error
+        raise IntegrityError(
+            f"ARTIFACT_CORRUPT: The row of {run_id} cannot be read ({error})."
+        ) from error
 
 
 def _readable(texts: Mapping[str, str], run_id: str) -> dict[str, Any] | None:

@@ -63,11 +63,10 @@ async def check_v1_start(
     for each in lost:
         each.tell(topics.persist_v1_group, accepted=accept_loss)
     if lost and not accept_loss:
-        message = (
+        raise StoreNotReadyError(
             f"{'; '.join(map(str, lost))}: to go on all the same, start rmos worker persist "
             "--accept-loss once."
         )
-        raise StoreNotReadyError(message)
     await _begin(settings, starts)
     if await group_members(settings, topics.persist_group):
         _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
@@ -124,11 +123,10 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
     """
     store = V1Store(path)
     if not store.path.parent.is_dir():
-        message = (
+        raise StoreNotReadyError(
             f"There is no folder {store.path.parent} for the v1 store: set RMOS_RUN_STORE_PATH, "
             "or mount its volume."
         )
-        raise StoreNotReadyError(message)
     store.texts()
     if store.exists() or not any(starts.values()):
         return
@@ -136,12 +134,11 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
         # Else the next start, before any run has come, would have to be told again.
         store.make()
         return
-    message = (
+    raise StoreNotReadyError(
         f"There is no v1 store at {store.path}, and runs have been consumed before: set "
         "RMOS_RUN_STORE_PATH, or make it from the v2 store by rmos migrate rollback; to begin "
         "without the earlier runs, start rmos worker persist --accept-loss once."
     )
-    raise StoreNotReadyError(message)
 
 
 def _lost(starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange]) -> list[LostOffsets]:

@@ -162,8 +162,7 @@ async def _partitions(settings: Settings) -> dict[str, int]:
 def _refuse_unknown(wanted: DeadLetterFilter, letters: Sequence[DeadLetterRecord]) -> None:
     missing = missing_dead_letter(wanted, letters)
     if missing is not None:
-        message = f"{missing}; nothing was redriven."
-        raise NotFoundError(message)
+        raise NotFoundError(f"{missing}; nothing was redriven.")
 
 
 def _left_out(plan: RedrivePlan) -> list[RedriveResult]:

@@ -58,11 +58,10 @@ async def refuse_live_group(settings: Settings, group: str) -> None:
     members = (await describe_group(settings, group)).members
     if members:
         named = "; ".join(map(str, members))
-        message = (
+        raise RefusedError(
             f"The group {group} is in use by {len(members)}: {named}. Stop them, then try again; "
             "nothing was changed."
         )
-        raise RefusedError(message)
 
 
 async def move_group(settings: Settings, group: str, moves: Sequence[OffsetMove]) -> str:
@@ -108,13 +107,13 @@ async def read_kept(
     """
     names = await kept_positions(settings, group)
     if name is not None and name not in names:
-        message = f"There is no snapshot {name}; there are: {', '.join(names) or 'none'}."
-        raise NotFoundError(message)
+        raise NotFoundError(
+            f"There is no snapshot {name}; there are: {', '.join(names) or 'none'}."
+        )
     if not names:
-        message = (
+        raise NotFoundError(
             f"There is no snapshot of {group}: it was not reset, or longer ago than Kafka keeps."
         )
-        raise NotFoundError(message)
     chosen = name or names[-1]
     topics = consumer_groups(settings.prefix)[group]
     found = await committed_with_metadata(settings, chosen, topics)
@@ -152,11 +151,10 @@ async def _check(settings: Settings, group: str, wanted: Mapping[Place, int | No
     found = await committed_offsets(settings, group, topics)
     for place, offset in wanted.items():
         if found.get(place) != offset:
-            message = (
+            raise BrokerError(
                 f"Expected {group} to be at {offset} of {place[0]}, partition {place[1]}, found "
                 f"{found.get(place)}: somebody else moves it; look with rmos offsets show."
             )
-            raise BrokerError(message)
 
 
 def _place(move: OffsetMove) -> Place:

@@ -248,12 +248,11 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> N
     holes = await find_holes(settings, consumed)
     if holes:
         told = "; ".join(describe_holes(place, found) for place, found in holes.items())
-        message = (
+        raise StoreNotReadyError(
             f"Records are gone from the middle of the log: {told}. Nobody can tell which record "
             "made a file, and the store has no leaves that say it: put back the folder ledger of a "
             "backup of this store first. The old index is in place."
         )
-        raise StoreNotReadyError(message)
 
 
 async def _committed(settings: Settings) -> dict[Place, int]:

@@ -54,11 +54,10 @@ class MissingLeaves:
             StoreNotReadyError: Something is gone.
         """
         if self.lost:
-            message = (
+            raise StoreNotReadyError(
                 f"The broker no longer has {'; '.join(self.lost)}: they can have no leaf; to "
                 "build the logs without them, run rmos ledger init --accept-loss."
             )
-            raise StoreNotReadyError(message)
 
     @property
     def offsets(self) -> int:

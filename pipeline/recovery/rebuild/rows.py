@@ -91,11 +91,10 @@ class RebuiltRows:
         differing = [*self.runs.differing, *self.advisories.differing]
         if differing:
             others = f"; and {len(differing) - 1} more" if len(differing) > 1 else ""
-            message = (
+            raise IntegrityError(
                 f"Nothing was replaced: {differing[0]}{others}; put back a copy of it, or move it "
                 "away and run rmos replay restore."
             )
-            raise IntegrityError(message)
 
     @property
     def wanted(self) -> Mapping[RecordSource, LedgerLeaf]:

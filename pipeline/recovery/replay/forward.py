@@ -80,12 +80,11 @@ def _refuse_own_topics(settings: Settings, topic: str) -> None:
         InputError: It is one.
     """
     if topic in {each.name for each in topic_table(settings.prefix)}:
-        message = (
+        raise InputError(
             f"{topic} belongs to this pipeline, where a replayed record would be one more request "
             "or answer: give another topic, or bring back a dead letter with rmos dead-letters "
             "redrive."
         )
-        raise InputError(message)
 
 
 async def _check_there(settings: Settings, topic: str) -> None:
@@ -97,8 +96,9 @@ async def _check_there(settings: Settings, topic: str) -> None:
     try:
         await partition_offsets(settings, [topic])
     except TopicsError as error:
-        message = f"The topic {topic} is missing at {settings.bootstrap_servers}: make it first."
-        raise TopicsError(message) from error
+        raise TopicsError(
+            f"The topic {topic} is missing at {settings.bootstrap_servers}: make it first."
+        ) from error
 
 
 class _Waiting:
@@ -134,10 +134,9 @@ def _message(topic: str, record: ConsumerRecord) -> Message:
     place = RecordPlace(record.topic, record.partition, record.offset)
     left = isinstance(record.key, LeftAtSource) or isinstance(record.value, LeftAtSource)
     if left or split_headers(record.headers)[1] is not None:
-        message = (
+        raise UnsendableError(
             f"The record {place} is too large to be sent on: leave it out, by ranges of offsets "
             "before and behind it. What came before it may be sent."
         )
-        raise UnsendableError(message)
     headers = [*record.headers, (REPLAY_OF, str(place).encode())]
     return Message(topic, record.partition, record.key, record.value, headers)

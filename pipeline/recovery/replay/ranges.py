@@ -82,11 +82,10 @@ def _check_places(selection: Selection, logs: dict[Place, OffsetRange]) -> None:
     for each in selection.offsets:
         if (each.topic, each.partition) not in logs:
             topics = ", ".join(sorted({topic for topic, _ in logs}))
-            message = (
+            raise InputError(
                 f"Expected a range of {topics}, found {each.topic}/{each.partition}, which is no "
                 "partition of those."
             )
-            raise InputError(message)
 
 
 def _partition_of(run_id: str, topic: str, logs: dict[Place, OffsetRange]) -> int:

@@ -106,11 +106,10 @@ def refuse_loss(steps: Iterable[RestoreSteps]) -> None:
         if each.lost is not None
     ]
     if lost:
-        message = (
+        raise StoreNotReadyError(
             f"Retention has removed {'; '.join(lost)}, and the store does not have them: restore "
             "from a backup of the store first, or go on without them by --accept-loss."
         )
-        raise StoreNotReadyError(message)
 
 
 async def refuse_undecided(settings: Settings, steps: Iterable[RestoreSteps]) -> None:
@@ -132,12 +131,11 @@ async def refuse_undecided(settings: Settings, steps: Iterable[RestoreSteps]) ->
         if await holds_records(settings, topic, number, begin, partition.end):
             undecided.append(describe_holes(partition.place, list(partition.holes)))
     if undecided:
-        message = (
+        raise StoreNotReadyError(
             f"Records are gone from the middle of the log: {'; '.join(undecided)}. Nobody can tell "
             "who was first among those behind them, and the store has no leaves that say it: put "
             "back the folder ledger of a backup of this store first."
         )
-        raise StoreNotReadyError(message)
 
 
 async def refuse_running_workers(settings: Settings, steps: Iterable[RestoreSteps]) -> None:
@@ -156,11 +154,10 @@ async def refuse_running_workers(settings: Settings, steps: Iterable[RestoreStep
         for group in topic.groups:
             members = await group_members(settings, group)
             if members:
-                message = (
+                raise StoreNotReadyError(
                     f"Stop the workers of {group} first, {len(members)} of them run: the store "
                     f"lacks records of {topic.name} that they have passed."
                 )
-                raise StoreNotReadyError(message)
 
 
 _THERE = {Creation.SAME, Creation.CREATED}

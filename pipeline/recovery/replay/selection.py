@@ -73,12 +73,10 @@ def parse_selection(
             partition.
     """
     if run_id is not None and not is_run_id(run_id):
-        message = f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}."
-        raise InputError(message)
+        raise InputError(f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}.")
     parsed = tuple(_parse_offsets(text) for text in offsets)
     if len({(each.topic, each.partition) for each in parsed}) < len(parsed):
-        message = "Expected at most one range of each partition."
-        raise InputError(message)
+        raise InputError("Expected at most one range of each partition.")
     since_ms, until_ms = _parse_time(since), _parse_time(until)
     _refuse_reversed("times", since_ms, until_ms)
     return Selection(since_ms, until_ms, parsed, run_id)
@@ -87,8 +85,7 @@ def parse_selection(
 def _refuse_reversed(what: str, begin: int | None, end: int | None) -> None:
     """Refuse a range that can hold nothing: a proof of it would say that all is well."""
     if begin is not None and end is not None and end < begin:
-        message = f"Expected {what} of which the end is not before the beginning."
-        raise InputError(message)
+        raise InputError(f"Expected {what} of which the end is not before the beginning.")
 
 
 def _parse_time(text: str | None) -> int | None:
@@ -97,8 +94,9 @@ def _parse_time(text: str | None) -> int | None:
     try:
         moment = parse_timestamp(text)
     except ValueError as error:
-        message = f"Expected a time such as 2026-01-15T08:00:00Z, found {text[:80]!r}."
-        raise InputError(message) from error
+        raise InputError(
+            f"Expected a time such as 2026-01-15T08:00:00Z, found {text[:80]!r}."
+        ) from error
     # The first whole millisecond at or after it: brokers know no part of one.
     return -(-microseconds_since_epoch(moment) // _US_PER_MS)
 
@@ -106,11 +104,10 @@ def _parse_time(text: str | None) -> int | None:
 def _parse_offsets(text: str) -> OffsetSelection:
     found = _OFFSETS.fullmatch(text)
     if found is None:
-        message = (
+        raise InputError(
             "Expected a range such as rmos.runs.requests/3:100-200, of which 200 is not a part, "
             f"found {text[:300]!r}."
         )
-        raise InputError(message)
     topic, partition, *ends = found.groups()
     begin, end = (int(each) if each else None for each in ends)
     _refuse_reversed(f"offsets of {topic}/{partition}", begin, end)
