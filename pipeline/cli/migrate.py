@@ -20,7 +20,7 @@ from pipeline.cli.views.terminal import (
 )
 from pipeline.legacy.check import Difference, migration_status, verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
-from pipeline.legacy.migration_result import MigrationResult, RowResult
+from pipeline.legacy.report import MigrationResult, RowResult
 from pipeline.legacy.rollback import roll_back
 from pipeline.legacy.source import OlderStore, open_source
 from pipeline.logs import configure_logging
@@ -294,14 +294,18 @@ def _report(
 
 def _comparison(result: MigrationResult) -> Iterator[tuple[str, str, str]]:
     """Yield the counts that a person compares: what the old store told, and what this one does."""
-    tally = result.tally
-    statuses = tally.statuses
+    counts = result.counts
+    statuses = counts["statuses"]
     for status in sorted(statuses):
         yield f"status {status}", f"{statuses[status]:,}", f"{statuses[status]:,}"
-    for risk in sorted(tally.risks_before | tally.risks_after):
-        yield f"risk {risk}", f"{tally.risks_before[risk]:,}", f"{tally.risks_after[risk]:,}"
-    for state in sorted(tally.hashes_before | tally.hashes_after):
-        before, after = tally.hashes_before[state], tally.hashes_after[state]
+    for risk in sorted(counts["risks_before"] | counts["risks_after"]):
+        yield (
+            f"risk {risk}",
+            f"{counts['risks_before'][risk]:,}",
+            f"{counts['risks_after'][risk]:,}",
+        )
+    for state in sorted(counts["hashes_before"] | counts["hashes_after"]):
+        before, after = counts["hashes_before"][state], counts["hashes_after"][state]
         yield f"hash of the evaluation: {state}", f"{before:,}", f"{after:,}"
 
 

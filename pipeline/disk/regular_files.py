@@ -6,12 +6,14 @@ symbolic link, of a file or of a folder, and never are more bytes read than the 
 """
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from pipeline.disk.system_calls import SystemCalls
 
@@ -174,6 +176,21 @@ def read_below(root: Path, path: str, limit_bytes: int, calls: SystemCalls = _CA
     return _read_and_close(descriptor, state.st_size, limit_bytes, calls)
 
 
+def sha256_below(root: Path, path: str) -> str | None:
+    """Return the SHA-256 of the regular file at `path`, of any size; None where there is nothing.
+
+    Raises:
+        NotAFileError: As `open_below`.
+        OSError: The disk failed.
+    """
+    try:
+        descriptor, _ = open_below(root, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_named(path: Path, limit_bytes: int) -> bytes:
     """Return the bytes of a regular file that an operator names, who may name it by a link.
 
@@ -188,7 +205,7 @@ def read_named(path: Path, limit_bytes: int) -> bytes:
         return read_open(file.fileno(), size_bytes)
 
 
-def open_named(path: Path) -> BinaryIO:
+def open_named(path: Path) -> BufferedReader:
     """Open a regular file that an operator names, who may name it by a link.
 
     Raises:

@@ -1,28 +1,22 @@
 """The backup of a v1 store: a copy beside it, named by the hash of its bytes.
 
 The name says what must be in it, so nobody has to remember a hash to check it, and a second
-backup of the same bytes is the first one. States of the copy, and what is left if the process
-dies there:
-
-| state | if the process dies here |
-|---|---|
-| being written, flushed | a file `.<name>.<16 hex digits>.copy`, which is in nobody's way |
-| linked under its name | a whole backup, and that file too |
-| flushed, read again | a whole backup, for good |
+backup of the same bytes is the first one. The copy appears by a link, whole and durable, or not
+at all; a process that dies before leaves a temporary file, which does no harm.
 """
 
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import open_named
+from pipeline.disk.small_files import create_file
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
-from pipeline.storage.upload import PIECE_BYTES
 
 _MARK = ".rmos-backup-"
 _REPLACED = ".rmos-replaced-"
@@ -73,8 +67,7 @@ def make_backup(source: Path, sha256: str, folder: Path | None = None) -> Path:
     """
     target = backup_path(source, sha256, folder)
     with _faults(target.parent):
-        if not os.path.lexists(target):
-            _copy(source, target, sha256)
+        _copy(source, target, sha256)
     check_backup(target)
     return target
 
@@ -99,8 +92,7 @@ def keep_replaced(path: Path, new_sha256: str) -> Path | None:
         if found == new_sha256:
             return None
         target = path.with_name(f"{path.name}{_REPLACED}{found}")
-        if not os.path.lexists(target):
-            _copy(path, target, found)
+        _copy(path, target, found)
         return target
 
 
@@ -128,45 +120,20 @@ def check_backup(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path, sha256: str) -> None:
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.copy")
-    digest = hashlib.sha256()
-    try:
-        with temporary.open("xb") as copy:
-            for piece in _pieces_of(source):
-                digest.update(piece)
-                copy.write(piece)
-            copy.flush()
-            os.fchmod(copy.fileno(), FILE_MODE)
-            os.fsync(copy.fileno())
-        if digest.hexdigest() != sha256:
-            raise InputError(f"The v1 store {source} was changed while it was read: run it again.")
-        # link, unlike rename, refuses to replace an existing name: of two the first one stays.
-        with suppress(FileExistsError):
-            os.link(temporary, target)
-        _flush_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _pieces_of(path: Path) -> Iterator[bytes]:
-    with open_named(path) as file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+    """Copy the file under its new name, unless that is there: of two copies the first one stays."""
+    target.parent.stat()  # A folder that is not there is a mistake, and is not made.
+    if os.path.lexists(target):
+        return
+    with open_named(source) as file:
+        content = file.read()
+    if sha256_of_bytes(content) != sha256:
+        raise InputError(f"The v1 store {source} was changed while it was read: run it again.")
+    create_file(target, content, FILE_MODE)
 
 
 def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    for piece in _pieces_of(path):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _flush_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with open_named(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

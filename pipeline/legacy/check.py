@@ -5,7 +5,6 @@ hash with the bytes on the disk: nothing that was copied once is taken for proof
 broker is asked, and nothing is repaired.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +16,7 @@ from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, open_below
+from pipeline.disk.regular_files import NotAFileError, sha256_below
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
 from pipeline.legacy.backup import backups_of, check_backup, named_sha256
@@ -201,10 +200,6 @@ def _files_of(row: CarriedRow) -> dict[str, str]:
 def _sha256_of(root: Path, path: str) -> str | None:
     with store_faults(root):
         try:
-            descriptor, _ = open_below(root, path)
-            with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return sha256_below(root, path)
         except NotAFileError as error:
             return str(error)

@@ -2,7 +2,7 @@
 
 Each row goes onto the legacy topic first and is stored from there, by the same steps as a run
 request: so files and index can be made again from the topic. Procedure, with the same numbers in
-`Migration.run`, and what is left if the process dies after a step:
+`migrate_into_store`, and what is left if the process dies after a step:
 
 | step | if the process dies after it |
 |---|---|
@@ -17,8 +17,8 @@ the topic |
 Run again it goes on: what is on the topic is not published again, what is stored is found.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,13 +37,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
-from pipeline.legacy.migration_result import (
-    MigrationResult,
-    RowState,
-    Tell,
-    note_row,
-    result_of,
-)
+from pipeline.legacy.report import MigrationResult, RowState, Tell
 from pipeline.legacy.source import (
     CarriedRow,
     OlderStore,
@@ -68,9 +62,10 @@ def preview(source: OlderStore, tell: Tell, progress: Progress) -> MigrationResu
     Raises:
         InputError: An attachment cannot be read.
     """
-    result = result_of(source)
+    result = MigrationResult.of(source)
     for count, each in enumerate(read_source(source), start=1):
-        note_row(result, each, "mapped", tell)
+        for told in result.add(each, "mapped"):
+            tell(told)
         progress("rows read", count, len(source.rows))
     return result
 
@@ -92,100 +87,66 @@ class MigrationOptions:
     accepted_rejects: int = 0
 
 
-class Migration:
-    """One source on its way into one store."""
+@dataclass(frozen=True, slots=True)
+class _Migration:
+    """One source on its way into one store; the arguments of `migrate_into_store`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: RunStore,
-        source: OlderStore,
-        *,
-        options: MigrationOptions,
-        tell: Tell,
-        progress: Progress,
-    ) -> None:
-        """Prepare; nothing is done yet.
+    settings: Settings
+    store: RunStore
+    source: OlderStore
+    options: MigrationOptions
+    tell: Tell
+    progress: Progress
+    result: MigrationResult
 
-        Args:
-            settings: Which broker, prefix and folder.
-            store: The opened store.
-            source: The opened source.
-            options: How to migrate.
-            tell: Told of each row.
-            progress: Told how far it is.
-        """
-        self._settings = settings
-        self._store = store
-        self._source = source
-        self._options = options
-        self._tell = tell
-        self._progress = progress
-        self._result = result_of(source)
-        self._topic = settings.topics.legacy_runs
-        self._attachments = AttachmentFiles(store.root)
-        self._partition_of = DefaultPartitioner()
+    @property
+    def topic(self) -> str:
+        return self.settings.topics.legacy_runs
 
     async def run(self) -> MigrationResult:
-        """Carry over what is not carried over yet.
-
-        Raises:
-            RefusedError: Another migration runs, or records of another source wait.
-            RejectLimitError: Too many records fail.
-            IntegrityError: A backup, an attachment or a log is not what it must be.
-            StoreError: The disk failed, or store and broker do not fit.
-            BrokerError: The broker cannot be reached.
-        """
         async with AsyncExitStack() as stack:
-            self._begin_alone(stack)  # 2.
-            await self._check_start()
-            self._back_up()  # 3.
-            published = await self._published()  # 4.
-            sender = BatchSender(self._settings)
-            stack.push_async_callback(sender.stop)
-            await self._publish(sender, published)  # 5.
-            await self._store_waiting(sender)  # 6.
-        return self._result
-
-    def _begin_alone(self, stack: AsyncExitStack) -> None:
-        lock = self._store.root / MIGRATION_LOCK
-        with store_faults(self._store.root):
-            try:
-                stack.enter_context(exclusive_lock(lock, wait=False))
-            except BlockingIOError:
-                raise RefusedError(
-                    f"Another migration into the store {self._store.root} runs."
-                ) from None
-
-    async def _check_start(self) -> None:
-        topics = self._settings.topics
-        await check_start(
-            self._settings,
-            self._store,
-            topic=self._topic,
-            group=topics.migrate_group,
-            writes=(topics.run_events, topics.run_dead_letters),
-            accept_loss=self._options.accept_loss,
-        )
-
-    def _back_up(self) -> None:
-        if self._source.sha256 is not None:
-            self._result.backup = make_backup(
-                self._source.path, self._source.sha256, self._options.backup_dir
+            self._lock(stack)  # 2.
+            topics = self.settings.topics
+            await check_start(
+                self.settings,
+                self.store,
+                topic=self.topic,
+                group=topics.migrate_group,
+                writes=(topics.run_events, topics.run_dead_letters),
+                accept_loss=self.options.accept_loss,
             )
+            if self.source.sha256 is not None:  # 3.
+                self.result.backup = make_backup(
+                    self.source.path, self.source.sha256, self.options.backup_dir
+                )
+            ranges = await partition_offsets(self.settings, [self.topic])
+            published = await self._published(ranges)  # 4.
+            sender = BatchSender(self.settings)
+            stack.push_async_callback(sender.stop)
+            partitions = sorted(partition for _, partition in ranges)
+            await self._publish(sender, published, partitions)  # 5.
+            await self._store_waiting(sender)  # 6.
+        return self.result
 
-    async def _published(self) -> dict[str, str]:
+    def _lock(self, stack: AsyncExitStack) -> None:
+        root = self.store.root
+        with store_faults(root):
+            try:
+                stack.enter_context(exclusive_lock(root / MIGRATION_LOCK, wait=False))
+            except BlockingIOError:
+                raise RefusedError(f"Another migration into the store {root} runs.") from None
+
+    async def _published(self, ranges: Ranges) -> dict[str, str]:
         """Return what the topic has: the hash of the first body of each run_id.
 
         Raises:
             RefusedError: A record waits that no row of the source has, unless that is accepted.
         """
-        waiting = await waiting_legacy_runs(self._settings)
-        here = {row.run_id for row in self._source.rows}
+        waiting = await waiting_legacy_runs(self.settings)
+        here = {row.run_id for row in self.source.rows}
         published: dict[str, str] = {}
         others: set[str] = set()
-        ranges = await partition_offsets(self._settings, [self._topic])
-        async with aclosing(read_ranges(self._settings, ranges)) as records:
+        async with aclosing(read_ranges(self.settings, ranges)) as records:
             async for record in records:
                 if not isinstance(record.key, bytes | None):
                     continue  # no run_id is so long
@@ -194,85 +155,91 @@ class Migration:
                 begin = waiting[(record.topic, record.partition)].beginning
                 if record.offset >= begin and run_id not in here:
                     others.add(run_id)
-        if others and not self._options.resume:
+        if others and not self.options.resume:
             raise RefusedError(
                 f"{len(others):,} records of another source, {min(others)!r:.120} among them, wait "
-                f"on {self._topic}: finish that migration first, or store them as well with "
+                f"on {self.topic}: finish that migration first, or store them as well with "
                 "--resume."
             )
         return published
 
-    async def _publish(self, sender: BatchSender, published: dict[str, str]) -> None:
-        partitions = await self._partitions()
+    async def _publish(
+        self, sender: BatchSender, published: dict[str, str], partitions: list[int]
+    ) -> None:
+        rows = read_source(self.source)
+        partition_of = DefaultPartitioner()
         done = 0
-        for rows in _chunks(read_source(self._source)):
-            carried = [row.run_id for row in rows if isinstance(row, CarriedRow)]
-            with store_faults(self._store.root):
-                known = self._store.index.find_all(carried)
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            carried = [row.run_id for row in chunk if isinstance(row, CarriedRow)]
+            with store_faults(self.store.root):
+                known = self.store.index.find_all(carried)
             messages = []
-            for row in rows:
-                state = self._state_of(row, published, known.get(row.run_id))
+            for row in chunk:
+                state = _state_of(row, published.get(row.run_id), known.get(row.run_id))
                 if isinstance(row, CarriedRow) and state in {"published", "already"}:
                     self._store_oversized(row)
                     if state == "published":
-                        messages.append(self._message(row, partitions))
-                note_row(self._result, row, state, self._tell)
+                        key = row.run_id.encode()
+                        partition = partition_of(key, partitions, partitions)
+                        messages.append(Message(self.topic, partition, key, row.mapped.body))
+                for told in self.result.add(row, state):
+                    self.tell(told)
             await sender.send(messages)
-            done += len(rows)
-            self._progress("rows read", done, len(self._source.rows))
-
-    async def _partitions(self) -> list[int]:
-        ranges = await partition_offsets(self._settings, [self._topic])
-        return sorted(partition for _, partition in ranges)
-
-    def _state_of(
-        self, row: ReadRow, published: dict[str, str], known: StoredRun | None
-    ) -> RowState:
-        if isinstance(row, RefusedRow):
-            return "refused"
-        if isinstance(row, OwnRow):
-            return "ours"
-        sha256 = row.mapped.judged.request_sha256
-        on_topic = published.get(row.run_id)
-        if (known is not None and known.request_sha256 != sha256) or on_topic not in {None, sha256}:
-            return "conflict"
-        return "published" if on_topic is None else "already"
+            done += len(chunk)
+            self.progress("rows read", done, len(self.source.rows))
 
     def _store_oversized(self, row: CarriedRow) -> None:
         """Store what has no room in the message, before the message that names it."""
+        if not row.mapped.oversized:
+            return
+        attachments = AttachmentFiles(self.store.root)
         for name in row.mapped.oversized:
-            if (self._store.root / attachment_path(name)).exists():
+            if (self.store.root / attachment_path(name)).exists():
                 continue
-            with self._attachments.begin() as upload:
+            with attachments.begin() as upload:
                 own = row.mapped.contents.get(name)
-                for piece in self._source.blobs.pieces(name) if own is None else [own]:
+                for piece in self.source.blobs.pieces(name) if own is None else [own]:
                     upload.write(piece)
-                self._attachments.publish(upload, name)
-            self._result.oversized.append(name)
-
-    def _message(self, row: CarriedRow, partitions: list[int]) -> Message:
-        key = row.run_id.encode()
-        partition = self._partition_of(key, partitions, partitions)
-        return Message(self._topic, partition, key, row.mapped.body)
+                attachments.publish(upload, name)
+            self.result.oversized.append(name)
 
     async def _store_waiting(self, sender: BatchSender) -> None:
-        ranges = await waiting_legacy_runs(self._settings)
-        total = _count(ranges)
+        ranges = await waiting_legacy_runs(self.settings)
+        total = sum(offsets.end - offsets.beginning for offsets in ranges.values())
         if not total:
             return
+        counts = self.result.counts["outcomes"]
 
         def settled(outcomes: Sequence[Outcome]) -> None:
-            self._result.outcomes.update(outcome.kind for outcome in outcomes)
-            self._progress("rows stored", self._result.outcomes.total(), total)
+            counts.update(outcome.kind for outcome in outcomes)
+            self.progress("rows stored", counts.total(), total)
 
         await store_legacy_runs(
-            self._settings,
-            self._store,
+            self.settings,
+            self.store,
             sender,
             ranges,
             settled=settled,
-            accepted_rejects=self._options.accepted_rejects,
+            accepted_rejects=self.options.accepted_rejects,
         )
+
+
+def _state_of(row: ReadRow, on_topic: str | None, known: StoredRun | None) -> RowState:
+    """Return the state of a row.
+
+    Args:
+        row: The row.
+        on_topic: The hash of the body that the topic has of its run_id.
+        known: The run of its run_id.
+    """
+    if isinstance(row, RefusedRow):
+        return "refused"
+    if isinstance(row, OwnRow):
+        return "ours"
+    sha256 = row.mapped.judged.request_sha256
+    if (known is not None and known.request_sha256 != sha256) or on_topic not in {None, sha256}:
+        return "conflict"
+    return "published" if on_topic is None else "already"
 
 
 async def migrate_into_store(
@@ -282,24 +249,22 @@ async def migrate_into_store(
     tell: Tell,
     progress: Progress,
 ) -> MigrationResult:
-    """Carry the rows of `source` into the store at `settings.data_dir`.
+    """Carry over the rows of `source` that the store at `settings.data_dir` does not have yet.
+
+    Args:
+        settings: Which broker, prefix and folder.
+        source: The opened source.
+        options: How to migrate.
+        tell: Called with the result of each row.
+        progress: Called with how far it is.
 
     Raises:
-        RmosError: As `Migration.run`.
+        RefusedError: Another migration runs, or records of another source wait.
+        RejectLimitError: Too many records fail.
+        IntegrityError: A backup, an attachment or a log is not what it must be.
+        StoreError: The disk failed, or store and broker do not fit.
+        BrokerError: The broker cannot be reached.
     """
-    store = RunStore(settings.data_dir, ledger=open_ledger(settings))
-    try:
-        return await Migration(
-            settings, store, source, options=options, tell=tell, progress=progress
-        ).run()
-    finally:
-        store.close()
-
-
-def _chunks(rows: Iterator[ReadRow]) -> Iterator[list[ReadRow]]:
-    while chunk := list(islice(rows, CHUNK_ROWS)):
-        yield chunk
-
-
-def _count(ranges: Ranges) -> int:
-    return sum(offsets.end - offsets.beginning for offsets in ranges.values())
+    with closing(RunStore(settings.data_dir, ledger=open_ledger(settings))) as store:
+        result = MigrationResult.of(source)
+        return await _Migration(settings, store, source, options, tell, progress, result).run()

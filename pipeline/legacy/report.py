@@ -1,18 +1,22 @@
-"""What a migration tells: of each row, and of all of them before and after.
+"""The report of a migration: each row before and after, and the counts of all.
 
-Before is what the older store itself told: it looked for a verdict in the row's decision and at
-the top of its evaluation, nowhere else, and took a hash for that of the evaluation that was often
-the hash of something else.
+Before is what the older store itself reported: it looked for a verdict in the row's decision and
+at the top of its evaluation, nowhere else, and took a hash for that of the evaluation that was
+often the hash of something else.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
 from pipeline.core.hashing import sha256_of_json
+from pipeline.core.json.strict import parse_object
 from pipeline.core.runs.recorded_verdict import evaluated_risk
 from pipeline.core.runs.safety import CUTTABLE_RISKS
+from pipeline.legacy.mapping import UNREAD_LINK
+from pipeline.legacy.source import CarriedRow, OlderStore, OwnRow, ReadRow, RefusedRow
 from schemas.fields import normalise_risk
 
 WRONG = {
@@ -147,83 +151,156 @@ def _names_content_it_has_not(row: Mapping[str, Any]) -> bool:
     )
 
 
-@dataclass(slots=True)
-class MigrationTally:
-    """Counts over all rows.
+RowState = Literal["mapped", "published", "already", "conflict", "refused", "ours"]
+"""Of one row: mapped (a dry run), published now, on the topic already, in conflict with a run of
+this run_id, refused by the mapping, or written by this program in the first place."""
+
+_COUNTED = (
+    *("refused", "statuses", "risks_before", "risks_after", "hashes_before", "hashes_after"),
+    "attachments",
+)
+"""What is counted by value, in the order of a summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """The result of one row.
 
     Attributes:
-        rows: Of the source.
-        mapped: Those that can be carried over.
-        refused: Those that cannot, by code.
-        attachments: Contents that rows name, by what was found of them.
+        report: Before and after; None where it cannot be carried over.
+        code: Why it was refused or is in conflict.
+        message: The same in one sentence.
+        attachments: What was found of each content that it names.
     """
 
+    run_id: str
+    state: RowState
+    report: RowReport | None = None
+    code: str | None = None
+    message: str | None = None
+    attachments: dict[str, str] = field(default_factory=dict)
+
+
+Tell: TypeAlias = Callable[[RowResult], None]
+
+
+def _no_counts() -> dict[str, Counter[str]]:
+    return {name: Counter() for name in (*_COUNTED, "wrong", "states", "outcomes")}
+
+
+@dataclass(slots=True)
+class MigrationResult:
+    """The result of all rows.
+
+    Attributes:
+        attachments: The folder in which contents were looked for.
+        unexpected: How many files of the source were neither runs nor advisories.
+        rows: Of the source, those that were read.
+        mapped: Those that can be carried over.
+        withheld: Those of which something is withheld.
+        counts: Rows and contents by what they are; `outcomes` of the records stored now.
+        oversized: Contents that were too large for a message and went into the store directly.
+        backup: Of the v1 file.
+    """
+
+    attachments: Path | None = None
+    unexpected: int = 0
     rows: int = 0
     mapped: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[str] = field(default_factory=Counter)
-    risks_before: Counter[str] = field(default_factory=Counter)
-    risks_after: Counter[str] = field(default_factory=Counter)
-    hashes_before: Counter[str] = field(default_factory=Counter)
-    hashes_after: Counter[str] = field(default_factory=Counter)
-    attachments: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=_no_counts)
+    oversized: list[str] = field(default_factory=list)
+    backup: Path | None = None
 
-    def add(self, report: RowReport, artifact: Mapping[str, Any], blobs: Iterable[str]) -> None:
+    @classmethod
+    def of(cls, source: OlderStore) -> "MigrationResult":
+        """Return the result of a migration that has not begun."""
+        return cls(source.blobs.folder, len(source.unexpected))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is carried over, with every file beside it."""
+        outcomes = self.counts["outcomes"]
+        failed = self.counts["states"]["conflict"] + outcomes["conflict"] + outcomes["rejected"]
+        return not (self.counts["refused"] or failed)
+
+    def add(self, row: ReadRow, state: RowState) -> list[RowResult]:
+        """Count one row; return its result, and that of each file beside it that stays behind."""
+        unread: tuple[str, ...] = ()
+        if isinstance(row, RefusedRow):
+            result = RowResult(row.run_id, "refused", code=row.code, message=row.message)
+            self.counts["refused"][row.code] += 1
+        elif isinstance(row, OwnRow):
+            told = "This program wrote the row: its run comes from the request topic."
+            result = RowResult(row.run_id, "ours", message=told)
+        else:
+            result, unread = self._carried(row, state), row.unread
+        self.rows += 1
+        self.counts["states"][result.state] += 1
+        self.counts["refused"].update([UNREAD_LINK] * len(unread))
+        return [
+            result,
+            *(RowResult(row.run_id, "refused", code=UNREAD_LINK, message=why) for why in unread),
+        ]
+
+    def _carried(self, row: CarriedRow, state: RowState) -> RowResult:
+        judged = row.mapped.judged
+        artifact, _ = parse_object(judged.built.content)
+        report = report_row(row.row, artifact, judged.artifact_sha256)
+        self.count(report, artifact, row.blobs.values())
+        if state != "conflict":
+            return RowResult(row.run_id, state, report, attachments=dict(row.blobs))
+        told = "Another request has made the run of this run_id: the row was not published."
+        return RowResult(row.run_id, state, report, "RUN_CONFLICT", told, dict(row.blobs))
+
+    def count(self, report: RowReport, artifact: Mapping[str, Any], blobs: Iterable[str]) -> None:
         """Count a row that can be carried over.
 
         Args:
-            report: What is told of it.
+            report: The row before and after.
             artifact: What it makes, whose hash is computed once more here.
             blobs: What was found of each content that it names.
         """
-        self.rows += 1
         self.mapped += 1
-        self.statuses[report.status] += 1
-        self.risks_before[report.risk_before] += 1
-        self.risks_after[report.risk_after] += 1
-        self.hashes_before[report.evaluation_hash] += 1
+        self.withheld += report.withheld > 0
         recomputed = sha256_of_json(artifact["feasibility"])
         is_right = recomputed == artifact["hashes"]["feasibility_sha256"]
-        self.hashes_after["agrees" if is_right else "differs"] += 1
-        self.withheld += report.withheld > 0
-        self.wrong.update(report.wrong)
-        for state in blobs:
-            self.attachments[state] += 1
-            if state in _BLOB_FAULTS:
-                self.wrong[_BLOB_FAULTS[state]] += 1
-
-    def refuse(self, code: str) -> None:
-        """Count a row that cannot be carried over."""
-        self.rows += 1
-        self.refused[code] += 1
-
-    def refuse_part(self, code: str) -> None:
-        """Count a file beside a row that cannot be carried over; the row can."""
-        self.refused[code] += 1
+        for name, value in (
+            ("statuses", report.status),
+            ("risks_before", report.risk_before),
+            ("risks_after", report.risk_after),
+            ("hashes_before", report.evaluation_hash),
+            ("hashes_after", "agrees" if is_right else "differs"),
+        ):
+            self.counts[name][value] += 1
+        states = list(blobs)
+        self.counts["attachments"].update(states)
+        self.counts["wrong"].update(report.wrong)
+        self.counts["wrong"].update(_BLOB_FAULTS[each] for each in states if each in _BLOB_FAULTS)
 
     def summary(self) -> dict[str, Any]:
-        """Return all counts, as JSON has them."""
+        """Return all of it, as JSON has it."""
+        counts = {name: dict(sorted(counter.items())) for name, counter in self.counts.items()}
         return {
             "rows": self.rows,
             "mapped": self.mapped,
-            "refused": dict(sorted(self.refused.items())),
-            "statuses": dict(sorted(self.statuses.items())),
-            "risks_before": dict(sorted(self.risks_before.items())),
-            "risks_after": dict(sorted(self.risks_after.items())),
-            "hashes_before": dict(sorted(self.hashes_before.items())),
-            "hashes_after": dict(sorted(self.hashes_after.items())),
-            "attachments": dict(sorted(self.attachments.items())),
+            **{name: counts[name] for name in _COUNTED},
             "withheld": self.withheld,
-            "wrong": {name: self.wrong[name] for name in WRONG if self.wrong[name]},
+            "wrong": {name: counts["wrong"][name] for name in WRONG if name in counts["wrong"]},
+            "states": counts["states"],
+            "outcomes": counts["outcomes"],
+            "apart": self.oversized,
+            "backup": str(self.backup) if self.backup else None,
+            "attachments_folder": str(self.attachments) if self.attachments else None,
+            "strange_files": self.unexpected,
+            "findings": self.sentences(),
         }
 
     def sentences(self) -> list[str]:
         """Return what the older store got wrong, a sentence each."""
-        contents = sum(self.attachments.values())
+        contents = self.counts["attachments"].total()
         return [
             words.format(f"{count:,}", f"{contents if name in _OF_BLOBS else self.mapped:,}")
             for name, words in WRONG.items()
-            if (count := self.wrong[name])
+            if (count := self.counts["wrong"][name])
         ]

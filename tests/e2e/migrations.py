@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.core.progress import no_progress
 from pipeline.legacy.check import Difference, verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
-from pipeline.legacy.migration_result import MigrationResult, RowResult
+from pipeline.legacy.report import MigrationResult, RowResult
 from pipeline.legacy.source import open_source
 from pipeline.settings import Settings
 from tests.e2e.worker_processes import REPOSITORY, RMOS, worker_environment

@@ -75,7 +75,7 @@ async def test_rows_become_history_and_the_second_run_does_nothing(
 ) -> None:
     before = content(v1)
     first = await migrate(home, v1)
-    assert first.result.outcomes == {"persisted": 3}
+    assert first.result.counts["outcomes"] == {"persisted": 3}
     assert set(first.states.values()) == {"published"}
     stored = artifacts(home)
     verdicts = {
@@ -100,7 +100,7 @@ async def test_rows_become_history_and_the_second_run_does_nothing(
     files = store_files(home.data_dir)
     again = await migrate(home, v1)
     assert set(again.states.values()) == {"already"}
-    assert again.result.outcomes == {}
+    assert again.result.counts["outcomes"] == {}
     assert again.result.is_complete
     assert len(await legacy_records(home)) == 3
     assert len(await read_topic(home, home.topics.run_events)) == 3
@@ -286,7 +286,7 @@ async def test_records_of_another_source_that_wait_are_not_stored_by_mistake(
         await migrate(home, v1)
     assert "run_other" not in artifacts(home)
     done = await migrate(home, v1, resume=True)
-    assert done.result.outcomes == {"persisted": 1}
+    assert done.result.counts["outcomes"] == {"persisted": 1}
 
 
 async def test_what_no_migration_published_is_a_dead_letter(home: Settings, v1: Path) -> None:
@@ -296,7 +296,7 @@ async def test_what_no_migration_published_is_a_dead_letter(home: Settings, v1: 
         topic=home.topics.legacy_runs,
     )
     done = await migrate(home, v1, resume=True)
-    assert done.result.outcomes == {"persisted": 3, "rejected": 1}
+    assert done.result.counts["outcomes"] == {"persisted": 3, "rejected": 1}
     (letter,) = await read_topic(home, home.topics.run_dead_letters)
     headers = dict(letter.headers)
     assert headers["rmos-error-code"] == b"UNSUPPORTED_VERSION"

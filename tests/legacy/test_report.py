@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.legacy.report import WRONG, MigrationTally, report_row
+from pipeline.legacy.blobs import BlobState
+from pipeline.legacy.report import WRONG, MigrationResult, report_row
+from pipeline.legacy.source import CarriedRow, RefusedRow
 from tests.builders import sha256
-from tests.legacy_rows import artifact, bare_row, original_v2_row, unknown_row, v1_row
+from tests.legacy_rows import artifact, bare_row, mapped, original_v2_row, unknown_row, v1_row
 
 
 def wrong_in(row: dict[str, Any]) -> set[str]:
@@ -74,13 +76,13 @@ def test_hashes_of_the_original_v2_code_are_looked_at_too() -> None:
     assert "hash_without_content" not in wrong_in(original_v2_row())
 
 
-def test_the_tally_counts_rows_before_and_after_and_says_it_in_words() -> None:
-    tally = MigrationTally()
+def test_the_result_counts_rows_before_and_after_and_says_it_in_words() -> None:
+    result = MigrationResult()
+    blobs: dict[str, BlobState] = {"a": "missing", "b": "as named"}
     for row in (v1_row(), unknown_row(), bare_row()):
-        document = artifact(row)
-        tally.add(report_row(row, document, "0" * 64), document, ["missing", "as named"])
-    tally.refuse("BAD_DATE")
-    summary = tally.summary()
+        result.add(CarriedRow(row["run_id"], row, mapped(row), blobs), "mapped")
+    result.add(RefusedRow("run_1", "BAD_DATE", "Expected a time."), "refused")
+    summary = result.summary()
     assert (summary["rows"], summary["mapped"], summary["refused"]) == (4, 3, {"BAD_DATE": 1})
     assert summary["statuses"] == {"BLOCKED": 1, "OK": 2}
     assert summary["risks_before"] == {"UNKNOWN": 3}
@@ -88,8 +90,8 @@ def test_the_tally_counts_rows_before_and_after_and_says_it_in_words() -> None:
     assert summary["hashes_before"] == {"differs": 3}
     assert summary["hashes_after"] == {"agrees": 3}
     assert summary["attachments"] == {"as named": 3, "missing": 3}
-    assert tally.sentences()[0] == (
+    assert result.sentences()[0] == (
         "In 3 of 3 rows what was kept as the hash of the evaluation is not it."
     )
-    assert "3 of 6 attachments are not there." in tally.sentences()
+    assert "3 of 6 attachments are not there." in result.sentences()
     assert set(summary["wrong"]) <= WRONG.keys()

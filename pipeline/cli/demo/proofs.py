@@ -35,7 +35,7 @@ from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
 from pipeline.legacy.check import verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
-from pipeline.legacy.migration_result import MigrationResult
+from pipeline.legacy.report import MigrationResult
 from pipeline.legacy.source import OlderStore, open_source
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.recovery.replay.restore import restore
@@ -173,11 +173,11 @@ async def show_migration(settings: Settings, folder: Path, screen: Screen) -> No
 
 
 def _tell(result: MigrationResult, screen: Screen) -> None:
-    tally = result.tally
-    for name, counts in (("before", tally.risks_before), ("after ", tally.risks_after)):
+    risks = result.counts["risks_before"], result.counts["risks_after"]
+    for name, counts in zip(("before", "after "), risks, strict=True):
         told = ", ".join(f"{count} {risk}" for risk, count in sorted(counts.items()))
         screen.line(f"  risk {name}: {told}")
-    for sentence in tally.sentences():
+    for sentence in result.sentences():
         screen.line(f"  {sentence}")
     screen.note("history keeps the status that was recorded; may_cut is false for all of it")
 

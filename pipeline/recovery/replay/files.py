@@ -28,7 +28,7 @@ from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.regular_files import NotAFileError, open_below, paths_below, read_below
+from pipeline.disk.regular_files import NotAFileError, paths_below, read_below, sha256_below
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
@@ -37,7 +37,6 @@ from pipeline.recovery.replay.findings import Finding, what_lies_at
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from pipeline.storage.index.run_index import RunIndex
 
-_READ_BYTES = 1 << 20
 _DIGEST_BYTES = 8
 UNREADABLE = "something that cannot be read"
 
@@ -113,11 +112,7 @@ class FileChecks:
     def sha256_of_any(self, path: str) -> str | None:
         """Return the same of a file that nothing explains."""
         try:
-            descriptor, _ = open_below(self._root, path)
-            with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return sha256_below(self._root, path)
         except NotAFileError:
             return UNREADABLE
         except OSError as error:
