@@ -351,3 +351,14 @@ def test_a_loop_over_a_call_is_found() -> None:
     closed = "async def f(x):\n async with aclosing(g()) as b:\n  async for a in b: pass"
     assert list(loops_left_open(ast.parse(left))) == ["f: g()"]
     assert list(loops_left_open(ast.parse(closed))) == []
+
+
+def test_only_the_composition_root_imports_v1_mode() -> None:
+    importers = {
+        room_of(module)
+        for module in MODULES
+        for name in imports_of(module)
+        if is_in(name, ("pipeline.legacy.v1_mode",))
+        and not is_in(module, ("pipeline.legacy.v1_mode",))
+    }
+    assert importers == {"app"}

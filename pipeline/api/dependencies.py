@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from pipeline.api.publishing import LazyPublisher
 from pipeline.errors import thread_faults
-from pipeline.legacy.v1_mode.reader import V1Reader
+from pipeline.legacy.v1.reader import V1Reader
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 from schemas.advisory_event import AdvisoryEvent

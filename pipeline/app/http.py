@@ -24,7 +24,7 @@ from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
-from pipeline.legacy.v1_mode.reader import V1Reader
+from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader

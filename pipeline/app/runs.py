@@ -13,7 +13,7 @@ from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.run_requests import RunRequestJudge
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.runs.verdict import judge_run_record
-from pipeline.legacy.v1_mode.row import judge_run_as_row
+from pipeline.legacy.v1_mode.outcome import judge_run_as_row
 from pipeline.legacy.v1_mode.start import check_v1_start
 from pipeline.legacy.v1_mode.store import V1Runs
 from pipeline.legacy.v1_mode.worker import V1RequestJudge

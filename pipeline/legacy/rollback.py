@@ -31,9 +31,9 @@ from pipeline.core.progress import Progress
 from pipeline.disk.faults import store_faults
 from pipeline.errors import BrokerError, InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.backup import backups_of, check_backup, keep_replaced
-from pipeline.legacy.rows import format_row, format_rows, parse_rows, read_rows
-from pipeline.legacy.v1_mode.file import V1Store
-from pipeline.legacy.v1_mode.row import RowMark, marked, v1_row
+from pipeline.legacy.v1.file import V1Store
+from pipeline.legacy.v1.row import RowMark, marked, v1_row
+from pipeline.legacy.v1.text import format_row, format_rows, parse_rows, read_rows
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 
@@ -201,7 +201,7 @@ def _newest(path: Path, backup_dir: Path | None) -> Path:
 def _add_newer(path: Path, texts: dict[str, str], report: RollbackReport) -> None:
     """Add the rows that the file has and the backup has not; none where nobody can read it."""
     try:
-        newer = {row.run_id: row.text for row in read_rows(path) if row.run_id not in texts}
+        newer = {row.run_id: row.text for row in read_rows(path)[0] if row.run_id not in texts}
     except InputError as error:
         report.file_fault = str(error) if path.exists() else None
         return
@@ -228,6 +228,6 @@ def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress:
 
 
 def _check(path: Path, report: RollbackReport) -> None:
-    found = len(read_rows(path))
+    found = len(read_rows(path)[0])
     if found != report.rows:
         raise IntegrityError(f"Expected {report.rows:,} rows in {path}, found {found:,}.")

@@ -21,8 +21,8 @@ from pipeline.errors import InputError
 from pipeline.legacy.attachments import blob_names
 from pipeline.legacy.blobs import BlobState, LegacyBlobs
 from pipeline.legacy.mapping import LegacyRowError, MappedRow, advisories_of, map_row
-from pipeline.legacy.rows import LegacyRow, read_rows
-from pipeline.legacy.v1_mode.row import RowMark, mark_of
+from pipeline.legacy.v1.row import RowMark, mark_of
+from pipeline.legacy.v1.text import V1Row, read_rows
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from schemas.legacy_run import LegacyFormat
 
@@ -44,7 +44,7 @@ class SourceRow:
     """
 
     run_id: str
-    row: LegacyRow | None = None
+    row: V1Row | None = None
     paths: Sequence[Path] = ()
     links: Sequence[Path] = ()
 
@@ -118,11 +118,11 @@ def open_source(path: Path, attachments: Path | None) -> OlderStore:
         rows, unexpected = _rows_of_folder(path)
         blobs = LegacyBlobs(attachments or _first_folder(path.parents[:2]))
         return OlderStore(path, "original_v2", rows, blobs, unexpected=unexpected)
-    found = read_rows(path)
+    found, sha256 = read_rows(path)
     # Looked for beside what the name leads to, as the program of v1 did.
     blobs = LegacyBlobs(attachments or _first_folder([path.resolve().parent]))
     rows = [SourceRow(_shown(row.run_id), row) for row in found]
-    return OlderStore(path, "v1", rows, blobs, found.sha256)
+    return OlderStore(path, "v1", rows, blobs, sha256)
 
 
 def _first_folder(places: Iterable[Path]) -> Path | None:

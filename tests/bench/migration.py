@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.legacy.rows import format_row, format_rows
+from pipeline.legacy.v1.text import format_row, format_rows
 from pipeline.settings import Settings, read_settings
 from tests.e2e.migrations import environment
 from tests.e2e.prepared_store import prepare_store

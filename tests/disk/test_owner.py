@@ -12,7 +12,7 @@ from pipeline.audit.journal import AuditJournal
 from pipeline.consumers.health import is_disk_writable
 from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.legacy.v1_mode.file import V1Store
+from pipeline.legacy.v1.file import V1Store
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.reader import RunReader

@@ -15,7 +15,7 @@ from pipeline.broker.publisher import RunPublisher
 from pipeline.core.progress import no_progress
 from pipeline.errors import IntegrityError, NotFoundError, RefusedError
 from pipeline.legacy.rollback import RollbackReport, roll_back
-from pipeline.legacy.v1_mode.row import MARK
+from pipeline.legacy.v1.row import MARK
 from pipeline.settings import Settings
 from tests.builders import red_request, run_request
 from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until, wait_until_consumed

@@ -15,8 +15,8 @@ from pipeline.app import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
 from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.legacy.v1.row import MARK
 from pipeline.legacy.v1_mode import start as legacy_start
-from pipeline.legacy.v1_mode.row import MARK
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent
 from tests.builders import incomplete_request, red_request, run_request, sha256

@@ -1,7 +1,7 @@
 """Runs as rows for a v1 store: the fields of v1, old values back, and our mark."""
 
 from pipeline.legacy.rollback import exported_row
-from pipeline.legacy.v1_mode.row import RowMark, mark_of
+from pipeline.legacy.v1.row import RowMark, mark_of
 from tests.builders import document, red_request, run_request
 from tests.legacy_rows import V1_NAMES, artifact, original_v2_row, v1_row
 

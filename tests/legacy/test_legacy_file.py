@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.legacy.rows import format_row, format_rows, read_rows
+from pipeline.legacy.v1.text import format_row, format_rows, read_rows
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
 
@@ -14,10 +14,9 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
 def test_rows_come_with_the_hash_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     path.write_bytes(b'{"run_1": {"status": "OK"}}')
-    found = read_rows(path)
+    found, file_sha256 = read_rows(path)
     assert (len(found), [row.run_id for row in found]) == (1, ["run_1"])
-    assert found.size_bytes == 27
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert file_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_what_is_no_v1_store_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -35,7 +34,7 @@ def test_what_is_no_v1_store_is_refused_with_its_place(tmp_path: Path) -> None:
     not REAL.exists(), reason="the real rows of v1 (shared/data beside the repository) are not here"
 )
 def test_the_real_rows_are_read_and_written_again_to_the_same_bytes() -> None:
-    found = read_rows(REAL)
+    found, _ = read_rows(REAL)
     assert len(found) == 13
     assert {row.value()["run_id"] == row.run_id for row in found} == {True}
     again = format_rows({row.run_id: format_row(row.value()) for row in found})

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.legacy.blobs import LegacyBlobs
 from pipeline.legacy.source import CarriedRow, OwnRow, RefusedRow, open_source, read_source
-from pipeline.legacy.v1_mode.row import RowMark, marked
+from pipeline.legacy.v1.row import RowMark, marked
 from tests.builders import attachment_ref, sha256
 from tests.legacy_rows import original_v2_row, unknown_row, v1_file, v1_row
 from tests.storage.stores import make_store

@@ -21,8 +21,7 @@ from pipeline.api.routes.runs import RunIdPath, RunIdQuery
 from pipeline.api.routes.submissions import refuse_unless_stored, stored_elsewhere, submission_of
 from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
-from pipeline.legacy.v1_mode.diff import diff_rows
-from pipeline.legacy.v1_mode.reader import V1Reader
+from pipeline.legacy.v1.reader import V1Reader, diff_rows
 from schemas.fields import is_run_id
 from schemas.http_answers import RUNS_PATH, RunSubmission
 from schemas.run_event import RunEvent

@@ -1,18 +1,72 @@
-"""What becomes of a record, given the v1 store: the same four outcomes, from rows and their marks.
+"""A record that makes a row of the v1 store, and its outcome given the row that is there.
 
 A row without a mark is v1's own or nobody's: which request made it cannot be known, so every
 request for its run_id is in conflict with it.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from pipeline.core.dead_letters.carried_record import ReadContent
+from pipeline.core.envelope import Rejected, judged_apart
 from pipeline.core.record import RecordSource
+from pipeline.core.runs.cut_program import cut_program
 from pipeline.core.runs.event import event_with
 from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
-from pipeline.legacy.v1_mode.row import JudgedRow, V1RecordId, mark_of, told_of
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
+from pipeline.legacy.v1.row import HASHES, RowMark, V1RecordId, is_hash, mark_of, v1_row
+from schemas.fields import RISK_LEVELS, RunStatus
+
+_STATUSES = frozenset(get_args(RunStatus))
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRow:
+    """A record that makes a run of the v1 store.
+
+    Attributes:
+        row: Without a mark: the record's place is not known to whoever judges.
+        mark: Without a source.
+        may_cut: Whether a machine may cut by it.
+        is_incomplete: Whether the request had violations.
+    """
+
+    run_id: str
+    row: dict[str, Any]
+    mark: RowMark
+    may_cut: bool
+    is_incomplete: bool
+
+
+def judge_run_as_row(key: ReadContent | None, value: ReadContent | None) -> JudgedRow | Rejected:
+    """Return what a record is, by the judge of the v2 store, as a row of the v1 store.
+
+    Raises:
+        OSError: The machine is at fault, not the record.
+        MemoryError: The same.
+    """
+    judged = judge_run_record(key, value)
+    if isinstance(judged, Rejected):
+        return judged
+    return judged_apart(lambda: _judged_row(judged))
+
+
+def _judged_row(judged: JudgedRun) -> JudgedRow:
+    document = judged.built.document
+    return JudgedRow(
+        judged.run_id,
+        v1_row(document),
+        RowMark(judged.request_sha256, judged.artifact_sha256),
+        may_cut(
+            status=document["status"],
+            risk_level=document["decision"]["risk_level"],
+            legacy="legacy" in document["provenance"],
+        ),
+        judged.is_incomplete,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +107,7 @@ def settle_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1RecordId
     if row is None:
         message = "Expected a row of this run, found one that cannot be read. Nothing was touched."
         return V1Outcome("rejected", judged.run_id, None, "ARTIFACT_CORRUPT", message)
-    mark, told = mark_of(row), told_of(row)
+    mark, told = mark_of(row), event_fields(row)
     if mark is None or mark.request_sha256 != judged.mark.request_sha256:
         known = "one that nobody knows" if mark is None else f"that with {mark.request_sha256}"
         message = (
@@ -83,3 +137,40 @@ def epoch_of_cluster(cluster_id: str) -> int:
     an event made with it is nobody else's.
     """
     return (1 << 32) + int.from_bytes(hashlib.sha256(cluster_id.encode()).digest()[:8])
+
+
+def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what an event says of the stored run; None where the row does not say it."""
+    decision = row.get("decision")
+    if not isinstance(decision, dict):
+        return None
+    status, risk_level = row.get("status"), decision.get("risk_level")
+    hashes = {new: row[old] for old, new in HASHES.items() if row.get(old) is not None}
+    if (
+        status not in _STATUSES
+        or risk_level not in RISK_LEVELS
+        or "feasibility_sha256" not in hashes
+        or not all(map(is_hash, hashes.values()))
+    ):
+        return None
+    told = {
+        "status": status,
+        "risk_level": risk_level,
+        "hashes": hashes,
+        **_program_of(row, hashes),
+    }
+    if isinstance(decision.get("block_reason"), str):
+        told["block_reason"] = decision["block_reason"]
+    return told
+
+
+def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any]:
+    listed = row.get("attachments")
+    refs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    named = [each for each in refs if is_hash(each.get("sha256")) and "kind" in each]
+    empty: dict[str, Any] = {"outputs": {}, "provenance": {}, "meta": {}}
+    as_artifact = {"attachments": named, "hashes": hashes, **empty}
+    program = cut_program({"status": row["status"], **as_artifact})
+    if program is None:
+        return {}
+    return {"gcode_sha256": program.sha256, "gcode_known_by": program.known_by}

@@ -18,7 +18,7 @@ from pipeline.consumers.engine.topic_identity import current_topic_id
 from pipeline.consumers.start.checks import Start, StartingPlace, check_topics
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
-from pipeline.legacy.v1_mode.file import V1Store
+from pipeline.legacy.v1.file import V1Store
 from pipeline.legacy.v1_mode.outcome import epoch_of_cluster
 from pipeline.settings import Settings
 

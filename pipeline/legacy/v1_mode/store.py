@@ -14,10 +14,10 @@ from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.record import RecordSource
 from pipeline.core.reject_limit import RejectWindow, reject_limit_message, without_first_failures
 from pipeline.errors import RejectLimitError
-from pipeline.legacy.rows import parse_row
-from pipeline.legacy.v1_mode.file import V1Store, V1Transaction
-from pipeline.legacy.v1_mode.outcome import V1Outcome, settle_row
-from pipeline.legacy.v1_mode.row import JudgedRow, RowMark, V1RecordId, marked
+from pipeline.legacy.v1.file import V1Store, V1Transaction
+from pipeline.legacy.v1.row import RowMark, V1RecordId, marked
+from pipeline.legacy.v1.text import parse_row
+from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, settle_row
 from pipeline.storage.batch_store import BatchResult
 
 

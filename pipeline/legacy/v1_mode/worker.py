@@ -9,8 +9,7 @@ from pipeline.consumers.engine.outbox import Telling, delivery_of
 from pipeline.consumers.engine.subscription import Record
 from pipeline.consumers.run_requests import RunChunk
 from pipeline.core.envelope import Rejected
-from pipeline.legacy.v1_mode.outcome import V1Outcome, v1_run_event
-from pipeline.legacy.v1_mode.row import JudgedRow
+from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, v1_run_event
 from pipeline.legacy.v1_mode.store import JudgedV1Record, V1Runs
 from pipeline.topics import TopicNames
 

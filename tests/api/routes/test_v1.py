@@ -15,8 +15,9 @@ from pipeline.api.openapi.documentation import document
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import BrokerError
-from pipeline.legacy.v1_mode.reader import V1Reader
-from pipeline.legacy.v1_mode.row import judge_run_as_row, marked
+from pipeline.legacy.v1.reader import V1Reader
+from pipeline.legacy.v1.row import marked
+from pipeline.legacy.v1_mode.outcome import judge_run_as_row
 from pipeline.settings import read_settings
 from tests.api.conftest import RUNS, api_over
 from tests.builders import (

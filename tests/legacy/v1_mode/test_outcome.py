@@ -8,18 +8,14 @@ import pytest
 
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import event_id
+from pipeline.legacy.v1.row import RowMark, V1RecordId, marked
 from pipeline.legacy.v1_mode.outcome import (
+    JudgedRow,
     V1Outcome,
     epoch_of_cluster,
+    judge_run_as_row,
     settle_row,
     v1_run_event,
-)
-from pipeline.legacy.v1_mode.row import (
-    JudgedRow,
-    RowMark,
-    V1RecordId,
-    judge_run_as_row,
-    marked,
 )
 from schemas.run_event import RunEvent
 from tests.builders import record, red_request, run_request

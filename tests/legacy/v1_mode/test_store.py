@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.core.record import RecordSource
 from pipeline.errors import RejectLimitError, StoreError
-from pipeline.legacy.v1_mode.row import MARK, judge_run_as_row
+from pipeline.legacy.v1.row import MARK
+from pipeline.legacy.v1_mode.outcome import judge_run_as_row
 from pipeline.legacy.v1_mode.store import JudgedV1Record, V1Runs
 from tests.builders import incomplete_request, record, red_request, run_request
 from tests.storage.stores import in_children

@@ -5,20 +5,18 @@ line break at the end. A row is kept as the text it has, so rewriting the file c
 
 What makes the file unreadable is refused as a whole. So is a run_id that is there twice, which v1
 never wrote: which of the two is the run is nobody's guess. What is wrong inside one row, such as
-NaN, which v1 did write, is told when that row is read, and concerns no other.
-
-Reading the file of a v1 store, which the program of that time or a copy of it has left.
+NaN, which v1 did write, is an error when that row is read, and concerns no other.
 """
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
@@ -29,18 +27,16 @@ _scan = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).raw
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyRow:
+class V1Row:
     """One row as the file has it.
 
     Attributes:
         run_id: Its key, whatever it is.
-        position: Its place among the rows, from 0.
         line: The line of the file where its key is, from 1.
         text: Its value, exactly as it is written.
     """
 
     run_id: str
-    position: int
     line: int
     text: str
 
@@ -63,12 +59,12 @@ def parse_row(text: str) -> dict[str, Any]:
     """Return the row with this text, no field of it looked at.
 
     Raises:
-        InvalidJsonError: As `LegacyRow.value`.
+        InvalidJsonError: As `V1Row.value`.
     """
     return parse_object(text.encode())[0]
 
 
-def parse_rows(body: bytes) -> list[LegacyRow]:
+def parse_rows(body: bytes) -> list[V1Row]:
     """Return the rows of the file with these bytes, in its order.
 
     Raises:
@@ -76,7 +72,7 @@ def parse_rows(body: bytes) -> list[LegacyRow]:
             byte.
     """
     text = _decode(body)
-    rows: list[LegacyRow] = []
+    rows: list[V1Row] = []
     lines: dict[str, int] = {}
     line, counted = 1, 0
     at = _after(text, _skip_space(text, 0), "{")
@@ -92,7 +88,7 @@ def parse_rows(body: bytes) -> list[LegacyRow]:
         lines[run_id] = line
         start = _after(text, _skip_space(text, end), ":")
         _, end = _scan_at(text, start)
-        rows.append(LegacyRow(run_id, len(rows), line, text[start:end]))
+        rows.append(V1Row(run_id, line, text[start:end]))
         at = _skip_space(text, end)
         more = text[at : at + 1] == ","
         if more:
@@ -161,29 +157,10 @@ def format_rows(texts: Mapping[str, str]) -> bytes:
     return ("{\n" + ",\n".join(members) + "\n}").encode()
 
 
-@dataclass(frozen=True, slots=True)
-class LegacyRows:
-    """What a v1 store held when it was read.
+def read_rows(path: Path) -> tuple[list[V1Row], str]:
+    """Return the rows of the v1 store at `path`, and the SHA-256 of its bytes.
 
-    Attributes:
-        sha256: Of the file's bytes.
-        size_bytes: How many they are.
-        rows: In the order of the file.
-    """
-
-    sha256: str
-    size_bytes: int
-    rows: Sequence[LegacyRow]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[LegacyRow]:
-        return iter(self.rows)
-
-
-def read_rows(path: Path) -> LegacyRows:
-    """Read the v1 store at `path`; what is wrong inside one row is told by that row.
+    What is wrong inside one row is an error of that row alone.
 
     Raises:
         InputError: There is none, or it is not one JSON object with each run_id once.
@@ -191,11 +168,9 @@ def read_rows(path: Path) -> LegacyRows:
     try:
         with open_named(path) as file:
             body = file.read()
+        return parse_rows(body), sha256_of_bytes(body)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"The v1 store {path} cannot be read: {reason}.") from error
-    try:
-        rows = parse_rows(body)
     except InvalidJsonError as error:
         raise InputError(f"The v1 store {path} cannot be read: {error}.") from error
-    return LegacyRows(hashlib.sha256(body).hexdigest(), len(body), rows)

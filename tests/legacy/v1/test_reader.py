@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.legacy.v1_mode.diff import diff_rows
+from pipeline.legacy.v1.reader import diff_rows
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "v1" / "runs.json"
 A: dict[str, Any] = {

@@ -27,7 +27,7 @@ from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import StoreError
 from pipeline.ledger.folder import LedgerSystemCalls
-from pipeline.legacy.rows import format_row, format_rows, parse_rows
+from pipeline.legacy.v1.text import format_row, format_rows, parse_rows
 
 NEW_FILE_MODE = 0o644
 _Identity = tuple[int, int, int, int]

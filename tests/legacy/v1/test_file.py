@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.legacy.v1_mode.file import V1Store
+from pipeline.legacy.v1.file import V1Store
 from tests.ledger.ledgers import WatchedLogCalls
 from tests.storage.stores import in_child, in_children
 

@@ -8,17 +8,8 @@ import pytest
 
 from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.runs.verdict import Rejected
-from pipeline.legacy.v1_mode.row import (
-    MARK,
-    JudgedRow,
-    RowMark,
-    V1RecordId,
-    judge_run_as_row,
-    mark_of,
-    marked,
-    told_of,
-    v1_row,
-)
+from pipeline.legacy.v1.row import MARK, RowMark, V1RecordId, mark_of, marked, v1_row
+from pipeline.legacy.v1_mode.outcome import JudgedRow, event_fields, judge_run_as_row
 from tests.builders import (
     attachment_ref,
     document,
@@ -176,7 +167,7 @@ def test_a_damaged_source_is_no_source(source: Any) -> None:
 
 
 def test_what_is_told_of_a_run_names_no_artifact() -> None:
-    assert told_of(row_of(run_request())) == {
+    assert event_fields(row_of(run_request())) == {
         "status": "OK",
         "risk_level": "GREEN",
         "hashes": document(run_request())["hashes"],
@@ -184,10 +175,10 @@ def test_what_is_told_of_a_run_names_no_artifact() -> None:
         "gcode_known_by": "stored",
     }
     attached = run_request(outputs=None, attachments=[attachment_ref(b"G1", kind="gcode")])
-    told = told_of(row_of(attached))
+    told = event_fields(row_of(attached))
     assert told is not None
     assert (told["gcode_sha256"], told["gcode_known_by"]) == (sha256(b"G1"), "attached")
-    told = told_of(row_of(red_request()))
+    told = event_fields(row_of(red_request()))
     assert told is not None
     assert (told["status"], told["risk_level"]) == ("BLOCKED", "RED")
     assert told["block_reason"]
@@ -205,7 +196,7 @@ def test_what_is_told_of_a_run_names_no_artifact() -> None:
     ],
 )
 def test_nothing_is_told_of_a_row_that_does_not_say_it(change: dict[str, Any]) -> None:
-    assert told_of(row_of(run_request()) | change) is None
+    assert event_fields(row_of(run_request()) | change) is None
 
 
 def test_a_row_can_be_made_of_an_artifact_that_is_stored() -> None:

@@ -1,0 +1,114 @@
+"""A run as a row of the v1 store: the inverse of the migration, as far as v1 has the fields.
+
+A row has the 40 fields of v1 and no other: the program of v1 fails over a file with one more. What
+v1 has no field for and a repeated request is known by stands in `meta`, under one key of ours. The
+row is made from the artifact, so what is withheld there is not here either.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeGuard
+
+from schemas.fields import is_sha256
+from schemas.timestamps import parse_timestamp
+
+MARK: Final = "rmos_runs"
+"""The key in `meta` of what only we know of a row; a producer's own value under it gives way."""
+
+# Every field of v1 that the artifact has under the same name.
+_SAME_NAMES = (
+    *("workflow_session_id", "tool_id", "material_id", "machine_id", "workflow_mode"),
+    *("toolchain_id", "post_processor_id", "geometry_ref", "geometry_hash", "event_type"),
+    *("status", "feasibility", "parent_run_id", "drift_detected", "drift_summary"),
+    *("gate_policy_id", "gate_decision", "engine_version", "toolchain_version"),
+    *("post_processor_version", "config_fingerprint", "notes", "errors", "mode"),
+    "request_summary",
+)
+_ALWAYS_NULL = (
+    *("fork_of_event_type", "fork_reason", "override_note", "gate_policy_version"),
+    *("advisory_inputs", "explanation_summary"),
+)
+HASHES = {
+    "request_hash": "feasibility_sha256",
+    "toolpaths_hash": "toolpaths_sha256",
+    "gcode_hash": "gcode_sha256",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class V1RecordId:
+    """The record that made a row, named without a store: by the cluster in place of the epoch."""
+
+    cluster_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowMark:
+    """What only we know of a row.
+
+    Attributes:
+        request_sha256: Of the request's canonical body: what tells a duplicate from a conflict.
+        artifact_sha256: Of the artifact that the same request makes in the v2 store.
+        source: The record that made the row; None where it was exported from the v2 store.
+    """
+
+    request_sha256: str
+    artifact_sha256: str
+    source: V1RecordId | None = None
+
+
+def v1_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a run, every field of v1 there, null where there is nothing."""
+    decision = artifact["decision"]
+    hashes = artifact["hashes"]
+    return {
+        "run_id": artifact["run_id"],
+        # v1 wrote what isoformat gives for UTC.
+        "created_at_utc": parse_timestamp(artifact["created_at_utc"]).isoformat(),
+        **{name: artifact.get(name) for name in _SAME_NAMES},
+        **dict.fromkeys(_ALWAYS_NULL),
+        **{old: hashes.get(new) for old, new in HASHES.items()},
+        "decision": {
+            "risk_level": decision["risk_level"],
+            "score": decision.get("score"),
+            "block_reason": decision.get("block_reason"),
+            "warnings": decision.get("warnings", []),
+            "details": decision.get("details", {}),
+        },
+        "attachments": artifact["attachments"] or None,
+        "explanation_status": "NONE",
+        "meta": artifact["meta"],
+    }
+
+
+def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
+    """Return a row that carries `mark`."""
+    told = {name: value for name, value in asdict(mark).items() if value is not None}
+    return {**row, "meta": {**row["meta"], MARK: told}}
+
+
+def mark_of(row: Mapping[str, Any]) -> RowMark | None:
+    """Return the mark of a row; None where it is not ours, or somebody has damaged it."""
+    meta = row.get("meta")
+    told = meta.get(MARK) if isinstance(meta, dict) else None
+    if not isinstance(told, dict):
+        return None
+    request_sha256, artifact_sha256 = told.get("request_sha256"), told.get("artifact_sha256")
+    if not is_hash(request_sha256) or not is_hash(artifact_sha256):
+        return None
+    return RowMark(request_sha256, artifact_sha256, _source_of(told.get("source")))
+
+
+def is_hash(value: object) -> TypeGuard[str]:
+    """Tell whether a value is the text of a SHA-256."""
+    return isinstance(value, str) and is_sha256(value)
+
+
+def _source_of(told: object) -> V1RecordId | None:
+    try:
+        return V1RecordId(**told)  # type: ignore[arg-type]
+    except TypeError:
+        return None
