@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import InputError
@@ -52,7 +52,9 @@ def _origins(value: Any) -> tuple[str, ...]:  # noqa: ANN401
 class Settings(BaseSettings):
     """All knobs. Names in the environment are these in upper case with `RMOS_` before them."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     data_dir: Path = Field(Path("rmos-data"), description="root folder of the store")
     bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated")
@@ -141,8 +143,11 @@ class Settings(BaseSettings):
         description="hour, UTC, from which on a day's full audit is due; -1 for none",
     )
     audit_hourly: bool = Field(True, description="whether a quick audit is due every hour")
-    audit_held_dir: Path | None = Field(
-        None, description="folder of checkpoints that somebody holds; audits compare the logs"
+    audit_trusted_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("RMOS_AUDIT_TRUSTED_DIR", "RMOS_AUDIT_HELD_DIR"),
+        description="folder of trusted checkpoints; audits compare the logs with them; "
+        "`RMOS_AUDIT_HELD_DIR` is its older name",
     )
     audit_processes: int | None = Field(
         None, ge=0, le=256, description="processes of an audit; unset for one a processor"
@@ -219,7 +224,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper().removeprefix(PREFIX)
         message = f"{name} cannot be {first['input']!r}: {first['msg']}."
         raise InputError(message) from error
 
@@ -227,7 +232,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
 def unknown_variables() -> list[str]:
     """Return the variables of the environment that begin like a setting and are none, sorted."""
     # Settings are found in any case, as pydantic-settings does.
-    known = _known_variables()
+    known = known_variables()
     return sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
@@ -240,7 +245,7 @@ def refuse_mistyped(names: Iterable[str]) -> None:
         InputError: One of `names` is.
     """
     # Without the prefix, which all share: it would make any two of them alike.
-    settings = [name.removeprefix(PREFIX) for name in sorted(_known_variables())]
+    settings = [name.removeprefix(PREFIX) for name in sorted(known_variables())]
     for name in names:
         asked = name.upper().removeprefix(PREFIX)
         for meant in get_close_matches(asked, settings, n=1, cutoff=_SIMILAR):
@@ -248,5 +253,10 @@ def refuse_mistyped(names: Iterable[str]) -> None:
             raise InputError(message)
 
 
-def _known_variables() -> set[str]:
-    return {PREFIX + name.upper() for name in Settings.model_fields}
+def known_variables() -> set[str]:
+    """Return the names of all settings in the environment, with the older names that still work."""
+    names = {PREFIX + name.upper() for name in Settings.model_fields}
+    for field in Settings.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            names.update(str(name) for name in field.validation_alias.choices)
+    return names

@@ -1,5 +1,7 @@
 """Names in the environment: a typing error does not look like a setting that is used."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import InputError
@@ -66,3 +68,11 @@ def test_a_worker_gives_three_signs_of_life_in_a_session_at_least(
     session_ms: int, heartbeat_ms: int
 ) -> None:
     assert Settings(session_timeout_ms=session_ms).heartbeat_interval_ms == heartbeat_ms
+
+
+def test_an_older_name_of_a_setting_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RMOS_AUDIT_HELD_DIR", "/srv/older")
+    assert unknown_variables() == []
+    assert read_settings().audit_trusted_dir == Path("/srv/older")
+    monkeypatch.setenv("RMOS_AUDIT_TRUSTED_DIR", "/srv/newer")
+    assert read_settings().audit_trusted_dir == Path("/srv/newer")

@@ -15,7 +15,7 @@ from pipeline.audit.worker.schedule import AuditScheduler, tell_before
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.start.checks import check_audit_start
-from pipeline.ledger.witnessed import held_checkpoints
+from pipeline.ledger.witnessed import trusted_checkpoints
 from pipeline.logs import hear_kafka_client
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
@@ -30,11 +30,11 @@ async def audit_worker(
     """Run an audit worker for the length of a block: requests, and the schedule of its own.
 
     Args:
-        settings: Store, broker, schedule, and where checkpoints are held.
+        settings: Store, broker, schedule, and the folder of trusted checkpoints.
         clock: Returns the time, for reports and the schedule.
 
     Raises:
-        InputError: A file of held checkpoints cannot be used.
+        InputError: A file of trusted checkpoints cannot be used.
         StoreError: The store is not usable, or does not fit the broker.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
@@ -43,14 +43,14 @@ async def audit_worker(
         identity = await check_audit_start(settings)
         # A key that is missing, or a file that cannot be used, is told now, not at the first audit.
         verifier_keys(settings, identity)
-        held_checkpoints(settings.audit_held_dir)
+        trusted_checkpoints(settings.audit_trusted_dir)
         tell_before(settings.data_dir, clock())
         sender = await started_sender(settings, stack)
         auditing = Auditing(
             settings,
             identity.epoch,
             lambda: verifier_keys(settings, identity),
-            lambda: held_checkpoints(settings.audit_held_dir),
+            lambda: trusted_checkpoints(settings.audit_trusted_dir),
             auditor=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="auditor")),
             disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
             clock=clock,

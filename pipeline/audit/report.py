@@ -104,7 +104,7 @@ def audit_report(
     logs: Sequence[AuditedLog],
     *,
     store_id: str,
-    held: int,
+    trusted: int,
     asked_broker: bool,
     **optional: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
@@ -115,13 +115,13 @@ def audit_report(
         tally: Of all parts.
         logs: As they were when the audit began.
         store_id: Of the store.
-        held: How many checkpoints that somebody holds were given.
+        trusted: How many trusted checkpoints were given.
         asked_broker: Whether the broker was asked which offsets it can show.
         optional: More fields; those that are None are left out.
     """
     leaves = sum(log.size for log in logs)
     anchored = sum(log.anchored_size for log in logs)
-    asked = Asked(request.mode, asked_broker, held, leaves, anchored)
+    asked = Asked(request.mode, asked_broker, trusted, leaves, anchored)
     counts = {name: tally.counts[name] for name in _COUNTED}
     report: dict[str, Any] = {
         "schema_version": AUDIT_REPORT_VERSION,

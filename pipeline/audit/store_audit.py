@@ -3,7 +3,7 @@
 The procedure, with the same numbers in the code:
 
 1. At one moment, with no batch on its way: the checkpoints of all logs, and the rows of the index.
-2. Every log up to its checkpoint, computed again from its leaves; held checkpoints; offsets that
+2. Every log up to its checkpoint, computed again from its leaves; trusted checkpoints; offsets that
    the broker can show and that have no leaf.
 3. Leaves against each other and against the rows.
 4. Date by date: the files that leaves tell of, then names that no leaf explains.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pipeline.audit.checks.logs import AuditedLog, check_held, check_logs, open_log, read_notes
+from pipeline.audit.checks.logs import AuditedLog, check_logs, check_trusted, open_log, read_notes
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import dates_on_disk
 from pipeline.audit.checks.suspects import still_unexplained
@@ -61,7 +61,7 @@ class StoreAudit:
         request: AuditRequest,
         keys: Sequence[VerifierKey],
         *,
-        held: Sequence[Checkpoint] = (),
+        trusted: Sequence[Checkpoint] = (),
         broker: BrokerView | None = None,
         processes: int | None = None,
         share: float = SAMPLE_SHARE,
@@ -74,7 +74,7 @@ class StoreAudit:
             root: Folder of the store.
             request: What is asked.
             keys: Whose signatures under checkpoints count.
-            held: Checkpoints that somebody else holds; the caller has checked who signed them.
+            trusted: Checkpoints that somebody else kept; the caller has checked who signed them.
             broker: What the broker can say; None where nobody asks it.
             processes: How many; 0 for none beside this one; None for as many as there are
                 processors, or none for a small store.
@@ -92,7 +92,7 @@ class StoreAudit:
         self.logs: list[AuditedLog] = []
         self.share = share if request.mode == "sampled" else None
         self._keys = keys
-        self._held = held
+        self._trusted = trusted
         self._broker = broker
         self._processes = processes
         self._depth: Depth = depth or "content"
@@ -203,7 +203,7 @@ class StoreAudit:
     def _check_ledger(self, moment: "_Moment") -> Iterator[Finding]:
         plan = moment.plan
         yield from check_logs(self.root, self.logs, plan, moment.pool, LEDGER_PART)
-        yield from check_held(self.root, self.logs, self._held, self.identity.store_id)
+        yield from check_trusted(self.root, self.logs, self._trusted, self.identity.store_id)
         if self._broker is not None:
             yield from offsets_without_leaf(self.logs, self._broker)
         if not self.logs and (plan.knows_runs or dates_on_disk(self.root)):
@@ -245,7 +245,7 @@ class StoreAudit:
             tally,
             self.logs,
             store_id=self.identity.store_id,
-            held=len(self._held),
+            trusted=len(self._trusted),
             asked_broker=self._broker is not None,
             sample_share=self.share,
             started_at_utc=started_at_utc,

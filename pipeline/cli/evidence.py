@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.ledger import Keys, open_logs, read_held
+from pipeline.cli.ledger import Keys, open_logs, read_trusted
 from pipeline.cli.views.terminal import note, print_json, print_pairs
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.evidence import RunEvidence
-from pipeline.evidence.gather import Held, gather_evidence
+from pipeline.evidence.gather import Trusted, gather_evidence
 from pipeline.settings import read_settings
 from pipeline.storage.reader import RunReader
 
@@ -21,13 +21,16 @@ def evidence(
         Path | None,
         typer.Option("-o", "--output", help="New file; evidence-RUN_ID.zip if not given."),
     ] = None,
-    held: Annotated[
+    trusted: Annotated[
         Path | None,
         typer.Option(
+            "--trusted",
+            "--held",
             exists=True,
             dir_okay=False,
             readable=True,
-            help="Checkpoints that the reader holds: the bundle proves that the log begins so.",
+            help="Trusted checkpoints of the reader: the bundle proves that the log begins so. "
+            "--held is its older name.",
         ),
     ] = None,
     key: Keys = None,
@@ -36,7 +39,7 @@ def evidence(
     """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier."""
     settings = read_settings()
     logs = open_logs(settings, key)
-    kept = None if held is None else _by_origin(held)
+    kept = None if trusted is None else _by_origin(trusted)
     with closing(RunReader(settings.data_dir)) as reader:
         found = gather_evidence(reader, logs, run_id, kept)
         path = output or Path(f"evidence-{run_id}.zip")
@@ -46,11 +49,11 @@ def evidence(
         return
     _tell(path, found)
     if kept is not None:
-        _tell_not_held(found)
+        _tell_not_trusted(found)
 
 
-def _by_origin(held: Path) -> Held:
-    kept = read_held(held.read_bytes(), str(held))
+def _by_origin(trusted: Path) -> Trusted:
+    kept = read_trusted(trusted.read_bytes(), str(trusted))
     return {each.checkpoint.origin: each.checkpoint for each in kept}
 
 
@@ -84,7 +87,7 @@ def _tell(path: Path, found: RunEvidence) -> None:
     )
 
 
-def _tell_not_held(found: RunEvidence) -> None:
+def _tell_not_trusted(found: RunEvidence) -> None:
     for file in found.files:
         if file.consistency is None:
-            note(f"{file.name}: no checkpoint of {file.checkpoint.origin} is held.")
+            note(f"{file.name}: no trusted checkpoint of {file.checkpoint.origin} was given.")

@@ -10,7 +10,6 @@ Whose word counts for a command: keys that the caller names, else the store's ow
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,11 +32,11 @@ from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
-from pipeline.ledger.tlog.checkpoints import HeldCheckpoint, parse_held, write_held
+from pipeline.ledger.tlog.checkpoints import TrustedCheckpoint, parse_trusted, write_trusted
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
 from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
-from pipeline.ledger.witnessed import HeldLog, compare_held
+from pipeline.ledger.witnessed import ComparedLog, compare_trusted
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.checksums import checksums_of
@@ -154,27 +153,29 @@ def _parse(text: str) -> VerifierKey:
         raise InputError(message) from error
 
 
-def read_held(content: bytes, name: str) -> tuple[HeldCheckpoint, ...]:
-    """Return the checkpoints that somebody held.
+def read_trusted(content: bytes, name: str) -> tuple[TrustedCheckpoint, ...]:
+    """Return the trusted checkpoints of a file.
 
     Raises:
         InputError: `content` is no file of checkpoints.
     """
     try:
-        return parse_held(content)
+        return parse_trusted(content)
     except EvidenceError as error:
         message = f"{name} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
         raise InputError(message) from error
 
 
-HeldFile = Annotated[
+TrustedFile = Annotated[
     Path,
     typer.Option(
+        "--trusted",
         "--held",
         exists=True,
         dir_okay=False,
         readable=True,
-        help="Checkpoints that were printed earlier.",
+        help="Trusted checkpoints: a file that rmos ledger checkpoint printed earlier. --held is "
+        "its older name.",
     ),
 ]
 
@@ -186,57 +187,67 @@ def checkpoint(key: Keys = None) -> None:
     if not opened:
         message = f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
         raise NotFoundError(message)
-    print_bytes(write_held(reader.note for reader in opened))
+    print_bytes(write_trusted(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
     note(f"{len(opened)} logs with {leaves:,} leaves")
 
 
-def verify(held: HeldFile, key: Keys = None, as_json: AsJson = False) -> None:
-    """Prove that every log still begins with what was held; exit 5 where one does not.
+def verify(trusted: TrustedFile, key: Keys = None, as_json: AsJson = False) -> None:
+    """Prove that every log still begins with its trusted checkpoint; exit 5 where one does not.
 
-    Each leaf that was held is read and hashed again. Newer leaves are not read: rmos audit run
-    reads them all.
+    Each leaf that a trusted checkpoint covers is read and hashed again. Newer leaves are not read:
+    rmos audit run reads them all.
     """
-    kept = read_held(held.read_bytes(), str(held))
+    kept = read_trusted(trusted.read_bytes(), str(trusted))
     logs = open_logs(read_settings(), key)
     with progress_bar() as progress:
-        found = list(compare_held(logs, kept, progress))
+        found = list(compare_trusted(logs, kept, progress))
     not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
     faults = sum(each.fault is not None for each in found)
     if as_json:
-        compared = [{**asdict(each), "ok": each.fault is None} for each in found]
+        compared = list(map(_document, found))
         print_json({"logs": compared, "not_held": not_held, "ok": not faults})
     else:
         _tell(logs, found)
-        _tell_trust(str(held), found, not_held, given=bool(key))
+        _tell_trust(str(trusted), found, not_held, given=bool(key))
     if faults:
         raise typer.Exit(IntegrityError.exit_status)
 
 
-def _tell(logs: StoreLogs, found: Iterable[HeldLog]) -> None:
+def _document(found: ComparedLog) -> dict[str, object]:
+    return {
+        "origin": found.origin,
+        "held_size": found.trusted_size,
+        "size": found.size,
+        "fault": found.fault,
+        "ok": found.fault is None,
+    }
+
+
+def _tell(logs: StoreLogs, found: Iterable[ComparedLog]) -> None:
     own = f"rmos/{logs.store_id}/"
     print_table(
-        ("log", "held", "now", "result"),
+        ("log", "trusted", "now", "result"),
         [
             (
                 each.origin.removeprefix(own),
-                each.held_size,
+                each.trusted_size,
                 "-" if each.size is None else each.size,
-                each.fault or "begins with what was held",
+                each.fault or "begins with the trusted checkpoint",
             )
             for each in found
         ],
     )
 
 
-def _tell_trust(name: str, found: list[HeldLog], not_held: list[str], *, given: bool) -> None:
+def _tell_trust(name: str, found: list[ComparedLog], not_held: list[str], *, given: bool) -> None:
     good = sum(each.fault is None for each in found)
-    note(f"{good} of {len(found)} logs begin with what was held.")
-    newer = sum((each.size or 0) - each.held_size for each in found if each.fault is None)
+    note(f"{good} of {len(found)} logs begin with their trusted checkpoint.")
+    newer = sum((each.size or 0) - each.trusted_size for each in found if each.fault is None)
     if newer:
-        note(f"{newer:,} leaves that are newer than what was held were not read.")
+        note(f"{newer:,} leaves that are newer than the trusted checkpoints were not read.")
     if not_held:
-        note(f"Not in {name}, so hold them from now on: {len(not_held)} more.")
+        note(f"Not in {name}, so keep their checkpoints from now on: {len(not_held)} more.")
     if not given:
         note(
             "Signatures were checked with the store's own key: the proof rests on nobody having "

@@ -25,7 +25,7 @@ class ProvenFile:
         leaf: Of the ledger.
         proof: Where the leaf is.
         checkpoint: What the proof leads to.
-        consistency: That the log begins with what somebody holds; None where nobody asked.
+        consistency: That the log begins with a trusted checkpoint; None where none was given.
     """
 
     name: str

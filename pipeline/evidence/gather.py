@@ -4,7 +4,7 @@
 2. The leaf that made it, in a log whose checkpoint a trusted key signed, names the same bytes.
 3. The same for every link, and its leaf.
 4. Attachments that artifact and links name: missing ones are named, wrong ones refused.
-5. Where somebody holds checkpoints: the logs begin with them.
+5. Where there are trusted checkpoints: the logs begin with them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,26 +35,26 @@ EXCERPT_LIMIT_BYTES = 20_000
 _OF_LINK = "advisory"
 _READABLE = ("text/", "application/json")
 
-Held = Mapping[str, Checkpoint]
-"""Checkpoints that somebody holds, by origin."""
+Trusted = Mapping[str, Checkpoint]
+"""Trusted checkpoints, by origin."""
 
 
 def gather_evidence(
-    reader: RunReader, logs: StoreLogs, run_id: str, held: Held | None = None
+    reader: RunReader, logs: StoreLogs, run_id: str, trusted: Trusted | None = None
 ) -> RunEvidence:
     """Return the evidence about a run.
 
     Raises:
         NotFoundError: There is no such run.
         IntegrityError: Run, link, leaf, log or attachment are not what was written, or a log does
-            not begin with what is held.
+            not begin with the trusted checkpoint.
         StoreError: The disk or the index failed.
     """
     found = find_run(reader, logs, run_id)  # 1.
     leaf = find_run_leaf(logs, found.run)  # 2.
-    files = [_proven("run", found.run.artifact_path, found.content, leaf, held or {})]
+    files = [_proven("run", found.run.artifact_path, found.content, leaf, trusted or {})]
     for number, link in enumerate(found.links, 1):  # 3.
-        files.append(_proven_link(f"advisory-{number}", reader, logs, link, held or {}))
+        files.append(_proven_link(f"advisory-{number}", reader, logs, link, trusted or {}))
     return RunEvidence(
         logs.store_id,
         found.run.may_cut,
@@ -93,19 +93,19 @@ def find_run(reader: RunReader, logs: StoreLogs, run_id: str) -> FoundRun:
 
 
 def _proven_link(
-    name: str, reader: RunReader, logs: StoreLogs, link: StoredAdvisory, held: Held
+    name: str, reader: RunReader, logs: StoreLogs, link: StoredAdvisory, trusted: Trusted
 ) -> ProvenFile:
     leaf = find_advisory_leaf(logs, link)
     path = str(link.link_path)
     content = read_recorded(reader.root, path, link.link_sha256)
-    return _proven(name, path, content, leaf, held)
+    return _proven(name, path, content, leaf, trusted)
 
 
-def _proven(name: str, path: str, content: bytes, found: FoundLeaf, held: Held) -> ProvenFile:
+def _proven(name: str, path: str, content: bytes, found: FoundLeaf, trusted: Trusted) -> ProvenFile:
     checkpoint = found.reader.checkpoint
     consistency = None
-    if checkpoint.origin in held:  # 5.
-        old = held[checkpoint.origin]
+    if checkpoint.origin in trusted:  # 5.
+        old = trusted[checkpoint.origin]
         proof = found.reader.prove_consistency(old)
         consistency = consistency_proof(old.size, proof, found.reader.note)
     proof_of_leaf = found.reader.prove(found.index)

@@ -34,10 +34,10 @@ WITHHELD = (
 )
 HOW_TO_CHECK = (
     "python3 verify.py BUNDLE.zip --key VKEY",
-    "python3 verify.py BUNDLE.zip --held FILE",
+    "python3 verify.py BUNDLE.zip --trusted FILE",
 )
 _ABOUT_TRUST = (
-    "The key (VKEY) or the held checkpoints (FILE, as `rmos ledger checkpoint` printed it) must "
+    "The key (VKEY) or the trusted checkpoints (FILE, as `rmos ledger checkpoint` printed it) must "
     "come to you from outside this bundle, best of all earlier. Whoever makes a false bundle makes "
     "a key for it too, and another verify.py: take that from a source of your own as well. It "
     "needs Python 3.9 or newer and nothing else. Exit status: 0 proven, 1 refused, 2 unreadable, "
@@ -48,7 +48,7 @@ _FILES = (
     ("SHA256SUMS", "the hash of every other file: sha256sum -c SHA256SUMS"),
     ("records/*.leaf", "what the log says of each of them, the exact bytes that were hashed"),
     ("records/*.tlog-proof", "index, inclusion proof, signed checkpoint (c2sp.org/tlog-proof)"),
-    ("records/*.consistency", "that the log begins with a checkpoint held by you, if asked for"),
+    ("records/*.consistency", "that the log begins with a checkpoint that you hold, if asked for"),
     ("vkeys.txt", "the keys that signed the checkpoints, as the store says"),
     ("report.html", "the run, readable"),
     ("verify.py", "checks all of it; Python's standard library alone"),

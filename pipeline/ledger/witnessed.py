@@ -1,16 +1,19 @@
-"""Checkpoints that somebody held compared with the logs of now: does each log still begin so?
+"""Trusted checkpoints compared with the logs of now: does each log still begin so?
 
-For each held checkpoint:
+A trusted checkpoint was printed earlier and kept by somebody else, out of the owner's reach.
+
+For each trusted checkpoint:
 
 1. One of the keys signed it, where its bytes alone are not trusted.
 2. The store has the log, with a checkpoint that one of the keys signed.
 3. The log has at least as many leaves.
 4. Its tiles give the root of its own checkpoint.
-5. They give the held root over as many leaves as were held.
+5. They give the trusted root over as many leaves as the checkpoint covers.
 6. The consistency proof between the two verifies (RFC 6962 section 2.1.2).
-7. Every bundle with a leaf that was held is read, and its leaves give the hashes in the tiles.
+7. Every bundle with a leaf that the checkpoint covers is read; its leaves give the hashes in the
+   tiles.
 
-Steps 4 to 6 are about hashes alone. Leaves behind those that were held are not read.
+Steps 4 to 6 are about hashes alone. Newer leaves are not read.
 
 Checkpoints that somebody else holds, given to audits in a folder.
 
@@ -26,47 +29,52 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
-from pipeline.ledger.tlog.checkpoints import Checkpoint, HeldCheckpoint, open_checkpoint, parse_held
+from pipeline.ledger.tlog.checkpoints import (
+    Checkpoint,
+    TrustedCheckpoint,
+    open_checkpoint,
+    parse_trusted,
+)
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import bundles_of
 
 
 @dataclass(frozen=True, slots=True)
-class HeldLog:
-    """A held checkpoint and the log of now.
+class ComparedLog:
+    """A trusted checkpoint and the log of now.
 
     Attributes:
         origin: Of the log.
-        held_size: Leaves that the held checkpoint covers.
+        trusted_size: Leaves that the trusted checkpoint covers.
         size: Leaves of now; None where they are not known.
-        fault: Why the log is not the one that was held; None where it is.
+        fault: Why the log does not begin with the checkpoint; None where it is.
     """
 
     origin: str
-    held_size: int
+    trusted_size: int
     size: int | None
     fault: str | None
 
 
-def compare_held(
+def compare_trusted(
     logs: StoreLogs,
-    held: Iterable[HeldCheckpoint],
+    trusted: Iterable[TrustedCheckpoint],
     progress: Progress = no_progress,
-) -> Iterator[HeldLog]:
-    """Yield what became of each log whose checkpoint was held.
+) -> Iterator[ComparedLog]:
+    """Yield each trusted checkpoint compared with its log.
 
     Args:
         logs: Of the store.
-        held: The checkpoints, each of another log.
+        trusted: The checkpoints, each of another log.
         progress: Called after each bundle of leaves.
 
     Raises:
         StoreError: The disk failed.
     """
     ids = logs.by_origin()
-    held = list(held)
-    total, before = sum(each.checkpoint.size for each in held), 0
-    for each in held:
+    trusted = list(trusted)
+    total, before = sum(each.checkpoint.size for each in trusted), 0
+    for each in trusted:
         log = ids.get(each.checkpoint.origin)
         size, fault = None, None
         try:
@@ -79,14 +87,14 @@ def compare_held(
         except (EvidenceError, IntegrityError) as error:
             fault = str(error)
         before += each.checkpoint.size
-        yield HeldLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
+        yield ComparedLog(each.checkpoint.origin, each.checkpoint.size, size, fault)
 
 
-def _check_signed(held: HeldCheckpoint, logs: StoreLogs) -> None:  # 1.
+def _check_signed(trusted: TrustedCheckpoint, logs: StoreLogs) -> None:  # 1.
     try:
-        open_checkpoint(held.note, logs.keys)
+        open_checkpoint(trusted.note, logs.keys)
     except EvidenceError as error:
-        message = f"the held checkpoint is signed by an unknown key: {error}"
+        message = f"the trusted checkpoint is signed by an unknown key: {error}"
         raise EvidenceError(message) from error
 
 
@@ -98,11 +106,11 @@ def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
 
 
 def _read_leaves(reader: LogReader, size: int) -> Iterator[int]:  # 7.
-    """Read the leaves that were held; yield after each bundle how many were read."""
+    """Read the leaves that the checkpoint covers; yield after each bundle how many were read."""
     read = 0
     for index in range(bundles_of(size)):
         read += len(reader.bundle(index))
-        yield read
+        yield min(read, size)
 
 
 def check_continues(reader: LogReader, old: Checkpoint) -> None:
@@ -132,11 +140,11 @@ def check_continues(reader: LogReader, old: Checkpoint) -> None:
     reader.prove_consistency(old)  # 6.
 
 
-def held_checkpoints(folder: Path | None) -> list[Checkpoint]:
+def trusted_checkpoints(folder: Path | None) -> list[Checkpoint]:
     """Return the checkpoints in the files of `folder`, in order; none where there is no folder.
 
     Raises:
-        InputError: A file is none of held checkpoints, or cannot be read.
+        InputError: A file has no trusted checkpoints, or cannot be read.
     """
     return [] if folder is None else list(_read(folder))
 
@@ -145,10 +153,10 @@ def _read(folder: Path) -> Iterator[Checkpoint]:
     path = folder
     try:
         for path in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
-            yield from (held.checkpoint for held in parse_held(path.read_bytes()))
+            yield from (trusted.checkpoint for trusted in parse_trusted(path.read_bytes()))
     except OSError as error:
-        message = f"{path} cannot be read for held checkpoints: {error.strerror}."
+        message = f"{path} cannot be read for trusted checkpoints: {error.strerror}."
         raise InputError(message) from error
     except EvidenceError as error:
-        message = f"{path} has no held checkpoints: {error}."
+        message = f"{path} has no trusted checkpoints: {error}."
         raise InputError(message) from error

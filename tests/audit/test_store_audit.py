@@ -603,7 +603,7 @@ CHANGES: list[tuple[AuditCode, Callable[[Path], str]]] = [
 ELSEWHERE: dict[AuditCode, str] = {
     "ADVISORY_ID_TWICE": "test_an_advisory_that_is_logged_twice_is_found",
     "OFFSET_WITHOUT_LEAF": "test_offsets_without_a_leaf_are_found_where_the_broker_shows_them",
-    "ANCHOR_BROKEN": "test_a_log_that_does_not_go_on_from_a_held_checkpoint_is_found",
+    "ANCHOR_BROKEN": "test_a_log_that_does_not_go_on_from_a_trusted_checkpoint_is_found",
     "RUN_UNKNOWN": "test_a_run_that_nothing_knows_is_named",
 }
 
@@ -690,39 +690,39 @@ def test_gaps_near_each_other_are_one_question_and_what_lies_far_between_is_not_
     ]
 
 
-def test_a_log_that_does_not_go_on_from_a_held_checkpoint_is_found(store: Path) -> None:
-    found = audit(store, held=[HELD])
+def test_a_log_that_does_not_go_on_from_a_trusted_checkpoint_is_found(store: Path) -> None:
+    found = audit(store, trusted=[HELD])
     assert [(each.code, each.path) for each in found.findings] == [("ANCHOR_BROKEN", LOG)]
     assert f"other root: expected {HELD.root.hex()}" in found.findings[0].found
     assert found.results["anchored"] == "failed"
     assert found.results["integrity"] == "ok"
 
 
-def test_a_held_checkpoint_of_a_log_that_is_not_there_is_found(store: Path) -> None:
+def test_a_trusted_checkpoint_of_a_log_that_is_not_there_is_found(store: Path) -> None:
     other = Checkpoint(HELD.origin.replace("/0", "/3"), 2, HELD.root)
-    (finding,) = audit(store, held=[other]).findings
+    (finding,) = audit(store, trusted=[other]).findings
     assert (finding.code, finding.path, finding.found) == ("ANCHOR_BROKEN", "ledger", "no such log")
 
 
-def test_leaves_that_are_not_those_that_were_held_are_not_anchored(store: Path) -> None:
+def test_leaves_that_are_not_those_of_the_trusted_checkpoint_are_not_anchored(store: Path) -> None:
     """The hash tiles still go on from the checkpoint; the leaves are no longer what they hash."""
-    held = reader(store, RUN_LOG).checkpoint
+    trusted = reader(store, RUN_LOG).checkpoint
     (bundle,) = (store / LOG / "tile/entries").rglob("000.p/*")
     flip(bundle, 400)
-    found = audit(store, held=[held])
+    found = audit(store, trusted=[trusted])
     assert [each.code for each in found.findings] == ["TILE_DIFFERS", "ANCHOR_BROKEN"]
     assert (found.results["integrity"], found.results["anchored"]) == ("failed", "failed")
 
 
-def test_held_checkpoints_say_how_many_leaves_are_anchored(store: Path) -> None:
-    held = reader(store, RUN_LOG).checkpoint
+def test_trusted_checkpoints_say_how_many_leaves_are_anchored(store: Path) -> None:
+    trusted = reader(store, RUN_LOG).checkpoint
     add_runs(store, [run_record(run("later"), 11)])
-    found = audit(store, held=[held])
+    found = audit(store, trusted=[trusted])
     assert found.findings == []
     assert found.results["anchored"] == "ok"
     assert found.report["counts"]["anchored_leaves"] == 11
     sizes = {each["origin"]: (each["size"], each["anchored_size"]) for each in found.report["logs"]}
-    assert sizes[held.origin] == (12, 11)
+    assert sizes[trusted.origin] == (12, 11)
     assert "11 of 20 leaves" in found.report["verdicts"]["anchored"]["reason"]
 
 
@@ -909,7 +909,7 @@ def test_what_a_process_that_died_left_without_a_leaf_is_named(store: Path) -> N
     assert audit(store, while_running=write).codes == {"FILE_UNEXPLAINED"}
 
 
-def test_a_store_without_logs_is_held_against_its_index(store: Path) -> None:
+def test_a_store_without_logs_is_compared_with_its_index(store: Path) -> None:
     logs_gone(store)
     edited(store)
     deleted_link(store)

@@ -31,7 +31,7 @@ COMMANDS = [
     "attachments put blob",
     f"audit file store/{RUN_FILE}",
     "ledger checkpoint",
-    "ledger verify --held held",
+    "ledger verify --trusted trusted",
     "ledger prove saw_1",
     "ledger checksums",
     "ledger rotate",
@@ -46,7 +46,7 @@ def proven(rmos: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     rmos.set("RMOS_LEDGER_KEY_FILE", str(key_file(tmp_path / "key.pem")))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "blob").write_bytes(b"blob")
-    (tmp_path / "held").write_bytes(rmos("ledger", "checkpoint").out)
+    (tmp_path / "trusted").write_bytes(rmos("ledger", "checkpoint").out)
     return rmos
 
 

@@ -62,12 +62,15 @@ def test_whoever_checks_needs_no_private_key_and_trusts_the_key_before(
     store = RunStore(rmos.data_dir, ledger=open_ledger(read_settings()))
     store.commit([judged_record(run_request(run_id="run_a"), 0)])
     store.close()
-    held = key_file.with_name("held.txt")
-    held.write_bytes(rmos("ledger", "checkpoint").out)
+    trusted = key_file.with_name("trusted.txt")
+    trusted.write_bytes(rmos("ledger", "checkpoint").out)
     rmos("ledger", "rotate")
     key_file.unlink()
-    done = rmos("ledger", "verify", "--held", str(held))
-    assert (done.status, done.err.splitlines()[0]) == (0, "1 of 1 logs begin with what was held.")
+    done = rmos("ledger", "verify", "--trusted", str(trusted))
+    assert (done.status, done.err.splitlines()[0]) == (
+        0,
+        "1 of 1 logs begin with their trusted checkpoint.",
+    )
     assert rmos("ledger", "prove", "run_a").status == 0
 
 

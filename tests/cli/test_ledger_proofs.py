@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pipeline.evidence.verifier import verify
-from pipeline.ledger.tlog.checkpoints import parse_held
+from pipeline.ledger.tlog.checkpoints import parse_trusted
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.tlog.proof_file import parse_tlog_proof
 from pipeline.storage.checksums import store_root
 from tests.builders import run_request, sha256
 from tests.cli.command_line import CommandLine
 from tests.evidence.proven_stores import REQUESTS, SHARED, change, go_on, logs, proven_store
-from tests.evidence.verifier.bundles import VKEY, held_now
+from tests.evidence.verifier.bundles import VKEY, checkpoints_now
 from tests.ledger.ledgers import SIGNER, STORE_ID, damage
 from tests.ledger.tlog.signers import signer
 from tests.storage.stores import make_store
@@ -46,10 +46,10 @@ def proven(rmos: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def held(proven: CommandLine) -> str:
+def trusted(proven: CommandLine) -> str:
     """Print the checkpoints into a file; return its name."""
-    Path("held").write_bytes(proven("ledger", "checkpoint").out)
-    return "held"
+    Path("trusted").write_bytes(proven("ledger", "checkpoint").out)
+    return "trusted"
 
 
 # checkpoint
@@ -58,8 +58,8 @@ def held(proven: CommandLine) -> str:
 def test_checkpoint_prints_every_log_and_nothing_else(proven: CommandLine) -> None:
     done = proven("ledger", "checkpoint")
     assert done.status == 0
-    assert done.out == held_now(proven.data_dir)
-    assert len(parse_held(done.out)) == 4
+    assert done.out == checkpoints_now(proven.data_dir)
+    assert len(parse_trusted(done.out)) == 4
     assert done.err == "4 logs with 11 leaves\n"
 
 
@@ -110,72 +110,77 @@ def test_a_folder_without_a_store_is_refused(rmos: CommandLine, command: str) ->
 # verify
 
 
-def test_verify_says_what_it_rests_on(proven: CommandLine, held: str) -> None:
+def test_verify_says_what_it_rests_on(proven: CommandLine, trusted: str) -> None:
     go_on(proven.data_dir, requests=[(0, run_request(run_id="later")), (7, run_request())], start=4)
-    done = proven("ledger", "verify", "--held", held)
+    done = proven("ledger", "verify", "--trusted", trusted)
     assert done.status == 0
     lines = done.text.splitlines()
-    assert lines[0].split("\t") == ["log", "held", "now", "result"]
-    assert "1/rmos.runs.requests/0\t4\t5\tbegins with what was held" in lines
+    assert lines[0].split("\t") == ["log", "trusted", "now", "result"]
+    assert "1/rmos.runs.requests/0\t4\t5\tbegins with the trusted checkpoint" in lines
     assert done.err == (
-        "4 of 4 logs begin with what was held.\n"
-        "1 leaves that are newer than what was held were not read.\n"
-        "Not in held, so hold them from now on: 1 more.\n"
+        "4 of 4 logs begin with their trusted checkpoint.\n"
+        "1 leaves that are newer than the trusted checkpoints were not read.\n"
+        "Not in trusted, so keep their checkpoints from now on: 1 more.\n"
         "Signatures were checked with the store's own key: the proof rests on nobody having "
-        "changed held since. Give --key to rest it on a key of your own too.\n"
+        "changed trusted since. Give --key to rest it on a key of your own too.\n"
     )
-    assert "own key" not in proven("ledger", "verify", "--held", held, "--key", VKEY).err
+    assert "own key" not in proven("ledger", "verify", "--trusted", trusted, "--key", VKEY).err
 
 
-def test_verify_as_json(proven: CommandLine, held: str) -> None:
-    document = proven("ledger", "verify", "--held", held, "--json").document
+def test_the_older_name_of_the_option_still_works(proven: CommandLine, trusted: str) -> None:
+    assert proven("ledger", "verify", "--held", trusted).status == 0
+    assert proven("evidence", "saw_1", "--held", trusted, "-o", "older.zip").status == 0
+
+
+def test_verify_as_json(proven: CommandLine, trusted: str) -> None:
+    document = proven("ledger", "verify", "--trusted", trusted, "--json").document
     assert document["ok"] is True
     assert document["not_held"] == []
     (log,) = [each for each in document["logs"] if each["origin"] == ORIGIN]
     assert log == {"origin": ORIGIN, "held_size": 4, "size": 4, "fault": None, "ok": True}
 
 
-def test_verify_reads_the_leaves_that_it_vouches_for(proven: CommandLine, held: str) -> None:
+def test_verify_reads_the_leaves_that_it_vouches_for(proven: CommandLine, trusted: str) -> None:
     damage(proven.data_dir / "ledger/1/rmos.runs.requests-0/tile/entries/000.p/4")
-    done = proven("ledger", "verify", "--held", held)
+    done = proven("ledger", "verify", "--trusted", trusted)
     assert done.status == 5
     assert "expected leaf 3 in tile/entries/000.p/4 to have the hash" in done.text
-    assert "3 of 4 logs begin with what was held." in done.err
+    assert "3 of 4 logs begin with their trusted checkpoint." in done.err
 
 
 def test_verify_ends_with_5_and_names_each_log_that_is_another(
-    proven: CommandLine, held: str, tmp_path: Path
+    proven: CommandLine, trusted: str, tmp_path: Path
 ) -> None:
     forged = [(0, run_request(run_id="saw_1", notes="forged")), *REQUESTS[1:]]
     proven_store(tmp_path / "forged", requests=forged)
     shutil.rmtree(proven.data_dir / "ledger")
     shutil.copytree(tmp_path / "forged/ledger", proven.data_dir / "ledger")
-    done = proven("ledger", "verify", "--held", held)
+    done = proven("ledger", "verify", "--trusted", trusted)
     assert done.status == 5
     assert "1/rmos.runs.requests/0\t4\t4\tother root: expected " in done.text
-    assert "3 of 4 logs begin with what was held." in done.err
+    assert "3 of 4 logs begin with their trusted checkpoint." in done.err
     shutil.rmtree(proven.data_dir / "ledger/1/rmos.runs.requests-2")
-    document = proven("ledger", "verify", "--held", held, "--json").document
+    document = proven("ledger", "verify", "--trusted", trusted, "--json").document
     faults = [each["fault"] for each in document["logs"] if not each["ok"]]
     assert faults[1] == "origin missing: the store has no such log"
     assert document["ok"] is False
 
 
-def test_verify_by_a_key_that_signed_nothing_ends_with_5(proven: CommandLine, held: str) -> None:
-    done = proven("ledger", "verify", "--held", held, "--key", str(OTHER.key))
+def test_verify_by_a_key_that_signed_nothing_ends_with_5(proven: CommandLine, trusted: str) -> None:
+    done = proven("ledger", "verify", "--trusted", trusted, "--key", str(OTHER.key))
     assert done.status == 5
-    assert done.text.count("the held checkpoint is signed by an unknown key") == 4
+    assert done.text.count("the trusted checkpoint is signed by an unknown key") == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\xff", b"a\n0\nb\n\nc\n"])
 def test_what_holds_no_checkpoints_cannot_be_read(proven: CommandLine, content: bytes) -> None:
-    Path("held").write_bytes(content)
+    Path("trusted").write_bytes(content)
     for command in (("ledger", "verify"), ("evidence", "saw_1")):
-        done = proven(*command, "--held", "held")
+        done = proven(*command, "--trusted", "trusted")
         assert done.status == 2
-        assert "held holds no checkpoints as rmos ledger checkpoint prints them" in done.sentence
-        assert proven(*command, "--held", "nowhere").status == 2
-    assert list(Path().iterdir()) == [Path("held")]
+        assert "trusted holds no checkpoints as rmos ledger checkpoint prints them" in done.sentence
+        assert proven(*command, "--trusted", "nowhere").status == 2
+    assert list(Path().iterdir()) == [Path("trusted")]
 
 
 # prove
@@ -258,7 +263,7 @@ def checked(*arguments: str) -> int:
 
 
 def test_evidence_is_proven_by_the_verifier(
-    proven: CommandLine, held: str, capsysbinary: pytest.CaptureFixture[bytes]
+    proven: CommandLine, trusted: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     done = proven("evidence", "saw_1")
     assert done.status == 0
@@ -271,29 +276,29 @@ def test_evidence_is_proven_by_the_verifier(
     }
     assert "from another hand" in done.err
     assert checked("evidence-saw_1.zip", "--key", VKEY) == 0
-    assert checked("evidence-saw_1.zip", "--held", held) == 0
+    assert checked("evidence-saw_1.zip", "--trusted", trusted) == 0
     assert checked("evidence-saw_1.zip") == 3
     capsysbinary.readouterr()
 
 
-def test_evidence_for_what_is_held(
-    proven: CommandLine, held: str, capsysbinary: pytest.CaptureFixture[bytes]
+def test_evidence_for_a_trusted_checkpoint(
+    proven: CommandLine, trusted: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     go_on(proven.data_dir, requests=[(0, run_request(run_id="later"))], start=4)
-    assert proven("evidence", "saw_1", "--held", held, "-o", "with.zip").status == 0
+    assert proven("evidence", "saw_1", "--trusted", trusted, "-o", "with.zip").status == 0
     assert proven("evidence", "saw_1", "-o", "without.zip").status == 0
-    assert checked("with.zip", "--held", held) == 0
-    assert checked("without.zip", "--held", held) == 3
+    assert checked("with.zip", "--trusted", trusted) == 0
+    assert checked("without.zip", "--trusted", trusted) == 3
     capsysbinary.readouterr()
 
 
-def test_evidence_for_a_log_of_which_nothing_is_held_says_so(
-    proven: CommandLine, held: str
+def test_evidence_for_a_log_without_a_trusted_checkpoint_says_so(
+    proven: CommandLine, trusted: str
 ) -> None:
     go_on(proven.data_dir, requests=[(7, run_request(run_id="new"))])
-    done = proven("evidence", "new", "--held", held)
+    done = proven("evidence", "new", "--trusted", trusted)
     assert done.status == 0
-    assert f"run: no checkpoint of rmos/{STORE_ID}/1/rmos.runs.requests/7 is held." in (
+    assert f"run: no trusted checkpoint of rmos/{STORE_ID}/1/rmos.runs.requests/7 was given." in (
         done.err.replace("\n", " ")
     )
 

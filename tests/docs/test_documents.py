@@ -16,7 +16,7 @@ from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
 from pipeline.legacy.mapping import ROW_CODES
 from pipeline.legacy.record import INVALID_LEGACY_RUN
-from pipeline.settings import Settings
+from pipeline.settings import known_variables
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from pipeline.topics import DAY_MS, topic_table
 from schemas.advisory_event import AdvisoryEvent
@@ -159,7 +159,7 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 
 
 def test_every_setting_that_a_document_names_exists() -> None:
-    known = {f"RMOS_{name.upper()}" for name in Settings.model_fields}
+    known = known_variables()
     unknown = [
         (document.name, name)
         for document in DOCUMENTS

@@ -16,7 +16,7 @@ from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.batch_store import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from tests.docs.test_documents import _FENCED, section, text_of
-from tests.evidence.verifier.bundles import VKEY, held_now, make_bundle
+from tests.evidence.verifier.bundles import VKEY, checkpoints_now, make_bundle
 from tests.ledger.ledgers import ledger
 from tests.storage.stores import TIMESTAMP_MS, make_store
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.commit(records)
     store.close()
     bundle = make_bundle(root, folder / f"evidence-{RUN}.zip", RUN)
-    (folder / "held.txt").write_bytes(held_now(root))
+    (folder / "trusted.txt").write_bytes(checkpoints_now(root))
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(folder / "unpacked")
     (folder / "verify.py").write_bytes(Path(verify.__file__).read_bytes())
@@ -110,7 +110,7 @@ def test_a_changed_leaf_and_a_changed_text_are_found_without_our_programs(
 def test_the_checkpoint_shown_is_the_one_that_is_handed_out(folder: Path) -> None:
     text, signature = shown(section(text_of("evidence.md"), "The checkpoints"))
     start = f"{text}\n{signature.partition('...')[0]}"
-    assert (folder / "held.txt").read_text(encoding="utf-8").startswith(start)
+    assert (folder / "trusted.txt").read_text(encoding="utf-8").startswith(start)
 
 
 def test_the_worked_store_root_is_what_program_and_shell_compute(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.app import audit_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.errors import StoreError
-from pipeline.ledger.tlog.checkpoints import write_held
+from pipeline.ledger.tlog.checkpoints import write_trusted
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
@@ -129,12 +129,12 @@ async def test_a_record_that_was_consumed_without_a_leaf_is_found(store: Setting
 async def test_checkpoints_that_somebody_holds_anchor_the_logs_or_tell_that_they_were_made_anew(
     store: Settings, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "held"
+    folder = tmp_path / "trusted"
     folder.mkdir()
     notes = [path.read_bytes() for path in store.data_dir.glob("ledger/*/*/checkpoint")]
-    (folder / "monday.checkpoints").write_bytes(write_held(notes))
-    held = store.model_copy(update={"audit_held_dir": folder})
-    async with auditing(held):
+    (folder / "monday.checkpoints").write_bytes(write_trusted(notes))
+    trusting = store.model_copy(update={"audit_trusted_dir": folder})
+    async with auditing(trusting):
         await ask(store, asking(audit_request("a1")))
         (anchored,) = await audits.wait_for_reports(store)
         assert anchored.verdicts.anchored.result == "ok"

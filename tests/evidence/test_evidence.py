@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.evidence import RunEvidence
-from pipeline.evidence.gather import Held, gather_evidence
+from pipeline.evidence.gather import Trusted, gather_evidence
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.attachments import OpenBlob
@@ -41,10 +41,10 @@ def root(tmp_path: Path) -> Path:
     return proven_store(tmp_path / "store")
 
 
-def gathered(root: Path, run_id: str = "saw_1", held: Held | None = None) -> RunEvidence:
+def gathered(root: Path, run_id: str = "saw_1", trusted: Trusted | None = None) -> RunEvidence:
     reader = RunReader(root)
     try:
-        return gather_evidence(reader, logs(root), run_id, held)
+        return gather_evidence(reader, logs(root), run_id, trusted)
     finally:
         reader.close()
 
@@ -202,7 +202,7 @@ def test_a_damaged_leaf_is_refused(root: Path) -> None:
         gathered(root)
 
 
-def held(root: Path, size_change: int = 0) -> dict[str, Checkpoint]:
+def trusted(root: Path, size_change: int = 0) -> dict[str, Checkpoint]:
     found = {each.checkpoint.origin: each.checkpoint for each in logs(root).open_all()}
     return {
         origin: Checkpoint(origin, each.size + size_change, each.root)
@@ -210,10 +210,10 @@ def held(root: Path, size_change: int = 0) -> dict[str, Checkpoint]:
     }
 
 
-def test_checkpoints_that_are_held_bring_their_proofs(root: Path, tmp_path: Path) -> None:
-    before = held(root)
+def test_trusted_checkpoints_bring_their_proofs(root: Path, tmp_path: Path) -> None:
+    before = trusted(root)
     go_on(root, requests=[(0, run_request(run_id="later"))], start=4)
-    files = members(make_bundle(root, tmp_path / "b.zip", held=before))
+    files = members(make_bundle(root, tmp_path / "b.zip", trusted=before))
     assert files["records/run.consistency"].startswith(b"old 4\n")
     assert files["records/advisory-1.consistency"].startswith(b"old 5\n\n")
     assert files["records/run.consistency"].endswith(
@@ -221,15 +221,15 @@ def test_checkpoints_that_are_held_bring_their_proofs(root: Path, tmp_path: Path
     )
 
 
-def test_a_log_that_does_not_begin_with_what_is_held_is_refused(root: Path) -> None:
+def test_a_log_that_does_not_begin_with_a_trusted_checkpoint_is_refused(root: Path) -> None:
     with pytest.raises(IntegrityError, match="expected at least 5 leaves, found 4"):
-        gathered(root, held=held(root, 1))
+        gathered(root, trusted=trusted(root, 1))
     with pytest.raises(IntegrityError, match="expected the root"):
-        gathered(root, held=held(root, -1))
+        gathered(root, trusted=trusted(root, -1))
 
 
-def test_a_log_of_which_nothing_is_held_has_no_such_proof(root: Path) -> None:
-    assert gathered(root, held={}).run.consistency is None
+def test_a_log_without_a_trusted_checkpoint_has_no_such_proof(root: Path) -> None:
+    assert gathered(root, trusted={}).run.consistency is None
 
 
 # Where the index does not say which record made a run.

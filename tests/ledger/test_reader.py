@@ -55,7 +55,7 @@ def _swapped(entries: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("attack", [_altered, _deleted, _inserted, _swapped])
-def test_a_log_rebuilt_and_signed_with_the_stolen_key_is_found_from_a_held_checkpoint(
+def test_a_log_rebuilt_and_signed_with_the_stolen_key_is_found_from_a_trusted_checkpoint(
     tmp_path: Path, held: Checkpoint, attack: Callable[[list[bytes]], list[bytes]]
 ) -> None:
     entries = list(reader(tmp_path).entries())
@@ -67,14 +67,14 @@ def test_a_log_rebuilt_and_signed_with_the_stolen_key_is_found_from_a_held_check
         found.prove_consistency(held)
 
 
-def test_a_tail_cut_below_the_held_checkpoint_is_found(tmp_path: Path, held: Checkpoint) -> None:
+def test_a_tail_cut_below_the_trusted_checkpoint_is_found(tmp_path: Path, held: Checkpoint) -> None:
     entries = list(reader(tmp_path).entries())
     rewrite_log(tmp_path, entries[: HELD - 1])
     with pytest.raises(IntegrityError, match="expected at least 200 leaves, found 199"):
         reader(tmp_path).prove_consistency(held)
 
 
-def test_a_tail_cut_above_the_held_checkpoint_is_not_found_from_it(
+def test_a_tail_cut_above_the_trusted_checkpoint_is_not_found_from_it(
     tmp_path: Path, held: Checkpoint
 ) -> None:
     """Why checkpoints are handed out often; the broker's offsets show it as well."""

@@ -63,7 +63,7 @@ def verify(
     )
 
 
-def test_go_verifies_every_entry_and_the_growth_since_a_held_checkpoint(
+def test_go_verifies_every_entry_and_the_growth_since_a_trusted_checkpoint(
     verifier: Path, log: Path
 ) -> None:
     found = verify(verifier, log)

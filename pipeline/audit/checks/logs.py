@@ -5,7 +5,7 @@ What is asked of each log:
 1. Its checkpoint is there, signed by a key that is known, and of this log.
 2. Its leaves give the root that is signed, and every tile that is there.
 3. Each leaf is one that a worker writes: its form, its log, its offset above the one before.
-4. It goes on from every checkpoint of it that somebody else holds.
+4. It goes on from every trusted checkpoint of it.
 
 Where 1 fails, the rest is asked of as many leaves as there are.
 
@@ -48,7 +48,7 @@ class AuditedLog:
         next_offset: One more than that of the last leaf.
         gaps: Offsets without a leaf, below `next_offset`: the first, and the one after the last.
         changed: Bundles that are not as they were written.
-        anchored_size: Of the largest held checkpoint that it goes on from.
+        anchored_size: Of the largest trusted checkpoint that it goes on from.
     """
 
     number: int
@@ -222,15 +222,15 @@ class LogCheck:
         return Finding("TILE_DIFFERS", path, expected, found)
 
 
-def check_held(
-    root: Path, logs: Sequence[AuditedLog], held: Iterable[Checkpoint], store_id: str
+def check_trusted(
+    root: Path, logs: Sequence[AuditedLog], trusted: Iterable[Checkpoint], store_id: str
 ) -> Iterator[Finding]:
-    """Hold the logs against checkpoints that somebody else keeps (4).
+    """Compare the logs with trusted checkpoints (4).
 
     Each checkpoint is taken at its word: the caller has checked who signed it.
     """
     by_origin = {audited.log.origin(store_id): audited for audited in logs}
-    for old in held:
+    for old in trusted:
         audited = by_origin.get(old.origin)
         expected = f"a log {old.origin} that goes on from {old.size:,} leaves held by somebody"
         if audited is None:

@@ -156,14 +156,14 @@ class Asked:
     Attributes:
         mode: How closely files were looked at.
         broker: Whether the broker was asked which offsets it can show.
-        held: How many checkpoints that somebody holds were given.
+        trusted: How many trusted checkpoints were given.
         leaves: How many there are.
-        anchored_leaves: How many a held checkpoint covers.
+        anchored_leaves: How many a trusted checkpoint covers.
     """
 
     mode: AuditMode
     broker: bool
-    held: int
+    trusted: int
     leaves: int
     anchored_leaves: int
 
@@ -202,7 +202,7 @@ def _completeness(asked: Asked) -> dict[str, Any]:
 
 
 def _anchored(asked: Asked) -> dict[str, Any]:
-    if not asked.held:
+    if not asked.trusted:
         return _verdict("unknown", "No checkpoint that somebody else holds was given.")
     told = (
         f"{asked.anchored_leaves:,} of {asked.leaves:,} leaves are covered by checkpoints that "

@@ -157,7 +157,7 @@ class Auditing:
         settings: The broker and the store.
         epoch: Of the store.
         keys: Returns whose signatures under checkpoints count; called for each audit.
-        held: Returns the checkpoints that somebody else holds; called for each audit.
+        trusted: Returns the trusted checkpoints; called for each audit.
         auditor: One thread, which starts the processes of an audit and outlives them.
         disk: One thread for the journal and the reports.
         clock: Returns the time.
@@ -166,7 +166,7 @@ class Auditing:
     settings: Settings
     epoch: int
     keys: Callable[[], Sequence[VerifierKey]]
-    held: Callable[[], Sequence[Checkpoint]]
+    trusted: Callable[[], Sequence[Checkpoint]]
     auditor: Executor
     disk: Executor
     clock: Callable[[], datetime]
@@ -245,7 +245,7 @@ class AuditRun:
             auditing.settings.data_dir,
             self._request,
             auditing.keys(),
-            held=auditing.held(),
+            trusted=auditing.trusted(),
             broker=self._broker,
             processes=auditing.settings.audit_processes,
         )

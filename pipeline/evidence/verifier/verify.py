@@ -2,7 +2,7 @@
 """Check a bundle of evidence about one run, with nothing but Python's standard library (3.9+).
 
     python3 verify.py BUNDLE.zip --key VKEY        the key of the log, from its owner
-    python3 verify.py BUNDLE.zip --held FILE       checkpoints that you were given earlier
+    python3 verify.py BUNDLE.zip --trusted FILE    checkpoints that you were given earlier
     python3 verify.py                              in the unpacked folder
 
 Key and checkpoints must come from outside the bundle: whoever makes a false bundle makes a key
@@ -21,7 +21,7 @@ The procedure, with the same numbers in the code:
    the log of the leaf's own partition.
 6. Each key in vkeys.txt signed a checkpoint in the bundle (C2SP signed-note, RFC 8032). With
    --key: the key signed the checkpoint of every leaf.
-7. With --held: the tree of the checkpoint begins with the tree that you hold (RFC 6962 section
+7. With --trusted: the tree of the checkpoint begins with the tree that you hold (RFC 6962 section
    2.1.2). Without --key that tree must hold the leaf too: what comes after it is only said by a
    signature.
 
@@ -356,7 +356,7 @@ def parse_held(content: bytes) -> Dict[str, Checkpoint]:
             expect(found.origin not in held, f"expected one checkpoint of {visible(found.origin)}")
             held[found.origin] = found
     except RefusedError as error:
-        message = f"the held checkpoints cannot be read: {error}"
+        message = f"the trusted checkpoints cannot be read: {error}"
         raise UnreadableError(message) from error
     return held
 
@@ -824,7 +824,7 @@ def refuse_unexplained(bundle: Bundle, records: Sequence[Record], names: Sequenc
 # Steps 5 to 7, proofs.
 
 
-ASK = "ask for a bundle made with what you hold (rmos evidence RUN_ID --held FILE)"
+ASK = "ask for a bundle made with what you hold (rmos evidence RUN_ID --trusted FILE)"
 
 
 def check_inclusion(record: Record) -> None:
@@ -1060,7 +1060,7 @@ def check_origin(
         if not anchor.fits or not (anchor.covers or keys):
             reasons.append(f"{record.name}: {anchor.sentence}")
     if not keys and held is None:
-        reasons.append(f"{record.name}: no key and no held checkpoint was given")
+        reasons.append(f"{record.name}: no key and no trusted checkpoint was given")
     return Account(tuple(lines), tuple(reasons))
 
 
@@ -1081,7 +1081,11 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         "--key", action="append", default=[], metavar="VKEY", help="the log's key; may be repeated"
     )
     parser.add_argument(
-        "--held", type=Path, metavar="FILE", help="checkpoints that you were given earlier"
+        *("--trusted", "--held"),
+        dest="trusted",
+        type=Path,
+        metavar="FILE",
+        help="checkpoints that you were given earlier; --held is the older name",
     )
     return parser.parse_args(arguments)
 
@@ -1094,7 +1098,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(arguments)
     try:
         keys = [parse_vkey(text) for text in options.key]
-        held = None if options.held is None else read_held(options.held)
+        held = None if options.trusted is None else read_held(options.trusted)
         # 1.
         account = check_bundle(Bundle(options.bundle), keys, held)
     except UnreadableError as error:

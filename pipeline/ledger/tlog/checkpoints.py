@@ -1,6 +1,6 @@
 """Checkpoints: what a log signs about itself, its size and its root (C2SP tlog-checkpoint).
 
-The file of held checkpoints: what a log's owner hands out, and what others check him by.
+The file of trusted checkpoints: what a log's owner hands out, and others check the log with.
 
 Signed notes in the order of their origins, an empty line between two. Each is the note as the log
 published it, byte for byte (C2SP tlog-checkpoint), so it can be cut out and given to any other
@@ -104,12 +104,12 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(origin, int(size), root)
 
 
-HELD_LIMIT_BYTES: Final = 64_000_000
+TRUSTED_LIMIT_BYTES: Final = 64_000_000
 """Far above 36 logs in each of a thousand epochs, at about 300 bytes a note."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeldCheckpoint:
+class TrustedCheckpoint:
     """One checkpoint of the file.
 
     Attributes:
@@ -121,29 +121,29 @@ class HeldCheckpoint:
     checkpoint: Checkpoint
 
 
-def write_held(notes: Iterable[bytes]) -> bytes:
+def write_trusted(notes: Iterable[bytes]) -> bytes:
     """Return the file that holds `notes`, of which each log has one.
 
     Raises:
         EvidenceError: One is no checkpoint, a log has two, or there is none.
     """
-    held = sorted(map(_read_one, notes), key=_origin)
-    _check_order(held)
-    return b"\n".join(each.note for each in held)
+    trusted = sorted(map(_read_one, notes), key=_origin)
+    _check_order(trusted)
+    return b"\n".join(each.note for each in trusted)
 
 
-def parse_held(content: bytes) -> tuple[HeldCheckpoint, ...]:
+def parse_trusted(content: bytes) -> tuple[TrustedCheckpoint, ...]:
     """Return the checkpoints in a file, of which no signature is checked yet.
 
     Raises:
-        EvidenceError: It is not what `write_held` makes.
+        EvidenceError: It is not what `write_trusted` makes.
     """
-    if len(content) > HELD_LIMIT_BYTES:
-        message = f"expected held checkpoints of at most {HELD_LIMIT_BYTES:,} bytes"
+    if len(content) > TRUSTED_LIMIT_BYTES:
+        message = f"expected trusted checkpoints of at most {TRUSTED_LIMIT_BYTES:,} bytes"
         raise EvidenceError(message)
-    held = tuple(map(_read_one, _notes_in(content)))
-    _check_order(held)
-    return held
+    trusted = tuple(map(_read_one, _notes_in(content)))
+    _check_order(trusted)
+    return trusted
 
 
 def _notes_in(content: bytes) -> Iterator[bytes]:
@@ -163,16 +163,16 @@ def _notes_in(content: bytes) -> Iterator[bytes]:
         yield parts[start] + b"\n\n" + parts[start + 1] + end
 
 
-def _read_one(note: bytes) -> HeldCheckpoint:
-    return HeldCheckpoint(note, parse_checkpoint(parse_note(note).text))
+def _read_one(note: bytes) -> TrustedCheckpoint:
+    return TrustedCheckpoint(note, parse_checkpoint(parse_note(note).text))
 
 
-def _origin(held: HeldCheckpoint) -> str:
-    return held.checkpoint.origin
+def _origin(trusted: TrustedCheckpoint) -> str:
+    return trusted.checkpoint.origin
 
 
-def _check_order(held: Iterable[HeldCheckpoint]) -> None:
-    origins = list(map(_origin, held))
+def _check_order(trusted: Iterable[TrustedCheckpoint]) -> None:
+    origins = list(map(_origin, trusted))
     if not origins:
         message = "expected a checkpoint, found none"
         raise EvidenceError(message)

@@ -16,7 +16,7 @@ from schemas.audit_report import AuditVerdicts
 
 CREATED = "2025-12-18T14:03:22.5Z"
 CREATED_MS = 1_766_066_602_500
-ASKED = Asked(mode="full", broker=True, held=1, leaves=10, anchored_leaves=7)
+ASKED = Asked(mode="full", broker=True, trusted=1, leaves=10, anchored_leaves=7)
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -98,7 +98,7 @@ def test_late_and_future_alone_leave_integrity_as_it_is() -> None:
 
 
 def test_what_nobody_was_asked_is_unknown() -> None:
-    found = verdicts({}, Asked(mode="quick", broker=False, held=0, leaves=10, anchored_leaves=0))
+    found = verdicts({}, Asked(mode="quick", broker=False, trusted=0, leaves=10, anchored_leaves=0))
     results = {name: each["result"] for name, each in found.items()}
     assert results == {
         "integrity": "ok",

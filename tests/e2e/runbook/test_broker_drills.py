@@ -172,7 +172,7 @@ async def test_retention_ran_ahead_of_the_group(drill: Drill) -> None:
 async def test_the_ledger_does_not_fit_the_store(drill: Drill) -> None:
     drill.read(PAGE, "The ledger does not fit the store")
     await consume(drill.settings, in_partition(3))
-    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/trusted.txt")
     (log,) = (drill.settings.data_dir / "ledger" / "1").iterdir()
     shutil.rmtree(log)
     await refused(drill)

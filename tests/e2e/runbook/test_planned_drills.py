@@ -122,7 +122,7 @@ async def test_restore_a_backup(drill: Drill) -> None:
         source, copy = settings.data_dir / name, srv / "backup" / "store" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy)
-    await drill.shell("rmos ledger checkpoint > /srv/backup/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/backup/trusted.txt")
     key = settings.ledger_key_file
     assert key is not None
     shutil.copytree(key.parent, srv / "vault")
@@ -162,7 +162,7 @@ async def test_move_to_a_new_machine(drill: Drill) -> None:
         else:
             shutil.copy2(source, new / path)
 
-    for path in ("srv/rmos/", "etc/rmos/", "srv/held.txt"):
+    for path in ("srv/rmos/", "etc/rmos/", "srv/trusted.txt"):
         drill.by_hand[f"rsync -a OLD:/{path} /{path}"] = partial(copy, path.rstrip("/"))
     before = store_files(drill.settings.data_dir)
     await drill.run()

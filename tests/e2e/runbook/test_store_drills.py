@@ -192,7 +192,7 @@ async def test_an_audit_found_something(drill: Drill) -> None:
     made = (run_request(run_id=f"run_{n}", created_at_utc=f"{now:%FT%TZ}") for n in range(20))
     await consume(drill.settings, [sending(each) for each in made])
     drill.words["2025-12-18"] = f"{now:%F}"
-    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/trusted.txt")
     drill.units.environment |= {"RMOS_AUDIT_DAILY_AT": "-1", "RMOS_AUDIT_HOURLY": "false"}
     drill.units.own["rmos-audit"] = {"RMOS_METRICS_PORT": "0"}
     drill.units.start("rmos-audit")
@@ -245,7 +245,7 @@ async def test_the_disk_is_lost(drill: Drill) -> None:
     await consume(settings, [sending(blob), Sending(b"run_x", b"{")])
     drill.words["STORE_ID"] = read_store(settings.data_dir).store_id
     drill.words["STORE_ROOT"] = (await drill.shell("rmos ledger checksums --root")).strip()
-    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/trusted.txt")
     before = store_files(settings.data_dir)
     logs = log_files(settings.data_dir)
     shutil.rmtree(settings.data_dir)
@@ -264,7 +264,7 @@ def log_files(root: Path) -> dict[str, bytes]:
 async def test_the_key_of_the_ledger_is_lost(drill: Drill) -> None:
     drill.read(PAGE, "The key of the ledger is lost")
     await consume(drill.settings, runs(20))
-    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/trusted.txt")
     key = drill.settings.ledger_key_file
     assert key is not None
     key.unlink()
@@ -278,7 +278,7 @@ async def test_the_key_of_the_ledger_is_lost(drill: Drill) -> None:
 async def test_the_key_of_the_ledger_got_into_wrong_hands(drill: Drill) -> None:
     drill.read(PAGE, "The key of the ledger got into wrong hands")
     await consume(drill.settings, runs(20))
-    await drill.shell("rmos ledger checkpoint > /srv/held.txt")
+    await drill.shell("rmos ledger checkpoint > /srv/trusted.txt")
     drill.units.start("rmos-persist@1")
     await drill.units.started("rmos-persist@1", "rmos-persist-1")
     await drill.you_see()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
-from pipeline.ledger.tlog.checkpoints import Checkpoint, write_held
+from pipeline.ledger.tlog.checkpoints import Checkpoint, write_trusted
 from pipeline.storage.reader import RunReader
 from tests.builders import sha256
 from tests.evidence.proven_stores import logs
@@ -20,12 +20,12 @@ _FIXED = (1980, 1, 1, 0, 0, 0)
 
 
 def make_bundle(
-    root: Path, path: Path, run_id: str = "saw_1", held: Mapping[str, Checkpoint] | None = None
+    root: Path, path: Path, run_id: str = "saw_1", trusted: Mapping[str, Checkpoint] | None = None
 ) -> Path:
     """Make the bundle of a run of the store at `root`."""
     reader = RunReader(root)
     try:
-        evidence = gather_evidence(reader, logs(root), run_id, held)
+        evidence = gather_evidence(reader, logs(root), run_id, trusted)
         write_evidence(path, evidence, reader.attachments)
     finally:
         reader.close()
@@ -53,9 +53,9 @@ def write_members(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def held_now(root: Path) -> bytes:
+def checkpoints_now(root: Path) -> bytes:
     """Return what the store hands out now."""
-    return write_held(each.note for each in logs(root).open_all())
+    return write_trusted(each.note for each in logs(root).open_all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.evidence.evidence import consistency_proof
 from pipeline.evidence.verifier import verify
 from pipeline.evidence.verifier.verify import RefusedError, UnreadableError
-from pipeline.ledger.tlog import checkpoints as held_checkpoints
+from pipeline.ledger.tlog import checkpoints as trusted_checkpoints
 from pipeline.ledger.tlog import notes
 from pipeline.ledger.tlog import proof_file as tlog_proof
 from pipeline.ledger.tlog import proofs as merkle_proofs
@@ -187,16 +187,16 @@ def verify_consistency_file(content: bytes) -> None:
     verify.verify_consistency(23, 40, found.proof, ROOTS[23], ROOTS[40])
 
 
-def test_both_read_the_same_files_of_held_checkpoints() -> None:
-    held = held_checkpoints.write_held(
+def test_both_read_the_same_files_of_trusted_checkpoints() -> None:
+    held = trusted_checkpoints.write_trusted(
         sign_checkpoint(Checkpoint(f"rmos/{each}", 40, ROOTS[40]), [signer()]) for each in "abc"
     )
     found = verify.parse_held(held)
     assert [each.note for each in found.values()] == [
-        each.note for each in held_checkpoints.parse_held(held)
+        each.note for each in trusted_checkpoints.parse_trusted(held)
     ]
     for changed in changes(held):
-        if not refusal(lambda changed=changed: held_checkpoints.parse_held(changed)):
+        if not refusal(lambda changed=changed: trusted_checkpoints.parse_trusted(changed)):
             assert not refusal(lambda changed=changed: verify.parse_held(changed))
 
 

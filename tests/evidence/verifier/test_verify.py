@@ -16,13 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evidence.verifier import verify
-from pipeline.ledger.tlog.checkpoints import Checkpoint, parse_held, sign_checkpoint, write_held
+from pipeline.ledger.tlog.checkpoints import (
+    Checkpoint,
+    parse_trusted,
+    sign_checkpoint,
+    write_trusted,
+)
 from tests.builders import run_request, sha256
 from tests.evidence.proven_stores import REQUESTS, SHARED, go_on, proven_store
 from tests.evidence.verifier.bundles import (
     VKEY,
     Verdict,
-    held_now,
+    checkpoints_now,
     listed,
     make_bundle,
     members,
@@ -54,7 +59,7 @@ def bundle(store: Path) -> Path:
 @pytest.fixture(scope="module")
 def held(store: Path) -> Path:
     path = store.parent / "held"
-    path.write_bytes(held_now(store))
+    path.write_bytes(checkpoints_now(store))
     return path
 
 
@@ -91,7 +96,7 @@ def test_with_the_key_it_is_proven(bundle: Path) -> None:
 
 
 def test_with_the_checkpoints_that_are_held_it_is_proven(bundle: Path, held: Path) -> None:
-    found = run(bundle, "--held", held)
+    found = run(bundle, "--trusted", held)
     assert found.status == 0, found.text
     assert found.text.count("it is the checkpoint of ") == 3
 
@@ -100,18 +105,19 @@ def test_with_one_note_of_each_log_it_is_proven(bundle: Path, held: Path, tmp_pa
     runs, advisories = (
         next(
             each.note
-            for each in parse_held(held.read_bytes())
+            for each in parse_trusted(held.read_bytes())
             if each.checkpoint.origin.endswith(end)
         )
         for end in ("runs.requests/0", "advisories.requests/0")
     )
     (tmp_path / "one").write_bytes(runs)
-    one = run(bundle, "--held", tmp_path / "one")
+    one = run(bundle, "--trusted", tmp_path / "one")
     assert one.status == 3
     assert "not proven   advisory-1: you hold no checkpoint of rmos/" in one.text
     assert "not proven   run:" not in one.text
-    (tmp_path / "two").write_bytes(write_held([runs, advisories]))
-    assert run(bundle, "--held", tmp_path / "two").status == 0
+    (tmp_path / "two").write_bytes(write_trusted([runs, advisories]))
+    assert run(bundle, "--trusted", tmp_path / "two").status == 0
+    assert run(bundle, "--held", tmp_path / "two").status == 0, "the older name"
 
 
 def test_with_neither_it_is_consistent_and_not_proven(bundle: Path) -> None:
@@ -141,8 +147,8 @@ def check_alone(python: str, bundle: Path, held: Path, folder: Path) -> None:
         ((), 3),
         (("--key", VKEY), 0),
         (("--key", OTHER_KEY), 1),
-        (("--held", held), 0),
-        ((bundle, "--key", VKEY, "--held", held), 0),
+        (("--trusted", held), 0),
+        ((bundle, "--key", VKEY, "--trusted", held), 0),
         ((folder / "unpacked", "--key", VKEY), 0),
         ((folder / "nowhere",), 2),
     ):
@@ -532,14 +538,16 @@ def test_the_json_of_an_older_store_is_checked_by_its_canonical_form(
 
 
 def at(root: Path) -> dict[str, Checkpoint]:
-    return {each.checkpoint.origin: each.checkpoint for each in parse_held(held_now(root))}
+    return {
+        each.checkpoint.origin: each.checkpoint for each in parse_trusted(checkpoints_now(root))
+    }
 
 
 @pytest.fixture
 def grown(tmp_path: Path) -> tuple[Path, bytes]:
     """Give a store, and the checkpoints that were handed out before it grew."""
     root = proven_store(tmp_path / "grown")
-    before = held_now(root)
+    before = checkpoints_now(root)
     go_on(root, requests=LATER, start=4)
     return root, before
 
@@ -550,15 +558,15 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def checkpoints(content: bytes) -> dict[str, Checkpoint]:
-    return {each.checkpoint.origin: each.checkpoint for each in parse_held(content)}
+    return {each.checkpoint.origin: each.checkpoint for each in parse_trusted(content)}
 
 
 def test_a_bundle_made_for_what_is_held_proves_that_the_log_went_on(
     grown: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     root, before = grown
-    path = make_bundle(root, tmp_path / "b.zip", held=checkpoints(before))
-    found = run(path, "--held", write(tmp_path / "held", before))
+    path = make_bundle(root, tmp_path / "b.zip", trusted=checkpoints(before))
+    found = run(path, "--trusted", write(tmp_path / "held", before))
     assert found.status == 0, found.text
     assert (
         "the log begins with the 4 leaves of the checkpoint that you hold, and this is one of them"
@@ -571,11 +579,12 @@ def test_without_the_proof_it_says_which_checkpoint_would_do(
 ) -> None:
     root, before = grown
     path = make_bundle(root, tmp_path / "b.zip")
-    found = run(path, "--held", write(tmp_path / "held", before))
+    found = run(path, "--trusted", write(tmp_path / "held", before))
     assert found.status == 3
     assert (
         "not proven   run: the bundle fits none, or a checkpoint of 13 leaves, you hold one of 4: "
-        "ask for a bundle made with what you hold (rmos evidence RUN_ID --held FILE)" in found.text
+        "ask for a bundle made with what you hold (rmos evidence RUN_ID --trusted FILE)"
+        in found.text
     )
 
 
@@ -585,7 +594,7 @@ def test_a_checkpoint_newer_than_the_bundle_asks_for_a_new_bundle(
     root, _ = grown
     old = proven_store(tmp_path / "old")
     path = make_bundle(old, tmp_path / "b.zip")
-    found = run(path, "--held", write(tmp_path / "held", held_now(root)))
+    found = run(path, "--trusted", write(tmp_path / "held", checkpoints_now(root)))
     assert found.status == 3
     assert "you hold a checkpoint of 13 leaves, the bundle has one of 4" in found.text
 
@@ -595,17 +604,17 @@ def test_a_leaf_newer_than_what_is_held_needs_the_key_too(
 ) -> None:
     """Whoever knows the held tree can go on with leaves of his own: only a signature counts."""
     root, before = grown
-    path = make_bundle(root, tmp_path / "b.zip", "later_3", held=checkpoints(before))
+    path = make_bundle(root, tmp_path / "b.zip", "later_3", trusted=checkpoints(before))
     held = write(tmp_path / "held", before)
-    found = run(path, "--held", held)
+    found = run(path, "--trusted", held)
     assert found.status == 3
     assert "and this leaf came after them: give --key too" in found.text
-    assert run(path, "--held", held, "--key", VKEY).status == 0
-    assert run(path, "--held", held, "--key", OTHER_KEY).status == 1
+    assert run(path, "--trusted", held, "--key", VKEY).status == 0
+    assert run(path, "--trusted", held, "--key", OTHER_KEY).status == 1
 
 
 def test_a_checkpoint_of_no_leaves_proves_nothing(bundle: Path, tmp_path: Path) -> None:
-    empty = write_held(
+    empty = write_trusted(
         sign_checkpoint(Checkpoint(origin, 0, verify.EMPTY_ROOT), [SIGNER])
         for origin in {
             verify.parse_inclusion(content).checkpoint.origin
@@ -613,7 +622,7 @@ def test_a_checkpoint_of_no_leaves_proves_nothing(bundle: Path, tmp_path: Path) 
             if name.endswith(".tlog-proof")
         }
     )
-    assert run(bundle, "--held", write(tmp_path / "held", empty)).status == 3
+    assert run(bundle, "--trusted", write(tmp_path / "held", empty)).status == 3
 
 
 def test_a_history_written_anew_with_the_stolen_key_is_refused(
@@ -630,11 +639,11 @@ def test_a_history_written_anew_with_the_stolen_key_is_refused(
         held = write(tmp_path / "held", before)
         # The key alone cannot tell: it is the true one.
         assert run(path, "--key", VKEY).status == 0
-        found = run(path, "--held", held, "--key", VKEY)
+        found = run(path, "--trusted", held, "--key", VKEY)
         if extra:
             assert found.status == 3
             path = with_forged_consistency(path, tmp_path / "c.zip", before)
-            found = run(path, "--held", held, "--key", VKEY)
+            found = run(path, "--trusted", held, "--key", VKEY)
         assert found.status == 1
         assert found.text.startswith("REFUSED ")
 
@@ -655,7 +664,7 @@ def test_any_changed_byte_of_a_consistency_proof_or_a_held_checkpoint_is_not_pro
     grown: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     root, before = grown
-    path = make_bundle(root, tmp_path / "b.zip", held=checkpoints(before))
+    path = make_bundle(root, tmp_path / "b.zip", trusted=checkpoints(before))
     files = members(path)
     held = verify.parse_held(before)
     name = "records/run.consistency"
@@ -698,8 +707,8 @@ def test_what_is_no_bundle_cannot_be_read(bundle: Path, tmp_path: Path) -> None:
         assert run(write(tmp_path / f"{number}.zip", wrong)).status == 2
     assert run(tmp_path / "empty").status == 2
     assert run(tmp_path / "nowhere.zip").status == 2
-    assert run(bundle, "--held", tmp_path / "nowhere").status == 2
-    assert run(bundle, "--held", write(tmp_path / "held", b"no checkpoint\n")).status == 2
+    assert run(bundle, "--trusted", tmp_path / "nowhere").status == 2
+    assert run(bundle, "--trusted", write(tmp_path / "held", b"no checkpoint\n")).status == 2
 
 
 @pytest.mark.parametrize(
