@@ -47,6 +47,7 @@ from schemas.http_answers import (
     VerificationAnswer,
 )
 from schemas.run_diff import RunDiff
+from schemas.run_filter import RunFilter
 
 PIECE_BYTES: Final = 1 << 20
 TIMEOUT_SECONDS: Final = 120.0
@@ -129,15 +130,17 @@ class RunsClient:
         """Return one page of runs, newest first.
 
         Args:
-            **wanted: status, mode, tool_id, tool_id_prefix, event_type, risk_level,
-                workflow_session_id, material_id, machine_id, date_from, date_to, limit, cursor.
+            **wanted: The fields of `RunFilter`.
 
         Raises:
-            InputError: A value cannot be used.
+            InputError: A field or a value cannot be used.
             RmosError: As the class says.
         """
-        given = {name: value for name, value in wanted.items() if value is not None}
-        return await self._read(RUNS_PATH, RunPageAnswer, given)
+        try:
+            query = RunFilter.of(**wanted).model_dump(exclude_defaults=True)
+        except ValueError as error:
+            raise InputError(f"INVALID_QUERY: {error}") from error
+        return await self._read(RUNS_PATH, RunPageAnswer, query)
 
     async def all_runs(self, **wanted: str | int | None) -> AsyncIterator[RunItem]:
         """Yield every run that fits, newest first, page by page.

@@ -14,7 +14,7 @@ from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
 from pipeline.api.http.request_head import HeadRules
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import documentation
-from pipeline.api.routes import advisories, attachments, health, listing, runs, submissions, uploads
+from pipeline.api.routes import advisories, attachments, health, runs, submissions, uploads
 from pipeline.api.routes import v1 as legacy_runs
 from pipeline.core.http_hosts import KnownHosts
 from schemas.http_answers import RUNS_PATH
@@ -24,7 +24,6 @@ ALIAS = "/runs"
 
 # Fixed names before those with a parameter in the same place: /diff is no run.
 _ROUTERS = (
-    listing.router,
     submissions.router,
     uploads.router,
     runs.router,

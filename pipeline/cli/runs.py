@@ -1,10 +1,9 @@
 """`rmos runs`: read what is stored."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
-from enum import StrEnum
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +24,8 @@ from pipeline.core.runs.safety import explained
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
-from pipeline.storage.index.listing import DEFAULT_LIMIT, LARGEST_LIMIT, RunFilter
 from pipeline.storage.reader import RunReader
+from schemas.run_filter import RunFilter
 
 app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
 
@@ -47,64 +46,44 @@ _VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
 _SHOWN_HASH_DIGITS = 12
 
 
-class Status(StrEnum):
-    """Statuses of a run."""
-
-    OK = "OK"
-    BLOCKED = "BLOCKED"
-    ERROR = "ERROR"
-
-
-class Risk(StrEnum):
-    """Risk levels."""
-
-    GREEN = "GREEN"
-    YELLOW = "YELLOW"
-    RED = "RED"
-    UNKNOWN = "UNKNOWN"
-    ERROR = "ERROR"
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="UTC date, inclusive.")]
+
+
+def _with_filter(command: Callable[[RunFilter, bool], None]) -> Callable[..., None]:
+    """Return `command` with an option for each field of a filter, and --json."""
+
+    def run(*, as_json: bool, **given: str | int | None) -> None:
+        try:
+            wanted = RunFilter.of(**given)
+        except ValueError as error:
+            raise InputError(f"{error}") from error
+        command(wanted, as_json)
+
+    options = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[
+                field.annotation, typer.Option(case_sensitive=False, help=field.description)
+            ],
+        )
+        for name, field in RunFilter.model_fields.items()
+    ]
+    as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+    run.__signature__ = Signature([*options, as_json])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*options, as_json)}
+    run.__doc__ = command.__doc__
+    return run
 
 
 @app.command("list")
-def list_command(
-    status: Annotated[Status | None, typer.Option(case_sensitive=False)] = None,
-    risk_level: Annotated[Risk | None, typer.Option(case_sensitive=False)] = None,
-    mode: Annotated[str | None, typer.Option()] = None,
-    tool_id: Annotated[str | None, typer.Option()] = None,
-    tool_id_prefix: Annotated[str | None, typer.Option()] = None,
-    event_type: Annotated[str | None, typer.Option()] = None,
-    workflow_session_id: Annotated[str | None, typer.Option()] = None,
-    material_id: Annotated[str | None, typer.Option()] = None,
-    machine_id: Annotated[str | None, typer.Option()] = None,
-    date_from: Day = None,
-    date_to: Day = None,
-    limit: Annotated[
-        int, typer.Option(help=f"Runs of a page, 1 to {LARGEST_LIMIT}.")
-    ] = DEFAULT_LIMIT,
-    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before.")] = None,
-    as_json: AsJson = False,
-) -> None:
+@_with_filter
+def list_command(wanted: RunFilter, as_json: bool) -> None:
     """List runs, newest first."""
-    wanted = RunFilter(
-        status=status,
-        mode=mode,
-        tool_id=tool_id,
-        tool_id_prefix=tool_id_prefix,
-        event_type=event_type,
-        risk_level=risk_level,
-        workflow_session_id=workflow_session_id,
-        material_id=material_id,
-        machine_id=machine_id,
-        date_from=_day(date_from),
-        date_to=_day(date_to),
-    )
     with _reader() as reader:
-        page = reader.list_runs(wanted, limit=limit, cursor=cursor)
+        page = reader.list_runs(wanted)
     if as_json:
         print_json(page.as_json())
         return
@@ -240,10 +219,6 @@ def _print_fields(
     print_table(columns, rows, whole=whole)
     if not items:
         note("None.")
-
-
-def _day(moment: datetime | None) -> date | None:
-    return moment.date() if moment is not None else None
 
 
 def _cell(name: str, value: object) -> str | Text:

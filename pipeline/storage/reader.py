@@ -22,13 +22,14 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.artifacts import read_artifact, read_kept_request
 from pipeline.storage.attachments import AttachmentFiles, BlobCheck
-from pipeline.storage.index.listing import RunFilter, RunPage, list_runs
+from pipeline.storage.index.listing import RunPage, list_runs
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.upload import StoredBlob
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH
+from schemas.run_filter import RunFilter
 
 
 def advisories_answer(run_id: str, advisories: list[dict[str, Any]]) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class RunReader:
         if self._opened is not None:
             self._opened.close()
 
-    def list_runs(self, wanted: RunFilter, *, limit: int, cursor: str | None) -> RunPage:
+    def list_runs(self, wanted: RunFilter) -> RunPage:
         """Return one page of a listing; artifacts are not opened.
 
         Raises:
@@ -154,7 +155,7 @@ class RunReader:
             StoreError: The disk or the index failed.
         """
         with store_faults(self.root), self._index().reading() as connection:
-            return list_runs(connection, wanted, limit=limit, cursor=cursor)
+            return list_runs(connection, wanted)
 
     def count(self) -> int:
         """Return the number of runs.

@@ -18,11 +18,11 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
-from pipeline.storage.index.listing import RunFilter
 from pipeline.storage.index_check import check_index
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
+from schemas.run_filter import RunFilter
 from tests.audit.audited import audit
 from tests.builders import run_request
 from tests.e2e.advisories import (
@@ -215,7 +215,7 @@ async def test_a_forged_file_and_link_get_no_run_through_a_rebuild(
     with closing(RunReader(settings.data_dir)) as reader:
         with pytest.raises(IntegrityError, match="RUN_UNEXPLAINED"):
             reader.find("run_1")
-        listed = reader.list_runs(RunFilter(), limit=5, cursor=None).items
+        listed = reader.list_runs(RunFilter(limit=5)).items
         advisories = reader.advisories("run_0")["advisories"]
     assert [each["run_id"] for each in listed] == ["run_0"]
     assert [each["advisory_id"] for each in advisories] == ["adv_1"]

@@ -19,8 +19,9 @@ from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import RejectLimitError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import BatchResult, JudgedRecord, RejectLimit
-from pipeline.storage.index.listing import RunFilter, list_runs
+from pipeline.storage.index.listing import list_runs
 from pipeline.storage.run_store import RunStore
+from schemas.run_filter import RunFilter
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
 from tests.storage.stores import (
     CALL_NAMES,

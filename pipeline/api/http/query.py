@@ -4,13 +4,15 @@ A list without the filter that somebody asked for, misspelt, would look like an 
 """
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError
@@ -28,13 +30,22 @@ class ExactQueryRoute(APIRoute):
         """Return the handler, with the query checked before it."""
         handle = super().get_route_handler()
         # Those of the function itself: nothing that our routes depend on has parameters.
-        known = [field.alias for field in self.dependant.query_params]
+        known = list(_parameters_of(self.dependant))
 
         async def checked(request: Request) -> Response:
             request.scope["query_string"] = checked_query(request.scope["query_string"], known)
             return await handle(request)
 
         return checked
+
+
+def _parameters_of(dependant: Dependant) -> Iterator[str]:
+    for field in dependant.query_params:
+        shape = field.field_info.annotation
+        if isinstance(shape, type) and issubclass(shape, BaseModel):
+            yield from shape.model_fields
+        else:
+            yield field.alias
 
 
 def checked_query(query: bytes, known: Iterable[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""GET one run: as it is shown, its exact bytes, or beside another."""
+"""GET runs: a page of the list, one as it is shown, its exact bytes, or beside another."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
@@ -14,8 +15,9 @@ from pipeline.api.openapi.documentation import RUN_ID, answer, errors, raw_answe
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs import diff
 from pipeline.storage.reader import FoundRun, RunReader
-from schemas.http_answers import RunView
+from schemas.http_answers import RunPageAnswer, RunView
 from schemas.run_diff import RunDiff
+from schemas.run_filter import RunFilter
 
 router = APIRouter(route_class=ExactQueryRoute)
 
@@ -23,6 +25,20 @@ RunIdPath = Annotated[str, Path(json_schema_extra=RUN_ID)]
 RunIdQuery = Annotated[str, Query(json_schema_extra=RUN_ID)]
 _REVALIDATE = "private, no-cache"
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the client has it."}}
+
+
+@router.get(
+    "",
+    summary="List runs, newest first",
+    responses={
+        **errors(422),
+        200: answer(RunPageAnswer, examples.RUN_PAGE, "A page of runs."),
+    },
+)
+async def list_runs(deps: ApiDeps, wanted: Annotated[RunFilter, Query()]) -> Response:
+    """Return one page. Artifacts are not opened, so a damaged one breaks no list."""
+    page = await deps.lookup(deps.reader.list_runs, wanted)
+    return json_answer(page.as_json())
 
 
 @router.get(

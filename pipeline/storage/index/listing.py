@@ -13,10 +13,8 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select, te
 from pipeline.errors import InputError
 from pipeline.storage.index.tables import LISTED_BY, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
+from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
-
-DEFAULT_LIMIT = 50
-LARGEST_LIMIT = 200
 
 _CURSOR = re.compile(r"(-?[0-9]{1,18})\|(.+)")
 _DAY_US = 86_400_000_000
@@ -51,23 +49,6 @@ _UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scala
 
 
 @dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs to list; None does not filter. Dates are UTC and inclusive."""
-
-    status: str | None = None
-    mode: str | None = None
-    tool_id: str | None = None
-    tool_id_prefix: str | None = None
-    event_type: str | None = None
-    risk_level: str | None = None
-    workflow_session_id: str | None = None
-    material_id: str | None = None
-    machine_id: str | None = None
-    date_from: date | None = None
-    date_to: date | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RunPage:
     """One page of a listing.
 
@@ -86,28 +67,16 @@ class RunPage:
         return {"items": self.items, "next_cursor": self.next_cursor, "limit": self.limit}
 
 
-def list_runs(
-    connection: Connection,
-    wanted: RunFilter,
-    *,
-    limit: int = DEFAULT_LIMIT,
-    cursor: str | None = None,
-) -> RunPage:
-    """Return one page of the runs that `wanted` lets through.
-
-    Args:
-        connection: A reading connection of the index.
-        wanted: The filter.
-        limit: Clamped to 1 to 200.
-        cursor: `next_cursor` of the page before.
+def list_runs(connection: Connection, wanted: RunFilter) -> RunPage:
+    """Return the page that `wanted` asks for.
 
     Raises:
         InputError: The cursor is none of ours.
     """
-    limit = max(1, min(limit, LARGEST_LIMIT))
+    limit = max(1, min(wanted.limit, LARGEST_LIMIT))
     conditions = _conditions(wanted)
-    if cursor is not None:
-        conditions.append(_after(*_read_cursor(cursor)))
+    if wanted.cursor is not None:
+        conditions.append(_after(*_read_cursor(wanted.cursor)))
     rows = list(connection.execute(_page(conditions, wanted, limit + 1)).mappings())
     last = rows[limit - 1] if len(rows) > limit else None
     linked = _linked_advisories(connection, [row["run_id"] for row in rows[:limit]])
@@ -155,15 +124,15 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
         conditions.append(runs.c.tool_id >= wanted.tool_id_prefix)
         conditions.append(runs.c.tool_id < wanted.tool_id_prefix + _LAST_TEXT)
     # Always bounded, so that a page is searched for and not scanned from the start.
-    earliest = wanted.date_from or date(2000, 1, 1)
+    earliest = wanted.date_from or "2000-01-01"
     conditions.append(runs.c.created_at_us >= _midnight(earliest))
     if wanted.date_to is not None:
         conditions.append(runs.c.created_at_us < _midnight(wanted.date_to) + _DAY_US)
     return conditions
 
 
-def _midnight(day: date) -> int:
-    return microseconds_since_epoch(datetime.combine(day, time(), UTC))
+def _midnight(day: str) -> int:
+    return microseconds_since_epoch(datetime.combine(date.fromisoformat(day), time(), UTC))
 
 
 def _after(created_at_us: int, run_id: str) -> ColumnElement[bool]:

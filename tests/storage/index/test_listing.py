@@ -3,7 +3,6 @@
 import random
 import re
 from collections.abc import Iterator
-from datetime import date
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import pytest
 from sqlalchemy import Connection, event
 
 from pipeline.errors import InputError
-from pipeline.storage.index.listing import RunFilter, list_runs
+from pipeline.storage.index.listing import list_runs
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import LISTED_BY
+from schemas.run_filter import RunFilter
 from tests.builders import run_request
 from tests.storage.stores import judged_record, opened
 
@@ -31,8 +31,8 @@ VALUES: dict[str, Any] = {
     "material_id": "maple",
     "machine_id": "shop_saw_2",
     "tool_id_prefix": "saw:",
-    "date_from": date(2025, 1, 1),
-    "date_to": date(2026, 1, 1),
+    "date_from": "2025-01-01",
+    "date_to": "2026-01-01",
 }
 FILTERS = [
     {},
@@ -84,7 +84,7 @@ def assert_no_scan(plans: list[str]) -> None:
 
 def cursor_of(index: RunIndex) -> str:
     with index.reading() as connection:
-        cursor = list_runs(connection, RunFilter(), limit=1).next_cursor
+        cursor = list_runs(connection, RunFilter(limit=1)).next_cursor
     assert cursor is not None
     return cursor
 
@@ -96,7 +96,7 @@ def test_no_listing_scans_a_table(index: RunIndex, with_cursor: bool) -> None:
 
         def work(wanted: dict[str, Any] = wanted) -> None:
             with index.reading() as connection:
-                list_runs(connection, RunFilter(**wanted), cursor=cursor)
+                list_runs(connection, RunFilter(**wanted, cursor=cursor))
 
         assert_no_scan(plans_of(index, work))
 
@@ -110,7 +110,7 @@ def test_one_filter_is_answered_in_order_without_sorting(
 
     def work() -> None:
         with index.reading() as connection:
-            list_runs(connection, RunFilter(**{name: VALUES[name]}), cursor=cursor)
+            list_runs(connection, RunFilter(**{name: VALUES[name]}, cursor=cursor))
 
     plans = plans_of(index, work)
     assert not any("TEMP B-TREE" in plan for plan in plans), plans
@@ -127,11 +127,11 @@ def test_no_look_up_of_a_run_scans_a_table(index: RunIndex) -> None:
         assert_no_scan(plans_of(index, look))
 
 
-def walk(connection: Connection, wanted: RunFilter, limit: int) -> list[str]:
+def walk(connection: Connection, **wanted: Any) -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
-        page = list_runs(connection, wanted, limit=limit, cursor=cursor)
+        page = list_runs(connection, RunFilter(**wanted, cursor=cursor))
         found += [item["run_id"] for item in page.items]
         cursor = page.next_cursor
         if cursor is None:
@@ -144,7 +144,7 @@ def test_a_walk_visits_each_run_once_also_at_equal_times(
     index: RunIndex, limit: int, wanted: dict[str, Any]
 ) -> None:
     with index.reading() as connection:
-        found = walk(connection, RunFilter(**wanted), limit)
+        found = walk(connection, **wanted, limit=limit)
     assert sorted(found) == [f"run_{number:03d}" for number in range(60)]
 
 
@@ -153,7 +153,7 @@ def test_a_walk_visits_each_run_once_also_at_equal_times(
 )
 def test_a_prefix_is_exact(index: RunIndex, prefix: str, count: int) -> None:
     with index.reading() as connection:
-        assert len(walk(connection, RunFilter(tool_id_prefix=prefix), 50)) == count
+        assert len(walk(connection, tool_id_prefix=prefix)) == count
 
 
 def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
@@ -161,4 +161,4 @@ def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
     with index.reading() as connection:
         for bad in (cursor + "=", cursor.replace("=", "") + "!", f" {cursor}", "ä"):
             with pytest.raises(InputError):
-                list_runs(connection, RunFilter(), cursor=bad)
+                list_runs(connection, RunFilter(cursor=bad))
