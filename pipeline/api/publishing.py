@@ -147,8 +147,7 @@ def parse_body(body: bytes, code: str) -> dict[str, Any]:
     try:
         return parse_object(body)[0]
     except InvalidJsonError as error:
-        text = str(error)
-        raise ApiError(422, code, f"{text[:1].upper()}{text[1:]}.") from error
+        raise ApiError(422, code, error.sentence) from error
 
 
 def rejected(rejection_code: str, message: str, code: str) -> ApiError:

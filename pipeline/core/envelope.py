@@ -115,8 +115,7 @@ def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
     try:
         return parse_object(value)
     except InvalidJsonError as error:
-        text = str(error)
-        raise RejectionError("INVALID_JSON", f"{text[0].upper()}{text[1:]}.") from error
+        raise RejectionError("INVALID_JSON", error.sentence) from error
 
 
 def _identity(request: dict[str, Any]) -> tuple[str, str]:

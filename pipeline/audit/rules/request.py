@@ -62,8 +62,7 @@ def _parsed(value: ReadContent | None) -> dict[str, Any]:
     try:
         return parse_object(value)[0]
     except InvalidJsonError as error:
-        text = str(error)
-        raise RejectionError(INVALID_AUDIT, f"{text[0].upper()}{text[1:]}.") from error
+        raise RejectionError(INVALID_AUDIT, error.sentence) from error
 
 
 def normalised_request(document: dict[str, Any]) -> AuditRequest:

@@ -38,6 +38,12 @@ class InvalidJsonError(ValueError):
         super().__init__(message if at_byte is None else f"{message} at byte {at_byte}")
         self.at_byte = at_byte
 
+    @property
+    def sentence(self) -> str:
+        """Its text as a sentence, for an error of its own."""
+        text = str(self)
+        return f"{text[0].upper()}{text[1:]}."
+
 
 def parse_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the object that `body` holds and its canonical bytes.
