@@ -19,6 +19,7 @@ from pipeline.broker.connection import (
     client_options,
     close_consumer,
 )
+from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -40,19 +41,6 @@ class EventFuture(asyncio.Future[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the broker keeps one record."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        """Return the form in which messages tell of it."""
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-
-@dataclass(frozen=True, slots=True)
 class EventGlance:
     """What is looked at of every event; a whole one is validated for its one request alone.
 
@@ -61,7 +49,7 @@ class EventGlance:
         is_interim: Whether another event about the same record is to come.
     """
 
-    place: Place
+    place: RecordId
     is_interim: bool
 
 
@@ -88,12 +76,12 @@ class EventMatcher:
 
     def __init__(self) -> None:
         # Weak: whoever gave up waiting takes the entry along, without having to say so.
-        self._waiting: WeakValueDictionary[Place, EventFuture] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[RecordId, EventFuture] = WeakValueDictionary()
         # Tickets of requests under way, oldest first.
         self._under_way: dict[int, None] = {}
         self._last_ticket = 0
         # In the order of their tickets, which never decrease.
-        self._early: dict[Place, _EarlyEvent] = {}
+        self._early: dict[RecordId, _EarlyEvent] = {}
         self._failure: Exception | None = None
 
     @property
@@ -107,7 +95,7 @@ class EventMatcher:
         self._under_way[self._last_ticket] = None
         return self._last_ticket
 
-    def expect(self, ticket: int, place: Place, event: EventFuture) -> None:
+    def expect(self, ticket: int, place: RecordId, event: EventFuture) -> None:
         """Let `event` have the value of the event about `place`, now or when it is read."""
         early = self._early.pop(place, None)
         if early is not None and not early.is_interim:
@@ -118,7 +106,7 @@ class EventMatcher:
             self._wait(place, event)
         self.withdraw(ticket)
 
-    def _wait(self, place: Place, event: EventFuture) -> None:
+    def _wait(self, place: RecordId, event: EventFuture) -> None:
         if self._failure is not None:
             _fail(event, self._failure)
         else:
@@ -185,7 +173,7 @@ def glance_at_event(value: bytes) -> EventGlance | None:
     try:
         event = json.loads(value)
         source = event["source"]
-        place = Place(source["topic"], source["partition"], source["offset"])
+        place = RecordId(source["topic"], source["partition"], source["offset"])
         hash(place)
         return EventGlance(place, event.get("outcome") == INTERIM_OUTCOME)
     # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.

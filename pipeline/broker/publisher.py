@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, Self
 
 from pipeline.broker.admin.topics import topic_partitions
-from pipeline.broker.event_reader import EventFuture, EventReader, Place
+from pipeline.broker.event_reader import EventFuture, EventReader
 from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.sending.requests import (
     Delivery,
@@ -25,6 +25,7 @@ from pipeline.broker.sending.requests import (
     RequestSender,
     encode_request,
 )
+from pipeline.core.record import RecordId
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import TopicNames
@@ -189,7 +190,7 @@ class RequestPublisher(ABC, Generic[Event]):
                 matcher.withdraw(ticket)
             else:
                 kept = delivery.result()
-                matcher.expect(ticket, Place(kept.topic, kept.partition, kept.offset), event)
+                matcher.expect(ticket, RecordId.of(kept), event)
 
         delivery.add_done_callback(expect)
         return Receipt(

@@ -7,8 +7,9 @@ from typing import Generic, TypeVar
 from aiokafka.structs import RecordMetadata
 from pydantic import BaseModel, ValidationError
 
-from pipeline.broker.event_reader import EventFuture, Place
+from pipeline.broker.event_reader import EventFuture
 from pipeline.broker.sending.requests import Delivery
+from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, ReceiptTimeoutError
 
 Event = TypeVar("Event", bound=BaseModel)
@@ -29,7 +30,7 @@ class Published:
 
     def __str__(self) -> str:
         """Return the form in which messages tell of it."""
-        return str(Place(self.topic, self.partition, self.offset))
+        return str(RecordId.of(self))
 
 
 class Receipt(Generic[Event]):

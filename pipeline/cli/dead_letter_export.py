@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.cli.views.dead_letters import content_document, dead_letter_document
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import InputError
 from pipeline.recovery.dead_letters.reading import read_contents
 from pipeline.settings import Settings
@@ -22,7 +22,7 @@ FILE_NAME_LIMIT_BYTES = 255
 async def export_to_folder(
     settings: Settings,
     letters: Sequence[DeadLetterRecord],
-    redrives: Mapping[RecordPlace, Redrive],
+    redrives: Mapping[RecordId, Redrive],
     folder: Path,
 ) -> int:
     """Write `letters` into `folder`, which is made or is empty; return how many.
@@ -64,7 +64,7 @@ def value_file_name(letter: DeadLetterRecord) -> str:
 async def _write(
     settings: Settings,
     letters: Sequence[DeadLetterRecord],
-    redrives: Mapping[RecordPlace, Redrive],
+    redrives: Mapping[RecordId, Redrive],
     folder: Path,
 ) -> int:
     count = 0

@@ -29,7 +29,7 @@ from pipeline.cli.views.terminal import (
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
-from pipeline.core.record import RecordPlace, parse_place
+from pipeline.core.record import RecordId
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.recovery.dead_letters.reading import (
     DeadLetterContent,
@@ -173,7 +173,7 @@ def redrive_command(
 
 async def _read(
     settings: Settings, wanted: DeadLetterFilter
-) -> tuple[list[DeadLetterRecord], dict[RecordPlace, Redrive]]:
+) -> tuple[list[DeadLetterRecord], dict[RecordId, Redrive]]:
     """Return the dead letters that fit, and all redrives.
 
     Raises:
@@ -204,7 +204,7 @@ async def _content(settings: Settings, letter: DeadLetterRecord) -> DeadLetterCo
 
 
 async def _print_contents(
-    settings: Settings, letters: list[DeadLetterRecord], redrives: dict[RecordPlace, Redrive]
+    settings: Settings, letters: list[DeadLetterRecord], redrives: dict[RecordId, Redrive]
 ) -> int:
     count = 0
     async with aclosing(read_contents(settings, letters)) as contents:
@@ -259,13 +259,13 @@ def _filter(
     )
 
 
-def _place(text: str) -> RecordPlace:
+def _place(text: str) -> RecordId:
     try:
-        return parse_place(text)
+        return RecordId.parse(text)
     except ValueError as error:
         message = f"SOURCE cannot be used: {error}."
         raise InputError(message) from error
 
 
-def _redrive_of(letter: DeadLetterRecord, redrives: dict[RecordPlace, Redrive]) -> Redrive | None:
+def _redrive_of(letter: DeadLetterRecord, redrives: dict[RecordId, Redrive]) -> Redrive | None:
     return redrives.get(letter.source) if letter.source is not None else None

@@ -27,11 +27,11 @@ from pipeline.cli.views.offsets import (
     warnings,
 )
 from pipeline.cli.views.terminal import note, print_json, print_table
+from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, InputError, RefusedError
 from pipeline.recovery.offsets.moves import (
     GroupPosition,
     OffsetMove,
-    Place,
     Target,
     moves_back,
     moves_within_log,
@@ -113,7 +113,7 @@ async def target_of(settings: Settings, group: str, options: TargetOptions) -> T
     return lambda position: position.begin if options.earliest else position.end
 
 
-def _kept_by_store(settings: Settings, group: str) -> Mapping[Place, int]:
+def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
     """Return where the store goes on in what `group` reads.
 
     Raises:
@@ -133,14 +133,16 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Place, int]:
         return index.kept_to(epoch)
 
 
-def _back_to(kept: Mapping[Place, int], position: GroupPosition) -> int | None:
+def _back_to(kept: Mapping[Partition, int], position: GroupPosition) -> int | None:
     """Return where the store goes on, if the group is beyond it; nobody skips by this way."""
     stored = kept.get((position.topic, position.partition), 0)
     is_beyond = position.committed is not None and position.committed > stored
     return stored if is_beyond else None
 
 
-def _places(texts: Sequence[str], group: str, known: Collection[Place]) -> Mapping[Place, int]:
+def _places(
+    texts: Sequence[str], group: str, known: Collection[Partition]
+) -> Mapping[Partition, int]:
     topics = {topic for topic, _ in known}
     places = {}
     for text in texts:
@@ -323,8 +325,8 @@ async def _view(settings: Settings, group: str) -> GroupView:
 
 
 async def _transactions(
-    settings: Settings, behind: Sequence[Place]
-) -> Mapping[Place, OpenTransaction]:
+    settings: Settings, behind: Sequence[Partition]
+) -> Mapping[Partition, OpenTransaction]:
     """Return what is open where the group is behind; who may not ask is shown the rest."""
     if not behind:
         return {}

@@ -1,43 +1,72 @@
-"""Where the broker keeps a record, as a person names it: `rmos.runs.requests/3/17`."""
+"""Which record: topic, partition and offset, in one form everywhere: `rmos.runs.requests/3/17`."""
 
 import re
 from dataclasses import dataclass
+from typing import Protocol, Self
 
-_PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,17})")
+Partition = tuple[str, int]
+"""A topic and one of its partitions."""
+
+_RECORD_ID = re.compile(r"([A-Za-z0-9._-]{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,17})")
 """A topic's name as Kafka takes it, a partition and an offset."""
 
 
+class Located(Protocol):
+    """A record, a confirmation of one or its id: what has a topic, a partition and an offset."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic."""
+
+    @property
+    def partition(self) -> int:
+        """Its partition."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
-class RecordPlace:
-    """One record of one topic, whatever the epoch of the store."""
+class RecordId:
+    """One record of one topic of one cluster, in any epoch of the store."""
 
     topic: str
     partition: int
     offset: int
+
+    @classmethod
+    def of(cls, record: Located) -> Self:
+        """Return the id of `record`."""
+        return cls(record.topic, record.partition, record.offset)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the record that `text` names.
+
+        Raises:
+            ValueError: It names none.
+        """
+        found = _RECORD_ID.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"expected a record such as rmos.runs.requests/3/17, found {text[:200]!r}"
+            )
+        topic, partition, offset = found.groups()
+        return cls(topic, int(partition), int(offset))
+
+    @property
+    def topic_partition(self) -> Partition:
+        """The partition that holds it."""
+        return self.topic, self.partition
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-def parse_place(text: str) -> RecordPlace:
-    """Return the record that `text` names.
-
-    Raises:
-        ValueError: It names none.
-    """
-    found = _PLACE.fullmatch(text)
-    if found is None:
-        message = f"expected a record such as rmos.runs.requests/3/17, found {text[:200]!r}"
-        raise ValueError(message)
-    topic, partition, offset = found.groups()
-    return RecordPlace(topic, int(partition), int(offset))
-
-
 @dataclass(frozen=True, slots=True)
 class RecordSource:
-    """One record: the epoch of the store, and where the broker keeps it."""
+    """The record that something in a store comes from, and the epoch that its id is of."""
 
     epoch: int
-    topic: str
-    partition: int
-    offset: int
+    id: RecordId

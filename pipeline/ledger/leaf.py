@@ -190,9 +190,9 @@ def _leaf_of(
         raise ValueError(message)
     return LedgerLeaf(
         kind=_KINDS[outcome.kind],
-        topic=source.topic,
-        partition=source.partition,
-        offset=source.offset,
+        topic=source.id.topic,
+        partition=source.id.partition,
+        offset=source.id.offset,
         timestamp_ms=timestamp_ms,
         body_sha256=body_sha256,
         code=outcome.code,

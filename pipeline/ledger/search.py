@@ -99,11 +99,11 @@ def _find(
 def _at_source(logs: StoreLogs, source: RecordSource | None) -> Iterator[FoundLeaf]:
     if source is None:
         return
-    log = LogId(source.epoch, source.topic, source.partition)
+    log = LogId(source.epoch, source.id.topic, source.id.partition)
     if log not in logs.ids():
         return
     reader = logs.open(log)
-    index = reader.index_of(source.offset)
+    index = reader.index_of(source.id.offset)
     if index is not None:
         yield FoundLeaf(reader, index, reader.leaf(index))
 

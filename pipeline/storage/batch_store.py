@@ -30,7 +30,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import BlobPath, parse_path
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordSource
 from pipeline.core.reject_limit import reject_limit_message, without_first_failures
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
@@ -84,7 +84,7 @@ class JudgedRecord(Generic[Verdict]):
     @property
     def log(self) -> LogId:
         """The log that its leaf belongs to."""
-        return LogId(self.source.epoch, self.source.topic, self.source.partition)
+        return LogId(self.source.epoch, self.source.id.topic, self.source.id.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
     def restore(
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
-        reached: Mapping[tuple[str, int], int],
+        reached: Mapping[Partition, int],
     ) -> Restoration:
         """Make again what is missing of what `records` once made; what is there stays.
 
@@ -264,7 +264,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             return records
         offsets = defaultdict(list)
         for record in records:
-            offsets[record.log].append(record.source.offset)
+            offsets[record.log].append(record.source.id.offset)
         found = {
             (log, offset): leaf
             for log, wanted in offsets.items()
@@ -272,7 +272,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         }
         if not found:
             return records
-        return [apply_recorded_verdict(r, found.get((r.log, r.source.offset))) for r in records]
+        return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]
 
     @abstractmethod
     def _plan(
@@ -351,11 +351,11 @@ def apply_recorded_verdict(
     return replace(record, verdict=Rejected(INTERNAL_ERROR, message, leaf.run_id))
 
 
-def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[tuple[str, int], int]:
-    following: dict[tuple[str, int], int] = {}
+def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
+    following: dict[Partition, int] = {}
     for record in records:
-        place = (record.source.topic, record.source.partition)
-        following[place] = max(following.get(place, 0), record.source.offset + 1)
+        place = record.source.id.topic_partition
+        following[place] = max(following.get(place, 0), record.source.id.offset + 1)
     return following
 
 
@@ -377,8 +377,7 @@ def check_reject_limit(
     failures = [
         failed
         for record, failed in zip(records, plan.failures(), strict=True)
-        if record.source.offset
-        >= judged_before.get((record.source.topic, record.source.partition), 0)
+        if record.source.id.offset >= judged_before.get(record.source.id.topic_partition, 0)
     ]
     accepted = min(limit.accepted_rejects, sum(failures))
     window, exceeded = transaction.reject_window(limit.group_id).after(

@@ -16,7 +16,7 @@ from pipeline.api.http.tokens import Tokens
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -59,7 +59,7 @@ class Api:
         first = sum(1 for _ in store.index.all_advisories())
         records = [
             JudgedRecord.of(
-                RecordSource(1, "rmos.advisories.requests", 0, first + offset),
+                RecordSource(1, RecordId("rmos.advisories.requests", 0, first + offset)),
                 judge_advisory_record(*record(request)),
                 *BODY_AND_TIME,
             )
@@ -76,7 +76,7 @@ def add_runs(root: Path, *requests: dict[str, Any]) -> None:
     store.commit(
         [
             JudgedRecord.of(
-                RecordSource(1, "rmos.runs.requests", 0, first + offset),
+                RecordSource(1, RecordId("rmos.runs.requests", 0, first + offset)),
                 judged(request),
                 *BODY_AND_TIME,
             )

@@ -13,14 +13,14 @@ from pipeline.core.advisories.event import advisory_event_headers
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.advisories.retry import retry_headers
 from pipeline.core.dead_letters.letter import dead_letter
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.topics import topic_table
 from tests.builders import advisory_request, rosette_request, router_request, run_request
 
 DOCUMENT = asyncapi_document()
-SOURCE = RecordSource(1, "rmos.runs.requests", 3, 17)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 17))
 
 
 def references(node: Any) -> Iterator[str]:

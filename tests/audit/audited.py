@@ -12,7 +12,7 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.tally import PartDone, Tally
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
@@ -61,7 +61,7 @@ def run_record(
     """Return a judged run request that came so many seconds after it was made."""
     key, value = record(request)
     return JudgedRecord.of(
-        RecordSource(epoch, topic, partition, offset),
+        RecordSource(epoch, RecordId(topic, partition, offset)),
         judge_run_record(key, value),
         value,
         broker_ms(request["created_at_utc"], seconds),
@@ -74,7 +74,7 @@ def advisory_record(
     """Return a judged advisory request."""
     key, value = record(request)
     return JudgedRecord.of(
-        RecordSource(1, ADVISORIES, partition, offset),
+        RecordSource(1, RecordId(ADVISORIES, partition, offset)),
         judge_advisory_record(key, value),
         value,
         broker_ms(request["created_at_utc"], seconds),

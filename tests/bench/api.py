@@ -35,7 +35,7 @@ from pipeline.app import advise_worker, api_server, persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
@@ -112,7 +112,7 @@ def _fill(root: Path, count: int) -> list[str]:
     ids: list[str] = []
     batch: list[JudgedRecord[Any]] = []
     for offset, (key, value) in enumerate(encoded_requests(count)):
-        source = RecordSource(1, "bench.runs.requests", 0, offset)
+        source = RecordSource(1, RecordId("bench.runs.requests", 0, offset))
         batch.append(JudgedRecord.of(source, judge_run_record(key, value), value, offset))
         if offset % max(1, count // 1000) == 0:
             ids.append(key.decode())

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.tally import PartDone
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name
@@ -51,7 +51,7 @@ def make_store(root: Path, count: int) -> None:
         records = []
         for key, value in batch:
             partition = int(key[4:8], 16) % PARTITIONS
-            source = RecordSource(1, TOPIC, partition, offsets[partition])
+            source = RecordSource(1, RecordId(TOPIC, partition, offsets[partition]))
             offsets[partition] += 1
             verdict = judge_run_record(key, value)
             assert isinstance(verdict, JudgedRun)

@@ -20,7 +20,7 @@ from pipeline.app import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.judging import Judging
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
@@ -110,7 +110,7 @@ class BarePersist:
         epoch = self._store.identity.epoch
         judged = [
             JudgedRecord.of(
-                RecordSource(epoch, record.topic, record.partition, record.offset),
+                RecordSource(epoch, RecordId.of(record)),
                 verdict,
                 record.value,
                 record.timestamp,

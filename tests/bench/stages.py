@@ -28,7 +28,7 @@ from sqlalchemy import Connection
 
 from pipeline.core import envelope
 from pipeline.core.json import strict as strict_json
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs import artifact, verdict
 from pipeline.core.runs import artifact_parts as artifact_content
 from pipeline.core.runs.event import run_event, run_event_headers
@@ -207,7 +207,7 @@ def _handle(
     with watch.step("judged records"):
         judged = [
             JudgedRecord.of(
-                RecordSource(1, "bench.runs.requests", each % PARTITIONS, first + each),
+                RecordSource(1, RecordId("bench.runs.requests", each % PARTITIONS, first + each)),
                 verdict,
                 value,
                 first,

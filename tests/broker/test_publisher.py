@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.broker import event_reader as event_matching
-from pipeline.broker.event_reader import EventFuture, EventMatcher, Place, glance_at_event
+from pipeline.broker.event_reader import EventFuture, EventMatcher, glance_at_event
 from pipeline.broker.publisher import RunPublisher
 from pipeline.broker.sending.requests import encode_request
+from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import read_settings
 from schemas.run_request import RunRequest
@@ -29,8 +30,8 @@ def event(offset: int, partition: int = 0) -> bytes:
     return json.dumps({"source": source}).encode()
 
 
-def place(offset: int) -> Place:
-    return Place(TOPIC, 0, offset)
+def place(offset: int) -> RecordId:
+    return RecordId(TOPIC, 0, offset)
 
 
 def future() -> EventFuture:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import create_store
 from pipeline.storage.run_store import JudgedRecord, RunStore
 from tests.builders import judged, red_request, rosette_request, router_request, run_request
@@ -36,7 +36,10 @@ def rmos_with_runs(rmos: CommandLine) -> CommandLine:
     store.commit(
         [
             JudgedRecord.of(
-                RecordSource(1, "rmos.runs.requests", 0, offset), judged(request), b"", offset
+                RecordSource(1, RecordId("rmos.runs.requests", 0, offset)),
+                judged(request),
+                b"",
+                offset,
             )
             for offset, request in enumerate(REQUESTS)
         ]

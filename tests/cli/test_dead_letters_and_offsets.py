@@ -20,7 +20,7 @@ from pipeline.cli.views.dead_letters import (
 from pipeline.cli.views.offsets import move_row, warnings
 from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.letter import read_dead_letter
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import InputError, RefusedError
 from pipeline.recovery.dead_letters.reading import DeadLetterContent
 from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
@@ -29,7 +29,7 @@ from tests.cli.command_line import CommandLine
 
 TOPICS = TopicNames()
 PERSIST = TOPICS.persist_group
-PLACE = RecordPlace("rmos.runs.dead-letters", 0, 7)
+PLACE = RecordId("rmos.runs.dead-letters", 0, 7)
 ACTS_ON_A_TERMINAL = re.compile("[\x00-\x1f\x7f-\x9f\u202e\u2066]")
 
 names = st.binary(max_size=10).map(lambda name: name.decode(errors="surrogateescape"))
@@ -137,9 +137,9 @@ def test_many_and_large_headers_are_cut_and_ours_are_shown() -> None:
 
 
 def test_no_topic_that_a_dead_letter_names_makes_the_name_of_a_file_too_long() -> None:
-    named = replace(content_of(b"{}").letter, source=RecordPlace("rmos.runs.requests", 3, 41))
+    named = replace(content_of(b"{}").letter, source=RecordId("rmos.runs.requests", 3, 41))
     assert value_file_name(named) == "rmos.runs.requests-3-41.value"
-    hostile = replace(named, source=RecordPlace("t" * 249, 3, 41))
+    hostile = replace(named, source=RecordId("t" * 249, 3, 41))
     assert value_file_name(hostile) == "rmos.runs.dead-letters-0-7.value"
 
 

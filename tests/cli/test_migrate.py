@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import create_store
 from pipeline.legacy.backup import make_backup
 from pipeline.storage.run_store import JudgedRecord, RunStore
@@ -33,7 +33,9 @@ def migrated(rmos: CommandLine) -> CommandLine:
     rows = [mapped(row) for row in ROWS[:2]]
     store.commit(
         [
-            JudgedRecord.of(RecordSource(1, "rmos.runs.legacy", 0, offset), row.judged, row.body, 1)
+            JudgedRecord.of(
+                RecordSource(1, RecordId("rmos.runs.legacy", 0, offset)), row.judged, row.body, 1
+            )
             for offset, row in enumerate(rows)
         ]
     )

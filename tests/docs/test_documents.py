@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.cli.demo.requests import demo_requests
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
@@ -299,7 +299,7 @@ def test_the_checks_without_us_work_as_they_stand(tmp_path: Path) -> None:
     store.commit(
         [
             JudgedRecord.of(
-                RecordSource(1, "rmos.runs.requests", 0, offset),
+                RecordSource(1, RecordId("rmos.runs.requests", 0, offset)),
                 judge_run_record(request.key, request.value),
                 request.value,
                 offset,

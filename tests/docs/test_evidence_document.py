@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.core.envelope import Rejected
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.evidence.verifier import verify
 from pipeline.ledger.checksums import root_of_lines
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for offset, request in enumerate(demo_requests()):
         verdict = judge_run_record(request.key, request.value)
         assert isinstance(verdict, JudgedRun | Rejected)
-        place = RecordSource(1, "rmos.runs.requests", 0, offset)
+        place = RecordSource(1, RecordId("rmos.runs.requests", 0, offset))
         records.append(JudgedRecord.of(place, verdict, request.value, TIMESTAMP_MS))
     store = RunStore(root, ledger=ledger(root))
     store.commit(records)

@@ -1,10 +1,9 @@
 """Dead letters to put on their topics, as a worker would, and what is on a topic afterwards."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from pipeline.core.dead_letters.letter import dead_letter
-from pipeline.core.record import RecordPlace, RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce
@@ -13,7 +12,7 @@ TIMESTAMP_MS = 1_766_066_602_123
 
 
 def dead_letter_of(
-    source: RecordPlace,
+    source: RecordId,
     value: bytes | None = b"{}",
     *,
     key: bytes | None = b"run_1",
@@ -23,7 +22,7 @@ def dead_letter_of(
     """Return the dead letter of a record, for the partition that a worker sends it to."""
     letter = dead_letter(
         (key, value, headers),
-        RecordSource(1, *_parts(source)),
+        RecordSource(1, source),
         TIMESTAMP_MS,
         code=code,
         message=f"Expected something else than {code}.",
@@ -47,7 +46,3 @@ def by_status(results: Sequence[RedriveResult]) -> dict[str, list[str]]:
     for result in results:
         found.setdefault(result.status, []).append(str(result.letter.identity))
     return found
-
-
-def _parts(source: RecordPlace) -> tuple[Any, ...]:
-    return source.topic, source.partition, source.offset

@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.app import persist_worker
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.core.runs import verdict
 from pipeline.settings import Settings
 from pipeline.topics import request_topics
@@ -105,18 +105,18 @@ async def test_a_corrected_program_brings_back_what_it_wrongly_refused(
         assert (record.key, record.value) == (request.key, request.value)
 
 
-def source_of(settings: Settings, area: str, number: int) -> RecordPlace:
+def source_of(settings: Settings, area: str, number: int) -> RecordId:
     partitions = 3 if area == "audits" else 12
-    return RecordPlace(f"{settings.prefix}.{area}.requests", number % partitions, number)
+    return RecordId(f"{settings.prefix}.{area}.requests", number % partitions, number)
 
 
 def record_of(area: str, code: str, number: int) -> tuple[bytes, bytes]:
     return f"{area}-{number}".encode(), f"{code} {number}".encode()
 
 
-async def bury_all(settings: Settings) -> dict[str, list[RecordPlace]]:
+async def bury_all(settings: Settings) -> dict[str, list[RecordId]]:
     """Bury 10,000 refused records, each tenth twice; return their places by code."""
-    places: dict[str, list[RecordPlace]] = {}
+    places: dict[str, list[RecordId]] = {}
     letters: dict[str, list[Sending]] = {}
     for step, (area, code) in enumerate(KINDS):
         for number in range(step * OF_A_KIND, (step + 1) * OF_A_KIND):
@@ -192,15 +192,15 @@ async def test_one_letter_is_shown_with_all_that_it_has_and_nothing_of_it_acts(
     settings: Settings,
 ) -> None:
     topic = settings.topics.run_requests
-    source = RecordPlace(topic, 3, 17)
+    source = RecordId(topic, 3, 17)
     await bury(
         settings,
         [
             dead_letter_of(
                 source, b'{"run_id": "\\u001b[31mred"}', headers=(("x", b"\x1b]0;title"),)
             ),
-            dead_letter_of(RecordPlace(topic, 4, 1), b"\x00\xff" * 3000, key=None),
-            dead_letter_of(RecordPlace(topic, 5, 1), None, code="TOMBSTONE"),
+            dead_letter_of(RecordId(topic, 4, 1), b"\x00\xff" * 3000, key=None),
+            dead_letter_of(RecordId(topic, 5, 1), None, code="TOMBSTONE"),
         ],
     )
     shown = await dead_letters(settings, "show", str(source))
@@ -231,7 +231,7 @@ async def test_an_export_has_every_byte(settings: Settings, tmp_path: Path) -> N
     values = {1: b"\xff\x00", 2: b"{}", 3: None}
     await bury(
         settings,
-        [dead_letter_of(RecordPlace(topic, 3, offset), value) for offset, value in values.items()],
+        [dead_letter_of(RecordId(topic, 3, offset), value) for offset, value in values.items()],
     )
     *written, summary = (await dead_letters(settings, "export")).documents
     assert summary == {"summary": {"count": 3}}
@@ -254,7 +254,7 @@ async def test_an_export_has_every_byte(settings: Settings, tmp_path: Path) -> N
 
 async def test_letters_are_selected_by_when_they_were_refused(settings: Settings) -> None:
     topic = settings.topics.run_requests
-    await bury(settings, [dead_letter_of(RecordPlace(topic, 3, 1))])
+    await bury(settings, [dead_letter_of(RecordId(topic, 3, 1))])
     for option, count in (("--since", 0), ("--until", 1)):
         done = await dead_letters(settings, "list", option, "2098-01-01T00:00:00Z", "--json")
         assert done.documents[-1]["summary"]["count"] == count

@@ -8,7 +8,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pipeline.app import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.core.dead_letters.selection import DeadLetterFilter
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import UnsendableError
 from pipeline.recovery.dead_letters.reading import read_contents, read_dead_letters
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
@@ -103,7 +103,7 @@ async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_re
     assert told["rmos-body-size"] == b"10000"
     assert (audit.letter(places[1]).key, audit.letter(places[1]).value) == (b"k", b"{")
     # It comes back whole, from where it was.
-    source = RecordPlace(settings.topics.run_requests, 3, places[0].offset)
+    source = RecordId(settings.topics.run_requests, 3, places[0].offset)
     order = RedriveOrder(DeadLetterFilter(sources=frozenset({source})))
     assert by_status(await redriven(settings, order)) == {"redriven": [str(source)]}
     again = (await read_topic(settings, source.topic))[-1]

@@ -14,7 +14,7 @@ from pipeline.app import persist_worker
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.header_names import bytes_of_name
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
@@ -182,7 +182,7 @@ async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
     assert await worker.stop() == 0
 
     # It is hashed as it is read, and never held; its topic still has it.
-    source = RecordPlace(settings.topics.run_requests, 3, places[1].offset)
+    source = RecordId(settings.topics.run_requests, 3, places[1].offset)
     (left,) = await redriven(settings, RedriveOrder(DeadLetterFilter(sources=frozenset({source}))))
     assert (left.status, left.why) == (
         "refused",

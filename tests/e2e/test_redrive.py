@@ -15,7 +15,7 @@ from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.header_names import name_of_bytes
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.dead_letters import redriving
 from pipeline.recovery.dead_letters.reading import read_dead_letters, read_redrives
@@ -38,8 +38,8 @@ FOREIGN = (
 )
 
 
-def run_place(settings: Settings, partition: int, offset: int) -> RecordPlace:
-    return RecordPlace(settings.topics.run_requests, partition, offset)
+def run_place(settings: Settings, partition: int, offset: int) -> RecordId:
+    return RecordId(settings.topics.run_requests, partition, offset)
 
 
 async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Settings) -> None:
@@ -154,7 +154,7 @@ async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
 async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
     settings: Settings,
 ) -> None:
-    elsewhere = RecordPlace(f"{settings.prefix}.runs.events", 0, 1)
+    elsewhere = RecordId(f"{settings.prefix}.runs.events", 0, 1)
     beyond = run_place(settings, 12, 0)
     good = run_place(settings, 1, 0)
     await bury(
@@ -249,7 +249,7 @@ async def test_a_redrive_that_read_the_memory_before_another_sent_does_not_send(
     await bury(settings, [dead_letter_of(source)])
     read = redriving.read_redrives
 
-    async def overtaken(settings: Settings) -> dict[RecordPlace, Redrive]:
+    async def overtaken(settings: Settings) -> dict[RecordId, Redrive]:
         found = await read(settings)
         monkeypatch.setattr(redriving, "read_redrives", read)
         assert by_status(await redriven(settings, ALL)) == {"redriven": [str(source)]}

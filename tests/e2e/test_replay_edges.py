@@ -16,7 +16,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.reading.ranges import read_topic as read_any_topic
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.envelope import Rejected
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import TopicsError
 from pipeline.settings import Settings
@@ -98,7 +98,7 @@ async def test_a_record_that_our_program_once_could_not_judge_is_named_and_left(
     request = sending(run_request(run_id="run_a"))
     (place,) = await produce(settings, [request])
     (record,) = await read_topic(settings, settings.topics.run_requests)
-    source = RecordSource(1, record.topic, place.partition, place.offset)
+    source = RecordSource(1, RecordId(record.topic, place.partition, place.offset))
     failed = Rejected("INTERNAL_ERROR", "KeyError while judging the record.")
     store = RunStore(settings.data_dir, ledger=open_ledger(settings))
     store.commit([JudgedRecord.of(source, failed, request.value, record.timestamp)])

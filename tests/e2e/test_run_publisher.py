@@ -27,7 +27,7 @@ from pipeline.broker.sending import requests as request_sender
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.requests import Delivery
 from pipeline.cli import publish
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import Outcome, OutcomeKind
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
@@ -49,7 +49,7 @@ def new_run_id() -> str:
 
 def event_of(published: Published, kind: OutcomeKind = "persisted", run_id: str = "r") -> Message:
     outcome = Outcome(kind, run_id=run_id)
-    source = RecordSource(1, published.topic, published.partition, published.offset)
+    source = RecordSource(1, RecordId.of(published))
     topic = published.topic.replace(".requests", ".events")
     return told(topic, published.partition, run_event(outcome, source))
 

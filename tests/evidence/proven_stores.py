@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner
@@ -101,7 +101,7 @@ def judged(topic: str, given: Sequence[tuple[int, dict[str, Any]]], start: int) 
         next_offsets[partition] = offset + 1
         key, value = record(request)
         judge = judge_run_record if topic == RUNS else judge_advisory_record
-        place = RecordSource(1, topic, partition, offset)
+        place = RecordSource(1, RecordId(topic, partition, offset))
         records.append(JudgedRecord.of(place, judge(key, value), value, TIMESTAMP_MS))
     return records
 

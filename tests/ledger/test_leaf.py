@@ -16,7 +16,7 @@ from pipeline.core.advisories.outcome import (
     stored_advisory,
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
@@ -24,7 +24,7 @@ from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from tests.builders import advisory_request, record, red_request, run_request
 
-SOURCE = RecordSource(1, "rmos.runs.requests", 3, 41)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 41))
 BODY_SHA256 = "ab" * 32
 TIMESTAMP_MS = 1_766_066_602_123
 
@@ -49,7 +49,7 @@ ARTIFACT = (
     f'"sha256":"{RUN.artifact_sha256}","size_bytes":{RUN.size_bytes}'
 )
 PLACE = '"offset":41,"partition":3,"timestamp_ms":1766066602123,"topic":"rmos.runs.requests"'
-LATER = replace(SOURCE, offset=42)
+LATER = replace(SOURCE, id=replace(SOURCE.id, offset=42))
 
 
 def test_the_leaf_of_a_new_run() -> None:
@@ -122,8 +122,8 @@ def test_the_leaf_of_a_damaged_run_must_be_made_as_if_it_were_intact(source: Rec
     assert settled(verdict, RUN, source).kind == ("run" if source == SOURCE else "duplicate")
 
 
-ADVISORY_SOURCE = RecordSource(1, "rmos.advisories.requests", 3, 41)
-LATER_ADVISORY = replace(ADVISORY_SOURCE, offset=42)
+ADVISORY_SOURCE = RecordSource(1, RecordId("rmos.advisories.requests", 3, 41))
+LATER_ADVISORY = replace(ADVISORY_SOURCE, id=replace(ADVISORY_SOURCE.id, offset=42))
 LINK_PATH = "runs/2025-12-18/run_a_advisory_adv_1.json"
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.legacy.record import judge_legacy_record
@@ -13,7 +13,7 @@ from pipeline.topics import TopicNames
 from tests.builders import ABSENT, advisory_request, attachment, record, run_request
 from tests.legacy_rows import legacy_request, mapped, v1_row
 
-SOURCE = RecordSource(1, "rmos.runs.legacy", 2, 7)
+SOURCE = RecordSource(1, RecordId("rmos.runs.legacy", 2, 7))
 
 
 def rejected(request: dict[str, Any]) -> Rejected:
@@ -75,7 +75,7 @@ def test_the_same_run_as_a_request_is_another_request() -> None:
     legacy = mapped(v1_row()).judged
     asked = judge_run_record(*record(run_request(run_id=legacy.run_id)))
     assert isinstance(asked, JudgedRun)
-    later = RecordSource(1, "rmos.runs.requests", 2, 7)
+    later = RecordSource(1, RecordId("rmos.runs.requests", 2, 7))
     outcome = settle_run(asked, stored_run(legacy, SOURCE), later, intact=True)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
 

@@ -24,7 +24,7 @@ from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.dead_letters.letter import dead_letter, read_dead_letter
 from pipeline.core.dead_letters.redrive import redrive_record
-from pipeline.core.record import RecordPlace, RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import Rejected
@@ -75,7 +75,7 @@ PUBLISHED = {
     "rmos.run_event-1",
     "rmos.run_request-1",
 }
-SOURCE = RecordSource(1, "rmos.runs.requests", 3, 41)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 41))
 
 
 def frozen(name: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def test_an_artifact_with_a_null_in_a_typed_field_fits_its_schema_no_more() -> N
 def test_every_event_that_we_write_fits_model_and_schema(request_: dict[str, Any]) -> None:
     run = judged(request_)
     stored = stored_run(run, SOURCE)
-    later = RecordSource(1, "rmos.runs.requests", 3, 42)
+    later = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
     other = judged(request_ | {"notes": "changed"})
     outcomes = [
         settle_run(run, stored, SOURCE, intact=True),
@@ -426,9 +426,9 @@ def test_what_is_remembered_of_a_redrive_fits_model_and_schema() -> None:
     letter = dead_letter(
         (b"k", b"{", []), SOURCE, 0, code="INVALID_JSON", message="", group="rmos.persist"
     )
-    place = RecordPlace("rmos.runs.dead-letters", 0, 7)
+    place = RecordId("rmos.runs.dead-letters", 0, 7)
     found = read_dead_letter(place, 0, letter.key, letter.value, letter.headers)
-    key, value = redrive_record(found, RecordPlace("rmos.runs.requests", 3, 99))
+    key, value = redrive_record(found, RecordId("rmos.runs.requests", 3, 99))
     assert key == b"rmos.runs.requests/3/41"
     assert fits_model(json.loads(value), RedriveRecord)
     assert fits_schema(json.loads(value), "rmos.redrive-1")

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
@@ -52,7 +52,7 @@ def opened(
 
 def source(offset: int, *, partition: int = 0, epoch: int = 1) -> RecordSource:
     """Return a place in the request topic."""
-    return RecordSource(epoch, TOPIC, partition, offset)
+    return RecordSource(epoch, RecordId(TOPIC, partition, offset))
 
 
 def judged_record(

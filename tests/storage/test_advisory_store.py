@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.advisories.event import advisory_event
 from pipeline.core.advisories.outcome import AdvisoryOutcome
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.reject_limit import LEAST_SEEN
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import RejectLimitError
@@ -49,13 +49,13 @@ def advisory(**changes: Any) -> dict[str, Any]:
 def asked(
     request: dict[str, Any], offset: int = 0, *, partition: int = 0, epoch: int = 1
 ) -> AdvisoryRecord:
-    place = RecordSource(epoch, TOPIC, partition, offset)
+    place = RecordSource(epoch, RecordId(TOPIC, partition, offset))
     key, value = record(request)
     return JudgedRecord.of(place, judge_advisory_record(key, value), value, TIMESTAMP_MS)
 
 
 def tombstone(offset: int) -> AdvisoryRecord:
-    place = RecordSource(1, TOPIC, 0, offset)
+    place = RecordSource(1, RecordId(TOPIC, 0, offset))
     return JudgedRecord.of(place, judge_advisory_record(b"k", None), None, TIMESTAMP_MS)
 
 
@@ -320,7 +320,7 @@ def test_claims_whose_run_has_come_are_found_page_by_page(root: Path, store: Adv
     found: list[tuple[int, int]] = []
     after = (-1, -1)
     while page := store.index.claims_to_link(1, TOPIC, after, 2):
-        found += [(each.partition, each.offset) for each in page]
+        found += [(each.id.partition, each.id.offset) for each in page]
         after = found[-1]
     assert found == [(0, 2), (0, 4), (1, 1), (1, 3), (1, 5)]
 

@@ -15,7 +15,7 @@ import pytest
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -51,7 +51,7 @@ def leaves_of(root: Path, log: LogId) -> list[LedgerLeaf]:
 
 
 def run_log(partition: int = 0) -> LogId:
-    return LogId(1, source(0).topic, partition)
+    return LogId(1, source(0).id.topic, partition)
 
 
 def test_every_offset_has_a_leaf_that_says_what_became_of_it(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_store_that_loses_its_rows_after_the_checkpoint_adds_the_rows_alone(
 
 def advisory(offset: int, **changes: Any) -> AdvisoryRecord:
     key, value = record(advisory_request(**changes))
-    place = RecordSource(1, ADVISORIES, 0, offset)
+    place = RecordSource(1, RecordId(ADVISORIES, 0, offset))
     return JudgedRecord.of(place, judge_advisory_record(key, value), value, TIMESTAMP_MS)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import JudgedRecord
@@ -100,7 +100,7 @@ def test_a_file_with_other_bytes_is_told_and_left_alone(root: Path) -> None:
     changed = (root / ARTIFACT).read_bytes()
     found = {each.file.path: each for each in restore(root, records()).files}
     assert found[ARTIFACT].creation is Creation.DIFFERENT
-    assert found[ARTIFACT].source.offset == 0
+    assert found[ARTIFACT].source.id.offset == 0
     assert (root / ARTIFACT).read_bytes() == changed
 
 
@@ -147,7 +147,7 @@ def test_the_position_moves_where_it_is_told_and_never_back(root: Path) -> None:
 
 def asked(offset: int, **changes: Any) -> AdvisoryRecord:
     key, value = record(advisory_request(**({"run_id": "run_3"} | changes)))
-    source = RecordSource(1, "rmos.advisories.requests", 0, offset)
+    source = RecordSource(1, RecordId("rmos.advisories.requests", 0, offset))
     return JudgedRecord.of(source, judge_advisory_record(key, value), value, TIMESTAMP_MS)
 
 

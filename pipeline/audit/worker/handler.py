@@ -224,20 +224,20 @@ class AuditHandler:
             except BrokerError as error:
                 await self._rest(delivery, error)
             else:
-                self._put_off.forget([delivery.source])
+                self._put_off.forget([delivery.source.id])
                 return
 
     async def _rest(self, delivery: Delivery, error: BrokerError) -> None:
         metrics.FAULTS.labels(self._group, "broker").inc()
         _log.warning("audit put off", why=str(error))
-        self._put_off.note([delivery.source], str(error))
+        self._put_off.note([delivery.source.id], str(error))
         await self._pace.rest()
 
     async def _refuse(self, delivery: Delivery, rejected: Rejected) -> str:
         letter = self._reports.dead_letter(delivery, rejected.code, rejected.message)
         await self._send(delivery, [letter])
         metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
-        _log.warning("audit refused", code=rejected.code, offset=delivery.source.offset)
+        _log.warning("audit refused", code=rejected.code, offset=delivery.source.id.offset)
         return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"
 
 

@@ -21,6 +21,7 @@ from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from pipeline.broker.admin.groups import CommittedOffset
 from pipeline.broker.admin.topics import patiently
 from pipeline.broker.connection import admin_client
+from pipeline.core.record import Partition
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
 
@@ -48,7 +49,7 @@ async def groups_named(settings: Settings, beginning: str) -> list[str]:
 
 
 async def commit_offsets(
-    settings: Settings, group: str, offsets: Mapping[tuple[str, int], CommittedOffset]
+    settings: Settings, group: str, offsets: Mapping[Partition, CommittedOffset]
 ) -> None:
     """Commit `offsets` in the name of `group`, which must be empty.
 
@@ -65,7 +66,7 @@ async def commit_offsets(
     await _ask_coordinator(settings, group, request)
 
 
-async def delete_offsets(settings: Settings, group: str, places: Iterable[tuple[str, int]]) -> None:
+async def delete_offsets(settings: Settings, group: str, places: Iterable[Partition]) -> None:
     """Let `group`, which must be empty, be as if it had never been in `places`.
 
     Raises:

@@ -15,6 +15,7 @@ from pipeline.broker.admin.topics import patiently, topic_partitions
 from pipeline.broker.connection import (
     admin_client,
 )
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
 
@@ -65,7 +66,7 @@ class GroupState:
 
 async def committed_offsets(
     settings: Settings, group: str, topics: Iterable[str]
-) -> dict[tuple[str, int], int]:
+) -> dict[Partition, int]:
     """Return what `group` committed, without the partitions where it never did.
 
     Raises:
@@ -78,7 +79,7 @@ async def committed_offsets(
 
 async def committed_with_metadata(
     settings: Settings, group: str, topics: Iterable[str]
-) -> dict[tuple[str, int], CommittedOffset]:
+) -> dict[Partition, CommittedOffset]:
     """Return what `group` committed and the texts with it; see `committed_offsets`."""
     partitions = await topic_partitions(settings, topics)
     async with admin_client(settings) as admin:
@@ -106,7 +107,7 @@ async def group_members(settings: Settings, group: str) -> list[str]:
 
 async def _committed(
     admin: AIOKafkaAdminClient, group: str, partitions: Iterable[TopicPartition]
-) -> dict[tuple[str, int], CommittedOffset]:
+) -> dict[Partition, CommittedOffset]:
     numbers: dict[str, list[int]] = {}
     for each in partitions:
         numbers.setdefault(each.topic, []).append(each.partition)

@@ -14,6 +14,7 @@ from pipeline.broker.connection import (
     client_options,
     close_consumer,
 )
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
 
@@ -32,7 +33,7 @@ class OffsetRange:
 
 async def partition_offsets(
     settings: Settings, topics: Iterable[str]
-) -> dict[tuple[str, int], OffsetRange]:
+) -> dict[Partition, OffsetRange]:
     """Return the offsets that each partition of `topics` holds, open transactions included.
 
     Raises:

@@ -21,15 +21,13 @@ from pipeline.broker.admin.transaction_requests import (
     ListTransactionsRequest,
 )
 from pipeline.broker.connection import admin_client
+from pipeline.core.record import Partition
 from pipeline.core.runs.event import broker_time
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
 _LOOK_SECONDS = 2.0
 """Longest look for somebody who has waited already."""
-
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,8 @@ class OpenTransaction:
 
 
 async def open_transactions(
-    settings: Settings, places: Collection[Place]
-) -> dict[Place, OpenTransaction]:
+    settings: Settings, places: Collection[Partition]
+) -> dict[Partition, OpenTransaction]:
     """Return the first open transaction of each of `places` that has one.
 
     Raises:
@@ -97,9 +95,9 @@ async def holder_of(
 
 
 async def _found(
-    admin: AIOKafkaAdminClient, places: Collection[Place]
-) -> dict[Place, OpenTransaction]:
-    found: dict[Place, OpenTransaction] = {}
+    admin: AIOKafkaAdminClient, places: Collection[Partition]
+) -> dict[Partition, OpenTransaction]:
+    found: dict[Partition, OpenTransaction] = {}
     for node, topics in (await _by_leader(admin, places)).items():
         response = await admin._send_request(DescribeProducersRequest(topics), node)
         found |= _first_open(response)
@@ -107,7 +105,7 @@ async def _found(
 
 
 async def _by_leader(
-    admin: AIOKafkaAdminClient, places: Collection[Place]
+    admin: AIOKafkaAdminClient, places: Collection[Partition]
 ) -> dict[int, list[tuple[str, list[int]]]]:
     """Return which of `places` each broker leads."""
     grouped: dict[int, dict[str, list[int]]] = {}
@@ -120,7 +118,7 @@ async def _by_leader(
     return {node: list(topics.items()) for node, topics in grouped.items()}
 
 
-def _first_open(response: Any) -> dict[Place, OpenTransaction]:  # noqa: ANN401
+def _first_open(response: Any) -> dict[Partition, OpenTransaction]:  # noqa: ANN401
     found = {}
     for topic, partitions, _ in response.topics:
         for partition, code, reason, producers, _ in partitions:
@@ -138,8 +136,8 @@ def _first_open(response: Any) -> dict[Place, OpenTransaction]:  # noqa: ANN401
 
 async def _named(
     admin: AIOKafkaAdminClient,
-    found: Mapping[Place, OpenTransaction],
-) -> dict[Place, OpenTransaction]:
+    found: Mapping[Partition, OpenTransaction],
+) -> dict[Partition, OpenTransaction]:
     """Add what the coordinators of the transactions know; each lists its own."""
     producer_ids = sorted({each.producer_id for each in found.values()})
     known: dict[int, dict[str, Any]] = {}

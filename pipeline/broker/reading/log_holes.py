@@ -23,6 +23,7 @@ from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.aiokafka_fixes.tolerant_records import TolerantRecords
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.broker.reading.ranges import Ranges
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
 Hole = tuple[int, int]
@@ -41,7 +42,7 @@ _SILENT_ANSWERS: Final = 20
 
 async def find_holes(
     settings: Settings, ranges: Ranges, *, at_a_glance: bool = False
-) -> dict[tuple[str, int], list[Hole]]:
+) -> dict[Partition, list[Hole]]:
     """Return the holes in `ranges`, each of which the log begins before or with.
 
     Args:
@@ -71,7 +72,7 @@ async def find_holes(
     return found
 
 
-def describe_holes(place: tuple[str, int], holes: list[Hole]) -> str:
+def describe_holes(place: Partition, holes: list[Hole]) -> str:
     """Return the holes of a partition in words."""
     told = ", ".join(
         f"{begin}" if end - begin == 1 else f"{begin} to {end - 1}" for begin, end in holes[:10]

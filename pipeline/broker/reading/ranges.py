@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
-Ranges = Mapping[tuple[str, int], OffsetRange]
+Ranges = Mapping[Partition, OffsetRange]
 """What to read of each topic and partition."""
 
 _POLL_MS = 500
@@ -109,12 +110,9 @@ def waits_for_transaction(consumer: AIOKafkaConsumer, place: TopicPartition, pos
 _NEAR_OFFSETS = 10_000
 """Records that are read faster than a place further on is found."""
 
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
-
 
 async def read_offsets(
-    settings: Settings, wanted: Mapping[Place, Collection[int]]
+    settings: Settings, wanted: Mapping[Partition, Collection[int]]
 ) -> AsyncGenerator[ConsumerRecord, None]:
     """Yield the records at `wanted` that the broker still has, by partition and offset.
 

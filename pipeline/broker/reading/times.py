@@ -16,6 +16,7 @@ from pipeline.broker.connection import (
     close_consumer,
 )
 from pipeline.broker.reading.ranges import Ranges
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
 _POLL_MS = 500
@@ -23,9 +24,7 @@ _LOOKED_BACK = (1, 2, 16, 256)
 """Offsets before the end at which a last record is looked for: marks of transactions are none."""
 
 
-async def record_times(
-    settings: Settings, ranges: Ranges
-) -> dict[tuple[str, int], tuple[int, int]]:
+async def record_times(settings: Settings, ranges: Ranges) -> dict[Partition, tuple[int, int]]:
     """Return the times in ms since 1970 of the first and the last record of each range.
 
     A range without records is left out, and one whose last 256 offsets hold none.
@@ -91,7 +90,7 @@ async def _record_times_from(
 
 async def ranges_since(
     settings: Settings, ranges: Ranges, since_ms: int
-) -> dict[tuple[str, int], OffsetRange]:
+) -> dict[Partition, OffsetRange]:
     """Return `ranges`, each from its first record of `since_ms` or later.
 
     Every record of that time or later is in them. Where times do not increase with offsets,

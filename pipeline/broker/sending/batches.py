@@ -18,6 +18,7 @@ from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.sending.producers import close_producer, start_producer
 from pipeline.core.dead_letters.carried_record import record_bytes
+from pipeline.core.record import Partition
 from pipeline.errors import UnsendableError
 from pipeline.settings import Settings
 
@@ -125,7 +126,7 @@ class BatchSender:
             raise
 
     async def _send(self, producer: AIOKafkaProducer, messages: Iterable[Message]) -> None:
-        by_partition: dict[tuple[str, int], list[Message]] = {}
+        by_partition: dict[Partition, list[Message]] = {}
         for message in messages:
             place = (message.topic, message.partition)
             by_partition.setdefault(place, []).append(message)

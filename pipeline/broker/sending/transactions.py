@@ -25,7 +25,7 @@ from pipeline.broker.sending.batches import (
     send_partition,
 )
 from pipeline.broker.sending.producers import close_producer, start_producer
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import Partition, RecordId
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
 
@@ -36,7 +36,7 @@ get past it in its partitions. Longer than we wait for what is sent and for its 
 _END_TIMEOUT_SECONDS = 10.0
 _ABORT_TIMEOUT_SECONDS = 2.0
 
-Remember = Callable[[Sequence[RecordPlace]], Sequence[Message]]
+Remember = Callable[[Sequence[RecordId]], Sequence[Message]]
 """Makes what is remembered of messages, given where each of them is."""
 
 
@@ -67,7 +67,7 @@ class TransactionalSender:
         if producer is not None:
             await close_producer(producer)
 
-    async def send(self, messages: Sequence[Message], remember: Remember) -> list[RecordPlace]:
+    async def send(self, messages: Sequence[Message], remember: Remember) -> list[RecordId]:
         """Send `messages` and what is remembered of them in one transaction.
 
         Returns:
@@ -97,7 +97,7 @@ class TransactionalSender:
 
     async def _send(
         self, producer: AIOKafkaProducer, messages: Sequence[Message], remember: Remember
-    ) -> list[RecordPlace]:
+    ) -> list[RecordId]:
         async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
             await producer.begin_transaction()
             places = await _send_all(producer, messages)
@@ -128,9 +128,9 @@ def _hear_failures(producer: AIOKafkaProducer) -> None:
             waiter.exception()
 
 
-async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[RecordPlace]:
+async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[RecordId]:
     """Send `messages`, in order within each partition; return where each is."""
-    by_partition: dict[tuple[str, int], list[int]] = {}
+    by_partition: dict[Partition, list[int]] = {}
     for index, message in enumerate(messages):
         by_partition.setdefault((message.topic, message.partition), []).append(index)
     offsets = await asyncio.gather(
@@ -146,7 +146,7 @@ async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> 
         )
     )
     places = {
-        index: RecordPlace(topic, partition, offset)
+        index: RecordId(topic, partition, offset)
         for ((topic, partition), indexes), found in zip(by_partition.items(), offsets, strict=True)
         for index, offset in zip(indexes, found, strict=True)
     }

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit.worker.asking import listening, publish_audit
-from pipeline.broker.event_reader import EventFuture, EventReader, Place
+from pipeline.broker.event_reader import EventFuture, EventReader
 from pipeline.broker.publisher import RunPublisher
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.demo.requests import DemoRequest
@@ -281,7 +281,7 @@ async def _event_of(result: RedriveResult, ticket: int, reader: EventReader) -> 
         message = f"The dead letter was not sent: {result.status}."
         raise IntegrityError(message)
     event = EventFuture(loop=asyncio.get_running_loop())
-    reader.matcher.expect(ticket, Place(place.topic, place.partition, place.offset), event)
+    reader.matcher.expect(ticket, place, event)
     return RunEvent.model_validate_json(await event)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipeline.broker.admin.groups import GroupState
 from pipeline.broker.admin.open_transactions import OpenTransaction
-from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
+from pipeline.core.record import Partition
+from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")
@@ -25,7 +26,7 @@ class GroupView:
     state: GroupState
     positions: Sequence[GroupPosition]
     kept: Sequence[str]
-    transactions: Mapping[Place, OpenTransaction] = field(default_factory=dict)
+    transactions: Mapping[Partition, OpenTransaction] = field(default_factory=dict)
 
     @property
     def is_new(self) -> bool:
@@ -102,14 +103,14 @@ class GroupView:
             "kept": list(self.kept),
         }
 
-    def _held_up(self) -> Iterator[Place]:
+    def _held_up(self) -> Iterator[Partition]:
         """Yield the partitions where the group has got to a transaction that is open."""
         for each in self.positions:
             transaction = self.transactions.get((each.topic, each.partition))
             if each.lag and transaction is not None and each.following >= transaction.offset:
                 yield each.topic, each.partition
 
-    def _held_up_by(self, place: Place) -> dict[str, Any]:
+    def _held_up_by(self, place: Partition) -> dict[str, Any]:
         if place not in set(self._held_up()):
             return {}
         told = asdict(self.transactions[place])

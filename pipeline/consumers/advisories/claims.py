@@ -28,7 +28,7 @@ from pipeline.consumers.engine.outbox import Delivery, delivery_of
 from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.outcome import AdvisoryOutcome
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -88,7 +88,7 @@ class AdvisoryClaims:
     async def link_claims(self) -> None:
         """Link every claim whose run is there; what cannot be read now waits for the next time."""
         after = _BEFORE_ALL
-        unread: list[RecordPlace] = []
+        unread: list[RecordId] = []
         why = "the broker has not given them out."
         while page := await self._page(after):
             after = page[-1]
@@ -96,7 +96,7 @@ class AdvisoryClaims:
                 unread += await self._link(page)
             except BrokerError as error:
                 _log.warning("claims put off", why=str(error))
-                unread, why = [RecordPlace(self._topic, *page[0])], str(error)
+                unread, why = [RecordId(self._topic, *page[0])], str(error)
                 break
         if unread:
             self._put_off.note(unread, why)
@@ -106,13 +106,13 @@ class AdvisoryClaims:
             # No claim waits: what was put off here was linked by another worker.
             self._handler.keep_only(())
 
-    async def _link(self, page: list[tuple[int, int]]) -> list[RecordPlace]:
+    async def _link(self, page: list[tuple[int, int]]) -> list[RecordId]:
         """Link the claims of `page`; return where their requests cannot be read.
 
         Raises:
             BrokerError: None can be read; what is linked by then stays.
         """
-        unread: list[RecordPlace] = []
+        unread: list[RecordId] = []
         async with _reader(self._settings) as consumer:
             for partition, places in groupby(page, key=lambda place: place[0]):
                 wanted = deque(offset for _, offset in places)
@@ -131,7 +131,7 @@ class AdvisoryClaims:
             after,
             CHUNK_RECORDS,
         )
-        return [(source.partition, source.offset) for source in found]
+        return [(source.id.partition, source.id.offset) for source in found]
 
     async def _handle(self, records: list[Record]) -> None:
         try:

@@ -185,4 +185,4 @@ def _retried(delivery: Delivery, topic: str) -> Message:
     assert isinstance(delivery.value, bytes)
     carried = fitting_headers(delivery.key, delivery.value, delivery.headers, delivery.all_headers)
     headers = retry_headers(delivery.source, delivery.timestamp_ms, *carried)
-    return Message(topic, delivery.source.partition, delivery.key, delivery.value, headers)
+    return Message(topic, delivery.source.id.partition, delivery.key, delivery.value, headers)

@@ -36,7 +36,7 @@ from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.subscription import Record
 from pipeline.core.advisories.retry import read_retry_headers
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.settings import Settings
 
 POLL_SECONDS = 1.0
@@ -86,7 +86,7 @@ class AdvisoryRetryJudge:
     def _stray(self, record: Record) -> Message:
         """Return the dead letter of what nobody of us put into a retry topic."""
         delivery = Delivery(
-            RecordSource(self._desk.epoch, record.topic, record.partition, record.offset),
+            RecordSource(self._desk.epoch, RecordId.of(record)),
             record.timestamp,
             record.key,
             record.value,

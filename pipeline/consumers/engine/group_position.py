@@ -6,14 +6,12 @@ store all the same, somebody else has committed in its name, or the store is an 
 
 from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.record_ranges import holds_records
+from pipeline.core.record import Partition
 from pipeline.settings import Settings
-
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
 
 
 async def is_beyond_store(
-    settings: Settings, place: Place, *, committed: int, kept: int, log: OffsetRange
+    settings: Settings, place: Partition, *, committed: int, kept: int, log: OffsetRange
 ) -> bool:
     """Tell whether the group went past records that the store has not seen.
 
@@ -37,7 +35,7 @@ async def is_beyond_store(
     return await holds_records(settings, *place, kept, committed)
 
 
-def beyond_store(place: Place, *, committed: int, stored: int) -> str:
+def beyond_store(place: Partition, *, committed: int, stored: int) -> str:
     """Say where the group and the store stand, without an end."""
     return (
         f"The group has committed offset {committed} of {place[0]}, partition {place[1]}, the "

@@ -33,7 +33,7 @@ from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.engine.topic_watch import TopicWatch
-from pipeline.consumers.start.checks import StartingPlace
+from pipeline.consumers.start.checks import StartOffset
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 
@@ -56,7 +56,7 @@ class LogGuard:
         *,
         group: str,
         topic: str,
-        starts: Mapping[int, StartingPlace],
+        starts: Mapping[int, StartOffset],
         watch: TopicWatch,
         fault: asyncio.Future[None],
     ) -> None:

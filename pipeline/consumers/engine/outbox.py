@@ -18,7 +18,7 @@ from pipeline.core.dead_letters.carried_record import (
     told_record,
 )
 from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 
 _log = structlog.get_logger(__name__)
 _CARRIED_HEADER = "traceparent"
@@ -56,7 +56,7 @@ def delivery_of(record: Record, epoch: int) -> Delivery:
     """Return the delivery of a record of a request topic."""
     headers, all_headers = split_headers(record.headers)
     return Delivery(
-        RecordSource(epoch, record.topic, record.partition, record.offset),
+        RecordSource(epoch, RecordId.of(record)),
         record.timestamp,
         record.key,
         record.value,
@@ -112,7 +112,7 @@ class Telling:
         return Message(
             self.events,
             # As many partitions as the requests have, so all that concerns a run stays in order.
-            delivery.source.partition,
+            delivery.source.id.partition,
             run_id.encode() if run_id is not None else None,
             value,
             [*headers, *carried[:_CARRIED_HEADERS]],
@@ -141,7 +141,7 @@ class Telling:
     ) -> Message:
         return Message(
             self.dead_letters,
-            delivery.source.partition,
+            delivery.source.id.partition,
             letter.key,
             letter.value,
             letter.headers,
@@ -159,7 +159,7 @@ class Telling:
                 metrics.CORRUPT_ARTIFACTS.labels(self.group).inc()
             if outcome.drifted:
                 metrics.RENDER_DRIFT.labels(self.group).inc()
-                _log.error("RENDER_DRIFT", run_id=outcome.run_id, offset=delivery.source.offset)
+                _log.error("RENDER_DRIFT", run_id=outcome.run_id, offset=delivery.source.id.offset)
         counts = Counter(outcome.kind for outcome in outcomes)
         for kind, count in counts.items():
             metrics.RECORDS.labels(self.group, kind).inc(count)

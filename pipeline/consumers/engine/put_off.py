@@ -3,12 +3,11 @@
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from aiokafka import TopicPartition
 
 from pipeline.consumers.engine.standing import Standing
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import Located, Partition, RecordId
 
 PUT_OFF_LIMIT = 3
 """So often a batch may be put off from the same offset without a word: a broker that restarts
@@ -19,25 +18,9 @@ PUT_OFF_KEPT_SECONDS = 120.0
 pause is some seconds."""
 
 
-class Placed(Protocol):
-    """A record, or where one is."""
-
-    @property
-    def topic(self) -> str:
-        """Its topic."""
-
-    @property
-    def partition(self) -> int:
-        """Its partition."""
-
-    @property
-    def offset(self) -> int:
-        """Its offset."""
-
-
-def record_at(place: TopicPartition, offset: int) -> RecordPlace:
+def record_at(place: TopicPartition, offset: int) -> RecordId:
     """Return the place of the record at `offset`."""
-    return RecordPlace(place.topic, place.partition, offset)
+    return RecordId(place.topic, place.partition, offset)
 
 
 class PutOff:
@@ -56,9 +39,9 @@ class PutOff:
         """
         self._standing = standing
         self._kind = kind
-        self._times: dict[tuple[str, int], _Times] = {}
+        self._times: dict[Partition, _Times] = {}
 
-    def note(self, records: Sequence[Placed], why: str) -> None:
+    def note(self, records: Sequence[Located], why: str) -> None:
         """Take note that `records` were put off."""
         now = time.monotonic()
         for (topic, partition), offset in _first_offsets(records).items():
@@ -68,7 +51,7 @@ class PutOff:
             self._times[topic, partition] = _Times(offset, count, now, why)
         self._report()
 
-    def forget(self, records: Sequence[Placed]) -> None:
+    def forget(self, records: Sequence[Located]) -> None:
         """Take note that `records` are done."""
         if self._times:
             for place in _first_offsets(records):
@@ -119,8 +102,8 @@ class _Times:
     why: str
 
 
-def _first_offsets(records: Sequence[Placed]) -> dict[tuple[str, int], int]:
-    first: dict[tuple[str, int], int] = {}
+def _first_offsets(records: Sequence[Located]) -> dict[Partition, int]:
+    first: dict[Partition, int] = {}
     for record in records:
         first.setdefault((record.topic, record.partition), record.offset)
     return first

@@ -33,10 +33,11 @@ from pipeline.broker.connection import (
     is_cancelled,
     refusal,
 )
-from pipeline.consumers.engine.group_position import Place, beyond_store, is_beyond_store, ways_back
+from pipeline.consumers.engine.group_position import beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
 from pipeline.consumers.start.checks import Start, broken_promises, log_difference
+from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 
@@ -76,7 +77,7 @@ class TopicWatch:
         self._admin: AIOKafkaAdminClient | None = None
         self._using = asyncio.Lock()
         # Beyond the store, and looked into: the ends of transactions alone.
-        self._passed: dict[Place, int] = {}
+        self._passed: dict[Partition, int] = {}
         self._settings_due = 0.0
         self._logged: set[str] = set()
 
@@ -200,7 +201,7 @@ class TopicWatch:
                 self._passed[place] = offset
         return found
 
-    def _reached(self, kept: Mapping[Place, int], place: Place) -> int:
+    def _reached(self, kept: Mapping[Partition, int], place: Partition) -> int:
         return max(kept.get(place, 0), self._passed.get(place, 0))
 
     def _why_beyond(self, beyond: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from pipeline.consumers.engine.group_position import beyond_store, is_beyond_sto
 from pipeline.consumers.engine.topic_identity import current_topic_id, refuse_other_topic
 from pipeline.consumers.start.ledger_checks import check_ledger
 from pipeline.consumers.start.partition_states import PartitionState, Store, partition_states
+from pipeline.core.record import Partition
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
@@ -80,7 +81,7 @@ def log_difference(broken: BrokenPromise) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class StartingPlace:
+class StartOffset:
     """Where a worker begins in a partition of which the group's offset says nothing of use.
 
     Attributes:
@@ -104,10 +105,10 @@ class Start:
             given up; None for a store that does not know.
     """
 
-    places: Mapping[int, StartingPlace]
+    places: Mapping[int, StartOffset]
     topic_id: str | None
     needed: frozenset[str]
-    kept: Callable[[], Mapping[tuple[str, int], int]] | None
+    kept: Callable[[], Mapping[Partition, int]] | None
 
 
 async def check_start(
@@ -158,7 +159,7 @@ async def check_start(
     _note_accepted(store, states, {state.partition for state in behind} | lost)
     _note_topic(store, topic, topic_id)
     places = {
-        state.partition: StartingPlace(
+        state.partition: StartOffset(
             state.begin, None if state.read_from == state.committed else state.committed
         )
         for state in states

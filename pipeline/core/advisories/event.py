@@ -18,7 +18,7 @@ ADVISORY_EVENT_SOURCE = "/rmos/advise"
 
 def advisory_event_id(source: RecordSource, kind: str) -> str:
     """Return the SHA-256 of `epoch/topic/partition/offset/outcome`: a record can have several."""
-    name = f"{source.epoch}/{source.topic}/{source.partition}/{source.offset}/{kind}"
+    name = f"{source.epoch}/{source.id.topic}/{source.id.partition}/{source.id.offset}/{kind}"
     return hashlib.sha256(name.encode()).hexdigest()
 
 

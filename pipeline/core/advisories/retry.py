@@ -15,7 +15,7 @@ from pipeline.core.dead_letters.carried_record import (
     record_bytes,
     told_of_headers,
 )
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -83,7 +83,13 @@ def retry_headers(
     all_headers: AllHeaders | None = None,
 ) -> list[tuple[str, bytes | None]]:
     """Return the headers of a request that goes to a retry topic."""
-    values = (source.epoch, source.topic, source.partition, source.offset, timestamp_ms)
+    values = (
+        source.epoch,
+        source.id.topic,
+        source.id.partition,
+        source.id.offset,
+        timestamp_ms,
+    )
     ours = zip(RETRY_HEADER_NAMES, (str(value).encode() for value in values), strict=True)
     told = {} if all_headers is None else told_of_headers(all_headers)
     return [*headers, *ours, *((name, value.encode()) for name, value in told.items())]
@@ -99,7 +105,7 @@ def read_retry_headers(headers: Headers, *, request_topic: str) -> RetriedReques
     numbers = (epoch, partition, offset, timestamp)
     if topic != request_topic.encode() or not all(map(_NUMBER.fullmatch, numbers)):
         return None
-    source = RecordSource(int(epoch), request_topic, int(partition), int(offset))
+    source = RecordSource(int(epoch), RecordId(request_topic, int(partition), int(offset)))
     carried = headers[: -len(RETRY_HEADER_NAMES)]
     return RetriedRequest(source, int(timestamp), carried, all_headers)
 

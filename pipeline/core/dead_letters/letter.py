@@ -18,7 +18,7 @@ from pipeline.core.dead_letters.carried_record import (
     ReadContent,
     carried_record,
 )
-from pipeline.core.record import RecordPlace, RecordSource, parse_place
+from pipeline.core.record import RecordId, RecordSource
 from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, CutDeadLetterHeaders
 from schemas.fields import is_sha256
 
@@ -60,9 +60,9 @@ class DeadLetterRecord:
         letters: How many dead letters there are of this record, itself included.
     """
 
-    place: RecordPlace
+    place: RecordId
     timestamp_ms: int
-    source: RecordPlace | None
+    source: RecordId | None
     source_timestamp_ms: int | None
     code: str
     message: str
@@ -77,7 +77,7 @@ class DeadLetterRecord:
     letters: int = 1
 
     @property
-    def identity(self) -> RecordPlace:
+    def identity(self) -> RecordId:
         """What names it: the record that was refused, else its own place."""
         return self.source or self.place
 
@@ -90,7 +90,7 @@ class DeadLetterRecord:
 
 
 def read_dead_letter(
-    place: RecordPlace,
+    place: RecordId,
     timestamp_ms: int,
     key: bytes | None,
     value: bytes | None,
@@ -150,10 +150,10 @@ def _digest(ours: dict[str, str], name: str) -> str | None:
     return text if is_sha256(text) else None
 
 
-def _source(ours: dict[str, str]) -> RecordPlace | None:
+def _source(ours: dict[str, str]) -> RecordId | None:
     parts = [ours.get(f"rmos-source-{part}", "") for part in ("topic", "partition", "offset")]
     try:
-        return parse_place("/".join(parts))
+        return RecordId.parse("/".join(parts))
     except ValueError:
         return None
 
@@ -216,9 +216,9 @@ def dead_letter(
     ours = {
         "rmos-error-code": code,
         "rmos-error-message": _NOT_PRINTABLE_ASCII.sub("?", message)[:ERROR_MESSAGE_LIMIT_BYTES],
-        "rmos-source-topic": source.topic,
-        "rmos-source-partition": str(source.partition),
-        "rmos-source-offset": str(source.offset),
+        "rmos-source-topic": source.id.topic,
+        "rmos-source-partition": str(source.id.partition),
+        "rmos-source-offset": str(source.id.offset),
         "rmos-source-timestamp": str(max(timestamp_ms, 0)),
         "rmos-group": group,
         "rmos-attempt": _attempt(headers),

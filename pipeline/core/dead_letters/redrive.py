@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipeline.core.dead_letters.carried_record import Header, LeftAtSource, ReadContent
 from pipeline.core.dead_letters.codes import dead_letter_code
 from pipeline.core.dead_letters.letter import DeadLetterRecord, record_headers
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from schemas.redrive import RedriveRecord
 from schemas.run_event import EventSource
 
@@ -30,8 +30,8 @@ class Redrive:
         attempt: As the header of that record says.
     """
 
-    source: RecordPlace
-    redriven_as: RecordPlace
+    source: RecordId
+    redriven_as: RecordId
     attempt: int
 
 
@@ -54,7 +54,7 @@ class RedrivePlan:
 
 def plan_redrive(
     letters: Iterable[DeadLetterRecord],
-    redrives: Container[RecordPlace],
+    redrives: Container[RecordId],
     partitions: Mapping[str, int],
     *,
     asked_for: Collection[str] | None,
@@ -97,7 +97,7 @@ def redriven_headers(letter: DeadLetterRecord, headers: Sequence[Header]) -> lis
     ]
 
 
-def redrive_record(letter: DeadLetterRecord, redriven_as: RecordPlace) -> tuple[bytes, bytes]:
+def redrive_record(letter: DeadLetterRecord, redriven_as: RecordId) -> tuple[bytes, bytes]:
     """Return key and value of what is remembered of a redrive."""
     assert letter.source is not None
     record = RedriveRecord(
@@ -142,9 +142,9 @@ def _is_held(letter: DeadLetterRecord, asked_for: Collection[str] | None) -> boo
     )
 
 
-def _place(place: RecordPlace) -> EventSource:
+def _place(place: RecordId) -> EventSource:
     return EventSource(topic=place.topic, partition=place.partition, offset=place.offset)
 
 
-def _record_place(source: EventSource) -> RecordPlace:
-    return RecordPlace(source.topic, source.partition, source.offset)
+def _record_place(source: EventSource) -> RecordId:
+    return RecordId.of(source)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pipeline.core.dead_letters.letter import DeadLetterRecord
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class DeadLetterFilter:
         until_ms: It was written before that.
     """
 
-    sources: frozenset[RecordPlace] = frozenset()
+    sources: frozenset[RecordId] = frozenset()
     codes: frozenset[str] = frozenset()
     topics: frozenset[str] = frozenset()
     since_ms: int | None = None
@@ -44,7 +44,7 @@ class DeadLetterCollection:
     """
 
     def __init__(self) -> None:
-        self._letters: dict[RecordPlace, DeadLetterRecord] = {}
+        self._letters: dict[RecordId, DeadLetterRecord] = {}
 
     def add(self, letter: DeadLetterRecord) -> None:
         """Take one more dead letter."""
@@ -62,8 +62,8 @@ class DeadLetterCollection:
 
 
 def named_by_none(
-    sources: Iterable[RecordPlace], letters: Iterable[DeadLetterRecord]
-) -> list[RecordPlace]:
+    sources: Iterable[RecordId], letters: Iterable[DeadLetterRecord]
+) -> list[RecordId]:
     """Return those of `sources` that no dead letter is about, in their order."""
     there = {place for letter in letters for place in (letter.source, letter.place)}
     return [source for source in sources if source not in there]

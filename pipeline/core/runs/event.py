@@ -24,7 +24,7 @@ EVENT_SOURCE = "/rmos/persist"
 
 def event_id(source: RecordSource) -> str:
     """Return the SHA-256 of `epoch/topic/partition/offset`: equal for every delivery."""
-    name = f"{source.epoch}/{source.topic}/{source.partition}/{source.offset}"
+    name = f"{source.epoch}/{source.id.topic}/{source.id.partition}/{source.id.offset}"
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -106,7 +106,11 @@ def run_event_headers(outcome: ToldOutcome, source: RecordSource, timestamp_ms: 
 
 def event_source(source: RecordSource) -> dict[str, Any]:
     """Return how every event names the record that it is about."""
-    return {"topic": source.topic, "partition": source.partition, "offset": source.offset}
+    return {
+        "topic": source.id.topic,
+        "partition": source.id.partition,
+        "offset": source.id.offset,
+    }
 
 
 def cloud_event_headers(

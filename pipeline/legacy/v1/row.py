@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeGuard
 
+from pipeline.core.record import RecordId
 from schemas.fields import is_sha256
 from schemas.timestamps import parse_timestamp
 
@@ -36,13 +37,11 @@ HASHES = {
 
 
 @dataclass(frozen=True, slots=True)
-class V1RecordId:
+class V1Source:
     """The record that made a row, named without a store: by the cluster in place of the epoch."""
 
     cluster_id: str
-    topic: str
-    partition: int
-    offset: int
+    id: RecordId
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class RowMark:
 
     request_sha256: str
     artifact_sha256: str
-    source: V1RecordId | None = None
+    source: V1Source | None = None
 
 
 def v1_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +85,12 @@ def v1_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
 
 def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
     """Return a row that carries `mark`."""
-    told = {name: value for name, value in asdict(mark).items() if value is not None}
+    told: dict[str, Any] = {
+        "request_sha256": mark.request_sha256,
+        "artifact_sha256": mark.artifact_sha256,
+    }
+    if mark.source is not None:
+        told["source"] = {"cluster_id": mark.source.cluster_id, **asdict(mark.source.id)}
     return {**row, "meta": {**row["meta"], MARK: told}}
 
 
@@ -107,8 +111,11 @@ def is_hash(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and is_sha256(value)
 
 
-def _source_of(told: object) -> V1RecordId | None:
+def _source_of(told: object) -> V1Source | None:
+    if not isinstance(told, dict) or "cluster_id" not in told:
+        return None
+    record = {key: value for key, value in told.items() if key != "cluster_id"}
     try:
-        return V1RecordId(**told)  # type: ignore[arg-type]
+        return V1Source(told["cluster_id"], RecordId(**record))
     except TypeError:
         return None

@@ -17,7 +17,7 @@ from pipeline.core.runs.event import event_with
 from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.legacy.v1.row import HASHES, RowMark, V1RecordId, is_hash, mark_of, v1_row
+from pipeline.legacy.v1.row import HASHES, RowMark, V1Source, is_hash, mark_of, v1_row
 from schemas.fields import RISK_LEVELS, RunStatus
 
 _STATUSES = frozenset(get_args(RunStatus))
@@ -95,7 +95,7 @@ class V1Outcome:
         return False
 
 
-def settle_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1RecordId) -> V1Outcome:
+def settle_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1Source) -> V1Outcome:
     """Return the outcome of a record whose run_id the file now holds.
 
     Args:

@@ -15,7 +15,8 @@ from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.engine.topic_identity import current_topic_id
-from pipeline.consumers.start.checks import Start, StartingPlace, check_topics
+from pipeline.consumers.start.checks import Start, StartOffset, check_topics
+from pipeline.core.record import Partition
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RefusedError, StoreError, StoreNotReadyError
 from pipeline.legacy.v1.file import V1Store
@@ -24,7 +25,7 @@ from pipeline.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
-Offsets = Mapping[tuple[str, int], int]
+Offsets = Mapping[Partition, int]
 
 
 async def check_v1_start(
@@ -94,7 +95,7 @@ def check_v2_store(settings: Settings, cluster_id: str) -> int | None:
 async def _starts(settings: Settings) -> Offsets:
     """Return where the group begins: where it or the group of the v2 store stands, the later."""
     topics = settings.topics
-    starts: dict[tuple[str, int], int] = {}
+    starts: dict[Partition, int] = {}
     for group in (topics.persist_group, topics.persist_v1_group):
         committed = await committed_offsets(settings, group, [topics.run_requests])
         for place, offset in committed.items():
@@ -141,7 +142,7 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
     )
 
 
-def _lost(starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange]) -> list[LostOffsets]:
+def _lost(starts: Offsets, offsets: Mapping[Partition, OffsetRange]) -> list[LostOffsets]:
     """Return where the log is not what the group left."""
     found = [
         lost_offsets(*place, starts.get(place, 0), offsets[place]) for place in sorted(offsets)
@@ -150,9 +151,9 @@ def _lost(starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange]) -> li
 
 
 def _places(
-    starts: Offsets, offsets: Mapping[tuple[str, int], OffsetRange], lost: set[int]
-) -> dict[int, StartingPlace]:
+    starts: Offsets, offsets: Mapping[Partition, OffsetRange], lost: set[int]
+) -> dict[int, StartOffset]:
     return {
-        place[1]: StartingPlace(found.beginning, starts.get(place) if place[1] in lost else None)
+        place[1]: StartOffset(found.beginning, starts.get(place) if place[1] in lost else None)
         for place, found in offsets.items()
     }

@@ -11,11 +11,11 @@ from typing import Any
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordSource
 from pipeline.core.reject_limit import RejectWindow, reject_limit_message, without_first_failures
 from pipeline.errors import RejectLimitError
 from pipeline.legacy.v1.file import V1Store, V1Transaction
-from pipeline.legacy.v1.row import RowMark, V1RecordId, marked
+from pipeline.legacy.v1.row import RowMark, V1Source, marked
 from pipeline.legacy.v1.text import parse_row
 from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, settle_row
 from pipeline.storage.batch_store import BatchResult
@@ -46,7 +46,7 @@ class V1Runs:
         self._store = V1Store(path)
         self._cluster_id = cluster_id
         self._window = RejectWindow()
-        self._judged: dict[tuple[str, int], int] = {}
+        self._judged: dict[Partition, int] = {}
 
     def commit(
         self, records: Sequence[JudgedV1Record], accepted_rejects: int = 0
@@ -66,7 +66,7 @@ class V1Runs:
             accepted, window = self._check_reject_limit(records, outcomes, accepted_rejects)
         self._window = window
         for record in records:
-            self._judged[_place(record.source)] = record.source.offset + 1
+            self._judged[record.source.id.topic_partition] = record.source.id.offset + 1
         return BatchResult(outcomes, accepted)
 
     def _settle(
@@ -94,8 +94,8 @@ class V1Runs:
                 transaction.add(run_id, row)
         return settle_row(judged, rows[run_id], source)
 
-    def _source_of(self, source: RecordSource) -> V1RecordId:
-        return V1RecordId(self._cluster_id, source.topic, source.partition, source.offset)
+    def _source_of(self, source: RecordSource) -> V1Source:
+        return V1Source(self._cluster_id, source.id)
 
     def _check_reject_limit(
         self,
@@ -106,7 +106,7 @@ class V1Runs:
         failures = [
             _is_failure(record, outcome)
             for record, outcome in zip(records, outcomes, strict=True)
-            if record.source.offset >= self._judged.get(_place(record.source), 0)
+            if record.source.id.offset >= self._judged.get(record.source.id.topic_partition, 0)
         ]
         accepted = min(accepted_rejects, sum(failures))
         window, exceeded = self._window.after(without_first_failures(failures, accepted))
@@ -115,11 +115,7 @@ class V1Runs:
         return accepted, window
 
 
-def _place(source: RecordSource) -> tuple[str, int]:
-    return source.topic, source.partition
-
-
-def _new_row(judged: JudgedRow, source: V1RecordId) -> dict[str, Any]:
+def _new_row(judged: JudgedRow, source: V1Source) -> dict[str, Any]:
     mark = RowMark(judged.mark.request_sha256, judged.mark.artifact_sha256, source)
     return marked(judged.row, mark)
 

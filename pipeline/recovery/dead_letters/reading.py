@@ -29,7 +29,7 @@ from pipeline.core.dead_letters.redrive import Redrive, read_redrive
 from pipeline.core.dead_letters.selection import DeadLetterCollection
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import Partition, RecordId
 from pipeline.settings import Settings
 from pipeline.topics import dead_letter_topics, redrive_topic
 
@@ -83,7 +83,7 @@ async def read_dead_letters(
     return letters
 
 
-async def read_redrives(settings: Settings) -> dict[RecordPlace, Redrive]:
+async def read_redrives(settings: Settings) -> dict[RecordId, Redrive]:
     """Return what was brought back, by the record that had been refused; the last counts.
 
     Raises:
@@ -112,7 +112,7 @@ async def read_contents(
     wanted = {letter.place: letter for letter in letters}
     async with aclosing(read_ranges(settings, _spans(wanted))) as records:
         async for record in records:
-            letter = wanted.get(RecordPlace(record.topic, record.partition, record.offset))
+            letter = wanted.get(RecordId.of(record))
             if letter is not None:
                 yield await _content(settings, letter, record)
 
@@ -170,7 +170,7 @@ def _checked(
     return DeadLetterContent(letter, key, value, headers)
 
 
-async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerRecord | None:
+async def _record_at(settings: Settings, place: RecordId | None) -> ConsumerRecord | None:
     if place is None:
         return None
     here = {(place.topic, place.partition): OffsetRange(place.offset, place.offset + 1)}
@@ -182,15 +182,15 @@ async def _record_at(settings: Settings, place: RecordPlace | None) -> ConsumerR
 
 
 def _dead_letter_of(record: ConsumerRecord) -> DeadLetterRecord:
-    place = RecordPlace(record.topic, record.partition, record.offset)
+    place = RecordId.of(record)
     headers, _ = split_headers(record.headers)
     key, value = (each if isinstance(each, bytes) else None for each in (record.key, record.value))
     return read_dead_letter(place, record.timestamp, key, value, headers)
 
 
-def _spans(places: Iterable[RecordPlace]) -> dict[tuple[str, int], OffsetRange]:
+def _spans(places: Iterable[RecordId]) -> dict[Partition, OffsetRange]:
     """Return for each partition the range from the first of `places` to behind the last."""
-    spans: dict[tuple[str, int], OffsetRange] = {}
+    spans: dict[Partition, OffsetRange] = {}
     for place in places:
         partition = (place.topic, place.partition)
         known = spans.get(partition, OffsetRange(place.offset, place.offset + 1))

@@ -34,7 +34,7 @@ from pipeline.core.dead_letters.redrive import (
 )
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.dead_letters.reading import (
     DeadLetterContent,
@@ -69,7 +69,7 @@ class RedriveResult:
 
     letter: DeadLetterRecord
     status: RedriveStatus
-    redriven_as: RecordPlace | None = None
+    redriven_as: RecordId | None = None
     why: str | None = None
 
 
@@ -254,7 +254,7 @@ def _message(content: DeadLetterContent) -> Message:
 
 
 def _memories(
-    settings: Settings, chunk: Sequence[DeadLetterContent], places: Sequence[RecordPlace]
+    settings: Settings, chunk: Sequence[DeadLetterContent], places: Sequence[RecordId]
 ) -> list[Message]:
     return [
         Message(redrive_topic(settings.prefix), 0, *redrive_record(content.letter, place))

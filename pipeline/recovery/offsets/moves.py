@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
+from pipeline.core.record import Partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def moves_within_log(positions: Iterable[GroupPosition], target: Target) -> list
 
 
 def moves_back(
-    positions: Iterable[GroupPosition], saved: Mapping[Place, int | None]
+    positions: Iterable[GroupPosition], saved: Mapping[Partition, int | None]
 ) -> list[OffsetMove]:
     """Return the moves to where a group was, exactly, whatever the log still has."""
     return [

@@ -23,8 +23,9 @@ from pipeline.broker.admin.groups import (
     describe_group,
 )
 from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, NotFoundError, RefusedError
-from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, Place
+from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
 from pipeline.settings import Settings
 from pipeline.topics import consumer_groups
 
@@ -98,7 +99,7 @@ async def kept_positions(settings: Settings, group: str) -> list[str]:
 
 async def read_kept(
     settings: Settings, group: str, name: str | None
-) -> tuple[str, dict[Place, int | None]]:
+) -> tuple[str, dict[Partition, int | None]]:
     """Return where `group` was: the latest that is kept, or that of `name`.
 
     Raises:
@@ -141,7 +142,7 @@ async def _keep(settings: Settings, group: str) -> str:
     return name
 
 
-async def _check(settings: Settings, group: str, wanted: Mapping[Place, int | None]) -> None:
+async def _check(settings: Settings, group: str, wanted: Mapping[Partition, int | None]) -> None:
     """Read back what was committed.
 
     Raises:
@@ -157,5 +158,5 @@ async def _check(settings: Settings, group: str, wanted: Mapping[Place, int | No
             )
 
 
-def _place(move: OffsetMove) -> Place:
+def _place(move: OffsetMove) -> Partition:
     return move.position.topic, move.position.partition

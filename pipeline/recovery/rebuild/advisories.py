@@ -16,7 +16,7 @@ from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, parse_path
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.storage.artifacts import UnexpectedFile
 
@@ -74,8 +74,8 @@ class RebuiltAdvisories:
         if path is not None:
             self.differing.append(
                 f"expected {path} to have SHA-256 {leaf.link_sha256}, as the leaf of offset "
-                f"{source.offset} of {source.topic}, partition {source.partition} says, found "
-                f"{found}"
+                f"{source.id.offset} of {source.id.topic}, partition {source.id.partition} says, "
+                f"found {found}"
             )
         self.wanted[source] = leaf
         self._wanted_keys.add(key)
@@ -99,7 +99,7 @@ class RebuiltAdvisories:
         known = self.rows.get(judged.key)
         if known is not None and known.source is not None:
             return
-        source = RecordSource(epoch, record.topic, record.partition, record.offset)
+        source = RecordSource(epoch, RecordId.of(record))
         if known is not None and known.link_sha256 == judged.link_sha256:
             self.rows[judged.key] = replace(known, source=source)
         elif record.offset < committed:

@@ -32,10 +32,10 @@ from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
-from pipeline.broker.reading.ranges import Place, read_offsets, read_ranges
+from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
@@ -162,7 +162,7 @@ async def _complete(
     settings: Settings,
     identity: StoreIdentity,
     rows: RebuiltRows,
-    reached: Mapping[Place, int],
+    reached: Mapping[Partition, int],
     progress: Progress,
 ) -> None:
     """Ask the topics for what files and leaves do not tell."""
@@ -175,17 +175,17 @@ async def _complete(
 async def _take_records(
     settings: Settings, identity: StoreIdentity, rows: RebuiltRows, progress: Progress
 ) -> None:
-    offsets: dict[Place, set[int]] = {}
+    offsets: dict[Partition, set[int]] = {}
     for source in rows.wanted:
         if source.epoch == identity.epoch:
-            offsets.setdefault((source.topic, source.partition), set()).add(source.offset)
+            offsets.setdefault(source.id.topic_partition, set()).add(source.id.offset)
     if not offsets:
         return
     judges = run_judges(settings.topics)
     count = 0
     async with aclosing(read_offsets(settings, offsets)) as records:
         async for record in records:
-            source = RecordSource(identity.epoch, record.topic, record.partition, record.offset)
+            source = RecordSource(identity.epoch, RecordId.of(record))
             if record.topic in judges:
                 rows.runs.take_record(source, judges[record.topic](record.key, record.value))
             else:
@@ -198,8 +198,8 @@ async def _explain(
     settings: Settings,
     identity: StoreIdentity,
     rows: RebuiltRows,
-    begin: Mapping[Place, int],
-    committed: Mapping[Place, int],
+    begin: Mapping[Partition, int],
+    committed: Mapping[Partition, int],
     *,
     progress: Progress,
 ) -> None:
@@ -219,7 +219,7 @@ async def _explain(
 
 
 async def _read_counted(
-    settings: Settings, begin: Mapping[Place, int], progress: Progress, topic: str
+    settings: Settings, begin: Mapping[Partition, int], progress: Progress, topic: str
 ) -> AsyncGenerator[ConsumerRecord]:
     there = await partition_offsets(settings, [topic])
     ranges = {
@@ -234,7 +234,7 @@ async def _read_counted(
             progress(f"records of {topic}", count, None)
 
 
-async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> None:
+async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) -> None:
     """Refuse to say who made a file where records are gone, and no leaf says it.
 
     Raises:
@@ -255,8 +255,8 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Place, int]) -> N
         )
 
 
-async def _committed(settings: Settings) -> dict[Place, int]:
-    committed: dict[Place, int] = {}
+async def _committed(settings: Settings) -> dict[Partition, int]:
+    committed: dict[Partition, int] = {}
     for topic in request_topics(settings.topics):
         committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
     return committed

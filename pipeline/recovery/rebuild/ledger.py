@@ -19,6 +19,7 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.record import Partition
 from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
@@ -28,9 +29,6 @@ from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
 from pipeline.storage.index.opening import open_index_to_read
 from pipeline.storage.ledger_key import open_ledger
-
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
 
 
 @dataclass(slots=True)
@@ -43,7 +41,7 @@ class MissingLeaves:
         without_log: Logs of partitions that the store has consumed from, which do not exist.
     """
 
-    ranges: dict[Place, OffsetRange] = field(default_factory=dict)
+    ranges: dict[Partition, OffsetRange] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     without_log: list[LogId] = field(default_factory=list)
 
@@ -97,7 +95,7 @@ async def find_missing_leaves(settings: Settings) -> MissingLeaves:
 
 def _behind(
     settings: Settings, ledger: Ledger, epoch: int, missing: MissingLeaves
-) -> dict[Place, OffsetRange]:
+) -> dict[Partition, OffsetRange]:
     """Return the partitions whose log ends before the store's position, and what is between."""
     behind = {}
     names = {topic.name for topic in request_topics(settings.topics)}
@@ -114,7 +112,7 @@ def _behind(
     return behind
 
 
-def _positions(settings: Settings, epoch: int) -> Mapping[Place, int]:
+def _positions(settings: Settings, epoch: int) -> Mapping[Partition, int]:
     index = open_index_to_read(settings.data_dir)
     try:
         return index.positions(epoch)
@@ -124,7 +122,7 @@ def _positions(settings: Settings, epoch: int) -> Mapping[Place, int]:
 
 async def _look(
     settings: Settings,
-    place: Place,
+    place: Partition,
     wanted: OffsetRange,
     there: OffsetRange,
     missing: MissingLeaves,
@@ -183,7 +181,7 @@ async def build_logs(
 async def _build(
     settings: Settings,
     topic: RequestTopic,
-    ranges: Mapping[Place, OffsetRange],
+    ranges: Mapping[Partition, OffsetRange],
     progress: Progress,
 ) -> int:
     store = topic.open_store(settings.data_dir, ledger=open_ledger(settings))

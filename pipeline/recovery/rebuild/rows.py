@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.broker.reading.ranges import Place
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.progress import Progress
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
@@ -56,21 +55,23 @@ class RebuiltRows:
                 self._note(found)
                 self.advisories.add_unexpected(found.path, self._hash_at(found.path))
 
-    def take_leaves(self, logs: StoreLogs, progress: Progress) -> dict[int, dict[Place, int]]:
+    def take_leaves(self, logs: StoreLogs, progress: Progress) -> dict[int, dict[Partition, int]]:
         """Let the leaves explain the files; return the next offset of each log, by epoch.
 
         Raises:
             IntegrityError: A log is not what was written.
             StoreError: The disk failed.
         """
-        positions: dict[int, dict[Place, int]] = {}
+        positions: dict[int, dict[Partition, int]] = {}
         count = 0
         for reader in logs.open_all():
             log = reader.log
             for entry in reader.entries():
                 with ledger_faults(log):
                     leaf = parse_leaf(entry)
-                self._take(RecordSource(log.epoch, log.topic, log.partition, leaf.offset), leaf)
+                self._take(
+                    RecordSource(log.epoch, RecordId(log.topic, log.partition, leaf.offset)), leaf
+                )
                 count += 1
                 progress("leaves", count, None)
             positions.setdefault(log.epoch, {})[log.topic, log.partition] = reader.next_offset

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from aiokafka import ConsumerRecord
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.ledger.leaf import LedgerLeaf
@@ -134,12 +134,12 @@ class RebuiltRuns:
             return
         known = self.rows.get(judged.run_id)
         explained_by = known.run.source if known is not None else None
-        source = RecordSource(epoch, record.topic, record.partition, record.offset)
+        source = RecordSource(epoch, RecordId.of(record))
         run = stored_run(judged, source)
         file_sha256 = known.file_sha256 if known is not None else None
         row = RebuiltRun(run, _indexed(judged, run), file_sha256)
         if explained_by is not None:
-            is_better = row.has_file and explained_by.topic != record.topic
+            is_better = row.has_file and explained_by.id.topic != record.topic
             if (known is not None and known.has_file) or not is_better:
                 return
         if row.has_file or record.offset < committed:
@@ -172,6 +172,6 @@ def _indexed(judged: JudgedRun, run: StoredRun) -> IndexedRun:
 
 def _differs(path: str, expected: str, source: RecordSource, found: str | None) -> str:
     return (
-        f"expected {path} to have SHA-256 {expected}, as the leaf of offset {source.offset} of "
-        f"{source.topic}, partition {source.partition} says, found {found}"
+        f"expected {path} to have SHA-256 {expected}, as the leaf of offset {source.id.offset} of "
+        f"{source.id.topic}, partition {source.id.partition} says, found {found}"
     )

@@ -195,11 +195,11 @@ class _UnreadRows:
             return self._logs is not None and sha256 in self._hashes_of_all_leaves()
         if self._logs is None:
             return True
-        log = LogId(source.epoch, source.topic, source.partition)
+        log = LogId(source.epoch, source.id.topic, source.id.partition)
         if log not in self._log_ids:
             return False
         reader = self._logs.open(log)
-        index = reader.index_of(source.offset)
+        index = reader.index_of(source.id.offset)
         return index is not None and sha256_of_leaf(reader.leaf(index)) == sha256
 
     def _hashes_of_all_leaves(self) -> set[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.record import RecordPlace, RecordSource
+from pipeline.core.record import RecordSource
 
 FindingKind = Literal[
     "missing",
@@ -58,7 +58,7 @@ class Finding:
 
 def place_of(source: RecordSource) -> str:
     """Return where a record is, as a person names it."""
-    return str(RecordPlace(source.topic, source.partition, source.offset))
+    return str(source.id)
 
 
 def what_lies_at(path: str) -> str:

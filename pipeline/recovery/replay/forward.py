@@ -14,7 +14,7 @@ from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.recovery.replay.ranges import resolve
 from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, rate_limited
@@ -131,7 +131,7 @@ def _message(topic: str, record: ConsumerRecord) -> Message:
     Raises:
         UnsendableError: It is so large that not all of it was kept as it was read.
     """
-    place = RecordPlace(record.topic, record.partition, record.offset)
+    place = RecordId.of(record)
     left = isinstance(record.key, LeftAtSource) or isinstance(record.value, LeftAtSource)
     if left or split_headers(record.headers)[1] is not None:
         raise UnsendableError(

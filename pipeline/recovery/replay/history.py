@@ -84,19 +84,19 @@ class PartitionHistory:
         return [
             observed
             for record in chunk
-            if (observed := self._observe(record)).record.source.offset >= self._begin
+            if (observed := self._observe(record)).record.source.id.offset >= self._begin
         ]
 
     def _observe(self, record: JudgedRecord[Any]) -> ObservedRecord:
-        in_range = record.source.offset >= self._begin
-        leaf = self.leaves.take(record.source.offset) if in_range else None
+        in_range = record.source.id.offset >= self._begin
+        leaf = self.leaves.take(record.source.id.offset) if in_range else None
         record = apply_recorded_verdict(record, leaf)
         return ObservedRecord(record, leaf, self._is_first(record))
 
     def _is_first(self, record: JudgedRecord[Any]) -> bool:
         if not self._remembers or isinstance(record.verdict, Rejected):
             return False
-        if self._known_to is not None and record.source.offset >= self._known_to:
+        if self._known_to is not None and record.source.id.offset >= self._known_to:
             return False
         key = key_of(record.verdict)
         if key in self._asked_for:
@@ -116,7 +116,7 @@ class LeafGaps:
     def add(self, observed: Sequence[ObservedRecord]) -> None:
         """Take the next records."""
         for each in observed:
-            offset = each.record.source.offset
+            offset = each.record.source.id.offset
             if each.leaf is not None:
                 self._is_open = False
             elif self._is_open:

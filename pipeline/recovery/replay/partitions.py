@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.log_holes import Hole, find_holes
+from pipeline.core.record import Partition
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.findings import Finding
 from pipeline.recovery.replay.history import PartitionHistory
 from pipeline.recovery.replay.leaves import LeafCursor, covers, next_offset
-from pipeline.recovery.replay.ranges import Place, SelectedRange, resolve
+from pipeline.recovery.replay.ranges import SelectedRange, resolve
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
@@ -50,7 +51,7 @@ class ReplayedPartition:
     holes: tuple[Hole, ...] = ()
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Partition:
         """Topic and number."""
         return self.topic.name, self.log_id.partition
 
@@ -86,7 +87,7 @@ async def replayed_partitions(
     ledger: Ledger | None,
     *,
     epoch: int,
-    positions: Callable[[], Mapping[Place, int]],
+    positions: Callable[[], Mapping[Partition, int]],
 ) -> list[ReplayedPartition]:
     """Return every partition that `selection` is about, in the order of a replay.
 

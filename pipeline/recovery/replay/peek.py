@@ -20,9 +20,8 @@ from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.dead_letters.carried_record import split_headers
 from pipeline.core.envelope import Rejected
 from pipeline.core.header_names import bytes_of_name
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import Partition, RecordId
 from pipeline.core.runs.verdict import JudgedRun
-from pipeline.recovery.replay.ranges import Place
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 
@@ -51,7 +50,7 @@ class WaitingRecord:
         headers: Names and values as text, cut.
     """
 
-    place: RecordPlace
+    place: RecordId
     timestamp_ms: int
     verdict: str
     reason: str | None
@@ -78,7 +77,7 @@ class Waiting:
     """
 
     topic: RequestTopic
-    ranges: dict[Place, OffsetRange]
+    ranges: dict[Partition, OffsetRange]
 
     @property
     def count(self) -> int:
@@ -140,7 +139,7 @@ def common(records: Iterable[WaitingRecord]) -> dict[str, dict[str, int]]:
 def _looked_at(record: ConsumerRecord, verdict: Any) -> WaitingRecord:  # noqa: ANN401
     headers, _ = split_headers(record.headers)
     return WaitingRecord(
-        RecordPlace(record.topic, record.partition, record.offset),
+        RecordId.of(record),
         record.timestamp,
         _word(verdict),
         verdict.message if isinstance(verdict, Rejected) else None,

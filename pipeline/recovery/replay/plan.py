@@ -9,11 +9,12 @@ from pipeline.broker.admin.topics import topic_retention_ms
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.broker.reading.times import record_times
 from pipeline.consumers.engine.topic_identity import check_topic_ids
+from pipeline.core.record import Partition
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.leaves import next_offset
 from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
-from pipeline.recovery.replay.ranges import Place, resolve
+from pipeline.recovery.replay.ranges import resolve
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
@@ -86,7 +87,7 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
     names = [topic.name for topic in topics]
     ranges = await resolve(settings, selection, names)
     times = await record_times(settings, {place: each.selected for place, each in ranges.items()})
-    committed: dict[Place, int] = {}
+    committed: dict[Partition, int] = {}
     for topic in topics:
         committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
     store_id, stored = await _stored(settings, list(ranges))
@@ -112,8 +113,8 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
 
 
 async def _stored(
-    settings: Settings, places: list[Place]
-) -> tuple[str | None, dict[Place, tuple[int | None, int | None]]]:
+    settings: Settings, places: list[Partition]
+) -> tuple[str | None, dict[Partition, tuple[int | None, int | None]]]:
     """Return the store's id, and how far its rows and its leaves come in each partition."""
     if not (settings.data_dir / STORE_FILE).exists():
         return None, dict.fromkeys(places, (None, None))
@@ -121,7 +122,7 @@ async def _stored(
     with opened_to_read(settings, identity) as store:
         await check_topic_ids(settings, store.index, identity.epoch)
         positions = store.index.positions(identity.epoch)
-        stored: dict[Place, tuple[int | None, int | None]] = {
+        stored: dict[Partition, tuple[int | None, int | None]] = {
             place: (positions.get(place, 0), _leaves_to(store, LogId(identity.epoch, *place)))
             for place in places
         }

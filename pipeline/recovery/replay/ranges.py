@@ -7,12 +7,10 @@ from aiokafka.partitioner import murmur2
 
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.reading.times import ranges_since
+from pipeline.core.record import Partition
 from pipeline.errors import InputError
 from pipeline.recovery.replay.selection import OffsetSelection, Selection
 from pipeline.settings import Settings
-
-Place = tuple[str, int]
-"""A topic and one of its partitions."""
 
 _POSITIVE_INT32 = 0x7FFFFFFF
 
@@ -37,7 +35,7 @@ class SelectedRange:
 
 async def resolve(
     settings: Settings, selection: Selection, topics: Sequence[str]
-) -> dict[Place, SelectedRange]:
+) -> dict[Partition, SelectedRange]:
     """Return the range of each partition that `selection` asks for, as the logs are now.
 
     Raises:
@@ -78,7 +76,7 @@ def _to(end: int, offsets: OffsetRange) -> OffsetRange:
     return OffsetRange(offsets.beginning, max(end, offsets.beginning))
 
 
-def _check_places(selection: Selection, logs: dict[Place, OffsetRange]) -> None:
+def _check_places(selection: Selection, logs: dict[Partition, OffsetRange]) -> None:
     for each in selection.offsets:
         if (each.topic, each.partition) not in logs:
             topics = ", ".join(sorted({topic for topic, _ in logs}))
@@ -88,15 +86,15 @@ def _check_places(selection: Selection, logs: dict[Place, OffsetRange]) -> None:
             )
 
 
-def _partition_of(run_id: str, topic: str, logs: dict[Place, OffsetRange]) -> int:
+def _partition_of(run_id: str, topic: str, logs: dict[Partition, OffsetRange]) -> int:
     """Return the partition of a run: that of the default partitioner of Kafka's own clients."""
     count = sum(1 for name, _ in logs if name == topic)
     return int((murmur2(run_id.encode()) & _POSITIVE_INT32) % count)
 
 
 def _within_offsets(
-    selection: Selection, ranges: dict[Place, OffsetRange]
-) -> dict[Place, OffsetRange]:
+    selection: Selection, ranges: dict[Partition, OffsetRange]
+) -> dict[Partition, OffsetRange]:
     if not selection.offsets:
         return ranges
     return {

@@ -15,9 +15,9 @@ from aiokafka import ConsumerRecord
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.consumers.engine.judging import Judging
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.record import Partition
 from pipeline.recovery.replay.judged_chunks import JudgedChunk, judged_chunks
 from pipeline.recovery.replay.partitions import ReplayedPartition
-from pipeline.recovery.replay.ranges import Place
 from pipeline.settings import Settings
 
 _LEAST_PAUSE_SECONDS = 0.01
@@ -105,10 +105,10 @@ async def read_partitions(
                 async with aclosing(judged_chunks(records, judging, epoch)) as chunks:
                     async for chunk in chunks:
                         last = chunk[-1].source
-                        partition = by_place[last.topic, last.partition]
+                        partition = by_place[last.id.topic_partition]
                         loop = asyncio.get_running_loop()
                         await loop.run_in_executor(thread, handle, partition, chunk)
-                        done.reached(partition.place, last.offset + 1)
+                        done.reached(partition.place, last.id.offset + 1)
     done.all()
 
 
@@ -119,9 +119,9 @@ class _Done:
         self._progress = progress
         self._begins = {each.place: each.to_read.beginning for each in partitions}
         self._total = sum(each.to_read.end - each.to_read.beginning for each in partitions)
-        self._done: dict[Place, int] = {}
+        self._done: dict[Partition, int] = {}
 
-    def reached(self, place: Place, offset: int) -> None:
+    def reached(self, place: Partition, offset: int) -> None:
         self._done[place] = offset - self._begins[place]
         self._progress("offsets", sum(self._done.values()), self._total)
 

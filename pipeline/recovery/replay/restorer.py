@@ -13,7 +13,7 @@ from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.record_ranges import holds_records
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.errors import StoreNotReadyError
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -22,7 +22,6 @@ from pipeline.recovery.replay.findings import Finding, Tally, place_of, what_lie
 from pipeline.recovery.replay.history import ObservedRecord, PartitionHistory
 from pipeline.recovery.replay.judged_chunks import JudgedChunk
 from pipeline.recovery.replay.partitions import ReplayedPartition
-from pipeline.recovery.replay.ranges import Place
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import INTERNAL_ERROR, BatchStore
@@ -81,11 +80,11 @@ class RestoreSteps:
 
     def is_known(self, observed: ObservedRecord) -> bool:
         """Tell whether the store was told of a record, or is to be told of its files alone."""
-        return not self.follows_on or observed.record.source.offset < self.partition.stored_to
+        return not self.follows_on or observed.record.source.id.offset < self.partition.stored_to
 
     def is_to_consume(self, observed: ObservedRecord) -> bool:
         """Tell whether the store is to consume a record as from a worker."""
-        return self.follows_on and observed.record.source.offset >= self._consume_from
+        return self.follows_on and observed.record.source.id.offset >= self._consume_from
 
 
 def _reached(partition: ReplayedPartition, *, has_ledger: bool) -> int:
@@ -171,7 +170,7 @@ class Restorer:
         self,
         root: Path,
         stores: Mapping[str, BatchStore[Any, Any]],
-        steps: Mapping[Place, RestoreSteps],
+        steps: Mapping[Partition, RestoreSteps],
         tally: Tally,
     ) -> None:
         """Begin with nothing restored.
@@ -219,7 +218,7 @@ class Restorer:
         firsts = self._firsts(partition.topic, known)
         safe = [each.record for each in firsts if _makes_what_its_leaf_tells(each)]
         # Only where nothing was left out before may the store say that it has come so far.
-        reached = {partition.place: known[-1].record.source.offset + 1} if follows_on else {}
+        reached = {partition.place: known[-1].record.source.id.offset + 1} if follows_on else {}
         restoration = self._stores[partition.topic.name].restore(safe, reached)
         for file in restoration.files:
             self._count(file)

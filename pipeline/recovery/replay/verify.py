@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.consumers.engine.topic_identity import check_topic_ids
-from pipeline.core.record import RecordPlace, RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.files import find_foreign_files
 from pipeline.recovery.replay.findings import Finding, Tally
@@ -118,7 +118,7 @@ class _Verification:
                 self._tally.add(finding)
             history.leaves.finish()
             for leaf in history.leaves.without_record if whole_ranges else ():
-                told = str(RecordPlace(leaf.topic, leaf.partition, leaf.offset))
+                told = str(RecordId.of(leaf))
                 found = leaf.encode().decode()
                 self._tally.add(Finding("foreign", "leaf", told, "a record of it", found))
 
@@ -132,9 +132,9 @@ class _Verification:
             self._tally.add(finding)
 
     def _was_read(self, source: RecordSource) -> bool:
-        partition = self._partitions.get((source.topic, source.partition))
+        partition = self._partitions.get(source.id.topic_partition)
         return (
             partition is not None
             and source.epoch == self._store.identity.epoch
-            and partition.to_read.beginning <= source.offset < partition.end
+            and partition.to_read.beginning <= source.id.offset < partition.end
         )

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.core.record import Partition
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.storage.index.engine import read_only
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
@@ -33,13 +34,13 @@ def new_index(root: Path) -> Iterator[RunIndex]:
         index.close()
 
 
-def accepted_losses_of(root: Path) -> dict[int, dict[tuple[str, int], int]]:
+def accepted_losses_of(root: Path) -> dict[int, dict[Partition, int]]:
     """Return the offsets up to which the index that is there says a loss was accepted, by epoch.
 
     Neither files nor leaves tell them. The index may be missing, damaged or of another format: then
     what can be read of it is returned.
     """
-    losses: dict[int, dict[tuple[str, int], int]] = {}
+    losses: dict[int, dict[Partition, int]] = {}
     try:
         with closing(read_only(root / INDEX_FILE)) as index:
             for epoch, topic, partition, offset in index.execute(_ACCEPTED_LOSSES):

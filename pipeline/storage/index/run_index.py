@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.record import RecordSource
+from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import INDEX_NAME, store_faults
 from pipeline.storage.index.engine import check_is_file, open_engine, prepare
@@ -150,17 +150,17 @@ class RunIndex:
         with self.reading() as connection:
             return IndexTransaction(connection).known_runs(run_ids)
 
-    def positions(self, epoch: int) -> dict[tuple[str, int], int]:
+    def positions(self, epoch: int) -> dict[Partition, int]:
         """Return the next offset of each topic and partition in `epoch`."""
         with self.reading() as connection:
             return IndexTransaction(connection).positions(epoch)
 
-    def accepted_losses(self, epoch: int) -> dict[tuple[str, int], int]:
+    def accepted_losses(self, epoch: int) -> dict[Partition, int]:
         """Return up to which offset of each topic and partition a loss was accepted."""
         with self.reading() as connection:
             return IndexTransaction(connection).accepted_losses(epoch)
 
-    def kept_to(self, epoch: int) -> dict[tuple[str, int], int]:
+    def kept_to(self, epoch: int) -> dict[Partition, int]:
         """Return before which offset of each partition everything is here or was given up."""
         with self.reading() as connection:
             both = IndexTransaction(connection)
@@ -262,7 +262,9 @@ class RunIndex:
         )
         with self.reading() as connection:
             found = connection.execute(query).all()
-        return [RecordSource(epoch, topic, partition, offset) for partition, offset in found]
+        return [
+            RecordSource(epoch, RecordId(topic, partition, offset)) for partition, offset in found
+        ]
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""

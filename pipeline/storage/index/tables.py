@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import AdvisoryClaim
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.cut_program import CutProgram
 from pipeline.core.runs.outcome import StoredRun
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
@@ -254,9 +254,9 @@ def indexed_run(
         run.size_bytes,
         run.request_sha256,
         source.epoch if source else None,
-        source.topic if source else None,
-        source.partition if source else None,
-        source.offset if source else None,
+        source.id.topic if source else None,
+        source.id.partition if source else None,
+        source.id.offset if source else None,
     )
     listed = [
         (run.run_id, position, ref["sha256"], ref["kind"])
@@ -276,9 +276,9 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     row = dict(zip(runs.c.keys(), found.row, strict=True))
     row |= {
         "source_epoch": source.epoch,
-        "source_topic": source.topic,
-        "source_partition": source.partition,
-        "source_offset": source.offset,
+        "source_topic": source.id.topic,
+        "source_partition": source.id.partition,
+        "source_offset": source.id.offset,
     }
     return replace(found, row=tuple(row.values()))
 
@@ -320,7 +320,8 @@ def _source_of_row(row: RowMapping) -> RecordSource | None:
     if row["source_offset"] is None:
         return None
     return RecordSource(
-        row["source_epoch"], row["source_topic"], row["source_partition"], row["source_offset"]
+        row["source_epoch"],
+        RecordId(row["source_topic"], row["source_partition"], row["source_offset"]),
     )
 
 
@@ -343,9 +344,9 @@ def advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
         advisory.link_sha256,
         advisory.link_path,
         source.epoch if source else None,
-        source.topic if source else None,
-        source.partition if source else None,
-        source.offset if source else None,
+        source.id.topic if source else None,
+        source.id.partition if source else None,
+        source.id.offset if source else None,
     )
 
 

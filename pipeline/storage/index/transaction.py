@@ -15,6 +15,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 
 from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.record import Partition
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.storage.index.tables import (
@@ -128,19 +129,19 @@ class IndexTransaction:
         if entries:
             self._connection.exec_driver_sql(_LINK_ADVISORY, entries)
 
-    def positions(self, epoch: int) -> dict[tuple[str, int], int]:
+    def positions(self, epoch: int) -> dict[Partition, int]:
         """Return the next offset of each topic and partition in `epoch`."""
         return self._offsets(positions, epoch)
 
-    def advance(self, epoch: int, next_offsets: Mapping[tuple[str, int], int]) -> None:
+    def advance(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
         """Note the next offset of partitions; never one that is smaller than before."""
         self._raise_offsets(positions, epoch, next_offsets)
 
-    def accepted_losses(self, epoch: int) -> dict[tuple[str, int], int]:
+    def accepted_losses(self, epoch: int) -> dict[Partition, int]:
         """Return up to which offset of each topic and partition a loss was accepted."""
         return self._offsets(accepted_losses, epoch)
 
-    def accept_losses(self, epoch: int, next_offsets: Mapping[tuple[str, int], int]) -> None:
+    def accept_losses(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
         """Note that what the store misses before these offsets is given up."""
         self._raise_offsets(accepted_losses, epoch, next_offsets)
 
@@ -151,12 +152,12 @@ class IndexTransaction:
             {"epoch": epoch, "topic": topic, "topic_id": topic_id},
         )
 
-    def _offsets(self, table: Table, epoch: int) -> dict[tuple[str, int], int]:
+    def _offsets(self, table: Table, epoch: int) -> dict[Partition, int]:
         rows = self._connection.execute(select(table).where(table.c.epoch == epoch))
         return {(row.topic, row.partition): row.next_offset for row in rows}
 
     def _raise_offsets(
-        self, table: Table, epoch: int, next_offsets: Mapping[tuple[str, int], int]
+        self, table: Table, epoch: int, next_offsets: Mapping[Partition, int]
     ) -> None:
         statement = insert(table)
         statement = statement.on_conflict_do_update(

@@ -13,7 +13,7 @@ from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.consumers.engine import log_guard
 from pipeline.consumers.engine.log_guard import LogGuard
 from pipeline.consumers.engine.topic_watch import TopicWatch
-from pipeline.consumers.start.checks import StartingPlace
+from pipeline.consumers.start.checks import StartOffset
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings
 
@@ -71,7 +71,7 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def guard_of(consumer: Consumer, watch: Watch | None = None) -> LogGuard:
-    places = {0: StartingPlace(4, 2), 1: StartingPlace(0, None), 2: StartingPlace(7, None)}
+    places = {0: StartOffset(4, 2), 1: StartOffset(0, None), 2: StartOffset(7, None)}
     fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     return LogGuard(
         Settings(),

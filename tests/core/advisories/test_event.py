@@ -17,12 +17,12 @@ from pipeline.core.advisories.outcome import (
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.envelope import Rejected
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from schemas.advisory_event import AdvisoryEvent
 from tests.builders import RUN_ID, advisory_request, record
 
-SOURCE = RecordSource(2, "rmos.advisories.requests", 3, 41)
-OTHER = RecordSource(2, "rmos.advisories.requests", 3, 42)
+SOURCE = RecordSource(2, RecordId("rmos.advisories.requests", 3, 41))
+OTHER = RecordSource(2, RecordId("rmos.advisories.requests", 3, 42))
 PATH = f"runs/2025-12-18/{RUN_ID}_advisory_adv_1.json"
 
 
@@ -86,7 +86,7 @@ def test_linked_tells_where_the_link_is() -> None:
         "content_sha256": judged().claim.content_sha256,
         "link_sha256": judged().link_sha256,
         "link_path": PATH,
-        "source": {"topic": SOURCE.topic, "partition": 3, "offset": 41},
+        "source": {"topic": SOURCE.id.topic, "partition": 3, "offset": 41},
     }
 
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from pipeline.core.advisories.retry import Headers, read_retry_headers, retry_headers
 from pipeline.core.dead_letters.carried_record import keep_headers
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 
 TOPIC = "rmos.advisories.requests"
-SOURCE = RecordSource(2, TOPIC, 3, 41)
+SOURCE = RecordSource(2, RecordId(TOPIC, 3, 41))
 HEADERS = st.lists(
     st.tuples(st.sampled_from(["a", "rmos-source-offset"]), st.none() | st.binary(max_size=4))
 )

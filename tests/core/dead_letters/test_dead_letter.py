@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
 
-SOURCE = RecordSource(1, "rmos.runs.requests", 3, 42)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
 Headers = list[tuple[str, bytes | None]]
 
 

@@ -12,12 +12,12 @@ from pipeline.core.dead_letters.letter import (
     read_dead_letter,
     record_headers,
 )
-from pipeline.core.record import RecordPlace, RecordSource, parse_place
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
 
-PLACE = RecordPlace("rmos.runs.dead-letters", 0, 7)
-SOURCE = RecordPlace("rmos.runs.requests", 3, 41)
+PLACE = RecordId("rmos.runs.dead-letters", 0, 7)
+SOURCE = RecordId("rmos.runs.requests", 3, 41)
 
 names = st.one_of(
     st.sampled_from(["rmos-error-code", "rmos-body-size", "rmos-attempt", "traceparent"]),
@@ -29,7 +29,7 @@ headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=20)), max_siz
 def dead_letter_headers(value: bytes | None, record: list[Header]) -> list[Header]:
     return dead_letter(
         (b"k", value, record),
-        RecordSource(1, SOURCE.topic, SOURCE.partition, SOURCE.offset),
+        RecordSource(1, RecordId.of(SOURCE)),
         1_766_066_602_123,
         code="INVALID_JSON",
         message="Expected an object.",
@@ -126,11 +126,11 @@ def test_headers_that_somebody_put_behind_ours_stay_with_the_record() -> None:
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10**18 - 1))
 def test_a_place_is_read_back_as_it_is_written(partition: int, offset: int) -> None:
-    place = RecordPlace("rmos.runs.requests", partition, offset)
-    assert parse_place(str(place)) == place
+    place = RecordId("rmos.runs.requests", partition, offset)
+    assert RecordId.parse(str(place)) == place
 
 
 @pytest.mark.parametrize("text", ["", "rmos", "a/1", "a/1/2/3", "a/1/-2", "a/01/2", "a/1/2\n"])
 def test_other_text_is_no_place(text: str) -> None:
     with pytest.raises(ValueError, match="expected a record such as"):
-        parse_place(text)
+        RecordId.parse(text)

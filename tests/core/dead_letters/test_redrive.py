@@ -15,7 +15,7 @@ from pipeline.core.dead_letters.redrive import (
     redrive_record,
     redriven_headers,
 )
-from pipeline.core.record import RecordPlace, RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from tests.core.dead_letters.test_selection import LETTER, SOURCE
 
 PARTITIONS = {"rmos.runs.requests": 12}
@@ -26,7 +26,7 @@ def refused(record: list[Header], offset: int) -> tuple[DeadLetterRecord, list[H
     """Return the dead letter of a record at `offset`, and its headers."""
     letter = dead_letter(
         (b"k", b"{", record),
-        RecordSource(1, SOURCE.topic, SOURCE.partition, offset),
+        RecordSource(1, RecordId(SOURCE.topic, SOURCE.partition, offset)),
         0,
         code="INTERNAL_ERROR",
         message="",
@@ -52,7 +52,7 @@ def test_each_redrive_adds_two_headers_and_takes_none(record: list[Header]) -> N
 
 
 def test_a_memory_is_read_back() -> None:
-    now = RecordPlace("rmos.runs.requests", 3, 99)
+    now = RecordId("rmos.runs.requests", 3, 99)
     key, value = redrive_record(LETTER, now)
     assert key == str(SOURCE).encode()
     assert read_redrive(value) == Redrive(SOURCE, now, 2)
@@ -69,7 +69,7 @@ def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
 
     ready, done, held = letter(1), letter(2), letter(3, code="RUN_CONFLICT")
     nowhere = replace(LETTER, source=None)
-    elsewhere = replace(LETTER, source=RecordPlace("rmos.runs.events", 0, 1))
+    elsewhere = replace(LETTER, source=RecordId("rmos.runs.events", 0, 1))
     beyond = replace(LETTER, source=replace(SOURCE, partition=12))
     unchecked = letter(4, body_sha256=None)
     letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]

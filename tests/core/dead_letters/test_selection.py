@@ -14,11 +14,11 @@ from pipeline.core.dead_letters.selection import (
     missing_dead_letter,
     named_by_none,
 )
-from pipeline.core.record import RecordPlace
+from pipeline.core.record import RecordId
 
-SOURCE = RecordPlace("rmos.runs.requests", 3, 41)
+SOURCE = RecordId("rmos.runs.requests", 3, 41)
 LETTER = DeadLetterRecord(
-    RecordPlace("rmos.runs.dead-letters", 0, 7),
+    RecordId("rmos.runs.dead-letters", 0, 7),
     1000,
     SOURCE,
     900,
@@ -58,7 +58,7 @@ def test_letters_of_other_records_stay_apart_and_come_in_the_order_of_their_time
 
 
 def test_a_second_partition_for_a_record_is_settled_by_the_clock() -> None:
-    elsewhere = replace(LETTER, place=RecordPlace("rmos.runs.dead-letters", 1, 0))
+    elsewhere = replace(LETTER, place=RecordId("rmos.runs.dead-letters", 1, 0))
     (letter,) = collected(LETTER, replace(elsewhere, timestamp_ms=1001))
     assert letter.place.partition == 1
     (letter,) = collected(LETTER, replace(elsewhere, timestamp_ms=999))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import broker_time, event_id, run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, settle_rejected, settle_run, stored_run
 from pipeline.core.runs.verdict import Rejected
@@ -18,7 +18,7 @@ from schemas.run_event import RunEvent
 from schemas.timestamps import parse_timestamp
 from tests.builders import attachment_ref, judged, red_request, run_request, sha256
 
-SOURCE = RecordSource(1, "rmos.runs.requests", 3, 42)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
 
 
 def outcome_of(request: dict[str, Any], **changes: Any) -> Outcome:
@@ -30,7 +30,9 @@ def outcome_of(request: dict[str, Any], **changes: Any) -> Outcome:
 OUTCOMES = {
     "persisted": outcome_of(run_request()),
     "blocked": outcome_of(red_request()),
-    "duplicate": outcome_of(run_request(), source=replace(SOURCE, offset=41)),
+    "duplicate": outcome_of(
+        run_request(), source=replace(SOURCE, id=replace(SOURCE.id, offset=41))
+    ),
     "conflict": outcome_of(run_request(), request_sha256="0" * 64),
     "rejected": settle_rejected(Rejected("TOMBSTONE", "Expected a request.")),
     "rejected with a run_id": settle_rejected(Rejected("KEY_MISMATCH", "Expected.", "run_1")),
@@ -123,10 +125,16 @@ def test_the_id_is_the_hash_of_where_the_record_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"epoch": 2}, {"topic": "rmos.runs.legacy"}, {"partition": 4}, {"offset": 43}]
+    "other",
+    [
+        replace(SOURCE, epoch=2),
+        replace(SOURCE, id=replace(SOURCE.id, topic="rmos.runs.legacy")),
+        replace(SOURCE, id=replace(SOURCE.id, partition=4)),
+        replace(SOURCE, id=replace(SOURCE.id, offset=43)),
+    ],
 )
-def test_every_part_of_the_place_counts_for_the_id(other: dict[str, Any]) -> None:
-    assert event_id(replace(SOURCE, **other)) != event_id(SOURCE)
+def test_every_part_of_the_source_counts_for_the_id(other: RecordSource) -> None:
+    assert event_id(other) != event_id(SOURCE)
 
 
 def test_the_headers_are_those_of_cloudevents_in_binary_mode() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import (
     Outcome,
     StoredRun,
@@ -17,7 +17,7 @@ from pipeline.core.runs.outcome import (
 from pipeline.core.runs.verdict import Rejected
 from tests.builders import judged, red_request, run_request
 
-SOURCE = RecordSource(1, "rmos.runs.requests", 0, 7)
+SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 0, 7))
 JUDGED = judged(run_request())
 STORED = stored_run(JUDGED, SOURCE)
 
@@ -35,10 +35,16 @@ def test_the_record_that_made_a_run_is_persisted() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epoch": 2}, {"topic": "rmos.runs.legacy"}, {"partition": 1}, {"offset": 8}]
+    "other",
+    [
+        replace(SOURCE, epoch=2),
+        replace(SOURCE, id=replace(SOURCE.id, topic="rmos.runs.legacy")),
+        replace(SOURCE, id=replace(SOURCE.id, partition=1)),
+        replace(SOURCE, id=replace(SOURCE.id, offset=8)),
+    ],
 )
-def test_the_same_request_from_any_other_place_is_a_duplicate(change: dict[str, Any]) -> None:
-    outcome = settle(source=replace(SOURCE, **change))
+def test_the_same_request_from_any_other_source_is_a_duplicate(other: RecordSource) -> None:
+    outcome = settle(source=other)
     assert (outcome.kind, outcome.may_cut, outcome.is_dead_letter) == ("duplicate", True, False)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.record import RecordId
 from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
 from pipeline.core.runs.verdict import Rejected
-from pipeline.legacy.v1.row import MARK, RowMark, V1RecordId, mark_of, marked, v1_row
+from pipeline.legacy.v1.row import MARK, RowMark, V1Source, mark_of, marked, v1_row
 from pipeline.legacy.v1_mode.outcome import JudgedRow, event_fields, judge_run_as_row
 from tests.builders import (
     attachment_ref,
@@ -33,7 +34,7 @@ V1_FIELDS = {
     *("config_fingerprint", "notes", "errors", "mode", "request_summary", "decision"),
     *("advisory_inputs", "explanation_status", "explanation_summary", "meta"),
 }
-SOURCE = V1RecordId("cluster-1", "rmos.runs.requests", 3, 7)
+SOURCE = V1Source("cluster-1", RecordId("rmos.runs.requests", 3, 7))
 GCODE = "G1 X10\n"
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import event_id
-from pipeline.legacy.v1.row import RowMark, V1RecordId, marked
+from pipeline.legacy.v1.row import RowMark, V1Source, marked
 from pipeline.legacy.v1_mode.outcome import (
     JudgedRow,
     V1Outcome,
@@ -20,8 +20,8 @@ from pipeline.legacy.v1_mode.outcome import (
 from schemas.run_event import RunEvent
 from tests.builders import record, red_request, run_request
 
-SOURCE = V1RecordId("cluster-1", "rmos.runs.requests", 0, 7)
-EVENT_SOURCE = RecordSource(1, "rmos.runs.requests", 0, 7)
+SOURCE = V1Source("cluster-1", RecordId("rmos.runs.requests", 0, 7))
+EVENT_SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 0, 7))
 
 
 def judged(request: dict[str, Any]) -> JudgedRow:
@@ -49,10 +49,16 @@ def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"cluster_id": "other"}, {"topic": "t"}, {"partition": 1}, {"offset": 8}]
+    "other",
+    [
+        replace(SOURCE, cluster_id="other"),
+        replace(SOURCE, id=replace(SOURCE.id, topic="t")),
+        replace(SOURCE, id=replace(SOURCE.id, partition=1)),
+        replace(SOURCE, id=replace(SOURCE.id, offset=8)),
+    ],
 )
-def test_the_same_request_from_any_other_place_is_a_duplicate(change: dict[str, Any]) -> None:
-    outcome = settle_row(GREEN, STORED, replace(SOURCE, **change))
+def test_the_same_request_from_any_other_source_is_a_duplicate(other: V1Source) -> None:
+    outcome = settle_row(GREEN, STORED, other)
     assert (outcome.kind, outcome.may_cut) == ("duplicate", True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import RejectLimitError, StoreError
 from pipeline.legacy.v1.row import MARK
 from pipeline.legacy.v1_mode.outcome import judge_run_as_row
@@ -28,12 +28,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def judged(request: dict[str, Any], offset: int, partition: int = 0) -> JudgedV1Record:
-    place = RecordSource(1, TOPIC, partition, offset)
+    place = RecordSource(1, RecordId(TOPIC, partition, offset))
     return JudgedV1Record(place, judge_run_as_row(*record(request)))
 
 
 def tombstone(offset: int) -> JudgedV1Record:
-    return JudgedV1Record(RecordSource(1, TOPIC, 0, offset), judge_run_as_row(b"k", None))
+    return JudgedV1Record(RecordSource(1, RecordId(TOPIC, 0, offset)), judge_run_as_row(b"k", None))
 
 
 def runs_at(path: Path) -> V1Runs:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
 from tests.builders import advisory_request, record
 
@@ -33,7 +33,7 @@ def asked(offset: int, **changes: Any) -> Record:
 def stored(offset: int | None, path: str | None, **changes: Any) -> StoredAdvisory:
     judged = judge_advisory_record(*record(advisory_request(**({"run_id": "run_1"} | changes))))
     assert isinstance(judged, JudgedAdvisory)
-    source = None if offset is None else RecordSource(1, TOPIC, 0, offset)
+    source = None if offset is None else RecordSource(1, RecordId(TOPIC, 0, offset))
     return stored_advisory(judged, source, path)
 
 

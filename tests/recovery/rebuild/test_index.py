@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.recovery.rebuild.index import rebuild_index
@@ -61,7 +61,7 @@ def commit_advisories(settings: Settings, *requests: dict[str, Any], offset: int
 
 def advisory(request: dict[str, Any], offset: int) -> AdvisoryRecord:
     key, value = record(request)
-    source = RecordSource(1, ADVISORIES, 3, offset)
+    source = RecordSource(1, RecordId(ADVISORIES, 3, offset))
     return JudgedRecord.of(source, judge_advisory_record(key, value), value, TIMESTAMP_MS)
 
 

@@ -37,7 +37,7 @@ def row_of(record: JudgedRecord[Any], offset: int) -> StoredRun:
 
 def firsts(history: PartitionHistory, *records: JudgedRecord[Any]) -> list[int]:
     observed = history.observe(records)
-    return [each.record.source.offset for each in observed if each.was_first(None)]
+    return [each.record.source.id.offset for each in observed if each.was_first(None)]
 
 
 def test_without_leaves_and_rows_the_first_that_was_read_is_first() -> None:
@@ -49,7 +49,7 @@ def test_without_leaves_and_rows_the_first_that_was_read_is_first() -> None:
 def test_a_range_from_the_middle_remembers_what_lies_before_it() -> None:
     history = PartitionHistory(2, Leaves(), remembers=True)
     records = [asked(0), tombstone(1), asked(2, notes="changed"), asked(3, "run_b")]
-    assert [each.record.source.offset for each in history.observe(records)] == [2, 3]
+    assert [each.record.source.id.offset for each in history.observe(records)] == [2, 3]
     history = PartitionHistory(2, Leaves(), remembers=True)
     assert firsts(history, *records) == [3]
 

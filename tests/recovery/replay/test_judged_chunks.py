@@ -44,7 +44,8 @@ async def test_records_come_judged_in_their_order_and_each_chunk_is_of_one_parti
     with Judging(judge_run_record, helper=False) as judging:
         chunks = [each async for each in judged_chunks(source.read(), judging, 4)]
     assert [len(each) for each in chunks] == [CHUNK_RECORDS, 3, 2]
-    places = [(each.source.partition, each.source.offset) for chunk in chunks for each in chunk]
+    ids = [each.source.id for chunk in chunks for each in chunk]
+    places = [(each.partition, each.offset) for each in ids]
     assert places == [*((2, offset) for offset in range(CHUNK_RECORDS + 3)), (3, 7), (3, 9)]
     run, tombstone = chunks[2]
     assert (run.verdict.run_id, run.source.epoch, run.timestamp_ms) == ("run_a", 4, 5)
@@ -66,7 +67,7 @@ async def test_a_record_that_this_machine_cannot_judge_ends_the_reading() -> Non
     async def read_all(judging: Judging[Rejected]) -> None:
         async with aclosing(judged_chunks(source.read(), judging, 1)) as chunks:
             async for chunk in chunks:
-                observed.append(chunk[0].source.partition)  # noqa: PERF401 - kept where it ends early
+                observed.append(chunk[0].source.id.partition)  # noqa: PERF401 - kept where it ends early
 
     with Judging(judge, helper=False) as judging, pytest.raises(MemoryError):
         await read_all(judging)

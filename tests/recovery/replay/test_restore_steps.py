@@ -42,8 +42,8 @@ def treated(found: RestoreSteps, offsets: range) -> tuple[list[int], list[int]]:
     """Return which offsets are made again, and which are consumed."""
     observed = [ObservedRecord(tombstone(offset), None, is_first_read=False) for offset in offsets]
     return (
-        [each.record.source.offset for each in observed if found.is_known(each)],
-        [each.record.source.offset for each in observed if found.is_to_consume(each)],
+        [each.record.source.id.offset for each in observed if found.is_known(each)],
+        [each.record.source.id.offset for each in observed if found.is_to_consume(each)],
     )
 
 
