@@ -41,7 +41,7 @@ class EventFuture(asyncio.Future[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class EventGlance:
+class EventRef:
     """What is looked at of every event; a whole one is validated for its one request alone.
 
     Attributes:
@@ -126,16 +126,16 @@ class EventMatcher:
         """Give the event `value` to its request; drop it where there can be none."""
         if not self._waiting and not self._under_way:
             return
-        glance = glance_at_event(value)
-        if glance is None:
+        ref = peek_event(value)
+        if ref is None:
             return
-        event = self._waiting.get(glance.place)
+        event = self._waiting.get(ref.place)
         if event is None:
-            self._keep(glance, value)
-        elif glance.is_interim:
+            self._keep(ref, value)
+        elif ref.is_interim:
             event.interim = value
         else:
-            del self._waiting[glance.place]
+            del self._waiting[ref.place]
             if not event.done():
                 event.set_result(value)
 
@@ -146,14 +146,14 @@ class EventMatcher:
             _fail(event, error)
         self._waiting.clear()
 
-    def _keep(self, glance: "EventGlance", value: bytes) -> None:
+    def _keep(self, ref: "EventRef", value: bytes) -> None:
         if not self._under_way:
             return
-        known = self._early.get(glance.place)
+        known = self._early.get(ref.place)
         if known is None:
-            known = _EarlyEvent(self._last_ticket, value, glance.is_interim)
-            self._early[glance.place] = known
-        elif known.is_interim and not glance.is_interim:
+            known = _EarlyEvent(self._last_ticket, value, ref.is_interim)
+            self._early[ref.place] = known
+        elif known.is_interim and not ref.is_interim:
             # Under its first ticket: its request was under way by then, and order stays.
             known.value, known.is_interim = value, False
         if len(self._early) > EARLY_EVENTS_LIMIT:
@@ -168,14 +168,14 @@ def _fail(event: EventFuture, error: Exception) -> None:
         event.exception()
 
 
-def glance_at_event(value: bytes) -> EventGlance | None:
+def peek_event(value: bytes) -> EventRef | None:
     """Return what the event `value` is about; None where it is no such event."""
     try:
         event = json.loads(value)
         source = event["source"]
         place = RecordId(source["topic"], source["partition"], source["offset"])
         hash(place)
-        return EventGlance(place, event.get("outcome") == INTERIM_OUTCOME)
+        return EventRef(place, event.get("outcome") == INTERIM_OUTCOME)
     # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
         return None

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.broker import event_reader as event_matching
-from pipeline.broker.event_reader import EventFuture, EventMatcher, glance_at_event
+from pipeline.broker.event_reader import EventFuture, EventMatcher, peek_event
 from pipeline.broker.publisher import RunPublisher
 from pipeline.broker.sending.requests import encode_request
 from pipeline.core.record import RecordId
@@ -176,7 +176,7 @@ async def _every_request_gets_its_event(data: Any) -> None:
     ],
 )
 def test_what_is_no_event_has_no_place(value: bytes) -> None:
-    assert glance_at_event(value) is None
+    assert peek_event(value) is None
 
 
 def test_object_is_written_as_it_is() -> None:

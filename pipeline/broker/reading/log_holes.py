@@ -35,20 +35,20 @@ _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
 _BEFORE_BATCH: Final = 12
 _CONTROL: Final = 0x20
 _FETCH_BYTES: Final = 8 << 20
-_GLANCE_BYTES: Final = 1 << 20
+_PEEK_BYTES: Final = 1 << 20
 _WAIT_MS: Final = 100
 _SILENT_ANSWERS: Final = 20
 
 
 async def find_holes(
-    settings: Settings, ranges: Ranges, *, at_a_glance: bool = False
+    settings: Settings, ranges: Ranges, *, peek: bool = False
 ) -> dict[Partition, list[Hole]]:
     """Return the holes in `ranges`, each of which the log begins before or with.
 
     Args:
         settings: The broker.
         ranges: What to look through.
-        at_a_glance: Whether the first MiB of each range is enough. Compaction begins with what is
+        peek: Whether the first MiB of each range is enough. Compaction begins with what is
             oldest.
 
     Raises:
@@ -64,7 +64,7 @@ async def find_holes(
             await client.bootstrap()
             await client.set_topics({topic for topic, _ in wanted})
             for place, offsets in sorted(wanted.items()):
-                holes = await _holes_of(client, TopicPartition(*place), offsets, at_a_glance)
+                holes = await _holes_of(client, TopicPartition(*place), offsets, peek)
                 if holes:
                     found[place] = holes
         finally:
@@ -82,13 +82,13 @@ def describe_holes(place: Partition, holes: list[Hole]) -> str:
 
 
 async def _holes_of(
-    client: AIOKafkaClient, place: TopicPartition, offsets: OffsetRange, at_a_glance: bool
+    client: AIOKafkaClient, place: TopicPartition, offsets: OffsetRange, peek: bool
 ) -> list[Hole]:
     holes: list[Hole] = []
     position, silent = offsets.beginning, 0
     while position < offsets.end:
         before = position
-        size_bytes = _GLANCE_BYTES if at_a_glance else _FETCH_BYTES
+        size_bytes = _PEEK_BYTES if peek else _FETCH_BYTES
         for begin, end in _occupied(await _fetch(client, place, position, size_bytes)):
             if end <= position:
                 continue
@@ -97,7 +97,7 @@ async def _holes_of(
             position = end
             if position >= offsets.end:
                 break
-        if at_a_glance and position > before:
+        if peek and position > before:
             break
         silent = silent + 1 if position == before else 0
         if silent == _SILENT_ANSWERS:

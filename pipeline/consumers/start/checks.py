@@ -265,7 +265,7 @@ async def _check_holes(
     logs = {(s.topic, s.partition): s.offsets for s in states}
     before = {place: OffsetRange(log.beginning, reached[place]) for place, log in logs.items()}
     behind = {place: OffsetRange(reached[place], log.end) for place, log in logs.items()}
-    for place, holes in (await find_holes(settings, before, at_a_glance=True)).items():
+    for place, holes in (await find_holes(settings, before, peek=True)).items():
         told = describe_holes(place, holes)
         _log.error("records are gone from the log", consumed=True, gone=told)
     # Whole: the worker is about to decide who is first in it.
