@@ -19,7 +19,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from pipeline.broker.admin.groups import CommittedOffset
-from pipeline.broker.admin.topics import patiently
+from pipeline.broker.admin.topics import with_retries
 from pipeline.broker.connection import admin_client
 from pipeline.core.record import Partition
 from pipeline.errors import RefusedError
@@ -44,7 +44,7 @@ async def groups_named(settings: Settings, beginning: str) -> list[str]:
         BrokerError: The broker cannot be reached.
     """
     async with admin_client(settings) as admin:
-        listed = await patiently(admin.list_consumer_groups)
+        listed = await with_retries(admin.list_consumer_groups)
     return sorted(name for name, *_ in listed if name.startswith(beginning))
 
 
@@ -85,7 +85,7 @@ async def _ask_coordinator(settings: Settings, group: str, request: Request[Any]
         _raise_first(group, await admin._client.send(coordinator, request))
 
     async with admin_client(settings) as admin:
-        await patiently(ask)
+        await with_retries(ask)
 
 
 def _raise_first(group: str, response: Any) -> None:  # noqa: ANN401 - aiokafka has no types

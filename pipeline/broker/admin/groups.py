@@ -11,7 +11,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
 
-from pipeline.broker.admin.topics import patiently, topic_partitions
+from pipeline.broker.admin.topics import topic_partitions, with_retries
 from pipeline.broker.connection import (
     admin_client,
 )
@@ -83,7 +83,7 @@ async def committed_with_metadata(
     """Return what `group` committed and the texts with it; see `committed_offsets`."""
     partitions = await topic_partitions(settings, topics)
     async with admin_client(settings) as admin:
-        return await patiently(lambda: _committed(admin, group, partitions))
+        return await with_retries(lambda: _committed(admin, group, partitions))
 
 
 async def describe_group(settings: Settings, group: str) -> GroupState:
@@ -93,7 +93,7 @@ async def describe_group(settings: Settings, group: str) -> GroupState:
         BrokerError: The broker cannot be reached.
     """
     async with admin_client(settings) as admin:
-        return await patiently(lambda: _described_group(admin, group))
+        return await with_retries(lambda: _described_group(admin, group))
 
 
 async def group_members(settings: Settings, group: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
-from pipeline.broker.admin.topics import patiently
+from pipeline.broker.admin.topics import with_retries
 from pipeline.broker.admin.transaction_requests import (
     DescribeProducersRequest,
     DescribeTransactionsRequest,
@@ -77,7 +77,7 @@ async def open_transactions(
     """
     async with admin_client(settings) as admin:
         # The leader of a topic that was just made may not know it yet.
-        found = await patiently(lambda: _found(admin, places))
+        found = await with_retries(lambda: _found(admin, places))
         return await _named(admin, found) if found else {}
 
 

@@ -99,7 +99,7 @@ async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[
     return {name: int(found["retention.ms"]) for name, found in configs.items()}
 
 
-async def patiently(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+async def with_retries(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
     """Ask a group's coordinator, which after a start needs some time to load its groups.
 
     The first question about any group also makes the broker create its offsets topic.

@@ -9,7 +9,7 @@ out of the poll instead, before any record behind the gap is given out, and this
 
 | the client says | then |
 |---|---|
-| the group has no offset here | the group is asked again, patiently; if so, begin at the start |
+| the group has no offset here | the group is asked again, with_retries; if so, begin at the start |
 | the log does not hold the offset | the broker is asked; if so, the worker stops, and says which |
 
 Offsets that are gone cannot be told apart: those of a transaction's mark look as those of records.
