@@ -61,7 +61,7 @@ def configure_logging(settings: Settings) -> None:
     framework.addFilter(_is_no_stop)
     framework.addFilter(_without_traceback)
     logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
-    silence_kafka_client()
+    mute_client_logging()
     if unknown := unknown_variables():
         structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
 
@@ -71,16 +71,16 @@ def configure_early_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_VisibleFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    silence_kafka_client()
+    mute_client_logging()
 
 
-def silence_kafka_client() -> None:
-    """Let the Kafka client say nothing: what its errors mean is said by us, in one sentence."""
+def mute_client_logging() -> None:
+    """Log nothing from the Kafka client: our own errors say what its errors mean."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
 
 
-def hear_kafka_client() -> None:
-    """Let the Kafka client tell of trouble, as a service that has started should."""
+def enable_client_logging() -> None:
+    """Log warnings of the Kafka client, as a service that has started should."""
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
 
 

@@ -16,7 +16,7 @@ from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.batches import Pace
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.ledger.witnessed import trusted_checkpoints
-from pipeline.logs import hear_kafka_client
+from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 
@@ -59,7 +59,7 @@ async def audit_worker(
         requests = AuditRequests(settings, handler.handle, handler.standing)
         stack.push_async_callback(requests.stop)
         await requests.start()
-        hear_kafka_client()
+        enable_client_logging()
         settling = await stack.enter_async_context(running(requests.run()))
         asking = RequestSender(settings)
         stack.push_async_callback(asking.stop)

@@ -17,7 +17,7 @@ from pipeline.consumers.engine.batches import BatchConsumer
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.start.checks import Start
-from pipeline.logs import hear_kafka_client
+from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.run_store import RunStore
@@ -89,7 +89,7 @@ async def subscribed(
     )
     stack.push_async_callback(subscription.stop)
     await subscription.start()
-    hear_kafka_client()
+    enable_client_logging()
     return subscription
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.logs import silence_kafka_client
+from pipeline.logs import mute_client_logging
 from tests.bench.contender import BenchError
 from tests.bench.race import DEFAULT, ENTRIES, race
 from tests.bench.report import print_latency, print_memory, print_race, print_ratios
@@ -30,7 +30,7 @@ LATENCY_RATE = 100.0
 
 def main() -> None:
     options = _options()
-    silence_kafka_client()
+    mute_client_logging()
     folder = Path(tempfile.mkdtemp(prefix="rmos-bench-", dir=options.folder))
     try:
         found = _measure(options, folder)

@@ -24,7 +24,7 @@ from rich.table import Table
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import read_store
-from pipeline.logs import silence_kafka_client
+from pipeline.logs import mute_client_logging
 from pipeline.settings import Settings, read_settings
 from tests.bench.race import race
 from tests.e2e.migrations import environment
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the one temporary folder is made")
     options = parser.parse_args()
-    silence_kafka_client()
+    mute_client_logging()
     with tempfile.TemporaryDirectory(prefix="rmos-bench-", dir=options.folder) as name:
         folder = Path(name)
         with LocalBroker(folder / "kafka", port=0) as broker:
