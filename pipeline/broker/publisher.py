@@ -19,7 +19,7 @@ from pipeline.broker.admin.topics import topic_partitions
 from pipeline.broker.event_reader import EventFuture, EventReader
 from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.sending.requests import (
-    Delivery,
+    DeliveryReport,
     Headers,
     Request,
     RequestSender,
@@ -123,8 +123,8 @@ class RequestPublisher(ABC, Generic[Event]):
                 same body sent again is a duplicate, which is success.
         """
         run_id, value = encode_request(request)
-        delivery = await self._send(run_id.encode(), value, headers)
-        return published_at(await delivery, run_id)
+        report = await self._send(run_id.encode(), value, headers)
+        return published_at(await report, run_id)
 
     async def publish_raw(
         self, key: bytes | None, value: bytes | None, headers: Headers = ()
@@ -179,29 +179,31 @@ class RequestPublisher(ABC, Generic[Event]):
         matcher = (await self._live_reader()).matcher
         ticket = matcher.announce()
         try:
-            delivery = await self._send(key, value, headers)
+            report = await self._send(key, value, headers)
         except BaseException:
             matcher.withdraw(ticket)
             raise
         event = EventFuture(loop=asyncio.get_running_loop())
 
-        def expect(delivery: Delivery) -> None:
-            if delivery.cancelled() or delivery.exception() is not None:
+        def expect(report: DeliveryReport) -> None:
+            if report.cancelled() or report.exception() is not None:
                 matcher.withdraw(ticket)
             else:
-                kept = delivery.result()
+                kept = report.result()
                 matcher.expect(ticket, RecordId.of(kept), event)
 
-        delivery.add_done_callback(expect)
+        report.add_done_callback(expect)
         return Receipt(
-            delivery,
+            report,
             run_id,
             self._settings.receipt_timeout_seconds,
             event,
             self._contract.event_shape,
         )
 
-    async def _send(self, key: bytes | None, value: bytes | None, headers: Headers) -> Delivery:
+    async def _send(
+        self, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> DeliveryReport:
         if key is None and value is None:
             message = "Expected a record with a key or a value. Nothing was sent."
             raise InputError(message)

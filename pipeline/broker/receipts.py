@@ -8,7 +8,7 @@ from aiokafka.structs import RecordMetadata
 from pydantic import BaseModel, ValidationError
 
 from pipeline.broker.event_reader import EventFuture
-from pipeline.broker.sending.requests import Delivery
+from pipeline.broker.sending.requests import DeliveryReport
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, ReceiptTimeoutError
 
@@ -38,13 +38,13 @@ class Receipt(Generic[Event]):
 
     def __init__(
         self,
-        delivery: Delivery,
+        report: DeliveryReport,
         run_id: str | None,
         timeout_seconds: float,
         event: EventFuture,
         shape: type[Event],
     ) -> None:
-        self._delivery = delivery
+        self._report = report
         self._run_id = run_id
         self._timeout_seconds = timeout_seconds
         self._event = event
@@ -58,7 +58,7 @@ class Receipt(Generic[Event]):
             InputError: The record is too large for it.
         """
         # Others may wait for the same: one that gives up must not end it for all.
-        return published_at(await asyncio.shield(self._delivery), self._run_id)
+        return published_at(await asyncio.shield(self._report), self._run_id)
 
     async def event(self, timeout_seconds: float | None = None) -> Event:
         """Wait for the last event of this very request.

@@ -41,7 +41,7 @@ FLUSH_TIMEOUT_SECONDS = 5.0
 
 _DEFAULT_PARTITION = DefaultPartitioner()
 
-Delivery = asyncio.Future[RecordMetadata]
+DeliveryReport = asyncio.Future[RecordMetadata]
 Headers = Sequence[tuple[str, bytes]]
 
 
@@ -50,7 +50,7 @@ class _Channel:
     """A producer, what it has not confirmed yet, and why it cannot go on, once that is asked."""
 
     producer: Any
-    pending: set[Delivery] = field(default_factory=set)
+    pending: set[DeliveryReport] = field(default_factory=set)
     cause: asyncio.Task[BrokerError] | None = None
 
 
@@ -77,7 +77,7 @@ class RequestSender:
 
     async def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> Delivery:
+    ) -> DeliveryReport:
         """Put a record in line; who awaits this call before the next keeps their order.
 
         Returns:
@@ -89,14 +89,14 @@ class RequestSender:
             BrokerError: No broker answers. Nothing was sent.
         """
         channel = await self._connected()
-        delivery = self._new_delivery(channel)
+        report = self._new_report(channel)
         try:
             confirmation = await self._enqueue(channel, topic, key, value, headers)
         except BaseException:
-            delivery.cancel()
+            report.cancel()
             raise
-        confirmation.add_done_callback(partial(self._settle, channel, delivery))
-        return delivery
+        confirmation.add_done_callback(partial(self._settle, channel, report))
+        return report
 
     async def stop(self) -> None:
         """Wait a little for confirmations, then disconnect; what is left fails."""
@@ -106,8 +106,8 @@ class RequestSender:
             closings = dict(self._closings)
             await asyncio.wait(closings, timeout=FLUSH_TIMEOUT_SECONDS)
             for channel in closings.values():
-                for delivery in list(channel.pending):
-                    _fail(delivery, _stopped())
+                for report in list(channel.pending):
+                    _fail(report, _stopped())
                 if channel.cause is not None:
                     channel.cause.cancel()
             await asyncio.wait(closings)
@@ -126,16 +126,16 @@ class RequestSender:
                 )
             return self._channel
 
-    def _new_delivery(self, channel: _Channel) -> Delivery:
+    def _new_report(self, channel: _Channel) -> DeliveryReport:
         loop = asyncio.get_running_loop()
-        delivery: Delivery = loop.create_future()
+        report: DeliveryReport = loop.create_future()
         # From here on the channel stays open for it, also while it waits for room in a batch.
-        channel.pending.add(delivery)
+        channel.pending.add(report)
         # aiokafka's idempotent producer tries for ever: the end of our patience is ours to set.
-        patience = loop.call_later(DELIVERY_TIMEOUT_SECONDS, self._give_up, channel, delivery)
-        delivery.add_done_callback(lambda _done: patience.cancel())
-        delivery.add_done_callback(channel.pending.discard)
-        return delivery
+        patience = loop.call_later(DELIVERY_TIMEOUT_SECONDS, self._give_up, channel, report)
+        report.add_done_callback(lambda _done: patience.cancel())
+        report.add_done_callback(channel.pending.discard)
+        return report
 
     async def _enqueue(
         self,
@@ -158,20 +158,20 @@ class RequestSender:
         return confirmation
 
     def _settle(
-        self, channel: _Channel, delivery: Delivery, confirmation: asyncio.Future[Any]
+        self, channel: _Channel, report: DeliveryReport, confirmation: asyncio.Future[Any]
     ) -> None:
         error = confirmation.exception()
         if error is not None:
             # Its sequence numbers have a gap now, so the broker would refuse all that follows.
             self._retire(channel)
-            self._fail_with_cause(channel, delivery, error)
-        elif not delivery.done():
-            delivery.set_result(confirmation.result())
+            self._fail_with_cause(channel, report, error)
+        elif not report.done():
+            report.set_result(confirmation.result())
 
-    def _give_up(self, channel: _Channel, delivery: Delivery) -> None:
+    def _give_up(self, channel: _Channel, report: DeliveryReport) -> None:
         # Those who come next are to hear at once that no broker answers.
         self._retire(channel)
-        self._fail_with_cause(channel, delivery, None)
+        self._fail_with_cause(channel, report, None)
 
     def _retire(self, channel: _Channel) -> None:
         """Send nothing more by `channel`, and close it once each of its deliveries has ended."""
@@ -182,21 +182,21 @@ class RequestSender:
             closing.add_done_callback(self._closings.pop)
 
     def _fail_with_cause(
-        self, channel: _Channel, delivery: Delivery, error: BaseException | None
+        self, channel: _Channel, report: DeliveryReport, error: BaseException | None
     ) -> None:
-        """Let `delivery` fail once the cause is known; all of a channel have the same."""
+        """Let `report` fail once the cause is known; all of a channel have the same."""
         if isinstance(error, MessageSizeTooLargeError):
-            _fail(delivery, _too_large())
+            _fail(report, _too_large())
             return
         if channel.cause is None:
             channel.cause = asyncio.create_task(
                 broker_error(self._settings, error), name="rmos request sender cause"
             )
-        channel.cause.add_done_callback(partial(_fail_as_found, delivery))
+        channel.cause.add_done_callback(partial(_fail_as_found, report))
 
 
-def _fail_as_found(delivery: Delivery, cause: asyncio.Task[BrokerError]) -> None:
-    _fail(delivery, _stopped() if cause.cancelled() else cause.exception() or cause.result())
+def _fail_as_found(report: DeliveryReport, cause: asyncio.Task[BrokerError]) -> None:
+    _fail(report, _stopped() if cause.cancelled() else cause.exception() or cause.result())
 
 
 async def _close(channel: _Channel) -> None:
@@ -213,11 +213,11 @@ def fixed_partition(key: bytes | None, partitions: Sequence[int], available: Seq
     return found
 
 
-def _fail(delivery: Delivery, error: BaseException) -> None:
-    if not delivery.done():
-        delivery.set_exception(error)
+def _fail(report: DeliveryReport, error: BaseException) -> None:
+    if not report.done():
+        report.set_exception(error)
         # Read once, so that nobody is told of an exception that nobody waited for.
-        delivery.exception()
+        report.exception()
 
 
 def _stopped() -> BrokerError:
