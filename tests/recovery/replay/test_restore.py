@@ -8,7 +8,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.history import ObservedRecord
 from pipeline.recovery.replay.partitions import ReplayedPartition
 from pipeline.recovery.replay.request_topics import request_topics
-from pipeline.recovery.replay.restorer import RestoreSteps, refuse_loss
+from pipeline.recovery.replay.restore import RestoreSteps, refuse_loss
 from pipeline.topics import TopicNames
 from tests.storage.stores import TOPIC, tombstone
 
