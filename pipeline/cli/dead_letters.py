@@ -27,7 +27,7 @@ from pipeline.cli.views.terminal import (
     progress_bar,
 )
 from pipeline.core.dead_letters.letter import DeadLetterRecord
-from pipeline.core.dead_letters.redrive import Redrive
+from pipeline.core.dead_letters.redrive import Redrive, RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
@@ -37,7 +37,7 @@ from pipeline.recovery.dead_letters.reading import (
     read_dead_letters,
     read_redrives,
 )
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Records that were refused, and their way back.")

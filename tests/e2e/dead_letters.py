@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from pipeline.core.dead_letters.letter import dead_letter
+from pipeline.core.dead_letters.redrive import RedriveResult
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce
 

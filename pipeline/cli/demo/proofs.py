@@ -26,6 +26,7 @@ from pipeline.broker.sending.requests import RequestSender
 from pipeline.cli.demo.requests import DemoRequest
 from pipeline.cli.demo.screen import DemoApi, Screen
 from pipeline.cli.ledger import open_logs
+from pipeline.core.dead_letters.redrive import RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import attachment_path
@@ -37,7 +38,7 @@ from pipeline.legacy.check import verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.report import MigrationResult
 from pipeline.legacy.source import OlderStore, open_source
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, RedriveResult, redrive
+from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings

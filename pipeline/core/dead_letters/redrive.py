@@ -1,11 +1,12 @@
-"""A dead letter brought back: the record as it came, two headers more, and the memory of it.
+"""The redrive of a dead letter: which may be sent, as what, and the record that remembers it.
 
 What an earlier redrive added belongs to the record as it came, so the headers of a record that
 was refused three times tell all three.
 """
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -35,52 +36,60 @@ class Redrive:
     attempt: int
 
 
+RedriveStatus = Literal[
+    "refused", "held", "redriven before", "ready", "redriven", "changed", "gone"
+]
+"""Never to be sent; to be sent only if its code or name is given; sent before; to be sent; sent;
+not sent, as its bytes are others, or are gone. A plan has the first four, in this order."""
+
+_HELD = "Judged again it would end the same way; name its code or its record to redrive it."
+
+
 @dataclass(frozen=True, slots=True)
-class RedrivePlan:
-    """What is to become of each dead letter that was selected.
+class RedriveResult:
+    """The status of one dead letter.
 
     Attributes:
-        ready: To be sent.
-        done: Brought back before.
-        held: To be sent only if somebody asks for them by code or name.
-        refused: Never to be sent, and why.
+        redriven_as: Where the record is now, where it was sent, now or before.
+        why: Why it was not sent.
     """
 
-    ready: list[DeadLetterRecord] = field(default_factory=list)
-    done: list[DeadLetterRecord] = field(default_factory=list)
-    held: list[DeadLetterRecord] = field(default_factory=list)
-    refused: list[tuple[DeadLetterRecord, str]] = field(default_factory=list)
+    letter: DeadLetterRecord
+    status: RedriveStatus
+    redriven_as: RecordId | None = None
+    why: str | None = None
 
 
 def plan_redrive(
     letters: Iterable[DeadLetterRecord],
-    redrives: Container[RecordId],
+    redrives: Mapping[RecordId, Redrive],
     partitions: Mapping[str, int],
     *,
     asked_for: Collection[str] | None,
     again: bool,
-) -> RedrivePlan:
-    """Return what to do with each of `letters`.
+) -> list[RedriveResult]:
+    """Return the status of each of `letters`, those that are to be sent last.
 
     Args:
         letters: Those selected.
-        redrives: The records that were brought back before.
+        redrives: What was brought back before, by the record that was refused.
         partitions: How many partitions each topic has that may be sent to.
         asked_for: The codes that were asked for; None where each dead letter was named.
         again: Whether to bring back also what was brought back before.
     """
-    plan = RedrivePlan()
-    for letter in letters:
-        why_not = _why_not(letter, partitions)
-        if why_not is not None:
-            plan.refused.append((letter, why_not))
-        elif letter.source in redrives and not again:
-            plan.done.append(letter)
-        elif _is_held(letter, asked_for):
-            plan.held.append(letter)
-        else:
-            plan.ready.append(letter)
-    return plan
+
+    def planned(letter: DeadLetterRecord) -> RedriveResult:
+        before = redrives.get(letter.source) if letter.source is not None else None
+        if (why_not := _why_not(letter, partitions)) is not None:
+            return RedriveResult(letter, "refused", why=why_not)
+        if before is not None and not again:
+            return RedriveResult(letter, "redriven before", before.redriven_as)
+        if _is_held(letter, asked_for):
+            return RedriveResult(letter, "held", why=_HELD)
+        return RedriveResult(letter, "ready")
+
+    order = get_args(RedriveStatus)
+    return sorted(map(planned, letters), key=lambda result: order.index(result.status))
 
 
 def redriven_headers(letter: DeadLetterRecord, headers: Sequence[Header]) -> list[Header]:

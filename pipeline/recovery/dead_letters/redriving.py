@@ -19,7 +19,6 @@ records that its producer sent before it, and the number of partitions is fixed 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
@@ -27,7 +26,8 @@ from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import (
-    RedrivePlan,
+    RedriveResult,
+    RedriveStatus,
     plan_redrive,
     redrive_record,
     redriven_headers,
@@ -36,6 +36,7 @@ from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, NotFoundError
+from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.dead_letters.reading import (
     DeadLetterContent,
     FaultKind,
@@ -51,26 +52,6 @@ CHUNK_RECORDS = 500
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Most bytes of records of one transaction; a single larger record has one of its own."""
-
-RedriveStatus = Literal[
-    "ready", "redriven", "redriven before", "held", "refused", "changed", "gone"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class RedriveResult:
-    """What became of one dead letter.
-
-    Attributes:
-        status: In one word or two.
-        redriven_as: Where the record is now, where it was sent, now or before.
-        why: Where it was not sent.
-    """
-
-    letter: DeadLetterRecord
-    status: RedriveStatus
-    redriven_as: RecordId | None = None
-    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +92,9 @@ async def redrive(
             settings, since_ms=order.wanted.since_ms, progress=progress
         )
         chosen = letters.selected(order.wanted)
-        _refuse_unknown(order.wanted, chosen)
+        missing = missing_dead_letter(order.wanted, chosen)
+        if missing is not None:
+            raise NotFoundError(f"{missing}; nothing was redriven.")
         plan = plan_redrive(
             chosen,
             redrives,
@@ -119,18 +102,14 @@ async def redrive(
             asked_for=order.asked_for,
             again=order.again,
         )
-        for result in _left_out(plan):
-            yield result
-        for letter in plan.done:
-            assert letter.source is not None
-            yield RedriveResult(letter, "redriven before", redrives[letter.source].redriven_as)
-        if sender is None:
-            for letter in plan.ready:
-                yield RedriveResult(letter, "ready")
-            return
-        async with aclosing(_send(settings, sender, plan.ready)) as results:
-            async for result in results:
+        for result in plan:
+            if sender is None or result.status != "ready":
                 yield result
+        if sender is not None:
+            ready = [result.letter for result in plan if result.status == "ready"]
+            async with aclosing(_send(settings, sender, ready)) as results:
+                async for result in results:
+                    yield result
 
 
 @asynccontextmanager
@@ -159,56 +138,32 @@ async def _partitions(settings: Settings) -> dict[str, int]:
     return {topic: partition + 1 for topic, partition in sorted(found)}
 
 
-def _refuse_unknown(wanted: DeadLetterFilter, letters: Sequence[DeadLetterRecord]) -> None:
-    missing = missing_dead_letter(wanted, letters)
-    if missing is not None:
-        raise NotFoundError(f"{missing}; nothing was redriven.")
-
-
-def _left_out(plan: RedrivePlan) -> list[RedriveResult]:
-    return [
-        *(RedriveResult(letter, "refused", why=why) for letter, why in plan.refused),
-        *(RedriveResult(letter, "held", why=_HELD) for letter in plan.held),
-    ]
-
-
-_HELD = "Judged again it would end the same way; name its code or its record to redrive it."
-
-
 async def _send(
     settings: Settings, sender: TransactionalSender, ready: Sequence[DeadLetterRecord]
 ) -> AsyncGenerator[RedriveResult]:
-    found = {letter.place for letter in ready}
-    chunk: list[DeadLetterContent] = []
-    size = 0
-    async with aclosing(read_contents(settings, ready)) as contents:
-        async for content in contents:
-            found.discard(content.letter.place)
-            if content.fault is not None:
-                yield _left_over(content)
-                continue
-            length = record_bytes(content.key, content.value, content.headers)
-            if chunk and (len(chunk) == CHUNK_RECORDS or size + length > CHUNK_BYTES):
-                for result in await _send_chunk(settings, sender, chunk):
-                    yield result
-                chunk, size = [], 0
-            chunk.append(content)
-            size += length
-    if chunk:
-        for result in await _send_chunk(settings, sender, chunk):
-            yield result
-    for letter in ready:
-        if letter.place in found:
-            yield RedriveResult(letter, "gone", why="Retention has removed the dead letter.")
+    removed = {letter.place: letter for letter in ready}
+    contents = read_contents(settings, ready)
+    chunked = in_chunks(contents, _bytes_of, most=CHUNK_RECORDS, most_bytes=CHUNK_BYTES)
+    async with aclosing(chunked) as chunks:
+        async for chunk in chunks:
+            for content in chunk:
+                del removed[content.letter.place]
+                if content.kind is not None:
+                    status = _STATUS_OF_FAULT[content.kind]
+                    yield RedriveResult(content.letter, status, why=content.fault)
+            whole = [content for content in chunk if content.kind is None]
+            for result in await _send_chunk(settings, sender, whole) if whole else []:
+                yield result
+    for letter in removed.values():
+        yield RedriveResult(letter, "gone", why="Retention has removed the dead letter.")
 
 
-def _left_over(content: DeadLetterContent) -> RedriveResult:
-    """Return the result of a dead letter whose bytes cannot all be read."""
-    assert content.kind is not None
-    return RedriveResult(content.letter, _LEFT_OVER[content.kind], why=content.fault)
+def _bytes_of(content: DeadLetterContent) -> int:
+    is_sent = content.kind is None
+    return record_bytes(content.key, content.value, content.headers) if is_sent else 0
 
 
-_LEFT_OVER: dict[FaultKind, RedriveStatus] = {
+_STATUS_OF_FAULT: dict[FaultKind, RedriveStatus] = {
     "changed": "changed",
     "too large": "refused",
     "gone": "gone",

@@ -5,7 +5,6 @@ goes to the one of its number, or where there are fewer, to that number modulo t
 Killed on the way, what was sent stays sent: the topic's readers tell records by that header.
 """
 
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from aiokafka import ConsumerRecord
@@ -16,6 +15,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, TopicsError, UnsendableError
+from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.replay.ranges import resolve
 from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, rate_limited
 from pipeline.recovery.replay.request_topics import request_topics
@@ -57,16 +57,15 @@ async def forward(
     records = of_run(
         rate_limited(read_ranges(settings, ranges), reading.per_second), selection.run_id
     )
+    chunked = in_chunks(records, held_bytes, most=_SENT_RECORDS, most_bytes=_SENT_BYTES)
     sender = BatchSender(settings)
-    count, waiting = 0, _Waiting(topic)
+    count = 0
     try:
-        async with aclosing(records):
-            async for record in records:
-                waiting.add(record)
-                if waiting.is_full:
-                    count += await waiting.send(sender)
-                    reading.progress("offsets", count, total)
-        count += await waiting.send(sender)
+        async with aclosing(chunked) as chunks:
+            async for chunk in chunks:
+                await sender.send([_message(topic, record) for record in chunk])
+                count += len(chunk)
+                reading.progress("offsets", count, total)
     finally:
         await sender.stop()
     reading.progress("offsets", total, total)
@@ -99,30 +98,6 @@ async def _check_there(settings: Settings, topic: str) -> None:
         raise TopicsError(
             f"The topic {topic} is missing at {settings.bootstrap_servers}: make it first."
         ) from error
-
-
-class _Waiting:
-    """Records that are not sent yet."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-        self._messages: list[Message] = []
-        self._size_bytes = 0
-
-    @property
-    def is_full(self) -> bool:
-        return len(self._messages) >= _SENT_RECORDS or self._size_bytes >= _SENT_BYTES
-
-    def add(self, record: ConsumerRecord) -> None:
-        self._messages.append(_message(self._topic, record))
-        self._size_bytes += held_bytes(record)
-
-    async def send(self, sender: BatchSender) -> int:
-        messages: Sequence[Message] = self._messages
-        if messages:
-            await sender.send(messages)
-        self._messages, self._size_bytes = [], 0
-        return len(messages)
 
 
 def _message(topic: str, record: ConsumerRecord) -> Message:

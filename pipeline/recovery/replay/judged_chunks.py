@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -19,6 +18,7 @@ from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import delivery_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.progress import Progress, no_progress
+from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchStore, JudgedRecord
@@ -83,7 +83,14 @@ async def judged_chunks(
     """
     waiting: deque[asyncio.Task[JudgedChunk]] = deque()
     try:
-        async with aclosing(_chunks(records)) as chunks:
+        chunked = in_chunks(
+            records,
+            held_bytes,
+            most=CHUNK_RECORDS,
+            most_bytes=CHUNK_BYTES,
+            group_of=lambda record: (record.topic, record.partition),
+        )
+        async with aclosing(chunked) as chunks:
             async for chunk in chunks:
                 waiting.append(asyncio.create_task(_judged(chunk, judging, epoch)))
                 if len(waiting) == CHUNKS_AHEAD:
@@ -101,32 +108,3 @@ async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int
         JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
         for delivery, verdict in zip(deliveries, verdicts, strict=True)
     ]
-
-
-@dataclass(slots=True)
-class _Gathering:
-    """A chunk that is not full yet."""
-
-    records: list[ConsumerRecord]
-    size_bytes: int = 0
-
-    def has_room_for(self, record: ConsumerRecord) -> bool:
-        return (
-            record.partition == self.records[0].partition
-            and record.topic == self.records[0].topic
-            and len(self.records) < CHUNK_RECORDS
-            and self.size_bytes + held_bytes(record) <= CHUNK_BYTES
-        )
-
-
-async def _chunks(records: Records) -> AsyncGenerator[list[ConsumerRecord], None]:
-    gathering = _Gathering([])
-    async with aclosing(records):
-        async for record in records:
-            if gathering.records and not gathering.has_room_for(record):
-                yield gathering.records
-                gathering = _Gathering([])
-            gathering.records.append(record)
-            gathering.size_bytes += held_bytes(record)
-    if gathering.records:
-        yield gathering.records

@@ -1,6 +1,7 @@
 """What is sent back, what is remembered of it, and what is left out."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,13 +74,20 @@ def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
     beyond = replace(LETTER, source=replace(SOURCE, partition=12))
     unchecked = letter(4, body_sha256=None)
     letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]
-    redrives = {done.identity}
+    redrives = {done.identity: Redrive(done.identity, SOURCE, 2)}
 
-    plan = plan_redrive(letters, redrives, PARTITIONS, asked_for=(), again=False)
-    assert (plan.ready, plan.done, plan.held) == ([ready], [done], [held])
-    assert [letter for letter, _ in plan.refused] == [nowhere, elsewhere, beyond, unchecked]
+    def planned(chosen: list[DeadLetterRecord], **options: Any) -> dict[str, list[Any]]:
+        plan = plan_redrive(chosen, redrives, PARTITIONS, **options)
+        return {
+            each.status: [one.letter for one in plan if one.status == each.status] for each in plan
+        }
 
-    by_code = plan_redrive(letters, redrives, PARTITIONS, asked_for={"RUN_CONFLICT"}, again=True)
-    assert by_code.ready == [ready, done, held]
-    by_name = plan_redrive([held], redrives, PARTITIONS, asked_for=None, again=False)
-    assert by_name.ready == [held]
+    assert planned(letters, asked_for=(), again=False) == {
+        "refused": [nowhere, elsewhere, beyond, unchecked],
+        "held": [held],
+        "redriven before": [done],
+        "ready": [ready],
+    }
+    by_code = planned(letters, asked_for={"RUN_CONFLICT"}, again=True)
+    assert by_code["ready"] == [ready, done, held]
+    assert planned([held], asked_for=None, again=False) == {"ready": [held]}
