@@ -2,10 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +19,7 @@ from pipeline.cli.views.audit import is_fault, print_finding, print_report
 from pipeline.cli.views.terminal import note, print_json, progress_bar
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.progress import Progress
+from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import InputError, IntegrityError, ReceiptTimeoutError, RefusedError
 from pipeline.settings import Settings, read_settings
 from schemas.audit_request import AuditRequest
@@ -28,23 +28,6 @@ WORKER_PATIENCE_SECONDS = 30.0
 """Longest wait without any worker in the group; one that restarts is back by then."""
 
 _LOOK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One call of the command.
-
-    Attributes:
-        settings: The broker, and the store if it is on this host.
-        request: What is asked.
-        tell: Prints a finding.
-        progress: Shows how far it is, where the store is on this host.
-    """
-
-    settings: Settings
-    request: AuditRequest
-    tell: Callable[[dict[str, Any]], None]
-    progress: Progress
 
 
 def run(
@@ -78,7 +61,9 @@ def run(
     request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
     tell = print_json if as_json else print_finding
     with progress_bar() as progress:
-        report = asyncio.run(_asked(Errand(settings, request, tell, progress), timeout))
+        asked = partial(note, f"audit {request.audit_id}")
+        asking = ask_audit(settings, request, tell, asked=asked, progress=progress)
+        report = asyncio.run(_in_time(asking, request.audit_id, timeout))
     if as_json:
         print_json({"summary": report})
     else:
@@ -109,45 +94,61 @@ def _request(audit_id: str, scope: dict[str, Any], mode: str) -> AuditRequest:
     return found
 
 
-async def _asked(errand: Errand, timeout_seconds: float | None) -> dict[str, Any]:
-    sender = RequestSender(errand.settings)
+async def _in_time(
+    asking: Coroutine[Any, Any, dict[str, Any]], audit_id: str, timeout_seconds: float | None
+) -> dict[str, Any]:
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await _report(errand, sender)
+            return await asking
     except TimeoutError as error:
-        audit_id = errand.request.audit_id
-        message = (
+        raise ReceiptTimeoutError(
             f"The audit {audit_id} has no report after {timeout_seconds:g} s. Its request stays: "
             f"rmos audit run --audit-id {audit_id} with the same scope and mode waits for it again."
-        )
-        raise ReceiptTimeoutError(message) from error
+        ) from error
+
+
+async def ask_audit(
+    settings: Settings,
+    request: AuditRequest,
+    tell: Callable[[dict[str, Any]], None],
+    *,
+    asked: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Ask a worker for an audit, and return its report.
+
+    Args:
+        settings: The broker, and the store if it is on this host.
+        request: What is asked.
+        tell: Called with each finding as it comes.
+        asked: Called once the broker has the request.
+        progress: Told how far it is, where the store is on this host.
+
+    Raises:
+        RefusedError: No worker takes such a request.
+        ReceiptTimeoutError: No worker is there.
+        BrokerError: The broker cannot be reached.
+    """
+    sender = RequestSender(settings)
+    try:
+        async with listening(settings, request.audit_id) as listener:
+            place = await publish_audit(sender, settings, request)
+            asked()
+            watch = _WorkerWatch(settings, request.audit_id)
+            async with aclosing(listener.news(place)) as heard:
+                async for news in heard:
+                    for finding in news.findings:
+                        tell(finding)
+                    if news.report is not None:
+                        return news.report
+                    if news.refusal is not None:
+                        raise RefusedError(": ".join(news.refusal))
+                    done, total = journal_progress(settings.data_dir, request.audit_id) or (0, None)
+                    progress("files of finished days", done, total)
+                    await watch.look()
     finally:
         await sender.stop()
-
-
-async def _report(errand: Errand, sender: RequestSender) -> dict[str, Any]:
-    settings, request = errand.settings, errand.request
-    async with listening(settings, request.audit_id) as listener:
-        place = await publish_audit(sender, settings, request)
-        note(f"audit {request.audit_id}")
-        watch = _WorkerWatch(settings, request.audit_id)
-        async with aclosing(listener.news(place)) as told:
-            async for news in told:
-                for finding in news.findings:
-                    errand.tell(finding)
-                if news.report is not None:
-                    return news.report
-                if news.refusal is not None:
-                    raise RefusedError(": ".join(news.refusal))
-                _show_progress(errand)
-                await watch.look()
-    message = "an audit ends with a report or a refusal"
-    raise AssertionError(message)
-
-
-def _show_progress(errand: Errand) -> None:
-    done, total = journal_progress(errand.settings.data_dir, errand.request.audit_id) or (0, None)
-    errand.progress("files of finished days", done, total)
+    raise AssertionError("an audit ends with a report or a refusal")
 
 
 class _WorkerWatch:

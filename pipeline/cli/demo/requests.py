@@ -7,10 +7,25 @@ from typing import Any
 
 CREATED_AT_UTC = "2025-12-18T14:03:22Z"
 
+_SMALL_POCKET = """\
+G90
+G21
+M3 S18000
+G0 Z5.000
+G0 X3.000 Y3.000
+G1 Z-3.000 F300
+G1 X97.000 F1200
+G1 Y47.000
+G1 X3.000
+G1 Y3.000
+G0 Z5.000
+M5
+M30"""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoRequest:
-    """One record of the story.
+    """One record of the demo.
 
     Attributes:
         title: What it shows.
@@ -24,40 +39,28 @@ class DemoRequest:
 
 
 def demo_requests() -> list[DemoRequest]:
-    """Return the records of the story, in order."""
-    green = _request("run_demo_green", "GREEN", 92.0, outputs={"gcode_text": _small_pocket()})
-    yellow = _request(
-        "run_demo_yellow",
-        "YELLOW",
-        61.5,
-        warnings=["stepdown is high (> 3.0 mm); consider smaller passes"],
-        outputs={"gcode_text": "\n".join(_raster_pocket())},
-    )
-    red = red_request("run_demo_red")
-    unknown = _request("run_demo_unknown", None, None)
-    incomplete = {**_request("run_demo_incomplete", "GREEN", 88.0), "tool_id": 42}
-    changed = {**green, "tool_id": "router:endmill_3mm"}
+    """Return the records of the demo, in order."""
+    green = _request("run_demo_green", _verdict("GREEN", 92.0), gcode=_SMALL_POCKET)
+    careful = "stepdown is high (> 3.0 mm); consider smaller passes"
+    large = "\n".join(_raster_pocket())
+    yellow = _request("run_demo_yellow", _verdict("YELLOW", 61.5, warning=careful), gcode=large)
+    incomplete = _request("run_demo_incomplete", _verdict("GREEN", 88.0)) | {"tool_id": 42}
     return [
         _record("GREEN", green),
         _record("YELLOW, 300 KB of G-code", yellow),
-        _record("RED", red),
-        _record("no risk in it", unknown),
+        _record("RED", red_request("run_demo_red")),
+        _record("no risk in it", _request("run_demo_unknown", _verdict(None, None))),
         _record("incomplete: tool_id is 42", incomplete),
         DemoRequest("not JSON", b"run_demo_broken", b'{"run_id": "run_demo_broken", '),
         _record("the GREEN one again", green),
-        _record("the GREEN one, changed", changed),
+        _record("the GREEN one, changed", green | {"tool_id": "router:endmill_3mm"}),
     ]
 
 
 def red_request(run_id: str) -> dict[str, Any]:
     """Return a request that must be blocked."""
-    return _request(
-        run_id,
-        "RED",
-        0.0,
-        block_reason="z_rough must be negative (cutting depth)",
-        outputs={"gcode_text": _small_pocket()},
-    )
+    reason = "z_rough must be negative (cutting depth)"
+    return _request(run_id, _verdict("RED", 0.0, block_reason=reason), gcode=_SMALL_POCKET)
 
 
 def _record(title: str, request: dict[str, Any]) -> DemoRequest:
@@ -65,22 +68,24 @@ def _record(title: str, request: dict[str, Any]) -> DemoRequest:
     return DemoRequest(title, request["run_id"].encode(), value)
 
 
-def _request(
-    run_id: str,
+def _verdict(
     risk_level: str | None,
     score: float | None,
     *,
     block_reason: str | None = None,
-    warnings: list[str] | None = None,
-    outputs: dict[str, Any] | None = None,
+    warning: str | None = None,
 ) -> dict[str, Any]:
-    verdict = {
+    warnings = [] if warning is None else [warning]
+    return {
         "risk_level": risk_level,
         "score": score,
         "block_reason": block_reason,
-        "warnings": warnings or [],
+        "warnings": warnings,
     }
-    request: dict[str, Any] = {
+
+
+def _request(run_id: str, verdict: dict[str, Any], gcode: str | None = None) -> dict[str, Any]:
+    return {
         "run_id": run_id,
         "created_at_utc": CREATED_AT_UTC,
         "mode": "router",
@@ -94,38 +99,15 @@ def _request(
             "design": {"type": "pocket", "width_mm": 100, "length_mm": 50, "depth_mm": 3},
             "context": {"strategy": "spiral", "stepover": 0.45, "stepdown_mm": 1.5},
         },
+        **({} if gcode is None else {"outputs": {"gcode_text": gcode}}),
     }
-    if outputs is not None:
-        request["outputs"] = outputs
-    return request
-
-
-def _small_pocket() -> str:
-    return "\n".join(
-        [
-            "G90",
-            "G21",
-            "M3 S18000",
-            "G0 Z5.000",
-            "G0 X3.000 Y3.000",
-            "G1 Z-3.000 F300",
-            "G1 X97.000 F1200",
-            "G1 Y47.000",
-            "G1 X3.000",
-            "G1 Y3.000",
-            "G0 Z5.000",
-            "M5",
-            "M30",
-        ]
-    )
 
 
 def _raster_pocket() -> Iterator[str]:
     """Yield a finishing pass in rows of 0.05 mm: 300 KB, above the inline limit."""
     yield from ("G90", "G21", "M3 S18000", "G0 Z5.000")
     for row in range(1, 6720):
-        y = row * 0.05
         start, end = (3.0, 397.0) if row % 2 else (397.0, 3.0)
-        yield f"G1 X{start:.3f} Y{y:.3f} Z-3.000 F1200"
+        yield f"G1 X{start:.3f} Y{row * 0.05:.3f} Z-3.000 F1200"
         yield f"G1 X{end:.3f}"
     yield from ("G0 Z5.000", "M5", "M30")
