@@ -318,11 +318,10 @@ def plan_faults() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        message = (
+        raise StoreError(
             f"The temporary database of the audit failed ({error}): make room where TMPDIR says, "
             "then start the audit again."
-        )
-        raise StoreError(message) from error
+        ) from error
 
 
 def asked(date: str, run_id: str, *, everything: bool) -> str:

@@ -72,11 +72,10 @@ class StepPool:
             while waiting:
                 yield _next(waiting)
         except BrokenProcessPool as error:
-            message = (
+            raise MemoryError(
                 "A process of the audit was killed, most likely for want of memory; start the "
                 "audit again: it goes on after the last whole day."
-            )
-            raise MemoryError(message) from error
+            ) from error
         finally:
             for _, future in waiting:
                 future.cancel()

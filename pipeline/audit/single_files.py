@@ -59,11 +59,9 @@ def check_file(file: Path) -> list[Finding]:
         with opened(whole.parent, whole.name) as found:
             findings = None if found is None else _check(file, place, *found)
     except OSError as error:
-        message = f"{file} cannot be checked: {error.strerror or error}."
-        raise InputError(message) from error
+        raise InputError(f"{file} cannot be checked: {error.strerror or error}.") from error
     if findings is None:
-        message = f"{file} cannot be checked: there is no such file."
-        raise InputError(message)
+        raise InputError(f"{file} cannot be checked: there is no such file.")
     # Blobs that it names are told of by their own paths, the file as it was asked for.
     return [replace(each, path=str(file)) if each.path == place.path else each for each in findings]
 

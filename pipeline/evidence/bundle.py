@@ -43,8 +43,7 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
                 path.unlink()
                 raise
     except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}; name a new file."
-        raise InputError(message) from error
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
 
 
 def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:
@@ -105,5 +104,4 @@ def _read(blob: OpenBlob, name: str, offset: int) -> bytes:
         return blob.read(offset)
     except OSError as error:
         # Told apart from a fault of the new file.
-        message = f"{name} cannot be read from the store: {error.strerror}."
-        raise StoreError(message) from error
+        raise StoreError(f"{name} cannot be read from the store: {error.strerror}.") from error

@@ -85,11 +85,10 @@ def find_run(reader: RunReader, logs: StoreLogs, run_id: str) -> FoundRun:
     except NotFoundError:
         if not has_run_leaf(logs, run_id):
             raise
-    message = (
+    raise IntegrityError(
         f"The ledger has a leaf of the run {run_id}, the index does not know it: run rmos index "
         "rebuild."
     )
-    raise IntegrityError(message)
 
 
 def _proven_link(
@@ -151,11 +150,10 @@ def _attachment(
         return replace(named, state="withheld")
     check = reader.attachments.check(sha256)
     if check.error == "hash_mismatch":
-        message = (
+        raise IntegrityError(
             f"Expected {named.path} to have the SHA-256 that is its name, found "
             f"{check.actual_sha256}."
         )
-        raise IntegrityError(message)
     if check.error is not None:
         return named
     return replace(named, state="included", excerpt=_excerpt(reader, named, ref))

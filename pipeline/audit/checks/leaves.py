@@ -74,8 +74,9 @@ def tile_reader(folder: LogFolder) -> TileReader:
         try:
             return folder.read_tile(tile)
         except OSError as error:
-            message = f"expected {tile}, found what cannot be read ({error.strerror})"
-            raise EvidenceError(message) from error
+            raise EvidenceError(
+                f"expected {tile}, found what cannot be read ({error.strerror})"
+            ) from error
 
     return read
 

@@ -103,8 +103,7 @@ def open_log(
 
 def _open(note: bytes | None, keys: Sequence[VerifierKey], origin: str) -> Checkpoint:
     if note is None:
-        message = "no such file"
-        raise EvidenceError(message)
+        raise EvidenceError("no such file")
     return open_checkpoint(note, keys, origin=origin)
 
 

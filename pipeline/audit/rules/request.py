@@ -47,18 +47,22 @@ def _judge(key: ReadContent | None, value: ReadContent | None) -> AuditRequest:
         raise RejectionError(INVALID_AUDIT, f"Expected an audit request, found {told}.")
     request = normalised_request(document)
     if key != request.audit_id.encode():
-        message = "Expected the record's key to be the audit_id of its value."
-        raise RejectionError(INVALID_AUDIT, message)
+        raise RejectionError(
+            INVALID_AUDIT, "Expected the record's key to be the audit_id of its value."
+        )
     return request
 
 
 def _parsed(value: ReadContent | None) -> dict[str, Any]:
     if value is None:
-        message = "Expected an audit request, found a record without a value."
-        raise RejectionError(INVALID_AUDIT, message)
+        raise RejectionError(
+            INVALID_AUDIT, "Expected an audit request, found a record without a value."
+        )
     if isinstance(value, LeftAtSource) or len(value) > REQUEST_VALUE_LIMIT_BYTES:
-        message = f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}."
-        raise RejectionError(INVALID_AUDIT, message)
+        raise RejectionError(
+            INVALID_AUDIT,
+            f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}.",
+        )
     try:
         return parse_object(value)[0]
     except InvalidJsonError as error:

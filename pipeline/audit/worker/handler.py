@@ -117,18 +117,16 @@ class AuditHandler:
         except IntegrityError as error:
             return Rejected(REPORT_CORRUPT, str(error))
         except sqlite3.Error as error:
-            message = (
+            raise StoreError(
                 f"The plan of an audit failed ({error}): free some space where temporary files "
                 "are, or set TMPDIR, then start again."
-            )
-            raise StoreError(message) from error
+            ) from error
         except BrokenProcessPool as error:
-            message = (
+            raise MemoryError(
                 "A process of an audit was killed, most likely for want of memory; give it more, "
                 "or set RMOS_AUDIT_PROCESSES=0, then start again: it goes on after the last "
                 "whole day."
-            )
-            raise MemoryError(message) from error
+            ) from error
         except (OSError, MemoryError, RmosError):
             raise
         except Exception as error:  # noqa: BLE001  # one request must not hold up the others
