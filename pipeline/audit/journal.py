@@ -25,8 +25,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
+from pipeline.audit.parts import LEDGER_PART
 from pipeline.audit.rules.codes import MISSING_BLOB
-from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.disk.faults import store_faults

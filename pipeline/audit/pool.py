@@ -9,8 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
-from pipeline.audit.context import AuditContext, AuditReader
-from pipeline.audit.step import Step
+from pipeline.audit.step import AuditContext, AuditReader, Step
 from pipeline.child_process import begin_helper, helper_pool, submitted
 
 _AHEAD = 3

@@ -1,17 +1,17 @@
-"""The audit of a store: a library that reads, compares and tells, and changes nothing.
+"""The audit of a store: it compares, reports, and changes nothing. Read-only.
 
 The procedure, with the same numbers in the code:
 
 1. At one moment, with no batch on its way: the checkpoints of all logs, and the rows of the index.
 2. Every log up to its checkpoint, computed again from its leaves; trusted checkpoints; offsets that
    the broker can show and that have no leaf.
-3. Leaves against each other and against the rows.
-4. Date by date: the files that leaves tell of, then names that no leaf explains.
-5. Attachments, quarantined requests, and what else lies in the store.
+3. Leaves compared with each other and with the rows.
+4. Date by date: the files that leaves name, then names that no leaf explains.
+5. Attachments, quarantined requests, the store root, and what else lies in the store.
 
-A part is what is done as a whole: the ledger (2 and 3), one date, an area of blobs, the rest. One
-that is cut short is done again. What nothing explains is looked up once more in the logs as they
-are by then: a store goes on while it is audited.
+A part is what is done as a whole: the ledger (2 and 3), one date, an area of blobs, the rest. A
+part that was cut short is done again. A name that nothing explains is looked up once more in the
+logs as they are by then: a store goes on while it is audited.
 """
 
 import os
@@ -22,19 +22,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from pipeline.audit import queries
+from pipeline.audit.checks.blobs import SLICE_BLOBS, check_area, check_blob_folder, check_blob_names
+from pipeline.audit.checks.files import SLICE_FILES, check_files
+from pipeline.audit.checks.index import comparisons, compute_store_root
 from pipeline.audit.checks.logs import AuditedLog, check_logs, check_trusted, open_log, read_notes
+from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
-from pipeline.audit.checks.places import dates_on_disk
-from pipeline.audit.checks.suspects import still_unexplained
-from pipeline.audit.context import AuditContext, Depth
+from pipeline.audit.checks.places import blob_folders, check_places, dates_on_disk
+from pipeline.audit.parts import LEDGER_PART, PLACES_PART, PartDone, Parts, Tally
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
 from pipeline.audit.pool import StepPool
 from pipeline.audit.report import audit_report
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.rules.request import SAMPLE_SHARE
-from pipeline.audit.step import StepResult
-from pipeline.audit.steps import LEDGER_PART, audit_steps, dates_with
-from pipeline.audit.tally import PartDone, Parts, Tally
+from pipeline.audit.step import AuditContext, Depth, Step, StepResult
+from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
@@ -53,7 +56,7 @@ SMALL_STORE_LEAVES: Final = 5_000
 
 
 class StoreAudit:
-    """One audit. Use it as a context: what it needs beside the store is gone at its end."""
+    """One audit. Use it as a context: its temporary files and processes are gone at its end."""
 
     def __init__(
         self,
@@ -65,22 +68,20 @@ class StoreAudit:
         broker: BrokerView | None = None,
         processes: int | None = None,
         share: float = SAMPLE_SHARE,
-        depth: Depth | None = None,
-        scratch: Path | None = None,
+        depth: Depth = "content",
     ) -> None:
-        """Prepare; nothing is read yet but the store's identity.
+        """Prepare; only the store's identity is read.
 
         Args:
             root: Folder of the store.
             request: What is asked.
             keys: Whose signatures under checkpoints count.
             trusted: Checkpoints that somebody else kept; the caller has checked who signed them.
-            broker: What the broker can say; None where nobody asks it.
+            broker: The broker's view of the logs; None where it is not asked.
             processes: How many; 0 for none beside this one; None for as many as there are
                 processors, or none for a small store.
             share: Of the files that are read in mode `sampled`.
-            depth: Of files that are read, where it is to be another than the mode says.
-            scratch: Folder for the plan, about 600 bytes a leaf; None for the system's.
+            depth: How closely files are checked that are read.
 
         Raises:
             StoreNotReadyError: There is no store.
@@ -95,8 +96,7 @@ class StoreAudit:
         self._trusted = trusted
         self._broker = broker
         self._processes = processes
-        self._depth: Depth = depth or "content"
-        self._scratch = scratch
+        self._depth: Depth = depth
         self._store_root: str | None = None
         self._open = ExitStack()
 
@@ -110,33 +110,30 @@ class StoreAudit:
         self,
         skip: Collection[str] = (),
         progress: Progress = no_progress,
-        told_missing: Collection[str] = (),
+        known_missing: Collection[str] = (),
     ) -> Iterator[Finding | PartDone]:
         """Yield findings as they come, and after those of each part that it is done.
 
         Args:
             skip: Parts that were done before; the ledger is read all the same.
-            progress: Called after each step with how many files of runs were looked at;
-                what it raises ends the audit.
-            told_missing: Paths of blobs that the parts in `skip` told to be missing.
+            progress: Called after each step with how many files of runs were checked; what it
+                raises ends the audit.
+            known_missing: Paths of blobs that the parts in `skip` reported as missing.
 
         Raises:
-            StoreError: The disk failed, so that not even a finding can be told; or there is no
-                room for the plan.
+            StoreError: The disk failed, so that nothing can be reported; or there is no room for
+                the plan.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
         with store_faults(self.root), plan_faults():
             moment = self._begin()  # 1.
-            parts = Parts(skip, told_missing)
+            parts = Parts(skip, known_missing)
             yield from parts.add(LEDGER_PART, StepResult(moment.findings))
             for finding in self._check_ledger(moment):  # 2.
                 yield from parts.add(LEDGER_PART, StepResult([finding]))
-            total = moment.plan.value("SELECT count(*) FROM expected")
-            steps = audit_steps(
-                moment.pool.context, moment.plan, self.request.scope, self.logs, skip
-            )
+            total = moment.plan.value(queries.COUNT_EXPECTED)
             part, suspects = LEDGER_PART, list[str]()
-            for step, result in moment.pool.run(steps):  # 3. to 5.
+            for step, result in moment.pool.run(self._steps(moment, skip)):  # 3. to 5.
                 if step.part != part or len(suspects) >= SUSPECTS_LIMIT:
                     yield from parts.add(part, self._unexplained(moment.plan, suspects))
                     part, suspects = step.part, []
@@ -148,10 +145,8 @@ class StoreAudit:
             yield from parts.end()
 
     def _begin(self) -> "_Moment":
-        """Take the moment that everything is held against."""
-        folder = self._open.enter_context(
-            tempfile.TemporaryDirectory(prefix="rmos-audit-", dir=self._scratch)
-        )
+        """Take the moment that everything is compared as of."""
+        folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
         plan = AuditPlan(Path(folder) / "plan.sqlite3")
         self._open.callback(plan.close)
         index = self.root / INDEX_FILE
@@ -209,12 +204,59 @@ class StoreAudit:
         if not self.logs and (plan.knows_runs or dates_on_disk(self.root)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
-        plan.settle(self.request.scope, has_logs=bool(self.logs))
+        plan.resolve(self.request.scope, has_logs=bool(self.logs))
         for run_id in dict.fromkeys(self.request.scope.run_ids or ()):
-            known = plan.value("SELECT 1 FROM runs WHERE run_id = ?", (run_id,))
-            if known is None and not dates_with(self.root, run_id):
+            known = plan.value(queries.DATE_OF_RUN, (run_id,))
+            if known is None and not self._dates_with(run_id):
                 path = f"runs/*/{run_id}.json"
                 yield Finding("RUN_UNKNOWN", path, f"a leaf of the run {run_id}", "none, no file")
+
+    def _steps(self, moment: "_Moment", skip: Collection[str]) -> Iterator[Step]:
+        plan, context = moment.plan, moment.pool.context
+        # 3. Without logs the rows stand for leaves, and there is nothing to compare.
+        if self.logs and LEDGER_PART not in skip:
+            yield from comparisons(LEDGER_PART, has_rows=plan.has_rows)
+        for date in self._dates(plan):  # 4.
+            if date not in skip:
+                for ends in plan.slices_of(date, SLICE_FILES):
+                    yield Step(date, check_files, (date, *ends))
+                yield Step(date, check_names, (date,))
+        for area in BlobArea:  # 5.
+            if area.value not in skip:
+                yield from self._steps_of(area, moment)
+        if self.logs and context.is_whole and context.follows_names:
+            yield Step(PLACES_PART, compute_store_root)
+        if PLACES_PART not in skip:
+            sizes = tuple((log.log, log.size) for log in self.logs)
+            yield Step(PLACES_PART, check_places, (sizes,))
+
+    def _dates(self, plan: AuditPlan) -> list[str]:
+        scope = self.request.scope
+        if scope.dates is not None:
+            return sorted(set(scope.dates))
+        dates = set(plan.dates())
+        if scope.run_ids is None:
+            dates.update(dates_on_disk(self.root))
+        for run_id in scope.run_ids or ():
+            dates.update(self._dates_with(run_id))
+        return sorted(dates)
+
+    def _dates_with(self, run_id: str) -> list[str]:
+        """Return the dates in whose folder there is a file of the run."""
+        return [
+            date
+            for date in dates_on_disk(self.root)
+            if os.path.lexists(self.root / str(ArtifactPath(date, run_id)))
+        ]
+
+    def _steps_of(self, area: BlobArea, moment: "_Moment") -> Iterator[Step]:
+        part, context = area.value, moment.pool.context
+        yield Step(part, check_area, (part,))
+        for prefix in blob_folders(self.root, area) if context.is_whole else ():
+            yield Step(part, check_blob_folder, (part, prefix))
+        if not context.follows_names:
+            for ends in moment.plan.slices_of_blobs(part, SLICE_BLOBS):
+                yield Step(part, check_blob_names, ends)
 
     def _unexplained(self, plan: AuditPlan, suspects: Sequence[str]) -> StepResult:
         if not suspects:
@@ -226,13 +268,7 @@ class StoreAudit:
         )
         return StepResult(list(found))
 
-    def report(
-        self,
-        tally: Tally,
-        *,
-        started_at_utc: str,
-        finished_at_utc: str,
-    ) -> dict[str, Any]:
+    def report(self, tally: Tally, *, started_at_utc: str, finished_at_utc: str) -> dict[str, Any]:
         """Return the report in the shape of `AuditReport`, once every part is done.
 
         Args:

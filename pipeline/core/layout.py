@@ -71,6 +71,11 @@ def quarantine_path(sha256: str) -> str:
     return f"quarantine/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
+def date_of(path: str) -> str:
+    """Return the date in the path of an artifact or a link, which `parse_path` has taken."""
+    return path.split("/", 2)[1]
+
+
 def parse_path(path: str) -> StorePath | None:
     """Return what lies at `path`, or None where the layout has no such path."""
     parts = path.split("/")

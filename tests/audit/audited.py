@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.audit.parts import PartDone, Tally
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
-from pipeline.audit.tally import PartDone, Tally
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record

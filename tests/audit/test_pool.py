@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.audit.context import AuditContext, AuditReader
 from pipeline.audit.pool import StepPool
-from pipeline.audit.step import Step
+from pipeline.audit.step import AuditContext, AuditReader, Step
 
 CONTEXT = AuditContext("/nowhere", "/nowhere/plan", "a", "names", 0.0, True, False)
 

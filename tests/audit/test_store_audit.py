@@ -983,16 +983,20 @@ def test_a_store_whose_index_has_rows_and_that_has_no_log_is_told(store: Path, t
     assert "LOG_MISSING" in audit(store).codes
 
 
-def test_no_room_for_the_plan_is_one_sentence(store: Path, tmp_path: Path) -> None:
+def test_no_room_for_the_plan_is_one_sentence(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import resource
+    import tempfile
 
     from pipeline.errors import StoreError
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_192, before[1]))
     try:
         with pytest.raises(StoreError, match="temporary database of the audit failed"):
-            audit(store, scratch=tmp_path)
+            audit(store)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["store"], "the plan is gone"

@@ -19,8 +19,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.audit.parts import PartDone
 from pipeline.audit.store_audit import StoreAudit
-from pipeline.audit.tally import PartDone
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store

@@ -1,4 +1,4 @@
-"""Blobs held against their names: those of one folder, or those that something names.
+"""Blobs compared with their names: those of one folder, or those that a file or row names.
 
 A blob's name is the hash of its bytes, so it needs no leaf to be checked. One that nothing names
 is no fault among the attachments, which anybody may upload; a quarantined request is always that
@@ -11,10 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from pipeline.audit import queries
 from pipeline.audit.checks.places import unexpected_blob_folders
-from pipeline.audit.context import AuditReader
 from pipeline.audit.rules.finding import Finding, mode_finding
-from pipeline.audit.step import StepResult
+from pipeline.audit.step import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.disk.regular_files import (
@@ -42,8 +42,6 @@ _DIFFERS: Final[dict[BlobArea, AuditCode]] = {
     BlobArea.ATTACHMENTS: "ATTACHMENT_DIFFERS",
     BlobArea.QUARANTINE: "QUARANTINE_DIFFERS",
 }
-_IS_NAMED: Final = "SELECT 1 FROM blobs WHERE path = ?"
-_NAMED: Final = "SELECT path, named_by FROM blobs WHERE path BETWEEN ? AND ? ORDER BY path"
 
 
 def check_area(reader: AuditReader, area_name: str) -> StepResult:
@@ -77,13 +75,13 @@ def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepR
 
 
 def _is_named(reader: AuditReader, path: str) -> bool:
-    return reader.plan.execute(_IS_NAMED, (path,)).fetchone() is not None
+    return reader.plan.execute(queries.IS_BLOB_NAMED, (path,)).fetchone() is not None
 
 
 def check_blob_names(reader: AuditReader, first: str, last: str) -> StepResult:
     """Look whether the blobs that rows of the index name are there."""
     result = StepResult()
-    for path, named_by in reader.plan.execute(_NAMED, (first, last)).fetchall():
+    for path, named_by in reader.plan.execute(queries.NAMED_BLOBS, (first, last)).fetchall():
         check_named_blob(reader, path, named_by, result)
     return result
 

@@ -1,4 +1,4 @@
-"""Some files of one date, each held against its leaf: one step of an audit, for any process.
+"""Some files of one date, each compared with its leaf: one step of an audit, for any process.
 
 What is asked of each, up to the depth of the audit:
 
@@ -15,14 +15,19 @@ import os
 from hashlib import sha256
 from typing import Final
 
+from pipeline.audit import queries
 from pipeline.audit.checks.blobs import check_named_blob
 from pipeline.audit.checks.rows import IndexRows
-from pipeline.audit.context import AuditReader, Depth
 from pipeline.audit.plan import ExpectedFile
-from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
+from pipeline.audit.rules.content import (
+    ContentCheck,
+    check_artifact,
+    check_date,
+    check_link,
+    check_time,
+)
 from pipeline.audit.rules.finding import Finding, mode_finding
-from pipeline.audit.rules.times import check_date, check_time
-from pipeline.audit.step import StepResult
+from pipeline.audit.step import AuditReader, Depth, StepResult
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import (
@@ -39,15 +44,12 @@ SLICE_FILES: Final = 512
 LINK_LIMIT_BYTES: Final = 8 << 20
 """No link is larger: it is a part of a request of at most 4 MiB, escaped anew."""
 
-_EXPECTED: Final = """SELECT name, kind, sha256, size_bytes, broker_ms, run_id, is_waiting
-    FROM expected WHERE date = ? AND name BETWEEN ? AND ? ORDER BY name"""
-
 
 def check_files(reader: AuditReader, date: str, first: str, last: str) -> StepResult:
     """Check the files of `date` from the name `first` to the name `last`."""
     rows = [
         ExpectedFile._make(row)
-        for row in reader.plan.execute(_EXPECTED, (date, first, last)).fetchall()
+        for row in reader.plan.execute(queries.EXPECTED_FILES, (date, first, last)).fetchall()
     ]
     return _FileCheck(reader, date, rows).run()
 

@@ -7,8 +7,9 @@ once all ranges of the log are there.
 from dataclasses import dataclass, field
 from typing import Final
 
-from pipeline.audit.context import AuditReader
 from pipeline.audit.plan import AdvisoryRow, RunRow
+from pipeline.audit.step import AuditReader
+from pipeline.core.layout import date_of
 from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -20,9 +21,6 @@ from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader, pa
 RANGE_BUNDLES: Final = 8
 """Bundles of one step: 2,048 leaves, about 25 ms."""
 
-_RUNS_FOLDER: Final = len("runs/")
-_DATE: Final = len("2025-12-18")
-
 
 @dataclass(slots=True)
 class BundleRange:
@@ -33,8 +31,8 @@ class BundleRange:
         partial: Hashes of the bundle that ends the log, if it is in this range.
         doubtful: Indices of bundles that do not give their tile of level 0.
         unreadable: Bundles that are missing or no bundle, with the reason.
-        runs: Leaves that tell of runs.
-        advisories: Leaves that tell of advisories.
+        runs: Leaves of runs.
+        advisories: Leaves of advisories.
         wrong: Numbers of leaves that no worker writes, with the reason.
         failed: Numbers and offsets of leaves with code INTERNAL_ERROR.
         gaps: Offsets between two leaves, the first one and the one after the last.
@@ -99,7 +97,7 @@ def _read_bundle(log: LogId, bundle: Tile, read_tile: TileReader, found: BundleR
         entries = parse_bundle(bundle, read_tile(bundle))
         hashes = [leaf_hash(entry) for entry in entries]
     except EvidenceError as error:
-        # Its tile stands for it: so the other bundles can still be held against the root.
+        # Its tile stands for it: so the other bundles can still be compared with the root.
         found.unreadable.append((bundle.index, str(error)))
         entries, hashes = [], kept or []
     if hashes != kept:
@@ -135,30 +133,9 @@ def _add_leaf(leaf: LedgerLeaf, number: int, found: BundleRange) -> None:
         found.failed.append((number, leaf.offset))
     # The fields of each kind are checked: with these the others are there too.
     if leaf.path is not None:
-        date = leaf.path[_RUNS_FOLDER : _RUNS_FOLDER + _DATE]
-        name = leaf.path[_RUNS_FOLDER + _DATE + 1 :]
-        found.runs.append(
-            (
-                leaf.run_id,
-                leaf.kind == "run",
-                date,
-                name,
-                leaf.sha256,
-                leaf.size_bytes,
-                leaf.timestamp_ms,
-                number,
-                leaf.offset,
-            )
-        )
+        kept = (leaf.sha256, leaf.size_bytes, leaf.timestamp_ms, number, leaf.offset)
+        found.runs.append((leaf.run_id, leaf.kind == "run", date_of(leaf.path), *kept))
     elif leaf.advisory_id is not None:
-        found.advisories.append(
-            (
-                leaf.run_id,
-                leaf.advisory_id,
-                leaf.kind == "advisory",
-                leaf.link_sha256,
-                leaf.timestamp_ms,
-                number,
-                leaf.offset,
-            )
-        )
+        told = (leaf.link_sha256, leaf.timestamp_ms, number, leaf.offset)
+        is_advisory = leaf.kind == "advisory"
+        found.advisories.append((leaf.run_id, leaf.advisory_id, is_advisory, *told))

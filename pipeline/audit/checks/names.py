@@ -1,25 +1,40 @@
-"""Names in the folders of runs that no leaf explains: added, copied, or not yet in a log.
+"""Names that no leaf explains: added, copied, or not yet in a log.
 
-A name is looked up in the plan; the files of a date are never all in memory.
+A name is looked up in the plan, date by date; the files of a date are never all in memory. What
+nothing explains is looked up once more at the end of its part, in the logs as they are by then: a
+store goes on while it is audited. With the store's lock no batch is on its way, so every file that
+was there before has its leaf by then, unless a process died in between.
 """
 
 import json
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
-from pipeline.audit.context import AuditReader
+from pipeline.audit import queries
+from pipeline.audit.checks.logs import AuditedLog, read_notes
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
-from pipeline.audit.step import StepResult
-from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
+from pipeline.audit.step import AuditReader, StepResult
+from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, date_of, parse_path
+from pipeline.disk.locks import INDEX_LOCK, shared_lock
+from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.errors import IntegrityError
+from pipeline.ledger.folder import LogFolder
+from pipeline.ledger.leaf import parse_leaf
+from pipeline.ledger.log_id import LogId
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog.checkpoints import open_checkpoint
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.storage.index.engine import read_only
+from pipeline.storage.index.run_index import INDEX_FILE
 
 _LOOKED_UP: Final = 500
-_NOT_EXPECTED: Final = """SELECT value FROM json_each(?) WHERE NOT EXISTS
-    (SELECT 1 FROM expected WHERE date = ? AND name = value)"""
-_IS_ASKED: Final = "SELECT 1 FROM runs_asked WHERE run_id = ?"
-_RUN: Final = "SELECT 'runs/' || date || '/' || name FROM runs WHERE run_id = ?"
 
 
 def check_names(reader: AuditReader, date: str) -> StepResult:
@@ -49,31 +64,142 @@ def _not_expected(reader: AuditReader, date: str, names: list[str]) -> list[str]
     # Bytes that are not UTF-8 are in no name of ours, and SQLite would not keep them.
     foreign = [name for name in names if not name.isascii()]
     own = json.dumps([name for name in names if name.isascii()])
-    return foreign + [row[0] for row in reader.plan.execute(_NOT_EXPECTED, (own, date))]
+    return foreign + [row[0] for row in reader.plan.execute(queries.UNEXPECTED_NAMES, (own, date))]
 
 
 def _is_asked(reader: AuditReader, path: str) -> bool:
     place = parse_path(path)
     if not isinstance(place, ArtifactPath | LinkPath):
         return False
-    return reader.plan.execute(_IS_ASKED, (place.run_id,)).fetchone() is not None
+    return reader.plan.execute(queries.IS_RUN_ASKED, (place.run_id,)).fetchone() is not None
 
 
-def explain(plan: AuditPlan, path: str, found: str) -> Finding:
-    """Return the finding about a file below `runs` that no leaf explains.
+@dataclass(slots=True)
+class _SinceThen:
+    """What the leaves record that came after the audit began.
 
-    Args:
-        plan: What is expected.
-        path: Of the file.
-        found: What is there, in a few words.
+    Attributes:
+        paths: Of artifacts.
+        runs: run_id and date of their folder.
+        advisories: run_id and advisory_id.
     """
+
+    paths: set[str] = field(default_factory=set)
+    runs: dict[str, str] = field(default_factory=dict)
+    advisories: set[tuple[str, str]] = field(default_factory=set)
+
+
+def still_unexplained(
+    root: Path,
+    plan: AuditPlan,
+    logs: Sequence[AuditedLog],
+    suspects: Sequence[str],
+    *,
+    store_id: str,
+    keys: Sequence[VerifierKey],
+) -> Iterator[Finding]:
+    """Yield a finding for each of `suspects` that leaves and rows of by now explain no better."""
+    with shared_lock(root / INDEX_LOCK):
+        notes = read_notes(root)
+    since = _leaves_since(root, logs, notes, store_id, keys)
+    of_runs = _requests_of_runs(root, plan, suspects)
+    for path in suspects:
+        place = parse_path(path)
+        if isinstance(place, BlobPath):
+            if place.area is not BlobArea.QUARANTINE or of_runs is None or place.sha256 in of_runs:
+                continue
+            told = "no file: no run has this request"
+            yield Finding("FILE_UNEXPLAINED", path, told, "a file")
+        elif not _is_explained(place, path, plan, since):
+            yield _unexplained(plan, path, _kind_of(root, plan, path))
+
+
+def _leaves_since(
+    root: Path,
+    logs: Sequence[AuditedLog],
+    notes: Mapping[LogId, bytes | None],
+    store_id: str,
+    keys: Sequence[VerifierKey],
+) -> _SinceThen:
+    before = {log.log: log for log in logs}
+    since = _SinceThen()
+    for log, note in notes.items():
+        known = before.get(log)
+        if note is None or (known is not None and known.note == note):
+            continue
+        try:
+            checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
+            reader = LogReader(LogFolder(root, log), checkpoint, note)
+            _add(reader.entries(0 if known is None else known.size), since)
+        except (EvidenceError, IntegrityError):
+            continue  # The next audit reports what is wrong with it now.
+    return since
+
+
+def _add(entries: Iterable[bytes], since: _SinceThen) -> None:
+    for entry in entries:
+        leaf = parse_leaf(entry)
+        if leaf.path is not None and leaf.run_id is not None:
+            since.paths.add(leaf.path)
+            since.runs[leaf.run_id] = date_of(leaf.path)
+        elif leaf.advisory_id is not None and leaf.run_id is not None:
+            since.advisories.add((leaf.run_id, leaf.advisory_id))
+
+
+def _is_explained(
+    place: ArtifactPath | LinkPath | None, path: str, plan: AuditPlan, since: _SinceThen
+) -> bool:
+    if isinstance(place, LinkPath):
+        date = since.runs.get(place.run_id) or plan.value(queries.DATE_OF_RUN, (place.run_id,))
+        advisory = (place.run_id, place.advisory_id)
+        told = (
+            advisory in since.advisories or plan.value(queries.HAS_ADVISORY, advisory) is not None
+        )
+        return told and date == place.date
+    return path in since.paths
+
+
+def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> set[str] | None:
+    """Return which quarantined requests are those of runs; None without rows.
+
+    Of any status: a row that differs from its artifact is found where the artifact is read.
+    """
+    if not plan.has_rows:
+        return None
+    places = [place for path in suspects if isinstance(place := parse_path(path), BlobPath)]
+    if not places:
+        return set()
+    # One question for all: the index has no order by request.
+    hashes = json.dumps([place.sha256 for place in places])
+    try:
+        index = read_only(root / INDEX_FILE)
+        try:
+            return {row[0] for row in index.execute(queries.INDEX_REQUESTS, (hashes,))}
+        finally:
+            index.close()
+    except sqlite3.Error:
+        return set()
+
+
+def _kind_of(root: Path, plan: AuditPlan, path: str) -> str:
+    """Return what is there, in a few words."""
+    try:
+        state_of(str(root / path))
+    except NotAFileError as error:
+        return str(error)
+    if parse_path(path) is not None and plan.value(queries.HAS_ROW_OF_PATH, (path,)) is not None:
+        return "a file, of which the index has a row"
+    return "a file"
+
+
+def _unexplained(plan: AuditPlan, path: str, found: str) -> Finding:
     place = parse_path(path)
-    if isinstance(place, ArtifactPath):
-        own = plan.value(_RUN, (place.run_id,))
-        if own is not None:
-            expected = f"the run {place.run_id} at {own} alone"
+    if isinstance(place, ArtifactPath | LinkPath):
+        date = plan.value(queries.DATE_OF_RUN, (place.run_id,))
+        if isinstance(place, LinkPath) and date is None:
+            expected = f"a leaf of the run {place.run_id}"
+            return Finding("LINK_WITHOUT_RUN", path, expected, "a link, and no such leaf")
+        if isinstance(place, ArtifactPath) and date is not None:
+            expected = f"the run {place.run_id} at {ArtifactPath(date, place.run_id)} alone"
             return Finding("RUN_ID_TWICE", path, expected, "another file of it")
-    elif isinstance(place, LinkPath) and plan.value(_RUN, (place.run_id,)) is None:
-        expected = f"a leaf of the run {place.run_id}"
-        return Finding("LINK_WITHOUT_RUN", path, expected, "a link, and no such leaf")
     return Finding("FILE_UNEXPLAINED", path, "no file: no leaf tells of it", found)

@@ -9,36 +9,26 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from pipeline.audit import queries
 from pipeline.audit.rules.finding import Finding
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
 from pipeline.storage.index.tables import (
     advisories,
     advisory_row,
-    attachments,
     indexed_run,
     runs,
-    withheld_blobs,
-    withheld_payloads,
 )
 
 _COLUMNS: Final = [column.name for column in runs.c]
-# The record that made it comes last, and is none of the artifact's.
+# The columns behind are of the record that made it, not of the artifact.
 _OWN: Final = _COLUMNS.index("source_epoch")
-# Columns that are held against leaves as well, and found there.
+# Columns that are compared with leaves too, and found there.
 _RUNS_BY_LEAVES: Final = frozenset({"artifact_sha256", "artifact_path", "size_bytes"})
 _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
 
-_OF_SOME: Final = "WHERE run_id IN (SELECT value FROM json_each(?))"
-_RUNS: Final = f"SELECT {', '.join(_COLUMNS)} FROM runs {_OF_SOME}"
-_ATTACHMENTS: Final = f"SELECT {', '.join(attachments.c.keys())} FROM attachments {_OF_SOME}"
-_ADVISORIES: Final = f"SELECT {', '.join(advisories.c.keys())} FROM advisories {_OF_SOME}"
-# What a row of an advisory has besides its link: the record that made it.
-_OWN_OF_ADVISORY: Final = list(advisories.c.keys()).index("source_epoch")
-_WITHHELD: Final = f"SELECT {', '.join(withheld_blobs.c.keys())} FROM withheld_blobs {_OF_SOME}"
-_PAYLOADS: Final = (
-    f"SELECT {', '.join(withheld_payloads.c.keys())} FROM withheld_payloads {_OF_SOME}"
-)
+# The columns of a row of an advisory that its link makes; the others are of its record.
+_OWN_OF_ADVISORY: Final = advisories.c.keys().index("source_epoch")
 
 
 class IndexRows:
@@ -53,14 +43,16 @@ class IndexRows:
         self._withheld: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         self._payloads: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
         try:
-            self._runs = {row[0]: row for row in index.execute(_RUNS, ids)}
-            for row in index.execute(_ATTACHMENTS, ids):
+            self._runs = {row[0]: row for row in index.execute(queries.INDEX_RUNS, ids)}
+            for row in index.execute(queries.INDEX_ATTACHMENTS, ids):
                 self._attachments[row[0]].append(row)
-            for row in index.execute(_WITHHELD, ids):
+            for row in index.execute(queries.INDEX_WITHHELD, ids):
                 self._withheld[row[1]].append(row)
-            for row in index.execute(_PAYLOADS, ids):
+            for row in index.execute(queries.INDEX_PAYLOADS, ids):
                 self._payloads[row[1]].append(row)
-            self._advisories = {row[:2]: row for row in index.execute(_ADVISORIES, ids)}
+            self._advisories = {
+                row[:2]: row for row in index.execute(queries.INDEX_ADVISORIES, ids)
+            }
         except sqlite3.Error as error:
             self._failed = str(error)
 

@@ -1,10 +1,12 @@
-"""What an artifact or a link tells about itself: its form, its hashes, its place, its blobs.
+"""What one artifact or link shows by itself: its form, hashes, path, blobs, and its time.
 
-Everything here follows from the bytes of one file and its path.
+Everything here follows from the bytes of the file, its path, and the broker's time in its leaf. A
+producer may date a record as it likes, so a record that is dated back is accepted as any other. The
+broker's time, which the leaf keeps, says when it came.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -19,13 +21,21 @@ from pipeline.core.runs.given_values import is_shown
 from pipeline.core.violations import first_difference
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
+from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
+LATE_SECONDS: Final = 86_400
+"""A record may come so long after its created_at_utc: a day without the network."""
+
+FUTURE_SECONDS: Final = 300
+"""A record may be dated so long after the broker's clock: two clocks that differ."""
+
+_DAY_US: Final = 86_400_000_000
 _PAYLOADS = {"toolpaths_sha256": "toolpaths", "opplan_sha256": "opplan_json"}
 
 
 @dataclass(frozen=True, slots=True)
 class ContentCheck:
-    """What a file tells.
+    """What a file shows.
 
     Attributes:
         findings: What is wrong with it.
@@ -101,7 +111,7 @@ def _computed_hashes(document: dict[str, Any]) -> dict[str, str]:
     if "gcode_text" in outputs:
         computed["gcode_sha256"] = sha256_of_text(outputs["gcode_text"])
     elif "gcode_sha256" in document["hashes"] and (sha256 := attachment_at_gcode_path(document)):
-        # The bytes of the blob are held against its name, which is this hash. A producer may name
+        # The bytes of the blob are compared with its name, which is this hash. A producer may name
         # its own attachment by its path; then no G-code came, and there is nothing to hash.
         computed["gcode_sha256"] = sha256
     return computed
@@ -147,3 +157,42 @@ def _parse(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _unreadable(path: str, expected: str, found: str) -> ContentCheck:
     return ContentCheck([Finding("FILE_UNREADABLE", path, expected, found)])
+
+
+def check_time(path: str, created_at_utc: str, broker_ms: int) -> list[Finding]:
+    """Return what is wrong with a record's own time, given when the broker got it.
+
+    Args:
+        path: Of its file.
+        created_at_utc: As the file says.
+        broker_ms: Broker time in ms since 1970; below zero where the broker gave none.
+    """
+    created_us = microseconds_since_epoch(parse_timestamp(created_at_utc))
+    return _check_time(path, created_us, created_us, created_at_utc, broker_ms)
+
+
+def check_date(path: str, date: str, broker_ms: int) -> list[Finding]:
+    """Return what is wrong with the date of a path: a time on that day that would fit is taken.
+
+    For a pass that does not read the files.
+    """
+    first_us = microseconds_since_epoch(parse_timestamp(f"{date}T00:00:00Z"))
+    return _check_time(path, first_us, first_us + _DAY_US - 1, date, broker_ms)
+
+
+def _check_time(
+    path: str, earliest_us: int, latest_us: int, told: str, broker_ms: int
+) -> list[Finding]:
+    if broker_ms < 0:
+        return []
+    behind_us = broker_ms * 1000 - latest_us
+    ahead_us = earliest_us - broker_ms * 1000
+    if behind_us > LATE_SECONDS * 1_000_000:
+        expected = f"a record that came within {LATE_SECONDS:,} s of its time"
+        found = f"one dated {told} that came {behind_us // 1_000_000:,} s after it"
+        return [Finding("LATE", path, expected, found)]
+    if ahead_us > FUTURE_SECONDS * 1_000_000:
+        expected = f"a record dated at most {FUTURE_SECONDS} s after it came"
+        found = f"one dated {told} that came {ahead_us // 1_000_000:,} s before it"
+        return [Finding("FUTURE", path, expected, found)]
+    return []

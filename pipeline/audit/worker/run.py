@@ -23,11 +23,10 @@ from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 from pipeline import metrics
 from pipeline.audit.checks.offsets import BrokerView
 from pipeline.audit.journal import AuditJournal
+from pipeline.audit.parts import LEDGER_PART, PartDone, Tally
 from pipeline.audit.rules.codes import severity_of
 from pipeline.audit.rules.finding import Finding
-from pipeline.audit.steps import LEDGER_PART
 from pipeline.audit.store_audit import StoreAudit
-from pipeline.audit.tally import PartDone, Tally
 from pipeline.audit.worker.broker_view import broker_view
 from pipeline.core.json.canonical import canonical_json
 from pipeline.ledger.tlog.checkpoints import Checkpoint

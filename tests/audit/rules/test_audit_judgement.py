@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audit.rules.codes import MEANINGS, Asked, Verdict, verdicts
+from pipeline.audit.rules.content import check_date, check_time
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.rules.request import is_sampled
-from pipeline.audit.rules.times import check_date, check_time
 from schemas.audit_finding import AuditCode, AuditFinding, AuditSeverity
 from schemas.audit_report import AuditVerdicts
 

@@ -1,13 +1,17 @@
-"""How much an audit looked at and how often it found what: part by part, and added up."""
+"""The parts of an audit: what each came to, and which are done."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from pipeline.audit.rules.codes import MISSING_BLOB
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.step import StepResult
 from schemas.audit_finding import AuditCode
+
+LEDGER_PART: Final = "ledger"
+PLACES_PART: Final = "places"
 
 
 @dataclass(slots=True)
@@ -35,26 +39,26 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class PartDone:
-    """A part that is done as a whole; an audit that goes on need not do it again."""
+    """A part that is done as a whole; an audit that resumes does not repeat it."""
 
     name: str
     tally: Tally
 
 
 class Parts:
-    """Takes results in the order of the parts; passes on what is news, and tells of parts done.
+    """Takes results in the order of the parts; yields new findings, and the end of each part.
 
     Attributes:
-        files: How many files of runs were looked at so far.
+        files: How many files of runs were checked so far.
     """
 
-    def __init__(self, skip: Collection[str], told_missing: Collection[str] = ()) -> None:
-        """Begin; what is found in a part of `skip` was told before, and so were these blobs."""
+    def __init__(self, skip: Collection[str], known_missing: Collection[str] = ()) -> None:
+        """Begin; findings in a part of `skip` were published before, and so were these blobs."""
         self.files = 0
         self._skip = skip
         self._part: str | None = None
         self._tally = Tally()
-        self._told_missing = set(told_missing)
+        self._known_missing = set(known_missing)
 
     def add(self, part: str, result: StepResult) -> Iterator[Finding | PartDone]:
         """Yield what a step found, after the end of the part before if it begins one."""
@@ -77,9 +81,9 @@ class Parts:
         self._part, self._tally = None, Tally()
 
     def _is_news(self, finding: Finding) -> bool:
-        """Tell whether a missing blob was not told before: several files may name it."""
+        """Return whether a missing blob was not reported before: several files may name it."""
         if finding.code not in MISSING_BLOB:
             return True
-        known = finding.path in self._told_missing
-        self._told_missing.add(finding.path)
+        known = finding.path in self._known_missing
+        self._known_missing.add(finding.path)
         return not known

@@ -1,0 +1,247 @@
+"""Every query of an audit: of its own database, the plan, and of the store's index.
+
+The plan holds what the leaves record (`run_leaves`, `advisory_leaves`), a copy of the index's rows
+(`run_rows`, `advisory_rows`, `attachment_rows`), and what follows from both: one leaf for each run
+and advisory (`runs`, `advisories`), the expected files by date, the blobs that rows name.
+
+Paths are put together as in `core/layout`. They are never taken apart here: the function `date_of`,
+which the connection brings, parses them.
+"""
+
+from typing import Final
+
+from pipeline.storage.index.tables import (
+    advisories,
+    attachments,
+    runs,
+    withheld_blobs,
+    withheld_payloads,
+)
+from schemas.audit_finding import AuditCode
+
+RUN_FILE: Final = "{0}.run_id || '.json'"
+RUN_PATH: Final = f"'runs/' || {{0}}.date || '/' || {RUN_FILE}"
+LINK_FILE: Final = "{0}.run_id || '_advisory_' || {0}.advisory_id || '.json'"
+BLOB_PATH: Final = "'{0}/' || substr({1}, 1, 2) || '/' || substr({1}, 3, 2) || '/' || {1}"
+
+TABLES: Final = """
+CREATE TABLE logs (log INTEGER PRIMARY KEY, epoch INTEGER, topic TEXT, partition INTEGER,
+    is_legacy INTEGER);
+CREATE TABLE run_leaves (run_id TEXT, is_run INTEGER, date TEXT, sha256 TEXT,
+    size_bytes INTEGER, broker_ms INTEGER, log INTEGER, number INTEGER, offset INTEGER);
+CREATE TABLE advisory_leaves (run_id TEXT, advisory_id TEXT, is_advisory INTEGER, link_sha256 TEXT,
+    broker_ms INTEGER, log INTEGER, number INTEGER, offset INTEGER);
+CREATE INDEX run_leaves_by_run ON run_leaves (run_id);
+CREATE INDEX advisory_leaves_by_advisory ON advisory_leaves (run_id, advisory_id);
+CREATE TABLE run_rows (run_id TEXT PRIMARY KEY, date TEXT, artifact_path TEXT,
+    sha256 TEXT, size_bytes INTEGER, status TEXT, request_sha256 TEXT,
+    epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER) WITHOUT ROWID;
+CREATE TABLE advisory_rows (run_id TEXT, advisory_id TEXT, link_sha256 TEXT, link_path TEXT,
+    content_sha256 TEXT, epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER,
+    PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
+CREATE TABLE attachment_rows (run_id TEXT, sha256 TEXT);
+CREATE TABLE runs (run_id TEXT PRIMARY KEY, is_run INTEGER, date TEXT, sha256 TEXT,
+    size_bytes INTEGER, broker_ms INTEGER, log INTEGER, offset INTEGER) WITHOUT ROWID;
+CREATE TABLE advisories (run_id TEXT, advisory_id TEXT, is_advisory INTEGER, link_sha256 TEXT,
+    broker_ms INTEGER, log INTEGER, offset INTEGER,
+    PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
+CREATE TABLE expected (date TEXT, name TEXT, kind TEXT, sha256 TEXT, size_bytes INTEGER,
+    broker_ms INTEGER, run_id TEXT, is_waiting INTEGER, PRIMARY KEY (date, name)) WITHOUT ROWID;
+CREATE TABLE blobs (path TEXT PRIMARY KEY, named_by TEXT) WITHOUT ROWID;
+CREATE TABLE scope (is_whole INTEGER);
+CREATE TABLE dates_asked (date TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE runs_asked (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+ATTACH_INDEX: Final = "ATTACH 'file:{0}?mode=ro' AS store"
+INDEX_VERSION: Final = "PRAGMA store.user_version"
+FIRST_READ: Final = "SELECT 1 FROM store.runs LIMIT 1"
+COPY_ROWS: Final = (
+    """INSERT INTO run_rows SELECT run_id, date_of(artifact_path), artifact_path,
+    artifact_sha256, size_bytes, status, request_sha256,
+    source_epoch, source_topic, source_partition, source_offset
+    FROM store.runs ORDER BY run_id""",
+    """INSERT INTO advisory_rows SELECT run_id, advisory_id, link_sha256, link_path, content_sha256,
+    source_epoch, source_topic, source_partition, source_offset
+    FROM store.advisories ORDER BY run_id, advisory_id""",
+    "INSERT INTO attachment_rows SELECT run_id, sha256 FROM store.attachments",
+)
+HAS_ROWS: Final = "SELECT EXISTS (SELECT 1 FROM run_rows) OR EXISTS (SELECT 1 FROM advisory_rows)"
+HAS_RUN_ROWS: Final = "SELECT 1 FROM run_rows LIMIT 1"
+
+ADD_LOG: Final = "INSERT INTO logs VALUES (?, ?, ?, ?, ?)"
+ADD_RUN_LEAVES: Final = "INSERT INTO run_leaves VALUES (?, ?, ?, ?, ?, ?, {0:d}, ?, ?)"
+ADD_ADVISORY_LEAVES: Final = "INSERT INTO advisory_leaves VALUES (?, ?, ?, ?, ?, {0:d}, ?, ?)"
+FORGET_LEAVES: Final = (
+    "DELETE FROM run_leaves WHERE log = ? AND number BETWEEN ? AND ?",
+    "DELETE FROM advisory_leaves WHERE log = ? AND number BETWEEN ? AND ?",
+)
+FORGET_HASHES: Final = (
+    """UPDATE run_leaves SET sha256 = NULL, size_bytes = NULL
+    WHERE log = ? AND number BETWEEN ? AND ?""",
+    "UPDATE advisory_leaves SET link_sha256 = NULL WHERE log = ? AND number BETWEEN ? AND ?",
+)
+
+# Where there is no log, or none that can be trusted, rows stand for leaves. Anybody may have
+# written a row: one whose path is not that of its run's file leads nowhere.
+_OF_LOG: Final = """(:log IS NULL OR EXISTS (SELECT 1 FROM logs WHERE log = :log
+    AND epoch = kept.epoch AND topic = kept.topic AND partition = kept.partition))"""
+LEAVES_OF_ROWS: Final = (
+    f"""INSERT INTO run_leaves (run_id, is_run, date, sha256, size_bytes, log, offset)
+    SELECT run_id, 1, date, sha256, size_bytes, :log, offset FROM run_rows AS kept
+    WHERE {_OF_LOG} AND run_id NOT IN (SELECT run_id FROM run_leaves)
+    AND artifact_path = {RUN_PATH.format("kept")}""",
+    f"""INSERT INTO advisory_leaves (run_id, advisory_id, is_advisory, link_sha256, log, offset)
+    SELECT run_id, advisory_id, 1, link_sha256, :log, offset FROM advisory_rows AS kept
+    WHERE {_OF_LOG} AND advisory_id NOT GLOB '*[^A-Za-z0-9._-]*'
+    AND (run_id, advisory_id) NOT IN (SELECT run_id, advisory_id FROM advisory_leaves)""",
+)
+
+ASK_FOR_ALL: Final = "INSERT INTO scope VALUES (?)"
+ASK_FOR_DATE: Final = "INSERT OR IGNORE INTO dates_asked VALUES (?)"
+ASK_FOR_RUN: Final = "INSERT OR IGNORE INTO runs_asked VALUES (?)"
+IS_RUN_ASKED: Final = "SELECT 1 FROM runs_asked WHERE run_id = ?"
+_ASKED: Final = """((SELECT is_whole FROM scope) OR {0}.date IN (SELECT date FROM dates_asked)
+    OR {1}.run_id IN (SELECT run_id FROM runs_asked))"""
+_ASKED_RUN: Final = _ASKED.format("runs", "runs")
+
+# The first leaf of the record that made the run or advisory; else the first leaf that names it: a
+# duplicate or conflict names a run of an epoch without a log. `max` also picks the row whose other
+# values are taken. Each query follows a key or an index: a sorter would hold all rows.
+_FIRST: Final = f"max({{0}} * {2**62} - rowid)"
+RESOLVE: Final = (
+    f"""INSERT INTO runs SELECT run_id, is_run, date, sha256, size_bytes, broker_ms, log, offset
+    FROM (SELECT *, {_FIRST.format("is_run")} FROM run_leaves GROUP BY run_id)""",
+    f"""INSERT INTO advisories
+    SELECT run_id, advisory_id, is_advisory, link_sha256, broker_ms, log, offset
+    FROM (SELECT *, {_FIRST.format("is_advisory")}
+          FROM advisory_leaves GROUP BY run_id, advisory_id)""",
+)
+_IS_SHA256: Final = "length({0}) = 64 AND {0} NOT GLOB '*[^0-9a-f]*'"
+EXPECT: Final = (
+    # The time of a record of the legacy topic is not checked: history may come at any time.
+    f"""INSERT INTO expected SELECT runs.date, {RUN_FILE.format("runs")}, 'run',
+    coalesce(runs.sha256, kept.sha256), coalesce(runs.size_bytes, kept.size_bytes),
+    iif(logs.is_legacy, NULL, runs.broker_ms), runs.run_id, 0
+    FROM runs LEFT JOIN logs USING (log) LEFT JOIN run_rows AS kept USING (run_id)
+    WHERE {_ASKED_RUN}""",
+    f"""INSERT INTO expected SELECT runs.date, {LINK_FILE.format("leaf")}, 'link',
+    coalesce(leaf.link_sha256, kept.link_sha256), NULL, leaf.broker_ms, leaf.run_id,
+    kept.run_id IS NOT NULL AND kept.link_path IS NULL
+    FROM advisories AS leaf JOIN runs USING (run_id)
+    LEFT JOIN advisory_rows AS kept USING (run_id, advisory_id)
+    WHERE {_ASKED_RUN}""",
+    f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("attachments", "named.sha256")},
+    {RUN_PATH.format("runs")} FROM attachment_rows AS named JOIN runs USING (run_id)
+    WHERE {_ASKED_RUN} AND {_IS_SHA256.format("named.sha256")}""",
+    f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("attachments", "content_sha256")},
+    link_path FROM advisory_rows JOIN runs USING (run_id)
+    WHERE {_ASKED_RUN} AND link_path IS NOT NULL AND {_IS_SHA256.format("content_sha256")}""",
+    f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("quarantine", "request_sha256")},
+    {RUN_PATH.format("runs")} FROM run_rows JOIN runs USING (run_id)
+    WHERE {_ASKED_RUN} AND status <> 'OK' AND {_IS_SHA256.format("request_sha256")}""",
+)
+
+COUNT_EXPECTED: Final = "SELECT count(*) FROM expected"
+EXPECTED_DATES: Final = "SELECT DISTINCT date FROM expected ORDER BY date"
+EXPECTED_NAMES: Final = "SELECT name FROM expected WHERE date = ? ORDER BY name"
+EXPECTED_FILES: Final = """SELECT name, kind, sha256, size_bytes, broker_ms, run_id, is_waiting
+    FROM expected WHERE date = ? AND name BETWEEN ? AND ? ORDER BY name"""
+UNEXPECTED_NAMES: Final = """SELECT value FROM json_each(?) WHERE NOT EXISTS
+    (SELECT 1 FROM expected WHERE date = ? AND name = value)"""
+BLOB_PATHS: Final = "SELECT path FROM blobs WHERE path GLOB ? || '/*' ORDER BY path"
+NAMED_BLOBS: Final = "SELECT path, named_by FROM blobs WHERE path BETWEEN ? AND ? ORDER BY path"
+IS_BLOB_NAMED: Final = "SELECT 1 FROM blobs WHERE path = ?"
+DATE_OF_RUN: Final = "SELECT date FROM runs WHERE run_id = ?"
+HAS_ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"
+HAS_ROW_OF_PATH: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"
+
+# Leaves compared with each other and with rows: the path, what was expected, what was found. A cell
+# that is NULL is of a leaf that cannot be trusted.
+_LINK: Final = f"coalesce('runs/' || runs.date || '/', 'of no run: ') || {LINK_FILE}"
+_LEAF: Final = "logs.topic || '/' || logs.partition || ' at offset ' || leaf.offset"
+_SOURCE: Final = "{0}.epoch || '/' || {0}.topic || '/' || {0}.partition || '/' || {1}.offset"
+_ASKED_ADVISORY: Final = _ASKED.format("runs", "leaf")
+
+COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
+    (
+        "RUN_ID_TWICE",
+        f"""SELECT {RUN_PATH.format("runs")},
+    'one leaf of ' || runs.run_id || ', SHA-256 ' || runs.sha256,
+    'another in ' || {_LEAF} || ': ' || {RUN_PATH.format("leaf")} || ', SHA-256 ' || leaf.sha256
+    FROM run_leaves AS leaf JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
+    WHERE (leaf.is_run AND (leaf.log, leaf.offset) <> (runs.log, runs.offset)
+      OR leaf.date <> runs.date OR leaf.sha256 <> runs.sha256) AND {_ASKED_RUN}""",
+    ),
+    (
+        "ADVISORY_ID_TWICE",
+        f"""SELECT {_LINK.format("leaf")},
+    'one leaf of this advisory, link SHA-256 ' || first.link_sha256,
+    'another in ' || {_LEAF} || ', link SHA-256 ' || leaf.link_sha256
+    FROM advisory_leaves AS leaf JOIN advisories AS first USING (run_id, advisory_id)
+    LEFT JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
+    WHERE (leaf.is_advisory AND (leaf.log, leaf.offset) <> (first.log, first.offset)
+      OR leaf.link_sha256 <> first.link_sha256) AND {_ASKED_ADVISORY}""",
+    ),
+)
+COMPARE_ROWS: Final = (
+    f"""SELECT {RUN_PATH.format("runs")}, 'a row of the run ' || runs.run_id, 'none'
+    FROM runs LEFT JOIN run_rows AS kept USING (run_id)
+    WHERE kept.run_id IS NULL AND {_ASKED_RUN}""",
+    f"""SELECT {RUN_PATH.format("runs")}, 'a row with SHA-256 ' || runs.sha256 || ', '
+    || runs.size_bytes || ' bytes, from ' || {_SOURCE.format("logs", "runs")},
+    'one of ' || kept.artifact_path || ' with SHA-256 ' || kept.sha256 || ', ' || kept.size_bytes
+    || ' bytes, from ' || coalesce({_SOURCE.format("kept", "kept")}, 'no record')
+    FROM runs JOIN logs USING (log) JOIN run_rows AS kept USING (run_id)
+    WHERE (kept.artifact_path <> {RUN_PATH.format("runs")} OR runs.sha256 <> kept.sha256
+      OR runs.size_bytes <> kept.size_bytes
+      OR runs.is_run AND (kept.epoch IS NOT logs.epoch OR kept.topic IS NOT logs.topic
+        OR kept.partition IS NOT logs.partition OR kept.offset IS NOT runs.offset))
+    AND {_ASKED_RUN}""",
+    f"""SELECT {_LINK.format("leaf")}, 'a row of this advisory', 'none'
+    FROM advisories AS leaf LEFT JOIN runs USING (run_id)
+    LEFT JOIN advisory_rows AS kept USING (run_id, advisory_id)
+    WHERE kept.run_id IS NULL AND {_ASKED_ADVISORY}""",
+    f"""SELECT {_LINK.format("leaf")}, 'a row with link SHA-256 ' || leaf.link_sha256,
+    'one of ' || coalesce(kept.link_path, 'no link yet') || ' with SHA-256 ' || kept.link_sha256
+    FROM advisories AS leaf JOIN advisory_rows AS kept USING (run_id, advisory_id)
+    LEFT JOIN runs USING (run_id)
+    WHERE (leaf.link_sha256 <> kept.link_sha256
+      OR kept.link_path IS NOT NULL
+        AND (runs.run_id IS NULL OR kept.link_path <> {_LINK.format("leaf")}))
+    AND {_ASKED_ADVISORY}""",
+)
+"""Rows that are missing, or differ from their leaf."""
+ROWS_WITHOUT_LEAF: Final = (
+    f"""SELECT kept.artifact_path, 'no row: no leaf tells of this run',
+    'a row of the run ' || kept.run_id
+    FROM run_rows AS kept LEFT JOIN runs USING (run_id)
+    WHERE runs.run_id IS NULL AND {_ASKED.format("kept", "kept")}""",
+    f"""SELECT {_LINK.format("kept")}, 'no row: no leaf tells of this advisory', 'a row of it'
+    FROM advisory_rows AS kept LEFT JOIN advisories AS leaf USING (run_id, advisory_id)
+    LEFT JOIN runs USING (run_id)
+    WHERE leaf.run_id IS NULL AND {_ASKED.format("runs", "kept")}""",
+)
+"""Where the file of such a row is there, it is reported as a file that no leaf explains."""
+
+_BLOB_LINE: Final = f"{{0}} || '  ' || {BLOB_PATH.format('attachments', '{0}')}"
+CHECKSUM_LINES: Final = f"""
+SELECT sha256 || '  ' || {RUN_PATH.format("runs")} AS line FROM runs WHERE is_run
+UNION SELECT leaf.link_sha256 || '  runs/' || runs.date || '/' || {LINK_FILE.format("leaf")}
+    FROM advisories AS leaf JOIN runs USING (run_id) WHERE runs.is_run AND leaf.is_advisory
+UNION SELECT {_BLOB_LINE.format("kept.sha256")}
+    FROM attachment_rows AS kept JOIN runs USING (run_id) WHERE runs.is_run
+UNION SELECT {_BLOB_LINE.format("kept.content_sha256")}
+    FROM advisory_rows AS kept JOIN runs USING (run_id) JOIN advisories AS leaf
+    USING (run_id, advisory_id)
+    WHERE runs.is_run AND leaf.is_advisory AND kept.content_sha256 IS NOT NULL
+ORDER BY line"""
+
+# Of the store's index: whole rows of some runs, in the order of the columns of their tables.
+_OF_RUNS: Final = "WHERE run_id IN (SELECT value FROM json_each(?))"
+INDEX_RUNS, INDEX_ATTACHMENTS, INDEX_ADVISORIES, INDEX_WITHHELD, INDEX_PAYLOADS = (
+    f"SELECT {', '.join(table.c.keys())} FROM {table.name} {_OF_RUNS}"
+    for table in (runs, attachments, advisories, withheld_blobs, withheld_payloads)
+)
+INDEX_REQUESTS: Final = """SELECT DISTINCT request_sha256 FROM runs
+    WHERE request_sha256 IN (SELECT value FROM json_each(?))"""
