@@ -56,11 +56,10 @@ def store_faults(root: Path) -> Iterator[None]:
         if code is not None and (number := _number_of(root, code)) is not None:
             found = OSError(number, os.strerror(number), str(root / INDEX_NAME))
             raise StoreError(_sentence(root, found)) from error
-        message = (
+        raise StoreError(
             f"The index of the store {root} failed ({cause}): nothing was acknowledged; "
             "check the disk, then start again; if it is damaged, run rmos index rebuild."
-        )
-        raise StoreError(message) from error
+        ) from error
 
 
 def _number_of(root: Path, code: int) -> int | None:

@@ -143,8 +143,9 @@ class _Wait:
         while not self._done.wait(_LOOK_SECONDS):
             seconds = time.monotonic() - began
             if _stopping.is_set():
-                message = f"{self._path} is held by {self._holders()}; the wait for it was ended."
-                raise LockWaitEndedError(message)
+                raise LockWaitEndedError(
+                    f"{self._path} is held by {self._holders()}; the wait for it was ended."
+                )
             if seconds >= news:
                 _log.warning(
                     "%s is held by %s: waiting for it, %d s so far",

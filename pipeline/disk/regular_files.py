@@ -136,8 +136,7 @@ def _open_folder(name: str, above: int, flags: int) -> int:
     except NotADirectoryError:
         state = os.stat(name, dir_fd=above, follow_symlinks=False)  # by descriptor
         if stat.S_ISLNK(state.st_mode):
-            message = f"a symbolic link in place of the folder {name}"
-            raise NotAFileError(message) from None
+            raise NotAFileError(f"a symbolic link in place of the folder {name}") from None
         raise
 
 
@@ -235,8 +234,7 @@ def _read_and_close(
 
 def _check_size(size_bytes: int, limit_bytes: int) -> None:
     if size_bytes > limit_bytes:
-        message = f"a file of {size_bytes:,} bytes, more than {limit_bytes:,}"
-        raise NotAFileError(message)
+        raise NotAFileError(f"a file of {size_bytes:,} bytes, more than {limit_bytes:,}")
 
 
 def read_open(descriptor: int, size_bytes: int) -> bytes:

@@ -66,11 +66,9 @@ def create_store(
         StoreError: The disk failed.
     """
     if store_id is not None and not _STORE_ID.fullmatch(store_id):
-        message = f"Expected a store id of 32 lower-case hex digits, found {store_id!r}."
-        raise InputError(message)
+        raise InputError(f"Expected a store id of 32 lower-case hex digits, found {store_id!r}.")
     if epoch < 1:
-        message = f"Expected an epoch from 1, found {epoch}."
-        raise InputError(message)
+        raise InputError(f"Expected an epoch from 1, found {epoch}.")
     identity = StoreIdentity(
         STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch
     )
@@ -109,8 +107,9 @@ def _open_folder(path: Path) -> Iterator[int]:
 
 def _refuse_store(root: Path) -> None:
     if os.path.lexists(root / STORE_FILE):
-        message = f"There is a store at {root} already; rmos store status tells about it."
-        raise StoreNotReadyError(message)
+        raise StoreNotReadyError(
+            f"There is a store at {root} already; rmos store status tells about it."
+        )
 
 
 def _refuse_foreign_content(root: Path) -> None:
@@ -118,10 +117,9 @@ def _refuse_foreign_content(root: Path) -> None:
     if STORE_FILE in found:
         _refuse_store(root)
     if found:
-        message = (
+        raise StoreNotReadyError(
             f"Expected {root} to be a new or an empty folder for a store, found {found[0]} in it."
         )
-        raise StoreNotReadyError(message)
 
 
 def refuse_as_root(root: Path) -> None:
@@ -139,12 +137,11 @@ def refuse_as_root(root: Path) -> None:
         for path in (root, root / STORE_FILE):
             with suppress(FileNotFoundError, NotADirectoryError):
                 if owner := path.stat().st_uid:
-                    message = (
+                    raise StoreNotReadyError(
                         f"The store {root} belongs to user {_name_of(owner)}, and what root writes "
                         "there is closed to the workers: run this as that user. Nothing was "
                         "written."
                     )
-                    raise StoreNotReadyError(message)
 
 
 def _name_of(user: int) -> str:
@@ -166,14 +163,14 @@ def read_store(root: Path) -> StoreIdentity:
         try:
             text = read_below(root, STORE_FILE, _IDENTITY_LIMIT_BYTES)
         except NotAFileError as error:
-            message = f"Expected {path} to tell the store's identity, found {error}."
-            raise StoreNotReadyError(message) from error
+            raise StoreNotReadyError(
+                f"Expected {path} to tell the store's identity, found {error}."
+            ) from error
         except (FileNotFoundError, NotADirectoryError):
-            message = (
+            raise StoreNotReadyError(
                 f"There is no store at {root}: mount its volume, or make a new store with "
                 "rmos store init."
-            )
-            raise StoreNotReadyError(message) from None
+            ) from None
     return _parse_identity(path, text)
 
 
@@ -181,18 +178,19 @@ def _parse_identity(path: Path, text: bytes) -> StoreIdentity:
     try:
         found = json.loads(text)
     except ValueError as error:
-        message = f"Expected {path} to tell the store's identity, found {error}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"Expected {path} to tell the store's identity, found {error}."
+        ) from error
     # The format first: that of another version has other fields.
     if isinstance(found, dict) and found.get("format", STORE_FORMAT) != STORE_FORMAT:
-        message = (
+        raise StoreNotReadyError(
             f"Expected a store of format {STORE_FORMAT} at {path.parent}, found "
             f"{found['format']}: use the version of this program that made it."
         )
-        raise StoreNotReadyError(message)
     if not _is_identity(found):
-        message = f"Expected {path} to tell the store's identity, found something else."
-        raise StoreNotReadyError(message)
+        raise StoreNotReadyError(
+            f"Expected {path} to tell the store's identity, found something else."
+        )
     return StoreIdentity(**found)
 
 
@@ -214,18 +212,16 @@ def check_identity(identity: StoreIdentity, root: Path, *, cluster_id: str, pref
         StoreNotReadyError: It keeps another; nothing was consumed.
     """
     if identity.cluster_id != cluster_id:
-        message = (
+        raise StoreNotReadyError(
             f"The store {root} belongs to the Kafka cluster {identity.cluster_id}, the broker is "
             f"of {cluster_id}: set RMOS_BOOTSTRAP_SERVERS to its own broker, or, after a new "
             "broker, run rmos store new-epoch."
         )
-        raise StoreNotReadyError(message)
     if identity.prefix != prefix:
-        message = (
+        raise StoreNotReadyError(
             f"The store {root} keeps the topics {identity.prefix}.*, RMOS_PREFIX says {prefix}: "
             "set the prefix of the store."
         )
-        raise StoreNotReadyError(message)
 
 
 def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:

@@ -46,8 +46,7 @@ def attachments_of_artifact(content: bytes) -> list[str]:
     try:
         return [each.sha256 for each in _artifact.decode(content).attachments]
     except msgspec.DecodeError as error:
-        message = f"expected an artifact: {error}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(f"expected an artifact: {error}") from error
 
 
 def attachments_of_link(content: bytes) -> list[str]:
@@ -59,8 +58,7 @@ def attachments_of_link(content: bytes) -> list[str]:
     try:
         sha256 = _link.decode(content).content_sha256
     except msgspec.DecodeError as error:
-        message = f"expected a link: {error}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(f"expected a link: {error}") from error
     return [] if sha256 is None else [sha256]
 
 
@@ -83,7 +81,8 @@ def _in_order(lines: Iterable[str]) -> Iterable[bytes]:
     for line in lines:
         content = line.encode()
         if content <= before:
-            message = f"expected distinct lines in order, found {line} after {before.decode()}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected distinct lines in order, found {line} after {before.decode()}"
+            )
         before = content
         yield content

@@ -75,8 +75,7 @@ class LogFolder:
             content = self._read(str(wider))
             if content is not None:
                 return cut_tile(tile, wider, content)
-        message = f"expected {tile}, found no such file"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected {tile}, found no such file")
 
     def _wider_forms(self, tile: Tile) -> Iterator[Tile]:
         """Yield what a writer may have put in place of `tile` since its checkpoint was read."""
@@ -129,5 +128,6 @@ def ledger_faults(log: LogId) -> Iterator[None]:
     try:
         yield
     except EvidenceError as error:
-        message = f"The log {log.path} is not as it was written: {error}. Nothing was repaired."
-        raise IntegrityError(message) from error
+        raise IntegrityError(
+            f"The log {log.path} is not as it was written: {error}. Nothing was repaired."
+        ) from error

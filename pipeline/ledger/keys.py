@@ -51,11 +51,11 @@ def make_key(path: Path, name: str) -> NoteSigner:
     try:
         made = create_file(path, content, KEY_MODE)
     except OSError as error:
-        message = f"The ledger key cannot be written at {path}: {error.strerror}."
-        raise StoreError(message) from error
+        raise StoreError(
+            f"The ledger key cannot be written at {path}: {error.strerror}."
+        ) from error
     if not made:
-        message = f"There is a ledger key at {path} already; it was not touched."
-        raise StoreNotReadyError(message)
+        raise StoreNotReadyError(f"There is a ledger key at {path} already; it was not touched.")
     return NoteSigner(name, key)
 
 
@@ -74,11 +74,10 @@ class KeyInUse:
             StoreError: The file holds another key now; nothing was written.
         """
         if self._look() not in {self._found, None}:
-            message = (
+            raise StoreError(
                 f"The ledger key at {self._path} was replaced meanwhile; nothing was acknowledged; "
                 "start again."
             )
-            raise StoreError(message)
 
     def _look(self) -> tuple[int, int, int] | None:
         try:
@@ -99,19 +98,21 @@ def load_key(path: Path, name: str) -> NoteSigner:
     try:
         content = _read_private(path)
     except FileNotFoundError:
-        message = f"There is no ledger key at {path}: run rmos ledger init."
-        raise StoreNotReadyError(message) from None
+        raise StoreNotReadyError(
+            f"There is no ledger key at {path}: run rmos ledger init."
+        ) from None
     except OSError as error:
-        message = f"The ledger key at {path} cannot be read: {error.strerror}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"The ledger key at {path} cannot be read: {error.strerror}."
+        ) from error
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
-        message = f"Expected a private key in PEM without a password at {path}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"Expected a private key in PEM without a password at {path}."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        message = f"Expected an Ed25519 key at {path}, found another kind."
-        raise StoreNotReadyError(message)
+        raise StoreNotReadyError(f"Expected an Ed25519 key at {path}, found another kind.")
     return NoteSigner(name, key)
 
 
@@ -121,17 +122,16 @@ def _read_private(path: Path) -> bytes:
     with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
-            message = f"Expected a file at {path}, found something else."
-            raise StoreNotReadyError(message)
+            raise StoreNotReadyError(f"Expected a file at {path}, found something else.")
         if state.st_mode & _OF_OTHERS:
-            message = (
+            raise StoreNotReadyError(
                 f"The ledger key at {path} has mode {stat.S_IMODE(state.st_mode):04o}, so others "
                 f"than its owner may use it: run chmod 600 {path}, or make a new one."
             )
-            raise StoreNotReadyError(message)
         if state.st_uid not in {os.geteuid(), 0}:
-            message = f"The ledger key at {path} belongs to another user, who may change it."
-            raise StoreNotReadyError(message)
+            raise StoreNotReadyError(
+                f"The ledger key at {path} belongs to another user, who may change it."
+            )
         return file.read(_KEY_LIMIT_BYTES)
 
 
@@ -155,8 +155,9 @@ def write_vkey(key_file: Path, key: VerifierKey) -> None:
     try:
         replace_file(path, f"{key}\n".encode(), PUBLIC_MODE)
     except OSError as error:
-        message = f"The public key of the ledger cannot be written at {path}: {error.strerror}."
-        raise StoreError(message) from error
+        raise StoreError(
+            f"The public key of the ledger cannot be written at {path}: {error.strerror}."
+        ) from error
 
 
 def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
@@ -176,8 +177,9 @@ def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
     try:
         key = parse_vkey(content.decode().removesuffix("\n"))
     except (EvidenceError, UnicodeDecodeError) as error:
-        message = f"Expected the public key of the ledger at {path}: {error}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"Expected the public key of the ledger at {path}: {error}."
+        ) from error
     _check_name(path, key, name)
     return key
 
@@ -197,11 +199,10 @@ def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
     # A change of key that was killed leaves the public part of the new key beside the old one.
     known = [public or signer.key, *earlier_keys(key_file, public or signer.key)]
     if signer.key not in known:
-        message = (
+        raise StoreNotReadyError(
             f"The ledger key at {key_file} is not the one whose public part is at "
             f"{vkey_file_of(key_file)}: put the key of this store back; nothing was signed."
         )
-        raise StoreNotReadyError(message)
     with store_faults(root):
         for log in find_logs(root):
             _check_signer(LogFolder(root, log), key_file, [*known, signer.key])
@@ -220,12 +221,11 @@ def _check_signer(folder: LogFolder, key_file: Path, known: Sequence[VerifierKey
         return
     signed = {each.key_id for each in note.signatures if each.name == name}
     if signed and signed.isdisjoint(key.key_id for key in known):
-        message = (
+        raise StoreNotReadyError(
             f"The ledger key at {key_file} is not the key of this store: {folder.log.path} is "
             f"signed by {name}+{min(signed).hex()}; set RMOS_LEDGER_KEY_FILE to that key; nothing "
             "was signed."
         )
-        raise StoreNotReadyError(message)
 
 
 def earlier_keys(key_file: Path, current: VerifierKey) -> list[VerifierKey]:
@@ -268,11 +268,11 @@ def write_rotation(key_file: Path, note: bytes) -> Path:
     try:
         made = create_file(path, note, PUBLIC_MODE)
     except OSError as error:
-        message = f"The note of the new key cannot be written at {path}: {error.strerror}."
-        raise StoreError(message) from error
+        raise StoreError(
+            f"The note of the new key cannot be written at {path}: {error.strerror}."
+        ) from error
     if not made:
-        message = f"Another process changes the key too: there is {path} already."
-        raise StoreError(message)
+        raise StoreError(f"Another process changes the key too: there is {path} already.")
     return path
 
 
@@ -283,8 +283,9 @@ def _numbered(key_file: Path) -> list[tuple[int, Path]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        message = f"The folder {key_file.parent} cannot be read: {error.strerror}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"The folder {key_file.parent} cannot be read: {error.strerror}."
+        ) from error
     numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
     return sorted(
         (int(number), key_file.with_name(start + number))
@@ -298,8 +299,9 @@ def _read_rotation(path: Path) -> KeyRotation:
     try:
         return open_rotation(content or b"")
     except EvidenceError as error:
-        message = f"Expected the note of a change of key at {path}: {error}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"Expected the note of a change of key at {path}: {error}."
+        ) from error
 
 
 def _read(path: Path) -> bytes | None:
@@ -308,14 +310,14 @@ def _read(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        message = f"The file {path} cannot be read: {error.strerror or error}."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"The file {path} cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def _check_name(path: Path, key: VerifierKey, name: str) -> None:
     if key.name != name:
-        message = (
+        raise StoreNotReadyError(
             f"Expected the public key of {name} at {path}, found that of {key.name}: set "
             "RMOS_LEDGER_KEY_FILE to the key of this store."
         )
-        raise StoreNotReadyError(message)

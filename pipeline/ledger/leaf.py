@@ -119,8 +119,9 @@ class LedgerLeaf:
         }
         content = canonical_json(leaf)
         if len(content) > ENTRY_LIMIT_BYTES:
-            message = f"expected a leaf of at most {ENTRY_LIMIT_BYTES} bytes, found {len(content)}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected a leaf of at most {ENTRY_LIMIT_BYTES} bytes, found {len(content)}"
+            )
         return content
 
 
@@ -186,8 +187,9 @@ def _leaf_of(
 ) -> LedgerLeaf:
     """Return a leaf with what any record tells, and what its kind tells besides."""
     if outcome.code == "ARTIFACT_CORRUPT":
-        message = "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
-        raise ValueError(message)
+        raise ValueError(
+            "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
+        )
     return LedgerLeaf(
         kind=_KINDS[outcome.kind],
         topic=source.id.topic,
@@ -210,18 +212,16 @@ def parse_leaf(content: bytes) -> LedgerLeaf:
     try:
         leaf, canonical = parse_object(content)
     except InvalidJsonError as error:
-        message = f"expected a leaf: {error}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(f"expected a leaf: {error}") from error
     if canonical != content:
-        message = "expected a leaf in canonical JSON"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a leaf in canonical JSON")
     kind, source = leaf.get("kind"), leaf.get("source")
     if not isinstance(kind, str) or kind not in _FIELDS or leaf.keys() not in _FIELDS[kind]:
-        message = f"expected the fields of a leaf, found kind {kind!r} with {sorted(leaf)}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected the fields of a leaf, found kind {kind!r} with {sorted(leaf)}"
+        )
     if not isinstance(source, dict) or source.keys() != _SOURCE_FIELDS:
-        message = "expected the fields of a leaf's source"
-        raise EvidenceError(message)
+        raise EvidenceError("expected the fields of a leaf's source")
     fields = {**leaf, **source}
     _check_values(fields)
     del fields["v"], fields["source"]
@@ -231,8 +231,7 @@ def parse_leaf(content: bytes) -> LedgerLeaf:
 def _check_values(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         if not _is_valid(name, value, fields):
-            message = f"expected another value of {name} in a leaf, found {value!r}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected another value of {name} in a leaf, found {value!r}")
 
 
 def _is_valid(name: str, value: Any, fields: dict[str, Any]) -> bool:  # noqa: ANN401

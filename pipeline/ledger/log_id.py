@@ -44,6 +44,5 @@ def parse_log_path(path: str) -> LogId:
     """
     match = _PATH.fullmatch(path)
     if match is None:
-        message = f"expected the folder of a log, found {path!r}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected the folder of a log, found {path!r}")
     return LogId(int(match[1]), match[2], int(match[3]))

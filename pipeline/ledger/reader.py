@@ -70,8 +70,7 @@ class LogReader:
         with store_faults(root), ledger_faults(log):
             note = folder.read_checkpoint()
             if note is None:
-                message = f"The log {log.path} has no checkpoint."
-                raise IntegrityError(message)
+                raise IntegrityError(f"The log {log.path} has no checkpoint.")
             checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
         return cls(folder, checkpoint, note)
 
@@ -168,11 +167,9 @@ class LogReader:
         """
         with self._faults():
             if old.origin != self.checkpoint.origin:
-                message = f"expected a log {old.origin}, found {self.checkpoint.origin}"
-                raise EvidenceError(message)
+                raise EvidenceError(f"expected a log {old.origin}, found {self.checkpoint.origin}")
             if old.size > self.size:
-                message = f"expected at least {old.size} leaves, found {self.size}"
-                raise EvidenceError(message)
+                raise EvidenceError(f"expected at least {old.size} leaves, found {self.size}")
             proof = prove_consistency(old.size, self.size, self._hashes.node)
             verify_consistency(old.size, self.size, proof, old.root, self.checkpoint.root)
             return proof

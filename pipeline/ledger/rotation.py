@@ -120,13 +120,11 @@ def _signed_by_both(
     with ledger_faults(log):
         note = folder.read_checkpoint()
         if note is None:
-            message = "expected a checkpoint, found none"
-            raise EvidenceError(message)
+            raise EvidenceError("expected a checkpoint, found none")
         keys = [signer.key for signer in signers]
         checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
         if TreeAppender.resume(checkpoint.size, folder.read_tile).root() != checkpoint.root:
-            message = f"expected the tiles of the root {checkpoint.root.hex()}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
         return sign_checkpoint(checkpoint, signers)
 
 
@@ -135,8 +133,7 @@ def _take_over(key_file: Path) -> None:
         _next_file(key_file).replace(key_file)
         flush_folder(key_file.parent)
     except OSError as error:
-        message = (
+        raise StoreError(
             f"The new ledger key cannot take its place at {key_file}: {error.strerror}; run it "
             "again."
-        )
-        raise StoreError(message) from error
+        ) from error

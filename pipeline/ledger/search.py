@@ -36,14 +36,12 @@ def find_run_leaf(logs: StoreLogs, run: StoredRun) -> FoundLeaf:
     """
     found = _find(logs, run.source, "run", run.run_id, None)
     if found is None:
-        message = f"The run {run.run_id} has no leaf in the ledger: nothing proves it."
-        raise IntegrityError(message)
+        raise IntegrityError(f"The run {run.run_id} has no leaf in the ledger: nothing proves it.")
     if (found.leaf.path, found.leaf.sha256) != (run.artifact_path, run.artifact_sha256):
-        message = (
+        raise IntegrityError(
             f"Expected {found.leaf.path} with SHA-256 {found.leaf.sha256}, as the leaf of "
             f"{run.run_id} says, found {run.artifact_path} with {run.artifact_sha256}."
         )
-        raise IntegrityError(message)
     return found
 
 
@@ -56,14 +54,14 @@ def find_advisory_leaf(logs: StoreLogs, advisory: StoredAdvisory) -> FoundLeaf:
     """
     found = _find(logs, advisory.source, "advisory", advisory.run_id, advisory.advisory_id)
     if found is None:
-        message = f"The link {advisory.link_path} has no leaf in the ledger: nothing proves it."
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"The link {advisory.link_path} has no leaf in the ledger: nothing proves it."
+        )
     if found.leaf.link_sha256 != advisory.link_sha256:
-        message = (
+        raise IntegrityError(
             f"Expected {advisory.link_path} with SHA-256 {found.leaf.link_sha256}, as its leaf "
             f"says, found {advisory.link_sha256}."
         )
-        raise IntegrityError(message)
     return found
 
 

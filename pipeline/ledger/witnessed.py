@@ -94,14 +94,14 @@ def _check_signed(trusted: TrustedCheckpoint, logs: StoreLogs) -> None:  # 1.
     try:
         open_checkpoint(trusted.note, logs.keys)
     except EvidenceError as error:
-        message = f"the trusted checkpoint is signed by an unknown key: {error}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(
+            f"the trusted checkpoint is signed by an unknown key: {error}"
+        ) from error
 
 
 def _open(logs: StoreLogs, log: LogId | None) -> LogReader:  # 2.
     if log is None:
-        message = "origin missing: the store has no such log"
-        raise EvidenceError(message)
+        raise EvidenceError("origin missing: the store has no such log")
     return logs.open(log)
 
 
@@ -122,21 +122,18 @@ def check_continues(reader: LogReader, old: Checkpoint) -> None:
         StoreError: The disk failed.
     """
     if reader.size < old.size:  # 3.
-        message = (
+        raise EvidenceError(
             f"smaller than held: expected at least {old.size} leaves, found {reader.size}; its "
             "tail was cut off"
         )
-        raise EvidenceError(message)
     if reader.root_of(reader.size) != reader.checkpoint.root:  # 4.
-        message = "expected tiles of the root of the log's own checkpoint, found others"
-        raise EvidenceError(message)
+        raise EvidenceError("expected tiles of the root of the log's own checkpoint, found others")
     found = reader.root_of(old.size)
     if found != old.root:  # 5.
-        message = (
+        raise EvidenceError(
             f"other root: expected {old.root.hex()} over the first {old.size} leaves, found "
             f"{found.hex()}; what was held is changed, missing or moved"
         )
-        raise EvidenceError(message)
     reader.prove_consistency(old)  # 6.
 
 
@@ -155,8 +152,8 @@ def _read(folder: Path) -> Iterator[Checkpoint]:
         for path in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
             yield from (trusted.checkpoint for trusted in parse_trusted(path.read_bytes()))
     except OSError as error:
-        message = f"{path} cannot be read for trusted checkpoints: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(
+            f"{path} cannot be read for trusted checkpoints: {error.strerror}."
+        ) from error
     except EvidenceError as error:
-        message = f"{path} has no trusted checkpoints: {error}."
-        raise InputError(message) from error
+        raise InputError(f"{path} has no trusted checkpoints: {error}.") from error

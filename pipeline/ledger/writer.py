@@ -205,12 +205,11 @@ class Ledger:
         if folder.read_checkpoint() is not None:
             return False
         if has_tiles:
-            message = (
+            raise IntegrityError(
                 f"The log {log.path} has tiles but no checkpoint: put back a copy of the latest "
                 "one, or move its folder out of the store and run rmos replay restore, which makes "
                 "the log again."
             )
-            raise IntegrityError(message)
         return True
 
     def _sign_empty(self, log: LogId) -> bytes:
@@ -239,8 +238,7 @@ class Ledger:
         if note is not None and state is not None and state.note == note:
             return state
         if note is None:
-            message = "expected a checkpoint, found none"
-            raise EvidenceError(message)
+            raise EvidenceError("expected a checkpoint, found none")
         checkpoint = open_checkpoint(note, self._keys, origin=folder.log.origin(self._store_id))
         reader = LogReader(folder, checkpoint)
         if state is not None:
@@ -248,8 +246,7 @@ class Ledger:
             reader.prove_consistency(state.checkpoint)
         tree = TreeAppender.resume(checkpoint.size, folder.read_tile)
         if tree.root() != checkpoint.root:
-            message = f"expected the tiles of the root {checkpoint.root.hex()}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
         following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
         state = _LogState(note, checkpoint, tree, following, swept=False)
         self._states[folder.log] = state
@@ -261,8 +258,7 @@ def _check_order(log: LogId, leaves: Sequence[LedgerLeaf]) -> None:
     before = -1
     for leaf in leaves:
         if (leaf.topic, leaf.partition) != (log.topic, log.partition) or leaf.offset <= before:
-            message = f"expected leaves of {log} in the order of their offsets"
-            raise ValueError(message)
+            raise ValueError(f"expected leaves of {log} in the order of their offsets")
         before = leaf.offset
 
 
@@ -275,15 +271,15 @@ def _compare(reader: LogReader, leaves: Sequence[LedgerLeaf]) -> None:
     for leaf in leaves:
         index = reader.index_of(leaf.offset)
         if index is None:
-            message = f"expected a leaf of offset {leaf.offset}, found those after it alone"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected a leaf of offset {leaf.offset}, found those after it alone"
+            )
         found = reader.leaf(index)
         if found != leaf:
-            message = (
+            raise EvidenceError(
                 f"expected leaf {index}, of offset {leaf.offset}, to be {leaf.encode().decode()}, "
                 f"found {found.encode().decode()}"
             )
-            raise EvidenceError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,11 +362,10 @@ class LedgerBatch:
     def _check_created(self, folder: LogFolder, creations: Mapping[str, Creation]) -> None:
         for tile in self._tiles[folder.log]:
             if creations[f"{folder.log.path}/{tile}"] not in {Creation.CREATED, Creation.SAME}:
-                message = (
+                raise EvidenceError(
                     f"expected no {tile}, or one with the same bytes, found other bytes that no "
                     "checkpoint here covers"
                 )
-                raise EvidenceError(message)
 
     def _read_back(self, log: _LogBatch) -> None:
         """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
@@ -379,8 +374,7 @@ class LedgerBatch:
         """
         for tile, content in self._tiles[log.folder.log].items():
             if log.folder.read_tile(tile) != content:
-                message = f"expected {tile} as it was written, found other bytes"
-                raise EvidenceError(message)
+                raise EvidenceError(f"expected {tile} as it was written, found other bytes")
         reader = LogReader(log.folder, log.checkpoint)
         for tile in self._tiles[log.folder.log]:
             if tile.level == ENTRIES:

@@ -78,12 +78,14 @@ def read_recorded(
     try:
         content = read_below(root, path, limit_bytes)
     except OSError as error:
-        message = f"ARTIFACT_CORRUPT: The file {path} cannot be read ({error.strerror or error})."
-        raise IntegrityError(message) from error
+        raise IntegrityError(
+            f"ARTIFACT_CORRUPT: The file {path} cannot be read ({error.strerror or error})."
+        ) from error
     found = sha256_of_bytes(content)
     if found != sha256:
-        message = f"ARTIFACT_CORRUPT: Expected {path} to have SHA-256 {sha256}, found {found}."
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"ARTIFACT_CORRUPT: Expected {path} to have SHA-256 {sha256}, found {found}."
+        )
     return content
 
 

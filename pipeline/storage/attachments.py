@@ -184,11 +184,10 @@ class AttachmentFiles:
         """
         stored = upload.publish(expected_sha256)
         if not stored.created and (check := self.check(stored.sha256)).error is not None:
-            message = (
+            raise IntegrityError(
                 f"ATTACHMENT_CORRUPT: Expected the blob {stored.sha256} that is stored to have "
                 f"this SHA-256, found {check.actual_sha256}. Nothing was touched."
             )
-            raise IntegrityError(message)
         with store_faults(self._root):
             forget_awaited(self._root, [stored.sha256])
         return stored
@@ -239,8 +238,7 @@ class AttachmentFiles:
             try:
                 descriptor, _ = open_below(self._root, attachment_path(sha256), self._calls)
             except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
-                message = f"BLOB_NOT_FOUND: The store has no blob {sha256}."
-                raise NotFoundError(message) from error
+                raise NotFoundError(f"BLOB_NOT_FOUND: The store has no blob {sha256}.") from error
         return OpenBlob(descriptor, sha256)
 
     def check(self, sha256: str) -> BlobCheck:

@@ -317,11 +317,10 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
 
     def _check_index_in_place(self) -> None:
         if self.index.was_replaced:
-            message = (
+            raise StoreError(
                 f"The index of the store {self.root} was rebuilt or removed meanwhile; nothing "
                 "was acknowledged; start again."
             )
-            raise StoreError(message)
 
 
 def _by_log(

@@ -79,8 +79,7 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
         yield from (line for (line,) in database.execute(_LINES_IN_ORDER))
     if first_fault is not None:
         more = f" Nor are {faults - 1:,} more files as they were written." if faults > 1 else ""
-        message = f"{first_fault} What it names is not among the sums.{more}"
-        raise IntegrityError(message)
+        raise IntegrityError(f"{first_fault} What it names is not among the sums.{more}")
 
 
 @contextmanager
@@ -99,8 +98,9 @@ def _temporary() -> Iterator[sqlite3.Connection]:
             database.execute("BEGIN")
             yield database
     except sqlite3.Error as error:
-        message = f"The temporary database of the sums failed: {error}; TMPDIR says where it is."
-        raise StoreError(message) from error
+        raise StoreError(
+            f"The temporary database of the sums failed: {error}; TMPDIR says where it is."
+        ) from error
 
 
 def _keep_leaves(database: sqlite3.Connection, reader: LogReader, date: str | None) -> None:

@@ -85,19 +85,17 @@ def _refuse_second_key(root: Path, path: Path) -> None:
     with store_faults(root):
         logs = find_logs(root)
     if logs:
-        message = (
+        raise StoreNotReadyError(
             f"The store {root} has logs that another key signs: put that key back at {path}, or "
             "set RMOS_LEDGER_KEY_FILE to where it is."
         )
-        raise StoreNotReadyError(message)
     vkey = vkey_file_of(path)
     if vkey.exists():
         # Who only checks would go on with the old one.
-        message = (
+        raise StoreNotReadyError(
             f"The public part of another key is at {vkey}, and no key at {path}: put that key "
             "back, or move its public part away and keep it for those who check."
         )
-        raise StoreNotReadyError(message)
 
 
 def open_ledger(settings: Settings) -> Ledger | None:
@@ -116,11 +114,10 @@ def open_ledger(settings: Settings) -> Ledger | None:
         signer = load_own_key(root, path, identity.store_id)
         return Ledger(root, identity.store_id, [signer], key_in_use=in_use)
     if (root / LEDGER_FOLDER).exists():
-        message = (
+        raise StoreNotReadyError(
             f"The store {root} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false is "
             "for measuring with a store of its own."
         )
-        raise StoreNotReadyError(message)
     _log.warning("no ledger is written: nobody can prove this store to others", store=str(root))
     return None
 

@@ -284,8 +284,9 @@ class RunReader:
         for link in found.links:
             if link.claim.content_sha256 == sha256 and not self._is_withheld(document, sha256):
                 return NamedBlob(sha256, link.mime, _link_filename(link))
-        message = f"ATTACHMENT_NOT_FOUND: Neither the run {run_id} nor a link names this blob."
-        raise NotFoundError(message)
+        raise NotFoundError(
+            f"ATTACHMENT_NOT_FOUND: Neither the run {run_id} nor a link names this blob."
+        )
 
     def _is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
         if sha256 in withheld_blobs(document):
@@ -302,11 +303,10 @@ class RunReader:
         if run is None:
             raise run_not_found(run_id)
         if run.source is None:
-            message = (
+            raise IntegrityError(
                 f"RUN_UNEXPLAINED: Expected a leaf or a record that explains {run.artifact_path}, "
                 "found none: nobody vouches for this file."
             )
-            raise IntegrityError(message)
         with store_faults(self.root):
             return run, index.linked_advisories(run_id)
 
@@ -326,10 +326,12 @@ class RunReader:
 def run_not_found(run_id: str) -> NotFoundError:
     """Return the error that there is no such run; what cannot name one is not repeated."""
     if is_run_id(run_id):
-        message = f"RUN_NOT_FOUND: There is no run {run_id}."
-        return NotFoundError(message, details={"run_id": run_id})
-    message = f"RUN_NOT_FOUND: There is no such run, and none can have this run_id: {RUN_ID_RULE}."
-    return NotFoundError(message)
+        return NotFoundError(
+            f"RUN_NOT_FOUND: There is no run {run_id}.", details={"run_id": run_id}
+        )
+    return NotFoundError(
+        f"RUN_NOT_FOUND: There is no such run, and none can have this run_id: {RUN_ID_RULE}."
+    )
 
 
 def _link_filename(link: StoredAdvisory) -> str:

@@ -119,8 +119,9 @@ class Upload:
         """
         found = self.sha256
         if expected_sha256 not in {None, found}:
-            message = f"Expected bytes with SHA-256 {expected_sha256}, found {found}."
-            raise HashMismatchError(message)
+            raise HashMismatchError(
+                f"Expected bytes with SHA-256 {expected_sha256}, found {found}."
+            )
         with _write_faults(self._root), self._in_use:
             self._calls.set_mode(self._descriptor, FILE_MODE)
             self._calls.fsync(self._descriptor)
@@ -163,6 +164,7 @@ def _write_faults(root: Path) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _FULL:
             why, advice = full_advice(root)
-            message = f"There is no room for the blob in the store {root} ({why}): {advice}."
-            raise DiskFullError(message) from cause
+            raise DiskFullError(
+                f"There is no room for the blob in the store {root} ({why}): {advice}."
+            ) from cause
         raise

@@ -106,8 +106,9 @@ class TreeAppender:
         """
         longest = max(map(len, leaves), default=0)
         if longest > ENTRY_LIMIT_BYTES:
-            message = f"expected leaves of at most {ENTRY_LIMIT_BYTES} bytes, found {longest}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected leaves of at most {ENTRY_LIMIT_BYTES} bytes, found {longest}"
+            )
         start = 0
         while start < len(leaves):
             room = TILE_WIDTH - self.size % TILE_WIDTH

@@ -81,8 +81,7 @@ def open_checkpoint(
     verify_note(note, keys)
     checkpoint = parse_checkpoint(note.text)
     if origin is not None and checkpoint.origin != origin:
-        message = f"expected a checkpoint of {origin}, found one of {checkpoint.origin}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a checkpoint of {origin}, found one of {checkpoint.origin}")
     return checkpoint
 
 
@@ -94,13 +93,13 @@ def parse_checkpoint(text: str) -> Checkpoint:
     """
     *lines, rest = text.split("\n")
     if len(lines) != _LINES or rest:
-        message = f"expected origin, size and root in a checkpoint, found {len(lines)} lines"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected origin, size and root in a checkpoint, found {len(lines)} lines"
+        )
     origin, size, encoded_root = lines
     root = decode_base64(encoded_root)
     if not origin or not _SIZE.fullmatch(size) or len(root) != HASH_BYTES:
-        message = f"expected origin, size and a root of 32 bytes, found {lines}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected origin, size and a root of 32 bytes, found {lines}")
     return Checkpoint(origin, int(size), root)
 
 
@@ -139,8 +138,9 @@ def parse_trusted(content: bytes) -> tuple[TrustedCheckpoint, ...]:
         EvidenceError: It is not what `write_trusted` makes.
     """
     if len(content) > TRUSTED_LIMIT_BYTES:
-        message = f"expected trusted checkpoints of at most {TRUSTED_LIMIT_BYTES:,} bytes"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected trusted checkpoints of at most {TRUSTED_LIMIT_BYTES:,} bytes"
+        )
     trusted = tuple(map(_read_one, _notes_in(content)))
     _check_order(trusted)
     return trusted
@@ -154,8 +154,7 @@ def _notes_in(content: bytes) -> Iterator[bytes]:
     """
     parts = content.split(b"\n\n")
     if len(parts) % 2:
-        message = "expected whole signed checkpoints, an empty line between two"
-        raise EvidenceError(message)
+        raise EvidenceError("expected whole signed checkpoints, an empty line between two")
     last = len(parts) - 2
     for start in range(0, len(parts), 2):
         # All but the last lost the newline of their signature line to the cut.
@@ -174,9 +173,9 @@ def _origin(trusted: TrustedCheckpoint) -> str:
 def _check_order(trusted: Iterable[TrustedCheckpoint]) -> None:
     origins = list(map(_origin, trusted))
     if not origins:
-        message = "expected a checkpoint, found none"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a checkpoint, found none")
     for before, after in pairwise(origins):
         if before >= after:
-            message = f"expected checkpoints in the order of origins, found {after} after {before}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected checkpoints in the order of origins, found {after} after {before}"
+            )

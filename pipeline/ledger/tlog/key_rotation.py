@@ -34,8 +34,7 @@ class KeyRotation:
 
     def __post_init__(self) -> None:
         if self.old.name != self.new.name or self.old == self.new:
-            message = f"expected two keys of one name, found {self.old} and {self.new}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected two keys of one name, found {self.old} and {self.new}")
 
     @property
     def text(self) -> str:
@@ -62,8 +61,7 @@ def open_rotation(content: bytes) -> KeyRotation:
     rotation = _parse(note.text)
     # Which keys to ask the text says itself; what counts is that the caller knows one of them.
     if len(set(verify_note(note, [rotation.old, rotation.new]))) != 2:  # noqa: PLR2004
-        message = "expected a signature of the old key and one of the new key"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a signature of the old key and one of the new key")
     return rotation
 
 
@@ -73,5 +71,4 @@ def _parse(text: str) -> KeyRotation:
         rotation = KeyRotation(parse_vkey(lines[1][4:]), parse_vkey(lines[2][4:]))
         if rotation.text == text:
             return rotation
-    message = f"expected the text of a key rotation, found {text[:200]!r}"
-    raise EvidenceError(message)
+    raise EvidenceError(f"expected the text of a key rotation, found {text[:200]!r}")

@@ -37,11 +37,9 @@ def decode_base64(text: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        message = f"expected base64, found {text[:80]!r}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(f"expected base64, found {text[:80]!r}") from error
     if encode_base64(data) != text:
-        message = f"expected base64 in its one form, found {text[:80]!r}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected base64 in its one form, found {text[:80]!r}")
     return data
 
 
@@ -73,8 +71,7 @@ class VerifierKey:
     def __post_init__(self) -> None:
         _check_name(self.name)
         if len(self.public_key) != _PUBLIC_KEY_BYTES:
-            message = f"expected a public key of 32 bytes, found {len(self.public_key)}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected a public key of 32 bytes, found {len(self.public_key)}")
 
     @cached_property
     def key_id(self) -> bytes:
@@ -95,8 +92,9 @@ class VerifierKey:
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, text.encode())
         except InvalidSignature as error:
-            message = f"expected a signature of {self.name} that fits the text, found another"
-            raise EvidenceError(message) from error
+            raise EvidenceError(
+                f"expected a signature of {self.name} that fits the text, found another"
+            ) from error
 
 
 def parse_vkey(text: str) -> VerifierKey:
@@ -108,16 +106,13 @@ def parse_vkey(text: str) -> VerifierKey:
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
     if not _KEY_ID.fullmatch(key_id):
-        message = f"expected a vkey <name>+<key id>+<key>, found {text[:200]!r}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a vkey <name>+<key id>+<key>, found {text[:200]!r}")
     data = decode_base64(encoded)
     if not data.startswith(_ED25519):
-        message = "expected the vkey of an Ed25519 key"
-        raise EvidenceError(message)
+        raise EvidenceError("expected the vkey of an Ed25519 key")
     key = VerifierKey(name, data[1:])
     if key.key_id.hex() != key_id:
-        message = f"expected the key id {key.key_id.hex()} in the vkey, found {key_id}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected the key id {key.key_id.hex()} in the vkey, found {key_id}")
     return key
 
 
@@ -177,8 +172,7 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
     note = Note(text, tuple(signer.sign(text) for signer in signers))
     content = bytes(note)
     if parse_note(content) != note:
-        message = "expected a text that ends in a newline"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a text that ends in a newline")
     return content
 
 
@@ -189,25 +183,26 @@ def parse_note(content: bytes) -> Note:
         EvidenceError: It is not of the form of signed-note, "Format".
     """
     if len(content) > NOTE_LIMIT_BYTES:
-        message = f"expected a note of at most {NOTE_LIMIT_BYTES:,} bytes, found {len(content):,}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected a note of at most {NOTE_LIMIT_BYTES:,} bytes, found {len(content):,}"
+        )
     try:
         note = content.decode()
     except UnicodeDecodeError as error:
-        message = f"expected a note in UTF-8, found something else at byte {error.start}"
-        raise EvidenceError(message) from error
+        raise EvidenceError(
+            f"expected a note in UTF-8, found something else at byte {error.start}"
+        ) from error
     if _CONTROL.search(note):
-        message = "expected no control character but newline in a note"
-        raise EvidenceError(message)
+        raise EvidenceError("expected no control character but newline in a note")
     # The text may hold empty lines; the last one ends it.
     text, separator, lines = note.rpartition("\n\n")
     if not separator or not lines.endswith("\n"):
-        message = "expected a text, an empty line and whole signature lines"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a text, an empty line and whole signature lines")
     signatures = tuple(map(_parse_signature, lines[:-1].split("\n")))
     if len(signatures) > SIGNATURE_LIMIT:
-        message = f"expected at most {SIGNATURE_LIMIT} signatures, found {len(signatures)}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected at most {SIGNATURE_LIMIT} signatures, found {len(signatures)}"
+        )
     return Note(text + "\n", signatures)
 
 
@@ -216,19 +211,18 @@ def _parse_signature(line: str) -> NoteSignature:
         case ["—", name, encoded]:
             _check_name(name)
         case _:
-            message = f"expected a signature line, found {line[:200]!r}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected a signature line, found {line[:200]!r}")
     data = decode_base64(encoded)
     if len(data) <= _KEY_ID_BYTES:
-        message = f"expected a key id and a signature of {name}, found {len(data)} bytes"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a key id and a signature of {name}, found {len(data)} bytes")
     return NoteSignature(name, data[:_KEY_ID_BYTES], data[_KEY_ID_BYTES:])
 
 
 def _check_name(name: str) -> None:
     if not name or "+" in name or any(map(str.isspace, name)) or _CONTROL.search(name):
-        message = f"expected the name of a key, without spaces and `+`, found {name[:200]!r}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected the name of a key, without spaces and `+`, found {name[:200]!r}"
+        )
 
 
 def verify_note(note: Note, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
@@ -249,6 +243,5 @@ def verify_note(note: Note, keys: Iterable[VerifierKey]) -> list[VerifierKey]:
                 signed.append(key)
     if not signed:
         names = ", ".join(str(key) for key in known) or "no key"
-        message = f"expected a signature of {names}, found none"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a signature of {names}, found none")
     return signed

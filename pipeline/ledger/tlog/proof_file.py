@@ -58,10 +58,8 @@ def parse_tlog_proof(content: bytes) -> TlogProof:
     try:
         header, index_line, *hashes = head.decode("ascii").split("\n")
     except ValueError as error:
-        message = "expected a header and an index in a proof"
-        raise EvidenceError(message) from error
+        raise EvidenceError("expected a header and an index in a proof") from error
     match = _INDEX.fullmatch(index_line)
     if header != _HEADER or match is None or not separator:
-        message = f"expected {_HEADER}, an index and an empty line in a proof"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected {_HEADER}, an index and an empty line in a proof")
     return TlogProof(int(match[1]), tuple(map(decode_base64, hashes)), checkpoint)

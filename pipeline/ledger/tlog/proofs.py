@@ -28,8 +28,7 @@ def prove_inclusion(index: int, size: int, read: NodeReader) -> list[bytes]:
         EvidenceError: There is no such leaf.
     """
     if not 0 <= index < size:
-        message = f"expected a leaf below {size}, found {index}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a leaf below {size}, found {index}")
     path: list[bytes] = []
     start, end = 0, size
     while end - start > 1:
@@ -54,8 +53,7 @@ def prove_consistency(old_size: int, size: int, read: NodeReader) -> list[bytes]
         EvidenceError: The old tree is the larger one.
     """
     if not 0 <= old_size <= size:
-        message = f"expected an old size from 0 to {size}, found {old_size}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected an old size from 0 to {size}, found {old_size}")
     if old_size in {0, size}:
         return []
     proof: list[bytes] = []
@@ -88,16 +86,14 @@ def verify_inclusion(
     """
     # 1. The index is one of the tree.
     if not 0 <= index < size:
-        message = f"expected a leaf below {size}, found {index}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected a leaf below {size}, found {index}")
     _check_hashes([leaf, root, *path])
     # 2. and 3. Start at the leaf, at the left (0) or right (1) of its sibling.
     place, last, found = index, size - 1, leaf
     # 4. Hash upwards along the path.
     for sibling in path:
         if last == 0:
-            message = f"expected a shorter path, found {len(path)} hashes"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected a shorter path, found {len(path)} hashes")
         if place & 1 or place == last:
             found = node_hash(sibling, found)
             place, last = _climb_right(place, last)
@@ -120,16 +116,14 @@ def verify_consistency(
         EvidenceError: It does not, or the proof does not show it.
     """
     if not 0 <= old_size <= size:
-        message = f"expected an old size from 0 to {size}, found {old_size}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected an old size from 0 to {size}, found {old_size}")
     _check_hashes([old_root, root, *proof])
     if old_size in {0, size}:
         _check_trivial(old_size, size, proof, old_root, root)
         return
     # 1. A proof for two different sizes has a hash.
     if not proof:
-        message = "expected a proof, found no hash"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a proof, found no hash")
     # 2. An old tree that is one full subtree is known by its root.
     hashes = [old_root, *proof] if _is_power_of_two(old_size) else list(proof)
     # 3. and 4. Start at the last full subtree that both trees share.
@@ -140,8 +134,7 @@ def verify_consistency(
     # 6. Hash upwards; what lies left of the edge belongs to both trees.
     for sibling in hashes[1:]:
         if last == 0:
-            message = f"expected a shorter proof, found {len(proof)} hashes"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected a shorter proof, found {len(proof)} hashes")
         if place & 1 or place == last:
             old_found = node_hash(sibling, old_found)
             found = node_hash(sibling, found)
@@ -159,8 +152,9 @@ def _check_trivial(
     old_size: int, size: int, proof: Sequence[bytes], old_root: bytes, root: bytes
 ) -> None:
     if proof:
-        message = f"expected no hash in the proof from {old_size} to {size}, found {len(proof)}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected no hash in the proof from {old_size} to {size}, found {len(proof)}"
+        )
     _check_reached(0, old_root, root if old_size == size else EMPTY_ROOT)
     if size == 0:
         _check_reached(0, root, EMPTY_ROOT)
@@ -169,17 +163,14 @@ def _check_trivial(
 def _check_hashes(hashes: Iterable[bytes]) -> None:
     for found in hashes:
         if len(found) != HASH_BYTES:
-            message = f"expected hashes of {HASH_BYTES} bytes, found one of {len(found)}"
-            raise EvidenceError(message)
+            raise EvidenceError(f"expected hashes of {HASH_BYTES} bytes, found one of {len(found)}")
 
 
 def _check_reached(last: int, found: bytes, root: bytes) -> None:
     if last != 0:
-        message = "expected a path up to the root, found one that ends below it"
-        raise EvidenceError(message)
+        raise EvidenceError("expected a path up to the root, found one that ends below it")
     if found != root:
-        message = f"expected the root {root.hex()}, found {found.hex()}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected the root {root.hex()}, found {found.hex()}")
 
 
 def _climb_right(place: int, last: int) -> tuple[int, int]:

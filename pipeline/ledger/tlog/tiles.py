@@ -98,8 +98,7 @@ def parse_tile_path(path: str) -> Tile:
         # The way back refuses leading zeroes, and a full width that is written out.
         if level <= _LEVEL_LIMIT and width <= TILE_WIDTH and str(tile) == path:
             return tile
-    message = f"expected the path of a tile, found {path!r}"
-    raise EvidenceError(message)
+    raise EvidenceError(f"expected the path of a tile, found {path!r}")
 
 
 def rightmost_tiles(size: int) -> Iterator[Tile]:
@@ -165,8 +164,7 @@ def parse_tile(tile: Tile, content: bytes) -> list[bytes]:
     """
     expected = tile.width * HASH_BYTES
     if len(content) != expected:
-        message = f"expected {expected} bytes in {tile}, found {len(content)}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected {expected} bytes in {tile}, found {len(content)}")
     return [content[start : start + HASH_BYTES] for start in range(0, expected, HASH_BYTES)]
 
 
@@ -177,8 +175,9 @@ def encode_entry(entry: bytes) -> bytes:
         EvidenceError: It is too long.
     """
     if len(entry) > ENTRY_LIMIT_BYTES:
-        message = f"expected an entry of at most {ENTRY_LIMIT_BYTES} bytes, found {len(entry)}"
-        raise EvidenceError(message)
+        raise EvidenceError(
+            f"expected an entry of at most {ENTRY_LIMIT_BYTES} bytes, found {len(entry)}"
+        )
     return len(entry).to_bytes(2, "big") + entry
 
 
@@ -193,13 +192,13 @@ def parse_bundle(tile: Tile, content: bytes) -> list[bytes]:
     while start < len(content):
         end = start + 2 + int.from_bytes(content[start : start + 2], "big")
         if end > len(content) or start + 2 > len(content):
-            message = f"expected whole entries in {tile}, found a cut one at byte {start}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected whole entries in {tile}, found a cut one at byte {start}"
+            )
         entries.append(content[start + 2 : end])
         start = end
     if len(entries) != tile.width:
-        message = f"expected {tile.width} entries in {tile}, found {len(entries)}"
-        raise EvidenceError(message)
+        raise EvidenceError(f"expected {tile.width} entries in {tile}, found {len(entries)}")
     return entries
 
 
@@ -225,8 +224,9 @@ def check_bundle(tile: Tile, entries: Iterable[bytes], hashes: Iterable[bytes]) 
     for place, (entry, expected) in enumerate(zip(entries, hashes, strict=True)):
         if leaf_hash(entry) != expected:
             number = tile.index * TILE_WIDTH + place
-            message = f"expected leaf {number} in {tile} to have the hash {expected.hex()}"
-            raise EvidenceError(message)
+            raise EvidenceError(
+                f"expected leaf {number} in {tile} to have the hash {expected.hex()}"
+            )
 
 
 TileReader = Callable[[Tile], bytes]

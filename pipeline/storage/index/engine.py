@@ -33,8 +33,9 @@ def check_is_file(path: Path) -> None:
     try:
         state_of(str(path))
     except NotAFileError as error:
-        message = f"Expected the index {path} to be a file, found {error}: run rmos index rebuild."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"Expected the index {path} to be a file, found {error}: run rmos index rebuild."
+        ) from error
 
 
 def open_engine(path: Path) -> Engine:
@@ -107,8 +108,9 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
             connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
         connection.exec_driver_sql("COMMIT")
     if found == 0 and not may_be_new:
-        message = f"The index {path} is empty, but there are runs: run rmos index rebuild."
-        raise StoreNotReadyError(message)
+        raise StoreNotReadyError(
+            f"The index {path} is empty, but there are runs: run rmos index rebuild."
+        )
     if found != 0:
         _check_format(found, path)
 
@@ -121,17 +123,17 @@ def damage_told(path: Path) -> Iterator[None]:
     except DatabaseError as error:
         if not _is_damaged(error):
             raise
-        message = f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(
+            f"The index {path} cannot be read ({error.orig}): run rmos index rebuild."
+        ) from error
 
 
 def _check_format(found: int, path: Path) -> None:
     if found != INDEX_FORMAT:
-        message = (
+        raise StoreNotReadyError(
             f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
             "run rmos index rebuild."
         )
-        raise StoreNotReadyError(message)
 
 
 def _is_damaged(error: DatabaseError) -> bool:

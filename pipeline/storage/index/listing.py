@@ -151,6 +151,5 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
         text = ""
     found = _CURSOR.fullmatch(text)
     if found is None or not is_run_id(found[2]) or _write_cursor(int(found[1]), found[2]) != cursor:
-        message = "Expected a cursor from an earlier page of this listing."
-        raise InputError(message)
+        raise InputError("Expected a cursor from an earlier page of this listing.")
     return int(found[1]), found[2]

@@ -22,8 +22,9 @@ def open_index(root: Path) -> RunIndex:
     with store_faults(root), exclusive_lock(root / INDEX_LOCK):
         has_runs = any((root / "runs").glob("*/*"))
         if has_runs and not path.exists():
-            message = f"The index of the store {root} is missing: run rmos index rebuild."
-            raise StoreNotReadyError(message)
+            raise StoreNotReadyError(
+                f"The index of the store {root} is missing: run rmos index rebuild."
+            )
         return RunIndex(path, may_be_new=not has_runs)
 
 
