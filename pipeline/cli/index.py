@@ -12,7 +12,7 @@ from pipeline.cli.views.terminal import note, print_json, print_table, print_tex
 from pipeline.disk.store_identity import read_store
 from pipeline.recovery.rebuild.index import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
-from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import open_index_to_read
 from pipeline.storage.index_check import check_index
 
 DIFFERENCE_FOUND = 5

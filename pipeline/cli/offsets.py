@@ -126,7 +126,7 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
         raise InputError(message)
     # SQLAlchemy with them, which no other target needs.
     from pipeline.disk.store_identity import read_store
-    from pipeline.storage.index.opening import open_index_to_read
+    from pipeline.storage.index.run_index import open_index_to_read
 
     epoch = read_store(settings.data_dir).epoch
     with closing(open_index_to_read(settings.data_dir)) as index:

@@ -17,8 +17,7 @@ from pipeline.disk.room import room_of
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.index.opening import open_index_to_read
-from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
 

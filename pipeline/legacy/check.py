@@ -29,8 +29,7 @@ from pipeline.legacy.source import (
     RefusedRow,
     read_source,
 )
-from pipeline.storage.index.opening import open_index_to_read
-from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 
 _ROWS = 500
 

@@ -27,6 +27,7 @@ from pipeline.disk.durable_files import NewFile
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf
 from pipeline.storage.awaited_blobs import NamedBlobs
 from pipeline.storage.batch_store import BatchResult, BatchStore, JudgedRecord
+from pipeline.storage.index import queries
 from pipeline.storage.index.transaction import IndexTransaction
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
@@ -78,8 +79,12 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
 def plan_advisories(records: Sequence[AdvisoryRecord], transaction: IndexTransaction) -> "_Plan":
     """Say what a batch would do where every known link is intact; only rows are read."""
     judged = [r.verdict for r in records if isinstance(r.verdict, JudgedAdvisory)]
-    known = transaction.known_advisories(list(dict.fromkeys(each.key for each in judged)))
-    runs = transaction.known_runs(list(dict.fromkeys(each.run_id for each in judged)))
+    known = queries.known_advisories(
+        transaction.connection, list(dict.fromkeys(each.key for each in judged))
+    )
+    runs = queries.known_runs(
+        transaction.connection, list(dict.fromkeys(each.run_id for each in judged))
+    )
     plan = _Plan(records, known)
     advisories = dict(known)
     for record in records:

@@ -42,7 +42,8 @@ from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
-from pipeline.storage.index.opening import open_index
+from pipeline.storage.index import queries
+from pipeline.storage.index.run_index import open_index
 from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import Restoration, restore_files
 
@@ -372,14 +373,14 @@ def check_reject_limit(
     """
     if limit is None:
         return 0
-    judged_before = transaction.positions(epoch)
+    judged_before = queries.positions(transaction.connection, epoch)
     failures = [
         failed
         for record, failed in zip(records, plan.failures(), strict=True)
         if record.source.id.offset >= judged_before.get(record.source.id.topic_partition, 0)
     ]
     accepted = min(limit.accepted_rejects, sum(failures))
-    window, exceeded = transaction.reject_window(limit.group_id).after(
+    window, exceeded = queries.reject_window(transaction.connection, limit.group_id).after(
         without_first_failures(failures, accepted)
     )
     if exceeded:

@@ -21,6 +21,7 @@ from pipeline.storage.batch_store import (
     JudgedRecord,
     RejectLimit,
 )
+from pipeline.storage.index import queries
 from pipeline.storage.index.tables import IndexedRun, indexed_run
 from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.missing_attachments import missing_attachments
@@ -81,7 +82,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
 def plan_runs(records: Sequence[RunRecord], transaction: IndexTransaction) -> "_Plan":
     """Say what a batch would do where every known file is intact; only rows are read."""
     judged = [r.verdict.run_id for r in records if isinstance(r.verdict, JudgedRun)]
-    plan = _Plan(records, transaction.known_runs(list(dict.fromkeys(judged))))
+    plan = _Plan(records, queries.known_runs(transaction.connection, list(dict.fromkeys(judged))))
     for record in records:
         plan.add(record)
     return plan

@@ -37,6 +37,7 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
+from pipeline.storage.index import queries
 from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
 from tests.bench.requests import encoded_requests
@@ -72,7 +73,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_plan", "plan"),
     (batch_store.DurableFiles, "create", "files: our own Python"),
-    (IndexTransaction, "known_runs", "SQL: look up"),
+    (queries, "known_runs", "SQL: look up"),
     (IndexTransaction, "add_runs", "SQL: insert"),
     (IndexTransaction, "advance", "SQL: positions"),
 )

@@ -14,7 +14,7 @@ from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_ro
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.file import V1Store
 from pipeline.storage.attachments import AttachmentFiles
-from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import open_index_to_read
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import run_request

@@ -27,7 +27,7 @@ from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.judged_chunks import commit_ranges
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
-from pipeline.storage.index.opening import open_index_to_read
+from pipeline.storage.index.run_index import open_index_to_read
 from pipeline.storage.ledger_key import open_ledger
 
 

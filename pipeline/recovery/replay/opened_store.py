@@ -11,8 +11,7 @@ from pipeline.disk.store_identity import StoreIdentity, check_identity, read_sto
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
-from pipeline.storage.index.opening import open_index_to_read
-from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex, open_index_to_read
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
 
 

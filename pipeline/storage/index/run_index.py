@@ -24,12 +24,16 @@ from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import INDEX_NAME, store_faults
-from pipeline.storage.index.engine import check_is_file, open_engine, prepare
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.store_identity import refuse_as_root
+from pipeline.errors import StoreNotReadyError
+from pipeline.storage.index import engine, queries
+from pipeline.storage.index.queries import LOOKUP_IDS
 from pipeline.storage.index.tables import (
-    _STORED,
+    STORED_COLUMNS,
     IndexedRun,
-    _advisory_of_row,
     advisories,
+    advisory_of_row,
     attachments,
     runs,
     stored_run_of_row,
@@ -37,7 +41,7 @@ from pipeline.storage.index.tables import (
     withheld_blobs,
     withheld_payloads,
 )
-from pipeline.storage.index.transaction import _LOOKUP_IDS, IndexTransaction
+from pipeline.storage.index.transaction import IndexTransaction
 
 INDEX_FILE = INDEX_NAME
 """Opened by SQLite alone: who closes a file ends every lock of its process on it (POSIX), those of
@@ -88,17 +92,17 @@ class RunIndex:
         Args:
             path: The file.
             may_be_new: Whether an index without anything in it can be the right one.
-            is_made: Whether `is_made` has told so: then nothing is made, and no writer waited for.
+            is_made: Whether it is known to be made: then nothing is made, and no writer waited for.
 
         Raises:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
-        check_is_file(path)
-        self._engine = open_engine(path)
+        engine.check_is_file(path)
+        self._engine = engine.open_engine(path)
         try:
             if not is_made:
-                prepare(self._engine, path, may_be_new=may_be_new)
+                engine.prepare(self._engine, path, may_be_new=may_be_new)
             self._inode = path.stat().st_ino
         except BaseException:
             self.close()
@@ -117,7 +121,7 @@ class RunIndex:
         self._engine.dispose()
 
     @contextmanager
-    def transaction(self) -> Iterator["IndexTransaction"]:
+    def transaction(self) -> Iterator[IndexTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises."""
         with store_faults(self._path.parent), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -143,29 +147,28 @@ class RunIndex:
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
         with self.reading() as connection:
-            return IndexTransaction(connection).known_runs([run_id]).get(run_id)
+            return queries.known_runs(connection, [run_id]).get(run_id)
 
     def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return those of `run_ids` that the index holds, by run_id."""
         with self.reading() as connection:
-            return IndexTransaction(connection).known_runs(run_ids)
+            return queries.known_runs(connection, run_ids)
 
     def positions(self, epoch: int) -> dict[Partition, int]:
         """Return the next offset of each topic and partition in `epoch`."""
         with self.reading() as connection:
-            return IndexTransaction(connection).positions(epoch)
+            return queries.positions(connection, epoch)
 
     def accepted_losses(self, epoch: int) -> dict[Partition, int]:
         """Return up to which offset of each topic and partition a loss was accepted."""
         with self.reading() as connection:
-            return IndexTransaction(connection).accepted_losses(epoch)
+            return queries.accepted_losses(connection, epoch)
 
     def kept_to(self, epoch: int) -> dict[Partition, int]:
         """Return before which offset of each partition everything is here or was given up."""
         with self.reading() as connection:
-            both = IndexTransaction(connection)
-            kept = both.positions(epoch)
-            for place, given_up in both.accepted_losses(epoch).items():
+            kept = queries.positions(connection, epoch)
+            for place, given_up in queries.accepted_losses(connection, epoch).items():
                 kept[place] = max(given_up, kept.get(place, 0))
         return kept
 
@@ -178,8 +181,8 @@ class RunIndex:
     def all_runs(self) -> Iterator[StoredRun]:
         """Return every run, in the order of run_ids."""
         with self.reading() as connection:
-            query = select(*(runs.c[name] for name in _STORED)).order_by(runs.c.run_id)
-            result = connection.execution_options(yield_per=_LOOKUP_IDS).execute(query)
+            query = select(*(runs.c[name] for name in STORED_COLUMNS)).order_by(runs.c.run_id)
+            result = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
             for row in result.mappings():
                 yield stored_run_of_row(row)
 
@@ -226,15 +229,15 @@ class RunIndex:
         """
         with self.reading() as connection:
             found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
-            return [_advisory_of_row(row) for row in found.mappings()]
+            return [advisory_of_row(row) for row in found.mappings()]
 
     def all_advisories(self) -> Iterator[StoredAdvisory]:
         """Return every advisory, linked or not, in the order of run_id and advisory_id."""
         query = select(advisories).order_by(advisories.c.run_id, advisories.c.advisory_id)
         with self.reading() as connection:
-            result = connection.execution_options(yield_per=_LOOKUP_IDS).execute(query)
+            result = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
             for row in result.mappings():
-                yield _advisory_of_row(row)
+                yield advisory_of_row(row)
 
     def claims_to_link(
         self, epoch: int, topic: str, after: tuple[int, int], limit: int
@@ -282,3 +285,35 @@ class RunIndex:
     def _count(self, table: Table) -> int:
         with self.reading() as connection:
             return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def open_index(root: Path) -> RunIndex:
+    """Open the index of the store at `root`; a new store has none yet.
+
+    Raises:
+        StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
+        StoreError: The disk failed.
+    """
+    path = root / INDEX_FILE
+    refuse_as_root(root)
+    with store_faults(root), exclusive_lock(root / INDEX_LOCK):
+        has_runs = any((root / "runs").glob("*/*"))
+        if has_runs and not path.exists():
+            raise StoreNotReadyError(
+                f"The index of the store {root} is missing: run rmos index rebuild."
+            )
+        return RunIndex(path, may_be_new=not has_runs)
+
+
+def open_index_to_read(root: Path) -> RunIndex:
+    """Open the index of the store at `root` to read it: who holds the lock may hold it for long.
+
+    Only where none was made yet the lock is taken, and one is made.
+
+    Raises:
+        StoreNotReadyError: As `open_index`.
+        StoreError: As `open_index`.
+    """
+    path = root / INDEX_FILE
+    with store_faults(root):
+        return RunIndex(path, is_made=True) if engine.is_made(path) else open_index(root)

@@ -1,8 +1,8 @@
-"""The tables of the index, and a row from an artifact or a link and back."""
+"""The tables of the index: each column with the value that it holds of a run or an advisory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -31,52 +31,103 @@ LISTED_BY = (
 )
 """Columns by which runs are listed."""
 
-
 metadata = MetaData()
 
+_Getter: TypeAlias = Callable[[Any, Any], Any]
+_MappedColumn: TypeAlias = tuple[Column[Any], _Getter]
+
+
+def _withheld_table(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("sha256", String, primary_key=True),
+        Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
+    )
+
+
+def _offsets_table(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("epoch", Integer, primary_key=True),
+        Column("topic", String, primary_key=True),
+        Column("partition", Integer, primary_key=True),
+        Column("next_offset", BigInteger, nullable=False),
+    )
+
+
+def _microseconds(created_at_utc: str) -> int:
+    return microseconds_since_epoch(parse_timestamp(created_at_utc))
+
+
+def _source_columns() -> tuple[_MappedColumn, ...]:
+    """Return the columns of the record that made a row; empty where nobody knows it."""
+    return (
+        (Column("source_epoch", Integer), lambda row, _: row.source and row.source.epoch),
+        (Column("source_topic", String), lambda row, _: row.source and row.source.id.topic),
+        (
+            Column("source_partition", Integer),
+            lambda row, _: row.source and row.source.id.partition,
+        ),
+        (Column("source_offset", BigInteger), lambda row, _: row.source and row.source.id.offset),
+    )
+
+
+def _text(name: str, get: _Getter, *, nullable: bool = False) -> _MappedColumn:
+    return Column(name, String, nullable=nullable), get
+
+
+# Each column with what it holds of a run and its artifact.
+_RUN_COLUMNS: tuple[_MappedColumn, ...] = (
+    (Column("run_id", String, primary_key=True), lambda run, _: run.run_id),
+    _text("created_at_utc", lambda _, artifact: artifact["created_at_utc"]),
+    # Sorts as the time does; the text does not, as its fraction is left out where it is zero.
+    (
+        Column("created_at_us", BigInteger, nullable=False),
+        lambda _, artifact: _microseconds(artifact["created_at_utc"]),
+    ),
+    _text("event_type", lambda _, artifact: artifact["event_type"]),
+    _text("status", lambda run, _: run.status),
+    _text("mode", lambda _, artifact: artifact["mode"]),
+    _text("tool_id", lambda _, artifact: artifact["tool_id"]),
+    _text("material_id", lambda _, artifact: artifact.get("material_id"), nullable=True),
+    _text("machine_id", lambda _, artifact: artifact.get("machine_id"), nullable=True),
+    _text(
+        "workflow_session_id",
+        lambda _, artifact: artifact.get("workflow_session_id"),
+        nullable=True,
+    ),
+    _text("risk_level", lambda run, _: run.risk_level),
+    (Column("score", Float), lambda _, artifact: artifact["decision"].get("score")),
+    _text("block_reason", lambda run, _: run.block_reason, nullable=True),
+    _text("feasibility_sha256", lambda run, _: run.hashes["feasibility_sha256"]),
+    _text("toolpaths_sha256", lambda run, _: run.hashes.get("toolpaths_sha256"), nullable=True),
+    _text("gcode_sha256", lambda run, _: run.program and run.program.sha256, nullable=True),
+    _text("opplan_sha256", lambda run, _: run.hashes.get("opplan_sha256"), nullable=True),
+    # Of the program that would be cut; `stored` alone means that the artifact's hashes have it.
+    _text("gcode_known_by", lambda run, _: run.program and run.program.known_by, nullable=True),
+    (Column("legacy", Boolean, nullable=False), lambda run, _: run.legacy),
+    _text("artifact_sha256", lambda run, _: run.artifact_sha256),
+    _text("artifact_path", lambda run, _: run.artifact_path),
+    (Column("size_bytes", BigInteger, nullable=False), lambda run, _: run.size_bytes),
+    _text("request_sha256", lambda run, _: run.request_sha256),
+    *_source_columns(),
+)
+_RUN_GETTERS = tuple(get for _, get in _RUN_COLUMNS)
 
 runs = Table(
     "runs",
     metadata,
-    Column("run_id", String, primary_key=True),
-    Column("created_at_utc", String, nullable=False),
-    # Sorts as the time does; the text does not, as its fraction is left out where it is zero.
-    Column("created_at_us", BigInteger, nullable=False),
-    Column("event_type", String, nullable=False),
-    Column("status", String, nullable=False),
-    Column("mode", String, nullable=False),
-    Column("tool_id", String, nullable=False),
-    Column("material_id", String),
-    Column("machine_id", String),
-    Column("workflow_session_id", String),
-    Column("risk_level", String, nullable=False),
-    Column("score", Float),
-    Column("block_reason", String),
-    Column("feasibility_sha256", String, nullable=False),
-    Column("toolpaths_sha256", String),
-    Column("gcode_sha256", String),
-    Column("opplan_sha256", String),
-    # Of the program that would be cut; `stored` alone means that the artifact's hashes have it.
-    Column("gcode_known_by", String),
-    Column("legacy", Boolean, nullable=False),
-    Column("artifact_sha256", String, nullable=False),
-    Column("artifact_path", String, nullable=False),
-    Column("size_bytes", BigInteger, nullable=False),
-    Column("request_sha256", String, nullable=False),
-    Column("source_epoch", Integer),
-    Column("source_topic", String),
-    Column("source_partition", Integer),
-    Column("source_offset", BigInteger),
+    *(column for column, _ in _RUN_COLUMNS),
     # One for each filter of the listing, each in the order of the listing: no query walks over
     # more rows than fit its filter.
     Index("runs_newest_first", "created_at_us", "run_id"),
     *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
 )
 
-
 # An index file of before has only those of its time. The format stays: they change no answer.
 run_indexes = sorted(runs.indexes, key=lambda index: str(index.name))
-
 
 attachments = Table(
     "attachments",
@@ -88,72 +139,48 @@ attachments = Table(
     Index("attachments_by_blob", "sha256"),
 )
 
-
 # Blobs that a run names and does not show, so that no other way leads to them.
-withheld_blobs = Table(
-    "withheld_blobs",
-    metadata,
-    Column("sha256", String, primary_key=True),
-    Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
-)
-
+withheld_blobs = _withheld_table("withheld_blobs")
 
 # What a run withholds and no attachment of it names: it is read from quarantined requests.
-withheld_payloads = Table(
-    "withheld_payloads",
-    metadata,
-    Column("sha256", String, primary_key=True),
-    Column("run_id", String, ForeignKey("runs.run_id"), primary_key=True),
-)
+withheld_payloads = _withheld_table("withheld_payloads")
 
+# Each column with what it holds of an advisory.
+_ADVISORY_COLUMNS: tuple[_MappedColumn, ...] = (
+    # Not a foreign key: a claim may come before its run.
+    (Column("run_id", String, primary_key=True), lambda row, _: row.run_id),
+    (Column("advisory_id", String, primary_key=True), lambda row, _: row.advisory_id),
+    _text("created_at_utc", lambda row, _: row.created_at_utc),
+    (
+        Column("created_at_us", BigInteger, nullable=False),
+        lambda row, _: _microseconds(row.created_at_utc),
+    ),
+    _text("kind", lambda row, _: row.claim.kind),
+    _text("engine_id", lambda row, _: row.claim.engine_id, nullable=True),
+    _text("engine_version", lambda row, _: row.claim.engine_version, nullable=True),
+    _text("request_id", lambda row, _: row.request_id, nullable=True),
+    _text("title", lambda row, _: row.title, nullable=True),
+    _text("content_sha256", lambda row, _: row.claim.content_sha256, nullable=True),
+    _text("mime", lambda row, _: row.mime, nullable=True),
+    (Column("size_bytes", BigInteger), lambda row, _: row.size_bytes),
+    _text("link_sha256", lambda row, _: row.link_sha256),
+    _text("link_path", lambda row, _: row.link_path, nullable=True),
+    *_source_columns(),
+)
+_ADVISORY_GETTERS = tuple(get for _, get in _ADVISORY_COLUMNS)
 
 advisories = Table(
     "advisories",
     metadata,
-    # Not a foreign key: a claim may come before its run.
-    Column("run_id", String, primary_key=True),
-    Column("advisory_id", String, primary_key=True),
-    Column("created_at_utc", String, nullable=False),
-    Column("created_at_us", BigInteger, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("engine_id", String),
-    Column("engine_version", String),
-    Column("request_id", String),
-    Column("title", String),
-    Column("content_sha256", String),
-    Column("mime", String),
-    Column("size_bytes", BigInteger),
-    Column("link_sha256", String, nullable=False),
-    Column("link_path", String),
-    Column("source_epoch", Integer),
-    Column("source_topic", String),
-    Column("source_partition", Integer),
-    Column("source_offset", BigInteger),
+    *(column for column, _ in _ADVISORY_COLUMNS),
     Index("advisories_of_run", "run_id", "created_at_us", "advisory_id"),
 )
 
-
-positions = Table(
-    "positions",
-    metadata,
-    Column("epoch", Integer, primary_key=True),
-    Column("topic", String, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-)
-
+positions = _offsets_table("positions")
 
 # Up to which offset the operator gave up what the store does not have. Made in indexes of before
 # too: the format stays, as whoever does not know the table does not miss it.
-accepted_losses = Table(
-    "accepted_losses",
-    metadata,
-    Column("epoch", Integer, primary_key=True),
-    Column("topic", String, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-)
-
+accepted_losses = _offsets_table("accepted_losses")
 
 # Which topic of its name an epoch is about, as Kafka tells one from another. Made in indexes of
 # before too, as above.
@@ -165,7 +192,6 @@ topic_ids = Table(
     Column("topic_id", String, nullable=False),
 )
 
-
 reject_windows = Table(
     "flood_windows",
     metadata,
@@ -173,11 +199,9 @@ reject_windows = Table(
     Column("verdicts", String, nullable=False),
 )
 
-
 _HASHES = ("feasibility_sha256", "toolpaths_sha256", "gcode_sha256", "opplan_sha256")
 
-
-_STORED = (
+STORED_COLUMNS = (
     *_HASHES,
     "gcode_known_by",
     "run_id",
@@ -194,7 +218,6 @@ _STORED = (
     "source_partition",
     "source_offset",
 )
-
 
 _WITHHELD_BLOB = "attachments."
 
@@ -226,38 +249,7 @@ def indexed_run(
         run: Describes the same artifact.
         withheld_payloads: Hashes of what it withholds beside attachments, where they are known.
     """
-    source = run.source
-    hashes = run.hashes
-    created_at_utc = document["created_at_utc"]
-    row = (
-        run.run_id,
-        created_at_utc,
-        microseconds_since_epoch(parse_timestamp(created_at_utc)),
-        document["event_type"],
-        run.status,
-        document["mode"],
-        document["tool_id"],
-        document.get("material_id"),
-        document.get("machine_id"),
-        document.get("workflow_session_id"),
-        run.risk_level,
-        document["decision"].get("score"),
-        run.block_reason,
-        hashes["feasibility_sha256"],
-        hashes.get("toolpaths_sha256"),
-        run.program.sha256 if run.program else None,
-        hashes.get("opplan_sha256"),
-        run.program.known_by if run.program else None,
-        run.legacy,
-        run.artifact_sha256,
-        run.artifact_path,
-        run.size_bytes,
-        run.request_sha256,
-        source.epoch if source else None,
-        source.id.topic if source else None,
-        source.id.partition if source else None,
-        source.id.offset if source else None,
-    )
+    row = tuple([get(run, document) for get in _RUN_GETTERS])
     listed = [
         (run.run_id, position, ref["sha256"], ref["kind"])
         for position, ref in enumerate(document["attachments"])
@@ -327,30 +319,11 @@ def _source_of_row(row: RowMapping) -> RecordSource | None:
 
 def advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
     """Return the row of `advisories`, in the order of its columns."""
-    source = advisory.source
-    return (
-        advisory.run_id,
-        advisory.advisory_id,
-        advisory.created_at_utc,
-        microseconds_since_epoch(parse_timestamp(advisory.created_at_utc)),
-        advisory.claim.kind,
-        advisory.claim.engine_id,
-        advisory.claim.engine_version,
-        advisory.request_id,
-        advisory.title,
-        advisory.claim.content_sha256,
-        advisory.mime,
-        advisory.size_bytes,
-        advisory.link_sha256,
-        advisory.link_path,
-        source.epoch if source else None,
-        source.id.topic if source else None,
-        source.id.partition if source else None,
-        source.id.offset if source else None,
-    )
+    return tuple([get(advisory, None) for get in _ADVISORY_GETTERS])
 
 
-def _advisory_of_row(row: RowMapping) -> StoredAdvisory:
+def advisory_of_row(row: RowMapping) -> StoredAdvisory:
+    """Return what a row of `advisories` holds of its advisory."""
     return StoredAdvisory(
         run_id=row["run_id"],
         advisory_id=row["advisory_id"],

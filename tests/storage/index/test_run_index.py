@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.storage.index import queries
 from pipeline.storage.index.engine import INDEX_FORMAT
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import IndexedRun, indexed_run, runs
@@ -206,7 +207,7 @@ def test_more_ids_than_one_look_up_takes_are_all_found(index: RunIndex) -> None:
     with index.transaction() as transaction:
         transaction.add_runs(IndexedRun((name, *template[1:]), []) for name in names)
     with index.transaction() as transaction:
-        found = transaction.known_runs([*names, "unknown"])
+        found = queries.known_runs(transaction.connection, [*names, "unknown"])
     assert set(found) == set(names)
 
 
@@ -235,7 +236,7 @@ def test_a_rollback_that_sqlite_did_itself_does_not_hide_the_fault(index: RunInd
     def be_rolled_back() -> None:
         with index.transaction() as transaction:
             transaction.advance(1, {("topic", 0): 5})
-            transaction._connection.exec_driver_sql("ROLLBACK")
+            transaction.connection.exec_driver_sql("ROLLBACK")
             raise ValueError("the first fault")
 
     with pytest.raises(ValueError, match="the first fault"):
@@ -248,8 +249,8 @@ def test_a_commit_that_fails_is_rolled_back(index: RunIndex) -> None:
         with index.transaction() as transaction:
             transaction.advance(1, {("topic", 0): 5})
             # A foreign key that is checked at the commit alone.
-            transaction._connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
-            transaction._connection.exec_driver_sql(
+            transaction.connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+            transaction.connection.exec_driver_sql(
                 "INSERT INTO attachments VALUES ('nobody', 0, 'sha', 'kind')"
             )
 
@@ -283,13 +284,13 @@ def test_positions_of_epochs_are_kept_apart_and_never_go_back(index: RunIndex) -
 
 def test_reject_windows_of_groups_are_kept_apart_and_replaced(index: RunIndex) -> None:
     with index.transaction() as transaction:
-        assert transaction.reject_window("a") == RejectWindow()
+        assert queries.reject_window(transaction.connection, "a") == RejectWindow()
         transaction.keep_reject_window("a", RejectWindow("01"))
         transaction.keep_reject_window("b", RejectWindow("1"))
         transaction.keep_reject_window("a", RejectWindow("011"))
     with index.transaction() as transaction:
-        assert transaction.reject_window("a") == RejectWindow("011")
-        assert transaction.reject_window("b") == RejectWindow("1")
+        assert queries.reject_window(transaction.connection, "a") == RejectWindow("011")
+        assert queries.reject_window(transaction.connection, "b") == RejectWindow("1")
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
