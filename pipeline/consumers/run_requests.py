@@ -17,7 +17,9 @@ from pipeline.core.record import RecordSource
 from pipeline.core.runs.event import ToldOutcome, run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected
-from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
+from pipeline.storage.run_store import RunRecord, RunStore
 from pipeline.topics import TopicNames
 
 

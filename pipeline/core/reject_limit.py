@@ -6,6 +6,8 @@ More than half of the last 1,000 verdicts, once 500 have been seen.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import RejectLimitError
+
 WINDOW = 1000
 LEAST_SEEN = 500
 
@@ -36,7 +38,32 @@ class RejectWindow:
         return window, exceeded
 
 
-def without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
+def after_verdicts(
+    window: RejectWindow, failures: Sequence[bool], accepted_rejects: int
+) -> tuple[RejectWindow, int]:
+    """Return the window after more verdicts, and how many failures the operator let through.
+
+    Args:
+        window: The verdicts before.
+        failures: Of each new verdict whether it is a failure.
+        accepted_rejects: Most failures that do not count.
+
+    Raises:
+        RejectLimitError: Too many of the last verdicts are failures.
+    """
+    accepted = min(accepted_rejects, sum(failures))
+    window, exceeded = window.after(_without_first_failures(failures, accepted))
+    if exceeded:
+        raise RejectLimitError(
+            f"{window.verdicts.count('1')} of the last {len(window.verdicts)} records are dead "
+            "letters or incomplete, so the fault is likely ours or one producer's: nothing of "
+            "this batch was written; look at the records, mend the cause, or let the next N "
+            "through with --accept-rejects N."
+        )
+    return window, accepted
+
+
+def _without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
     """Return `failures` without the first `count` that are, which the operator lets through."""
     kept = []
     for failed in failures:
@@ -45,14 +72,3 @@ def without_first_failures(failures: Sequence[bool], count: int) -> list[bool]:
             continue
         kept.append(failed)
     return kept
-
-
-def reject_limit_message(window: RejectWindow) -> str:
-    """Say that too many records fail, and what to do."""
-    seen = len(window.verdicts)
-    return (
-        f"{window.verdicts.count('1')} of the last {seen} records are dead letters or "
-        "incomplete, so the fault is likely ours or one producer's: nothing of this batch was "
-        "written; look at the records, mend the cause, or let the next N through with "
-        "--accept-rejects N."
-    )

@@ -9,11 +9,10 @@ the note, then removes it if the blob is there; an upload links the blob, then r
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pipeline.core.layout import attachment_path
 from pipeline.disk.durable_files import NewFile
@@ -21,25 +20,6 @@ from pipeline.disk.regular_files import is_regular_below
 
 AWAITED_FOLDER: Final = "awaited"
 _NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class NamedBlobs:
-    """The attachments that the new files of a batch name.
-
-    Attributes:
-        brought: Hashes of those that come with the batch.
-        referred: Hashes of the others: somebody uploads them, or has done so.
-    """
-
-    brought: frozenset[str]
-    referred: frozenset[str]
-
-    @classmethod
-    def of(cls, brought: Iterable[str], named: Iterable[str]) -> "NamedBlobs":
-        """Tell those that are named apart by whether they are brought."""
-        own = frozenset(brought)
-        return cls(own, frozenset(named) - own)
 
 
 def is_awaited_note(path: str) -> bool:
@@ -91,3 +71,16 @@ def _is_there(root: Path, sha256: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def missing_attachments(root: Path, document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the SHA-256 of each attachment without a file, sorted; no file is read.
+
+    Args:
+        root: Folder of the store.
+        document: The artifact of the run, or its index fields.
+    """
+    named = {ref["sha256"] for ref in document["attachments"]}
+    return tuple(
+        sorted(sha256 for sha256 in named if not is_regular_below(root, attachment_path(sha256)))
+    )

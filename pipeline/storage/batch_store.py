@@ -22,27 +22,38 @@ Events, dead letters and offsets come after: they are the consumer's.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
+from sqlalchemy import Connection
+
 from pipeline.core.envelope import Rejected
-from pipeline.core.layout import BlobPath, parse_path
-from pipeline.core.record import Partition, RecordSource
-from pipeline.core.reject_limit import reject_limit_message, without_first_failures
+from pipeline.core.layout import BlobPath, attachment_path, parse_path
+from pipeline.core.record import Partition
+from pipeline.core.reject_limit import after_verdicts
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import RejectLimitError, StoreError
+from pipeline.errors import StoreError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.awaited_blobs import NamedBlobs, forget_awaited, notes_to_write
+from pipeline.storage.awaited_blobs import forget_awaited, notes_to_write
+from pipeline.storage.batch_plan import (
+    BatchPlan,
+    JudgedRecord,
+    PlannedRecord,
+    StoredRow,
+    apply_recorded_verdict,
+    path_of_row,
+)
 from pipeline.storage.index import queries
+from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.index.run_index import open_index
 from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import Restoration, restore_files
@@ -51,41 +62,7 @@ Verdict = TypeVar("Verdict")
 Settled = TypeVar("Settled")
 
 
-INTERNAL_ERROR = "INTERNAL_ERROR"
-"""Code of a record that our program once could not judge."""
-
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedRecord(Generic[Verdict]):
-    """One record with what it is, looked at alone.
-
-    Attributes:
-        source: Where the request topic keeps it.
-        verdict: What it is.
-        timestamp_ms: Its broker time there.
-        body_sha256: Of its untouched value; of no bytes for a tombstone.
-    """
-
-    source: RecordSource
-    verdict: Verdict
-    timestamp_ms: int
-    body_sha256: str
-
-    @classmethod
-    def of(
-        cls, source: RecordSource, verdict: Verdict, value: ReadContent | None, timestamp_ms: int
-    ) -> "JudgedRecord[Verdict]":
-        """Return the record with this `value`, of which `verdict` says what it is."""
-        return JudgedRecord(
-            source, verdict, timestamp_ms, sha256_of_content(b"" if value is None else value)
-        )
-
-    @property
-    def log(self) -> LogId:
-        """The log that its leaf belongs to."""
-        return LogId(self.source.epoch, self.source.id.topic, self.source.id.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,41 +84,6 @@ class BatchResult(Generic[Settled]):
 
     outcomes: list[Settled]
     accepted_rejects: int
-
-
-class BatchPlan(Protocol[Settled]):
-    """What a batch will do, and what comes of each of its records if it does."""
-
-    @property
-    def known(self) -> Mapping[Any, Any]:
-        """The rows that the index had before, each by what names it."""
-
-    def outcomes(self) -> list[Settled]:
-        """Return one outcome for each record."""
-
-    def failures(self) -> list[bool]:
-        """Tell of each record whether it counts against the reject limit."""
-
-    def leaves(self) -> list[LedgerLeaf]:
-        """Return one leaf for each record: the same whether files are intact or not."""
-
-    def new_files(self) -> list[NewFile]:
-        """Return the files to create, each before those that name it."""
-
-    def named_blobs(self) -> NamedBlobs:
-        """Return the attachments that those files name."""
-
-    def expected_files(self, position: int) -> list[NewFile] | None:
-        """Return the files of what the record at `position` makes or has made.
-
-        None where the store knows it with other bytes.
-        """
-
-    def note_not_stored(self, paths: frozenset[str]) -> None:
-        """Note which of these files are not there with their bytes; the outcomes say so."""
-
-    def add_rows(self, transaction: IndexTransaction) -> None:
-        """Write what the index has to hold."""
 
 
 class BatchStore(ABC, Generic[Verdict, Settled]):
@@ -215,16 +157,21 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             self._check_index_in_place()
             records = self._with_recorded_verdicts(records)
             with self.index.transaction() as transaction:
-                plan = self._plan(records, transaction)  # 2.
+                plan = self._plan(records, transaction.connection)  # 2.
+                damaged = self._damaged(plan)
                 accepted = check_reject_limit(
-                    records, plan, transaction, limit, self.identity.epoch
+                    plan, damaged, transaction, limit, self.identity.epoch
                 )
-                self._create_files(plan, _by_log(records, plan) if is_consumed else {})  # 3. to 5.
-                plan.add_rows(transaction)  # 6.
+                leaves = _by_log(plan) if is_consumed else {}
+                damaged |= self._create_files(plan, leaves)  # 3. to 5.
+                transaction.add_rows(plan.rows)  # 6.
                 if is_consumed:
                     transaction.advance(self.identity.epoch, _next_offsets(records))
             # 7. The end of the block commits.
-        return BatchResult(plan.outcomes(), accepted)
+        outcomes = [
+            self._corrupt(each) if each.path in damaged else each.outcome for each in plan.records
+        ]
+        return BatchResult(outcomes, accepted)
 
     def restore(
         self,
@@ -247,13 +194,13 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):
             self._check_index_in_place()
             with self.index.transaction() as transaction:
-                plan = self._plan_as_intact(records, transaction)
-                expected = [(r.source, plan.expected_files(n)) for n, r in enumerate(records)]
+                plan = self._plan(records, transaction.connection)
+                expected = [(each.record.source, each.files) for each in plan.records]
                 restoration = restore_files(self._files, expected)
                 places = (parse_path(each.file.path) for each in restoration.files)
                 restored = (each.sha256 for each in places if isinstance(each, BlobPath))
                 forget_awaited(self.root, restored)
-                plan.add_rows(transaction)
+                transaction.add_rows(plan.rows)
                 transaction.advance(self.identity.epoch, reached)
         return restoration
 
@@ -275,45 +222,66 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             return records
         return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]
 
-    @abstractmethod
     def _plan(
-        self,
-        records: Sequence[JudgedRecord[Verdict | Rejected]],
-        transaction: IndexTransaction,
-    ) -> BatchPlan[Settled]:
-        """Look up what is known, and say what to do; nothing is written."""
+        self, records: Sequence[JudgedRecord[Verdict | Rejected]], connection: Connection
+    ) -> BatchPlan[Verdict, Settled]:
+        known = queries.known_rows(connection, (record.verdict for record in records))
+        return self.plan_batch(records, known)
 
+    @staticmethod
     @abstractmethod
-    def _plan_as_intact(
-        self,
-        records: Sequence[JudgedRecord[Verdict | Rejected]],
-        transaction: IndexTransaction,
-    ) -> BatchPlan[Settled]:
-        """Do the same without a look at the files that are known."""
+    def plan_batch(
+        records: Sequence[JudgedRecord[Verdict | Rejected]], known: KnownRows
+    ) -> BatchPlan[Verdict, Settled]:
+        """Say what becomes of a batch where every file is intact; a pure function."""
+
+    @staticmethod
+    @abstractmethod
+    def _corrupt(planned: PlannedRecord[Verdict, Settled]) -> Settled:
+        """Return the outcome of a record whose document is not what its row says."""
+
+    def _damaged(self, plan: BatchPlan[Verdict, Settled]) -> set[str]:
+        """Return the paths of known documents that are not what their rows say."""
+        rows = plan.known.values()
+        documents = ((path_of_row(row), row) for row in rows)
+        return {
+            path for path, row in documents if path is not None and not self._is_intact(path, row)
+        }
+
+    def _is_intact(self, path: str, row: StoredRow) -> bool:
+        if isinstance(row, StoredRun):
+            return self._files.holds(path, row.artifact_sha256, row.size_bytes)
+        return self._files.holds(path, row.link_sha256)
 
     def _create_files(
-        self, plan: BatchPlan[Settled], leaves: Mapping[LogId, Sequence[LedgerLeaf]]
-    ) -> None:
-        """Create the files of the plan, with the leaves that tell of them."""
+        self,
+        plan: BatchPlan[Verdict, Settled],
+        leaves: Mapping[LogId, Sequence[LedgerLeaf]],
+    ) -> set[str]:
+        """Create the files of the plan and its leaves; return the paths that have other bytes."""
         if self._ledger is None or not leaves:
-            self._create(plan, [])
-            return
-        with self._ledger.appending(leaves) as batch:  # 3.
-            batch.publish(self._create(plan, batch.files))  # 4. and 5.
+            creations = self._create(plan, [])
+        else:
+            with self._ledger.appending(leaves) as batch:  # 3.
+                creations = self._create(plan, batch.files)
+                batch.publish(creations)  # 4. and 5.
+        return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
-    def _create(self, plan: BatchPlan[Settled], tiles: Iterable[NewFile]) -> Mapping[str, Creation]:
-        """Create files, and note those of the plan that could not be stored whole.
+    def _create(
+        self, plan: BatchPlan[Verdict, Settled], tiles: Iterable[NewFile]
+    ) -> Mapping[str, Creation]:
+        """Create files; return what came of each.
 
         A file is not created where a blob that it names is there with other bytes: then it is
         missing for every later delivery too, and all agree. A blob that is named and not there
         gets a note that it is awaited.
         """
-        named = plan.named_blobs()
-        notes = notes_to_write(self.root, named.referred)
-        creations = self._files.create([*plan.new_files(), *notes, *tiles])
-        forget_awaited(self.root, [*named.referred, *named.brought])
-        failed = (path for path, creation in creations.items() if creation in _NOT_STORED)
-        plan.note_not_stored(frozenset(failed))
+        files, attachments = plan.new_files(), plan.attachments()
+        brought = {file.path for file in files}
+        referred = (each for each in attachments if attachment_path(each) not in brought)
+        notes = notes_to_write(self.root, referred)
+        creations = self._files.create([*files, *notes, *tiles])
+        forget_awaited(self.root, attachments)
         return creations
 
     def _check_index_in_place(self) -> None:
@@ -324,31 +292,11 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             )
 
 
-def _by_log(
-    records: Sequence[JudgedRecord[Verdict]], plan: BatchPlan[Settled]
-) -> dict[LogId, list[LedgerLeaf]]:
+def _by_log(plan: BatchPlan[Verdict, Settled]) -> dict[LogId, list[LedgerLeaf]]:
     leaves: defaultdict[LogId, list[LedgerLeaf]] = defaultdict(list)
-    for record, leaf in zip(records, plan.leaves(), strict=True):
-        leaves[record.log].append(leaf)
+    for each in plan.records:
+        leaves[each.record.log].append(each.leaf)
     return leaves
-
-
-def apply_recorded_verdict(
-    record: JudgedRecord[Verdict | Rejected], leaf: LedgerLeaf | None
-) -> JudgedRecord[Verdict | Rejected]:
-    """Return the record as its leaf has it: one with INTERNAL_ERROR stands, any other says nothing.
-
-    Args:
-        record: As this program judges it.
-        leaf: That its offset has already; None where it has none.
-    """
-    if leaf is None or leaf.code != INTERNAL_ERROR:
-        return record
-    message = (
-        "This record once met a fault of the program, and the ledger says so for ever: redrive "
-        "its dead letter."
-    )
-    return replace(record, verdict=Rejected(INTERNAL_ERROR, message, leaf.run_id))
 
 
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
@@ -360,13 +308,13 @@ def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, i
 
 
 def check_reject_limit(
-    records: Sequence[JudgedRecord[Verdict]],
-    plan: BatchPlan[Settled],
+    plan: BatchPlan[Verdict, Settled],
+    damaged: Collection[str],
     transaction: IndexTransaction,
     limit: RejectLimit | None,
     epoch: int,
 ) -> int:
-    """Count this batch's verdicts; return how many failures the operator's word let through.
+    """Count the verdicts of a batch; return how many failures the operator let through.
 
     Raises:
         RejectLimitError: Too many of the last verdicts are failures.
@@ -375,15 +323,12 @@ def check_reject_limit(
         return 0
     judged_before = queries.positions(transaction.connection, epoch)
     failures = [
-        failed
-        for record, failed in zip(records, plan.failures(), strict=True)
-        if record.source.id.offset >= judged_before.get(record.source.id.topic_partition, 0)
+        each.is_failure or each.path in damaged
+        for each in plan.records
+        if each.record.source.id.offset
+        >= judged_before.get(each.record.source.id.topic_partition, 0)
     ]
-    accepted = min(limit.accepted_rejects, sum(failures))
-    window, exceeded = queries.reject_window(transaction.connection, limit.group_id).after(
-        without_first_failures(failures, accepted)
-    )
-    if exceeded:
-        raise RejectLimitError(reject_limit_message(window))
+    window = queries.reject_window(transaction.connection, limit.group_id)
+    window, accepted = after_verdicts(window, failures, limit.accepted_rejects)
     transaction.keep_reject_window(limit.group_id, window)
     return accepted

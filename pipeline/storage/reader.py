@@ -22,9 +22,9 @@ from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.artifacts import read_artifact, read_kept_request
 from pipeline.storage.attachments import AttachmentFiles, BlobCheck
+from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.index.listing import RunPage, list_runs
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
-from pipeline.storage.missing_attachments import missing_attachments
 from pipeline.storage.upload import StoredBlob
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH

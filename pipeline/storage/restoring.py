@@ -1,12 +1,12 @@
 """Restore files that are missing; what is there, right or wrong, is not touched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
 
-ExpectedFiles = Iterable[tuple[RecordSource, list[NewFile] | None]]
+ExpectedFiles = Iterable[tuple[RecordSource, Sequence[NewFile] | None]]
 """Records with the files that each once made; None where the store knows it with other bytes."""
 
 

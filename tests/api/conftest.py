@@ -20,7 +20,7 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from tests.builders import judged, record

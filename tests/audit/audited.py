@@ -15,7 +15,7 @@ from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from schemas.audit_report import AuditReport
 from schemas.audit_request import AuditRequest
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp

@@ -39,8 +39,9 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.reader import RunReader
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.run_store import RunStore
 from tests.bench.requests import encoded_requests
 from tests.e2e.prepared_store import prepare_store
 

@@ -26,7 +26,8 @@ from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.writer import Ledger
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.run_store import RunStore
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 from tests.bench.requests import encoded_requests

@@ -25,8 +25,10 @@ from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.settings import Settings, read_settings
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
+from pipeline.storage.run_store import RunStore
 
 CHUNK_RECORDS = 512
 FETCH_BYTES = 16 * 1024 * 1024

@@ -37,9 +37,11 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
 from pipeline.storage.index import queries
 from pipeline.storage.index.transaction import IndexTransaction
-from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
+from pipeline.storage.run_store import RunStore
 from tests.bench.requests import encoded_requests
 
 PARTITIONS = 12
@@ -67,9 +69,9 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (artifact_content, "summarise_request", "request summary"),
     (artifact, "canonical_json", "canonical JSON of the artifact"),
     (artifact, "withhold", "withhold"),
-    (run_store._Plan, "_rows", "rows of the index"),
-    (run_store._Plan, "new_files", "list of files"),
-    (run_store._Plan, "outcomes", "outcomes"),
+    (run_store, "indexed_run", "rows of the index"),
+    (run_store, "settle_run", "outcomes"),
+    (run_store, "_files_of", "list of files"),
     (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_plan", "plan"),
     (batch_store.DurableFiles, "create", "files: our own Python"),

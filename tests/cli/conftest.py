@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import create_store
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.run_store import RunStore
 from tests.builders import judged, red_request, rosette_request, router_request, run_request
 from tests.cli.command_line import CommandLine, command_line
 

@@ -8,7 +8,8 @@ import pytest
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import create_store
 from pipeline.legacy.backup import make_backup
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.run_store import RunStore
 from tests.builders import sha256
 from tests.cli.command_line import CommandLine
 from tests.legacy_rows import bare_row, mapped, unknown_row, v1_file, v1_row

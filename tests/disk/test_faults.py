@@ -24,7 +24,8 @@ from sqlalchemy.exc import OperationalError
 
 from pipeline.disk.faults import store_faults
 from pipeline.errors import StoreError
-from pipeline.storage.run_store import JudgedRecord, RejectLimit
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
 from tests.builders import attachment, incomplete_request, red_request, run_request
 from tests.disk.mounts import mounted, why_not
 from tests.storage.stores import (

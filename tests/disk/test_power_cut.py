@@ -23,7 +23,7 @@ from sqlalchemy import Engine, event
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.storage.run_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from tests.builders import attachment, red_request, run_request
 from tests.disk.mounts import mounted, run_program, why_not
 from tests.storage.stores import NamedCalls, judged_record, kinds, make_store, opened

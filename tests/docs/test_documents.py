@@ -17,7 +17,8 @@ from pipeline.disk.store_identity import create_store
 from pipeline.legacy.mapping import ROW_CODES
 from pipeline.legacy.record import INVALID_LEGACY_RUN
 from pipeline.settings import known_variables
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.run_store import RunStore
 from pipeline.topics import DAY_MS, topic_table
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink

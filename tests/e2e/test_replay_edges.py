@@ -20,8 +20,9 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import TopicsError
 from pipeline.settings import Settings
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.run_store import RunStore
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import (

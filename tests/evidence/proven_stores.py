@@ -11,7 +11,7 @@ from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from tests.builders import (
     advisory_request,

@@ -9,7 +9,7 @@ from pipeline.core.progress import no_progress
 from pipeline.legacy.check import Difference, verify_migration
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.legacy.source import open_source
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from tests.legacy_rows import mapped, v1_file, v1_row
 from tests.storage.stores import TIMESTAMP_MS, opened, source
 

@@ -17,8 +17,10 @@ from pipeline.core.runs.verdict import judge_run_record
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.index.run_index import INDEX_FILE
-from pipeline.storage.run_store import BatchResult, JudgedRecord, RunStore
+from pipeline.storage.run_store import RunStore
 from tests.builders import record
 
 TOPIC = "rmos.runs.requests"

@@ -18,7 +18,8 @@ from pipeline.core.reject_limit import LEAST_SEEN
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import RejectLimitError
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import BatchResult, JudgedRecord, RejectLimit
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchResult, RejectLimit
 from pipeline.storage.index.listing import list_runs
 from pipeline.storage.run_store import RunStore
 from schemas.run_filter import RunFilter

@@ -20,7 +20,7 @@ from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, record, red_request, run_request
 from tests.ledger.ledgers import WatchedLogCalls, check_whole, damage, ledger, on_disk

@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.runs.verdict import JudgedRun
-from pipeline.storage.run_store import JudgedRecord, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.run_store import RunStore
 from tests.builders import judged, run_request
 from tests.storage.stores import files, make_store, rows, source
 

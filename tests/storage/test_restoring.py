@@ -10,7 +10,7 @@ from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.restoring import Restoration
 from pipeline.storage.run_store import RunRecord
 from tests.builders import advisory_request, attachment, record, red_request, run_request, sha256

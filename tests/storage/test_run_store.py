@@ -16,7 +16,9 @@ from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.store_identity import begin_epoch
 from pipeline.errors import RejectLimitError, StoreError, StoreNotReadyError
-from pipeline.storage.run_store import JudgedRecord, RejectLimit, RunStore
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
+from pipeline.storage.run_store import RunStore
 from tests.builders import (
     attachment,
     attachment_ref,

@@ -20,7 +20,8 @@ from pipeline.core.advisories.retry import fitting_headers, retry_headers
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.batch_store import JudgedRecord, RejectLimit
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import RejectLimit
 from pipeline.topics import TopicNames
 
 Commit = Callable[[Sequence[AdvisoryRecord]], Awaitable[list[AdvisoryOutcome]]]

@@ -12,8 +12,7 @@ from typing import Any
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.record import Partition, RecordSource
-from pipeline.core.reject_limit import RejectWindow, reject_limit_message, without_first_failures
-from pipeline.errors import RejectLimitError
+from pipeline.core.reject_limit import RejectWindow, after_verdicts
 from pipeline.legacy.v1.file import V1Store, V1Transaction
 from pipeline.legacy.v1.row import RowMark, V1Source, marked
 from pipeline.legacy.v1.text import parse_row
@@ -63,7 +62,7 @@ class V1Runs:
         """
         with self._store.transaction() as transaction:
             outcomes = self._settle(records, transaction)
-            accepted, window = self._check_reject_limit(records, outcomes, accepted_rejects)
+            window, accepted = self._check_reject_limit(records, outcomes, accepted_rejects)
         self._window = window
         for record in records:
             self._judged[record.source.id.topic_partition] = record.source.id.offset + 1
@@ -102,17 +101,13 @@ class V1Runs:
         records: Sequence[JudgedV1Record],
         outcomes: Sequence[V1Outcome],
         accepted_rejects: int,
-    ) -> tuple[int, RejectWindow]:
+    ) -> tuple[RejectWindow, int]:
         failures = [
             _is_failure(record, outcome)
             for record, outcome in zip(records, outcomes, strict=True)
             if record.source.id.offset >= self._judged.get(record.source.id.topic_partition, 0)
         ]
-        accepted = min(accepted_rejects, sum(failures))
-        window, exceeded = self._window.after(without_first_failures(failures, accepted))
-        if exceeded:
-            raise RejectLimitError(reject_limit_message(window))
-        return accepted, window
+        return after_verdicts(self._window, failures, accepted_rejects)
 
 
 def _new_row(judged: JudgedRow, source: V1Source) -> dict[str, Any]:

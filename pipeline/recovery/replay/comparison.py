@@ -37,8 +37,8 @@ from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
 from pipeline.recovery.replay.history import ObservedRecord
 from pipeline.recovery.replay.request_topics import RequestTopic
+from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.index.transaction import IndexTransaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class _First:
     observed: ObservedRecord
     judged: JudgedRun | JudgedAdvisory
     row: Row | None
-    files: list[NewFile] | None
+    files: Sequence[NewFile] | None
 
     @property
     def place(self) -> str:
@@ -102,15 +102,15 @@ class StoreComparison:
             StoreError: The disk or the index failed.
         """
         with self._index.reading() as connection, store_faults(self._root):
-            plan = topic.plan([each.record for each in observed], IndexTransaction(connection))
-            leaves = plan.leaves()
-            for position, each in enumerate(observed):
+            records = [each.record for each in observed]
+            plan = topic.plan(records, known_rows(connection, (r.verdict for r in records)))
+            for each, planned in zip(observed, plan.records, strict=True):
                 judged = each.record.verdict
                 is_known = isinstance(judged, JudgedRun | JudgedAdvisory)
                 row = plan.known.get(key_of(judged)) if is_known else None
-                self._check_leaf(each, row, leaves[position])  # 1.
+                self._check_leaf(each, row, planned.leaf)  # 1.
                 if is_known and each.was_first(row):  # 2.
-                    self._check_first(_First(each, judged, row, plan.expected_files(position)))
+                    self._check_first(_First(each, judged, row, planned.files))
 
     def _check_leaf(self, observed: ObservedRecord, row: Row | None, expected: LedgerLeaf) -> None:
         leaf, place = observed.leaf, place_of(observed.record.source)
@@ -143,7 +143,7 @@ class StoreComparison:
         for path in uploads_of(first.judged):  # 6.
             self._check_upload(first, path)
 
-    def _files_of(self, first: _First) -> list[NewFile]:
+    def _files_of(self, first: _First) -> Sequence[NewFile]:
         if first.files or not isinstance(first.judged, JudgedAdvisory) or first.row is not None:
             return first.files or []
         if first.judged.run_id not in self._runs_without_row:

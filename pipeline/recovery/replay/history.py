@@ -17,7 +17,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.expected import FIRST_KINDS, Key, Row, key_of
 from pipeline.recovery.replay.findings import Finding
 from pipeline.recovery.replay.leaves import LeafCursor
-from pipeline.storage.batch_store import INTERNAL_ERROR, JudgedRecord, apply_recorded_verdict
+from pipeline.storage.batch_plan import INTERNAL_ERROR, JudgedRecord, apply_recorded_verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
-from pipeline.storage.batch_store import BatchStore, JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchStore
 
 JudgedChunk = list[JudgedRecord[Any]]
 """Judged records of one partition, in the order of their offsets."""

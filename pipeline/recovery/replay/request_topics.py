@@ -18,8 +18,9 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.writer import Ledger
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
-from pipeline.storage.batch_store import BatchPlan, BatchStore, JudgedRecord
-from pipeline.storage.index.transaction import IndexTransaction
+from pipeline.storage.batch_plan import BatchPlan, JudgedRecord
+from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
 
@@ -46,9 +47,9 @@ class PlanBatch(Protocol):
     """Plans a batch as if every known file were intact."""
 
     def __call__(
-        self, records: Sequence[JudgedRecord[Any]], transaction: IndexTransaction
-    ) -> BatchPlan[Any]:
-        """Plan; nothing is written."""
+        self, records: Sequence[JudgedRecord[Any]], known: KnownRows
+    ) -> BatchPlan[Any, Any]:
+        """Plan; nothing is read or written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,10 @@ from pipeline.recovery.replay.reading import UNLIMITED, Reading, read_partitions
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings
-from pipeline.storage.batch_store import INTERNAL_ERROR, BatchStore
+from pipeline.storage.batch_plan import INTERNAL_ERROR
+from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.checksums import store_root
-from pipeline.storage.index.transaction import IndexTransaction
+from pipeline.storage.index.queries import known_rows
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
 
 _THERE = {Creation.SAME, Creation.CREATED}
@@ -352,7 +353,8 @@ class _Restorer:
         topic = steps.partition.topic
         with self.stores[topic.name].index.reading() as connection:
             records = [each.record for each in known]
-            rows = topic.plan(records, IndexTransaction(connection)).known
+            found = known_rows(connection, (record.verdict for record in records))
+            rows = topic.plan(records, found).known
         return [
             each
             for each in known

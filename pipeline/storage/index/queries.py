@@ -1,15 +1,18 @@
 """Queries of the index over one connection, the same for readers and for transactions."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Executable, RowMapping, Table, select, text
 
 from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.record import Partition
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.index import tables
 from pipeline.storage.index.tables import STORED_COLUMNS, advisory_of_row, runs, stored_run_of_row
 
@@ -39,6 +42,24 @@ def known_advisories(
     """Return those of `keys`, each a run_id and an advisory_id, that the index holds."""
     found = map(advisory_of_row, _looked_up(connection, _KNOWN_ADVISORIES, keys))
     return {advisory.key: advisory for advisory in found}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRows:
+    """The rows that the index has under the ids of a batch."""
+
+    runs: dict[str, StoredRun]
+    advisories: dict[tuple[str, str], StoredAdvisory]
+
+
+def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
+    """Return the rows under the ids of `verdicts`, with the runs that advisories are about."""
+    judged = [each for each in verdicts if isinstance(each, JudgedRun | JudgedAdvisory)]
+    run_ids = dict.fromkeys(each.run_id for each in judged)
+    keys = dict.fromkeys(each.key for each in judged if isinstance(each, JudgedAdvisory))
+    return KnownRows(
+        known_runs(connection, list(run_ids)), known_advisories(connection, list(keys))
+    )
 
 
 def _looked_up(

@@ -1,6 +1,7 @@
 """What one transaction of the index writes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import (
     ClauseElement,
@@ -44,6 +45,21 @@ _INSERT_ADVISORY = _driver_sql(insert(advisories))
 _LINK_ADVISORY = "UPDATE advisories SET link_path = ? WHERE run_id = ? AND advisory_id = ?"
 
 
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """What the index has to hold. Also of a damaged file its row is as if the file were right.
+
+    Attributes:
+        runs: New ones.
+        claimed: New advisories, linked or not.
+        linked: Advisories that waited and now get their link.
+    """
+
+    runs: Sequence[IndexedRun] = ()
+    claimed: Sequence[StoredAdvisory] = ()
+    linked: Sequence[StoredAdvisory] = ()
+
+
 class IndexTransaction:
     """What is written between the begin and the commit of one batch.
 
@@ -53,6 +69,12 @@ class IndexTransaction:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+
+    def add_rows(self, rows: NewRows) -> None:
+        """Write what a batch adds."""
+        self.add_runs(rows.runs)
+        self.add_advisories(rows.claimed)
+        self.link_advisories(rows.linked)
 
     def add_runs(self, added: Iterable[IndexedRun]) -> None:
         """Insert new runs with their attachments."""

@@ -13,7 +13,7 @@ from pipeline.recovery.replay.findings import Finding, Tally
 from pipeline.recovery.replay.history import PartitionHistory
 from pipeline.recovery.replay.leaves import LeafCursor
 from pipeline.recovery.replay.request_topics import request_topics
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import TopicNames
 from tests.builders import attachment_ref, run_request, sha256

@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.layout import attachment_path
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.legacy.record import judge_legacy_record
-from pipeline.storage.batch_store import JudgedRecord
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.index_check import check_index
 from tests.builders import (
     attachment,

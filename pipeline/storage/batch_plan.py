@@ -1,0 +1,145 @@
+"""The plan of a batch: what each record becomes, and the files and rows that it makes.
+
+It is a pure function of the records and of the rows that the index has under their ids. Each record
+is resolved once, as if every file were intact: whether it is, a store finds out afterwards.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
+from pipeline.core.envelope import Rejected
+from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import StoredRun
+from pipeline.disk.durable_files import NewFile
+from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.log_id import LogId
+from pipeline.storage.index.transaction import NewRows
+
+Verdict = TypeVar("Verdict")
+Settled = TypeVar("Settled")
+StoredRow: TypeAlias = StoredRun | StoredAdvisory
+
+INTERNAL_ERROR = "INTERNAL_ERROR"
+"""Code of a record that our program once could not judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRecord(Generic[Verdict]):
+    """One record with what it is, looked at alone.
+
+    Attributes:
+        source: Where the request topic keeps it.
+        verdict: What it is.
+        timestamp_ms: Its broker time there.
+        body_sha256: Of its untouched value; of no bytes for a tombstone.
+    """
+
+    source: RecordSource
+    verdict: Verdict
+    timestamp_ms: int
+    body_sha256: str
+
+    @classmethod
+    def of(
+        cls, source: RecordSource, verdict: Verdict, value: ReadContent | None, timestamp_ms: int
+    ) -> "JudgedRecord[Verdict]":
+        """Return the record with this `value`, of which `verdict` says what it is."""
+        return JudgedRecord(
+            source, verdict, timestamp_ms, sha256_of_content(b"" if value is None else value)
+        )
+
+    @property
+    def log(self) -> LogId:
+        """The log that its leaf belongs to."""
+        return LogId(self.source.epoch, self.source.id.topic, self.source.id.partition)
+
+
+def apply_recorded_verdict(
+    record: JudgedRecord[Verdict | Rejected], leaf: LedgerLeaf | None
+) -> JudgedRecord[Verdict | Rejected]:
+    """Return the record with the verdict of its leaf, if that is INTERNAL_ERROR; else as it is.
+
+    Args:
+        record: As this program judges it.
+        leaf: That its offset has already; None where it has none.
+    """
+    if leaf is None or leaf.code != INTERNAL_ERROR:
+        return record
+    rejected = Rejected(
+        INTERNAL_ERROR,
+        "This record once met a fault of the program, and the ledger says so for ever: redrive "
+        "its dead letter.",
+        leaf.run_id,
+    )
+    return replace(record, verdict=rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecord(Generic[Verdict, Settled]):
+    """What becomes of one record, where every file is intact.
+
+    Attributes:
+        record: The record.
+        row: The run or advisory that its id stands for; None for a rejected record.
+        outcome: What becomes of it.
+        leaf: The same whether files are intact or not.
+        is_failure: Whether the outcome counts against the reject limit.
+        files: What it makes or has made, blobs first, its document last; None where the store
+            knows its id with another document.
+        is_new: Whether the files are to be made in this batch.
+        attachments: SHA-256 of those that its document names or that come with it.
+    """
+
+    record: JudgedRecord[Verdict | Rejected]
+    row: StoredRow | None
+    outcome: Settled
+    leaf: LedgerLeaf
+    is_failure: bool
+    files: Sequence[NewFile] | None = ()
+    is_new: bool = False
+    attachments: Sequence[str] = ()
+
+    @property
+    def path(self) -> str | None:
+        """Where its document is, on whose state the outcome depends; None where there is none."""
+        return None if self.row is None else path_of_row(self.row)
+
+
+def path_of_row(row: StoredRow) -> str | None:
+    """Return where the document of a row is; None where an advisory waits for its run."""
+    return row.artifact_path if isinstance(row, StoredRun) else row.link_path
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan(Generic[Verdict, Settled]):
+    """What a batch will do, and what becomes of each of its records.
+
+    Attributes:
+        records: In the order of the batch.
+        known: The rows that the index had before, each by its id.
+        rows: What is to be written into it.
+    """
+
+    records: Sequence[PlannedRecord[Verdict, Settled]]
+    known: Mapping[Any, StoredRow]
+    rows: NewRows
+
+    def new_files(self) -> list[NewFile]:
+        """Return the files to create: every blob once, then the documents that name them."""
+        blobs: dict[str, NewFile] = {}
+        documents = []
+        for files in self._made():
+            blobs |= {file.path: file for file in files[:-1]}
+            documents.append(files[-1])
+        return [*blobs.values(), *documents]
+
+    def _made(self) -> Iterator[Sequence[NewFile]]:
+        return (each.files for each in self.records if each.is_new and each.files)
+
+    def attachments(self) -> list[str]:
+        """Return the SHA-256 of every attachment that the new documents name or bring."""
+        named = (sha256 for each in self.records if each.is_new for sha256 in each.attachments)
+        return list(dict.fromkeys(named))
