@@ -14,6 +14,8 @@ from schemas.advisory_event import AdvisoryEvent
 from schemas.dead_letter import DeadLetterHeaders
 from tests.builders import advisory_request, record, run_request
 from tests.e2e.kafka_reading import (
+    ADVISORY_TOPICS,
+    RUN_TOPICS,
     Place,
     Sending,
     header_dict,
@@ -46,7 +48,7 @@ async def store_of(
     broker: LocalBroker, folder: Path, retries: tuple[float, ...]
 ) -> AsyncIterator[Settings]:
     settings = new_settings(broker, folder, advisory_retry_seconds=retries, session_timeout_ms=6000)
-    async with topics_and_store(broker, settings) as ready:
+    async with topics_and_store(broker, settings, (*RUN_TOPICS, *ADVISORY_TOPICS)) as ready:
         yield ready
 
 

@@ -12,7 +12,7 @@ from pipeline.app import advise_worker, api_server, persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import encode
-from tests.e2e.kafka_reading import new_settings, topics_and_store
+from tests.e2e.kafka_reading import ADVISORY_TOPICS, RUN_TOPICS, new_settings, topics_and_store
 
 RUNS = "/api/rmos/runs"
 JSON = {"content-type": "application/json"}
@@ -69,7 +69,7 @@ async def api_service(
     """Run topics, a store, both workers and the API."""
     settings = new_settings(broker, data_dir, **changes)
     async with (
-        topics_and_store(broker, settings),
+        topics_and_store(broker, settings, (*RUN_TOPICS, *ADVISORY_TOPICS)),
         persist_worker(settings),
         advise_worker(settings),
         api_only(settings) as service,

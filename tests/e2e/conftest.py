@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.admin.topics import apply_topics
-from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
-from pipeline.topics import topic_table
-from tests.e2e.kafka_reading import SHORT_SESSIONS
+from tests.e2e.kafka_reading import EVERY_TOPIC, RUN_TOPICS, SHORT_SESSIONS, topics_of
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import WorkerPool, worker_pool
 
@@ -36,14 +33,16 @@ def settings_without_topics(broker: LocalBroker, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def settings(settings_without_topics: Settings) -> AsyncIterator[Settings]:
-    """Give settings whose topics are there; they are deleted afterwards."""
-    assert await apply_topics(settings_without_topics) == []
-    yield settings_without_topics
-    # The 94 partitions of a test would otherwise fill the broker's heap in a long session.
-    names = [topic.name for topic in topic_table(settings_without_topics.prefix)]
-    async with admin_client(settings_without_topics) as admin:
-        await admin.delete_topics(names)
+async def settings(
+    settings_without_topics: Settings, request: pytest.FixtureRequest
+) -> AsyncIterator[Settings]:
+    """Give settings whose topics are there; they are deleted afterwards.
+
+    They are those of runs, unless the test or its file is marked with `every_topic`.
+    """
+    every = request.node.get_closest_marker("every_topic") is not None
+    async with topics_of(settings_without_topics, EVERY_TOPIC if every else RUN_TOPICS):
+        yield settings_without_topics
 
 
 @pytest.fixture

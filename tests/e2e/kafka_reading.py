@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import NewTopic
 from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.admin.offsets import partition_offsets
-from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
@@ -68,17 +68,55 @@ def new_settings(broker: LocalBroker, data_dir: Path, **changes: Any) -> Setting
     )
 
 
+RUN_TOPICS = ("runs.requests", "runs.events", "runs.dead-letters")
+"""What a persist worker reads and writes: 27 partitions."""
+ADVISORY_TOPICS = tuple(
+    each.name.removeprefix("rmos.")
+    for each in topic_table()
+    if each.name.startswith("rmos.advisories.")
+)
+EVERY_TOPIC = None
+
+
 @asynccontextmanager
-async def topics_and_store(broker: LocalBroker, settings: Settings) -> AsyncIterator[Settings]:
-    """Make topics and store for the length of a block; the topics are deleted afterwards."""
-    assert await apply_topics(settings) == []
-    prepare_store(settings, broker.cluster_id)
+async def topics_of(
+    settings: Settings, needed: Collection[str] | None = EVERY_TOPIC
+) -> AsyncIterator[None]:
+    """Make the topics `needed` for the length of a block, named without their prefix.
+
+    A broker takes some milliseconds of a processor to make and to delete a partition.
+    """
+    wanted = [
+        NewTopic(each.name, each.partitions, 1, topic_configs=each.configs)
+        for each in topic_table(settings.prefix, request_retention_ms=settings.request_retention_ms)
+        if needed is None or each.name.removeprefix(f"{settings.prefix}.") in needed
+    ]
+    names = {each.name for each in wanted}
+    assert needed is None or len(names) == len(needed), needed
+    async with admin_client(settings) as admin:
+        answer = await admin.create_topics(wanted)
+        assert all(each[1] == 0 for each in answer.topic_errors), answer
+
+        async def are_there() -> bool:
+            return names <= set(await admin.list_topics())
+
+        await wait_until(are_there, "the topics are there")
     try:
-        yield settings
+        yield
     finally:
-        names = [topic.name for topic in topic_table(settings.prefix)]
+        # They would otherwise fill the broker's heap, and every answer about all topics.
         async with admin_client(settings) as admin:
-            await admin.delete_topics(names)
+            await admin.delete_topics(list(names))
+
+
+@asynccontextmanager
+async def topics_and_store(
+    broker: LocalBroker, settings: Settings, needed: Collection[str] | None = EVERY_TOPIC
+) -> AsyncIterator[Settings]:
+    """Make topics and store for the length of a block; the topics are deleted afterwards."""
+    async with topics_of(settings, needed):
+        prepare_store(settings, broker.cluster_id)
+        yield settings
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from tests.e2e.advisories import NEVER, run_of, store_of, wait_until_persisted
 from tests.e2e.kafka_reading import produce
 from tests.e2e.worker_processes import worker_environment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 async def test_each_request_gets_the_last_event_of_its_own_offset(

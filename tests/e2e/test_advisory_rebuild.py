@@ -40,7 +40,7 @@ from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consum
 from tests.e2e.prepared_store import prepare_store
 from tests.storage.stores import rows
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 def differences(settings: Settings) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from tests.e2e.audits import ask, asking, audit_request, auditing
 from tests.e2e.kafka_reading import produce, wait_until, wait_until_consumed
 from tests.e2e.worker_processes import RMOS, WorkerPool, worker_environment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 @pytest.fixture

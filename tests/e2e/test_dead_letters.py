@@ -32,7 +32,7 @@ from tests.e2e.kafka_reading import (
 )
 from tests.e2e.store_audit import audit_store
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 KINDS = (
     ("runs", "INVALID_JSON"),

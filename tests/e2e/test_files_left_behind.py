@@ -14,7 +14,7 @@ from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
 from tests.e2e.test_v1_mode import wait_until_stored
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 REQUESTS = [
     sending(run_request(run_id="run_0"), partition=0),

@@ -35,7 +35,7 @@ from tests.e2e.store_audit import store_files
 from tests.ledger.ledgers import on_disk
 from tests.storage.stores import rows
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 PARTITION = 4
 

@@ -159,6 +159,7 @@ async def test_a_hole_in_the_log_is_refused_where_its_record_comes_again(
     assert (await committed(settings))[PARTITION] == 2
 
 
+@pytest.mark.every_topic
 async def test_a_group_moved_back_behind_leaves_goes_on_as_the_sentence_says(
     store_settings: Settings, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.kafka_reading import produce, sending, wait_until, wait_until_con
 from tests.e2e.test_persist_start import PARTITION, in_transaction, runs
 from tests.e2e.worker_processes import WorkerPool, only_sentence
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 COMPACTED = {
     "cleanup.policy": "compact",

@@ -172,6 +172,7 @@ async def test_the_removed_mark_of_a_transaction_cannot_be_told_from_a_record(
     assert "Offsets 3 to 4" in await refusal(settings)
 
 
+@pytest.mark.every_topic
 async def test_an_advise_worker_stops_likewise(store_settings: Settings) -> None:
     settings = store_settings
     topic = settings.topics.advisory_requests

@@ -26,7 +26,7 @@ from tests.e2e.store_audit import index_rows, store_files
 from tests.e2e.worker_processes import REPOSITORY
 from tests.legacy_rows import bare_row, original_v2_row, unknown_row, v1_file, v1_row
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 DATA = Path(__file__).parents[3] / "shared" / "data" / "v1" / "runs.json"
 
 

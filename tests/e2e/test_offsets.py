@@ -189,6 +189,7 @@ async def test_what_is_consumed_again_changes_nothing_and_a_skip_is_refused(
     assert {"run_4_0", "run_4_1"} <= (await audit_store(settings)).rows.keys()
 
 
+@pytest.mark.every_topic
 async def test_a_group_has_a_line_and_so_has_each_partition_that_is_behind(
     settings: Settings,
 ) -> None:
@@ -207,6 +208,7 @@ async def test_a_group_has_a_line_and_so_has_each_partition_that_is_behind(
     assert everything.out == shown.out
 
 
+@pytest.mark.every_topic
 async def test_all_groups_are_shown(settings: Settings) -> None:
     document = (await rmos(settings, "offsets", "show", "--json")).documents[0]
     names = [each["group"].removeprefix(f"{settings.prefix}.") for each in document["groups"]]

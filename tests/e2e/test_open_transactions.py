@@ -17,7 +17,7 @@ from tests.e2e.api_service import api_only
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import produce, sending, wait_until, wait_until_consumed
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 WAITING = 14
 
 

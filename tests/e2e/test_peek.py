@@ -8,7 +8,7 @@ from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import Sending, produce, sending
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 GATEWAY = [("user-agent", b"cam-gateway/7 \x1b]2;owned\x07"), ("ce_source", b"/cam/saw-2")]
 
 

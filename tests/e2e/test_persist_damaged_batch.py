@@ -8,6 +8,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
+    RUN_TOPICS,
     committed,
     new_settings,
     produce,
@@ -36,7 +37,7 @@ async def test_a_bit_that_turned_on_the_broker_holds_up_its_partition_alone(
 ) -> None:
     with LocalBroker(tmp_path / "kafka", port=0) as broker:
         settings = new_settings(broker, tmp_path / "store")
-        async with topics_and_store(broker, settings):
+        async with topics_and_store(broker, settings, RUN_TOPICS):
             topic = settings.topics.run_requests
             for run_id in ("run_before", "run_damaged", "run_after"):
                 await produce(settings, [sending(run_request(run_id=run_id), partition=3)])

@@ -79,6 +79,7 @@ async def test_large_keys_and_headers_delay_nothing_and_are_told_by_their_hash(
     assert header_dict(audit.letter(tombstone))["rmos-headers-count"] == b"1"
 
 
+@pytest.mark.every_topic
 async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_record(
     store_settings: Settings,
 ) -> None:
@@ -124,6 +125,7 @@ async def test_a_worker_whose_events_are_never_taken_ends_with_a_sentence(
     assert "max.message.bytes" in sentence
 
 
+@pytest.mark.every_topic
 async def test_what_a_dead_letter_left_is_read_at_its_source_and_comes_back(
     store_settings: Settings,
 ) -> None:

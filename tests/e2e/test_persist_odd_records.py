@@ -131,6 +131,7 @@ async def test_what_is_packed_strangely_is_stored(
     assert audit.outcomes() == {"persisted": 2 * len(STRANGE_BODIES)}
 
 
+@pytest.mark.every_topic
 async def test_an_index_is_rebuilt_past_odd_names(
     store_settings: Settings, plain_producer: AIOKafkaProducer
 ) -> None:
@@ -155,6 +156,7 @@ def peak_bytes(worker: WorkerProcess) -> int:
 
 
 @pytest.mark.parametrize(("codec", "pack"), [(ZSTD, zstd_encode), (GZIP, gzip.compress)])
+@pytest.mark.every_topic
 async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
     store_settings: Settings,
     workers: WorkerPool,

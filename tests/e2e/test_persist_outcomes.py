@@ -31,6 +31,7 @@ from tests.builders import (
     sha256,
 )
 from tests.e2e.kafka_reading import (
+    RUN_TOPICS,
     Place,
     Sending,
     committed,
@@ -168,7 +169,7 @@ async def table(
     settings = new_settings(
         broker, tmp_path_factory.mktemp("table") / "store", judge_in_helper=False
     )
-    async with topics_and_store(broker, settings):
+    async with topics_and_store(broker, settings, RUN_TOPICS):
         placed = await produce(settings, [*ACCEPTED.values(), *REFUSED.values()])
         placed += await produce(settings, COMPRESSED.values(), compression="lz4")
         async with persist_worker(settings):

@@ -27,7 +27,7 @@ from tests.e2e.dead_letters import bury, by_status, dead_letter_of, redriven
 from tests.e2e.kafka_reading import Sending, header_dict, produce, read_topic, wait_until
 from tests.e2e.worker_processes import REPOSITORY, worker_environment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 ALL = RedriveOrder(DeadLetterFilter())
 FOREIGN = (

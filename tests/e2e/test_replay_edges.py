@@ -37,7 +37,7 @@ from tests.e2e.kafka_reading import (
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.replayed_store import tree_of
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 UPLOAD = b"a drawing that came by another way"
 UPLOAD_PATH = f"attachments/{sha256(UPLOAD)[:2]}/{sha256(UPLOAD)[2:4]}/{sha256(UPLOAD)}"

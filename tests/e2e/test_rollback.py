@@ -23,7 +23,7 @@ from tests.e2e.migrations import differences, migrate, rmos_migrate
 from tests.e2e.store_audit import store_files
 from tests.legacy_rows import V1_NAMES, bare_row, unknown_row, v1_file, v1_row
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 @pytest.fixture

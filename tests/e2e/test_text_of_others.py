@@ -19,7 +19,7 @@ from tests.e2e.api_service import ApiService, api_service
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
 from tests.e2e.worker_processes import worker_environment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 IN_TURN = Path(__file__).with_name("commands_in_turn.py")
 

@@ -30,7 +30,7 @@ from tests.e2e.kafka_reading import (
 )
 from tests.e2e.test_persist_start import PARTITION, consume_all, refusal, runs
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from pipeline.topics import (
     topic_table,
 )
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 OLD_TIMESTAMP_MS = 1_000_000_000_000
 

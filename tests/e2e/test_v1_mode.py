@@ -32,7 +32,7 @@ from tests.e2e.kafka_reading import (
 )
 from tests.e2e.worker_processes import RMOS, WorkerPool, only_sentence
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 OLD = {"run_v1": {"run_id": "run_v1", "status": "OK", "meta": None}}
 
