@@ -1,8 +1,10 @@
-"""The composition root: the only place that wires settings, store, broker and consumers."""
+"""The composition root: the only place that wires settings, store, broker and consumers.
+
+`pipeline.app.http` is imported by name: a worker starts without the web framework.
+"""
 
 from pipeline.app.advisories import advise_worker
 from pipeline.app.audits import audit_worker
-from pipeline.app.http import ApiServer, api_server, run_api
 from pipeline.app.local import local_broker, prepare_local, watch
 from pipeline.app.process import run_service, serve_health, stop_on_signals, until_stopped
 from pipeline.app.runs import legacy_persist_worker, persist_worker
@@ -17,10 +19,8 @@ from pipeline.app.services import (
 from pipeline.app.worker import Worker
 
 __all__ = [
-    "ApiServer",
     "Worker",
     "advise_worker",
-    "api_server",
     "audit_worker",
     "legacy_persist_worker",
     "local_broker",
@@ -28,7 +28,6 @@ __all__ = [
     "prepare_local",
     "run_advise_worker",
     "run_all_workers",
-    "run_api",
     "run_audit_worker",
     "run_everything",
     "run_persist_worker",

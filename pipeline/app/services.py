@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from pipeline.app.advisories import advise_worker
 from pipeline.app.audits import audit_worker
-from pipeline.app.http import api_server
 from pipeline.app.local import local_broker, prepare_local, watch
 from pipeline.app.process import (
     ServiceHealth,
@@ -126,6 +125,9 @@ async def _run_beside(
     health: ServiceHealth,
 ) -> None:
     """Run everything but the broker until it is to stop."""
+    # FastAPI alone takes a third of the start of a worker, which serves no HTTP.
+    from pipeline.app.http import api_server  # noqa: PLC0415
+
     settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
     places = await prepare_local(settings, broker, tell)
     async with (

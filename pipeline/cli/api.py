@@ -1,6 +1,7 @@
 """`rmos api`: the HTTP API, for production."""
 
-from pipeline.app import run_api, run_service
+from pipeline.app import run_service
+from pipeline.app.http import run_api
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 

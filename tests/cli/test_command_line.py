@@ -142,6 +142,8 @@ COMMANDS_ALONE = {"fastapi", "faststream", "aiokafka", "sqlalchemy", "pydantic",
         # They read files of the store, and ask no broker.
         (["runs", "show", "--help"], {"fastapi", "faststream", "uvicorn"}),
         (["store", "status", "--help"], {"fastapi", "faststream", "uvicorn"}),
+        # It serves no HTTP but metrics, which the standard library does.
+        (["worker", "persist", "--help"], {"fastapi", "starlette"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

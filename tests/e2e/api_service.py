@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-from pipeline.app import advise_worker, api_server, persist_worker
+from pipeline.app import advise_worker, persist_worker
+from pipeline.app.http import api_server
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import encode

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pipeline.app import (
     advise_worker,
-    api_server,
     audit_worker,
     local_broker,
     persist_worker,
     prepare_local,
     run_service,
 )
+from pipeline.app.http import api_server
 from pipeline.broker.publisher import RunPublisher
 from pipeline.cli.broker import starting
 from pipeline.cli.demo.proofs import (
