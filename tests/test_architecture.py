@@ -64,7 +64,9 @@ PURE_STANDARD_LIBRARY = {
     *("decimal", "enum", "functools", "hashlib", "hmac", "html", "ipaddress", "itertools", "json"),
     *("math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
 }
-PURE_LIBRARIES = {"msgspec", "orjson", "pydantic", "pydantic_core", "cryptography"}
+PURE_LIBRARIES = {
+    *("cryptography", "jinja2", "markupsafe", "msgspec", "orjson", "pydantic", "pydantic_core"),
+}
 IMPURE_NAMES = {"open", "print", "input", "now", "utcnow", "today", "getenv"}
 
 BASE_LIBRARIES = {"aiokafka", "pydantic", "pydantic_core", "pydantic_settings"}

@@ -24,7 +24,7 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 """The earliest that a zip file can say."""
 _UNIX = 3
 _FILE_MODE = 0o100444
-_BRINGS = files("pipeline.evidence.verifier")
+_BRINGS = files("pipeline.evidence")
 
 
 def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFiles) -> None:
@@ -64,11 +64,13 @@ def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles)
 
 
 def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
-    style = (_BRINGS / "page.css").read_text(encoding="utf-8")
+    template, style = (
+        (_BRINGS / name).read_text(encoding="utf-8") for name in ("page.html", "page.css")
+    )
     yield "FORMAT", f"{FORMAT}\n".encode()
     yield "README.txt", readme(evidence).encode()
-    yield "report.html", evidence_page(evidence, style).encode()
-    yield "verify.py", (_BRINGS / "verify.py").read_bytes()
+    yield "report.html", evidence_page(evidence, template, style).encode()
+    yield "verify.py", (_BRINGS / "verifier" / "verify.py").read_bytes()
     yield "vkeys.txt", "".join(f"{key}\n" for key in evidence.keys).encode()
     for record in evidence.files:
         yield f"records/{record.name}.leaf", record.leaf.encode()

@@ -36,7 +36,7 @@ HOW_TO_CHECK = (
     "python3 verify.py BUNDLE.zip --key VKEY",
     "python3 verify.py BUNDLE.zip --trusted FILE",
 )
-_ABOUT_TRUST = (
+ABOUT_TRUST = (
     "The key (VKEY) or the trusted checkpoints (FILE, as `rmos ledger checkpoint` printed it) must "
     "come to you from outside this bundle, best of all earlier. Whoever makes a false bundle makes "
     "a key for it too, and another verify.py: take that from a source of your own as well. It "
@@ -66,7 +66,7 @@ def readme(evidence: RunEvidence) -> str:
             *_heading("Check it"),
             *(f"    {command}" for command in HOW_TO_CHECK),
             "",
-            *_wrapped(_ABOUT_TRUST),
+            *_wrapped(ABOUT_TRUST),
             "",
             *_heading("What it proves"),
             *(line for claim in PROVES for line in _wrapped(claim, "* ")),
@@ -83,11 +83,6 @@ def readme(evidence: RunEvidence) -> str:
             "",
         ]
     )
-
-
-def about_trust() -> str:
-    """Return where key and checkpoints must come from."""
-    return _ABOUT_TRUST
 
 
 def _left_out(attachments: list[NamedAttachment]) -> list[str]:
