@@ -11,12 +11,13 @@ It needs the extra `client`.
 import asyncio
 import hashlib
 import json
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, TypeVar
 
+import aiofiles
+import aiofiles.os
 import httpx
 from pydantic import BaseModel, ValidationError
 
@@ -229,20 +230,27 @@ class RunsClient:
         """
         return await self._read(f"{_run(run_id)}/attachments/verify", VerificationAnswer)
 
-    async def download_attachment(self, run_id: str, sha256: str, to: BinaryIO) -> int:
-        """Write an attachment into `to` as it arrives; return its size in bytes.
+    async def download_attachment(self, run_id: str, sha256: str, to: Path | BinaryIO) -> int:
+        """Write an attachment as it arrives; return its size in bytes.
 
         A legacy blob, whose name is the hash of its canonical form, is what the API has checked.
 
+        Args:
+            run_id: A run that names it, or a link of which does.
+            sha256: Its name.
+            to: A file to create, which is removed where the download fails, or one that is open.
+
         Raises:
+            OSError: The file exists, or cannot be written.
             NotFoundError: The run is not there, or names no such blob.
             IntegrityError: The blob is not what was stored, or broke off.
             RmosError: As the class says.
         """
         size_bytes = 0
-        async with self._streamed(f"{_run(run_id)}/{_blob(sha256)}") as answer:
+        path = f"{_run(run_id)}/{_blob(sha256)}"
+        async with self._streamed(path) as answer, _writing(to) as write:
             async for piece in answer.aiter_bytes(PIECE_BYTES):
-                to.write(piece)
+                await write(piece)
                 size_bytes += len(piece)
         return size_bytes
 
@@ -260,8 +268,8 @@ class RunsClient:
             OSError: It cannot be read.
             RmosError: As the class says.
         """
-        size_bytes, name = await asyncio.to_thread(_measured, file, sha256)
-        headers = {"Content-Length": str(size_bytes)}
+        name = sha256 or await _sha256_of(file)
+        headers = {"Content-Length": str((await aiofiles.os.stat(file)).st_size)}
         with _reaching(self._http):
             answer = await self._http.put(
                 f"{RUNS_PATH}/{_blob(name)}", content=_pieces(file), headers=headers
@@ -380,17 +388,28 @@ def _blob(sha256: str) -> str:
     return f"attachments/{sha256}"
 
 
-def _measured(file: Path, sha256: str | None) -> tuple[int, str]:
-    """Return size and SHA-256 of a file, which is read only if the hash is not known."""
-    with file.open("rb") as opened:
-        name = sha256 or hashlib.file_digest(opened, "sha256").hexdigest()
-        return os.fstat(opened.fileno()).st_size, name
+async def _sha256_of(file: Path) -> str:
+    digest = hashlib.sha256()
+    async for piece in _pieces(file):
+        await asyncio.to_thread(digest.update, piece)
+    return digest.hexdigest()
 
 
 async def _pieces(file: Path) -> AsyncIterator[bytes]:
-    opened = await asyncio.to_thread(file.open, "rb")
-    try:
-        while piece := await asyncio.to_thread(opened.read, PIECE_BYTES):
+    async with aiofiles.open(file, "rb") as opened:
+        while piece := await opened.read(PIECE_BYTES):
             yield piece
-    finally:
-        opened.close()
+
+
+@asynccontextmanager
+async def _writing(to: Path | BinaryIO) -> AsyncIterator[Callable[[bytes], Awaitable[int]]]:
+    """Yield what writes a piece in a thread: into a new file, or into one that is open."""
+    if isinstance(to, Path):
+        async with aiofiles.open(to, "xb") as file:
+            try:
+                yield file.write
+            except BaseException:
+                await aiofiles.os.remove(to)
+                raise
+    else:
+        yield lambda piece: asyncio.to_thread(to.write, piece)

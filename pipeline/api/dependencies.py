@@ -25,7 +25,7 @@ class ThreadPool:
     """Runs blocking functions in threads; a call is typed as the function itself is."""
 
     def __init__(self, count: int, name: str) -> None:
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self.executor = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def __call__(
         self,
@@ -42,11 +42,11 @@ class ThreadPool:
         loop = asyncio.get_running_loop()
         call = partial(function, *arguments, **named)
         with thread_faults():
-            return await loop.run_in_executor(self._executor, call)
+            return await loop.run_in_executor(self.executor, call)
 
     def close(self) -> None:
         """Wait for what is being done, and take nothing more."""
-        self._executor.shutdown()
+        self.executor.shutdown()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,18 +93,18 @@ class OpenBlob:
     """A blob opened for reading; it stays the same file whatever happens to its name."""
 
     def __init__(self, descriptor: int, sha256: str) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self.sha256 = sha256
         self.size_bytes = os.fstat(descriptor).st_size
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def read(self, offset: int, limit_bytes: int = PIECE_BYTES) -> bytes:
         """Return at most so many bytes from `offset` on; none behind the end that it had."""
         wanted = min(limit_bytes, self.size_bytes - offset)
-        return os.pread(self._descriptor, wanted, offset) if wanted > 0 else b""
+        return os.pread(self.descriptor, wanted, offset) if wanted > 0 else b""
 
     def check(self) -> BlobCheck:
         """Read all of it and compare with its name, by both rules."""

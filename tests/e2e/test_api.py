@@ -457,7 +457,11 @@ async def test_the_client_knows_every_route(
     assert (await client.verify_attachments(run_id)).verification.ok
     with (tmp_path / "copy").open("wb") as copy:
         assert await client.download_attachment(run_id, stored.sha256, copy) == 3 << 20
-    assert (tmp_path / "copy").read_bytes() == blob.read_bytes()
+    size = await client.download_attachment(run_id, stored.sha256, tmp_path / "new")
+    assert size == 3 << 20
+    assert (tmp_path / "copy").read_bytes() == blob.read_bytes() == (tmp_path / "new").read_bytes()
+    with pytest.raises(FileExistsError):
+        await client.download_attachment(run_id, stored.sha256, tmp_path / "new")
     other = new_id("client")
     await client.submit(run_request(run_id=other, mode="client"))
     assert (await client.diff(run_id, other)).a.run_id == run_id

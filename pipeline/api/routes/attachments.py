@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
+import aiofiles
 import structlog
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
@@ -24,9 +25,10 @@ from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import examples
 from pipeline.api.openapi.documentation import SHA256, answer, errors, raw_answer
 from pipeline.api.routes.runs import RunIdPath
-from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.errors import IntegrityError, NotFoundError, thread_faults
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.reader import NamedBlob
+from pipeline.storage.upload import PIECE_BYTES
 from schemas.fields import is_sha256
 from schemas.http_answers import AttachmentsAnswer, VerificationAnswer
 
@@ -159,32 +161,38 @@ def _stream(
     blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: ThreadPool
 ) -> Response:
     part = wanted or ByteRange(0, blob.size_bytes, blob.size_bytes)
-    headers = _of_part(blob, wanted, headers)
-    is_whole_and_unchecked = wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES
-    pieces = _hashed(blob, threads) if is_whole_and_unchecked else _pieces(blob, part, threads)
-    return _BlobResponse(blob, pieces, 200 if wanted is None else 206, headers)
+    pieces = _pieces(blob, part, threads)
+    if wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES:
+        pieces = _hashed(blob, pieces, threads)
+    status = 200 if wanted is None else 206
+    return _BlobResponse(blob, pieces, status, _of_part(blob, wanted, headers))
 
 
 async def _pieces(blob: OpenBlob, part: ByteRange, threads: ThreadPool) -> AsyncGenerator[bytes]:
-    offset = part.first
-    while offset < part.end:
-        piece = await threads(blob.read, offset)
-        if not piece:
-            return  # cut behind our back; a Content-Length that is not met says so
-        piece = piece[: part.end - offset]
-        offset += len(piece)
-        yield piece
+    # The file that was checked, whatever has its name by now.
+    opened = aiofiles.open(
+        blob.descriptor, "rb", buffering=0, closefd=False, executor=threads.executor
+    )
+    with thread_faults():
+        async with opened as file:
+            await file.seek(part.first)
+            left = part.length
+            # Cut behind our back, it ends early; a Content-Length that is not met says so.
+            while left and (piece := await file.read(min(left, PIECE_BYTES))):
+                left -= len(piece)
+                yield piece
 
 
-async def _hashed(blob: OpenBlob, threads: ThreadPool) -> AsyncGenerator[bytes]:
+async def _hashed(
+    blob: OpenBlob, pieces: AsyncGenerator[bytes], threads: ThreadPool
+) -> AsyncGenerator[bytes]:
     """Yield a whole blob, its last piece only if all of it has the hash of its name.
 
     What is not as it was must not arrive whole: the client sees that the answer broke off.
     """
     digest = hashlib.sha256()
     held = b""
-    whole = ByteRange(0, blob.size_bytes, blob.size_bytes)
-    async with aclosing(_pieces(blob, whole, threads)) as pieces:
+    async with aclosing(pieces):
         async for piece in pieces:
             await threads(digest.update, piece)
             if held:
@@ -192,8 +200,9 @@ async def _hashed(blob: OpenBlob, threads: ThreadPool) -> AsyncGenerator[bytes]:
             held = piece
     if digest.hexdigest() != blob.sha256:
         _log.error("a blob is corrupt; its download was broken off", sha256=blob.sha256)
-        message = f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
-        raise IntegrityError(message)
+        raise IntegrityError(
+            f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
+        )
     yield held
 
 

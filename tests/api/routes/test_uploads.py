@@ -1,4 +1,4 @@
-"""PUT a blob without a network: what is taken, and what leaves nothing behind."""
+"""Blobs without a network: what is taken, what leaves nothing behind, and what is sent."""
 
 import asyncio
 import errno
@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.api.routes.attachments import CHECKED_FIRST_LIMIT_BYTES
+from pipeline.core.layout import attachment_path
 from pipeline.storage.attachments import AttachmentFiles
 from tests.api.conftest import RUNS, Api, api_over
-from tests.builders import sha256
+from tests.builders import attachment_ref, run_request, sha256
 from tests.storage.stores import WatchedCalls, files
 
 CONTENT = os.urandom(3 << 20)
@@ -147,3 +149,25 @@ async def test_too_many_requests_at_a_time_are_told_so(tmp_path: Path) -> None:
         go_on.set()
         assert (await first).status_code == 201
         assert (await api.get()).status_code == 200
+
+
+@pytest.mark.parametrize("damage", [None, 0, -1])
+async def test_a_blob_that_is_hashed_on_its_way_arrives_whole_only_if_it_is_right(
+    api: Api, damage: int | None
+) -> None:
+    content = bytearray(CONTENT * 6)
+    assert len(content) > CHECKED_FIRST_LIMIT_BYTES
+    digest = sha256(bytes(content))
+    ref = attachment_ref(bytes(content), kind="manifest")
+    api.add_runs(run_request(run_id="saw_1", attachments=[ref]))
+    await api.put(digest, bytes(content))
+    if damage is not None:
+        content[damage] ^= 1
+        path = api.root / attachment_path(digest)
+        path.unlink()
+        path.write_bytes(content)
+    answer = await api.get(f"/saw_1/attachments/{digest}")
+    assert int(answer.headers["content-length"]) == len(content)
+    assert (answer.content == content) is (damage is None)
+    part = await api.get(f"/saw_1/attachments/{digest}", Range="bytes=2000000-4000000")
+    assert part.content == content[2_000_000:4_000_001]
