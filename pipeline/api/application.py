@@ -7,14 +7,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
 
-from pipeline.api.answers import json_answer
+from pipeline.api.answers import add_error_answers, json_answer
 from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
-from pipeline.api.errors import add_error_answers
 from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
 from pipeline.api.http.request_head import HeadRules
 from pipeline.api.http.tokens import Tokens
-from pipeline.api.openapi import documentation
-from pipeline.api.routes import advisories, attachments, health, runs, submissions, uploads
+from pipeline.api.openapi import document, operation_id
+from pipeline.api.routes import advisories, attachments, health, runs, submissions
 from pipeline.api.routes import v1 as legacy_runs
 from pipeline.core.http_hosts import KnownHosts
 from schemas.http_answers import RUNS_PATH
@@ -25,7 +24,6 @@ ALIAS = "/runs"
 # Fixed names before those with a parameter in the same place: /diff is no run.
 _ROUTERS = (
     submissions.router,
-    uploads.router,
     runs.router,
     advisories.router,
     attachments.router,
@@ -64,7 +62,7 @@ def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> Reques
 
 def openapi_document(server_url: str) -> dict[str, Any]:
     """Return the OpenAPI document of the API at `server_url`."""
-    return documentation.document(_with_routes(_ROUTERS), server_url)
+    return document(_with_routes(_ROUTERS), server_url)
 
 
 def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
@@ -75,7 +73,7 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
         openapi_url=None,
         # It would repeat the Host header of whoever asks; ours names a path alone.
         redirect_slashes=False,
-        generate_unique_id_function=documentation.operation_id,
+        generate_unique_id_function=operation_id,
     )
     for router in routers:
         app.include_router(router, prefix=RUNS_PATH)
@@ -112,4 +110,4 @@ def _add_root(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         # Whatever name this was asked under.
-        return json_answer(documentation.document(app, "/"))
+        return json_answer(document(app, "/"))

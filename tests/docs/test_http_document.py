@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
+from pipeline.api import openapi
 from pipeline.api.application import create_api
 from pipeline.api.dependencies import ApiDependencies
-from pipeline.api.openapi import documentation
 from pipeline.settings import Settings
 from schemas.http_answers import RUNS_PATH
 
@@ -62,7 +62,7 @@ def documented_codes(name: str) -> dict[int, set[str]]:
 def operations() -> dict[str, dict[str, Any]]:
     deps = cast(ApiDependencies, SimpleNamespace(settings=Settings()))
     app = cast(FastAPI, create_api(deps, None).app)
-    paths = documentation.document(app, "/")["paths"]
+    paths = openapi.document(app, "/")["paths"]
     return {
         f"{method.upper()} {path}": operation
         for path, methods in paths.items()

@@ -1,4 +1,4 @@
-"""The attachments of a run: list them, verify them, download one."""
+"""Attachments: those of a run are listed, verified and downloaded; a blob is uploaded."""
 
 import hashlib
 from collections.abc import AsyncGenerator
@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
+from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDependencies, ApiDeps, ThreadPool
 from pipeline.api.http.headers import (
@@ -22,15 +23,15 @@ from pipeline.api.http.headers import (
     parse_range,
 )
 from pipeline.api.http.query import ExactQueryRoute
-from pipeline.api.openapi import examples
-from pipeline.api.openapi.documentation import SHA256, answer, errors, raw_answer
+from pipeline.api.http.request_body import drain, limited_body
+from pipeline.api.openapi import SHA256, answer, errors, raw_answer, raw_body
 from pipeline.api.routes.runs import RunIdPath
-from pipeline.errors import IntegrityError, NotFoundError, thread_faults
+from pipeline.errors import IntegrityError, NotFoundError, RmosError, thread_faults
 from pipeline.storage.attachments import OpenBlob
-from pipeline.storage.reader import NamedBlob
+from pipeline.storage.reader import NamedBlob, stored_answer
 from pipeline.storage.upload import PIECE_BYTES
 from schemas.fields import is_sha256
-from schemas.http_answers import AttachmentsAnswer, VerificationAnswer
+from schemas.http_answers import AttachmentsAnswer, StoredAttachment, VerificationAnswer
 
 router = APIRouter(route_class=ExactQueryRoute)
 
@@ -222,3 +223,45 @@ class _BlobResponse(StreamingResponse):
         finally:
             await self._pieces.aclose()
             self._blob.close()
+
+
+@router.put(
+    "/attachments/{sha256}",
+    summary="Upload a blob",
+    status_code=201,
+    openapi_extra=raw_body(),
+    responses={
+        **errors(
+            404,
+            408,
+            413,
+            415,
+            422,
+            507,
+            e404="NOT_FOUND",
+            e422="HASH_MISMATCH",
+            e500="ATTACHMENT_CORRUPT",
+        ),
+        200: answer(StoredAttachment, {**examples.STORED, "status": "exists"}, "It was there."),
+        201: answer(StoredAttachment, examples.STORED, "It is there for good."),
+    },
+)
+async def upload_attachment(deps: ApiDeps, request: Request, sha256: Sha256Path) -> Response:
+    """Store raw bytes under their SHA-256; bytes of another hash leave nothing behind."""
+    if not is_sha256(sha256):
+        await drain(request)
+        raise ApiError(404, "NOT_FOUND", "A blob is named by 64 lower-case hex digits.")
+    settings = deps.settings
+    pieces = limited_body(
+        request,
+        limit_bytes=settings.upload_limit_bytes,
+        idle_seconds=settings.api_idle_seconds,
+        way_out="the operator of the API sets RMOS_UPLOAD_LIMIT_BYTES",
+    )
+    try:
+        async with aclosing(pieces):
+            stored = await deps.reader.attachments.receive(sha256, pieces, deps.transfer)
+    except (ApiError, RmosError):
+        await drain(request)
+        raise
+    return json_answer(stored_answer(stored), 201 if stored.created else 200)

@@ -7,10 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from pipeline import metrics
+from pipeline.api import examples
 from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import Deps
-from pipeline.api.openapi import examples
-from pipeline.api.openapi.documentation import Responses, answer, errors
+from pipeline.api.openapi import Responses, answer, errors
 from schemas.http_answers import LiveAnswer, ReadyAnswer
 
 router = APIRouter()

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from pipeline.api import examples
 from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
-from pipeline.api.openapi import examples
-from pipeline.api.openapi.documentation import RUN_ID, answer, errors, raw_answer
+from pipeline.api.openapi import RUN_ID, answer, errors, raw_answer
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs import diff
 from pipeline.storage.reader import FoundRun, RunReader

@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
-from pipeline.api.openapi import examples
-from pipeline.api.openapi.documentation import answer, errors, json_body
+from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import (
     Submission,
     now,

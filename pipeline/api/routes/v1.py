@@ -11,11 +11,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import LegacyDeps
 from pipeline.api.http.query import ExactQueryRoute
-from pipeline.api.openapi import examples
-from pipeline.api.openapi.documentation import errors, json_body
+from pipeline.api.openapi import errors, json_body
 from pipeline.api.publishing import Submission, publish, read_request
 from pipeline.api.routes.runs import RunIdPath, RunIdQuery
 from pipeline.api.routes.submissions import refuse_unless_stored, stored_elsewhere, submission_of

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.api.openapi import examples
+from pipeline.api import examples
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.storage import artifacts as artifact_files

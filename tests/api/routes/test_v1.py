@@ -11,7 +11,7 @@ import pytest
 from pipeline.api.application import ALIAS, create_api, create_legacy_api
 from pipeline.api.dependencies import LegacyDependencies, ThreadPool
 from pipeline.api.http.tokens import Token, Tokens
-from pipeline.api.openapi.documentation import document
+from pipeline.api.openapi import document
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import RunPublisher
 from pipeline.errors import BrokerError

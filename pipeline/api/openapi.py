@@ -9,8 +9,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from pipeline.api import examples
 from pipeline.api.http.tokens import OPEN_PATHS
-from pipeline.api.openapi import examples
 from schemas.fields import ADVISORY_ID_PATTERN, RUN_ID_PATTERN, SHA256_PATTERN
 from schemas.http_answers import (
     AdvisorySubmission,

@@ -1,1 +1,0 @@
-"""The API's own documentation: what each route answers, with examples."""
