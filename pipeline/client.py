@@ -82,9 +82,9 @@ _BY_STATUS: Final[dict[int, type[RmosError]]] = {
 class RunsClient:
     """Asks one API. Any number of calls may be under way at once, on one event loop.
 
-    An answer that is an error is raised: NotFoundError, RefusedError (blocked, in conflict, no
-    right), InputError, IntegrityError, BrokerError, StoreError, or ServiceError where there is no
-    usable answer at all. What the answer holds besides is in the error's `details`.
+    An answer that is an error is raised, by each method: NotFoundError (no such run), RefusedError
+    (blocked, in conflict, no right), InputError, IntegrityError, BrokerError, StoreError, or
+    ServiceError where there is no usable answer. Its `details` are what else the answer holds.
     """
 
     def __init__(
@@ -123,7 +123,6 @@ class RunsClient:
             ReceiptTimeoutError: Not judged in time; the same with the run_id and created_at_utc
                 of `details` asks again.
             BrokerError: Not confirmed; the same retry is safe.
-            RmosError: As the class says.
         """
         return await self._posted(RUNS_PATH, request, SubmittedRun)
 
@@ -135,7 +134,6 @@ class RunsClient:
 
         Raises:
             InputError: A field or a value cannot be used.
-            RmosError: As the class says.
         """
         try:
             query = RunFilter.of(**wanted).model_dump(exclude_defaults=True)
@@ -162,9 +160,7 @@ class RunsClient:
         """Return a run with its advisories.
 
         Raises:
-            NotFoundError: There is none.
             IntegrityError: Its file is not what was stored.
-            RmosError: As the class says.
         """
         return await self._read(_run(run_id), RunView)
 
@@ -172,9 +168,7 @@ class RunsClient:
         """Return the exact bytes of a run's artifact; their hash is compared with the answer's.
 
         Raises:
-            NotFoundError: There is no such run.
             IntegrityError: Its file, or what arrived, is not what was stored.
-            RmosError: As the class says.
         """
         with _reaching(self._http):
             answer = await self._http.get(f"{_run(run_id)}/download")
@@ -183,51 +177,29 @@ class RunsClient:
         return answer.content
 
     async def diff(self, a: str, b: str) -> RunDiff:
-        """Return how run `b` differs from run `a`.
-
-        Raises:
-            NotFoundError: One of them is not there.
-            RmosError: As the class says.
-        """
+        """Return how run `b` differs from run `a`."""
         return await self._read(f"{RUNS_PATH}/diff", RunDiff, {"a": a, "b": b})
 
     async def attach_advisory(self, run_id: str, advisory: Request) -> AttachedAnswer:
         """Attach an advisory to a run.
 
         Raises:
-            NotFoundError: There is no such run.
             RefusedError: Its advisory_id is another advisory's.
             InputError: It is not of its form.
             ReceiptTimeoutError: Not judged in time; the same asks again.
-            RmosError: As the class says.
         """
         return await self._posted(f"{_run(run_id)}/attach-advisory", advisory, AttachedAnswer)
 
     async def advisories(self, run_id: str) -> AdvisoriesAnswer:
-        """Return the advisories of a run, oldest first.
-
-        Raises:
-            NotFoundError: There is no such run.
-            RmosError: As the class says.
-        """
+        """Return the advisories of a run, oldest first."""
         return await self._read(f"{_run(run_id)}/advisories", AdvisoriesAnswer)
 
     async def attachments(self, run_id: str) -> AttachmentsAnswer:
-        """Return the attachments of a run.
-
-        Raises:
-            NotFoundError: There is no such run.
-            RmosError: As the class says.
-        """
+        """Return the attachments of a run."""
         return await self._read(f"{_run(run_id)}/attachments", AttachmentsAnswer)
 
     async def verify_attachments(self, run_id: str) -> VerificationAnswer:
-        """Let the API read every byte of a run's attachments.
-
-        Raises:
-            NotFoundError: There is no such run.
-            RmosError: As the class says.
-        """
+        """Let the API read every byte of a run's attachments."""
         return await self._read(f"{_run(run_id)}/attachments/verify", VerificationAnswer)
 
     async def download_attachment(self, run_id: str, sha256: str, to: Path | BinaryIO) -> int:
@@ -244,7 +216,6 @@ class RunsClient:
             OSError: The file exists, or cannot be written.
             NotFoundError: The run is not there, or names no such blob.
             IntegrityError: The blob is not what was stored, or broke off.
-            RmosError: As the class says.
         """
         size_bytes = 0
         path = f"{_run(run_id)}/{_blob(sha256)}"
@@ -266,9 +237,8 @@ class RunsClient:
             DiskFullError: The store has no room for it.
             InputError: It is too large.
             OSError: It cannot be read.
-            RmosError: As the class says.
         """
-        name = sha256 or await _sha256_of(file)
+        name = await asyncio.to_thread(_sha256_of, file) if sha256 is None else sha256
         headers = {"Content-Length": str((await aiofiles.os.stat(file)).st_size)}
         with _reaching(self._http):
             answer = await self._http.put(
@@ -356,8 +326,7 @@ def _document(answer: httpx.Response) -> dict[str, Any]:
 def _check_hash(expected: str, digest: "hashlib._Hash") -> None:
     found = digest.hexdigest()
     if found != expected:
-        message = f"Expected bytes with SHA-256 {expected}, {found} arrived."
-        raise IntegrityError(message)
+        raise IntegrityError(f"Expected bytes with SHA-256 {expected}, {found} arrived.")
 
 
 def _encoded(request: Request) -> bytes:
@@ -369,30 +338,25 @@ def _encoded(request: Request) -> bytes:
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
-        message = f"The request has a value that JSON cannot express: {error}."
-        raise InputError(message) from error
+        raise InputError(f"The request has a value that JSON cannot express: {error}.") from error
 
 
 def _run(run_id: str) -> str:
     # What is no name of a run must not become another path.
     if not is_run_id(run_id):
-        message = f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run: {RUN_ID_RULE}."
-        raise NotFoundError(message)
+        raise NotFoundError(f"RUN_NOT_FOUND: {run_id!r:.120} cannot name a run: {RUN_ID_RULE}.")
     return f"{RUNS_PATH}/{run_id}"
 
 
 def _blob(sha256: str) -> str:
     if not is_sha256(sha256):
-        message = f"NOT_FOUND: {sha256!r:.120} cannot name a blob: 64 of 0-9 and a-f."
-        raise NotFoundError(message)
+        raise NotFoundError(f"NOT_FOUND: {sha256!r:.120} cannot name a blob: 64 of 0-9 and a-f.")
     return f"attachments/{sha256}"
 
 
-async def _sha256_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    async for piece in _pieces(file):
-        await asyncio.to_thread(digest.update, piece)
-    return digest.hexdigest()
+def _sha256_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 async def _pieces(file: Path) -> AsyncIterator[bytes]:

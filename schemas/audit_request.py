@@ -47,8 +47,7 @@ class AuditScope(Frozen):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if sum(scope is not None for scope in (self.all, self.dates, self.run_ids)) != 1:
-            message = "expected exactly one of all, dates and run_ids"
-            raise ValueError(message)
+            raise ValueError("expected exactly one of all, dates and run_ids")
         return self
 
 

@@ -63,8 +63,7 @@ def is_sha256(text: str) -> bool:
 
 def _check_run_id(text: str) -> str:
     if not is_run_id(text):
-        message = "reserved run_id"
-        raise ValueError(message)
+        raise ValueError("reserved run_id")
     return text
 
 

@@ -32,8 +32,7 @@ def parse_timestamp(text: str) -> datetime:
     """
     match = _FORM.fullmatch(text)
     if match is None:
-        message = "expected a time such as 2025-12-18T14:03:22Z"
-        raise ValueError(message)
+        raise ValueError("expected a time such as 2025-12-18T14:03:22Z")
     year, month, day, hour, minute, second, fraction, sign, off_hour, off_minute = match.groups()
     micros = int(fraction.ljust(6, "0")[:6]) if fraction else 0
     moment = datetime(
@@ -42,21 +41,18 @@ def parse_timestamp(text: str) -> datetime:
     if sign is not None:
         moment = _without_offset(moment, sign, int(off_hour), int(off_minute))
     if not _EARLIEST <= moment < _LATEST:
-        message = "expected a time from 2000-01-01 to 2099-12-31 in UTC"
-        raise ValueError(message)
+        raise ValueError("expected a time from 2000-01-01 to 2099-12-31 in UTC")
     return moment
 
 
 def _without_offset(local: datetime, sign: str, hours: int, minutes: int) -> datetime:
     if hours > 23 or minutes > 59:  # noqa: PLR2004
-        message = "expected an offset of at most 23:59"
-        raise ValueError(message)
+        raise ValueError("expected an offset of at most 23:59")
     offset = timedelta(hours=hours, minutes=minutes)
     try:
         return local - offset if sign == "+" else local + offset
     except OverflowError as error:
-        message = "expected a time from 2000-01-01 to 2099-12-31 in UTC"
-        raise ValueError(message) from error
+        raise ValueError("expected a time from 2000-01-01 to 2099-12-31 in UTC") from error
 
 
 def format_timestamp(moment: datetime) -> str:

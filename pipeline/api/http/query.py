@@ -60,8 +60,7 @@ def checked_query(query: bytes, known: Iterable[str]) -> bytes:
         if name not in known:
             raise ApiError(422, "INVALID_QUERY", _unknown(name, known))
         if count > 1:
-            message = f"{name}: expected one value, found {count}."
-            raise ApiError(422, "INVALID_QUERY", message)
+            raise ApiError(422, "INVALID_QUERY", f"{name}: expected one value, found {count}.")
     kept = [(name, value) for name, value in given if value or name in _NEVER_EMPTY]
     return query if len(kept) == len(given) else urlencode(kept).encode()
 

@@ -63,8 +63,7 @@ async def limited_body(
         ApiError: It is encoded (415), too large (413), silent for too long or too slow (408).
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        message = "Expected a body without Content-Encoding."
-        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", "Expected a body without Content-Encoding.")
     # Before the first byte is asked for: a client that waits for `100 Continue` sends none.
     if _announced_bytes(request) > limit_bytes:
         raise _too_large(limit_bytes, way_out)

@@ -76,8 +76,7 @@ def read_tokens(file: Path) -> Tokens:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        message = f"RMOS_API_TOKENS_FILE={file} cannot be read: {reason}."
-        raise InputError(message) from error
+        raise InputError(f"RMOS_API_TOKENS_FILE={file} cannot be read: {reason}.") from error
     found = [
         _token(file, number, line)
         for number, line in enumerate(lines, 1)
@@ -94,13 +93,10 @@ def _token(file: Path, number: int, line: str) -> Token:
     # The line itself is not shown: somebody may have written a token instead of its hash.
     where = f"{file}, line {number}"
     if len(words) != _FIELDS:
-        message = f"{where}: expected `name role sha256hex`, found {len(words)} words."
-        raise InputError(message)
+        raise InputError(f"{where}: expected `name role sha256hex`, found {len(words)} words.")
     name, role, sha256 = words
     if role not in {"read", "publish"}:
-        message = f"{where}: expected the role read or publish."
-        raise InputError(message)
+        raise InputError(f"{where}: expected the role read or publish.")
     if not is_sha256(sha256):
-        message = f"{where}: expected the SHA-256 of the token as 64 lower-case hex digits."
-        raise InputError(message)
+        raise InputError(f"{where}: expected the SHA-256 of the token as 64 lower-case hex digits.")
     return Token(name, "publish" if role == "publish" else "read", sha256)

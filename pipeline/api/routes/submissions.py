@@ -95,8 +95,7 @@ def submission_of(body: bytes) -> Submission:
         _take_alias(document)
     run_id, created_at_utc = document.get("run_id"), document.get("created_at_utc")
     if (run_id is None) != (created_at_utc is None):
-        message = "Expected run_id and created_at_utc both, or none of them."
-        raise ApiError(422, _INVALID, message)
+        raise ApiError(422, _INVALID, "Expected run_id and created_at_utc both, or none of them.")
     if run_id is None:
         run_id, created_at_utc = f"run_{uuid.uuid4().hex}", now()
         document |= {"run_id": run_id, "created_at_utc": created_at_utc}
