@@ -25,13 +25,14 @@ from schemas.fields import is_run_id
 
 _log = structlog.get_logger(__name__)
 
+_BAD_REQUEST = 400
 _NOT_FOUND = 404
 _NOT_ALLOWED = 405
 _METHODS = ("GET", "POST", "PUT")
 
 
 class ApiError(Exception):
-    """An error that a client is told of.
+    """An answer that ends a request before its route has another one.
 
     Attributes:
         status: HTTP status.
@@ -70,8 +71,9 @@ def json_answer(
 
 
 def error_answer(error: ApiError) -> Response:
-    """Return the answer that tells of an error."""
-    document = {"error": error.code, "message": error.message, **error.details}
+    """Return the answer that `error` is; one that is no error of HTTP (202) has a status."""
+    kind = "status" if error.status < _BAD_REQUEST else "error"
+    document = {kind: error.code, "message": error.message, **error.details}
     return json_answer(document, error.status, error.headers)
 
 

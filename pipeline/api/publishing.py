@@ -8,9 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
-from starlette.responses import Response
 
-from pipeline.api.answers import ApiError, json_answer
+from pipeline.api.answers import ApiError
 from pipeline.api.http.request_body import drain, read_json_body
 from pipeline.broker.publisher import RequestPublisher
 from pipeline.broker.sending.requests import Headers
@@ -162,13 +161,12 @@ def now() -> str:
     return format_timestamp(datetime.now(UTC))
 
 
-async def publish(
-    lazy: LazyPublisher[Event], submission: Submission, request: Request
-) -> Event | Response:
-    """Return what became of a request, or the answer that it was not told in time.
+async def publish(lazy: LazyPublisher[Event], submission: Submission, request: Request) -> Event:
+    """Publish a request and return its event.
 
     Raises:
-        ApiError: It could not be published (503), or is too large for the topic (413).
+        ApiError: There is no event in time (202), it could not be published (503), or it is too
+            large for the topic (413).
     """
     try:
         publisher = await lazy.connected()
@@ -177,7 +175,7 @@ async def publish(
     except ReceiptTimeoutError:
         place = await receipt.published()
         holder = await lazy.holder_of(place.topic, place.partition, place.offset)
-        return accepted(submission, holder)
+        raise accepted(submission, holder) from None
     except BrokerError as error:
         message = (
             "The broker did not confirm the request, which it may have all the same: send "
@@ -195,8 +193,8 @@ async def publish(
         raise ApiError(413, "TOO_LARGE", message) from error
 
 
-def accepted(submission: Submission, holder: object | None = None) -> Response:
-    """Answer that the broker has the request and that nothing more is known yet.
+def accepted(submission: Submission, holder: object | None = None) -> ApiError:
+    """Return the answer that the broker has the request and that nothing more is known yet.
 
     Args:
         submission: The request.
@@ -207,8 +205,8 @@ def accepted(submission: Submission, holder: object | None = None) -> Response:
         f"The broker has the request; it was not judged in time and will be.{held_up} To ask "
         f"again, send {submission.retry} again."
     )
-    document = {"status": "ACCEPTED", "message": message, **submission.identity}
-    return json_answer(document, 202, {"Location": submission.location})
+    headers = {"Location": submission.location}
+    return ApiError(202, "ACCEPTED", message, submission.identity, headers)
 
 
 def refused(error: EventError | None, submission: Submission) -> ApiError:

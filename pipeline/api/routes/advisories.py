@@ -52,7 +52,7 @@ _KIND_NOT_GIVEN = "unknown"
         ),
         503: answer(
             RetryAnswer,
-            {"error": "BROKER_UNAVAILABLE", "message": "The broker did not confirm."},
+            examples.UNCONFIRMED,
             "The broker cannot be used now; send the same again.",
         ),
     },
@@ -65,10 +65,7 @@ async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) ->
     body = await read_request(request, deps.settings.api_idle_seconds)
     await deps.lookup(deps.reader.check_exists, run_id)
     submission = await deps.lookup(_submission, run_id, body)
-    event = await publish(deps.advisories, submission, request)
-    if isinstance(event, Response):
-        return event
-    return _settled(submission, event)
+    return _answer(submission, await publish(deps.advisories, submission, request))
 
 
 def _submission(run_id: str, body: bytes) -> Submission:
@@ -89,9 +86,9 @@ def _submission(run_id: str, body: bytes) -> Submission:
     return Submission(run_id, document["created_at_utc"], content, verdict.advisory_id)
 
 
-def _settled(submission: Submission, event: AdvisoryEvent) -> Response:
+def _answer(submission: Submission, event: AdvisoryEvent) -> Response:
     if event.outcome == "waiting":
-        return accepted(submission)
+        raise accepted(submission)
     if event.outcome == "conflict":
         message = (
             "This advisory_id belongs to an advisory of another kind, engine or content; a "

@@ -1,14 +1,15 @@
 """POST a run request: publish it, and answer with what became of it."""
 
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
-from pipeline.api.dependencies import ApiDependencies, ApiDeps
+from pipeline.api.dependencies import ApiDeps, ThreadPool
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import (
@@ -38,6 +39,8 @@ from schemas.run_event import RunEvent
 
 router = APIRouter(route_class=ExactQueryRoute)
 
+Found = TypeVar("Found")
+
 _INVALID = "INVALID_REQUEST"
 _TOLD_VIOLATIONS = 10
 _ALIAS = "request_summary"
@@ -65,7 +68,7 @@ what the request's hash is made of, has `request` whichever of the two came."""
         422: answer(InvalidRequestAnswer, examples.INVALID_REQUEST, "Nothing was published."),
         503: answer(
             RetryAnswer,
-            {"error": "BROKER_UNAVAILABLE", "message": "The broker did not confirm."},
+            examples.UNCONFIRMED,
             "The broker cannot be used now; send the same again.",
         ),
     },
@@ -78,9 +81,8 @@ async def submit_run(deps: ApiDeps, request: Request) -> Response:
     body = await read_request(request, deps.settings.api_idle_seconds)
     submission = await deps.lookup(submission_of, body)
     event = await publish(deps.runs, submission, request)
-    if isinstance(event, Response):
-        return event
-    return await _settled(deps, submission, event)
+    found = await stored_run(deps.lookup, deps.reader.find, submission, event)
+    return _answer(found, submission, event)
 
 
 def submission_of(body: bytes) -> Submission:
@@ -137,43 +139,30 @@ def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
     return ApiError(422, _INVALID, f"Nothing was published. {told}.", {"violations": violations})
 
 
-def refuse_unless_stored(submission: Submission, event: RunEvent) -> None:
-    """Refuse a request of which its event says that it is not what is stored.
+async def stored_run(
+    lookup: ThreadPool, find: Callable[[str], Found], submission: Submission, event: RunEvent
+) -> Found:
+    """Return the run of a request whose event says that it is what is stored.
 
     Raises:
-        ApiError: It was in conflict or rejected.
+        ApiError: It was in conflict or rejected, or its run is not where this API looks.
     """
     if event.outcome == "conflict":
         message = "This run_id belongs to another request; a changed one needs a new run_id."
         raise ApiError(409, "RUN_CONFLICT", message, {"run_id": submission.run_id})
     if event.outcome == "rejected":
         raise refused(event.error, submission)
-
-
-def stored_elsewhere(submission: Submission) -> ApiError:
-    """Say that the run is not where this API looks."""
-    message = "The run is stored, and not in the store of this API."
-    return ApiError(503, "STORE_UNAVAILABLE", message, submission.identity)
-
-
-async def _settled(deps: ApiDependencies, submission: Submission, event: RunEvent) -> Response:
-    refuse_unless_stored(submission, event)
     try:
-        found = await deps.lookup(deps.reader.find, submission.run_id)
+        return await lookup(find, submission.run_id)
     except NotFoundError as missing:
-        raise stored_elsewhere(submission) from missing
-    return _answer(found, submission, event)
-
-
-def _program(event: RunEvent) -> dict[str, Any]:
-    if event.gcode_sha256 is None:
-        return {}
-    return {"gcode_sha256": event.gcode_sha256, "gcode_known_by": event.gcode_known_by}
+        message = "The run is stored, and not in the store of this API."
+        raise ApiError(503, "STORE_UNAVAILABLE", message, submission.identity) from missing
 
 
 def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Response:
     artifact = found.document()
     run = found.run
+    program = {"gcode_sha256": event.gcode_sha256, "gcode_known_by": event.gcode_known_by}
     document = {
         "run_id": run.run_id,
         "created_at_utc": artifact["created_at_utc"],
@@ -183,7 +172,7 @@ def _answer(found: FoundRun, submission: Submission, event: RunEvent) -> Respons
         "feasibility_sha256": run.hashes["feasibility_sha256"],
         "artifact_sha256": run.artifact_sha256,
         "artifact_path": run.artifact_path,
-        **_program(event),
+        **(program if event.gcode_sha256 is not None else {}),
         "missing_attachments": event.missing_attachments or [],
         "outcome": event.outcome,
     }

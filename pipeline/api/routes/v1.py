@@ -18,7 +18,7 @@ from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import errors, json_body
 from pipeline.api.publishing import Submission, publish, read_request
 from pipeline.api.routes.runs import RunIdPath, RunIdQuery
-from pipeline.api.routes.submissions import refuse_unless_stored, stored_elsewhere, submission_of
+from pipeline.api.routes.submissions import stored_run, submission_of
 from pipeline.core.runs.safety import explained
 from pipeline.errors import NotFoundError
 from pipeline.legacy.v1.reader import V1Reader, diff_rows
@@ -80,13 +80,7 @@ async def submit_run(deps: LegacyDeps, request: Request) -> Response:
     body = await read_request(request, deps.settings.api_idle_seconds)
     submission = await deps.lookup(submission_of, body)
     event = await publish(deps.runs, submission, request)
-    if isinstance(event, Response):
-        return event
-    refuse_unless_stored(submission, event)
-    try:
-        row = await deps.lookup(deps.reader.find, submission.run_id)
-    except NotFoundError as missing:
-        raise stored_elsewhere(submission) from missing
+    row = await stored_run(deps.lookup, deps.reader.find, submission, event)
     return _answer(row, submission, event)
 
 

@@ -1,5 +1,6 @@
 """Ranges, dispositions, entity tags: pure functions of headers."""
 
+import json
 import re
 from urllib.parse import unquote
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.api.answers import error_answer
 from pipeline.api.http.headers import (
     ByteRange,
     UnsatisfiableRangeError,
@@ -135,8 +137,15 @@ def test_another_tag_is_not_known(sent: str | None) -> None:
 
 def test_who_is_to_ask_again_is_told_what_the_route_takes() -> None:
     time = "2025-12-18T14:03:22Z"
-    of_run = bytes(accepted(Submission("run_1", time, b"{}")).body)
-    of_advisory = bytes(accepted(Submission("run_1", time, b"{}", "adv_1")).body)
-    assert b"send the same body with this run_id and created_at_utc again" in of_run
+    of_run = accepted(Submission("run_1", time, b"{}"))
+    of_advisory = accepted(Submission("run_1", time, b"{}", "adv_1"))
+    answer = json.loads(error_answer(of_run).body)
+    assert "send the same body with this run_id and created_at_utc again" in answer["message"]
+    assert answer == {
+        "status": "ACCEPTED",
+        "message": of_run.message,
+        "run_id": "run_1",
+        "created_at_utc": time,
+    }
     # A run_id in the body of an advisory would be refused.
-    assert b"send the same body to the same path again" in of_advisory
+    assert "send the same body to the same path again" in of_advisory.message
