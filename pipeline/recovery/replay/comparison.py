@@ -23,8 +23,11 @@ from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.durable_files import NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.recovery.replay.expected import (
+from pipeline.recovery.replay.files import FileChecks
+from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
+from pipeline.recovery.replay.history import (
     FIRST_KINDS,
+    ObservedRecord,
     Row,
     expected_sha256,
     key_of,
@@ -33,9 +36,6 @@ from pipeline.recovery.replay.expected import (
     sha256_of_row,
     uploads_of,
 )
-from pipeline.recovery.replay.files import FileChecks
-from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
-from pipeline.recovery.replay.history import ObservedRecord
 from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex

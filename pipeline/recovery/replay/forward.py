@@ -16,10 +16,9 @@ from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, 
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, TopicsError, UnsendableError
 from pipeline.recovery.chunks import in_chunks
-from pipeline.recovery.replay.ranges import resolve
 from pipeline.recovery.replay.reading import UNLIMITED, Reading, of_run, rate_limited
 from pipeline.recovery.replay.request_topics import request_topics
-from pipeline.recovery.replay.selection import Selection
+from pipeline.recovery.replay.selection import Selection, resolve
 from pipeline.settings import Settings
 from pipeline.topics import topic_table
 

@@ -1,23 +1,139 @@
-"""Who was first: told by the leaf of a record where there is one, else by those before it.
+"""A record beside its leaf: whether it was first, and which bytes it must have made.
 
-Without a leaf the partition is read from its start, so that a range from its middle never lets a
-later record win. Where records are gone from the middle of the log, nobody can tell whether a later
-one was first: it is taken for none.
-
-Consumed records without a leaf, told as ranges: a log that is lost has one, not a million.
+A leaf says who was first. Without one the partition is read from its start, so that a range from
+its middle never lets a later record win; behind a hole in the log nobody can tell, so a later
+record is taken for one that was not first.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
-from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.core.layout import attachment_path
+from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.verdict import JudgedRun
+from pipeline.ledger.folder import ledger_faults
+from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
-from pipeline.recovery.replay.expected import FIRST_KINDS, Key, Row, key_of
+from pipeline.ledger.reader import LogReader
 from pipeline.recovery.replay.findings import Finding
-from pipeline.recovery.replay.leaves import LeafCursor
 from pipeline.storage.batch_plan import INTERNAL_ERROR, JudgedRecord, apply_recorded_verdict
+
+Verdict: TypeAlias = JudgedRun | JudgedAdvisory | Rejected
+Row: TypeAlias = StoredRun | StoredAdvisory
+Key: TypeAlias = str | tuple[str, str]
+
+FIRST_KINDS = frozenset({"run", "advisory"})
+"""Leaves of records that made a run or claimed an advisory."""
+
+
+def key_of(verdict: JudgedRun | JudgedAdvisory) -> Key:
+    """Return what only one request can have: the run_id, or run_id and advisory_id."""
+    return verdict.run_id if isinstance(verdict, JudgedRun) else verdict.key
+
+
+def expected_sha256(verdict: JudgedRun | JudgedAdvisory) -> str:
+    """Return the hash of the artifact or of the link."""
+    return verdict.artifact_sha256 if isinstance(verdict, JudgedRun) else verdict.link_sha256
+
+
+def sha256_of_row(row: Row) -> str:
+    """Return the hash of the artifact or of the link that a row knows."""
+    return row.artifact_sha256 if isinstance(row, StoredRun) else row.link_sha256
+
+
+def path_of_row(row: Row) -> str | None:
+    """Return where that lies; None of a link that waits for its run."""
+    return row.artifact_path if isinstance(row, StoredRun) else row.link_path
+
+
+def sha256_of_leaf(leaf: LedgerLeaf) -> str | None:
+    """Return the hash of the artifact or of the link that a leaf tells of."""
+    return leaf.sha256 or leaf.link_sha256
+
+
+def uploads_of(verdict: JudgedRun | JudgedAdvisory) -> list[str]:
+    """Return the paths of the blobs that are named and came with no message, each once."""
+    if isinstance(verdict, JudgedAdvisory):
+        named = verdict.claim.content_sha256
+        return [attachment_path(named)] if named is not None and verdict.blob is None else []
+    inline = {blob.sha256 for blob in verdict.built.blobs}
+    hashes = (ref["sha256"] for ref in verdict.built.index_fields["attachments"])
+    return list(dict.fromkeys(attachment_path(each) for each in hashes if each not in inline))
+
+
+class LeafCursor:
+    """The leaves of a range of offsets, each covered by the log's checkpoint.
+
+    Attributes:
+        without_record: Leaves that were passed without a record of their offset.
+    """
+
+    def __init__(self, reader: LogReader | None, begin: int, end: int) -> None:
+        """Begin before the leaf of the first offset from `begin`.
+
+        Args:
+            reader: The log; None where it does not exist.
+            begin: First offset of the range.
+            end: Offset after the last one.
+        """
+        self.without_record: list[LedgerLeaf] = []
+        self._leaves = iter(()) if reader is None else _leaves(reader, begin, end)
+        self._next = next(self._leaves, None)
+        self._end = end
+
+    def take(self, offset: int) -> LedgerLeaf | None:
+        """Return the leaf of a record; offsets must grow from call to call."""
+        while self._next is not None and self._next.offset < offset:
+            self.without_record.append(self._advance())
+        is_its = self._next is not None and self._next.offset == offset
+        return self._advance() if is_its else None
+
+    def finish(self) -> None:
+        """Pass what is left: the partition has no more records in this range."""
+        self.take(self._end)
+
+    def _advance(self) -> LedgerLeaf:
+        leaf = self._next
+        assert leaf is not None, "the caller has looked"
+        self._next = next(self._leaves, None)
+        return leaf
+
+
+def next_offset(reader: LogReader | None) -> int:
+    """Return the offset after that of the last leaf; 0 where there is none.
+
+    Raises:
+        IntegrityError: The log is not what was written.
+    """
+    return reader.leaf(reader.size - 1).offset + 1 if reader is not None and reader.size else 0
+
+
+def covers(reader: LogReader | None, begin: int, end: int) -> bool:
+    """Tell whether every offset of a range has a leaf.
+
+    Raises:
+        IntegrityError: The log is not what was written.
+    """
+    if reader is None:
+        return begin >= end
+    return _place(reader, end) - _place(reader, begin) == max(end - begin, 0)
+
+
+def _leaves(reader: LogReader, begin: int, end: int) -> Iterator[LedgerLeaf]:
+    for entry in reader.entries(_place(reader, begin), _place(reader, end)):
+        with ledger_faults(reader.log):
+            leaf = parse_leaf(entry)
+        yield leaf
+
+
+def _place(reader: LogReader, offset: int) -> int:
+    """Return the index of the first leaf at or after an offset."""
+    return bisect_left(range(reader.size), offset, key=lambda index: reader.leaf(index).offset)
 
 
 @dataclass(frozen=True, slots=True)

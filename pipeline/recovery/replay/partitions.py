@@ -11,11 +11,9 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.findings import Finding
-from pipeline.recovery.replay.history import PartitionHistory
-from pipeline.recovery.replay.leaves import LeafCursor, covers, next_offset
-from pipeline.recovery.replay.ranges import SelectedRange, resolve
+from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, covers, next_offset
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
-from pipeline.recovery.replay.selection import Selection
+from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
 
 

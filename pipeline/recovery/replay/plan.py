@@ -12,11 +12,10 @@ from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
-from pipeline.recovery.replay.leaves import next_offset
+from pipeline.recovery.replay.history import next_offset
 from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
-from pipeline.recovery.replay.ranges import resolve
 from pipeline.recovery.replay.request_topics import request_topics
-from pipeline.recovery.replay.selection import Selection
+from pipeline.recovery.replay.selection import Selection, resolve
 from pipeline.settings import Settings
 
 

@@ -38,14 +38,15 @@ from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
-from pipeline.recovery.replay.expected import (
+from pipeline.recovery.replay.findings import Finding, Tally, place_of, what_lies_at
+from pipeline.recovery.replay.history import (
+    ObservedRecord,
+    PartitionHistory,
     expected_sha256,
     key_of,
     sha256_of_leaf,
     uploads_of,
 )
-from pipeline.recovery.replay.findings import Finding, Tally, place_of, what_lies_at
-from pipeline.recovery.replay.history import ObservedRecord, PartitionHistory
 from pipeline.recovery.replay.judged_chunks import JudgedChunk
 from pipeline.recovery.replay.opened_store import identity_for_broker
 from pipeline.recovery.replay.partitions import ReplayedPartition, replayed_partitions

@@ -1,12 +1,20 @@
 """What an operator asks to replay: everything, or what lies in times, offsets, or concerns a run.
 
-Times are those of the broker. Every range is from its begin to before its end.
+Times are those of the broker. Every range is from its begin to before its end, and is fixed once,
+at the start of a replay.
 """
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aiokafka.partitioner import DefaultPartitioner
+
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.reading.times import ranges_since
+from pipeline.core.record import Partition
 from pipeline.errors import InputError
+from pipeline.settings import Settings
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
@@ -112,3 +120,75 @@ def _parse_offsets(text: str) -> OffsetSelection:
     begin, end = (int(each) if each else None for each in ends)
     _refuse_reversed(f"offsets of {topic}/{partition}", begin, end)
     return OffsetSelection(topic, int(partition), begin, end)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedRange:
+    """One partition.
+
+    Attributes:
+        log: What its log holds.
+        selected: What of it is asked for.
+    """
+
+    log: OffsetRange
+    selected: OffsetRange
+
+
+async def resolve(
+    settings: Settings, selection: Selection, topics: Sequence[str]
+) -> dict[Partition, SelectedRange]:
+    """Return the range of each partition that `selection` asks for, as the logs are now.
+
+    Raises:
+        InputError: A range is of no partition of `topics`.
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    logs = await partition_offsets(settings, topics)
+    parts = {(each.topic, each.partition): each for each in selection.offsets}
+    _refuse_unknown(parts, logs)
+    run_id = selection.run_id
+    chosen = {
+        place: log
+        for place, log in logs.items()
+        if (not parts or place in parts)
+        and (run_id is None or place == _partition_of(run_id, place[0], logs))
+    }
+    since = await _offsets_at(settings, chosen, selection.since_ms)
+    until = await _offsets_at(settings, chosen, selection.until_ms)
+    ranges = {}
+    for place, log in sorted(chosen.items()):
+        part = parts.get(place, OffsetSelection(*place, None, None))
+        begin = min(max(part.begin or 0, log.beginning), log.end)
+        end = max(min(log.end if part.end is None else part.end, log.end), begin)
+        begin = min(max(begin, since.get(place, 0)), end)
+        end = max(min(end, until.get(place, end)), begin)
+        ranges[place] = SelectedRange(log, OffsetRange(begin, end))
+    return ranges
+
+
+def _refuse_unknown(parts: Iterable[Partition], logs: Mapping[Partition, OffsetRange]) -> None:
+    for topic, partition in parts:
+        if (topic, partition) not in logs:
+            topics = ", ".join(sorted({topic for topic, _ in logs}))
+            raise InputError(
+                f"Expected a range of {topics}, found {topic}/{partition}, which is no "
+                "partition of those."
+            )
+
+
+def _partition_of(run_id: str, topic: str, logs: Iterable[Partition]) -> Partition:
+    """Return the partition of a run: that of the default partitioner of Kafka's own clients."""
+    partitions = sorted(partition for name, partition in logs if name == topic)
+    return topic, DefaultPartitioner()(run_id.encode(), partitions, partitions)
+
+
+async def _offsets_at(
+    settings: Settings, logs: Mapping[Partition, OffsetRange], moment_ms: int | None
+) -> dict[Partition, int]:
+    """Return the first offset of each log at or after a moment; nothing where there is none."""
+    if moment_ms is None:
+        return {}
+    ranges = await ranges_since(settings, logs, moment_ms)
+    return {place: each.beginning for place, each in ranges.items()}

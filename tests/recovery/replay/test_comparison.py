@@ -10,8 +10,7 @@ import pytest
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.findings import Finding, Tally
-from pipeline.recovery.replay.history import PartitionHistory
-from pipeline.recovery.replay.leaves import LeafCursor
+from pipeline.recovery.replay.history import LeafCursor, PartitionHistory
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore

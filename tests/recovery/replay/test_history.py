@@ -7,8 +7,7 @@ import pytest
 from pipeline.core.envelope import Rejected
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.recovery.replay.history import PartitionHistory
-from pipeline.recovery.replay.leaves import LeafCursor
+from pipeline.recovery.replay.history import LeafCursor, PartitionHistory
 from pipeline.storage.batch_plan import JudgedRecord
 from tests.builders import run_request
 from tests.storage.stores import TOPIC, judged_record, source, tombstone

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.ledger.reader import LogReader
-from pipeline.recovery.replay.leaves import LeafCursor, covers, next_offset
+from pipeline.recovery.replay.history import LeafCursor, covers, next_offset
 from tests.ledger.ledgers import LOG, leaf, ledger
 
 OFFSETS = [*range(300), *range(303, 310), 400]
