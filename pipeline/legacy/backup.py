@@ -141,8 +141,7 @@ def _faults(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(
-            f"The backup in {folder} failed: {reason}. Nothing was changed; give another folder "
-            "with --backup-dir."
+            f"The backup in {folder} failed: {error.strerror or error}. Nothing was changed; give "
+            "another folder with --backup-dir."
         ) from error

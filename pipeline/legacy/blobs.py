@@ -5,7 +5,6 @@ hash differs from its name. The canonical form is what we store: its bytes have 
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,5 +137,6 @@ def _pieces_of(path: Path) -> Iterator[bytes]:
             while piece := file.read(PIECE_BYTES):
                 yield piece
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"The attachment {path} cannot be read: {reason}.") from error
+        raise InputError(
+            f"The attachment {path} cannot be read: {error.strerror or error}."
+        ) from error

@@ -7,7 +7,6 @@ row is told of that row.
 Rows of an older store, read one after the other and mapped: what each would make.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -140,8 +139,9 @@ def _rows_of_folder(root: Path) -> tuple[list[SourceRow], list[Path]]:
         dates = sorted(entry for entry in root.iterdir() if _DATE.fullmatch(entry.name))
         files = [file for date in dates for file in sorted(date.iterdir())]
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"The folder {error.filename} cannot be read: {reason}.") from error
+        raise InputError(
+            f"The folder {error.filename} cannot be read: {error.strerror or error}."
+        ) from error
     if not dates:
         raise InputError(f"Expected {root} to have folders such as 2025-12-18, found none.")
     return _filed(files)
@@ -188,7 +188,7 @@ def _object_in(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise LegacyRowError(
             "UNREADABLE",
-            f"{where} cannot be read: {os.strerror(error.errno) if error.errno else str(error)}.",
+            f"{where} cannot be read: {error.strerror or error}.",
         ) from error
     try:
         return parse_object(content)[0]

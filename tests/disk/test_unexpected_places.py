@@ -14,6 +14,7 @@ from pipeline.audit.journal import AuditJournal, journal_progress, seal_journal
 from pipeline.audit.report import read_report
 from pipeline.audit.single_files import check_file
 from pipeline.core.layout import attachment_path
+from pipeline.core.progress import no_progress
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import (
     InputError,
@@ -90,8 +91,8 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
 
 def _rebuild(root: Path) -> None:
     rows = RebuiltRows(root)
-    rows.take_files(lambda what, count: None)
-    rows.take_leaves(StoreLogs(root, KEYS), lambda what, count: None)
+    rows.take_files(no_progress)
+    rows.take_leaves(StoreLogs(root, KEYS), no_progress)
     rows.refuse_differing()
 
 
@@ -176,8 +177,8 @@ def test_what_is_in_the_place_of_an_artifact_is_named(
         ("FILE_UNREADABLE", RUN, what)
     }
     rows = RebuiltRows(store)
-    rows.take_files(lambda what, count: None)
-    rows.take_leaves(StoreLogs(store, KEYS), lambda what, count: None)
+    rows.take_files(no_progress)
+    rows.take_leaves(StoreLogs(store, KEYS), no_progress)
     with pytest.raises(IntegrityError, match=f"found {what}"):
         rows.refuse_differing()
 

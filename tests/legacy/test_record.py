@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import settle_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.legacy.record import judge_legacy_record
-from pipeline.recovery.replay.request_topics import run_judges
+from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.topics import TopicNames
 from tests.builders import ABSENT, advisory_request, attachment, record, run_request
 from tests.legacy_rows import legacy_request, mapped, v1_row
@@ -80,9 +81,10 @@ def test_the_same_run_as_a_request_is_another_request() -> None:
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
 
 
-def test_every_topic_of_runs_has_its_judge() -> None:
-    judges = run_judges(TopicNames("shop"))
+def test_every_request_topic_has_its_judge() -> None:
+    judges = {topic.name: topic.judge for topic in request_topics(TopicNames("shop"))}
     assert judges == {
         "shop.runs.requests": judge_run_record,
         "shop.runs.legacy": judge_legacy_record,
+        "shop.advisories.requests": judge_advisory_record,
     }

@@ -9,7 +9,6 @@ NaN, which v1 did write, is an error when that row is read, and concerns no othe
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -170,7 +169,8 @@ def read_rows(path: Path) -> tuple[list[V1Row], str]:
             body = file.read()
         return parse_rows(body), sha256_of_bytes(body)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(f"The v1 store {path} cannot be read: {reason}.") from error
+        raise InputError(
+            f"The v1 store {path} cannot be read: {error.strerror or error}."
+        ) from error
     except InvalidJsonError as error:
         raise InputError(f"The v1 store {path} cannot be read: {error}.") from error

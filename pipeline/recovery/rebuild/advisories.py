@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from aiokafka import ConsumerRecord
-
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
-from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
-from pipeline.core.envelope import Rejected
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.layout import LinkPath, parse_path
-from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import UnexpectedFile
 
 _Key = tuple[str, str]
@@ -80,7 +78,7 @@ class RebuiltAdvisories:
         self.wanted[source] = leaf
         self._wanted_keys.add(key)
 
-    def take_record(self, source: RecordSource, judged: JudgedAdvisory | Rejected) -> bool:
+    def take_record(self, source: RecordSource, judged: Verdict) -> bool:
         """Make the row of a wanted leaf from its record; tell whether the record is that of it."""
         leaf = self.wanted[source]
         if not isinstance(judged, JudgedAdvisory) or judged.key != (leaf.run_id, leaf.advisory_id):
@@ -91,18 +89,14 @@ class RebuiltAdvisories:
         del self.wanted[source]
         return True
 
-    def explain(self, record: ConsumerRecord, epoch: int, committed: int) -> None:
-        """Let `record` explain its advisory, unless an earlier record has."""
-        judged = judge_advisory_record(record.key, record.value)
-        if not isinstance(judged, JudgedAdvisory):
-            return
+    def explain(self, source: RecordSource, judged: JudgedAdvisory, *, is_consumed: bool) -> None:
+        """Let a record explain its advisory, unless an earlier record has."""
         known = self.rows.get(judged.key)
         if known is not None and known.source is not None:
             return
-        source = RecordSource(epoch, RecordId.of(record))
         if known is not None and known.link_sha256 == judged.link_sha256:
             self.rows[judged.key] = replace(known, source=source)
-        elif record.offset < committed:
+        elif is_consumed:
             # As if the link were right, so that the difference is found and not papered over.
             link_path = known.link_path if known is not None else None
             self.rows[judged.key] = stored_advisory(judged, source, link_path)

@@ -20,12 +20,9 @@ The position of a partition is where its log ends, or where there is none what i
 of the topics are carried over from the old index, if it can be read.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
-
-from aiokafka import ConsumerRecord
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.idle_workers import refuse_running_workers
@@ -33,7 +30,6 @@ from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
-from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.disk.faults import store_faults
@@ -41,7 +37,7 @@ from pipeline.disk.store_identity import StoreIdentity, check_identity, read_sto
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import RebuiltRows
-from pipeline.recovery.replay.request_topics import request_topics, run_judges
+from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.index.replacement import (
@@ -111,12 +107,17 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
     if no_broker is not None and not (has_ledger and not rows.wanted and not rows.has_unexplained):
         raise _needed(no_broker, rows, has_ledger=has_ledger)
     if has_ledger:
-        await _complete(settings, identity, rows, positions[identity.epoch], progress)  # 4.
+        await _take_records(settings, identity.epoch, rows, progress)  # 4.
+        # A batch that died before its leaves: its records come again, and are first again.
+        begin, committed = positions[identity.epoch], {}
     else:
-        committed = await _committed(settings)
+        begin, committed = {}, await _committed(settings)  # 5.
         await _refuse_holes(settings, committed)
-        await _explain(settings, identity, rows, {}, committed, progress=progress)  # 5.
         positions[identity.epoch] = committed
+    if not has_ledger or rows.has_unexplained:
+        await _explain(
+            settings, identity.epoch, rows, begin=begin, committed=committed, progress=progress
+        )
     report = _report(rows)
     with store_faults(root):
         with new_index(root) as index, index.transaction() as transaction:  # 6.
@@ -158,80 +159,50 @@ def _needed(error: BrokerError, rows: RebuiltRows, *, has_ledger: bool) -> Broke
     )
 
 
-async def _complete(
-    settings: Settings,
-    identity: StoreIdentity,
-    rows: RebuiltRows,
-    reached: Mapping[Partition, int],
-    progress: Progress,
-) -> None:
-    """Ask the topics for what files and leaves do not tell."""
-    await _take_records(settings, identity, rows, progress)
-    if rows.has_unexplained:
-        # A batch that died before its leaves: its records come again, and are first again.
-        await _explain(settings, identity, rows, reached, {}, progress=progress)
-
-
 async def _take_records(
-    settings: Settings, identity: StoreIdentity, rows: RebuiltRows, progress: Progress
+    settings: Settings, epoch: int, rows: RebuiltRows, progress: Progress
 ) -> None:
+    """Read the records of the wanted leaves, each by its offset."""
     offsets: dict[Partition, set[int]] = {}
     for source in rows.wanted:
-        if source.epoch == identity.epoch:
+        if source.epoch == epoch:
             offsets.setdefault(source.id.topic_partition, set()).add(source.id.offset)
     if not offsets:
         return
-    judges = run_judges(settings.topics)
+    judges = {topic.name: topic.judge for topic in request_topics(settings.topics)}
     count = 0
     async with aclosing(read_offsets(settings, offsets)) as records:
         async for record in records:
-            source = RecordSource(identity.epoch, RecordId.of(record))
-            if record.topic in judges:
-                rows.runs.take_record(source, judges[record.topic](record.key, record.value))
-            else:
-                rows.advisories.take_record(source, judge_advisory_record(record.key, record.value))
+            verdict = judges[record.topic](record.key, record.value)
+            rows.take_record(RecordSource(epoch, RecordId.of(record)), verdict)
             count += 1
             progress("records of missing files", count, None)
 
 
 async def _explain(
     settings: Settings,
-    identity: StoreIdentity,
+    epoch: int,
     rows: RebuiltRows,
+    *,
     begin: Mapping[Partition, int],
     committed: Mapping[Partition, int],
-    *,
     progress: Progress,
 ) -> None:
     """Let the records of the topics explain the files, each topic from `begin` to its end."""
-    topics = settings.topics
-    read = partial(_read_counted, settings, begin, progress)
-    for topic, judge in run_judges(topics).items():
-        async with aclosing(read(topic)) as records:
+    for topic in request_topics(settings.topics):
+        ranges = {
+            place: OffsetRange(max(each.beginning, begin.get(place, 0)), each.end)
+            for place, each in (await partition_offsets(settings, [topic.name])).items()
+        }
+        count = 0
+        async with aclosing(read_ranges(settings, ranges)) as records:
             async for record in records:
-                offset = committed.get((topic, record.partition), 0)
-                rows.runs.explain(record, identity.epoch, offset, judge)
-    topic = topics.advisory_requests
-    async with aclosing(read(topic)) as records:
-        async for record in records:
-            offset = committed.get((topic, record.partition), 0)
-            rows.advisories.explain(record, identity.epoch, offset)
-
-
-async def _read_counted(
-    settings: Settings, begin: Mapping[Partition, int], progress: Progress, topic: str
-) -> AsyncGenerator[ConsumerRecord]:
-    there = await partition_offsets(settings, [topic])
-    ranges = {
-        place: OffsetRange(max(each.beginning, begin.get(place, 0)), each.end)
-        for place, each in there.items()
-    }
-    count = 0
-    async with aclosing(read_ranges(settings, ranges)) as records:
-        async for record in records:
-            yield record
-            count += 1
-            progress(f"records of {topic}", count, None)
+                source = RecordSource(epoch, RecordId.of(record))
+                is_consumed = record.offset < committed.get(source.id.topic_partition, 0)
+                verdict = topic.judge(record.key, record.value)
+                rows.explain(source, verdict, is_consumed=is_consumed)
+                count += 1
+                progress(f"records of {topic.name}", count, None)
 
 
 async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.progress import Progress
 from pipeline.core.record import Partition, RecordId, RecordSource
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
@@ -14,6 +16,7 @@ from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
 from pipeline.recovery.rebuild.runs import RebuiltRuns
+from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import (
     DOCUMENT_LIMIT_BYTES,
     FoundArtifact,
@@ -69,9 +72,8 @@ class RebuiltRows:
             for entry in reader.entries():
                 with ledger_faults(log):
                     leaf = parse_leaf(entry)
-                self._take(
-                    RecordSource(log.epoch, RecordId(log.topic, log.partition, leaf.offset)), leaf
-                )
+                record = RecordId(log.topic, log.partition, leaf.offset)
+                self._take(RecordSource(log.epoch, record), leaf)
                 count += 1
                 progress("leaves", count, None)
             positions.setdefault(log.epoch, {})[log.topic, log.partition] = reader.next_offset
@@ -82,6 +84,26 @@ class RebuiltRows:
             self._note(self.runs.take_leaf(source, leaf))
         elif leaf.kind == "advisory":
             self.advisories.take_leaf(source, leaf)
+
+    def take_record(self, source: RecordSource, verdict: Verdict) -> None:
+        """Let the record of a wanted leaf complete its row."""
+        if source in self.runs.wanted:
+            self.runs.take_record(source, verdict)
+        else:
+            self.advisories.take_record(source, verdict)
+
+    def explain(self, source: RecordSource, verdict: Verdict, *, is_consumed: bool) -> None:
+        """Let a record explain the file that it made, unless an earlier record has.
+
+        Args:
+            source: The record.
+            verdict: What it is.
+            is_consumed: Whether its group has passed it: then it has a row, file or no file.
+        """
+        if isinstance(verdict, JudgedRun):
+            self.runs.explain(source, verdict, is_consumed=is_consumed)
+        elif isinstance(verdict, JudgedAdvisory):
+            self.advisories.explain(source, verdict, is_consumed=is_consumed)
 
     def refuse_differing(self) -> None:
         """Refuse files that are not what their leaf says.

@@ -8,13 +8,11 @@ there is no ledger, the records of the topics say which of them made each file.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from aiokafka import ConsumerRecord
-
-from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun, stored_run
-from pipeline.core.runs.verdict import JudgedRun, Rejected
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.recovery.replay.request_topics import RunJudge
+from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile
 from pipeline.storage.index.tables import IndexedRun, indexed_run, with_source
 
@@ -95,7 +93,7 @@ class RebuiltRuns:
             known.run.artifact_path, f"expected the artifact of {run_id} at {path}"
         )
 
-    def take_record(self, source: RecordSource, judged: JudgedRun | Rejected) -> bool:
+    def take_record(self, source: RecordSource, judged: Verdict) -> bool:
         """Make the row of a wanted leaf from its record; tell whether the record is that of it.
 
         The row is as if the file were right, so that the loss is found and not papered over.
@@ -117,32 +115,21 @@ class RebuiltRuns:
         del self.wanted[source]
         return True
 
-    def explain(self, record: ConsumerRecord, epoch: int, committed: int, judge: RunJudge) -> None:
-        """Let `record` explain its run, unless an earlier record has.
+    def explain(self, source: RecordSource, judged: JudgedRun, *, is_consumed: bool) -> None:
+        """Let a record explain its run, unless an earlier record has.
 
         Of two topics, whose records have no order, the one whose record made the file explains it.
-
-        Args:
-            record: Of a topic of runs.
-            epoch: That of the store.
-            committed: Where its group stands; a record before has a row whether its file is there
-                or not.
-            judge: Says what the record is.
         """
-        judged = judge(record.key, record.value)
-        if not isinstance(judged, JudgedRun):
-            return
         known = self.rows.get(judged.run_id)
         explained_by = known.run.source if known is not None else None
-        source = RecordSource(epoch, RecordId.of(record))
         run = stored_run(judged, source)
         file_sha256 = known.file_sha256 if known is not None else None
         row = RebuiltRun(run, _indexed(judged, run), file_sha256)
         if explained_by is not None:
-            is_better = row.has_file and explained_by.id.topic != record.topic
+            is_better = row.has_file and explained_by.id.topic != source.id.topic
             if (known is not None and known.has_file) or not is_better:
                 return
-        if row.has_file or record.offset < committed:
+        if row.has_file or is_consumed:
             self.rows[run.run_id] = row
 
     def without_record(self) -> list[str]:

@@ -2,19 +2,16 @@
 
 What reads topics again goes through this table in its order: runs come before advisories, so that
 links find their runs.
-
-Which judge says what a record is, by its topic: the same for consumer, replay and rebuild.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.consumers.engine.judging import Judge
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.dead_letters.carried_record import ReadContent
-from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.ledger.writer import Ledger
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
@@ -23,17 +20,6 @@ from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
-
-RunJudge = Callable[[ReadContent | None, ReadContent | None], JudgedRun | Rejected]
-"""Takes key and value of a record."""
-
-
-def run_judges(topics: TopicNames) -> dict[str, RunJudge]:
-    """Return the judge of each topic whose records make runs."""
-    return {
-        topics.run_requests: judge_run_record,
-        topics.legacy_runs: judge_legacy_record,
-    }
 
 
 class OpenStore(Protocol):
@@ -73,13 +59,13 @@ class RequestTopic:
 
 def request_topics(topics: TopicNames) -> list[RequestTopic]:
     """Return every request topic, in the order in which they are replayed."""
-    judges = run_judges(topics)
-    runs = (
-        (topics.run_requests, topics.persist_group),
-        (topics.legacy_runs, topics.migrate_group),
-    )
     return [
-        *(RequestTopic(name, (group,), judges[name], RunStore, plan_runs) for name, group in runs),
+        RequestTopic(
+            topics.run_requests, (topics.persist_group,), judge_run_record, RunStore, plan_runs
+        ),
+        RequestTopic(
+            topics.legacy_runs, (topics.migrate_group,), judge_legacy_record, RunStore, plan_runs
+        ),
         RequestTopic(
             topics.advisory_requests,
             (topics.advise_group, topics.advise_retry_group),

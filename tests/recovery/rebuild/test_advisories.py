@@ -1,6 +1,5 @@
 """Rows of advisories out of links and records: who claimed what, and what does not fit."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
@@ -15,36 +14,29 @@ PATH = "runs/2025-12-18/run_1_advisory_adv_1.json"
 RUNS = {"run_1": "runs/2025-12-18/run_1.json"}
 
 
-@dataclass
-class Record:
-    """What is looked at of a consumer's record."""
-
-    offset: int
-    key: bytes
-    value: bytes
-    topic: str = TOPIC
-    partition: int = 0
+def judged(**changes: Any) -> JudgedAdvisory:
+    verdict = judge_advisory_record(*record(advisory_request(**({"run_id": "run_1"} | changes))))
+    assert isinstance(verdict, JudgedAdvisory)
+    return verdict
 
 
-def asked(offset: int, **changes: Any) -> Record:
-    return Record(offset, *record(advisory_request(**({"run_id": "run_1"} | changes))))
+def asked(offset: int, **changes: Any) -> tuple[RecordSource, JudgedAdvisory]:
+    return RecordSource(1, RecordId(TOPIC, 0, offset)), judged(**changes)
 
 
 def stored(offset: int | None, path: str | None, **changes: Any) -> StoredAdvisory:
-    judged = judge_advisory_record(*record(advisory_request(**({"run_id": "run_1"} | changes))))
-    assert isinstance(judged, JudgedAdvisory)
     source = None if offset is None else RecordSource(1, RecordId(TOPIC, 0, offset))
-    return stored_advisory(judged, source, path)
+    return stored_advisory(judged(**changes), source, path)
 
 
 def rebuilt(
-    links: list[StoredAdvisory], records: list[Record], committed: int
+    links: list[StoredAdvisory], records: list[tuple[RecordSource, JudgedAdvisory]], committed: int
 ) -> RebuiltAdvisories:
     rows = RebuiltAdvisories()
     for link in links:
         assert rows.add_link(link) is None
-    for each in records:
-        rows.explain(each, 1, committed)
+    for source, verdict in records:
+        rows.explain(source, verdict, is_consumed=source.id.offset < committed)
     return rows
 
 
@@ -76,7 +68,7 @@ def test_a_link_that_its_first_request_did_not_make_is_told() -> None:
 
 
 def test_a_link_without_a_record_keeps_its_row() -> None:
-    rows = rebuilt([stored(None, PATH)], [Record(0, b"k", b"{")], 1)
+    rows = rebuilt([stored(None, PATH)], [], 1)
     assert rows.rows == {KEY: stored(None, PATH)}
     assert list(rows.without_record()) == [KEY]
 
