@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 _QUIET_TRACKER = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
-def helper_pool(
+def child_pool(
     count: int, begin: Callable[..., None], arguments: tuple[object, ...] = ()
 ) -> ProcessPoolExecutor:
     """Return a pool of `count` helpers; each begins with its first piece of work.
@@ -73,7 +73,7 @@ def submitted(
         raise HelperError(message) from error
 
 
-def begin_helper() -> None:
+def init_child() -> None:
     """Set up this process as a helper of the thread that started it.
 
     The thread: where that one ends, the kernel ends its helpers, so it must outlive their work.

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipeline.errors import InputError
-from pipeline.topics import ADVISORY_RETRIES, KEEP_FOREVER_MS, REQUEST_PARTITIONS, TopicNames
+from pipeline.topics import KEEP_FOREVER_MS, REQUEST_PARTITIONS, TopicNames
 
 PREFIX = "RMOS_"
 
@@ -122,11 +122,11 @@ class Settings(BaseSettings):
     broker_pause_seconds: float = Field(
         1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"
     )
-    advisory_retry_seconds: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (5.0, 30.0, 120.0, 600.0),
-        min_length=ADVISORY_RETRIES,
-        max_length=ADVISORY_RETRIES,
-        description="how long an advisory without its run waits in each retry topic, as JSON",
+    advisory_wait_seconds: float = Field(
+        755.0,
+        ge=0,
+        description="how long after its broker time an advisory waits for its run until it is "
+        "reported as RUN_NOT_FOUND",
     )
     ledger_key_file: Path | None = Field(
         None,

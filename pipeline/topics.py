@@ -9,8 +9,8 @@ REQUEST_PARTITIONS = 12
 """Fixed for ever: the partition of a run_id must never change. Where somebody adds partitions all
 the same, what we publish goes by this number as before."""
 
-ADVISORY_RETRIES = 4
-"""How often an advisory looks for its run again, each time by a topic of its own."""
+FORMER_TOPICS = tuple(f"advisories.retry-{step}" for step in range(1, 5))
+"""Names, without the prefix, of topics of an older version: no longer made, read or written."""
 
 REQUEST_VALUE_LIMIT_BYTES = 4_194_304
 """Largest value of a run or advisory request."""
@@ -98,20 +98,9 @@ class TopicNames:
         return f"{self.prefix}.advisories.dead-letters"
 
     @property
-    def advisory_retries(self) -> tuple[str, ...]:
-        """Advisory requests that wait for their run: one topic a delay, in order."""
-        steps = range(1, ADVISORY_RETRIES + 1)
-        return tuple(f"{self.prefix}.advisories.retry-{step}" for step in steps)
-
-    @property
     def advise_group(self) -> str:
         """Consumer group of the advise worker."""
         return f"{self.prefix}.advise"
-
-    @property
-    def advise_retry_group(self) -> str:
-        """Consumer group of the advise worker's retries."""
-        return f"{self.prefix}.advise-retry"
 
     @property
     def audit_requests(self) -> str:
@@ -192,16 +181,6 @@ def topic_table(
         topic(f"{area}.events", REQUEST_PARTITIONS, 30 * DAY_MS, f"what became of {area} requests")
         for area in ("runs", "advisories")
     ]
-    retries = [
-        topic(
-            f"advisories.retry-{step}",
-            6,
-            7 * DAY_MS,
-            f"advisories that wait for their run, delay {step} of {ADVISORY_RETRIES}",
-            broker_time=True,
-        )
-        for step in range(1, ADVISORY_RETRIES + 1)
-    ]
     audits = [
         topic(f"audits.{name}", 3, 90 * DAY_MS, f"audit {name}")
         for name in ("requests", "findings", "reports")
@@ -217,12 +196,16 @@ def topic_table(
             broker_time=True,
         ),
         topic("redrives", 1, KEEP_FOREVER_MS, "which dead letters were brought back"),
-        *retries,
         *audits,
         dead_letters("runs"),
         dead_letters("advisories"),
         dead_letters("audits"),
     )
+
+
+def former_topics(prefix: str) -> tuple[str, ...]:
+    """Return the topics of an older version that a broker may still have."""
+    return tuple(f"{prefix}.{name}" for name in FORMER_TOPICS)
 
 
 AREAS = ("runs", "advisories", "audits")
@@ -250,7 +233,6 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
     return {
         names.persist_group: (names.run_requests,),
         names.advise_group: (names.advisory_requests,),
-        names.advise_retry_group: names.advisory_retries,
         f"{prefix}.audit": (f"{prefix}.audits.requests",),
         names.migrate_group: (names.legacy_runs,),
         names.persist_v1_group: (names.run_requests,),
@@ -260,4 +242,4 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
 def store_groups(prefix: str) -> tuple[str, ...]:
     """Return the consumer groups whose workers write artifacts and links into a store."""
     names = TopicNames(prefix)
-    return (names.persist_group, names.migrate_group, names.advise_group, names.advise_retry_group)
+    return (names.persist_group, names.migrate_group, names.advise_group)

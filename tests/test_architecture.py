@@ -234,6 +234,21 @@ def test_pure_rooms_import_pure_rooms_alone() -> None:
     assert offenders == {}
 
 
+def test_one_engine_and_the_applications_know_the_framework() -> None:
+    knowing = {
+        module
+        for module in MODULES
+        for name in imports_of(module)
+        if name.split(".")[0] == "faststream"
+    }
+    assert {
+        module
+        for module in knowing
+        if not is_in(module, ("pipeline.consumers.engine", "pipeline.app"))
+    } == set()
+    assert knowing
+
+
 def test_schemas_need_pydantic_alone() -> None:
     offenders = {
         module: libraries

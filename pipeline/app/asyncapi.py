@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from pipeline.audit.rules.finding import AUDIT_EVENT_SOURCE
 from pipeline.core.advisories.event import ADVISORY_EVENT_SOURCE
-from pipeline.core.advisories.retry import RETRY_HEADER_NAMES
 from pipeline.core.runs.event import EVENT_SOURCE
 from pipeline.topics import KEEP_FOREVER_MS, REQUEST_VALUE_LIMIT_BYTES, Topic, topic_table
 from schemas.advisory_event import ADVISORY_EVENT_VERSION
@@ -39,7 +38,6 @@ _SASL_TYPES: Final = {
 _RUN_EVENT_HEADERS: Final = "cloud_event_headers"
 _ADVISORY_EVENT_HEADERS: Final = "advisory_event_headers"
 _AUDIT_EVENT_HEADERS: Final = "audit_event_headers"
-_RETRY_HEADERS: Final = "retry_headers"
 _REQUESTS = {
     "runs.requests": RUN_REQUEST_VERSION,
     "advisories.requests": ADVISORY_REQUEST_VERSION,
@@ -55,7 +53,6 @@ _EVENTS = {
 _RUN_KEY = {"type": "string", "pattern": RUN_ID_PATTERN, "description": "The run_id."}
 _AUDIT_KEY = {"type": "string", "pattern": AUDIT_ID_PATTERN, "description": "The audit_id."}
 
-_RETRY_TOPICS = "advisories.retry-"
 _AUDIT_TOPICS = "audits."
 
 # Topics that the pipeline does not only read, or not only write.
@@ -148,8 +145,6 @@ def _configuration(configs: dict[str, str]) -> Json:
 
 
 def _actions(name: str) -> tuple[str, ...]:
-    if name.startswith(_RETRY_TOPICS):
-        return _BOTH
     return _ACTIONS.get(name, ("send",))
 
 
@@ -181,16 +176,6 @@ def _message(name: str, topic: Topic) -> Json:
         return described | _request(_REQUESTS[name], key)
     if name in _EVENTS:
         return described | _event(*_EVENTS[name], key)
-    if name.startswith(_RETRY_TOPICS):
-        retried = _request(ADVISORY_REQUEST_VERSION, key)
-        return (
-            described
-            | retried
-            | {
-                "description": "The request as it came, and headers that say which one it is.",
-                "headers": _schema_ref(_RETRY_HEADERS),
-            }
-        )
     if name == "redrives":
         return described | {
             "title": REDRIVE_VERSION,
@@ -247,7 +232,6 @@ def _schemas() -> Json:
         _RUN_EVENT_HEADERS: _cloud_event_headers(EVENT_SOURCE, "run"),
         _ADVISORY_EVENT_HEADERS: _cloud_event_headers(ADVISORY_EVENT_SOURCE, "advisory"),
         _AUDIT_EVENT_HEADERS: _cloud_event_headers(AUDIT_EVENT_SOURCE, "audit", "audit_id"),
-        _RETRY_HEADERS: _retry_headers(),
     }
 
 
@@ -294,17 +278,4 @@ def _cloud_event_headers(source: str, kind: str, subject: str = "run_id") -> Jso
             "ce_time",
             "content-type",
         ],
-    }
-
-
-def _retry_headers() -> Json:
-    number = {"type": "string", "pattern": r"^-?[0-9]+$"}
-    return {
-        "type": "object",
-        "description": "The last headers of a record; those before are its producer's.",
-        "properties": {
-            name: {"type": "string"} if name == "rmos-source-topic" else number
-            for name in RETRY_HEADER_NAMES
-        },
-        "required": list(RETRY_HEADER_NAMES),
     }

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -39,21 +40,27 @@ def run_service(service: Coroutine[Any, Any, Result]) -> Result:
     Raises:
         BrokerError: A cancellation of the Kafka client's own came up to here.
     """
+    prepare_process()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(service)
+        except asyncio.CancelledError as error:
+            raise BrokerError(
+                "The Kafka client ended a part of this service from within; nothing that was in "
+                "hand was acknowledged: start again."
+            ) from error
+
+
+def prepare_process() -> None:
+    """Give this process the limits and the collector that suit a service."""
+    # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
+    sys.set_int_max_str_digits(0)
     raise_open_files()
     # A batch keeps tens of thousands of parsed values alive for a moment. The collector's own
     # thresholds would walk all of them every few hundred new ones: measured, a third of the time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(service)
-        except asyncio.CancelledError as error:
-            message = (
-                "The Kafka client ended a part of this service from within; nothing that was in "
-                "hand was acknowledged: start again."
-            )
-            raise BrokerError(message) from error
 
 
 def raise_open_files() -> None:
@@ -144,8 +151,8 @@ class Stopping:
             self._asking.cancel()
             await asyncio.wait([self._asking])
         # Those of a pool whose thread has died: Python would wait for them, and nobody ends them.
-        for helper in multiprocessing.active_children() if self.fault is not None else ():
-            helper.kill()
+        for child in multiprocessing.active_children() if self.fault is not None else ():
+            child.kill()
 
     async def _ask_broker(self) -> None:
         await asyncio.sleep(self._settings.stop_timeout_seconds / 4)

@@ -1,11 +1,14 @@
 """Services as commands start them: one worker, all of them, or everything."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-from pipeline.app.advisories import advise_worker
-from pipeline.app.audits import audit_worker
+from pipeline.app.advise import advise_worker, prepared_advise
+from pipeline.app.application import WorkerApplication
+from pipeline.app.audit import audit_worker, prepared_audit
 from pipeline.app.local import local_broker, prepare_local, watch
+from pipeline.app.persist import legacy_persist_worker, persist_worker, preparing_persist
 from pipeline.app.process import (
     ServiceHealth,
     Stopping,
@@ -13,31 +16,10 @@ from pipeline.app.process import (
     stop_on_signals,
     until_stopped,
 )
-from pipeline.app.runs import legacy_persist_worker, persist_worker
 from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
-from pipeline.errors import InputError
 from pipeline.settings import Settings
-
-
-async def run_worker(
-    settings: Settings, worker: Callable[[], AbstractAsyncContextManager[Worker]]
-) -> None:
-    """Run one worker until a signal stops it.
-
-    Args:
-        settings: Where metrics and health are served.
-        worker: Starts it.
-
-    Raises:
-        RmosError: It could not start or go on; the text says what to do.
-    """
-    async with stop_on_signals(settings) as stop:
-        with serve_health(settings) as health:
-            async with worker() as running:
-                health.watch([running])
-                await until_stopped(stop, *running.faults)
 
 
 async def run_persist_worker(
@@ -48,11 +30,8 @@ async def run_persist_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    work = persist_worker if settings.runs_v2_enabled else legacy_persist_worker
-    await run_worker(
-        settings,
-        lambda: work(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
-    )
+    prepare = partial(preparing_persist, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+    await WorkerApplication(prepare).serve(settings)
 
 
 async def run_advise_worker(
@@ -63,16 +42,8 @@ async def run_advise_worker(
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    if not settings.runs_v2_enabled:
-        message = (
-            "The advise worker does not run with RMOS_RUNS_V2_ENABLED=false: advisories wait in "
-            "their topic and are linked when it is true again."
-        )
-        raise InputError(message)
-    await run_worker(
-        settings,
-        lambda: advise_worker(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss),
-    )
+    prepare = partial(prepared_advise, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+    await WorkerApplication(prepare).serve(settings)
 
 
 async def run_audit_worker(settings: Settings) -> None:
@@ -81,7 +52,7 @@ async def run_audit_worker(settings: Settings) -> None:
     Raises:
         RmosError: It could not start or go on; the text says what to do.
     """
-    await run_worker(settings, lambda: audit_worker(settings))
+    await WorkerApplication(prepared_audit).serve(settings)
 
 
 async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:

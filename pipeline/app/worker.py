@@ -1,11 +1,12 @@
 """What the workers of one process have in common: what one is, and how it is put together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -13,43 +14,78 @@ from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.engine.batches import BatchConsumer
+from pipeline.consumers.engine.batches import BatchWorker, Steps
+from pipeline.consumers.engine.judging import Judge, Judging
+from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.engine.subscription import Subscription
+from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
 from pipeline.consumers.start.checks import Start
 from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.run_store import RunStore
 
+Verdict = TypeVar("Verdict")
+
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A running worker.
+    """A worker; it consumes from the start of its broker on.
 
     Attributes:
+        name: What it is, for logs.
+        broker: Starts and stops it.
         subscription: Its part in the consumer group.
         faults: Each done when it cannot go on; its exception says why.
-        also_ready: What must hold besides for it to be ready.
         standings: Of its consumers: why it is not ready although it polls.
+        about: Which store it serves, for logs.
     """
 
+    name: str
+    broker: WorkerBroker
     subscription: Subscription | AuditRequests
     faults: Sequence[asyncio.Future[None]]
-    also_ready: Callable[[], bool] = lambda: True
-    standings: Sequence[Standing] = ()
+    standings: Sequence[Standing]
+    about: Mapping[str, Any]
 
     @property
     def is_ready(self) -> bool:
         """Whether it holds partitions, polls, and the broker answers."""
-        return self.subscription.is_ready and self.also_ready()
+        return self.subscription.is_ready
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it is not ready although it polls, as sentences."""
         return tuple(chain.from_iterable(each.reasons for each in self.standings))
+
+    def has_started(self) -> None:
+        """Log that it consumes now, and what its client has to say from now on."""
+        enable_client_logging()
+        _log.info(f"{self.name} started", **self.about)
+
+    def has_stopped(self) -> None:
+        """Log that it has finished and let go of everything."""
+        _log.info(f"{self.name} stopped")
+
+
+@asynccontextmanager
+async def started(preparing: AbstractAsyncContextManager[Worker]) -> AsyncIterator[Worker]:
+    """Run a worker for the length of a block; then finish its batch and leave.
+
+    Raises:
+        StoreError: The store is not usable, or does not fit broker and group.
+        BrokerError: No broker answers, or its topics are not as they must be.
+    """
+    async with preparing as worker:
+        try:
+            await worker.broker.start()
+            worker.has_started()
+            yield worker
+        finally:
+            await worker.broker.stop()
+    worker.has_stopped()
 
 
 def reasons_of(workers: Iterable[Worker]) -> tuple[str, ...]:
@@ -71,26 +107,52 @@ async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSend
     return sender
 
 
-async def subscribed(
+@dataclass(frozen=True, slots=True)
+class BatchParts(Generic[Verdict]):
+    """What a worker of batches needs besides its store.
+
+    Attributes:
+        executor: One thread, which does all that waits for the disk.
+        sender: Sends its messages.
+        judging: Judges its records.
+    """
+
+    executor: Executor
+    sender: BatchSender
+    judging: Judging[Verdict]
+
+    @classmethod
+    async def made(
+        cls, settings: Settings, stack: AsyncExitStack, judge: Judge[Verdict]
+    ) -> "BatchParts[Verdict]":
+        """Make them; they end with `stack`."""
+        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        sender = await started_sender(settings, stack)
+        judging = stack.enter_context(Judging(judge, helper=settings.judge_in_helper))
+        return cls(executor, sender, judging)
+
+
+def batch_subscription(
     settings: Settings,
-    stack: AsyncExitStack,
+    parts: BatchParts[Any],
+    steps: Steps[Any, Any],
+    outbox: Outbox,
+    *,
     topic: str,
     start: Start,
-    consumer: BatchConsumer,
+    epoch: int,
+    accepted_rejects: int = 0,
 ) -> Subscription:
-    """Begin to consume `topic` in `group`; the subscription is stopped with `stack`."""
-    subscription = Subscription(
-        settings,
-        topic=topic,
-        standing=consumer.standing,
-        start=start,
-        handler=consumer.handle,
-        keep_only=consumer.keep_only,
+    """Return the subscription that takes the batches of `topic` through `steps`."""
+    worker = BatchWorker(
+        steps,
+        outbox,
+        parts.sender,
+        epoch=epoch,
+        executor=parts.executor,
+        accepted_rejects=accepted_rejects,
     )
-    stack.push_async_callback(subscription.stop)
-    await subscription.start()
-    enable_client_logging()
-    return subscription
+    return Subscription(settings, worker, topic=topic, start=start)
 
 
 @asynccontextmanager
@@ -103,16 +165,15 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
         task.cancel()
         await asyncio.wait([task])
         if not task.cancelled():
-            # Another part may have been the first to fail; its error is the one that is told.
+            # Another part may have been the first to fail; its error is the one that is reported.
             task.exception()
 
 
-def tell_start(what: str, store: RunStore | AdvisoryStore) -> None:
-    """Log that a worker has started, and over which store."""
-    _log.info(
-        f"{what} started",
-        store=str(store.root),
-        store_id=store.identity.store_id,
-        epoch=store.identity.epoch,
-        group_commit=store.group_commits,
-    )
+def about_store(store: RunStore | AdvisoryStore) -> dict[str, Any]:
+    """Return which store a worker serves, for logs."""
+    return {
+        "store": str(store.root),
+        "store_id": store.identity.store_id,
+        "epoch": store.identity.epoch,
+        "group_commit": store.group_commits,
+    }

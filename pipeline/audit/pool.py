@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
 from pipeline.audit.step import AuditContext, AuditReader, Step
-from pipeline.child_process import begin_helper, helper_pool, submitted
+from pipeline.child_process import child_pool, init_child, submitted
 
 _AHEAD = 3
 """Steps on their way for each process: one at work, one waiting, one on its way back."""
@@ -40,7 +40,7 @@ class StepPool:
         self._own = AuditReader(context)
         self._pool: ProcessPoolExecutor | None = None
         if processes:
-            self._pool = helper_pool(processes, _begin, (context,))
+            self._pool = child_pool(processes, _begin, (context,))
             for _ in range(processes):
                 submitted(self._pool, _be_ready)
 
@@ -87,7 +87,7 @@ def _next(waiting: deque[tuple[Step, Future[Any]]]) -> tuple[Step, Any]:
 
 def _begin(context: AuditContext) -> None:
     global _reader  # noqa: PLW0603  # one a process, for all of its steps
-    begin_helper()
+    init_child()
     _reader = AuditReader(context)
 
 

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.admin.topic_promises import broken_promise
-from pipeline.broker.admin.topics import TopicDifference, apply_topics, compare_topics
+from pipeline.broker.admin.topics import (
+    TopicDifference,
+    apply_topics,
+    compare_topics,
+    topics_no_longer_used,
+)
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
@@ -31,7 +36,10 @@ def apply(as_json: AsJson = False) -> None:
 def check(as_json: AsJson = False) -> None:
     """Compare the topics with what they must be; exit 5 where something differs."""
     settings = read_settings()
-    _report(settings, asyncio.run(compare_topics(settings)), as_json=as_json)
+    differences = asyncio.run(compare_topics(settings))
+    for name in asyncio.run(topics_no_longer_used(settings)):
+        note(f"The topic {name} is no longer used: delete it once no older version runs.")
+    _report(settings, differences, as_json=as_json)
 
 
 def _report(settings: Settings, differences: list[TopicDifference], *, as_json: bool) -> None:

@@ -210,7 +210,7 @@ class _Migration:
             return
         counts = self.result.counts["outcomes"]
 
-        def settled(outcomes: Sequence[Outcome]) -> None:
+        def stored(outcomes: Sequence[Outcome]) -> None:
             counts.update(outcome.kind for outcome in outcomes)
             self.progress("rows stored", counts.total(), total)
 
@@ -219,7 +219,7 @@ class _Migration:
             self.store,
             sender,
             ranges,
-            settled=settled,
+            stored=stored,
             accepted_rejects=self.options.accepted_rejects,
         )
 

@@ -21,12 +21,12 @@ from pipeline.core.advisories.outcome import (
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
-from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
 from pipeline.ledger.leaf import advisory_leaf
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore
+from pipeline.storage.index.claims import ClaimQueue
 from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.index.transaction import NewRows
 
@@ -46,18 +46,10 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
         """
         return self._commit(records, None, is_consumed=False)
 
-    def claims_to_link(self, topic: str, after: tuple[int, int], limit: int) -> list[RecordSource]:
-        """Return claims of this epoch whose run is there and whose link is not made yet.
-
-        Args:
-            topic: The request topic.
-            after: Partition and offset that the claims' records lie behind.
-            limit: Most claims to return.
-
-        Raises:
-            StoreError: The index failed.
-        """
-        return self.index.claims_to_link(self.identity.epoch, topic, after, limit)
+    @property
+    def claims(self) -> ClaimQueue:
+        """The claims of this epoch that wait for their run."""
+        return ClaimQueue(self.index, self.root, self.identity.epoch)
 
     @staticmethod
     def plan_batch(

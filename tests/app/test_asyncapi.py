@@ -11,7 +11,6 @@ from faststream.specification.asyncapi.v3_0_0.schema.schema import ApplicationSc
 from pipeline.app.asyncapi import asyncapi_document
 from pipeline.core.advisories.event import advisory_event_headers
 from pipeline.core.advisories.outcome import AdvisoryOutcome
-from pipeline.core.advisories.retry import retry_headers
 from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event_headers
@@ -115,7 +114,6 @@ def test_directions_are_those_of_the_pipeline() -> None:
     assert "send_runs_requests" not in operations
     assert "send_runs_events" in operations
     assert "receive_runs_events" not in operations
-    assert {"receive_advisories_retry_1", "send_advisories_retry_1"} <= operations.keys()
 
 
 @pytest.mark.parametrize("request_", [run_request(), router_request(), rosette_request()])
@@ -135,12 +133,11 @@ def test_headers_of_an_event_fit_their_schema() -> None:
         jsonschema.validate(text | {"ce_specversion": "0.3"}, schema)
 
 
-def test_request_of_an_explainer_fits_its_schema_also_in_a_retry_topic() -> None:
-    for message in ("AdvisoriesRequests", "AdvisoriesRetry1", "AdvisoriesRetry4"):
-        schema = schema_of(message, "payload")
-        jsonschema.validate(advisory_request(), schema)
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(advisory_request(content_json=1), schema)
+def test_request_of_an_explainer_fits_its_schema() -> None:
+    schema = schema_of("AdvisoriesRequests", "payload")
+    jsonschema.validate(advisory_request(), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(advisory_request(content_json=1), schema)
 
 
 def test_headers_of_an_advisory_event_fit_their_schema() -> None:
@@ -150,15 +147,6 @@ def test_headers_of_an_advisory_event_fit_their_schema() -> None:
     jsonschema.validate(text, schema_of("AdvisoriesEvents", "headers"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(text, schema_of("RunsEvents", "headers"))
-
-
-def test_headers_of_a_retry_fit_their_schema() -> None:
-    headers = retry_headers(SOURCE, -1, [("theirs", b"x")])
-    text = {name: (value or b"").decode() for name, value in headers}
-    schema = schema_of("AdvisoriesRetry2", "headers")
-    jsonschema.validate(text, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(text | {"rmos-source-offset": "x"}, schema)
 
 
 def test_headers_of_a_dead_letter_fit_their_schema() -> None:

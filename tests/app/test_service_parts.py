@@ -3,21 +3,20 @@
 import asyncio
 import resource
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from faststream.exceptions import NackMessage
 from structlog.testing import capture_logs
 
 from pipeline.api.dependencies import ThreadPool
 from pipeline.app import http, process
 from pipeline.app.http import BrokerProbe
-from pipeline.consumers.engine.batches import BatchConsumer, Chunk, Pace
-from pipeline.consumers.engine.subscription import Record
-from pipeline.errors import BrokerError, HelperError
+from pipeline.consumers.engine.batches import BatchDeferred
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.errors import BrokerError, HelperError, thread_faults
+from pipeline.settings import Settings
 
 
 async def test_all_who_ask_at_a_time_ask_the_broker_once() -> None:
@@ -79,14 +78,22 @@ async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_na
 ) -> None:
     executor = ThreadPoolExecutor(1, thread_name_prefix="store")
 
-    async def judge(_records: Sequence[Record]) -> Chunk:
-        await asyncio.get_running_loop().run_in_executor(executor, int)
-        raise AssertionError
+    class Threaded:
+        group = "group"
 
-    consumer = BatchConsumer("group", judge, cast("Any", None), Pace(0))
+        async def process(self, _records: Any) -> None:
+            with thread_faults():
+                await asyncio.get_running_loop().run_in_executor(executor, int)
+
+    subscription = Subscription(
+        Settings(broker_pause_seconds=1e-9),
+        cast("Any", Threaded()),
+        topic="rmos.runs.requests",
+        start=cast("Any", SimpleNamespace(places={})),
+    )
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
     record = SimpleNamespace(key=None, value=b"{}", headers=(), timestamp=0)
-    with capture_logs() as logged, pytest.raises(NackMessage):
-        await consumer.handle([cast("Any", record)])
-    assert isinstance(consumer.fault.exception(), HelperError)
+    with capture_logs() as logged, pytest.raises(BatchDeferred):
+        await subscription.deliver([cast("Any", record)])
+    assert isinstance(subscription.fault.exception(), HelperError)
     assert logged == []

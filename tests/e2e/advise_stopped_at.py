@@ -1,4 +1,4 @@
-"""An advise worker that signals itself at one step: of a batch, of a retry, or of a claim.
+"""An advise worker that signals itself at one step: of a batch, or of a claim.
 
 Run as a program: `advise_stopped_at.py SIGNAL STEP [STEP ...]`, as `worker_stopped_at`.
 """
@@ -13,10 +13,7 @@ from faststream.kafka.message import KafkaAckableMessage
 from pipeline.app import run_advise_worker, run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.advisories.claims import AdvisoryClaims
-from pipeline.consumers.advisories.requests import AdvisoryChunk, AdvisoryRequestJudge
-from pipeline.consumers.advisories.retries import AdvisoryRetries, AdvisoryRetryJudge
-from pipeline.consumers.engine.batches import BatchConsumer
+from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.writer import LedgerBatch
@@ -24,16 +21,18 @@ from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.index.claims import ClaimQueue
 from pipeline.storage.index.transaction import IndexTransaction
 from tests.builders import advisory_request, record
+from tests.e2e.advisories import run_of
 from tests.e2e.kafka_reading import Sending, produce
 from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, stop_at
 
 LINKED_OF_A_STEP = 6
 
 STEPS: dict[str, Step] = {
-    "polled": (BatchConsumer, "handle", 1, BEFORE),
-    "judged": (AdvisoryRequestJudge, "__call__", 1, AFTER),
+    "polled": (BatchWorker, "process", 1, BEFORE),
+    "judged": (BatchWorker, "_judge", 1, AFTER),
     "locked": (AdvisoryStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "file written": (SystemCalls, "write", 3, AFTER),
@@ -45,16 +44,17 @@ STEPS: dict[str, Step] = {
     "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (AdvisoryStore, "commit", 1, AFTER),
-    "to be told": (AdvisoryChunk, "store", 1, AFTER),
-    "some told": (sender, "send_partition", 3, AFTER),
-    "told": (BatchSender, "send", 1, AFTER),
+    "to be published": (BatchWorker, "_store", 1, AFTER),
+    "some published": (sender, "send_partition", 3, AFTER),
+    "published": (BatchSender, "send", 1, AFTER),
     "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
     "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
-    "retry judged": (AdvisoryRetryJudge, "__call__", 1, AFTER),
-    "retry stored": (AdvisoryStore, "retry_links", 1, AFTER),
-    "retry to be committed": (AdvisoryRetries, "_commit", 1, BEFORE),
-    "retry committed": (AdvisoryRetries, "_commit", 1, AFTER),
-    "claims looked for": (AdvisoryClaims, "_page", 1, AFTER),
+    "claims found": (ClaimQueue, "due", 1, AFTER),
+    "claims in hand": (ClaimQueue, "take", 1, AFTER),
+    "claims linked": (AdvisoryStore, "retry_links", 1, AFTER),
+    "claims released": (ClaimQueue, "release", 1, AFTER),
+    "claims reported": (ClaimQueue, "note_reported", 1, BEFORE),
+    "claims noted": (ClaimQueue, "note_reported", 1, AFTER),
 }
 
 
@@ -80,6 +80,9 @@ def work_until(step: str, number: signal.Signals) -> None:
     settings = read_settings(instance="stopped")
     topic = settings.topics.advisory_requests
     asyncio.run(produce(settings, records_of(step), topic=topic))
+    if step == "claims in hand":
+        # The claims of the first step wait by now; a persist worker stores their run meanwhile.
+        asyncio.run(produce(settings, [run_of("run_polled")]))
     configure_logging(settings)
     stop_at(STEPS[step], number)
     run_service(run_advise_worker(settings))

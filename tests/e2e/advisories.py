@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
@@ -20,7 +20,6 @@ from tests.e2e.kafka_reading import (
     Sending,
     header_dict,
     new_settings,
-    partitions_of,
     produce,
     read_topic,
     sending,
@@ -45,9 +44,11 @@ async def publish(settings: Settings, *sendings: Sending) -> list[Place]:
 
 @asynccontextmanager
 async def store_of(
-    broker: LocalBroker, folder: Path, retries: tuple[float, ...]
+    broker: LocalBroker, folder: Path, wait_seconds: float
 ) -> AsyncIterator[Settings]:
-    settings = new_settings(broker, folder, advisory_retry_seconds=retries, session_timeout_ms=6000)
+    settings = new_settings(
+        broker, folder, advisory_wait_seconds=wait_seconds, session_timeout_ms=6000
+    )
     async with topics_and_store(broker, settings, (*RUN_TOPICS, *ADVISORY_TOPICS)) as ready:
         yield ready
 
@@ -105,22 +106,3 @@ def dead_letter_headers(each: ConsumerRecord) -> DeadLetterHeaders:
         if value is not None and name.startswith("rmos-")
     }
     return DeadLetterHeaders.model_validate(ours)
-
-
-async def committed_retries(settings: Settings) -> dict[int, int]:
-    """Return how many records of each retry topic are committed."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers,
-        group_id=settings.topics.advise_retry_group,
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    try:
-        found = {}
-        for step, topic in enumerate(settings.topics.advisory_retries):
-            each = [await consumer.committed(place) for place in partitions_of(settings, topic)]
-            if any(each):
-                found[step] = sum(offset or 0 for offset in each)
-    finally:
-        await consumer.stop()
-    return found

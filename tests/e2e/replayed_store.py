@@ -129,7 +129,7 @@ class Made:
 @asynccontextmanager
 async def made_store(broker: LocalBroker, folder: Path) -> AsyncIterator[Made]:
     """Publish everything, let workers consume it, stop them."""
-    wanted = new_settings(broker, folder, advisory_retry_seconds=(NEVER,) * 4)
+    wanted = new_settings(broker, folder, advisory_wait_seconds=NEVER)
     async with topics_and_store(broker, wanted) as settings:
         topic = settings.topics.advisory_requests
         early = Sending(*record(advisory_request(run_id="run_55", advisory_id="early")))
@@ -144,7 +144,7 @@ async def made_store(broker: LocalBroker, folder: Path) -> AsyncIterator[Made]:
         older = folder.with_name("older.json")
         older.write_bytes(v1_file(v1_row(), unknown_row()))
         await migrate(settings, older)
-        # Started again, it looks at once for claims whose run has come.
+        # Started again, it looks for claims whose run has come.
         async with advise_worker(settings):
             link = folder / "runs/2025-12-18/run_55_advisory_early.json"
             await wait_until(link.exists, "the early advisory is linked")

@@ -2,20 +2,23 @@
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import NewTopic
 
 from pipeline.app import advise_worker, persist_worker
+from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers.advisories import claims as advisory_claims
+from pipeline.topics import former_topics
 from tests.builders import ABSENT, advisory_request, record, sha256
 from tests.e2e.advisories import (
     NEVER,
     advisory_of,
-    committed_retries,
     dead_letter_headers,
     links,
     outcomes,
@@ -27,6 +30,7 @@ from tests.e2e.advisories import (
     wait_until_persisted,
     words,
 )
+from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import (
     Sending,
     header_dict,
@@ -41,16 +45,10 @@ TRACEPARENT = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba9
 AWKWARD_HEADERS = (("latin", b"caf\xe9"), ("nothing", None), TRACEPARENT)
 
 
-@pytest.fixture(autouse=True)
-def _quick_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the claims be looked at at the start alone, unless a test says otherwise."""
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
-
-
 async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         sent = {
             "linked": Sending(*record(advisory_request(run_id="run_1")), AWKWARD_HEADERS),
             "duplicate": advisory_of("run_1", title="another"),
@@ -80,12 +78,6 @@ async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
         asked = sent["ADVISORY_CONFLICT"]
         assert (conflict.key, conflict.value) == (asked.key, asked.value)
         assert tuple(conflict.headers[: len(AWKWARD_HEADERS)]) == AWKWARD_HEADERS
-        (retry,) = await read_topic(settings, settings.topics.advisory_retries[0])
-        asked = sent["waiting"]
-        assert (retry.key, retry.value) == (asked.key, asked.value)
-        assert tuple(retry.headers[: len(AWKWARD_HEADERS)]) == AWKWARD_HEADERS
-        place = places[list(sent).index("waiting")]
-        assert header_dict(retry)["rmos-source-offset"] == str(place.offset).encode()
         told = await read_topic(settings, settings.topics.advisory_events)
         traced = [each for each in told if TRACEPARENT in each.headers]
         assert len(traced) == 3
@@ -95,7 +87,7 @@ async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
 async def test_the_same_advisory_from_many_publishers_is_one_link(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)
@@ -122,28 +114,26 @@ async def test_the_same_advisory_from_many_publishers_is_one_link(
         assert [blob.name for blob in blobs] == [sha256(content)]
 
 
-async def test_an_advisory_published_before_its_run_is_linked(
+async def test_an_advisory_published_before_its_run_is_linked_within_seconds(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (0.5, 4.0, NEVER, NEVER)) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         async with persist_worker(settings), advise_worker(settings):
             (place,) = await publish(settings, advisory_of("run_1"))
-            published = time.monotonic()
             await wait_for(settings, place, "waiting")
-            await wait_until(lambda: time.monotonic() > published + 3, "three seconds")
             await produce(settings, [run_of("run_1")])
+            await wait_until_persisted(settings, 1)
+            began = time.monotonic()
             await wait_for(settings, place, "linked")
+            assert time.monotonic() - began < 10
         assert await words(settings, place) == ["waiting", "linked"]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
-        assert len(await read_topic(settings, settings.topics.advisory_retries[1])) == 1
-        assert await committed_retries(settings) == {0: 1, 1: 1}
 
 
 async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
-    broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: LocalBroker, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.2)
-    async with store_of(broker, tmp_path / "s", (0.1, 0.1, 0.1, 0.1)) as settings:
+    async with store_of(broker, tmp_path / "s", 0.5) as settings:
         sent = Sending(*record(advisory_request(run_id="run_1")), AWKWARD_HEADERS)
         async with persist_worker(settings), advise_worker(settings):
             (place,) = await publish(settings, sent)
@@ -162,16 +152,16 @@ async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
             await wait_for(settings, place, "linked")
         assert await words(settings, place) == ["waiting", "RUN_NOT_FOUND", "linked"]
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
-        assert await committed_retries(settings) == {0: 1, 1: 1, 2: 1, 3: 1}
+        letters = await read_topic(settings, settings.topics.advisory_dead_letters)
+        assert len(letters) == 1
 
 
 async def test_an_advisory_with_headers_that_no_topic_takes_is_told_and_linked_like_any_other(
-    broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: LocalBroker, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.2)
     # 8 MiB that zstd makes half as large, and lz4 does not.
     document = ("document", os.urandom(4 * 1024 * 1024).hex().encode())
-    async with store_of(broker, tmp_path / "s", (0.1, 0.1, 0.1, 0.1)) as settings:
+    async with store_of(broker, tmp_path / "s", 0.4) as settings:
         large = Sending(*record(advisory_request(run_id="run_1")), [("small", b"1"), document], 3)
         small = Sending(*record(advisory_request(run_id="run_2")), [("small", b"1")], 3)
         async with persist_worker(settings), advise_worker(settings):
@@ -197,7 +187,7 @@ async def test_an_advisory_with_headers_that_no_topic_takes_is_told_and_linked_l
 async def test_claims_whose_runs_came_while_no_worker_ran_are_linked_at_the_start(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         names = [f"run_{number}" for number in range(1200)]
         async with advise_worker(settings):
             places = await publish(settings, *map(advisory_of, names))
@@ -210,61 +200,49 @@ async def test_claims_whose_runs_came_while_no_worker_ran_are_linked_at_the_star
         assert links(settings).keys() == {f"{name}_advisory_adv_1.json" for name in names[::2]}
 
 
-async def test_a_long_wait_never_holds_up_a_short_one(broker: LocalBroker, tmp_path: Path) -> None:
-    async with store_of(broker, tmp_path / "s", (1.0, NEVER, NEVER, NEVER)) as settings:
-        long, short = "run_long", "run_short"
-        async with persist_worker(settings), advise_worker(settings):
-            many = [advisory_of(long, advisory_id=f"adv_{n}") for n in range(200)]
-            await publish(settings, *many)
-
-            async def all_wait_long() -> bool:
-                topic = settings.topics.advisory_retries[1]
-                return len(await read_topic(settings, topic)) >= len(many)
-
-            await wait_until(all_wait_long, "all of them in the second retry topic")
-            (place,) = await publish(settings, advisory_of(short))
-            await wait_for(settings, place, "waiting")
-            began = time.monotonic()
-            await produce(settings, [run_of(short)])
-            await wait_for(settings, place, "linked")
-            assert time.monotonic() - began < 5
-
-
-async def test_what_is_no_retry_of_ours_is_a_dead_letter(
+async def test_an_upgrade_with_letters_in_the_former_retry_topics_loses_nothing(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (0.0, NEVER, NEVER, NEVER)) as settings:
-        topic = settings.topics.advisory_retries[0]
-        sent = [
-            Sending(*record(advisory_request()), AWKWARD_HEADERS, partition=0),
-            Sending(b"k", None, (("rmos-source-offset", None),), partition=0),
-        ]
+    """An older worker left them there: their claims are rows, so what they ask for is done."""
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
+        names = ["run_1", "run_2"]
         async with advise_worker(settings):
-            await produce(settings, sent, topic=topic)
+            places = await publish(settings, *map(advisory_of, names))
+            await wait_until_all_told(settings, places)
+        former = former_topics(settings.prefix)
+        async with admin_client(settings) as admin:
+            await admin.create_topics([NewTopic(name, 6, 1) for name in former])
+        letters = [Sending(*record(advisory_request(run_id=name)), partition=1) for name in names]
+        for topic in former[:2]:
+            await produce(settings, letters, topic=topic)
+        with sqlite3.connect(settings.data_dir / "index.sqlite3") as index:
+            # As the older version left it.
+            index.executescript("DROP TABLE reported_claims; DROP TABLE claims_in_hand;")
+        assert await apply_topics(settings) == []
+        short = settings.model_copy(update={"advisory_wait_seconds": 0.5})
+        async with persist_worker(short), advise_worker(short):
+            for place in places:
+                await wait_for(settings, place, "RUN_NOT_FOUND")
+            await produce(settings, map(run_of, names))
+            for place in places:
+                await wait_for(settings, place, "linked")
+        assert len(links(settings)) == 2
+        assert [len(await read_topic(settings, name)) for name in former[:2]] == [2, 2]
+        shown = await rmos(settings, "topics", "check")
+        assert shown.status == 0
+        for name in former:
+            assert f"{name} is no longer used" in shown.err
 
-            async def are_told() -> bool:
-                letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-                return len(letters) == 2
 
-            await wait_until(are_told, "two dead letters")
-        letters = await read_topic(settings, settings.topics.advisory_dead_letters)
-        assert {dead_letter_headers(each).source_topic for each in letters} == {topic}
-        assert {(each.key, each.value) for each in letters} == {(s.key, s.value) for s in sent}
-        assert links(settings) == {}
-
-
-async def test_a_request_without_room_for_retries_goes_without_its_headers_and_is_linked(
+async def test_the_largest_request_is_linked_when_its_run_comes(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         key, value = record(advisory_request(run_id="run_1"))
         large = Sending(key, value.ljust(4_194_304), (("filler", b"x" * 1_045_000),))
         async with advise_worker(settings):
             (place,) = await publish(settings, large)
             await wait_for(settings, place, "waiting")
-        (retry,) = await read_topic(settings, settings.topics.advisory_retries[0])
-        assert retry.value == large.value
-        assert "filler" not in header_dict(retry)
         async with persist_worker(settings):
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)
@@ -273,11 +251,9 @@ async def test_a_request_without_room_for_retries_goes_without_its_headers_and_i
 
 
 async def test_two_workers_share_the_work_and_link_each_once(
-    broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: LocalBroker, tmp_path: Path
 ) -> None:
-    # A claim may pass its last retry before its run comes, and then the scan links it.
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.5)
-    async with store_of(broker, tmp_path / "s", (0.2, 0.2, 0.2, NEVER)) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         names = [f"run_{number}" for number in range(300)]
         async with persist_worker(settings), advise_worker(settings):
             early = await publish(settings, *map(advisory_of, names[:150]))
@@ -302,7 +278,7 @@ async def test_two_workers_share_the_work_and_link_each_once(
 
 
 async def test_content_by_hash_and_as_json_are_linked(broker: LocalBroker, tmp_path: Path) -> None:
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)

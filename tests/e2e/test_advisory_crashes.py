@@ -1,6 +1,5 @@
 """Advise workers that die between any two steps: nothing is lost, doubled or torn."""
 
-import json
 import signal
 import sys
 from collections import Counter
@@ -10,7 +9,6 @@ import pytest
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.consumers.advisories import claims as advisory_claims
 from tests.builders import sha256
 from tests.e2e.advise_stopped_at import LINKED_OF_A_STEP, STEPS, records_of
 from tests.e2e.advisories import (
@@ -33,19 +31,18 @@ DRIVER = [sys.executable, "-m", "tests.e2e.advise_stopped_at"]
 
 @pytest.mark.slow
 async def test_a_kill_between_any_two_steps_repeats_work_and_loses_nothing(
-    broker: LocalBroker, tmp_path: Path, workers: WorkerPool, monkeypatch: pytest.MonkeyPatch
+    broker: LocalBroker, tmp_path: Path, workers: WorkerPool
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.5)
-    delays = (0.2, 0.2, 0.2, 0.2)
-    async with store_of(broker, tmp_path / "s", delays) as settings:
+    wait_seconds = 0.2
+    async with store_of(broker, tmp_path / "s", wait_seconds) as settings:
         async with persist_worker(settings):
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)
-        retries = json.dumps(delays)
-        driver = workers.run(
-            [*DRIVER, "SIGKILL", *STEPS], settings, RMOS_ADVISORY_RETRY_SECONDS=retries
-        )
-        assert await driver.ended(seconds=240) == 0
+        async with persist_worker(settings):
+            driver = workers.run(
+                [*DRIVER, "SIGKILL", *STEPS], settings, RMOS_ADVISORY_WAIT_SECONDS=str(wait_seconds)
+            )
+            assert await driver.ended(seconds=240) == 0
         ends = [line for line in driver.text.splitlines() if line.partition(":")[0] in STEPS]
         assert ends == [f"{step}: {-signal.SIGKILL}" for step in STEPS], driver.text
         runs = [record.key.decode() for step in STEPS for record in records_of(step) if record.key]

@@ -10,7 +10,7 @@ import pytest
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher
-from pipeline.consumers.advisories import claims as advisory_claims
+from pipeline.consumers import claims as advisory_claims
 from pipeline.errors import InputError, ReceiptTimeoutError
 from pipeline.settings import Settings
 from schemas.advisory_request import AdvisoryRequest
@@ -25,9 +25,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 async def test_each_request_gets_the_last_event_of_its_own_offset(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", 0.5)
+    monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", 0.5)
     async with (
-        store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings,
+        store_of(broker, tmp_path / "s", NEVER) as settings,
         persist_worker(settings),
         advise_worker(settings),
         AdvisoryPublisher(settings) as publisher,
@@ -77,7 +77,7 @@ async def test_the_command_waits_for_each_and_says_what_became_of_it(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     async with (
-        store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings,
+        store_of(broker, tmp_path / "s", NEVER) as settings,
         persist_worker(settings),
         advise_worker(settings),
     ):

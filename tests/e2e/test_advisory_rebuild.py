@@ -13,7 +13,7 @@ from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.reading import ranges as single_records
-from pipeline.consumers.advisories import claims as advisory_claims
+from pipeline.consumers import claims as advisory_claims
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.recovery.rebuild.index import rebuild_index
@@ -64,8 +64,8 @@ def derived(tables: dict[str, Any]) -> dict[str, Any]:
 async def test_a_lost_index_is_made_again_row_for_row(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of(f"run_{n}") for n in range(20)])
             await wait_until_persisted(settings, 20)
@@ -101,8 +101,8 @@ async def test_a_lost_index_is_made_again_row_for_row(
 async def test_links_that_are_lost_changed_or_unexpected_are_found_without_a_ledger_too(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as with_ledger:
+    monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
+    async with store_of(broker, tmp_path / "s", NEVER) as with_ledger:
         settings = with_ledger.model_copy(update={"ledger_enabled": False})
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of(f"run_{n}") for n in range(3)])
@@ -133,9 +133,9 @@ async def test_links_that_are_lost_changed_or_unexpected_are_found_without_a_led
 async def test_what_is_missing_has_its_row_from_the_record_of_its_leaf(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advisory_claims, "SCAN_SECONDS", NEVER)
+    monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
     monkeypatch.setattr(single_records, "_NEAR_OFFSETS", 3)
-    async with store_of(broker, tmp_path / "s", (NEVER,) * 4) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER) as settings:
         async with persist_worker(settings), advise_worker(settings):
             runs = (run_request(run_id=f"run_{n}") for n in range(30))
             await produce(settings, [sending(each, partition=4) for each in runs])

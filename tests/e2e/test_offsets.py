@@ -212,5 +212,5 @@ async def test_a_group_has_a_line_and_so_has_each_partition_that_is_behind(
 async def test_all_groups_are_shown(settings: Settings) -> None:
     document = (await rmos(settings, "offsets", "show", "--json")).documents[0]
     names = [each["group"].removeprefix(f"{settings.prefix}.") for each in document["groups"]]
-    assert names == ["persist", "advise", "advise-retry", "audit", "migrate", "persist-v1"]
+    assert names == ["persist", "advise", "audit", "migrate", "persist-v1"]
     assert {each["state"] for each in document["groups"]} == {"Dead"}

@@ -17,7 +17,7 @@ from pipeline.app import persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.sending import batches as sender
-from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.batches import Backoff
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
@@ -163,10 +163,10 @@ async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_agai
 
 async def test_workers_pause_with_jitter_and_not_in_step() -> None:
     loop = asyncio.get_running_loop()
-    pace, taken = Pace(0.02), []
+    backoff, taken = Backoff(0.02), []
     for _ in range(10):
         start = loop.time()
-        await pace.rest()
+        await backoff.rest()
         taken.append(loop.time() - start)
     assert min(taken) >= 0.02
     assert len({round(each, 3) for each in taken}) > 1

@@ -47,14 +47,14 @@ def runs(count: int, start: int = 0) -> Iterator[Sending]:
 ORPHAN = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from pipeline.child_process import begin_helper
+from pipeline.child_process import init_child
 
 def begin_late(folder):
     worker = os.getppid()
     (folder / "pid").write_text(str(os.getpid()))
     while os.getppid() == worker:
         time.sleep(0.01)
-    begin_helper()
+    init_child()
     (folder / "went on").touch()
     time.sleep(60)
 

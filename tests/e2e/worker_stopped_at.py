@@ -17,8 +17,7 @@ from faststream.kafka.message import KafkaAckableMessage
 from pipeline.app import run_persist_worker, run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
-from pipeline.consumers.engine.batches import BatchConsumer
-from pipeline.consumers.run_requests import RunChunk, RunRequestJudge
+from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.folder import LedgerSystemCalls
@@ -38,8 +37,8 @@ Step = tuple[Any, str, int, bool]
 BEFORE, AFTER = True, False
 
 STEPS: dict[str, Step] = {
-    "polled": (BatchConsumer, "handle", 1, BEFORE),
-    "judged": (RunRequestJudge, "__call__", 1, AFTER),
+    "polled": (BatchWorker, "process", 1, BEFORE),
+    "judged": (BatchWorker, "_judge", 1, AFTER),
     "locked": (RunStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "logs made": (Ledger, "_make_missing", 1, AFTER),
@@ -63,9 +62,9 @@ STEPS: dict[str, Step] = {
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (RunStore, "commit", 1, AFTER),
-    "to be told": (RunChunk, "store", 1, AFTER),
-    "some told": (sender, "send_partition", 5, AFTER),
-    "told": (BatchSender, "send", 1, AFTER),
+    "to be published": (BatchWorker, "_store", 1, AFTER),
+    "some published": (sender, "send_partition", 5, AFTER),
+    "published": (BatchSender, "send", 1, AFTER),
     "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
     "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
 }

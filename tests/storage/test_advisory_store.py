@@ -318,12 +318,43 @@ def test_claims_whose_run_has_come_are_found_page_by_page(root: Path, store: Adv
     store.commit([asked(advisory(run_id="run_1", advisory_id="of another epoch"), 50, epoch=2)])
     for offset, name in enumerate(names[1:]):
         make_run(root, run_request(run_id=name), offset)
-    found: list[tuple[int, int]] = []
-    after = (-1, -1)
-    while page := store.index.claims_to_link(1, TOPIC, after, 2):
-        found += [(each.id.partition, each.id.offset) for each in page]
-        after = found[-1]
-    assert found == [(0, 2), (0, 4), (1, 1), (1, 3), (1, 5)]
+    claims, place = store.claims, (TOPIC, 1)
+    assert claims.partitions(TOPIC) == {0, 1}
+    assert claims.due(place, after=-1, overdue_to=0, limit=2) == [(1, True), (3, True)]
+    assert claims.due(place, after=3, overdue_to=0, limit=2) == [(5, True)]
+    assert claims.due((TOPIC, 0), after=-1, overdue_to=9, limit=9) == [
+        (0, False),
+        (2, True),
+        (4, True),
+    ]
+
+
+def test_a_claim_that_was_reported_is_due_again_only_once_its_run_is_there(
+    root: Path, store: AdvisoryStore
+) -> None:
+    store.commit([asked(advisory(run_id=f"run_{n}"), n) for n in range(3)])
+    claims, place = store.claims, (TOPIC, 0)
+    assert claims.has_unreported(place)
+    claims.note_reported(place, 2)
+    assert claims.has_unreported(place)
+    assert claims.due(place, after=-1, overdue_to=9, limit=9) == [(2, False)]
+    claims.note_reported(place, 3)
+    claims.note_reported(place, 1)
+    assert not claims.has_unreported(place)
+    make_run(root, run_request(run_id="run_0"), 0)
+    assert claims.due(place, after=-1, overdue_to=9, limit=9) == [(0, True)]
+
+
+def test_a_claim_in_hand_is_found_until_it_is_released(store: AdvisoryStore) -> None:
+    claims, place = store.claims, (TOPIC, 0)
+    claims.take(place, [4, 2])
+    claims.take(place, [4, 7])
+    claims.take((TOPIC, 1), [1])
+    assert claims.in_hand(place) == [2, 4, 7]
+    assert claims.partitions(TOPIC) == {0, 1}
+    claims.release(place, 4)
+    assert claims.in_hand(place) == [7]
+    assert claims.in_hand((TOPIC, 1)) == [1]
 
 
 def test_no_question_about_advisories_scans_a_table(store: AdvisoryStore, root: Path) -> None:
@@ -334,9 +365,15 @@ def test_no_question_about_advisories_scans_a_table(store: AdvisoryStore, root: 
         "json_each('[]')) AND link_path IS NOT NULL GROUP BY run_id": "SEARCH advisories",
         "SELECT * FROM advisories WHERE run_id = 'a' AND link_path IS NOT NULL ORDER BY "
         "created_at_us, advisory_id": "advisories_of_run",
-        "SELECT source_partition, source_offset FROM advisories WHERE link_path IS NULL AND "
-        "source_epoch = 1 AND source_topic = 't' AND (source_partition, source_offset) > (1, 2) "
-        "ORDER BY source_partition, source_offset": "advisories_unlinked",
+        "SELECT source_offset, EXISTS (SELECT * FROM runs WHERE runs.run_id = advisories.run_id) "
+        "FROM advisories WHERE link_path IS NULL AND source_epoch = 1 AND source_topic = 't' AND "
+        "source_partition = 1 AND source_offset > 2 AND ((EXISTS (SELECT * FROM runs WHERE "
+        "runs.run_id = advisories.run_id)) OR source_offset BETWEEN 0 AND 9) "
+        "ORDER BY source_offset": "advisories_unlinked",
+        "SELECT max(source_offset) FROM advisories WHERE link_path IS NULL AND source_epoch = 1 "
+        "AND source_topic = 't' AND source_partition = 1": "advisories_unlinked",
+        "SELECT source_partition FROM advisories WHERE link_path IS NULL AND source_epoch = 1 "
+        "AND source_topic = 't'": "advisories_unlinked",
     }
     with store.index.reading() as connection:
         for query, wanted in plans.items():

@@ -192,7 +192,7 @@ def store_advisories(
 
 
 def test_an_advisory_has_the_same_leaf_before_and_after_its_run(tmp_path: Path) -> None:
-    """And none for its retries: they are no records of the request topic."""
+    """And none for being linked later: its record is none that is consumed again."""
     early, late = tmp_path / "early", tmp_path / "late"
     run = [judged_record(run_request(run_id="run_a"), 0)]
     wanted = [

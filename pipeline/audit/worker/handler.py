@@ -35,11 +35,10 @@ from pipeline.audit.rules.request import (
 )
 from pipeline.audit.worker.run import Auditing, AuditRun
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.batches import Pace
-from pipeline.consumers.engine.outbox import Delivery, Telling, delivery_of
+from pipeline.consumers.engine.batches import Backoff, Record
+from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.engine.subscription import Record
 from pipeline.core.envelope import Rejected
 from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError, thread_faults
 from schemas.audit_request import AuditRequest
@@ -54,24 +53,24 @@ class AuditHandler:
         standing: Why the worker is not ready although it polls.
     """
 
-    def __init__(self, auditing: Auditing, sender: BatchSender, pace: Pace) -> None:
+    def __init__(self, auditing: Auditing, sender: BatchSender, backoff: Backoff) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             auditing: What every audit needs.
             sender: Where findings, reports and dead letters go.
-            pace: How to wait, for the broker or for another process.
+            backoff: How to wait, for the broker or for another process.
         """
         topics = auditing.settings.topics
         self._auditing = auditing
         self._sender = sender
-        self._pace = pace
+        self._backoff = backoff
         self._group = topics.audit_group
         self.standing = Standing(self._group)
         self._put_off = PutOff(self.standing)
         dead_letters = topics.audit_dead_letters
-        self._findings = Telling(self._group, topics.audit_findings, dead_letters)
-        self._reports = Telling(self._group, topics.audit_reports, dead_letters)
+        self._findings = Outbox(self._group, topics.audit_findings, dead_letters)
+        self._reports = Outbox(self._group, topics.audit_reports, dead_letters)
 
     async def handle(self, record: Record) -> None:
         """Do what a record asks for; return when the broker has all that is told of it.
@@ -80,15 +79,15 @@ class AuditHandler:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        delivery = delivery_of(record, self._auditing.epoch)
+        incoming = request_of(record, self._auditing.epoch)
         # In a thread: a large one takes a second, in which the loop must go on polling.
-        verdict = await asyncio.to_thread(judge_audit_record, delivery.key, delivery.value)
+        verdict = await asyncio.to_thread(judge_audit_record, incoming.key, incoming.value)
         try:
             while True:
                 try:
-                    outcome = await self._handled(delivery, verdict)
+                    outcome = await self._handled(incoming, verdict)
                 except BrokerError as error:
-                    await self._rest(delivery, error)
+                    await self._rest(incoming, error)
                 else:
                     metrics.RECORDS.labels(self._group, outcome).inc()
                     return
@@ -96,24 +95,24 @@ class AuditHandler:
             # Also where it was given up to another worker.
             self._put_off.forget_all()
 
-    async def _handled(self, delivery: Delivery, verdict: AuditRequest | Rejected) -> str:
+    async def _handled(self, incoming: Request, verdict: AuditRequest | Rejected) -> str:
         """Return what became of the record, in one word."""
         if isinstance(verdict, Rejected):
-            return await self._refuse(delivery, verdict)
-        answer = await self._answer_or_refusal(delivery, verdict)
+            return await self._refuse(incoming, verdict)
+        answer = await self._answer_or_refusal(incoming, verdict)
         if isinstance(answer, Rejected):
-            return await self._refuse(delivery, answer)
+            return await self._refuse(incoming, answer)
         content, outcome = answer
-        await self._publish(self._reports, REPORT_EVENT_TYPE, delivery, verdict.audit_id, [content])
+        await self._publish(self._reports, REPORT_EVENT_TYPE, incoming, verdict.audit_id, [content])
         _log.info("audit reported", audit_id=verdict.audit_id, outcome=outcome)
         return outcome
 
     async def _answer_or_refusal(
-        self, delivery: Delivery, request: AuditRequest
+        self, incoming: Request, request: AuditRequest
     ) -> tuple[bytes, str] | Rejected:
         try:
             with thread_faults():
-                return await self._answer(delivery, request)
+                return await self._answer(incoming, request)
         except IntegrityError as error:
             return Rejected(REPORT_CORRUPT, str(error))
         except sqlite3.Error as error:
@@ -134,7 +133,7 @@ class AuditHandler:
             return Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
 
     async def _answer(
-        self, delivery: Delivery, request: AuditRequest
+        self, incoming: Request, request: AuditRequest
     ) -> tuple[bytes, str] | Rejected:
         """Return the bytes of the report and what became of the record, or why there is none."""
         auditing = self._auditing
@@ -146,11 +145,11 @@ class AuditHandler:
             journal = await auditing.on_disk(AuditJournal.take, root, request.audit_id)
             if journal is not None:
                 break
-            await self._pace.rest()  # 3.
+            await self._backoff.rest()  # 3.
         try:
             # It may have been done between the two looks.
             known = await self._stored(request)
-            return known or await self._audit(delivery, request, journal)
+            return known or await self._audit(incoming, request, journal)
         finally:
             await auditing.on_disk(journal.close)
 
@@ -167,7 +166,7 @@ class AuditHandler:
         return content, "reported again"
 
     async def _audit(
-        self, delivery: Delivery, request: AuditRequest, journal: AuditJournal
+        self, incoming: Request, request: AuditRequest, journal: AuditJournal
     ) -> tuple[bytes, str] | Rejected:
         auditing, begun = self._auditing, journal.state.begun
         if begun is None:
@@ -180,7 +179,7 @@ class AuditHandler:
             return _conflict(request)
         started = monotonic()
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
-        tell = partial(self._tell_findings, delivery, request.audit_id)
+        tell = partial(self._tell_findings, incoming, request.audit_id)
         report = await AuditRun(auditing, request, journal, tell).report()  # 4.
         content = await auditing.on_disk(write_report, auditing.settings.data_dir, report)  # 5.
         await auditing.on_disk(seal_journal, auditing.settings.data_dir, request.audit_id)
@@ -195,47 +194,47 @@ class AuditHandler:
         if worst_severity(report["codes"]) != "error":
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
 
-    async def _tell_findings(self, delivery: Delivery, audit_id: str, values: list[bytes]) -> None:
-        await self._publish(self._findings, FINDING_EVENT_TYPE, delivery, audit_id, values)
+    async def _tell_findings(self, incoming: Request, audit_id: str, values: list[bytes]) -> None:
+        await self._publish(self._findings, FINDING_EVENT_TYPE, incoming, audit_id, values)
 
     async def _publish(
-        self, telling: Telling, kind: str, delivery: Delivery, audit_id: str, values: list[bytes]
+        self, outbox: Outbox, kind: str, incoming: Request, audit_id: str, values: list[bytes]
     ) -> None:
         await self._send(
-            delivery,
+            incoming,
             [
-                telling.event(
-                    delivery,
+                outbox.event(
+                    incoming,
                     audit_id,
                     value,
-                    audit_event_headers(kind, audit_id, value, delivery.timestamp_ms),
+                    audit_event_headers(kind, audit_id, value, incoming.timestamp_ms),
                 )
                 for value in values
             ],
         )
 
-    async def _send(self, delivery: Delivery, messages: list[Message]) -> None:
+    async def _send(self, incoming: Request, messages: list[Message]) -> None:
         """Send `messages`, whenever the broker is there: an audit of hours is not to begin anew."""
         while True:
             try:
                 await self._sender.send(messages)
             except BrokerError as error:
-                await self._rest(delivery, error)
+                await self._rest(incoming, error)
             else:
-                self._put_off.forget([delivery.source.id])
+                self._put_off.forget([incoming.source.id])
                 return
 
-    async def _rest(self, delivery: Delivery, error: BrokerError) -> None:
+    async def _rest(self, incoming: Request, error: BrokerError) -> None:
         metrics.FAULTS.labels(self._group, "broker").inc()
         _log.warning("audit put off", why=str(error))
-        self._put_off.note([delivery.source.id], str(error))
-        await self._pace.rest()
+        self._put_off.note([incoming.source.id], str(error))
+        await self._backoff.rest()
 
-    async def _refuse(self, delivery: Delivery, rejected: Rejected) -> str:
-        letter = self._reports.dead_letter(delivery, rejected.code, rejected.message)
-        await self._send(delivery, [letter])
+    async def _refuse(self, incoming: Request, rejected: Rejected) -> str:
+        letter = self._reports.dead_letter(incoming, rejected.code, rejected.message)
+        await self._send(incoming, [letter])
         metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
-        _log.warning("audit refused", code=rejected.code, offset=delivery.source.id.offset)
+        _log.warning("audit refused", code=rejected.code, offset=incoming.source.id.offset)
         return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"
 
 

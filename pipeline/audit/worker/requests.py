@@ -26,12 +26,12 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from pipeline import metrics
 from pipeline.broker.connection import broker_errors, close_consumer
+from pipeline.consumers.engine.batches import Record
 from pipeline.consumers.engine.group_consumer import group_member
 from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.put_off import PutOff, record_at
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.engine.subscription import Record
 from pipeline.errors import RmosError, StoreError
 from pipeline.settings import Settings
 

@@ -22,7 +22,7 @@ from pipeline.broker.connection import (
 )
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.settings import Settings
-from pipeline.topics import Topic, topic_table
+from pipeline.topics import Topic, former_topics, topic_table
 
 RETRY_SECONDS = 0.1
 
@@ -84,6 +84,17 @@ async def compare_topics(
         there = await _described(admin)
         await refuse_hidden(admin, [topic.name for topic in wanted if topic.name not in there])
         return await _differences(admin, settings, wanted, there)
+
+
+async def topics_no_longer_used(settings: Settings) -> list[str]:
+    """Return the topics of an older version that the broker still has.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    async with admin_client(settings) as admin:
+        there = await _described(admin)
+    return [name for name in former_topics(settings.prefix) if name in there]
 
 
 async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[str, int]:

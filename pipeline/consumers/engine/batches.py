@@ -1,13 +1,13 @@
-"""The skeleton of every batch consumer: settle, tell, and only then let the offsets be committed.
+"""The one way of a batch: judge, store, publish; only then may its offsets be committed.
 
-One batch from the poll is cut into chunks of bounded size. While one chunk is being stored, the
-next ones are judged. The states of a chunk, and what happens if the process dies there:
+A batch from the poll is cut into chunks of bounded size. While one chunk is stored, the next ones
+are judged. The states of a chunk, and what happens if the process dies there:
 
 | state | if the process dies here |
 |---|---|
 | polled, judged | nothing happened; it is delivered again |
 | stored | delivered again, with the same outcomes |
-| told: events and dead letters confirmed | delivered again, told again with the same event_ids |
+| published: events and dead letters confirmed | delivered again, published again, same event_ids |
 | offsets committed | done |
 """
 
@@ -15,22 +15,23 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Generic, TypeAlias, TypeVar
 
-import structlog
-from aiokafka import TopicPartition
-from faststream.exceptions import NackMessage
+from aiokafka import ConsumerRecord
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.put_off import PutOff
-from pipeline.consumers.engine.standing import Standing
-from pipeline.consumers.engine.subscription import Record
+from pipeline.consumers.engine.judging import Judging, judged_records
+from pipeline.consumers.engine.outbox import Outbox, Request, Resolved, request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
-from pipeline.errors import BrokerError, RmosError, StoreError, thread_faults
+from pipeline.core.envelope import Rejected
+from pipeline.errors import thread_faults
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchResult, RejectLimit
 
 CHUNK_RECORDS = 512
 """Most records of one transaction of the index."""
@@ -42,18 +43,18 @@ waited for each other: measured, a fifth of the records a second."""
 CHUNK_BYTES = 16 * 1024 * 1024
 """Most bytes of records of one chunk; a single larger record is a chunk of its own."""
 
-_log = structlog.get_logger(__name__)
+Verdict = TypeVar("Verdict")
+Outcome = TypeVar("Outcome", bound=Resolved)
+
+Record: TypeAlias = ConsumerRecord
 
 
-class Chunk(Protocol):
-    """Records that have been judged and wait to be stored."""
-
-    async def store(self) -> Sequence[Message]:
-        """Store them durably; return what is to be told."""
+class BatchDeferred(Exception):  # noqa: N818 - not an error of its own: its cause is
+    """A batch was put off: its offsets must not be committed, and it is delivered again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Backoff:
     """How a consumer waits after a fault of the broker.
 
     Attributes:
@@ -67,111 +68,120 @@ class Pace:
         await asyncio.sleep(self.pause_seconds * random.uniform(1, 2))  # noqa: S311
 
 
-class BatchConsumer:
-    """Takes batches of records and gives back nothing, or raises so that nothing is committed.
-
-    A fault of the broker puts the batch off. Any other fault ends the worker: `fault` tells it.
+@dataclass(frozen=True, slots=True)
+class Steps(Generic[Verdict, Outcome]):
+    """What one kind of worker does with records; the engine calls the three in this order.
 
     Attributes:
-        standing: Why it is not ready although it polls.
+        judge: Judges records, each alone, without touching the disk.
+        store: Stores judged records durably, in the worker's one thread, and returns what became
+            of each.
+        publish: Returns the messages that report the outcome of one request.
     """
+
+    judge: Judging[Verdict | Rejected]
+    store: Callable[[Sequence[JudgedRecord[Verdict | Rejected]], RejectLimit], BatchResult[Outcome]]
+    publish: Callable[[Request, Outcome], Iterable[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk(Generic[Verdict]):
+    requests: Sequence[Request]
+    judged: Sequence[JudgedRecord[Verdict | Rejected]]
+
+
+class BatchWorker(Generic[Verdict, Outcome]):
+    """Takes batches of records through the three steps."""
 
     def __init__(
         self,
-        group: str,
-        judge: Callable[[Sequence[Record]], Awaitable[Chunk]],
+        steps: Steps[Verdict, Outcome],
+        outbox: Outbox,
         sender: BatchSender,
-        pace: Pace,
+        *,
+        epoch: int,
+        executor: Executor,
+        accepted_rejects: int = 0,
     ) -> None:
-        """Make a consumer.
+        """Make a worker.
 
         Args:
-            group: Its consumer group, for metrics and logs.
-            judge: Judges the records of one chunk, one by one.
+            steps: What it does.
+            outbox: Counts outcomes; knows the consumer group.
             sender: Where events and dead letters go.
-            pace: How to wait after a fault of the broker.
+            epoch: That of the store.
+            executor: One thread, which does all that waits for the disk.
+            accepted_rejects: Failures that do not count against the reject limit.
         """
-        self.group = group
-        self.standing = Standing(group)
-        self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._judge = judge
+        self._steps = steps
+        self._outbox = outbox
         self._sender = sender
-        self._pace = pace
-        self._put_off = PutOff(self.standing)
+        self._epoch = epoch
+        self._executor = executor
+        self._accepted_rejects = accepted_rejects
 
-    async def handle(self, records: list[Record]) -> None:
-        """Handle one batch from the poll.
+    @property
+    def group(self) -> str:
+        """Its consumer group."""
+        return self._outbox.group
+
+    async def process(self, records: Sequence[Record]) -> None:
+        """Judge, store and publish one batch; return when the broker has confirmed all of it.
 
         Raises:
-            NackMessage: Its offsets must not be committed; it is delivered again.
+            BrokerError: The broker failed; what is stored stays, and the batch may be tried again.
+            RejectLimitError: Too many records fail; nothing of the chunk was written.
+            StoreError: The disk failed; nothing may be acknowledged.
         """
-        if self.fault.done():
-            # The worker is stopping; this batch was polled in between.
-            await self._pace.rest()
-            raise NackMessage
-        try:
-            with thread_faults():
-                await self._settle(records)
-        except BrokerError as error:
-            metrics.FAULTS.labels(self.group, "broker").inc()
-            _log.warning("batch put off", group=self.group, records=len(records), why=str(error))
-            self._put_off.note(records, str(error))
-            await self._pace.rest()
-            raise NackMessage from error
-        except Exception as error:
-            self._give_up(error)
-            raise NackMessage from error
-        self._put_off.forget(records)
-
-    def keep_only(self, assigned: Collection[TopicPartition]) -> None:
-        """Take note that what was put off of all other partitions is another worker's."""
-        self._put_off.keep_only(assigned)
-
-    def _give_up(self, error: Exception) -> None:
-        if isinstance(error, StoreError):
-            metrics.FAULTS.labels(self.group, "store").inc()
-        if not isinstance(error, RmosError | MemoryError):
-            _log.error("batch failed", group=self.group, exc_info=error)
-        if not self.fault.done():
-            self.fault.set_exception(error)
-
-    async def _settle(self, records: Sequence[Record]) -> None:
         metrics.BATCH_RECORDS.labels(self.group).observe(len(records))
+        with thread_faults():
+            await self._process(records)
+        oldest_ms = min(record.timestamp for record in records)
+        age_seconds = max(0.0, time.time() - oldest_ms / 1000)
+        metrics.RECORD_AGE_SECONDS.labels(self.group).observe(age_seconds)
+
+    async def _process(self, records: Sequence[Record]) -> None:
         chunks = chunks_of(records)
-        judging: deque[asyncio.Task[Chunk]] = deque()
+        judging: deque[asyncio.Task[_Chunk[Verdict]]] = deque()
         try:
             self._judge_ahead(chunks, judging)
             while judging:
-                judged = await judging[0]
+                chunk = await judging[0]
                 judging.popleft()
                 self._judge_ahead(chunks, judging)
-                await self._store_and_tell(judged)
+                outcomes = await self._store(chunk)
+                await self._publish(chunk, outcomes)
         finally:
             await drop(judging)
-        self._observe_age(records)
 
     def _judge_ahead(
-        self, chunks: Iterator[Sequence[Record]], judging: deque[asyncio.Task[Chunk]]
+        self, chunks: Iterator[Sequence[Record]], judging: deque[asyncio.Task[_Chunk[Verdict]]]
     ) -> None:
-        """Begin to judge the next chunks, so that who judges never waits for who stores."""
+        """Begin to judge the next chunks, so that judging never waits for the disk."""
         for chunk in islice(chunks, CHUNKS_AHEAD - len(judging)):
-            judging.append(asyncio.create_task(self._judged(chunk)))
+            judging.append(asyncio.create_task(self._judge(chunk)))
 
-    async def _judged(self, chunk: Sequence[Record]) -> Chunk:
+    async def _judge(self, records: Sequence[Record]) -> _Chunk[Verdict]:
         with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
-            return await self._judge(chunk)
+            requests = [request_of(record, self._epoch) for record in records]
+            return _Chunk(requests, await judged_records(self._steps.judge, requests))
 
-    async def _store_and_tell(self, chunk: Chunk) -> None:
+    async def _store(self, chunk: _Chunk[Verdict]) -> list[Outcome]:
         with metrics.STAGE_SECONDS.labels(self.group, "store").time():
-            messages = await chunk.store()
-        with metrics.STAGE_SECONDS.labels(self.group, "publish").time():
-            await self._sender.send(messages)
+            limit = RejectLimit(self.group, self._accepted_rejects)
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._executor, self._steps.store, chunk.judged, limit
+            )
+            self._accepted_rejects -= result.accepted_rejects
+        self._outbox.count(chunk.requests, result.outcomes)
+        return result.outcomes
 
-    def _observe_age(self, records: Sequence[Record]) -> None:
-        oldest_ms = min(record.timestamp for record in records)
-        metrics.RECORD_AGE_SECONDS.labels(self.group).observe(
-            max(0.0, time.time() - oldest_ms / 1000)
-        )
+    async def _publish(self, chunk: _Chunk[Verdict], outcomes: Sequence[Outcome]) -> None:
+        with metrics.STAGE_SECONDS.labels(self.group, "publish").time():
+            reported = zip(chunk.requests, outcomes, strict=True)
+            await self._sender.send(
+                [each for pair in reported for each in self._steps.publish(*pair)]
+            )
 
 
 async def drop(judging: Collection[asyncio.Task[Any]]) -> None:
@@ -182,7 +192,7 @@ async def drop(judging: Collection[asyncio.Task[Any]]) -> None:
         await asyncio.wait(judging)
     for task in judging:
         if not task.cancelled():
-            # Its chunk is judged again with the whole batch; one failure was told already.
+            # Its chunk is judged again with the whole batch; one failure was reported already.
             task.exception()
 
 

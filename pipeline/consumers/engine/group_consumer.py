@@ -1,11 +1,106 @@
-"""A client that joins a consumer group and commits by itself, beside FastStream's subscribers."""
+"""Consumers that are members of a group: one whose polls are attended, and a bare one."""
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
 
-from aiokafka import AIOKafkaConsumer
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.broker.connection import client_options
+from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.settings import Settings
+
+POLL_BYTES = 16 * 1024 * 1024
+FIRST_RECORDS = 64
+
+Polled: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class PollSize:
+    """The number of records to ask for next, so that a poll stays near 16 MiB of records.
+
+    Kafka's client bounds a poll by records alone. The size of those to come is guessed from those
+    that came: after a jump from small to large ones a single poll can exceed the limit, by what
+    the client has fetched.
+
+    Attributes:
+        limit_records: Never more than this.
+        records: How many to ask for.
+    """
+
+    limit_records: int
+    records: int = FIRST_RECORDS
+
+    def __post_init__(self) -> None:
+        self.records = min(self.records, self.limit_records)
+
+    def learn(self, polled: Iterable[ConsumerRecord]) -> None:
+        """Take note of the sizes of a poll. At most twice as many are asked for as before."""
+        sizes = [held_bytes(record) for record in polled]
+        if not sizes:
+            return
+        mean_bytes = max(1, sum(sizes) // len(sizes))
+        self.records = max(1, min(POLL_BYTES // mean_bytes, 2 * self.records, self.limit_records))
+
+
+class PolledConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer that lets its owner attend each poll, and knows when no batch is in hand.
+
+    Its loop is sequential: a batch is in hand from the poll that brought it until its commit or
+    the next poll, whichever comes first.
+    """
+
+    def __init__(
+        self,
+        attend: Callable[[Callable[..., Awaitable[Polled]]], Awaitable[Polled]],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        """Prepare.
+
+        Args:
+            attend: Polls by the function that it is given, and returns what may be handled.
+            options: Those of aiokafka's consumer.
+        """
+        super().__init__(**options)
+        self._attend = attend
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> Polled:
+        """Poll; how many records are asked for is for the owner to say."""
+        del max_records
+        self._idle.set()
+        polled = await self._attend(partial(super().getmany, *partitions, timeout_ms=timeout_ms))
+        if polled:
+            self._idle.clear()
+        return polled
+
+    async def commit(self, offsets: Any = None) -> None:  # noqa: ANN401
+        """Commit: the one place where the offsets of runs and advisories are committed."""
+        try:
+            await super().commit(offsets)
+        finally:
+            self.put_down()
+
+    def put_down(self) -> None:
+        """Take note that nothing of the batch in hand will be committed any more."""
+        self._idle.set()
+
+    async def finish_batch(self, seconds: float) -> None:
+        """Wait until no batch is in hand, for at most so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("batch not finished", seconds=seconds)
 
 
 def group_member(settings: Settings, group: str) -> Any:  # noqa: ANN401 - aiokafka has no types

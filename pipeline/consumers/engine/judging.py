@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
-from pipeline.child_process import begin_helper, helper_pool, submitted
+from pipeline.child_process import child_pool, init_child, submitted
+from pipeline.consumers.engine.outbox import Request
 from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.errors import HelperError
+from pipeline.storage.batch_plan import JudgedRecord
 
 Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""
@@ -43,7 +45,7 @@ class Judging(Generic[Verdict]):
             HelperError: There can be none.
         """
         self._judge = judge
-        self._pool = helper_pool(1, _begin_judge) if helper else None
+        self._pool = child_pool(1, _init_judge) if helper else None
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +78,17 @@ class Judging(Generic[Verdict]):
             raise MemoryError(message) from error
 
 
+async def judged_records(
+    judging: Judging[Verdict], requests: Sequence[Request]
+) -> list[JudgedRecord[Verdict]]:
+    """Return `requests` with their verdicts, in their order."""
+    verdicts = await judging.judge([(each.key, each.value) for each in requests])
+    return [
+        JudgedRecord.of(request.source, verdict, request.value, request.timestamp_ms)
+        for request, verdict in zip(requests, verdicts, strict=True)
+    ]
+
+
 def _is_small(bodies: Sequence[Body]) -> bool:
     return (
         len(bodies) < SMALL_BATCH_RECORDS
@@ -87,7 +100,7 @@ def _judge_all(judge: Judge[Verdict], bodies: Sequence[Body]) -> list[Verdict]:
     return [judge(key, value) for key, value in bodies]
 
 
-def _begin_judge() -> None:
-    begin_helper()
+def _init_judge() -> None:
+    init_child()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)

@@ -1,4 +1,4 @@
-"""What is told of a request once it is settled: its event, its dead letter, and the counts."""
+"""What is published of a request once its outcome is known: event, dead letter, counts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,10 +7,10 @@ from functools import partial
 from typing import Protocol
 
 import structlog
+from aiokafka import ConsumerRecord
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.engine.subscription import Record
 from pipeline.core.dead_letters.carried_record import (
     AllHeaders,
     ReadContent,
@@ -32,15 +32,14 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """One request as its producer sent it, wherever we read it.
+class Request:
+    """One record of a request topic, as its producer sent it.
 
     Attributes:
         source: Where the request topic keeps it.
         timestamp_ms: Its broker time there.
         headers: Those that were kept of the record as it was read.
-        read_from: The topic that this delivery came by.
-        all_headers: What is said of all, where not all were kept.
+        all_headers: A summary of all, where not all were kept.
     """
 
     source: RecordSource
@@ -48,26 +47,24 @@ class Delivery:
     key: ReadContent | None
     value: ReadContent | None
     headers: Headers
-    read_from: str
     all_headers: AllHeaders | None = None
 
 
-def delivery_of(record: Record, epoch: int) -> Delivery:
-    """Return the delivery of a record of a request topic."""
+def request_of(record: ConsumerRecord, epoch: int) -> Request:
+    """Return the request that `record` of a request topic is."""
     headers, all_headers = split_headers(record.headers)
-    return Delivery(
+    return Request(
         RecordSource(epoch, RecordId.of(record)),
         record.timestamp,
         record.key,
         record.value,
         headers,
-        record.topic,
         all_headers,
     )
 
 
-class Settlement(Protocol):
-    """What an outcome must tell to be counted."""
+class Resolved(Protocol):
+    """What must be known of an outcome to count it."""
 
     @property
     def kind(self) -> str:
@@ -87,8 +84,8 @@ class Settlement(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
-    """Where one consumer group tells what became of its records.
+class Outbox:
+    """Where one consumer group publishes what became of its records.
 
     Attributes:
         group: The consumer group.
@@ -101,56 +98,56 @@ class Telling:
     dead_letters: str
 
     def event(
-        self, delivery: Delivery, run_id: str | None, value: bytes, headers: Headers
+        self, request: Request, run_id: str | None, value: bytes, headers: Headers
     ) -> Message:
         """Return the event of a request."""
         carried = [
             (name, value)
-            for name, value in delivery.headers
+            for name, value in request.headers
             if name == _CARRIED_HEADER and len(value or b"") <= _CARRIED_HEADER_BYTES
         ]
         return Message(
             self.events,
             # As many partitions as the requests have, so all that concerns a run stays in order.
-            delivery.source.id.partition,
+            request.source.id.partition,
             run_id.encode() if run_id is not None else None,
             value,
             [*headers, *carried[:_CARRIED_HEADERS]],
         )
 
-    def dead_letter(self, delivery: Delivery, code: str, message: str | None) -> Message:
+    def dead_letter(self, request: Request, code: str, message: str | None) -> Message:
         """Return the dead letter of a request, which its topic takes whatever the request is."""
         make = partial(
             dead_letter,
-            (delivery.key, delivery.value, delivery.headers),
-            delivery.source,
-            delivery.timestamp_ms,
+            (request.key, request.value, request.headers),
+            request.source,
+            request.timestamp_ms,
             code=code,
             message=message or "",
             group=self.group,
-            all_headers=delivery.all_headers,
+            all_headers=request.all_headers,
         )
 
         def smaller() -> Message:
-            return self._letter(delivery, make(carry=told_record))
+            return self._letter(request, make(carry=told_record))
 
-        return self._letter(delivery, make(), smaller)
+        return self._letter(request, make(), smaller)
 
     def _letter(
-        self, delivery: Delivery, letter: DeadLetter, smaller: Callable[[], Message] | None = None
+        self, request: Request, letter: DeadLetter, smaller: Callable[[], Message] | None = None
     ) -> Message:
         return Message(
             self.dead_letters,
-            delivery.source.id.partition,
+            request.source.id.partition,
             letter.key,
             letter.value,
             letter.headers,
             smaller,
         )
 
-    def count(self, deliveries: Sequence[Delivery], outcomes: Sequence[Settlement]) -> None:
+    def count(self, requests: Sequence[Request], outcomes: Sequence[Resolved]) -> None:
         """Count and log what became of a chunk."""
-        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+        for request, outcome in zip(requests, outcomes, strict=True):
             if outcome.code is not None:
                 metrics.DEAD_LETTERS.labels(self.group, outcome.code).inc()
             if outcome.kind == "conflict":
@@ -159,7 +156,7 @@ class Telling:
                 metrics.CORRUPT_ARTIFACTS.labels(self.group).inc()
             if outcome.drifted:
                 metrics.RENDER_DRIFT.labels(self.group).inc()
-                _log.error("RENDER_DRIFT", run_id=outcome.run_id, offset=delivery.source.id.offset)
+                _log.error("RENDER_DRIFT", run_id=outcome.run_id, offset=request.source.id.offset)
         counts = Counter(outcome.kind for outcome in outcomes)
         for kind, count in counts.items():
             metrics.RECORDS.labels(self.group, kind).inc(count)

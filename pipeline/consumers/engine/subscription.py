@@ -1,153 +1,85 @@
-"""One FastStream batch subscriber of a worker, with what it lets others see of it.
+"""One FastStream batch subscriber of a worker: where records come in and offsets are committed.
 
-Positions are committed only after the handler has returned; a handler that raises rewinds every
+Offsets are committed only after the handler has returned; a handler that raises rewinds every
 partition of its batch. Before partitions are given away in a rebalance the batch in hand is
 finished, its commit included. Where to go on is never guessed: see `log_guard`.
 
-How many records to ask for in one poll, so that a poll stays near 16 MiB of records.
-
-Kafka's client bounds a poll by records alone. The size of those to come is guessed from those
-that came: after a jump from small to large ones a single poll can exceed the limit, by what the
-client has fetched.
-
-Raw records through FastStream: nothing is decoded before our own code has seen it.
-
-FastStream decodes every header as UTF-8 before the handler, and its own parser fails for the
-whole batch where one value is not. So the parser is given no headers, and the handler gets the
-records as the broker sent them.
+FastStream drives the loop, the rewinding and the graceful stop. What it would decode it is not
+given, since it fails for a whole batch where one header is not UTF-8: the handler gets the records
+as the broker sent them. Its consumer is a subclass of aiokafka's, whose polls are checked, bounded
+and noted.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
-from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faststream import AckPolicy
+from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
+from pipeline import metrics
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
-from pipeline.broker.connection import (
-    broker_errors,
-    client_options,
-    is_cancelled,
-)
+from pipeline.broker.connection import broker_errors, client_options, is_cancelled
+from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
+from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
 from pipeline.consumers.engine.held_up import HeldUp
-from pipeline.consumers.engine.liveness import Observation
+from pipeline.consumers.engine.liveness import OBSERVE_SECONDS, Observation
 from pipeline.consumers.engine.log_guard import LogGuard
+from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.refusals import Refusals
 from pipeline.consumers.engine.standing import Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import Start
-from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.errors import BrokerError, RmosError, StoreError
 from pipeline.settings import Settings
 
-Record: TypeAlias = ConsumerRecord
 Records: TypeAlias = tuple[Record, ...]
-
-
-async def parse_raw(
-    records: Records, original: Callable[[Records], Awaitable[KafkaMessage]]
-) -> KafkaMessage:
-    """Wrap a batch as FastStream's message, without looking into any record."""
-    # The envelope alone is FastStream's; the message's records decide what a nack rewinds.
-    message = await original((replace(records[0], headers=()),))
-    message.raw_message = records
-    return message
-
-
-async def decode_raw(message: KafkaMessage) -> list[Any]:
-    """Hand the records themselves to the handler."""
-    return list(message.raw_message)
-
-
-POLL_BYTES = 16 * 1024 * 1024
-FIRST_RECORDS = 64
-
-
-@dataclass(slots=True)
-class PollSize:
-    """The number of records to ask for next.
-
-    Attributes:
-        limit_records: Never more than this.
-        records: How many to ask for.
-    """
-
-    limit_records: int
-    records: int = FIRST_RECORDS
-
-    def __post_init__(self) -> None:
-        self.records = min(self.records, self.limit_records)
-
-    def learn(self, polled: Iterable[Record]) -> None:
-        """Take note of the sizes of a poll. At most twice as many are asked for as before."""
-        sizes = [held_bytes(record) for record in polled]
-        if not sizes:
-            return
-        mean_bytes = max(1, sum(sizes) // len(sizes))
-        self.records = max(1, min(POLL_BYTES // mean_bytes, 2 * self.records, self.limit_records))
-
-
-# FastStream gives its own logger a handler of its own; this one speaks as we do.
-_faststream_log = logging.getLogger("rmos.faststream")
 
 FETCH_BYTES = 16 * 1024 * 1024
 """Most bytes of one fetch; the broker sends a single larger record all the same."""
 
 PARTITION_FETCH_BYTES = 2 * 1024 * 1024
 
+_log = structlog.get_logger(__name__)
+# FastStream gives its own logger a handler of its own; this one speaks as we do.
+_faststream_log = logging.getLogger("rmos.faststream")
 
-class Subscription:
-    """Feeds the batches of one topic to a handler, in one consumer group.
 
-    Attributes:
-        group: Its name.
-        fault: Done when nothing more may be consumed; see `LogGuard` and `TopicWatch`.
+class WorkerBroker(KafkaBroker):
+    """A broker of FastStream that begins and ends with what belongs to its worker.
+
+    So an application of FastStream starts and stops a worker as we do ourselves.
     """
 
     def __init__(
         self,
         settings: Settings,
+        group: str,
         *,
-        topic: str,
-        standing: Standing,
-        start: Start,
-        handler: Callable[[list[Record]], Awaitable[None]],
-        keep_only: Callable[[Collection[TopicPartition]], None],
+        begin: Callable[[], Awaitable[None]] | None = None,
+        end: Callable[[], Awaitable[None]] | None = None,
+        build_consumer: Callable[..., AIOKafkaConsumer] = AIOKafkaConsumer,
     ) -> None:
-        """Prepare; nothing is consumed before `start`.
+        """Prepare; nothing is connected.
 
         Args:
             settings: The broker.
-            topic: The request topic.
-            standing: Of the group; gets the reasons why it is not ready although it polls.
-            start: What was found at the start.
-            handler: Takes a batch; its offsets are committed when it has returned.
-            keep_only: Takes the partitions that this worker holds, whenever they change.
+            group: The consumer group of its worker.
+            begin: Called once its subscribers consume.
+            end: Called before they stop.
+            build_consumer: Builds their consumer.
         """
-        self.group = group = standing.group
-        self._standing = standing
-        self._refusals = Refusals(settings, standing)
-        self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._settings = settings
-        self._topic = topic
-        self._start = start
-        self._watch = TopicWatch(settings, topic=topic, group=group, start=start, standing=standing)
-        self._guard: LogGuard | None = None
-        self._keep_only = keep_only
-        self._observation = Observation(
-            group, lambda: self._subscriber.consumer, HeldUp(settings, standing).note
-        )
-        self._poll_size = PollSize(settings.batch_records)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._drain_seconds = settings.stop_timeout_seconds
-        self._broker = KafkaBroker(
+        super().__init__(
             settings.bootstrap_servers,
             security=_security(settings),
             # Events go through a producer of our own: FastStream's sends records one by one.
@@ -156,7 +88,85 @@ class Subscription:
             graceful_timeout=settings.stop_timeout_seconds,
             logger=_faststream_log,
         )
-        self._subscriber = self._broker.subscriber(
+        self._settings = settings
+        self._begin = begin
+        self._end = end
+        self._build_consumer = build_consumer
+
+    async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
+        build = await super()._connect()
+        assert isinstance(build, partial)
+        # The configuration is this broker's own; the class of the consumer is no option of it.
+        self.config.broker_config.builder = partial(self._build_consumer, **build.keywords)
+        return self.config.broker_config.builder
+
+    async def start(self) -> None:
+        """Connect and consume.
+
+        Raises:
+            BrokerError: No broker answers, or it refuses.
+        """
+        async with broker_errors(self._settings):
+            await super().start()
+        if self._begin is not None:
+            await self._begin()
+
+    async def stop(self, *exception: Any) -> None:  # noqa: ANN401
+        """Finish the batch in hand and leave the group."""
+        if self._end is not None:
+            await self._end()
+        try:
+            await super().stop(*exception)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+
+
+class Subscription:
+    """Feeds the batches of one topic to a worker, in one consumer group.
+
+    Attributes:
+        group: Its name.
+        standing: Why it is not ready although it polls.
+        fault: Done when nothing more may be consumed; its exception says why.
+        broker: Starts and stops it.
+    """
+
+    def __init__(
+        self, settings: Settings, worker: BatchWorker[Any, Any], *, topic: str, start: Start
+    ) -> None:
+        """Prepare; nothing is consumed before the start of `broker`.
+
+        Args:
+            settings: The broker.
+            worker: Takes a batch; its offsets are committed when it has returned.
+            topic: The request topic.
+            start: What was found at the start.
+        """
+        self.group = group = worker.group
+        self.settings = settings
+        self.standing = Standing(group)
+        self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._worker = worker
+        self._topic = topic
+        self._start = start
+        self._backoff = Backoff(settings.broker_pause_seconds)
+        self._put_off = PutOff(self.standing)
+        self._refusals = Refusals(settings, self.standing)
+        self._watch = TopicWatch(
+            settings, topic=topic, group=group, start=start, standing=self.standing
+        )
+        self._consumer: PolledConsumer | None = None
+        self._guard: LogGuard | None = None
+        self._observation = Observation(
+            group, lambda: self._consumer, HeldUp(settings, self.standing).note
+        )
+        self._poll_size = PollSize(settings.batch_records)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.broker = WorkerBroker(
+            settings, group, begin=self._begin, end=self._end, build_consumer=self._built_consumer
+        )
+        subscriber = self.broker.subscriber(
             topic,
             batch=True,
             group_id=group,
@@ -174,36 +184,9 @@ class Subscription:
             rebalance_timeout_ms=settings.max_poll_interval_ms,
             parser=parse_raw,
             decoder=decode_raw,
-            listener=_AtRebalance(self._drain, self._note_assigned),
+            listener=_AtRebalance(self),
         )
-        self._subscriber(handler)
-
-    async def start(self) -> None:
-        """Join the group and begin to consume.
-
-        Raises:
-            BrokerError: No broker answers, or it refuses.
-        """
-        async with broker_errors(self._settings):
-            await self._broker.start()
-        self._attend_polls()
-        self._tasks.add(asyncio.create_task(self._observation.run()))
-        watching = asyncio.create_task(self._watch.run())
-        watching.add_done_callback(self._note_fault)
-        self._tasks.add(watching)
-
-    async def stop(self) -> None:
-        """Finish the batch in hand and leave the group."""
-        for task in self._tasks:
-            task.cancel()
-        try:
-            await self._broker.stop()
-        except asyncio.CancelledError:
-            if is_cancelled():
-                raise
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._watch.stop()
+        subscriber(self._handle)
 
     @property
     def assigned(self) -> set[TopicPartition]:
@@ -215,52 +198,115 @@ class Subscription:
         """Whether it holds partitions, asks for records, and the broker answers."""
         return self._observation.is_ready
 
-    def _attend_polls(self) -> None:
-        """Note, guard and bound every poll of the consumer: FastStream knows a fixed number alone.
+    async def first_offset_since(self, place: TopicPartition, since_ms: int) -> int:
+        """Return the first offset of `place` with broker time `since_ms` or later, else its end.
 
-        FastStream's loop first runs when this one waits, so no poll comes before.
+        Raises:
+            BrokerError: The broker does not answer.
         """
-        consumer = self._subscriber.consumer
-        assert consumer is not None
-        guard = LogGuard(
-            self._settings,
-            consumer,
+        async with broker_errors(self.settings), asyncio.timeout(OBSERVE_SECONDS):
+            if self._consumer is None:
+                return 0
+            end = (await self._consumer.end_offsets([place]))[place]
+            found = (await self._consumer.offsets_for_times({place: since_ms}))[place]
+            return int(min(end, found.offset if found else end))
+
+    async def deliver(self, records: Sequence[Record]) -> None:
+        """Let the worker process a batch from the poll.
+
+        A fault of the broker puts the batch off. Any other fault ends the worker: see `fault`.
+
+        Raises:
+            BatchDeferred: Its offsets must not be committed; it is delivered again.
+        """
+        if self.fault.done():
+            # The worker is stopping; this batch was polled in between.
+            await self._backoff.rest()
+            raise BatchDeferred
+        try:
+            await self._worker.process(records)
+        except BrokerError as error:
+            metrics.FAULTS.labels(self.group, "broker").inc()
+            _log.warning("batch put off", group=self.group, records=len(records), why=str(error))
+            self._put_off.note(records, str(error))
+            await self._backoff.rest()
+            raise BatchDeferred from error
+        except Exception as error:
+            self._give_up(error)
+            raise BatchDeferred from error
+        self._put_off.forget(records)
+
+    async def _handle(self, records: list[Record]) -> None:
+        """Deliver a batch of FastStream's: the one place that knows its exceptions."""
+        try:
+            await self.deliver(records)
+        except BatchDeferred as deferred:
+            if self._consumer is not None:
+                self._consumer.put_down()
+            raise NackMessage from deferred
+
+    def _give_up(self, error: Exception) -> None:
+        if isinstance(error, StoreError):
+            metrics.FAULTS.labels(self.group, "store").inc()
+        if not isinstance(error, RmosError | MemoryError):
+            _log.error("batch failed", group=self.group, exc_info=error)
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.fault.done():
+            self.fault.set_exception(error)
+
+    def _built_consumer(self, **options: Any) -> PolledConsumer:  # noqa: ANN401
+        self._consumer = PolledConsumer(self._poll, **options)
+        self._guard = LogGuard(
+            self.settings,
+            self._consumer,
             group=self.group,
             topic=self._topic,
             starts=self._start.places,
             watch=self._watch,
             fault=self.fault,
         )
-        poll, pulse, size = consumer.getmany, self._observation.pulse, self._poll_size
+        return self._consumer
 
-        async def getmany(*, timeout_ms: int, max_records: int | None) -> Any:  # noqa: ANN401
-            del max_records
-            pulse.beat()
-            try:
-                polled = await guard.poll(
-                    lambda: poll(timeout_ms=timeout_ms, max_records=size.records)
-                )
-            except KafkaError as error:
-                await self._note_refusal(error)
-                return {}
-            self._refusals.note_poll(brought=bool(polled))
-            self._note_unreadable()
-            size.learn(chain.from_iterable(polled.values()))
-            return polled
+    async def _begin(self) -> None:
+        self._observation.pulse.beat()
+        watching = asyncio.create_task(self._watch.run())
+        watching.add_done_callback(self._note_fault)
+        self._tasks |= {watching, asyncio.create_task(self._observation.run())}
 
-        consumer.getmany = getmany
-        self._guard = guard
-        pulse.beat()
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._watch.stop()
+
+    async def _poll(self, ask: Callable[..., Awaitable[Polled]]) -> Polled:
+        """Poll as often as FastStream does; note, check and bound what comes."""
+        assert self._guard is not None
+        self._observation.pulse.beat()
+        try:
+            polled: Polled = await self._guard.poll(
+                partial(ask, max_records=self._poll_size.records)
+            )
+        except KafkaError as error:
+            await self._note_refusal(error)
+            return {}
+        self._refusals.note_poll(brought=bool(polled))
+        self._note_unreadable()
+        self._poll_size.learn(chain.from_iterable(polled.values()))
+        return polled
 
     def _note_unreadable(self) -> None:
-        """Say where a batch cannot be read although it was fetched again and again."""
+        """Report where a batch cannot be read although it was fetched again and again."""
         held = unreadable_offsets(self.assigned)
         if not held:
-            self._standing.clear("unreadable")
+            self.standing.clear("unreadable")
             return
         place = min(held)
         more = f", and {len(held) - 1} partitions more" if len(held) > 1 else ""
-        self._standing.report(
+        self.standing.report(
             "unreadable",
             f"The batch at offset {held[place]} of {place.topic}, partition {place.partition}, "
             f"cannot be read{more}, and the records behind it wait: the broker's disk may have "
@@ -268,48 +314,57 @@ class Subscription:
         )
 
     async def _note_refusal(self, error: KafkaError) -> None:
-        """Say what the broker refuses and wait: FastStream would log a traceback each time."""
+        """Report what the broker refuses and wait: FastStream would log a traceback each time."""
         refusal = await self._refusals.note(error)
-        if isinstance(error, GroupAuthorizationFailedError) and not self.fault.done():
+        if isinstance(error, GroupAuthorizationFailedError):
             # aiokafka's member of the group has ended, and does not come back with the right.
-            self.fault.set_exception(refusal)
+            self._fail(refusal)
         await self._refusals.rest()
 
     def _note_fault(self, watching: asyncio.Task[None]) -> None:
         error = None if watching.cancelled() else watching.exception()
-        if error is not None and not self.fault.done():
-            self.fault.set_exception(error)
+        if error is not None:
+            self._fail(error)
 
-    async def _drain(self) -> None:
-        if self._guard is not None:
+    async def give_away(self) -> None:
+        """Finish the batch in hand, its commit included, before partitions are given away."""
+        if self._guard is not None and self._consumer is not None:
             # What a poll brought and the guard still holds back is for the next owner to poll.
             self._guard.forget_places()
-        # The lock of the subscriber is held from before the handler until after the commit.
-        await self._subscriber.lock.wait_release(self._drain_seconds)  # type: ignore[attr-defined]
+            await self._consumer.finish_batch(self.settings.stop_timeout_seconds)
 
-    def _note_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._keep_only(assigned)
+    def take_over(self, assigned: Collection[TopicPartition]) -> None:
+        """Take note of the partitions that this worker holds now."""
+        self._put_off.keep_only(assigned)
         if self._guard is not None:
             self._guard.forget_places()
+
+
+async def parse_raw(
+    records: Records, original: Callable[[Records], Awaitable[KafkaMessage]]
+) -> KafkaMessage:
+    """Wrap a batch as FastStream's message, without looking into any record."""
+    # The envelope alone is FastStream's; the message's records decide what a nack rewinds.
+    message = await original((replace(records[0], headers=()),))
+    message.raw_message = records
+    return message
+
+
+async def decode_raw(message: KafkaMessage) -> list[Any]:
+    """Hand the records themselves to the handler."""
+    return list(message.raw_message)
 
 
 class _AtRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Finishes the batch in hand before partitions go; of those that come no place is known."""
-
-    def __init__(
-        self,
-        drain: Callable[[], Awaitable[None]],
-        note_assigned: Callable[[Collection[TopicPartition]], None],
-    ) -> None:
-        self._drain = drain
-        self._note_assigned = note_assigned
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
-            await self._drain()
+            await self._subscription.give_away()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._note_assigned(assigned)
+        self._subscription.take_over(assigned)
 
 
 def _security(settings: Settings) -> BaseSecurity:

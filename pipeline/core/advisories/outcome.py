@@ -153,7 +153,7 @@ def settle_advisory(
 
 
 def run_not_found(waiting: AdvisoryOutcome) -> AdvisoryOutcome:
-    """Return the outcome of a record whose run had not come by the last retry.
+    """Return the outcome of a record whose run has not come in time.
 
     It tells the operator and ends nothing: the claim stays, and is linked once the run appears.
     """

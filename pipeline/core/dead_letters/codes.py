@@ -71,7 +71,7 @@ DEAD_LETTER_CODES: Final[dict[str, DeadLetterCode]] = {
         only_if_asked=True,
     ),
     "RUN_NOT_FOUND": DeadLetterCode(
-        "The run of this advisory had not come by the last retry.",
+        "The run of this advisory had not come in time.",
         "The advisory keeps its id and is linked by itself when the run comes.",
         only_if_asked=True,
     ),

@@ -1,4 +1,4 @@
-"""The event that tells what became of a run request, and its CloudEvents headers.
+"""The event that reports what became of a run request, and its CloudEvents headers.
 
 CloudEvents 1.0, Kafka protocol binding, binary content mode: attributes are headers `ce_*`.
 """
@@ -28,8 +28,8 @@ def event_id(source: RecordSource) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-class ToldOutcome(Protocol):
-    """What an event tells of an outcome, whatever store holds the run."""
+class ReportedOutcome(Protocol):
+    """What an event reports of an outcome, whatever store holds the run."""
 
     @property
     def kind(self) -> str:
@@ -77,7 +77,7 @@ def _told_of(run: StoredRun) -> dict[str, Any]:
     return told
 
 
-def event_with(outcome: ToldOutcome, source: RecordSource, told: Mapping[str, Any]) -> bytes:
+def event_with(outcome: ReportedOutcome, source: RecordSource, told: Mapping[str, Any]) -> bytes:
     """Return the value of the event of `outcome`, with what is `told` of the stored run."""
     event: dict[str, Any] = {
         "schema_version": RUN_EVENT_VERSION,
@@ -93,7 +93,7 @@ def event_with(outcome: ToldOutcome, source: RecordSource, told: Mapping[str, An
     return canonical_json(event | dict(told))
 
 
-def run_event_headers(outcome: ToldOutcome, source: RecordSource, timestamp_ms: int) -> Headers:
+def run_event_headers(outcome: ReportedOutcome, source: RecordSource, timestamp_ms: int) -> Headers:
     """Return the headers of the event of a record with broker time `timestamp_ms`."""
     return cloud_event_headers(
         event_id(source),

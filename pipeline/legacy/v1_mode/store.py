@@ -5,9 +5,8 @@ again finds its own row, whose mark names it: it is `persisted` again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
@@ -17,15 +16,10 @@ from pipeline.legacy.v1.file import V1Store, V1Transaction
 from pipeline.legacy.v1.row import RowMark, V1Source, marked
 from pipeline.legacy.v1.text import parse_row
 from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, settle_row
-from pipeline.storage.batch_store import BatchResult
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchResult, RejectLimit
 
-
-@dataclass(frozen=True, slots=True)
-class JudgedV1Record:
-    """One record with what it is, looked at alone."""
-
-    source: RecordSource
-    verdict: JudgedRow | Rejected
+JudgedV1Record: TypeAlias = JudgedRecord[JudgedRow | Rejected]
 
 
 class V1Runs:
@@ -48,13 +42,13 @@ class V1Runs:
         self._judged: dict[Partition, int] = {}
 
     def commit(
-        self, records: Sequence[JudgedV1Record], accepted_rejects: int = 0
+        self, records: Sequence[JudgedV1Record], limit: RejectLimit | None = None
     ) -> BatchResult[V1Outcome]:
         """Store a batch; return what became of each record.
 
         Args:
             records: In offset order within each partition.
-            accepted_rejects: Failures that do not count against the reject limit.
+            limit: How many failures do not count against the reject limit.
 
         Raises:
             RejectLimitError: Too many records fail; nothing was written.
@@ -62,6 +56,7 @@ class V1Runs:
         """
         with self._store.transaction() as transaction:
             outcomes = self._settle(records, transaction)
+            accepted_rejects = limit.accepted_rejects if limit else 0
             window, accepted = self._check_reject_limit(records, outcomes, accepted_rejects)
         self._window = window
         for record in records:

@@ -45,6 +45,7 @@ from pipeline.storage.index.replacement import (
     batches,
     new_index,
     put_in_place,
+    reported_claims_of,
     topic_ids_of,
 )
 from pipeline.storage.ledger_key import verifier_keys
@@ -129,6 +130,8 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
                 transaction.advance(epoch, reached)
             for epoch, given_up in accepted_losses_of(root).items():
                 transaction.accept_losses(epoch, given_up)
+            for epoch, reported in reported_claims_of(root).items():
+                transaction.note_reported_claims(epoch, reported)
             for topic, topic_id in topic_ids_of(root, identity.epoch).items():
                 transaction.note_topic_id(identity.epoch, topic, topic_id)
         put_in_place(root)

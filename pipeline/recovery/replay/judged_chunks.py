@@ -14,8 +14,8 @@ from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
-from pipeline.consumers.engine.judging import Judging
-from pipeline.consumers.engine.outbox import delivery_of
+from pipeline.consumers.engine.judging import Judging, judged_records
+from pipeline.consumers.engine.outbox import request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.progress import Progress, no_progress
 from pipeline.recovery.chunks import in_chunks
@@ -103,9 +103,4 @@ async def judged_chunks(
 
 
 async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
-    deliveries = [delivery_of(record, epoch) for record in chunk]
-    verdicts = await judging.judge([(each.key, each.value) for each in deliveries])
-    return [
-        JudgedRecord.of(delivery.source, verdict, delivery.value, delivery.timestamp_ms)
-        for delivery, verdict in zip(deliveries, verdicts, strict=True)
-    ]
+    return await judged_records(judging, [request_of(record, epoch) for record in chunk])

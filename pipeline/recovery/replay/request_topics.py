@@ -68,7 +68,7 @@ def request_topics(topics: TopicNames) -> list[RequestTopic]:
         ),
         RequestTopic(
             topics.advisory_requests,
-            (topics.advise_group, topics.advise_retry_group),
+            (topics.advise_group,),
             judge_advisory_record,
             AdvisoryStore,
             plan_advisories,

@@ -19,13 +19,18 @@ from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index.tables import (
     accepted_losses,
+    claims_in_hand,
     metadata,
+    reported_claims,
     run_indexes,
     topic_ids,
 )
 
 INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
+
+_ADDED_TABLES = (accepted_losses, topic_ids, reported_claims, claims_in_hand)
+"""Missing in an older index of this format."""
 
 
 def check_is_file(path: Path) -> None:
@@ -89,7 +94,7 @@ def is_made(path: Path) -> bool:
         engine.dispose()
     if found != 0:
         _check_format(found, path)
-    expected = {accepted_losses.name, topic_ids.name, *(index.name for index in run_indexes)}
+    expected = {*(table.name for table in _ADDED_TABLES), *(index.name for index in run_indexes)}
     return found != 0 and expected <= set(names)
 
 
@@ -99,8 +104,7 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found == INDEX_FORMAT:
-            accepted_losses.create(connection, checkfirst=True)
-            topic_ids.create(connection, checkfirst=True)
+            metadata.create_all(connection, tables=_ADDED_TABLES)
             for made in run_indexes:
                 made.create(connection, checkfirst=True)
         if found == 0 and may_be_new:

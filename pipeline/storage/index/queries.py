@@ -80,6 +80,11 @@ def accepted_losses(connection: Connection, epoch: int) -> dict[Partition, int]:
     return _offsets(connection, tables.accepted_losses, epoch)
 
 
+def reported_claims(connection: Connection, epoch: int) -> dict[Partition, int]:
+    """Return before which offset of each topic and partition waiting claims were reported."""
+    return _offsets(connection, tables.reported_claims, epoch)
+
+
 def _offsets(connection: Connection, table: Table, epoch: int) -> dict[Partition, int]:
     rows = connection.execute(select(table).where(table.c.epoch == epoch))
     return {(row.topic, row.partition): row.next_offset for row in rows}

@@ -16,7 +16,6 @@ from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"
 _TOPIC_IDS = "SELECT topic, topic_id FROM topic_ids WHERE epoch = ?"
-_ACCEPTED_LOSSES = "SELECT epoch, topic, partition, next_offset FROM accepted_losses"
 _Entry = TypeVar("_Entry")
 
 
@@ -40,14 +39,24 @@ def accepted_losses_of(root: Path) -> dict[int, dict[Partition, int]]:
     Neither files nor leaves tell them. The index may be missing, damaged or of another format: then
     what can be read of it is returned.
     """
-    losses: dict[int, dict[Partition, int]] = {}
+    return _offsets_of(root, "accepted_losses")
+
+
+def reported_claims_of(root: Path) -> dict[int, dict[Partition, int]]:
+    """Return before which offsets waiting claims were reported, likewise."""
+    return _offsets_of(root, "reported_claims")
+
+
+def _offsets_of(root: Path, table: str) -> dict[int, dict[Partition, int]]:
+    found: dict[int, dict[Partition, int]] = {}
     try:
         with closing(read_only(root / INDEX_FILE)) as index:
-            for epoch, topic, partition, offset in index.execute(_ACCEPTED_LOSSES):
-                losses.setdefault(epoch, {})[topic, partition] = offset
+            rows = index.execute(f"SELECT epoch, topic, partition, next_offset FROM {table}")  # noqa: S608
+            for epoch, topic, partition, offset in rows:
+                found.setdefault(epoch, {})[topic, partition] = offset
     except sqlite3.Error:
-        return losses
-    return losses
+        return found
+    return found
 
 
 def topic_ids_of(root: Path, epoch: int) -> dict[str, str]:

@@ -17,11 +17,10 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    tuple_,
 )
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.record import Partition, RecordId, RecordSource
+from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import INDEX_NAME, store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
@@ -238,36 +237,6 @@ class RunIndex:
             result = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
             for row in result.mappings():
                 yield advisory_of_row(row)
-
-    def claims_to_link(
-        self, epoch: int, topic: str, after: tuple[int, int], limit: int
-    ) -> list[RecordSource]:
-        """Return claims whose run is there, in the order of their records.
-
-        Args:
-            epoch: That of the records; those of an earlier one cannot be read any more.
-            topic: The request topic.
-            after: Partition and offset that the records lie behind.
-            limit: Most claims to return.
-        """
-        place = (advisories.c.source_partition, advisories.c.source_offset)
-        query = (
-            select(*place)
-            .where(
-                advisories.c.link_path.is_(None),
-                advisories.c.source_epoch == epoch,
-                advisories.c.source_topic == topic,
-                tuple_(*place) > after,
-                exists().where(runs.c.run_id == advisories.c.run_id),
-            )
-            .order_by(*place)
-            .limit(limit)
-        )
-        with self.reading() as connection:
-            found = connection.execute(query).all()
-        return [
-            RecordSource(epoch, RecordId(topic, partition, offset)) for partition, offset in found
-        ]
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""

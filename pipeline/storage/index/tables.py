@@ -192,6 +192,30 @@ topic_ids = Table(
     Column("topic_id", String, nullable=False),
 )
 
+
+# Before which offset of an advisory topic every claim that waited too long was reported. Made in
+# indexes of before too, as above.
+reported_claims = Table(
+    "reported_claims",
+    metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
+)
+
+
+# Claims that are being linked, until their events are confirmed. Made in indexes of before too.
+claims_in_hand = Table(
+    "claims_in_hand",
+    metadata,
+    Column("epoch", Integer, primary_key=True),
+    Column("topic", String, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+)
+
+
 reject_windows = Table(
     "flood_windows",
     metadata,

@@ -23,6 +23,7 @@ from pipeline.storage.index.tables import (
     attachments,
     positions,
     reject_windows,
+    reported_claims,
     runs,
     topic_ids,
     withheld_blobs,
@@ -111,6 +112,10 @@ class IndexTransaction:
     def accept_losses(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
         """Note that what the store misses before these offsets is given up."""
         self._raise_offsets(accepted_losses, epoch, next_offsets)
+
+    def note_reported_claims(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
+        """Note that every claim that waits before these offsets was reported."""
+        self._raise_offsets(reported_claims, epoch, next_offsets)
 
     def note_topic_id(self, epoch: int, topic: str, topic_id: str) -> None:
         """Note which topic of its name the store keeps in `epoch`; the first one stays."""

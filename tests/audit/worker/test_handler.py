@@ -23,7 +23,7 @@ from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
 from pipeline.consumers.engine.standing import Standing
 from pipeline.core.progress import Progress
@@ -123,7 +123,7 @@ async def audits(
     with ExitStack() as stack:
         auditor, disk = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
         auditing = Auditing(settings, 1, lambda: KEYS, list, auditor, disk, lambda: NOW)
-        yield Audits(root, AuditHandler(auditing, told, Pace(0.001)), told)
+        yield Audits(root, AuditHandler(auditing, told, Backoff(0.001)), told)
 
 
 async def test_findings_are_told_and_then_the_report(audits: Audits) -> None:

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.consumers.engine.subscription import FIRST_RECORDS, POLL_BYTES, PollSize
+from pipeline.consumers.engine.group_consumer import FIRST_RECORDS, POLL_BYTES, PollSize
 
 
 def polled_record(value: bytes | None, headers: tuple[Any, ...] = ()) -> Any:

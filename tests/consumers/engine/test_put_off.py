@@ -6,10 +6,9 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
-from faststream.exceptions import NackMessage
 
 from pipeline.consumers.engine import put_off
-from pipeline.consumers.engine.batches import BatchConsumer, Pace
+from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT, PutOff
 from pipeline.consumers.engine.standing import Standing
@@ -93,41 +92,31 @@ def test_a_partition_without_a_record_any_more_is_no_reason_for_ever(
 
 
 class Refusing:
-    """A sender whose broker refuses."""
+    """A worker whose broker refuses."""
 
-    async def send(self, _messages: Any) -> None:
+    group = "group"
+
+    async def process(self, _records: Any) -> None:
         message = "The broker refused."
         raise BrokerError(message)
 
 
 async def test_a_worker_is_ready_again_once_its_partition_is_another_workers() -> None:
-    async def judge(_records: Any) -> Any:
-        async def store() -> list[Any]:
-            return []
-
-        return SimpleNamespace(store=store)
-
-    consumer = BatchConsumer("group", judge, cast("Any", Refusing()), Pace(0))
     subscription = Subscription(
-        Settings(),
+        Settings(broker_pause_seconds=1e-9),
+        cast("Any", Refusing()),
         topic="rmos.runs.requests",
-        standing=consumer.standing,
-        start=cast("Any", None),
-        handler=consumer.handle,
-        keep_only=consumer.keep_only,
+        start=cast("Any", SimpleNamespace(places={})),
     )
     (record,) = batch((3, 17))
-    record.key = record.value = None
-    record.headers, record.timestamp = (), 0
     for _ in range(PUT_OFF_LIMIT + 1):
-        with pytest.raises(NackMessage):
-            await consumer.handle([record])
-    assert consumer.standing.reasons
-    listener = subscription._subscriber._listener  # type: ignore[attr-defined]
-    await listener.on_partitions_assigned({TopicPartition("rmos.runs.requests", 3)})
-    assert consumer.standing.reasons
-    await listener.on_partitions_assigned(set())
-    assert consumer.standing.reasons == ()
+        with pytest.raises(BatchDeferred):
+            await subscription.deliver([record])
+    assert subscription.standing.reasons
+    subscription.take_over({TopicPartition("rmos.runs.requests", 3)})
+    assert subscription.standing.reasons
+    subscription.take_over(set())
+    assert subscription.standing.reasons == ()
 
 
 async def test_a_consumer_without_partitions_is_held_up_by_no_transaction() -> None:

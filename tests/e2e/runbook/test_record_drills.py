@@ -93,7 +93,7 @@ async def test_the_program_refuses_good_records(drill: Drill) -> None:
 
 async def test_an_advisory_without_its_run(drill: Drill) -> None:
     drill.read(PAGE, "An advisory without its run")
-    drill.units.environment["RMOS_ADVISORY_RETRY_SECONDS"] = "[0.1, 0.1, 0.1, 0.1]"
+    drill.units.environment["RMOS_ADVISORY_WAIT_SECONDS"] = "0.4"
     await consume(drill.settings, runs(5))
     drill.units.start("rmos-advise")
     (place,) = await publish(drill.settings, advisory_of("run_a"))
@@ -102,15 +102,12 @@ async def test_an_advisory_without_its_run(drill: Drill) -> None:
     await drill.you_see()
     await drill.run()
     await wait_until_consumed(drill.settings)
-    # Its own look is every minute, and at its start.
-    await drill.units.stop("rmos-advise")
-    drill.units.start("rmos-advise")
     await drill.then()
 
 
 async def test_claims_are_not_linked(drill: Drill) -> None:
     drill.read(PAGE, "Claims are not linked")
-    settings = drill.settings.model_copy(update={"advisory_retry_seconds": (0.1, 0.1, 0.1, 0.1)})
+    settings = drill.settings.model_copy(update={"advisory_wait_seconds": 0.4})
     (place,) = await publish(settings, advisory_of("run_a"))
     async with advise_worker(settings):
         await wait_for(settings, place, "RUN_NOT_FOUND")

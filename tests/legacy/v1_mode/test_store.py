@@ -13,6 +13,7 @@ from pipeline.errors import RejectLimitError, StoreError
 from pipeline.legacy.v1.row import MARK
 from pipeline.legacy.v1_mode.outcome import judge_run_as_row
 from pipeline.legacy.v1_mode.store import JudgedV1Record, V1Runs
+from pipeline.storage.batch_store import RejectLimit
 from tests.builders import incomplete_request, record, red_request, run_request
 from tests.storage.stores import in_children
 
@@ -29,11 +30,13 @@ def path(tmp_path: Path) -> Path:
 
 def judged(request: dict[str, Any], offset: int, partition: int = 0) -> JudgedV1Record:
     place = RecordSource(1, RecordId(TOPIC, partition, offset))
-    return JudgedV1Record(place, judge_run_as_row(*record(request)))
+    key, value = record(request)
+    return JudgedV1Record.of(place, judge_run_as_row(key, value), value, 0)
 
 
 def tombstone(offset: int) -> JudgedV1Record:
-    return JudgedV1Record(RecordSource(1, RecordId(TOPIC, 0, offset)), judge_run_as_row(b"k", None))
+    place = RecordSource(1, RecordId(TOPIC, 0, offset))
+    return JudgedV1Record.of(place, judge_run_as_row(b"k", None), None, 0)
 
 
 def runs_at(path: Path) -> V1Runs:
@@ -110,10 +113,10 @@ def test_the_reject_limit_writes_nothing_and_can_be_accepted(path: Path) -> None
     with pytest.raises(RejectLimitError, match="500 of the last 501 records"):
         runs.commit([*bad, judged(run_request(), 500)])
     assert path.read_bytes() == before
-    assert runs.commit(bad, 1).accepted_rejects == 1
+    assert runs.commit(bad, RejectLimit("g", 1)).accepted_rejects == 1
     with pytest.raises(RejectLimitError):
         runs.commit([tombstone(500)])
-    assert runs.commit([tombstone(500)], 5).accepted_rejects == 1
+    assert runs.commit([tombstone(500)], RejectLimit("g", 5)).accepted_rejects == 1
 
 
 def test_records_delivered_again_do_not_count_twice_against_the_reject_limit(path: Path) -> None:

@@ -1,33 +1,37 @@
-"""The audit worker: requests, and the schedule of its own."""
+"""The audit worker: requests, and the schedule of its own.
+
+`faststream run pipeline.app.audit:app` runs it, as `rmos worker audit` does.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
-import structlog
-
-from pipeline.app.worker import Worker, read_whatever_comes, running, started_sender
+from pipeline.app.application import WorkerApplication
+from pipeline.app.worker import Worker, read_whatever_comes, running, started, started_sender
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
 from pipeline.audit.worker.schedule import AuditScheduler, tell_before
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.engine.batches import Pace
+from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.ledger.witnessed import trusted_checkpoints
-from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 
-_log = structlog.get_logger(__name__)
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @asynccontextmanager
-async def audit_worker(
-    settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+async def prepared_audit(
+    settings: Settings, *, clock: Callable[[], datetime] = _now
 ) -> AsyncIterator[Worker]:
-    """Run an audit worker for the length of a block: requests, and the schedule of its own.
+    """Prepare an audit worker, which has joined its group by then; see `started`.
 
     Args:
         settings: Store, broker, schedule, and the folder of trusted checkpoints.
@@ -55,16 +59,31 @@ async def audit_worker(
             disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
             clock=clock,
         )
-        handler = AuditHandler(auditing, sender, Pace(settings.broker_pause_seconds))
+        handler = AuditHandler(auditing, sender, Backoff(settings.broker_pause_seconds))
         requests = AuditRequests(settings, handler.handle, handler.standing)
         stack.push_async_callback(requests.stop)
         await requests.start()
-        enable_client_logging()
         settling = await stack.enter_async_context(running(requests.run()))
         asking = RequestSender(settings)
         stack.push_async_callback(asking.stop)
         scheduler = AuditScheduler(settings, asking, clock, handler.standing)
         scheduling = await stack.enter_async_context(running(scheduler.run()))
-        _log.info("audit worker started", store=str(settings.data_dir), store_id=identity.store_id)
-        yield Worker(requests, [settling, scheduling], standings=[handler.standing])
-    _log.info("audit worker stopped")
+        yield Worker(
+            "audit worker",
+            # Its loop is its own: FastStream's would not poll during an audit of hours.
+            WorkerBroker(settings, requests.group),
+            requests,
+            [settling, scheduling],
+            [handler.standing],
+            {"store": str(settings.data_dir), "store_id": identity.store_id},
+        )
+
+
+def audit_worker(
+    settings: Settings, clock: Callable[[], datetime] = _now
+) -> AbstractAsyncContextManager[Worker]:
+    """Run an audit worker for the length of a block; see `started`."""
+    return started(prepared_audit(settings, clock=clock))
+
+
+app = WorkerApplication(prepared_audit)

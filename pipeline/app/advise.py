@@ -1,0 +1,103 @@
+"""The advise worker: advisory requests become links, also those that come before their run.
+
+`faststream run pipeline.app.advise:app` runs it, as `rmos worker advise` does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from pipeline.app.application import WorkerApplication
+from pipeline.app.worker import (
+    BatchParts,
+    Worker,
+    about_store,
+    batch_subscription,
+    read_whatever_comes,
+    running,
+    started,
+)
+from pipeline.consumers.claims import AdvisoryClaims
+from pipeline.consumers.engine.batches import Steps
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.requests import advisory_messages
+from pipeline.consumers.start.checks import check_start
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.errors import InputError
+from pipeline.settings import Settings
+from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.ledger_key import open_ledger
+
+
+@asynccontextmanager
+async def prepared_advise(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[Worker]:
+    """Prepare an advise worker; see `started`.
+
+    Raises:
+        InputError: In v1 mode there is none.
+    """
+    if not settings.runs_v2_enabled:
+        raise InputError(
+            "The advise worker does not run with RMOS_RUNS_V2_ENABLED=false: advisories wait in "
+            "their topic and are linked when it is true again."
+        )
+    read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
+        store = await asyncio.to_thread(
+            lambda: AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
+        )
+        stack.callback(store.close)
+        topics = settings.topics
+        start = await check_start(
+            settings,
+            store,
+            topic=topics.advisory_requests,
+            group=topics.advise_group,
+            writes=(topics.advisory_events, topics.advisory_dead_letters),
+            accept_loss=accept_loss,
+        )
+        parts = await BatchParts.made(settings, stack, judge_advisory_record)
+        outbox = Outbox(topics.advise_group, topics.advisory_events, topics.advisory_dead_letters)
+        subscription = batch_subscription(
+            settings,
+            parts,
+            Steps(parts.judging, store.commit, partial(advisory_messages, outbox)),
+            outbox,
+            topic=topics.advisory_requests,
+            start=start,
+            epoch=store.identity.epoch,
+            accepted_rejects=accepted_rejects,
+        )
+        claims = AdvisoryClaims(
+            settings,
+            store,
+            subscription,
+            parts.sender,
+            judging=parts.judging,
+            executor=parts.executor,
+        )
+        claiming = await stack.enter_async_context(running(claims.run()))
+        yield Worker(
+            "advise worker",
+            subscription.broker,
+            subscription,
+            [subscription.fault, claiming],
+            [subscription.standing, claims.standing],
+            about_store(store),
+        )
+
+
+def advise_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AbstractAsyncContextManager[Worker]:
+    """Run an advise worker for the length of a block: requests and claims; see `started`."""
+    return started(
+        prepared_advise(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+    )
+
+
+app = WorkerApplication(prepared_advise)

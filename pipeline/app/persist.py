@@ -1,0 +1,138 @@
+"""The persist worker: run requests become artifacts, or rows of the v1 store in an emergency.
+
+`faststream run pipeline.app.persist:app` runs it, as `rmos worker persist` does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from pipeline.app.application import WorkerApplication
+from pipeline.app.worker import (
+    BatchParts,
+    Worker,
+    about_store,
+    batch_subscription,
+    read_whatever_comes,
+    started,
+)
+from pipeline.consumers.engine.batches import Steps
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.consumers.requests import run_messages
+from pipeline.consumers.start.checks import check_start
+from pipeline.core.runs.event import run_event
+from pipeline.core.runs.verdict import judge_run_record
+from pipeline.legacy.v1_mode.outcome import judge_run_as_row, v1_run_event
+from pipeline.legacy.v1_mode.start import check_v1_start
+from pipeline.legacy.v1_mode.store import V1Runs
+from pipeline.settings import Settings
+from pipeline.storage.ledger_key import open_ledger
+from pipeline.storage.run_store import RunStore
+
+
+@asynccontextmanager
+async def prepared_persist(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[Worker]:
+    """Prepare a persist worker; see `started`."""
+    read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
+        store = await asyncio.to_thread(
+            lambda: RunStore(settings.data_dir, ledger=open_ledger(settings))
+        )
+        stack.callback(store.close)
+        topics = settings.topics
+        start = await check_start(
+            settings,
+            store,
+            topic=topics.run_requests,
+            group=topics.persist_group,
+            writes=(topics.run_events, topics.run_dead_letters),
+            accept_loss=accept_loss,
+        )
+        parts = await BatchParts.made(settings, stack, judge_run_record)
+        outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
+        subscription = batch_subscription(
+            settings,
+            parts,
+            Steps(parts.judging, store.commit, partial(run_messages, outbox, run_event)),
+            outbox,
+            topic=topics.run_requests,
+            start=start,
+            epoch=store.identity.epoch,
+            accepted_rejects=accepted_rejects,
+        )
+        yield _persist_worker(subscription, about_store(store))
+
+
+@asynccontextmanager
+async def prepared_legacy_persist(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AsyncIterator[Worker]:
+    """Prepare a persist worker over the v1 store; see `started`."""
+    read_whatever_comes()
+    async with AsyncExitStack() as stack:
+        topics = settings.topics
+        cluster_id, epoch, start = await check_v1_start(
+            settings,
+            writes=(topics.run_events, topics.run_dead_letters),
+            accept_loss=accept_loss,
+        )
+        runs = V1Runs(settings.run_store_path, cluster_id)
+        parts = await BatchParts.made(settings, stack, judge_run_as_row)
+        outbox = Outbox(topics.persist_v1_group, topics.run_events, topics.run_dead_letters)
+        subscription = batch_subscription(
+            settings,
+            parts,
+            Steps(parts.judging, runs.commit, partial(run_messages, outbox, v1_run_event)),
+            outbox,
+            topic=topics.run_requests,
+            start=start,
+            epoch=epoch,
+            accepted_rejects=accepted_rejects,
+        )
+        yield _persist_worker(
+            subscription, {"v1_store": str(settings.run_store_path), "epoch": epoch}
+        )
+
+
+def _persist_worker(subscription: Subscription, about: Mapping[str, Any]) -> Worker:
+    return Worker(
+        "persist worker",
+        subscription.broker,
+        subscription,
+        [subscription.fault],
+        [subscription.standing],
+        about,
+    )
+
+
+def preparing_persist(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AbstractAsyncContextManager[Worker]:
+    """Prepare the persist worker of the store that the settings name."""
+    prepare = prepared_persist if settings.runs_v2_enabled else prepared_legacy_persist
+    return prepare(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+
+
+def persist_worker(
+    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
+) -> AbstractAsyncContextManager[Worker]:
+    """Run a persist worker for the length of a block; see `started`."""
+    return started(
+        prepared_persist(settings, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
+    )
+
+
+def legacy_persist_worker(
+    settings: Settings, *, accept_loss: bool = False
+) -> AbstractAsyncContextManager[Worker]:
+    """Run a persist worker over the v1 store for the length of a block; see `started`."""
+    return started(prepared_legacy_persist(settings, accept_loss=accept_loss))
+
+
+app = WorkerApplication(preparing_persist)

@@ -1,0 +1,248 @@
+"""Claims that wait for their run: linked once it is there, reported once they wait too long.
+
+The row of a claim is the queue. Every second the index is asked for the claims whose run has come
+and for those that have waited too long; their requests are read again at their offsets. So a link
+exists exactly where its run does. A worker looks at the partitions that it holds.
+
+| state | if the process dies here |
+|---|---|
+| found | it is found again |
+| in hand: its link may be made, its event is not confirmed | read again, event sent again |
+| no longer in hand | done |
+| overdue: event and dead letter confirmed | sent again, with the same event_id |
+| noted as reported | done; it is linked all the same when its run comes |
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import structlog
+from aiokafka import ConsumerRecord, TopicPartition
+
+from pipeline import metrics
+from pipeline.broker.reading.ranges import read_offsets
+from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, BatchWorker, Steps
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import Outbox, Request
+from pipeline.consumers.engine.put_off import PutOff
+from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.consumers.requests import advisory_messages
+from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found
+from pipeline.core.advisories.verdict import JudgedAdvisory
+from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.core.envelope import Rejected
+from pipeline.core.record import Partition, RecordId, RecordSource
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
+from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
+from pipeline.storage.batch_store import BatchResult, RejectLimit
+
+LOOK_SECONDS = 1.0
+LOOK_SHARE = 9.0
+"""However many claims wait, looking takes at most a tenth of the time."""
+
+PAUSE_SECONDS = 5.0
+"""Time to the next look where a claim could not be read or published."""
+
+READ_SECONDS = 30.0
+"""Longest wait for the next record until the claims of a partition are left for later."""
+
+_log = structlog.get_logger(__name__)
+
+
+class AdvisoryClaims:
+    """Links and reports the claims of one worker's partitions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: AdvisoryStore,
+        subscription: Subscription,
+        sender: BatchSender,
+        *,
+        judging: Judging[JudgedAdvisory | Rejected],
+        executor: Executor,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: The broker, and how long a claim may wait for its run.
+            store: Knows the claims.
+            subscription: Knows the partitions of this worker, and the broker's times.
+            sender: Where events and dead letters go.
+            judging: Judges requests.
+            executor: The thread that does all that waits for the disk.
+        """
+        topics = settings.topics
+        self.standing = Standing(topics.advise_group)
+        self._settings = settings
+        self._store = store
+        self._claims = store.claims
+        self._subscription = subscription
+        self._executor = executor
+        self._topic = topics.advisory_requests
+        self._outbox = Outbox(
+            topics.advise_group, topics.advisory_events, topics.advisory_dead_letters
+        )
+        self._worker = BatchWorker(
+            Steps(judging, self._store_again, self._publish),
+            self._outbox,
+            sender,
+            epoch=store.identity.epoch,
+            executor=executor,
+        )
+        self._put_off = PutOff(self.standing, "claims")
+        self._overdue: set[RecordSource] = set()
+        # Of each partition what the last look has tried to link.
+        self._tried: dict[Partition, set[int]] = {}
+
+    async def run(self) -> None:
+        """Look every second until cancelled.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        while True:
+            began = time.monotonic()
+            is_done = await self.look()
+            took = time.monotonic() - began
+            pause = LOOK_SECONDS if is_done else PAUSE_SECONDS
+            await asyncio.sleep(max(pause, LOOK_SHARE * took))
+
+    async def look(self) -> bool:
+        """Link and report every claim that is due; return whether all of it could be done.
+
+        Raises:
+            StoreError: The disk failed.
+        """
+        waiting = await self._on_disk(self._claims.partitions, self._topic)
+        places = [each for each in self._subscription.assigned if each.partition in waiting]
+        self._put_off.keep_only(places)
+        done = [await self._look_at((each.topic, each.partition)) for each in sorted(places)]
+        return all(done)
+
+    async def _look_at(self, place: Partition) -> bool:
+        """Do what is due in one partition, so that none waits for another."""
+        first = RecordId(*place, 0)
+        try:
+            self._overdue = set()
+            if in_hand := await self._on_disk(self._claims.in_hand, place):
+                first = RecordId(*place, in_hand[0])
+                await self._process(place, in_hand)
+            overdue_to = await self._overdue_to(place)
+            after, tried = -1, set[int]()
+            due = partial(self._claims.due, overdue_to=overdue_to, limit=CHUNK_RECORDS)
+            while page := await self._on_disk(partial(due, after=after), place):
+                first, after = RecordId(*place, page[0][0]), page[-1][0]
+                tried |= await self._process_page(place, page)
+        except (BrokerError, TimeoutError) as error:
+            metrics.FAULTS.labels(self._outbox.group, "broker").inc()
+            why = str(error) or "The broker has not given them out."
+            _log.warning("claims put off", partition=place[1], why=why)
+            self._put_off.note([first], why)
+            return False
+        self._tried[place] = tried
+        if overdue_to:
+            await self._on_disk(self._claims.note_reported, place, overdue_to)
+        self._put_off.forget([first])
+        return True
+
+    async def _overdue_to(self, place: Partition) -> int:
+        """Return before which offset claims are overdue; 0 where none waits to be reported."""
+        if not await self._on_disk(self._claims.has_unreported, place):
+            return 0
+        since = time.time() - self._settings.advisory_wait_seconds
+        return await self._subscription.first_offset_since(
+            TopicPartition(*place), int(since * 1000)
+        )
+
+    async def _process_page(self, place: Partition, page: Sequence[tuple[int, bool]]) -> set[int]:
+        """Link what can be linked and report what is overdue; return what was to be linked.
+
+        What could not be linked although its record was read, or has none, never will be: it is
+        not read again each second.
+        """
+        overdue = [offset for offset, has_run in page if not has_run]
+        linkable = {offset for offset, has_run in page if has_run}
+        fresh = sorted(linkable - self._tried.get(place, set()))
+        if fresh:
+            await self._on_disk(self._claims.take, place, fresh)
+        epoch = self._store.identity.epoch
+        self._overdue = {RecordSource(epoch, RecordId(*place, offset)) for offset in overdue}
+        await self._process(place, sorted([*overdue, *fresh]))
+        return linkable
+
+    async def _process(self, place: Partition, offsets: Sequence[int]) -> None:
+        """Take the requests at `offsets` through the three steps."""
+        if not offsets:
+            return
+        found = 0
+        batch: list[ConsumerRecord] = []
+        size = 0
+        async with aclosing(_in_time(read_offsets(self._settings, {place: offsets}))) as records:
+            async for record in records:
+                found += 1
+                batch.append(record)
+                size += held_bytes(record)
+                if size >= CHUNK_BYTES:
+                    await self._worker.process(batch)
+                    batch, size = [], 0
+        if batch:
+            await self._worker.process(batch)
+        if found < len(offsets):
+            _log.warning(
+                "claims whose request the log has no more",
+                topic=place[0],
+                partition=place[1],
+                count=len(offsets) - found,
+            )
+        await self._on_disk(self._claims.release, place, offsets[-1])
+
+    def _store_again(
+        self, judged: Sequence[AdvisoryRecord], limit: RejectLimit
+    ) -> BatchResult[AdvisoryOutcome]:
+        """Store requests that were stored before; an overdue one that still waits is reported."""
+        del limit  # They were counted when they came.
+        result = self._store.retry_links(judged)
+        outcomes = [
+            run_not_found(outcome)
+            if outcome.kind == "waiting" and record.source in self._overdue
+            else outcome
+            for record, outcome in zip(judged, result.outcomes, strict=True)
+        ]
+        return replace(result, outcomes=outcomes)
+
+    def _publish(self, request: Request, outcome: AdvisoryOutcome) -> Sequence[Message]:
+        # A claim that still waits was reported when it came.
+        if outcome.kind == "waiting":
+            return ()
+        return list(advisory_messages(self._outbox, request, outcome))
+
+    async def _on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, partial(work, *arguments))
+
+
+async def _in_time(
+    records: AsyncGenerator[ConsumerRecord],
+) -> AsyncGenerator[ConsumerRecord]:
+    """Yield `records`.
+
+    Raises:
+        TimeoutError: The next one does not come.
+    """
+    async with aclosing(records):
+        while True:
+            async with asyncio.timeout(READ_SECONDS):
+                record = await anext(records, None)
+            if record is None:
+                return
+            yield record

@@ -1,0 +1,123 @@
+"""The claims that wait for their run, as a queue: rows of the index, looked at by partition."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, union
+from sqlalchemy.dialects.sqlite import insert
+
+from pipeline.core.record import Partition
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.storage.index.queries import reported_claims
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.tables import advisories, claims_in_hand, runs
+from pipeline.storage.index.transaction import IndexTransaction
+
+_HAS_RUN = exists().where(runs.c.run_id == advisories.c.run_id)
+
+
+class ClaimQueue:
+    """The claims of one epoch; those of an earlier one cannot be read any more.
+
+    Every method raises a StoreError where the disk or the index failed.
+    """
+
+    def __init__(self, index: RunIndex, root: Path, epoch: int) -> None:
+        self._index = index
+        self._lock = root / INDEX_LOCK
+        self._epoch = epoch
+
+    def partitions(self, topic: str) -> set[int]:
+        """Return the partitions of `topic` with a claim that waits or is in hand."""
+        query = union(
+            select(advisories.c.source_partition).where(*self._waiting(topic)),
+            select(claims_in_hand.c.partition).where(
+                claims_in_hand.c.epoch == self._epoch, claims_in_hand.c.topic == topic
+            ),
+        )
+        with self._index.reading() as connection:
+            return set(connection.execute(query).scalars())
+
+    def has_unreported(self, place: Partition) -> bool:
+        """Tell whether a claim waits of which it was not reported that it waits too long."""
+        query = select(func.max(advisories.c.source_offset)).where(*self._waiting(*place))
+        with self._index.reading() as connection:
+            last = connection.execute(query).scalar()
+            reported = reported_claims(connection, self._epoch)
+        return last is not None and last >= reported.get(place, 0)
+
+    def due(
+        self, place: Partition, *, after: int, overdue_to: int, limit: int
+    ) -> list[tuple[int, bool]]:
+        """Return the claims that can be linked or must be reported, in the order of their records.
+
+        Args:
+            place: Where their records are.
+            after: The offset that the records lie behind.
+            overdue_to: A claim before this offset has waited too long for its run; it is returned
+                unless it was reported.
+            limit: Most claims to return.
+
+        Returns:
+            The offset of each claim's record, and whether its run is there.
+        """
+        offset = advisories.c.source_offset
+        with self._index.reading() as connection:
+            reported = reported_claims(connection, self._epoch).get(place, 0)
+            query = (
+                select(offset, _HAS_RUN)
+                .where(
+                    *self._waiting(*place),
+                    offset > after,
+                    or_(_HAS_RUN, offset.between(reported, overdue_to - 1)),
+                )
+                .order_by(offset)
+                .limit(limit)
+            )
+            return [(found, bool(has_run)) for found, has_run in connection.execute(query)]
+
+    def note_reported(self, place: Partition, overdue_to: int) -> None:
+        """Note that every claim that waits before `overdue_to` was reported."""
+        with self._writing() as transaction:
+            transaction.note_reported_claims(self._epoch, {place: overdue_to})
+
+    def in_hand(self, place: Partition) -> list[int]:
+        """Return the offsets of the claims whose events may not have been sent."""
+        query = select(claims_in_hand.c.offset).where(*self._of(place)).order_by("offset")
+        with self._index.reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    def take(self, place: Partition, offsets: Sequence[int]) -> None:
+        """Note that claims are to be linked, and that their events are to be sent."""
+        rows = [
+            {"epoch": self._epoch, "topic": place[0], "partition": place[1], "offset": offset}
+            for offset in offsets
+        ]
+        with self._writing() as transaction:
+            transaction.connection.execute(insert(claims_in_hand).on_conflict_do_nothing(), rows)
+
+    def release(self, place: Partition, last: int) -> None:
+        """Note that the events of all claims in hand up to offset `last` are confirmed."""
+        done = delete(claims_in_hand).where(*self._of(place), claims_in_hand.c.offset <= last)
+        with self._writing() as transaction:
+            transaction.connection.execute(done)
+
+    def _waiting(self, topic: str, partition: int | None = None) -> tuple[ColumnElement[bool], ...]:
+        waiting = (
+            advisories.c.link_path.is_(None),
+            advisories.c.source_epoch == self._epoch,
+            advisories.c.source_topic == topic,
+        )
+        if partition is None:
+            return waiting
+        return (*waiting, advisories.c.source_partition == partition)
+
+    def _of(self, place: Partition) -> tuple[ColumnElement[bool], ...]:
+        row = claims_in_hand.c
+        return (row.epoch == self._epoch, row.topic == place[0], row.partition == place[1])
+
+    @contextmanager
+    def _writing(self) -> Iterator[IndexTransaction]:
+        with exclusive_lock(self._lock), self._index.transaction() as transaction:
+            yield transaction

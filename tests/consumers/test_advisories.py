@@ -1,0 +1,299 @@
+"""What is published of an advisory request, as it comes and while it waits for its run."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiokafka import TopicPartition
+
+from pipeline.broker.sending.batches import Message
+from pipeline.consumers import claims as advisory_claims
+from pipeline.consumers.claims import AdvisoryClaims
+from pipeline.consumers.engine.batches import BatchWorker, Steps
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.requests import advisory_messages
+from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
+from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.topics import TopicNames
+from tests.builders import advisory_request, record, run_request
+from tests.storage.stores import judged_record, make_store, opened
+
+TOPICS = TopicNames("rmos")
+REQUESTS = TOPICS.advisory_requests
+HEADERS = (("theirs", b"\xff"), ("caf\udce9", None), ("traceparent", b"00-1"))
+PLACE = TopicPartition(REQUESTS, 3)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is looked at of a consumer's record."""
+
+    key: bytes | None
+    value: bytes | None
+    topic: str = REQUESTS
+    partition: int = 3
+    offset: int = 41
+    timestamp: int = 1_700_000_000_000
+    headers: Sequence[tuple[str, bytes | None]] = field(default=HEADERS)
+
+
+ASKED = Record(*record(advisory_request(run_id="run_1")))
+
+
+class Shop:
+    """An advise worker without a broker: what it has read and what it has published.
+
+    Attributes:
+        log: The records of the request topic.
+        sent: What was published since it was last looked at.
+        overdue_to: The first offset that is not overdue, by the broker.
+        is_away: Whether the broker refuses.
+    """
+
+    def __init__(self, root: Path, executor: ThreadPoolExecutor) -> None:
+        self.log: dict[int, Record] = {}
+        self.reads: list[list[int]] = []
+        self.sent: list[Message] = []
+        self.overdue_to = 0
+        self.is_away = False
+        self.assigned = {PLACE}
+        self.store = AdvisoryStore(root)
+        judging = Judging(judge_advisory_record, helper=False)
+        outbox = Outbox(TOPICS.advise_group, TOPICS.advisory_events, TOPICS.advisory_dead_letters)
+        self.worker = BatchWorker(
+            Steps(judging, self.store.commit, partial(advisory_messages, outbox)),
+            outbox,
+            cast("Any", self),
+            epoch=1,
+            executor=executor,
+        )
+        self.claims = AdvisoryClaims(
+            Settings(),
+            self.store,
+            cast("Any", self),
+            cast("Any", self),
+            judging=judging,
+            executor=executor,
+        )
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        if self.is_away:
+            raise BrokerError("No Kafka broker answers.")
+        self.sent += messages
+
+    async def first_offset_since(self, place: TopicPartition, since_ms: int) -> int:
+        assert place == PLACE
+        assert time.time() - 755 == pytest.approx(since_ms / 1000, abs=5)
+        return self.overdue_to
+
+    async def read(self, _settings: Settings, wanted: Any) -> AsyncGenerator[Any]:
+        ((place, offsets),) = wanted.items()
+        assert place == PLACE
+        self.reads.append(list(offsets))
+        for offset in offsets:
+            if self.is_away:
+                raise BrokerError("No Kafka broker answers.")
+            if offset in self.log:
+                yield self.log[offset]
+
+    async def consume(self, *records: Record) -> list[Message]:
+        self.log |= {each.offset: each for each in records}
+        await self.worker.process(cast("Any", records))
+        return self.taken()
+
+    async def look(self) -> list[Message]:
+        assert await self.claims.look()
+        return self.taken()
+
+    def taken(self) -> list[Message]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    make_store(tmp_path / "store")
+    return tmp_path / "store"
+
+
+@pytest.fixture
+async def shop(root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shop]:
+    with ThreadPoolExecutor(1) as executor:
+        made = Shop(root, executor)
+        monkeypatch.setattr(advisory_claims, "read_offsets", made.read)
+        yield made
+    made.store.close()
+
+
+def make_run(root: Path) -> None:
+    with opened(root) as runs:
+        runs.commit([judged_record(run_request(run_id="run_1"))])
+
+
+def outcome(message: Message) -> str:
+    assert message.topic == TOPICS.advisory_events
+    assert message.value is not None
+    event = json.loads(message.value)
+    assert event["source"] == {"topic": REQUESTS, "partition": 3, "offset": 41}
+    assert dict(message.headers)["ce_time"] == b"2023-11-14T22:13:20Z"
+    assert dict(message.headers)["traceparent"] == b"00-1"
+    return str(event["error"]["code"] if "error" in event else event["outcome"])
+
+
+async def test_a_request_without_its_run_waits_and_is_linked_once_the_run_is_there(
+    root: Path, shop: Shop
+) -> None:
+    (event,) = await shop.consume(ASKED)
+    assert outcome(event) == "waiting"
+    assert await shop.look() == []
+    assert shop.reads == []
+    make_run(root)
+    (linked,) = await shop.look()
+    assert outcome(linked) == "linked"
+    assert await shop.look() == []
+    assert await shop.consume(ASKED) == [linked]
+
+
+async def test_a_claim_that_waits_too_long_is_reported_once_and_linked_all_the_same(
+    root: Path, shop: Shop
+) -> None:
+    await shop.consume(ASKED)
+    shop.overdue_to = 41
+    assert await shop.look() == []
+    shop.overdue_to = 42
+    event, letter = await shop.look()
+    assert outcome(event) == "RUN_NOT_FOUND"
+    assert letter.topic == TOPICS.advisory_dead_letters
+    assert (letter.key, letter.value) == (ASKED.key, ASKED.value)
+    headers = dict(letter.headers)
+    assert tuple(letter.headers[: len(HEADERS)]) == HEADERS
+    assert headers["rmos-source-topic"] == REQUESTS.encode()
+    assert headers["rmos-source-offset"] == b"41"
+    assert headers["rmos-source-timestamp"] == b"1700000000000"
+    assert await shop.look() == []
+    make_run(root)
+    (linked,) = await shop.look()
+    assert outcome(linked) == "linked"
+
+
+async def test_claims_that_become_overdue_one_after_the_other_are_each_reported_once(
+    shop: Shop,
+) -> None:
+    other = record(advisory_request(run_id="run_1", advisory_id="adv_2"))
+    await shop.consume(ASKED, Record(*other, offset=43))
+    shop.overdue_to = 43
+    assert len(await shop.look()) == 2
+    shop.overdue_to = 50
+    letters = [each for each in await shop.look() if each.topic == TOPICS.advisory_dead_letters]
+    assert [each.value for each in letters] == [other[1]]
+
+
+async def test_a_report_that_was_not_confirmed_is_sent_again(shop: Shop) -> None:
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    shop.is_away = True
+    assert not await shop.claims.look()
+    shop.is_away = False
+    assert len(await shop.look()) == 2
+
+
+async def test_a_link_whose_event_was_not_confirmed_is_reported_again(
+    root: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim waits no longer, so only the note that it is in hand leads back to it."""
+    await shop.consume(ASKED)
+    make_run(root)
+
+    async def refuse(_messages: Any) -> None:
+        raise BrokerError("No Kafka broker answers.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.claims._worker, "_sender", cast("Any", _Refusing()))
+        assert not await shop.claims.look()
+    assert len(list((root / "runs").rglob("*_advisory_*"))) == 1
+    assert shop.store.claims.in_hand((REQUESTS, 3)) == [41]
+    (linked,) = await shop.look()
+    assert outcome(linked) == "linked"
+    assert await shop.look() == []
+
+
+class _Refusing:
+    async def send(self, _messages: Any) -> None:
+        raise BrokerError("No Kafka broker answers.")
+
+
+async def test_a_claim_in_a_partition_of_another_worker_is_left_to_it(
+    root: Path, shop: Shop
+) -> None:
+    await shop.consume(ASKED)
+    make_run(root)
+    shop.assigned = {TopicPartition(REQUESTS, 4)}
+    assert await shop.look() == []
+    shop.assigned = {PLACE}
+    assert len(await shop.look()) == 1
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_what_can_never_be_linked_is_read_once_and_reported_never(
+    root: Path, shop: Shop, *, is_gone: bool
+) -> None:
+    """Its record is not in the log any more, or is another than the one that made the claim."""
+    await shop.consume(ASKED)
+    make_run(root)
+    other = Record(*record(advisory_request(run_id="run_1", title="other")))
+    shop.log = {} if is_gone else {41: other}
+    shop.overdue_to = 42
+    assert [await shop.look() for _ in range(3)] == [[], [], []]
+    assert shop.reads == [[41]]
+
+
+async def test_claims_that_cannot_be_read_are_a_reason_until_none_waits(shop: Shop) -> None:
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    shop.is_away = True
+    for _ in range(PUT_OFF_LIMIT):
+        assert not await shop.claims.look()
+        assert shop.claims.standing.reasons == ()
+    await shop.claims.look()
+    (reason,) = shop.claims.standing.reasons
+    assert "rmos.advisories.requests, partition 3, offset 41" in reason
+    shop.is_away = False
+    await shop.look()
+    assert shop.claims.standing.reasons == ()
+
+
+async def test_claims_that_went_to_another_worker_are_no_reason_any_more(shop: Shop) -> None:
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    shop.is_away = True
+    for _ in range(PUT_OFF_LIMIT + 1):
+        await shop.claims.look()
+    assert shop.claims.standing.reasons
+    shop.assigned = set()
+    assert await shop.claims.look()
+    assert shop.claims.standing.reasons == ()
+
+
+async def test_a_record_that_does_not_come_puts_its_partition_off(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_settings: Settings, _wanted: Any) -> AsyncGenerator[Any]:
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(advisory_claims, "read_offsets", silent)
+    monkeypatch.setattr(advisory_claims, "READ_SECONDS", 0.01)
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    assert not await shop.claims.look()
