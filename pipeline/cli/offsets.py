@@ -29,17 +29,15 @@ from pipeline.cli.views.offsets import (
 from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, InputError, RefusedError
-from pipeline.recovery.offsets.moves import (
+from pipeline.recovery.group_moves import (
     GroupPosition,
     OffsetMove,
     Target,
-    moves_back,
-    moves_within_log,
-)
-from pipeline.recovery.offsets.reset import (
     group_positions,
     kept_positions,
     move_group,
+    moves_back,
+    moves_within_log,
     read_kept,
     refuse_live_group,
 )

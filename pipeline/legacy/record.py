@@ -17,7 +17,6 @@ from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.layout import artifact_path
 from pipeline.core.runs.artifact import BuiltRun, generated_by_row, index_fields_of
 from pipeline.core.runs.artifact_parts import (
     Content,
@@ -38,7 +37,7 @@ from pipeline.core.runs.attachments import (
 from pipeline.core.runs.given_values import values_without_place
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.runs.safety import Judgement
-from pipeline.core.runs.verdict import JudgedRun
+from pipeline.core.runs.verdict import JudgedRun, judged_run
 from pipeline.core.violations import Violation, shape_violations
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyRun
 
@@ -73,14 +72,7 @@ def judge_legacy_record(key: ReadContent | None, value: ReadContent | None) -> J
 
 def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     request = open_envelope(key, value, version=LEGACY_RUN_VERSION, needs_version=True)  # 1.
-    built = _build(request)
-    return JudgedRun(
-        request.run_id,
-        built.index_fields["provenance"]["request_sha256"],
-        sha256_of_bytes(built.content),
-        artifact_path(request.created_at_utc, request.run_id),
-        built,
-    )
+    return judged_run(request, _build(request))
 
 
 def _build(request: Envelope) -> BuiltRun:

@@ -23,7 +23,7 @@ from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, RefusedError
 from pipeline.recovery.dead_letters.reading import DeadLetterContent
-from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove
+from pipeline.recovery.group_moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine
 

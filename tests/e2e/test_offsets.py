@@ -10,8 +10,14 @@ from pipeline.app import persist_worker
 from pipeline.broker.admin.group_offsets import commit_offsets
 from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.recovery.offsets.moves import moves_back, moves_within_log
-from pipeline.recovery.offsets.reset import group_positions, kept_positions, move_group, read_kept
+from pipeline.recovery.group_moves import (
+    group_positions,
+    kept_positions,
+    move_group,
+    moves_back,
+    moves_within_log,
+    read_kept,
+)
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.commands import rmos, rmos_process

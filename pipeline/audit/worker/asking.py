@@ -16,7 +16,9 @@ from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.connection import broker_errors, client_options, close_consumer
 from pipeline.broker.sending.requests import RequestSender
+from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.record import RecordId
 from pipeline.settings import Settings
 from schemas.audit_request import AuditRequest
 
@@ -145,15 +147,9 @@ def _document(record: ConsumerRecord) -> dict[str, Any] | None:
 
 def _refusal_of(record: ConsumerRecord, request: RecordMetadata) -> tuple[str, str] | None:
     """Return code and reason of a dead letter, if it is that of the request."""
-    ours = {name: value.decode("utf-8", "replace") for name, value in record.headers if value}
-    place = (
-        ours.get("rmos-source-topic"),
-        ours.get("rmos-source-partition"),
-        ours.get("rmos-source-offset"),
-    )
-    if place != (request.topic, str(request.partition), str(request.offset)):
-        return None
-    return ours.get("rmos-error-code", "-"), ours.get("rmos-error-message", "-")
+    place = RecordId.of(record)
+    found = read_dead_letter(place, record.timestamp, record.key, record.value, record.headers)
+    return (found.code, found.message) if found.source == RecordId.of(request) else None
 
 
 async def publish_audit(

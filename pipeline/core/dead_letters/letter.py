@@ -17,6 +17,7 @@ from pipeline.core.dead_letters.carried_record import (
     Header,
     ReadContent,
     carried_record,
+    split_headers,
 )
 from pipeline.core.record import RecordId, RecordSource
 from schemas.dead_letter import ERROR_MESSAGE_LIMIT_BYTES, CutDeadLetterHeaders
@@ -92,11 +93,14 @@ class DeadLetterRecord:
 def read_dead_letter(
     place: RecordId,
     timestamp_ms: int,
-    key: bytes | None,
-    value: bytes | None,
+    key: ReadContent | None,
+    value: ReadContent | None,
     headers: Sequence[Header],
 ) -> DeadLetterRecord:
     """Return what a record of a dead letter topic says, be it one of ours or not."""
+    headers, _ = split_headers(headers)
+    key = key if isinstance(key, bytes) else None
+    value = value if isinstance(value, bytes) else None
     ours = {name: _text(content) for name, content in headers[_ours_begin(headers) :]}
     code = ours.get(_FIRST_OF_OURS, "")
     size_bytes = _number(ours.get("rmos-body-size"))

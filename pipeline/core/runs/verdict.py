@@ -6,7 +6,7 @@ Whether the run is new, a duplicate or in conflict is the index's to say (`pipel
 from dataclasses import dataclass
 
 from pipeline.core.dead_letters.carried_record import ReadContent
-from pipeline.core.envelope import Rejected, judged_apart, open_envelope
+from pipeline.core.envelope import Envelope, Rejected, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import artifact_path
 from pipeline.core.runs.artifact import BuiltRun, build_run
@@ -55,6 +55,11 @@ def judge_run_record(key: ReadContent | None, value: ReadContent | None) -> Judg
 def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     request = open_envelope(key, value, version=RUN_REQUEST_VERSION)
     built = build_run(request.document, request.body, request.created_at_utc)
+    return judged_run(request, built)
+
+
+def judged_run(request: Envelope, built: BuiltRun) -> JudgedRun:
+    """Return the verdict on a request that makes a run."""
     return JudgedRun(
         request.run_id,
         built.index_fields["provenance"]["request_sha256"],

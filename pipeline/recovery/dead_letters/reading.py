@@ -183,9 +183,7 @@ async def _record_at(settings: Settings, place: RecordId | None) -> ConsumerReco
 
 def _dead_letter_of(record: ConsumerRecord) -> DeadLetterRecord:
     place = RecordId.of(record)
-    headers, _ = split_headers(record.headers)
-    key, value = (each if isinstance(each, bytes) else None for each in (record.key, record.value))
-    return read_dead_letter(place, record.timestamp, key, value, headers)
+    return read_dead_letter(place, record.timestamp, record.key, record.value, record.headers)
 
 
 def _spans(places: Iterable[RecordId]) -> dict[Partition, OffsetRange]:

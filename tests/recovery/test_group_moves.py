@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.recovery.offsets.moves import GroupPosition, OffsetMove, moves_back, moves_within_log
+from pipeline.recovery.group_moves import GroupPosition, OffsetMove, moves_back, moves_within_log
 
 
 @st.composite

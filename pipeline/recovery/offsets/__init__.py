@@ -1,1 +1,0 @@
-"""A consumer group moved, and moved back."""
