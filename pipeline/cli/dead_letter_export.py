@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
+import aiofiles
+
 from pipeline.cli.views.dead_letters import content_document, dead_letter_document
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
@@ -68,17 +70,19 @@ async def _write(
     folder: Path,
 ) -> int:
     count = 0
-    async with aclosing(read_contents(settings, letters)) as contents:
-        with (folder / DEAD_LETTERS_FILE).open("x", encoding="utf-8") as lines:
-            async for content in contents:
-                letter = content.letter
-                document = dead_letter_document(letter, redrives.get(letter.identity))
-                document |= content_document(content)
-                value = document.pop("value_base64")
-                if value is not None and content.value is not None:
-                    name = value_file_name(letter)
-                    (folder / name).write_bytes(content.value)
-                    document["value_file"] = name
-                lines.write(json.dumps(document, ensure_ascii=False) + "\n")
-                count += 1
+    async with (
+        aclosing(read_contents(settings, letters)) as contents,
+        aiofiles.open(folder / DEAD_LETTERS_FILE, "x", encoding="utf-8") as lines,
+    ):
+        async for content in contents:
+            letter = content.letter
+            document = dead_letter_document(letter, redrives.get(letter.identity))
+            document |= content_document(content)
+            value = document.pop("value_base64")
+            if value is not None and content.value is not None:
+                document["value_file"] = value_file_name(letter)
+                async with aiofiles.open(folder / document["value_file"], "wb") as file:
+                    await file.write(content.value)
+            await lines.write(json.dumps(document, ensure_ascii=False) + "\n")
+            count += 1
     return count
