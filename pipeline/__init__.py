@@ -14,11 +14,10 @@ def _refuse_foreign_schemas() -> None:
     found = find_spec("schemas")
     places = [] if found is None else found.submodule_search_locations or [found.origin or ""]
     if not any(Path(place).resolve() == ours for place in places):
-        message = (
+        raise ImportError(
             f"RMOS Runs needs its own package schemas in {ours}, found {list(places) or 'none'}: "
             "rename your folder or module schemas, or start Python elsewhere."
         )
-        raise ImportError(message)
 
 
 _refuse_foreign_schemas()

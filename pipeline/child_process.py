@@ -36,12 +36,11 @@ def child_pool(
     try:
         return ProcessPoolExecutor(count, spawning, begin, arguments)
     except OSError as error:
-        message = (
+        raise HelperError(
             f"No helper process can be started ({error.strerror or error}): this user must be able "
             "to write to /dev/shm; a worker can do without helpers by RMOS_JUDGE_IN_HELPER=false, "
             "an audit by RMOS_AUDIT_PROCESSES=0."
-        )
-        raise HelperError(message) from error
+        ) from error
 
 
 def submitted(
@@ -66,11 +65,10 @@ def submitted(
         # would wait for them at its end, and nobody would ever end them.
         for helper in set(multiprocessing.active_children()) - there:
             helper.kill()
-        message = (
+        raise HelperError(
             f"No helper process can be started ({error}); nothing was acknowledged: "
             f"{MORE_PROCESSES}"
-        )
-        raise HelperError(message) from error
+        ) from error
 
 
 def init_child() -> None:

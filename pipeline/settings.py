@@ -36,8 +36,7 @@ def _names(value: Any, pattern: re.Pattern[str], example: str) -> tuple[str, ...
     names = tuple(name.strip() for name in listed if name.strip())
     for name in names:
         if not pattern.fullmatch(name):
-            message = f"expected a list such as {example}, found {name!r} in it"
-            raise ValueError(message)
+            raise ValueError(f"expected a list such as {example}, found {name!r} in it")
     return names
 
 
@@ -225,8 +224,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper().removeprefix(PREFIX)
-        message = f"{name} cannot be {first['input']!r}: {first['msg']}."
-        raise InputError(message) from error
+        raise InputError(f"{name} cannot be {first['input']!r}: {first['msg']}.") from error
 
 
 def unknown_variables() -> list[str]:
@@ -249,8 +247,9 @@ def refuse_mistyped(names: Iterable[str]) -> None:
     for name in names:
         asked = name.upper().removeprefix(PREFIX)
         for meant in get_close_matches(asked, settings, n=1, cutoff=_SIMILAR):
-            message = f"{name} is no setting: did you mean {PREFIX}{meant}? Rename or unset it."
-            raise InputError(message)
+            raise InputError(
+                f"{name} is no setting: did you mean {PREFIX}{meant}? Rename or unset it."
+            )
 
 
 def known_variables() -> set[str]:

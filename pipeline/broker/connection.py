@@ -209,11 +209,10 @@ def _is_local(settings: Settings) -> bool:
 
 def _sasl_options(settings: Settings) -> dict[str, Any]:
     if settings.sasl_username is None or settings.sasl_password is None:
-        message = (
+        raise InputError(
             f"RMOS_SECURITY_PROTOCOL={settings.security_protocol} needs RMOS_SASL_USERNAME "
             "and RMOS_SASL_PASSWORD."
         )
-        raise InputError(message)
     return {
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
@@ -232,9 +231,8 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
             password=password.get_secret_value(),
         )
     except (OSError, ValueError) as error:
-        message = (
+        raise InputError(
             "RMOS_SSL_CAFILE, RMOS_SSL_CERTFILE, RMOS_SSL_KEYFILE or its password cannot be "
             f"used: {error}."
-        )
-        raise InputError(message) from error
+        ) from error
     return context

@@ -205,8 +205,7 @@ class RequestPublisher(ABC, Generic[Event]):
         self, key: bytes | None, value: bytes | None, headers: Headers
     ) -> DeliveryReport:
         if key is None and value is None:
-            message = "Expected a record with a key or a value. Nothing was sent."
-            raise InputError(message)
+            raise InputError("Expected a record with a key or a value. Nothing was sent.")
         return await self._sender.send(self._contract.requests, key, value, headers)
 
     async def _live_reader(self) -> EventReader:

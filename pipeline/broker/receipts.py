@@ -84,8 +84,7 @@ class Receipt(Generic[Event]):
             value = self._event.interim
         except BrokerError as error:
             # One error for all that waited; each of them is told where its own request is.
-            message = f"{error} {_how_to_retry(published)}"
-            raise BrokerError(message) from error
+            raise BrokerError(f"{error} {_how_to_retry(published)}") from error
         return _validated(value, self._shape, published)
 
 
@@ -99,11 +98,10 @@ def _validated(value: bytes, shape: type[Event], published: Published) -> Event:
         # A later worker may add an optional field; its version says that the others mean the same.
         return shape.model_validate_json(value, extra="ignore")
     except ValidationError as error:
-        message = (
+        raise BrokerError(
             f"The event of {published} is not of the form that this release knows: install the "
             f"release of the pipeline ({error.error_count()} differences)."
-        )
-        raise BrokerError(message) from error
+        ) from error
 
 
 def _not_in_time(published: Published, seconds: float) -> ReceiptTimeoutError:

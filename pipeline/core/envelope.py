@@ -103,12 +103,10 @@ def open_envelope(
 
 def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
     if value is None:
-        code = "TOMBSTONE"
-        raise RejectionError(code, "Expected a request, found a record without a value.")
+        raise RejectionError("TOMBSTONE", "Expected a request, found a record without a value.")
     if isinstance(value, LeftAtSource) or len(value) > REQUEST_VALUE_LIMIT_BYTES:
-        code = "TOO_LARGE"
         raise RejectionError(
-            code,
+            "TOO_LARGE",
             f"Expected at most {REQUEST_VALUE_LIMIT_BYTES:,} bytes, found {len(value):,}: "
             "upload large contents and name them as attachments.",
         )
@@ -121,8 +119,9 @@ def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
 def _identity(request: dict[str, Any]) -> tuple[str, str]:
     run_id = request.get("run_id")
     if not isinstance(run_id, str) or not is_run_id(run_id):
-        message = f"Expected a run_id of {RUN_ID_RULE}; found {_told(run_id)}."
-        raise RejectionError("INVALID_IDENTITY", message)
+        raise RejectionError(
+            "INVALID_IDENTITY", f"Expected a run_id of {RUN_ID_RULE}; found {_told(run_id)}."
+        )
     created_at_utc = request.get("created_at_utc")
     if not isinstance(created_at_utc, str):
         raise RejectionError(
@@ -134,18 +133,22 @@ def _identity(request: dict[str, Any]) -> tuple[str, str]:
     try:
         return run_id, format_timestamp(parse_timestamp(created_at_utc))
     except ValueError as error:
-        message = (
+        raise RejectionError(
+            "INVALID_IDENTITY",
             "Expected created_at_utc to be a time that exists, 2000 to 2099, with an offset, found "
-            f"{_told(created_at_utc)}."
-        )
-        raise RejectionError("INVALID_IDENTITY", message, run_id) from error
+            f"{_told(created_at_utc)}.",
+            run_id,
+        ) from error
 
 
 def _check_key(key: ReadContent | None, run_id: str) -> None:
     if key != run_id.encode():
         found = repr(key[:_TOLD_CHARACTERS]) if isinstance(key, bytes) else _told(None)
-        message = f"Expected the record's key to be its run_id {run_id}, found {found}."
-        raise RejectionError("KEY_MISMATCH", message, run_id)
+        raise RejectionError(
+            "KEY_MISMATCH",
+            f"Expected the record's key to be its run_id {run_id}, found {found}.",
+            run_id,
+        )
 
 
 def _check_version(

@@ -99,8 +99,7 @@ def _raise_first(group: str, response: Any) -> None:  # noqa: ANN401 - aiokafka 
     codes = (code for _, partitions in response.topics for _, code in partitions)
     for code in (whole, *codes):
         if code in _LIVE:
-            message = f"The group {group} got a member meanwhile: nothing was changed."
-            raise RefusedError(message)
+            raise RefusedError(f"The group {group} got a member meanwhile: nothing was changed.")
         if code != 0:
             raise for_code(code)(f"group {group}")
 

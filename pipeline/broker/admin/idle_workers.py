@@ -20,5 +20,6 @@ async def refuse_running_workers(settings: Settings, reason: str) -> None:
     for group in store_groups(settings.prefix):
         members = await group_members(settings, group)
         if members:
-            message = f"Stop the workers of {group} first, {len(members)} of them run: {reason}."
-            raise StoreNotReadyError(message)
+            raise StoreNotReadyError(
+                f"Stop the workers of {group} first, {len(members)} of them run: {reason}."
+            )

@@ -155,8 +155,9 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], replication: 
     # aiokafka raises for none of them; somebody who applies at the same time is no fault.
     for name, code, reason, *_ in response.topic_errors:
         if code not in (0, TopicAlreadyExistsError.errno):
-            message = f"The broker refused to create topic {name}: {reason or for_code(code)}"
-            raise BrokerError(message)
+            raise BrokerError(
+                f"The broker refused to create topic {name}: {reason or for_code(code)}"
+            )
 
 
 async def _described_when_made(
@@ -233,8 +234,9 @@ async def _configs(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[str,
             if code == TopicAuthorizationFailedError.errno:
                 raise TopicAuthorizationFailedError(name)
             if code != 0:
-                message = f"The broker does not show the settings of topic {name}: {reason}"
-                raise BrokerError(message)
+                raise BrokerError(
+                    f"The broker does not show the settings of topic {name}: {reason}"
+                )
             answers[name] = {entry[0]: entry[1] for entry in entries}
     return answers
 
@@ -252,11 +254,10 @@ async def topic_partitions(settings: Settings, topics: Iterable[str]) -> list[To
         missing = [name for name in names if name not in there]
         await refuse_hidden(admin, missing)
     if missing:
-        message = (
+        raise TopicsError(
             f"Topic {missing[0]} is missing at {settings.bootstrap_servers}: "
             "run `rmos topics apply`."
         )
-        raise TopicsError(message)
     return [
         TopicPartition(name, number)
         for name in names

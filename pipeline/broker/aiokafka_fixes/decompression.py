@@ -178,8 +178,7 @@ def _zstd_block_sizes(data: bytes) -> Iterator[int]:
             at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
             continue
         if not data.startswith(_ZSTD_MAGIC, at):
-            message = "expected a frame of zstd"
-            raise ValueError(message)
+            raise ValueError("expected a frame of zstd")
         flags = data[at + 4]
         is_one_segment, has_checksum = flags & 0x20, flags & 0x04
         at += 5 + (0 if is_one_segment else 1) + (0, 1, 2, 4)[flags & 3]
@@ -191,6 +190,5 @@ def _zstd_block_sizes(data: bytes) -> Iterator[int]:
             yield size if kind in (_ZSTD_RAW, _ZSTD_REPEATED) else _ZSTD_BLOCK_BYTES
             at += 3 + (1 if kind == _ZSTD_REPEATED else size)
             if at > len(data):
-                message = "expected a whole block of zstd"
-                raise ValueError(message)
+                raise ValueError("expected a whole block of zstd")
         at += 4 if has_checksum else 0

@@ -61,8 +61,9 @@ def _record(batch: Any, stream: "_Stream") -> _DefaultRecordPy:  # noqa: ANN401
     value = stream.content(BROKER_MESSAGE_LIMIT_BYTES)
     headers = _headers(stream)
     if stream.read != end:
-        message = f"expected a record of {length} bytes, found {stream.read - end + length}"
-        raise CorruptRecordException(message)
+        raise CorruptRecordException(
+            f"expected a record of {length} bytes, found {stream.read - end + length}"
+        )
     return _DefaultRecordPy(offset, timestamp, batch.timestamp_type, key, value, headers)
 
 
@@ -101,8 +102,7 @@ def _header(stream: "_Stream", keeper: HeaderKeeper) -> Header | None:
         parts.append(None if size < 0 else b"".join(kept))
     name, value = parts
     if name is None:
-        message = "expected a header with a name, found none"
-        raise CorruptRecordException(message)
+        raise CorruptRecordException("expected a header with a name, found none")
     return (name_of_bytes(name), value) if fits else None
 
 
@@ -140,8 +140,7 @@ class _Stream:
                 return (value >> 1) ^ -(value & 1)
             shift += 7
             if shift > _LONGEST_NUMBER_BITS:
-                message = "expected a number of at most 64 bits"
-                raise CorruptRecordException(message)
+                raise CorruptRecordException("expected a number of at most 64 bits")
 
     def content(self, limit_bytes: int) -> ReadContent | None:
         """Return the next key or value; of a larger one what is told of it."""
@@ -171,6 +170,7 @@ class _Stream:
         self._piece, self._at = b"", 0
         piece = next(self._pieces, None)
         if piece is None:
-            message = "expected more bytes of a record, found the end of its batch"
-            raise CorruptRecordException(message)
+            raise CorruptRecordException(
+                "expected more bytes of a record, found the end of its batch"
+            )
         self._piece = piece

@@ -194,8 +194,9 @@ class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
         key, value = cursor.content(), cursor.content()
         headers = [cursor.header() for _ in range(cursor.number())]
         if cursor.at != end:
-            message = f"expected a record of {length} bytes, found {cursor.at - end + length}"
-            raise CorruptRecordException(message)
+            raise CorruptRecordException(
+                f"expected a record of {length} bytes, found {cursor.at - end + length}"
+            )
         self._pos = end
         return _DefaultRecordPy(offset, timestamp, self.timestamp_type, key, value, headers)
 
@@ -225,6 +226,5 @@ class _Cursor:
     def header(self) -> tuple[str, bytes | None]:
         name = self.content()
         if name is None:
-            message = "expected a header with a name, found none"
-            raise CorruptRecordException(message)
+            raise CorruptRecordException("expected a header with a name, found none")
         return name_of_bytes(name), self.content()

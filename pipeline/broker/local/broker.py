@@ -176,15 +176,13 @@ class LocalBroker:
 
     def _on_progress(self, what: str | Downloaded) -> None:
         if self._given_up:
-            message = "The start of the local broker was given up."
-            raise BrokerError(message)
+            raise BrokerError("The start of the local broker was given up.")
         self._tell(what)
 
     def _known(self) -> Remembered:
         state = self._state or self._folder.remembered()
         if state is None:
-            message = f"The local broker in {self._folder.root} was never started."
-            raise BrokerError(message)
+            raise BrokerError(f"The local broker in {self._folder.root} was never started.")
         return state
 
     def _start(self, runtime: KafkaRuntime, lock: int) -> None:
@@ -311,8 +309,7 @@ def stop_running(data_dir: Path) -> bool:
         _signalled(folder, state.pid, signal.SIGTERM, STOP_TIMEOUT_SECONDS)
         or _signalled(folder, state.pid, signal.SIGKILL, KILL_TIMEOUT_SECONDS)
     ):
-        message = f"The local broker in {folder.root} (process {state.pid}) does not end."
-        raise BrokerError(message)
+        raise BrokerError(f"The local broker in {folder.root} (process {state.pid}) does not end.")
     return True
 
 
@@ -323,8 +320,9 @@ def _signalled(folder: LocalFolder, pid: int, number: signal.Signals, seconds: f
     except ProcessLookupError:
         pass
     except PermissionError as error:
-        message = f"The local broker in {folder.root} (process {pid}) belongs to another user."
-        raise BrokerError(message) from error
+        raise BrokerError(
+            f"The local broker in {folder.root} (process {pid}) belongs to another user."
+        ) from error
     deadline = time.monotonic() + seconds
     while folder.is_locked():
         if time.monotonic() > deadline:

@@ -227,8 +227,7 @@ def server_properties(
         BrokerError: The path holds a comma, with which Kafka separates folders.
     """
     if "," in str(data):
-        message = f"Kafka cannot store in {data}: use a path without a comma."
-        raise BrokerError(message)
+        raise BrokerError(f"Kafka cannot store in {data}: use a path without a comma.")
     limit_bytes = str(DEAD_LETTER_MESSAGE_LIMIT_BYTES)
     values = {
         "process.roles": "broker,controller",

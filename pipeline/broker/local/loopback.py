@@ -39,8 +39,7 @@ def free_port(*, but: int | None = None) -> int:
         port = choice.randint(FIRST_FREE_PORT, LAST_FREE_PORT)
         if port != but and is_free(port):
             return port
-    message = f"no free port from {FIRST_FREE_PORT} to {LAST_FREE_PORT} at {HOST}"
-    raise OSError(message)
+    raise OSError(f"no free port from {FIRST_FREE_PORT} to {LAST_FREE_PORT} at {HOST}")
 
 
 def cluster_id_at(port: int, *, timeout_seconds: float = 2.0) -> str | None:

@@ -97,12 +97,11 @@ class BatchSender:
         except NEVER_TAKEN as error:
             size = record_bytes(message.key, message.value, message.headers)
             if message.smaller is None:
-                text = (
+                raise UnsendableError(
                     f"The topic {message.topic} does not take a record of {size:,} bytes "
                     f"({type(error).__name__}), now or ever: compare its max.message.bytes with "
                     "`rmos topics check`, mend it, and start again."
-                )
-                raise UnsendableError(text) from error
+                ) from error
             _log.warning(
                 "sent without what its topic does not take",
                 topic=message.topic,

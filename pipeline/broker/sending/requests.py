@@ -252,14 +252,12 @@ def encode_request(request: Request) -> tuple[str, bytes]:
         value = _dumped(document)
     run_id = document.get("run_id")
     if not isinstance(run_id, str) or not is_run_id(run_id):
-        message = f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}."
-        raise InputError(message)
+        raise InputError(f"Expected a run_id of {RUN_ID_RULE}; found {run_id!r:.120}.")
     if len(value) > REQUEST_VALUE_LIMIT_BYTES:
-        message = (
+        raise InputError(
             f"The request {run_id} has {len(value):,} bytes, the limit is "
             f"{REQUEST_VALUE_LIMIT_BYTES:,}: upload large blobs and name them by their hashes."
         )
-        raise InputError(message)
     return run_id, value
 
 
@@ -275,8 +273,7 @@ def _dumped(document: dict[str, Any]) -> bytes:
         return text.encode()
     # NaN, an integer of too many digits and a lone surrogate are ValueErrors, a date a TypeError.
     except (ValueError, TypeError, RecursionError) as error:
-        message = f"The request has a value that JSON cannot express: {error}."
-        raise InputError(message) from error
+        raise InputError(f"The request has a value that JSON cannot express: {error}.") from error
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -284,14 +281,13 @@ def _parsed(body: bytes) -> dict[str, Any]:
         # Decoded here, as json.loads would take UTF-16 too.
         document = json.loads(body.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        message = f"The request is no JSON in UTF-8: {error}."
-        raise InputError(message) from error
+        raise InputError(f"The request is no JSON in UTF-8: {error}.") from error
     if not isinstance(document, dict):
-        message = f"Expected a request to be a JSON object, found {type(document).__name__}."
-        raise InputError(message)
+        raise InputError(
+            f"Expected a request to be a JSON object, found {type(document).__name__}."
+        )
     return document
 
 
 def _refuse_constant(name: str) -> None:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+    raise ValueError(f"{name} is not JSON")

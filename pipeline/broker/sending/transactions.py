@@ -86,11 +86,10 @@ class TransactionalSender:
             except (ProducerFenced, InvalidProducerEpoch) as error:
                 _hear_failures(producer)
                 await self.stop()
-                message = (
+                raise RefusedError(
                     "Another command has begun to redrive, so this one has ended: nothing more "
                     "was sent by it. What it sent before is remembered."
-                )
-                raise RefusedError(message) from error
+                ) from error
             except BaseException:
                 await self._abandon(producer)
                 raise

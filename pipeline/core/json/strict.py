@@ -95,8 +95,7 @@ def parse_by_rule(body: bytes) -> dict[str, Any]:
     """
     text = _decode_text(body)
     if _nesting(text) > LEVEL_LIMIT:
-        message = f"expected at most {LEVEL_LIMIT} levels"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError(f"expected at most {LEVEL_LIMIT} levels")
     try:
         value = json.loads(
             text,
@@ -106,23 +105,21 @@ def parse_by_rule(body: bytes) -> dict[str, Any]:
             parse_int=_bounded_int,
         )
     except json.JSONDecodeError as error:
-        message = "expected JSON, found something else"
-        raise InvalidJsonError(message, len(text[: error.pos].encode())) from error
+        raise InvalidJsonError(
+            "expected JSON, found something else", len(text[: error.pos].encode())
+        ) from error
     if not isinstance(value, dict):
-        message = "expected an object"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected an object")
     return value
 
 
 def _decode_text(body: bytes) -> str:
     if body.startswith(b"\xef\xbb\xbf"):
-        message = "expected no byte order mark"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected no byte order mark")
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        message = "expected UTF-8, found something else"
-        raise InvalidJsonError(message, error.start) from error
+        raise InvalidJsonError("expected UTF-8, found something else", error.start) from error
 
 
 # A string that never ends matches too: refused at each of its quotes, it would take hours.
@@ -144,8 +141,7 @@ def _nesting(text: str) -> int:
 def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        message = "expected no duplicate keys in an object"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected no duplicate keys in an object")
     for key, item in pairs:
         _refuse_surrogates(key)
         _refuse_surrogates_inside(item)
@@ -163,26 +159,22 @@ def _refuse_surrogates_inside(item: Any) -> None:  # noqa: ANN401
 
 def _refuse_surrogates(text: str) -> None:
     if _SURROGATE.search(text):
-        message = "expected no lone surrogate"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected no lone surrogate")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    message = f"expected a JSON number, found {name}"
-    raise InvalidJsonError(message)
+    raise InvalidJsonError(f"expected a JSON number, found {name}")
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        message = "expected a number up to the largest double"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError("expected a number up to the largest double")
     return value
 
 
 def _bounded_int(text: str) -> int:
     if len(text.removeprefix("-")) > INTEGER_LIMIT_DIGITS:
-        message = f"expected an integer of at most {INTEGER_LIMIT_DIGITS:,} digits"
-        raise InvalidJsonError(message)
+        raise InvalidJsonError(f"expected an integer of at most {INTEGER_LIMIT_DIGITS:,} digits")
     # int(text) would obey PYTHONINTMAXSTRDIGITS, and a verdict must not depend on that.
     return int(Decimal(text))
