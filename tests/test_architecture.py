@@ -79,6 +79,9 @@ RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.screen"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
 
+KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]
+"""What a subclass of a broker of FastStream overrides; no other room may import FastStream."""
+
 MOST_MODULES_OF_A_FOLDER = 26
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 9
@@ -379,3 +382,22 @@ def test_only_the_composition_root_imports_v1_mode() -> None:
         and not is_in(module, ("pipeline.legacy.v1_mode",))
     }
     assert importers == {"app"}
+
+
+def test_private_names_of_libraries_are_known_where_their_fixes_are() -> None:
+    found = []
+    for module, path in MODULES.items():
+        libraries = {name.split(".")[0] for name in imports_of(module)} & {"aiokafka", "faststream"}
+        if not libraries or is_in(module, ("pipeline.broker.aiokafka_fixes",)):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and is_private(node.attr):
+                found.append(f"{module}: {ast.unparse(node)}")
+            elif isinstance(node, ast.ImportFrom) and libraries & {str(node.module).split(".")[0]}:
+                found += [f"{module}: {each.name}" for each in node.names if is_private(each.name)]
+    foreign_names = [each for each in found if not re.search(r": (self|cls)\._\w+$", each)]
+    assert foreign_names == KNOWN_PRIVATE_NAMES
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")

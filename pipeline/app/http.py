@@ -17,7 +17,7 @@ from pipeline.api.publishing import LazyPublisher
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
+from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
@@ -66,7 +66,7 @@ async def api_server(
         AddressTakenError: Another program listens there.
         StoreError: The store is not usable.
     """
-    install_tolerant_records()
+    install()
     async with AsyncExitStack() as stack:
         tokens = tokens_for(settings.api_host, settings.api_tokens_file)
         listening = stack.enter_context(listen(settings.api_host, settings.api_port))

@@ -11,8 +11,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from pipeline.audit.worker.requests import AuditRequests
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
+from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judge, Judging
@@ -95,8 +94,7 @@ def reasons_of(workers: Iterable[Worker]) -> tuple[str, ...]:
 
 def read_whatever_comes() -> None:
     """Let no record that the broker took hold up the others in this process."""
-    install_tolerant_records()
-    install_partition_holds()
+    install(hold_partitions=True)
 
 
 async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:

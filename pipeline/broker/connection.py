@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -23,6 +24,7 @@ from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 from pydantic import SecretStr
 
+from pipeline.broker.aiokafka_fixes.clients import ask, close_consumer
 from pipeline.broker.local.folder import LocalFolder
 from pipeline.broker.local.loopback import HOST
 from pipeline.broker.reachability import Reachability
@@ -31,6 +33,8 @@ from pipeline.settings import Settings
 
 ANSWER_TIMEOUT_SECONDS = 10.0
 """Longest wait for a broker to answer, once for connecting and once for each question."""
+
+ANSWER_TIMEOUT_MS = int(ANSWER_TIMEOUT_SECONDS * 1000)
 
 NAMES_SHOWN = 3
 
@@ -89,8 +93,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     Raises:
         BrokerError: No broker answers, or it refuses what the block asks.
     """
-    timeout_ms = int(ANSWER_TIMEOUT_SECONDS * 1000)
-    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=timeout_ms)
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=ANSWER_TIMEOUT_MS)
     async with broker_errors(settings):
         try:
             # Several servers share this time: it is the user who waits, not each of them.
@@ -99,6 +102,43 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
             yield admin
         finally:
             await admin.close()
+
+
+@asynccontextmanager
+async def reader(
+    settings: Settings,
+    **options: Any,  # noqa: ANN401 - aiokafka has no types
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer without a group for the length of a block; see `connected_consumer`.
+
+    Raises:
+        BrokerError: No broker answers, or it refuses what the block asks.
+    """
+    async with broker_errors(settings), connected_consumer(settings, **options) as consumer:
+        yield consumer
+
+
+@asynccontextmanager
+async def connected_consumer(
+    settings: Settings,
+    **options: Any,  # noqa: ANN401 - aiokafka has no types
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a consumer of committed records for the length of a block; errors stay aiokafka's.
+
+    Args:
+        settings: How to reach the broker.
+        options: More of aiokafka's own options.
+    """
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        **{"enable_auto_commit": False, "isolation_level": "read_committed"} | options,
+    )
+    try:
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            await consumer.start()
+        yield consumer
+    finally:
+        await close_consumer(consumer)
 
 
 @asynccontextmanager
@@ -158,7 +198,7 @@ async def refuse_hidden(admin: AIOKafkaAdminClient, missing: Sequence[str]) -> N
     if not missing:
         return
     request = MetadataRequest(list(missing), allow_auto_topic_creation=False)
-    answer = (await admin._send_request(request)).to_object()
+    answer = (await ask(admin, request)).to_object()
     hidden = [
         topic["topic"]
         for topic in answer["topics"]
@@ -166,29 +206,6 @@ async def refuse_hidden(admin: AIOKafkaAdminClient, missing: Sequence[str]) -> N
     ]
     if hidden:
         raise TopicAuthorizationFailedError(hidden)
-
-
-async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
-    """Stop a consumer, whether the broker still answers or not."""
-    try:
-        # Of a task that has not begun yet, aiokafka lets the cancellation rise and stops half-way.
-        await asyncio.sleep(0)
-        await consumer.stop()
-    except asyncio.CancelledError:
-        # Where a broker is gone, aiokafka's `stop` is ended by the cancellation of its own
-        # fetch, and leaves the connections and the task that looks for new metadata.
-        await consumer._client.close()
-        if is_cancelled():
-            raise
-
-
-def is_cancelled() -> bool:
-    """Tell whether this task is cancelled, or only heard of the end of another.
-
-    aiokafka awaits the tasks that it cancels when closing, and lets their CancelledError rise.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _names(error: KafkaError) -> set[str]:

@@ -6,18 +6,18 @@ Pairs events with the offsets that wait for them, in whatever order both become 
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_MS,
     ANSWER_TIMEOUT_SECONDS,
     broker_error,
-    broker_errors,
-    client_options,
-    close_consumer,
+    reader,
 )
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError
@@ -210,21 +210,18 @@ class EventReader:
         Raises:
             BrokerError: No broker answers, or it refuses.
         """
-        consumer = AIOKafkaConsumer(
-            **client_options(self._settings),
-            isolation_level="read_committed",
-            # A position that the log does not hold means that events were missed: say so.
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
-        )
-        async with broker_errors(self._settings):
-            try:
-                await self._stand_at_end(consumer)
-            except BaseException:
-                await close_consumer(consumer)
-                raise
-        self._task = asyncio.create_task(self._read(consumer), name="rmos event reader")
+        async with AsyncExitStack() as stack:
+            consumer = await stack.enter_async_context(
+                reader(
+                    self._settings,
+                    # A position that the log does not hold means that events were missed: fail.
+                    auto_offset_reset="none",
+                    request_timeout_ms=ANSWER_TIMEOUT_MS,
+                )
+            )
+            await self._stand_at_end(consumer)
+            reading = self._read(consumer, stack.pop_all())
+        self._task = asyncio.create_task(reading, name="rmos event reader")
         self._task.add_done_callback(self._tell_end)
 
     async def stop(self) -> None:
@@ -235,29 +232,25 @@ class EventReader:
 
     async def _stand_at_end(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            await consumer.start()
             ends = await consumer.end_offsets(self._partitions)
         # No pause between these two, or the consumer would look for positions by itself.
         consumer.assign(self._partitions)
         for partition, offset in ends.items():
             consumer.seek(partition, offset)
 
-    async def _read(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+    async def _read(self, consumer: Any, connection: AsyncExitStack) -> None:  # noqa: ANN401
         loop = asyncio.get_running_loop()
-        last_answer, heard_at = None, loop.time()
-        try:
-            async with broker_errors(self._settings):
-                while True:
-                    fetched = await consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
-                    self._match(fetched)
-                    answer = self._last_answer(consumer)
-                    if answer != last_answer:
-                        last_answer, heard_at = answer, loop.time()
-                    elif loop.time() - heard_at > SILENCE_LIMIT_SECONDS:
-                        # Also the only sign of a fetcher that died inside aiokafka.
-                        raise await broker_error(self._settings)
-        finally:
-            await close_consumer(consumer)
+        last_answer, answered_at = None, loop.time()
+        async with connection:
+            while True:
+                fetched = await consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
+                self._match(fetched)
+                answer = self._last_answer(consumer)
+                if answer != last_answer:
+                    last_answer, answered_at = answer, loop.time()
+                elif loop.time() - answered_at > SILENCE_LIMIT_SECONDS:
+                    # Also the only sign of a fetcher that died inside aiokafka.
+                    raise await broker_error(self._settings)
 
     def _match(self, fetched: dict[TopicPartition, list[Any]]) -> None:
         for records in fetched.values():

@@ -7,7 +7,7 @@ from functools import partial
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
-from pipeline.broker.reading.group_reader import GroupReader
+from pipeline.broker.reading.group_reader import group_reader
 from pipeline.broker.reading.ranges import Ranges
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker, Steps
@@ -84,7 +84,7 @@ async def store_legacy_runs(
             accepted_rejects=accepted_rejects,
         )
         async with (
-            GroupReader(settings, group, ranges) as reader,
+            group_reader(settings, group, ranges) as reader,
             aclosing(reader.batches()) as batches,
         ):
             async for records in batches:

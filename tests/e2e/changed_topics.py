@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from aiokafka.admin import NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from pipeline.broker.admin.topic_ids import look_at_topic
-from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.admin.topics import apply_topics, look_at_topic
 from pipeline.broker.connection import admin_client
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import wait_until

@@ -11,7 +11,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.app import persist_worker
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
+from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.header_names import bytes_of_name
 from pipeline.core.record import RecordId
@@ -42,7 +42,7 @@ BAD_VALUE = b'{"run_id": '
 def readable() -> Iterator[None]:
     """Let the test itself read such records; workers in processes of their own install it alone."""
     found = fetcher.MemoryRecords
-    install_tolerant_records()
+    install()
     yield
     fetcher.MemoryRecords = found
 

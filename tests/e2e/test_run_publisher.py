@@ -25,7 +25,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import Published, Receipt, RunPublisher
 from pipeline.broker.sending import requests as request_sender
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.broker.sending.requests import Delivery
+from pipeline.broker.sending.requests import DeliveryReport
 from pipeline.cli import publish
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
@@ -191,13 +191,13 @@ async def test_event_read_before_the_acknowledgement_is_kept(
     sender = publisher._sender
     send = sender.send
 
-    async def late_acknowledgement(*record: object) -> Delivery:
+    async def late_acknowledgement(*record: object) -> DeliveryReport:
         kept = await (await send(*record))  # type: ignore[arg-type]
         assert publisher._reader is not None
         matcher = publisher._reader.matcher
         await events.send([event_of(Published(kept.topic, kept.partition, kept.offset, None))])
         await until(lambda: matcher.early_count == 1)
-        acknowledged: Delivery = asyncio.get_running_loop().create_future()
+        acknowledged: DeliveryReport = asyncio.get_running_loop().create_future()
         acknowledged.set_result(kept)
         return acknowledged
 

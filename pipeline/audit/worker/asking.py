@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.admin.offsets import partition_offsets
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.reading.ranges import record_reader
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.json.canonical import canonical_json
@@ -48,22 +47,14 @@ async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditLi
         TopicsError: A topic is missing.
         BrokerError: No broker answers, or it refuses what the block asks.
     """
-    install_tolerant_records()
     topics = settings.topics
     read = (topics.audit_findings, topics.audit_reports, topics.audit_dead_letters)
     ends = await partition_offsets(settings, read)
-    consumer = AIOKafkaConsumer(
-        **client_options(settings), enable_auto_commit=False, isolation_level="read_committed"
-    )
-    async with broker_errors(settings):
-        await consumer.start()
-        try:
-            consumer.assign([TopicPartition(*place) for place in ends])
-            for place, offsets in ends.items():
-                consumer.seek(TopicPartition(*place), offsets.end)
-            yield AuditListener(settings, consumer, audit_id)
-        finally:
-            await close_consumer(consumer)
+    async with record_reader(settings) as consumer:
+        consumer.assign([TopicPartition(*place) for place in ends])
+        for place, offsets in ends.items():
+            consumer.seek(TopicPartition(*place), offsets.end)
+        yield AuditListener(settings, consumer, audit_id)
 
 
 class AuditListener:

@@ -25,7 +25,8 @@ from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from pipeline import metrics
-from pipeline.broker.connection import broker_errors, close_consumer
+from pipeline.broker.aiokafka_fixes.clients import close_consumer
+from pipeline.broker.connection import broker_errors
 from pipeline.consumers.engine.batches import Record
 from pipeline.consumers.engine.group_consumer import group_member
 from pipeline.consumers.engine.liveness import Observation

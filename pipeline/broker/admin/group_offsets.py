@@ -14,12 +14,13 @@ from aiokafka.errors import (
     UnknownMemberIdError,
     for_code,
 )
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.api import Request
 from aiokafka.protocol.commit import OffsetCommitRequest
-from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 
 from pipeline.broker.admin.groups import CommittedOffset
 from pipeline.broker.admin.topics import with_retries
+from pipeline.broker.aiokafka_fixes.clients import ask
+from pipeline.broker.aiokafka_fixes.requests import OffsetDeleteRequest
 from pipeline.broker.connection import admin_client
 from pipeline.core.record import Partition
 from pipeline.errors import RefusedError
@@ -76,16 +77,16 @@ async def delete_offsets(settings: Settings, group: str, places: Iterable[Partit
     by_topic: dict[str, list[int]] = {}
     for topic, partition in places:
         by_topic.setdefault(topic, []).append(partition)
-    await _ask_coordinator(settings, group, _OffsetDeleteRequest(group, list(by_topic.items())))
+    await _ask_coordinator(settings, group, OffsetDeleteRequest(group, list(by_topic.items())))
 
 
 async def _ask_coordinator(settings: Settings, group: str, request: Request[Any]) -> None:
-    async def ask() -> None:
+    async def asked() -> None:
         coordinator = await admin.find_coordinator(group)
-        _raise_first(group, await admin._client.send(coordinator, request))
+        _raise_first(group, await ask(admin, request, coordinator))
 
     async with admin_client(settings) as admin:
-        await with_retries(ask)
+        await with_retries(asked)
 
 
 def _raise_first(group: str, response: Any) -> None:  # noqa: ANN401 - aiokafka has no types
@@ -102,44 +103,3 @@ def _raise_first(group: str, response: Any) -> None:  # noqa: ANN401 - aiokafka 
             raise RefusedError(f"The group {group} got a member meanwhile: nothing was changed.")
         if code != 0:
             raise for_code(code)(f"group {group}")
-
-
-class _OffsetDeleteResponse(Response):  # type: ignore[misc]
-    """Answer to `OffsetDelete`, version 0 (KIP-496)."""
-
-    API_KEY = 47
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("error_code", Int16),
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            Array(
-                ("topic", String("utf-8")),
-                ("partitions", Array(("partition", Int32), ("error_code", Int16))),
-            ),
-        ),
-    )
-
-
-class _OffsetDelete(RequestStruct):  # type: ignore[misc]
-    API_KEY = 47
-    API_VERSION = 0
-    RESPONSE_TYPE = _OffsetDeleteResponse
-    SCHEMA = Schema(
-        ("group", String("utf-8")),
-        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))),
-    )
-
-
-class _OffsetDeleteRequest(Request[_OffsetDelete]):  # type: ignore[misc]
-    """Deletes what a group committed of some partitions; aiokafka has no such request."""
-
-    API_KEY = 47
-
-    def __init__(self, group: str, topics: list[tuple[str, list[int]]]) -> None:
-        self._group = group
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_OffsetDelete]) -> _OffsetDelete:
-        return request_struct_class(self._group, self._topics)

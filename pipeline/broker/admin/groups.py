@@ -12,6 +12,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 from pipeline.broker.admin.topics import topic_partitions, with_retries
+from pipeline.broker.aiokafka_fixes.clients import ask
 from pipeline.broker.connection import (
     admin_client,
 )
@@ -115,7 +116,7 @@ async def _committed(
     # aiokafka's own ways, the consumer's too, pass over the error of the whole answer: a
     # coordinator that is still loading would look like a group that never committed.
     request = OffsetFetchRequest(group, list(numbers.items()))
-    response = await admin._client.send(coordinator, request)
+    response = await ask(admin, request, coordinator)
     answers = [
         (topic, number, offset, metadata, code)
         for topic, listed in response.topics

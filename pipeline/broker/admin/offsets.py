@@ -1,19 +1,10 @@
 """The offsets that the partitions of topics hold."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer
-
 from pipeline.broker.admin.topics import topic_partitions
-from pipeline.broker.connection import (
-    ANSWER_TIMEOUT_SECONDS,
-    broker_errors,
-    client_options,
-    close_consumer,
-)
+from pipeline.broker.connection import ANSWER_TIMEOUT_MS, reader
 from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
@@ -41,27 +32,13 @@ async def partition_offsets(
         BrokerError: The broker cannot be reached.
     """
     partitions = await topic_partitions(settings, topics)
-    async with _consumer(settings) as consumer:
+    # One that reads committed records would be told where an open transaction begins.
+    async with reader(
+        settings, isolation_level="read_uncommitted", request_timeout_ms=ANSWER_TIMEOUT_MS
+    ) as consumer:
         beginnings = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
     return {
         (each.topic, each.partition): OffsetRange(beginnings[each], ends[each])
         for each in partitions
     }
-
-
-@asynccontextmanager
-async def _consumer(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a consumer that joins no group and reads no record."""
-    consumer = AIOKafkaConsumer(
-        **client_options(settings),
-        enable_auto_commit=False,
-        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
-    )
-    async with broker_errors(settings):
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await consumer.start()
-            yield consumer
-        finally:
-            await close_consumer(consumer)

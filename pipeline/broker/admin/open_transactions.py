@@ -15,7 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, for_code
 
 from pipeline.broker.admin.topics import with_retries
-from pipeline.broker.admin.transaction_requests import (
+from pipeline.broker.aiokafka_fixes.clients import ask, broker_ids
+from pipeline.broker.aiokafka_fixes.requests import (
     DescribeProducersRequest,
     DescribeTransactionsRequest,
     ListTransactionsRequest,
@@ -99,7 +100,7 @@ async def _found(
 ) -> dict[Partition, OpenTransaction]:
     found: dict[Partition, OpenTransaction] = {}
     for node, topics in (await _by_leader(admin, places)).items():
-        response = await admin._send_request(DescribeProducersRequest(topics), node)
+        response = await ask(admin, DescribeProducersRequest(topics), node)
         found |= _first_open(response)
     return found
 
@@ -141,15 +142,13 @@ async def _named(
     """Add what the coordinators of the transactions know; each lists its own."""
     producer_ids = sorted({each.producer_id for each in found.values()})
     known: dict[int, dict[str, Any]] = {}
-    for broker in admin._client.cluster.brokers():
+    for broker in broker_ids(admin):
         # The right to read the topic does not include the right to look at transactions.
         with suppress(KafkaError):
-            listed = await admin._send_request(ListTransactionsRequest(producer_ids), broker.nodeId)
+            listed = await ask(admin, ListTransactionsRequest(producer_ids), broker)
             ids = [transactional_id for transactional_id, *_ in listed.transaction_states]
             if ids:
-                described = await admin._send_request(
-                    DescribeTransactionsRequest(ids), broker.nodeId
-                )
+                described = await ask(admin, DescribeTransactionsRequest(ids), broker)
                 known |= _described(described)
     return {
         place: replace(each, **known.get(each.producer_id, {})) for place, each in found.items()

@@ -12,9 +12,12 @@ from aiokafka.errors import (
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
+from pipeline.broker.aiokafka_fixes.clients import ask
+from pipeline.broker.aiokafka_fixes.requests import NO_TOPIC_ID, TopicIdRequest
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     admin_client,
@@ -108,6 +111,36 @@ async def topic_retention_ms(settings: Settings, topics: Iterable[str]) -> dict[
     async with admin_client(settings) as admin:
         configs = await _configs(admin, asked)
     return {name: int(found["retention.ms"]) for name, found in configs.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLook:
+    """One topic as a broker has it.
+
+    Attributes:
+        topic_id: Of this topic and no other, also of no later one of its name; None where the
+            broker gives none.
+        partitions: How many it has.
+    """
+
+    topic_id: str | None
+    partitions: int
+
+
+async def look_at_topic(admin: AIOKafkaAdminClient, topic: str) -> TopicLook | None:
+    """Return what the broker says of `topic`; None where there is no such topic.
+
+    Raises:
+        KafkaError: The broker does not answer, or does not show it.
+    """
+    response = await ask(admin, TopicIdRequest(topic))
+    (found,) = response.to_object()["topics"]
+    if found["error_code"] == UnknownTopicOrPartitionError.errno:
+        return None
+    if found["error_code"] != 0:
+        raise for_code(found["error_code"])(f"topic {topic}")
+    topic_id = found.get("topic_id", NO_TOPIC_ID)
+    return TopicLook(None if topic_id == NO_TOPIC_ID else str(topic_id), len(found["partitions"]))
 
 
 async def with_retries(ask: Callable[[], Awaitable[_Answer]]) -> _Answer:

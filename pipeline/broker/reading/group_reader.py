@@ -5,62 +5,63 @@ commits what it has finished. Where another program has members in the group, it
 be refused by the broker; nothing would be lost.
 """
 
-from collections.abc import AsyncGenerator
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.aiokafka_fixes.installed import install
+from pipeline.broker.connection import broker_errors, connected_consumer
 from pipeline.broker.reading.ranges import Ranges, waits_for_transaction
 from pipeline.settings import Settings
 
 _POLL_MS = 200
 
 
+@asynccontextmanager
+async def group_reader(
+    settings: Settings, group: str, ranges: Ranges
+) -> AsyncIterator["GroupReader"]:
+    """Read and commit `ranges` in the name of `group`, each partition in its order.
+
+    Args:
+        settings: How to reach the broker, and the size of a batch.
+        group: The consumer group.
+        ranges: From where the group goes on to where it is to stop.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    wanted = {
+        TopicPartition(*place): offsets
+        for place, offsets in ranges.items()
+        if offsets.end > offsets.beginning
+    }
+    install()
+    connected = connected_consumer(settings, group_id=group, auto_offset_reset="earliest")
+    async with AsyncExitStack() as stack:
+        async with broker_errors(settings):
+            consumer = await stack.enter_async_context(connected)
+            consumer.assign(list(wanted))
+            for place, offsets in wanted.items():
+                consumer.seek(place, offsets.beginning)
+        yield GroupReader(settings, consumer, wanted)
+
+
 class GroupReader:
-    """A context in which ranges are read and committed, each partition in its order."""
+    """Reads ranges of partitions, and commits them."""
 
-    def __init__(self, settings: Settings, group: str, ranges: Ranges) -> None:
-        """Prepare; nothing is read before the context begins.
-
-        Args:
-            settings: How to reach the broker, and the size of a batch.
-            group: The consumer group.
-            ranges: From where the group goes on to where it is to stop.
-        """
-        install_tolerant_records()
-        self._settings = settings
-        self._ends = {
-            TopicPartition(topic, partition): offsets
-            for (topic, partition), offsets in ranges.items()
-            if offsets.end > offsets.beginning
-        }
-        self._consumer = AIOKafkaConsumer(
-            **client_options(settings),
-            group_id=group,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-        )
-
-    async def __aenter__(self) -> Self:
-        async with broker_errors(self._settings):
-            await self._consumer.start()
-            self._consumer.assign(list(self._ends))
-            for place, offsets in self._ends.items():
-                self._consumer.seek(place, offsets.beginning)
-        return self
-
-    async def __aexit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        settings: Settings,
+        consumer: AIOKafkaConsumer,
+        ranges: Mapping[TopicPartition, OffsetRange],
     ) -> None:
-        await close_consumer(self._consumer)
+        self._settings = settings
+        self._consumer = consumer
+        self._ranges = ranges
 
     async def batches(self) -> AsyncGenerator[list[ConsumerRecord]]:
         """Yield what each poll brings, until every range has ended; commit before the next.
@@ -72,6 +73,7 @@ class GroupReader:
             BrokerError: The broker cannot be reached.
         """
         while waiting := await self._unfinished():
+            # The records are handled outside of this: their faults are not the broker's.
             async with broker_errors(self._settings):
                 polled = await self._consumer.getmany(
                     *waiting, timeout_ms=_POLL_MS, max_records=self._settings.batch_records
@@ -80,11 +82,11 @@ class GroupReader:
                 record
                 for place, found in sorted(polled.items())
                 for record in found
-                if record.offset < self._ends[place].end
+                if record.offset < self._ranges[place].end
             ]
             if records:
                 yield records
-            elif await self._waits_for_transactions(waiting):
+            elif await self._wait_for_transactions(waiting):
                 return
 
     async def commit(self) -> None:
@@ -93,28 +95,23 @@ class GroupReader:
         Raises:
             BrokerError: The broker cannot be reached, or refuses.
         """
+        reached = await self._positions(self._ranges)
         async with broker_errors(self._settings):
-            positions = {
-                place: OffsetAndMetadata(min(await self._consumer.position(place), offsets.end), "")
-                for place, offsets in self._ends.items()
-            }
-            await self._consumer.commit(positions)
-
-    async def _waits_for_transactions(self, places: list[TopicPartition]) -> bool:
-        async with broker_errors(self._settings):
-            return all(
-                [
-                    waits_for_transaction(
-                        self._consumer, place, await self._consumer.position(place)
-                    )
-                    for place in places
-                ]
+            await self._consumer.commit(
+                {
+                    place: OffsetAndMetadata(min(position, self._ranges[place].end), "")
+                    for place, position in reached.items()
+                }
             )
 
+    async def _wait_for_transactions(self, places: Iterable[TopicPartition]) -> bool:
+        reached = await self._positions(places)
+        return all(waits_for_transaction(self._consumer, *each) for each in reached.items())
+
     async def _unfinished(self) -> list[TopicPartition]:
+        reached = await self._positions(self._ranges)
+        return [place for place, at in reached.items() if at < self._ranges[place].end]
+
+    async def _positions(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         async with broker_errors(self._settings):
-            return [
-                place
-                for place, offsets in self._ends.items()
-                if await self._consumer.position(place) < offsets.end
-            ]
+            return {place: await self._consumer.position(place) for place in places}

@@ -1,20 +1,19 @@
-"""Read ranges of a topic outside any consumer group: a replay, a rebuild, a list.
+"""Read records at given offsets, outside any consumer group: a range, single ones, or the first.
 
 Positions of consumer groups are never read or moved. The end of a range is fixed by the caller,
 so a topic that grows meanwhile is read to where it ended.
-
-Read single records of topics by their offsets, without reading all that lies between.
 """
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from itertools import zip_longest
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.broker.connection import broker_errors, client_options, close_consumer
+from pipeline.broker.aiokafka_fixes.installed import install
+from pipeline.broker.connection import reader
 from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
@@ -27,8 +26,23 @@ _WAIT_MS = 10
 way at the end of one partition held up the first one about the next: a third of a second each."""
 
 _SILENT_POLLS = 10
-"""Polls in which nothing comes until the broker is asked whether it is there: aiokafka waits for
-one that is gone without a word, for ever."""
+"""Polls in which nothing comes and nothing moves until the broker is asked whether it is there:
+aiokafka waits for one that is gone without a word, for ever."""
+
+
+@asynccontextmanager
+async def record_reader(
+    settings: Settings,
+    **options: Any,  # noqa: ANN401 - aiokafka has no types
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Connect a `reader` that is given every record that the broker accepted, whatever its bytes.
+
+    Raises:
+        BrokerError: No broker answers, or it refuses what the block asks.
+    """
+    install()
+    async with reader(settings, **options) as consumer:
+        yield consumer
 
 
 async def read_topic(settings: Settings, topic: str) -> AsyncGenerator[ConsumerRecord, None]:
@@ -54,57 +68,116 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         TopicsError: A topic is not there any more.
         BrokerError: The broker cannot be reached, or is not any more.
     """
-    wanted = {
-        TopicPartition(topic, partition): offsets
-        for (topic, partition), offsets in ranges.items()
-        if offsets.end > offsets.beginning
-    }
+    wanted = {place: each for place, each in ranges.items() if each.beginning < each.end}
     if not wanted:
         return
-    install_tolerant_records()
-    consumer = AIOKafkaConsumer(
-        **client_options(settings),
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        fetch_max_wait_ms=_WAIT_MS,
-    )
-    async with broker_errors(settings):
-        try:
-            await consumer.start()
-            for place in sorted(wanted):
-                found = _read_partition(settings, consumer, place, wanted[place])
-                async with aclosing(found) as records:
-                    async for record in records:
-                        yield record
-        finally:
-            await close_consumer(consumer)
+    async with record_reader(
+        settings, auto_offset_reset="earliest", fetch_max_wait_ms=_WAIT_MS
+    ) as consumer:
+        for place in sorted(wanted):
+            offsets, partition = wanted[place], TopicPartition(*place)
+            consumer.assign([partition])
+            consumer.seek(partition, offsets.beginning)
+            async with aclosing(polls(settings, consumer, partition, offsets.end)) as found:
+                async for records in found:
+                    for record in records:
+                        # Where the range begins beyond the log's end, aiokafka begins at its start.
+                        if offsets.beginning <= record.offset < offsets.end:
+                            yield record
 
 
-async def _read_partition(
-    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
-) -> AsyncGenerator[ConsumerRecord, None]:
-    consumer.assign([place])
-    consumer.seek(place, offsets.beginning)
-    silent_polls = 0
-    while (position := await consumer.position(place)) < offsets.end:
-        batches = await consumer.getmany(place, timeout_ms=_POLL_MS)
-        for record in batches.get(place, []):
-            # Where the range begins beyond the log's end, Kafka's client begins at the log's start.
-            if offsets.beginning <= record.offset < offsets.end:
-                yield record
-        if not batches and waits_for_transaction(consumer, place, position):
+async def polls(
+    settings: Settings,
+    consumer: AIOKafkaConsumer,
+    place: TopicPartition,
+    end: int,
+    max_records: int | None = None,
+) -> AsyncGenerator[list[ConsumerRecord], None]:
+    """Yield what each poll brings of `place`, from where `consumer` stands to `end` or beyond it.
+
+    It ends early before a transaction that is still open. An empty list says that nothing has
+    come for five seconds, although the broker is there.
+
+    Raises:
+        TopicsError: The topic is not there any more.
+        BrokerError: The broker cannot be reached any more.
+    """
+    reached, silent = -1, 0
+    while (position := int(await consumer.position(place))) < end:
+        found = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=max_records)
+        if found:
+            yield found[place]
+        elif waits_for_transaction(consumer, place, position):
             return
-        silent_polls = 0 if batches else silent_polls + 1
-        if silent_polls == _SILENT_POLLS:
-            silent_polls = 0
+        silent = 0 if found or position != reached else silent + 1
+        reached = position
+        if silent == _SILENT_POLLS:
+            silent = 0
             await partition_offsets(settings, [place.topic])
+            yield []
 
 
 def waits_for_transaction(consumer: AIOKafkaConsumer, place: TopicPartition, position: int) -> bool:
     """Tell whether what lies at `position` belongs to a transaction that is still open."""
     stable = consumer.last_stable_offset(place)
     return stable is not None and 0 <= stable <= position
+
+
+async def holds_records(
+    settings: Settings, topic: str, partition: int, begin: int, end: int
+) -> bool:
+    """Tell whether there is a record from `begin` to before `end`; see `first_record`.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    return await first_record(settings, topic, partition, [(begin, end)]) is not None
+
+
+async def first_record(
+    settings: Settings, topic: str, partition: int, ranges: Iterable[tuple[int, int]]
+) -> int | None:
+    """Return the first offset in `ranges` at which a consumer of committed records is given one.
+
+    The marks that end a transaction, and the records of one that was aborted, have offsets too.
+    What cannot be read is taken for a record: nobody can tell that it is none.
+
+    Args:
+        settings: Which broker.
+        topic: Which topic.
+        partition: Which of its partitions.
+        ranges: First offset of each, which the log must still hold, and the one after its last.
+
+    Returns:
+        None where there is no record in any of them.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    wanted = [(begin, end) for begin, end in ranges if begin < end]
+    if not wanted:
+        return None
+    place = TopicPartition(topic, partition)
+    async with record_reader(settings) as consumer:
+        consumer.assign([place])
+        for begin, end in wanted:
+            consumer.seek(place, begin)
+            found = await _first_before(settings, consumer, place, end)
+            if found is not None:
+                return found
+    return None
+
+
+async def _first_before(
+    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+) -> int | None:
+    async with aclosing(polls(settings, consumer, place, end, max_records=1)) as found:
+        async for records in found:
+            for record in records:
+                return int(record.offset) if record.offset < end else None
+            break
+    position = int(await consumer.position(place))
+    return position if position < end else None
 
 
 _NEAR_OFFSETS = 10_000

@@ -1,25 +1,16 @@
-"""The broker times of the first and the last record of ranges, without reading what is between.
-
-Which offset a moment falls on, as the broker's own index of times says.
-"""
+"""Broker times and offsets: when the ends of a range were written, and where a moment falls."""
 
 import asyncio
+from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.broker.admin.offsets import OffsetRange
-from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
-from pipeline.broker.connection import (
-    ANSWER_TIMEOUT_SECONDS,
-    broker_errors,
-    client_options,
-    close_consumer,
-)
-from pipeline.broker.reading.ranges import Ranges
+from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, reader
+from pipeline.broker.reading.ranges import Ranges, polls, record_reader
 from pipeline.core.record import Partition
 from pipeline.settings import Settings
 
-_POLL_MS = 500
 _LOOKED_BACK = (1, 2, 16, 256)
 """Offsets before the end at which a last record is looked for: marks of transactions are none."""
 
@@ -32,60 +23,41 @@ async def record_times(settings: Settings, ranges: Ranges) -> dict[Partition, tu
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    install_tolerant_records()
-    consumer = AIOKafkaConsumer(
-        **client_options(settings),
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        # The least that a broker sends: one batch of records.
-        max_partition_fetch_bytes=1,
-    )
     times = {}
-    async with broker_errors(settings):
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await consumer.start()
-            for place, offsets in sorted(ranges.items()):
-                found = await _times(consumer, TopicPartition(*place), offsets)
-                if found is not None:
-                    times[place] = found
-        finally:
-            await close_consumer(consumer)
+    # The least that a broker sends: one batch of records.
+    async with record_reader(settings, max_partition_fetch_bytes=1) as consumer:
+        for place, offsets in sorted(ranges.items()):
+            found = await _times(settings, consumer, TopicPartition(*place), offsets)
+            if found is not None:
+                times[place] = found
     return times
 
 
 async def _times(
-    consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
+    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
 ) -> tuple[int, int] | None:
     if offsets.beginning >= offsets.end:
         return None
+
+    async def from_offset(start: int, most: int | None = None) -> list[int]:
+        consumer.seek(place, start)
+        times: list[int] = []
+        async with aclosing(polls(settings, consumer, place, offsets.end, most)) as found:
+            async for records in found:
+                times += [each.timestamp for each in records if each.offset < offsets.end]
+                if not records or (most is not None and len(times) >= most):
+                    break
+        return times
+
     consumer.assign([place])
-    first = await _record_times_from(consumer, place, offsets.beginning, offsets.end, most=1)
+    first = await from_offset(offsets.beginning, most=1)
     if not first:
         return None
     for back in _LOOKED_BACK:
-        start = max(offsets.end - back, offsets.beginning)
-        last = await _record_times_from(consumer, place, start, offsets.end)
+        last = await from_offset(max(offsets.end - back, offsets.beginning))
         if last:
             return first[0], last[-1]
     return None
-
-
-async def _record_times_from(
-    consumer: AIOKafkaConsumer,
-    place: TopicPartition,
-    start: int,
-    end: int,
-    most: int | None = None,
-) -> list[int]:
-    consumer.seek(place, start)
-    times: list[int] = []
-    while await consumer.position(place) < end and (most is None or len(times) < most):
-        fetched = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=most)
-        if not fetched:
-            break  # before a transaction that is still open
-        times += [each.timestamp for each in fetched[place] if each.offset < end]
-    return times
 
 
 async def ranges_since(
@@ -106,16 +78,13 @@ async def ranges_since(
     """
     if not ranges:
         return {}
-    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
-    async with broker_errors(settings):
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await consumer.start()
-                found = await consumer.offsets_for_times(
-                    {TopicPartition(*place): since_ms for place in ranges}
-                )
-        finally:
-            await close_consumer(consumer)
+    async with (
+        reader(settings, isolation_level="read_uncommitted") as consumer,
+        asyncio.timeout(ANSWER_TIMEOUT_SECONDS),
+    ):
+        found = await consumer.offsets_for_times(
+            {TopicPartition(*place): since_ms for place in ranges}
+        )
     firsts = {(place.topic, place.partition): first for place, first in found.items()}
     return {
         place: OffsetRange(

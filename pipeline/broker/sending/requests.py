@@ -14,11 +14,12 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.structs import RecordMetadata
 
+from pipeline.broker.aiokafka_fixes.clients import close_producer
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_error,
 )
-from pipeline.broker.sending.producers import close_producer, start_producer
+from pipeline.broker.sending.producers import start_producer
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 from pipeline.topics import (

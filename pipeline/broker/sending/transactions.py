@@ -17,6 +17,7 @@ from contextlib import suppress
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
+from pipeline.broker.aiokafka_fixes.clients import close_producer, retrieve_failures
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.sending.batches import (
     BATCH_BYTES,
@@ -24,7 +25,7 @@ from pipeline.broker.sending.batches import (
     Message,
     send_partition,
 )
-from pipeline.broker.sending.producers import close_producer, start_producer
+from pipeline.broker.sending.producers import start_producer
 from pipeline.core.record import Partition, RecordId
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
@@ -84,7 +85,7 @@ class TransactionalSender:
             try:
                 return await self._send(producer, messages, remember)
             except (ProducerFenced, InvalidProducerEpoch) as error:
-                _hear_failures(producer)
+                retrieve_failures(producer)
                 await self.stop()
                 raise RefusedError(
                     "Another command has begun to redrive, so this one has ended: nothing more "
@@ -111,20 +112,8 @@ class TransactionalSender:
         with suppress(KafkaError, OSError, AssertionError):
             async with asyncio.timeout(_ABORT_TIMEOUT_SECONDS):
                 await producer.abort_transaction()
-        _hear_failures(producer)
+        retrieve_failures(producer)
         await self.stop()
-
-
-def _hear_failures(producer: AIOKafkaProducer) -> None:
-    """Take note of every failure of a producer that has given up, as one was told already.
-
-    aiokafka keeps the same error for each of its batches, and Python prints what nobody asked for.
-    """
-    batches = producer._message_accumulator._batches.values()
-    waiters = [each._drain_waiter for queue in batches for each in queue]
-    for waiter in [*waiters, producer._txn_manager.wait_for_transaction_end()]:
-        if waiter is not None and waiter.done() and not waiter.cancelled():
-            waiter.exception()
 
 
 async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[RecordId]:

@@ -5,7 +5,7 @@ store all the same, somebody else has committed in its name, or the store is an 
 """
 
 from pipeline.broker.admin.offsets import OffsetRange
-from pipeline.broker.reading.record_ranges import holds_records
+from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.record import Partition
 from pipeline.settings import Settings
 

@@ -28,8 +28,9 @@ from faststream.kafka.message import KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from pipeline import metrics
+from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
-from pipeline.broker.connection import broker_errors, client_options, is_cancelled
+from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
 from pipeline.consumers.engine.held_up import HeldUp

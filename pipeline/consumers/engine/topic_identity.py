@@ -5,7 +5,7 @@ offsets need show that: they may be the same, with other records. Kafka gives ea
 the index notes it at the first start (0023).
 """
 
-from pipeline.broker.admin.topic_ids import look_at_topic
+from pipeline.broker.admin.topics import look_at_topic
 from pipeline.broker.connection import admin_client
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings

@@ -24,13 +24,12 @@ from aiokafka.errors import KafkaError
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.offsets import partition_offsets
-from pipeline.broker.admin.topic_ids import TopicLook, look_at_topic
 from pipeline.broker.admin.topic_promises import Consequence, broken_promise
-from pipeline.broker.admin.topics import TopicDifference
+from pipeline.broker.admin.topics import TopicDifference, TopicLook, look_at_topic
+from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     client_options,
-    is_cancelled,
     refusal,
 )
 from pipeline.consumers.engine.group_position import beyond_store, is_beyond_store, ways_back

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from pipeline.broker.reading.record_ranges import first_record
+from pipeline.broker.reading.ranges import first_record
 from pipeline.consumers.start.partition_states import PartitionState
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.reader import LogReader

@@ -17,7 +17,7 @@ from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
-from pipeline.broker.reading.record_ranges import holds_records
+from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root

@@ -27,7 +27,7 @@ from typing import Any
 
 from pipeline.broker.admin.groups import group_members
 from pipeline.broker.reading.log_holes import describe_holes
-from pipeline.broker.reading.record_ranges import holds_records
+from pipeline.broker.reading.ranges import holds_records
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
