@@ -4,7 +4,6 @@
 """
 
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -55,9 +54,7 @@ async def prepared_audit(
             identity.epoch,
             lambda: verifier_keys(settings, identity),
             lambda: trusted_checkpoints(settings.audit_trusted_dir),
-            auditor=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="auditor")),
-            disk=stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="audits")),
-            clock=clock,
+            clock,
         )
         handler = AuditHandler(auditing, sender, Backoff(settings.broker_pause_seconds))
         requests = AuditRequests(settings, handler.handle, handler.standing)

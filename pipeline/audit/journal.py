@@ -25,17 +25,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
+import aiofiles
+from aiofiles.os import wrap
+
 from pipeline.audit.parts import LEDGER_PART
 from pipeline.audit.rules.codes import MISSING_BLOB
 from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import folder_below, open_below
+from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import IntegrityError
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644
+_fsync = wrap(os.fsync)
 # A folder, a symbolic link, a socket.
 _NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
@@ -48,14 +53,14 @@ class JournalState:
         begun: What was asked and when it began; None where nothing is written yet.
         parts: What each part that is done came to, in the order of their ends.
         missing_blobs: Paths in the findings that tell of a missing blob.
-        told_of_ledger: Findings of the first part, which an audit that goes on reads again.
+        of_ledger: Findings of the first part, which an audit that resumes reads again.
         length: Bytes up to the end of the last of those parts.
     """
 
     begun: dict[str, Any] | None = None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     missing_blobs: set[str] = field(default_factory=set)
-    told_of_ledger: set[bytes] = field(default_factory=set)
+    of_ledger: set[bytes] = field(default_factory=set)
     length: int = 0
 
 
@@ -91,7 +96,7 @@ def _finish(
     state.parts[document["done"]] = document
     state.missing_blobs.update(path for _, path in findings if path is not None)
     if document["done"] == LEDGER_PART:
-        state.told_of_ledger.update(digest for digest, _ in findings)
+        state.of_ledger.update(digest for digest, _ in findings)
 
 
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
@@ -120,7 +125,7 @@ def _document(line: bytes) -> dict[str, Any] | None:
 
 
 class AuditJournal:
-    """The journal of one audit, held by one process; one thread at a time."""
+    """The journal of one audit, locked by one process."""
 
     def __init__(self, root: Path, descriptor: int) -> None:
         """Read a journal that is open and locked."""
@@ -145,7 +150,7 @@ class AuditJournal:
             descriptor = _open(root, path.name)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
                 return cls(root, descriptor)
             except BlockingIOError:
                 os.close(descriptor)
@@ -155,51 +160,42 @@ class AuditJournal:
                 raise
 
     def close(self) -> None:
-        """Let go of it; another process may take it."""
+        """Close it; another process may take it."""
         os.close(self._descriptor)
 
-    def begin(self, begun: Mapping[str, Any]) -> None:
-        """Say what was asked and when it began, as the first line.
+    async def begin(self, begun: Mapping[str, Any]) -> None:
+        """Write what was asked and when it began, as the first line.
 
         Raises:
-            StoreError: The disk failed.
+            StoreError: The disk failed, as of all that writes.
         """
-        self._write([canonical_json({"begun": dict(begun)})], flush=True)
+        await self._write([canonical_json({"begun": dict(begun)})], flush=True)
         self.state.begun = dict(begun)
 
-    def is_told(self, finding: bytes) -> bool:
-        """Tell whether a finding about the ledger was told before the audit was cut short."""
-        return sha256(finding + b"\n").digest() in self.state.told_of_ledger
+    def has(self, finding: bytes) -> bool:
+        """Return whether a finding about the ledger was published before this audit resumed."""
+        return sha256(finding + b"\n").digest() in self.state.of_ledger
 
-    def add(self, findings: Iterable[bytes]) -> None:
-        """Write findings of a part; they count once it is done.
+    async def add(self, findings: Iterable[bytes]) -> None:
+        """Write findings of a part; they count once it is done."""
+        await self._write(findings, flush=False)
 
-        Raises:
-            StoreError: The disk failed.
-        """
-        self._write(findings, flush=False)
-
-    def finish_part(self, name: str, result: Mapping[str, Any]) -> None:
-        """Write, for good, that a part is done with the findings that were added.
-
-        Raises:
-            StoreError: The disk failed; the part is not done.
-        """
+    async def finish_part(self, name: str, result: Mapping[str, Any]) -> None:
+        """Write, durably, that a part is done with the findings that were added."""
         document = {"done": name, **result}
-        self._write([canonical_json(document)], flush=True)
+        await self._write([canonical_json(document)], flush=True)
         self.state.parts[name] = document
 
-    def _write(self, lines: Iterable[bytes], *, flush: bool) -> None:
-        rest = memoryview(b"".join(line + b"\n" for line in lines))
+    async def _write(self, lines: Iterable[bytes], *, flush: bool) -> None:
         with store_faults(self._root):
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            async with aiofiles.open(self._descriptor, "ab", closefd=False) as file:
+                await file.writelines(line + b"\n" for line in lines)
             if flush:
-                os.fsync(self._descriptor)
+                await _fsync(self._descriptor)
 
 
 def seal_journal(root: Path, audit_id: str) -> None:
-    """Let nobody write to a journal any more, once there is a report; none is no fault.
+    """Make a journal read-only, once there is a report; that there is none is no fault.
 
     Raises:
         StoreError: The disk failed.
@@ -251,12 +247,4 @@ def _make_folder(path: Path) -> None:
         path.mkdir(mode=FOLDER_MODE)
     except FileExistsError:
         return
-    _flush_folder(path.parent)
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(path.parent)

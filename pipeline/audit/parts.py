@@ -1,9 +1,9 @@
 """The parts of an audit: what each came to, and which are done."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Self
 
 from pipeline.audit.rules.codes import MISSING_BLOB
 from pipeline.audit.rules.finding import Finding
@@ -30,6 +30,15 @@ class Tally:
         """Add what another part has."""
         self.counts.update(other.counts)
         self.codes.update(other.codes)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Return the tally that the line of a part keeps."""
+        return cls(Counter(document["counts"]), Counter(document["codes"]))
+
+    def document(self, files: int) -> dict[str, Any]:
+        """Return it as the line of a part keeps it; `files` is how many files the audit has."""
+        return {"counts": dict(self.counts), "codes": dict(self.codes), "files": files}
 
     def note(self, code: AuditCode) -> None:
         """Count a finding."""

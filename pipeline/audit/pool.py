@@ -1,4 +1,4 @@
-"""Runs the steps of an audit in several processes, and gives their results back in order.
+"""Runs the steps of an audit in several processes, and returns their results in order.
 
 Only so many steps are on their way at a time, so a store of any size needs the same memory.
 """
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Self
 
 from pipeline.audit.step import AuditContext, AuditReader, Step
@@ -26,7 +27,7 @@ class StepPool:
     """
 
     def __init__(self, processes: int, context: AuditContext) -> None:
-        """Start the processes, as helpers of this thread; they are ready when they are ready.
+        """Start the processes, as helpers of this thread, and do not wait for them.
 
         Args:
             processes: How many; 0 to run every step here.
@@ -41,8 +42,9 @@ class StepPool:
         self._pool: ProcessPoolExecutor | None = None
         if processes:
             self._pool = child_pool(processes, _begin, (context,))
-            for _ in range(processes):
-                submitted(self._pool, _be_ready)
+            with _memory_faults():
+                for _ in range(processes):
+                    submitted(self._pool, _be_ready)
 
     def __enter__(self) -> Self:
         return self
@@ -64,20 +66,28 @@ class StepPool:
             return
         waiting: deque[tuple[Step, Future[Any]]] = deque()
         try:
-            for step in steps:
-                waiting.append((step, self._pool.submit(_run, step.function, *step.arguments)))
-                if len(waiting) >= self._processes * _AHEAD:
+            with _memory_faults():
+                for step in steps:
+                    waiting.append((step, self._pool.submit(_run, step.function, *step.arguments)))
+                    if len(waiting) >= self._processes * _AHEAD:
+                        yield _next(waiting)
+                while waiting:
                     yield _next(waiting)
-            while waiting:
-                yield _next(waiting)
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                "A process of the audit was killed, most likely for want of memory; start the "
-                "audit again: it goes on after the last whole day."
-            ) from error
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _memory_faults() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise MemoryError(
+            "A process of the audit was killed, most likely for want of memory; give it more, or "
+            "set RMOS_AUDIT_PROCESSES=0, then start the audit again: it resumes after the last "
+            "whole day."
+        ) from error
 
 
 def _next(waiting: deque[tuple[Step, Future[Any]]]) -> tuple[Step, Any]:
@@ -92,7 +102,7 @@ def _begin(context: AuditContext) -> None:
 
 
 def _be_ready() -> None:
-    """Do nothing: whoever does it has started."""
+    """Do nothing: a process that does it has started."""
 
 
 def _run(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

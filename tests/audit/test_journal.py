@@ -32,24 +32,29 @@ def finding(path: str, code: str = "BYTES_DIFFER") -> bytes:
     return json.dumps({"code": code, "path": path}).encode()
 
 
-def whole(root: Path) -> bytes:
+async def whole(root: Path) -> bytes:
     """Write a journal of two parts; return its bytes."""
     journal = taken(root)
-    journal.begin(BEGUN)
-    journal.add([finding("runs/1")])
-    journal.finish_part("2025-12-18", RESULT)
-    journal.add([finding("attachments/2", "ATTACHMENT_MISSING"), finding("runs/3")])
-    journal.finish_part("2025-12-19", RESULT)
+    await journal.begin(BEGUN)
+    await journal.add([finding("runs/1")])
+    await journal.finish_part("2025-12-18", RESULT)
+    await journal.add([finding("attachments/2", "ATTACHMENT_MISSING"), finding("runs/3")])
+    await journal.finish_part("2025-12-19", RESULT)
     journal.close()
     return journal_path(root, "a").read_bytes()
+
+
+@pytest.fixture(scope="module")
+async def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return await whole(tmp_path_factory.mktemp("store"))
 
 
 def state_of(content: bytes) -> JournalState:
     return read_journal(content.splitlines(keepends=True))
 
 
-def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -> None:
-    content = whole(tmp_path)
+async def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -> None:
+    content = await whole(tmp_path)
     state = state_of(content)
     assert state.begun == BEGUN
     assert list(state.parts) == ["2025-12-18", "2025-12-19"]
@@ -60,10 +65,10 @@ def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -> None
     assert paths == ["runs/1", "attachments/2", "runs/3"]
 
 
-def test_what_a_part_has_told_counts_only_once_it_is_done(tmp_path: Path) -> None:
-    done = whole(tmp_path)
+async def test_what_a_part_has_told_counts_only_once_it_is_done(tmp_path: Path) -> None:
+    done = await whole(tmp_path)
     journal = taken(tmp_path)
-    journal.add([finding("runs/4"), finding("attachments/5", "ATTACHMENT_MISSING")])
+    await journal.add([finding("runs/4"), finding("attachments/5", "ATTACHMENT_MISSING")])
     journal.close()
     assert journal_path(tmp_path, "a").read_bytes() != done
     journal = taken(tmp_path)
@@ -73,12 +78,12 @@ def test_what_a_part_has_told_counts_only_once_it_is_done(tmp_path: Path) -> Non
     assert journal_path(tmp_path, "a").read_bytes() == done
 
 
-def test_an_audit_goes_on_behind_what_was_cut_off(tmp_path: Path) -> None:
-    done = whole(tmp_path)
+async def test_an_audit_goes_on_behind_what_was_cut_off(tmp_path: Path) -> None:
+    done = await whole(tmp_path)
     journal_path(tmp_path, "a").write_bytes(done + b'{"code":"BYTES_')
     journal = taken(tmp_path)
-    journal.add([finding("runs/4")])
-    journal.finish_part("places", RESULT)
+    await journal.add([finding("runs/4")])
+    await journal.finish_part("places", RESULT)
     journal.close()
     content = journal_path(tmp_path, "a").read_bytes()
     assert content.startswith(done + finding("runs/4") + b"\n")
@@ -86,10 +91,7 @@ def test_an_audit_goes_on_behind_what_was_cut_off(tmp_path: Path) -> None:
 
 
 @given(st.data())
-def test_cut_anywhere_a_journal_keeps_its_whole_parts(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    content = whole(tmp_path_factory.mktemp("store"))
+def test_cut_anywhere_a_journal_keeps_its_whole_parts(content: bytes, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(content)))
     tail = data.draw(st.sampled_from([b"", b"\0\0\0", b"[]\n", b'{"done"']))
     state = state_of(content[:cut] + tail)
@@ -101,25 +103,25 @@ def test_cut_anywhere_a_journal_keeps_its_whole_parts(
     assert len(state.parts) == max(0, len(kept) - 1)
 
 
-def test_the_ledger_is_read_again_and_tells_only_what_is_new(tmp_path: Path) -> None:
+async def test_the_ledger_is_read_again_and_tells_only_what_is_new(tmp_path: Path) -> None:
     journal = taken(tmp_path)
-    journal.begin(BEGUN)
-    journal.add([finding("ledger/1")])
-    journal.finish_part("ledger", RESULT)
-    journal.add([finding("runs/1")])
-    journal.finish_part("2025-12-18", RESULT)
+    await journal.begin(BEGUN)
+    await journal.add([finding("ledger/1")])
+    await journal.finish_part("ledger", RESULT)
+    await journal.add([finding("runs/1")])
+    await journal.finish_part("2025-12-18", RESULT)
     journal.close()
     journal = taken(tmp_path)
-    assert journal.is_told(finding("ledger/1"))
-    assert not journal.is_told(finding("ledger/2"))
-    assert not journal.is_told(finding("runs/1"))
-    journal.add([finding("ledger/2")])
-    journal.finish_part("ledger", RESULT | {"files": 4})
+    assert journal.has(finding("ledger/1"))
+    assert not journal.has(finding("ledger/2"))
+    assert not journal.has(finding("runs/1"))
+    await journal.add([finding("ledger/2")])
+    await journal.finish_part("ledger", RESULT | {"files": 4})
     journal.close()
     journal = taken(tmp_path)
     assert journal.state.parts["ledger"]["files"] == 4
-    assert journal.is_told(finding("ledger/1"))
-    assert journal.is_told(finding("ledger/2"))
+    assert journal.has(finding("ledger/1"))
+    assert journal.has(finding("ledger/2"))
     journal.close()
 
 
@@ -132,8 +134,8 @@ def test_one_process_at_a_time_has_a_journal(tmp_path: Path) -> None:
     taken(tmp_path).close()
 
 
-def test_a_sealed_journal_is_not_taken_again(tmp_path: Path) -> None:
-    content = whole(tmp_path)
+async def test_a_sealed_journal_is_not_taken_again(tmp_path: Path) -> None:
+    content = await whole(tmp_path)
     seal_journal(tmp_path, "a")
     path = journal_path(tmp_path, "a")
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
@@ -148,7 +150,7 @@ def test_sealing_what_is_not_there_is_no_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_something_else_in_its_place_is_told_and_not_touched(tmp_path: Path, kind: str) -> None:
+def test_something_else_in_its_place_has_and_not_touched(tmp_path: Path, kind: str) -> None:
     path = journal_path(tmp_path, "a")
     target = tmp_path / "runs.json"
     target.write_bytes(b"precious")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit.journal import AuditJournal
 from pipeline.audit.report import report_name, write_report
 from tests.audit.audit_reports import REPORT
 from tests.cli.command_line import CommandLine
@@ -64,11 +63,13 @@ def test_an_audit_that_is_not_there_is_not_found(store: CommandLine, audit_id: s
 
 
 def test_an_audit_that_is_not_done_says_so(store: CommandLine) -> None:
-    journal = AuditJournal.take(store.data_dir, "a")
-    assert journal is not None
-    journal.begin({"request": {}, "started_at_utc": "2025-12-18T14:00:00Z"})
-    journal.finish_part("ledger", {"counts": {}, "codes": {}, "files": 3})
-    journal.close()
+    journal = store.data_dir / "audits" / "a.ndjson"
+    journal.parent.mkdir(exist_ok=True)
+    lines = (
+        {"begun": {"request": {}, "started_at_utc": "2025-12-18T14:00:00Z"}},
+        {"done": "ledger", "counts": {}, "codes": {}, "files": 3},
+    )
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     done = store("audit", "report", "a")
     assert done.status == 3
     assert "is not done yet" in done.sentence

@@ -12,8 +12,6 @@ audit stays done.
 """
 
 import asyncio
-import sqlite3
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -40,7 +38,7 @@ from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
 from pipeline.core.envelope import Rejected
-from pipeline.errors import BrokerError, IntegrityError, RmosError, StoreError, thread_faults
+from pipeline.errors import BrokerError, IntegrityError, RmosError, thread_faults
 from schemas.audit_request import AuditRequest
 
 _log = structlog.get_logger(__name__)
@@ -115,17 +113,6 @@ class AuditHandler:
                 return await self._answer(incoming, request)
         except IntegrityError as error:
             return Rejected(REPORT_CORRUPT, str(error))
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"The plan of an audit failed ({error}): free some space where temporary files "
-                "are, or set TMPDIR, then start again."
-            ) from error
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                "A process of an audit was killed, most likely for want of memory; give it more, "
-                "or set RMOS_AUDIT_PROCESSES=0, then start again: it goes on after the last "
-                "whole day."
-            ) from error
         except (OSError, MemoryError, RmosError):
             raise
         except Exception as error:  # noqa: BLE001  # one request must not hold up the others
@@ -142,7 +129,7 @@ class AuditHandler:
             known = await self._stored(request)  # 2.
             if known is not None:
                 return known
-            journal = await auditing.on_disk(AuditJournal.take, root, request.audit_id)
+            journal = await asyncio.to_thread(AuditJournal.take, root, request.audit_id)
             if journal is not None:
                 break
             await self._backoff.rest()  # 3.
@@ -151,18 +138,18 @@ class AuditHandler:
             known = await self._stored(request)
             return known or await self._audit(incoming, request, journal)
         finally:
-            await auditing.on_disk(journal.close)
+            journal.close()
 
     async def _stored(self, request: AuditRequest) -> tuple[bytes, str] | Rejected | None:
         auditing = self._auditing
         root = auditing.settings.data_dir
-        found = await auditing.on_disk(read_report, root, request.audit_id)
+        found = await asyncio.to_thread(read_report, root, request.audit_id)
         if found is None:
             return None
         report, content = found
         if not _is_of(request, report):
             return _conflict(request)
-        await auditing.on_disk(seal_journal, root, request.audit_id)
+        await asyncio.to_thread(seal_journal, root, request.audit_id)
         return content, "reported again"
 
     async def _audit(
@@ -174,15 +161,17 @@ class AuditHandler:
                 "request": request.model_dump(exclude_none=True),
                 "started_at_utc": auditing.now(),
             }
-            await auditing.on_disk(journal.begin, begun)
+            await journal.begin(begun)
         elif not _is_of(request, begun.get("request")):
             return _conflict(request)
         started = monotonic()
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
-        tell = partial(self._tell_findings, incoming, request.audit_id)
-        report = await AuditRun(auditing, request, journal, tell).report()  # 4.
-        content = await auditing.on_disk(write_report, auditing.settings.data_dir, report)  # 5.
-        await auditing.on_disk(seal_journal, auditing.settings.data_dir, request.audit_id)
+        publish = partial(
+            self._publish, self._findings, FINDING_EVENT_TYPE, incoming, request.audit_id
+        )
+        report = await AuditRun(auditing, request, journal, publish).report()  # 4.
+        content = await asyncio.to_thread(write_report, auditing.settings.data_dir, report)  # 5.
+        await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
         self._measure(report, monotonic() - started)
         return content, "audited"
 
@@ -193,9 +182,6 @@ class AuditHandler:
         metrics.AUDIT_SECONDS.labels(mode).set(seconds)
         if worst_severity(report["codes"]) != "error":
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
-
-    async def _tell_findings(self, incoming: Request, audit_id: str, values: list[bytes]) -> None:
-        await self._publish(self._findings, FINDING_EVENT_TYPE, incoming, audit_id, values)
 
     async def _publish(
         self, outbox: Outbox, kind: str, incoming: Request, audit_id: str, values: list[bytes]

@@ -1,24 +1,19 @@
-"""One audit of the store, in a thread and its processes, told and written as it goes.
+"""One audit of the store, in a thread and its processes, published and written as it goes.
 
 Findings are published first, then written to the journal, and a part counts as done once its line
-is flushed: killed anywhere, the audit goes on after the last whole part.
-
-What a function in a thread hands over, given to the loop as it comes.
-
-The thread waits while the loop is behind, so neither of the two needs more memory than the other
-keeps up with.
+is flushed: killed anywhere, the audit resumes after the last whole part.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError, Executor, Future
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
-from threading import Condition
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
+
+from anyio import create_memory_object_stream, create_task_group, from_thread, to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pipeline import metrics
 from pipeline.audit.checks.offsets import BrokerView
@@ -27,8 +22,12 @@ from pipeline.audit.parts import LEDGER_PART, PartDone, Tally
 from pipeline.audit.rules.codes import severity_of
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
-from pipeline.audit.worker.broker_view import broker_view
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.connection import broker_errors
+from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.json.canonical import canonical_json
+from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.settings import Settings
@@ -36,116 +35,101 @@ from schemas.audit_request import AuditRequest
 from schemas.timestamps import format_timestamp
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
-Answer = TypeVar("Answer")
 
-WAITING_LIMIT = 1000
+WAITING_LIMIT: Final = 1000
 """Most items that wait for the loop."""
-
-
-class StoppedError(Exception):
-    """Nobody takes what the function would hand over; raised in its thread."""
-
-
-class ThreadResults(Generic[Item, Result]):
-    """Runs a function beside the loop for the length of a block.
-
-    At the end of the block the function is stopped by what it does next of: hand over, ask, check.
-    """
-
-    def __init__(
-        self, executor: Executor, work: Callable[[Callable[[Item], None]], Result]
-    ) -> None:
-        """Prepare; nothing runs before the block begins.
-
-        Args:
-            executor: Whose thread it is.
-            work: Given a function to hand items over with; what it returns is the result.
-        """
-        self._executor = executor
-        self._work = work
-        self._items: deque[Item] = deque()
-        self._room = Condition()
-        self._stopped = False
-        self._asked: set[Future[Any]] = set()
-        self._arrived = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    async def __aenter__(self) -> Self:
-        self._working = self._loop.run_in_executor(self._executor, self._work, self._hand)
-        self._working.add_done_callback(lambda _done: self._arrived.set())
-        return self
-
-    async def __aexit__(self, *_exception: object) -> None:
-        with self._room:
-            self._stopped = True
-            self._room.notify()
-        for question in list(self._asked):
-            question.cancel()
-        await asyncio.wait([self._working])
-        # Read once, so that nobody is told of an exception that nobody waited for.
-        self._working.exception()
-
-    def check(self) -> None:
-        """Let the function end between two of its steps, if nobody waits for it any more.
-
-        Raises:
-            StoppedError: The block has ended.
-        """
-        if self._stopped:
-            raise StoppedError
-
-    def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run `question` in the loop, and wait for its answer; to be called by the function.
-
-        Raises:
-            StoppedError: The block has ended.
-        """
-        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
-        self._asked.add(asked)
-        try:
-            if self._stopped:
-                raise StoppedError
-            return asked.result()
-        except CancelledError as error:
-            raise StoppedError from error
-        finally:
-            asked.cancel()
-            self._asked.discard(asked)
-
-    def _hand(self, item: Item) -> None:
-        with self._room:
-            self._room.wait_for(lambda: self._stopped or len(self._items) < WAITING_LIMIT)
-            if self._stopped:
-                raise StoppedError
-            self._items.append(item)
-        self._loop.call_soon_threadsafe(self._arrived.set)
-
-    async def lists(self) -> AsyncGenerator[list[Item]]:
-        """Yield what is there by then, again and again, in order, until the function returns."""
-        is_last = False
-        while not is_last:
-            await self._arrived.wait()
-            self._arrived.clear()
-            # Asked first: what was handed over before the end is then there too.
-            is_last = self._working.done()
-            with self._room:
-                items = list(self._items)
-                self._items.clear()
-                self._room.notify()
-            if items:
-                yield items
-
-    async def result(self) -> Result:
-        """Return what the function returned, or raise what it raised."""
-        return await asyncio.shield(self._working)
-
-
-Tell: TypeAlias = Callable[[list[bytes]], Awaitable[None]]
-Value = TypeVar("Value")
 
 MESSAGE_LIMIT: Final = 500
 """Most findings that are published at once."""
+
+ASKED_OFFSETS: Final = 1_000
+"""Most offsets of one question to the broker, so that a lost log of any size fits in memory."""
+
+ANSWER_SECONDS: Final = 60.0
+
+
+@asynccontextmanager
+async def handed_over(
+    work: Callable[[Callable[[Item], None]], None],
+) -> AsyncIterator[MemoryObjectReceiveStream[Item]]:
+    """Run `work` in a thread for the length of a block, which receives what it hands over.
+
+    The thread waits while the block is behind. A block that raises stops `work` by what it does
+    next of: hand over, `from_thread.run`, `from_thread.check_cancelled`. What `work` raises is
+    raised at the end of the block, behind all that it handed over.
+
+    Args:
+        work: Given a function to hand items over with.
+    """
+    send, receive = create_memory_object_stream[Item](WAITING_LIMIT)
+    failed: list[Exception] = []
+
+    def hand(item: Item) -> None:
+        from_thread.run(send.send, item)
+
+    async def run() -> None:
+        with send:
+            try:
+                await to_thread.run_sync(work, hand)
+            except Exception as error:  # noqa: BLE001  # raised below
+                failed.append(error)
+
+    try:
+        async with create_task_group() as group:
+            group.start_soon(run)
+            with receive:
+                yield receive
+    except BaseExceptionGroup as errors:
+        # `run` raises nothing: it is what the block raised.
+        raise errors.exceptions[0] from None
+    if failed:
+        raise failed[0]
+
+
+async def broker_view(settings: Settings, epoch: int) -> BrokerView:
+    """Return the broker's view of the logs of `epoch`, for a thread that the loop has started.
+
+    Raises:
+        BrokerError: No broker answers. The view raises the same.
+    """
+    topics = settings.topics
+    writers = {
+        topics.run_requests: topics.persist_group,
+        topics.advisory_requests: topics.advise_group,
+        topics.legacy_runs: topics.migrate_group,
+    }
+    committed: dict[LogId, int] = {}
+    for topic, group in writers.items():
+        offsets = await committed_offsets(settings, group, [topic])
+        committed |= {LogId(epoch, *place): offset for place, offset in offsets.items()}
+
+    def shown(log: LogId, start: int, end: int) -> Iterator[int]:
+        # Offsets of an earlier epoch are those of a broker that is gone.
+        while log.epoch == epoch and log.topic in writers and start < end:
+            offsets = from_thread.run(shown_offsets, settings, log, start, end)
+            yield from offsets
+            start = offsets[-1] + 1 if offsets else end
+
+    return BrokerView(committed, shown)
+
+
+async def shown_offsets(settings: Settings, log: LogId, start: int, end: int) -> list[int]:
+    """Return the offsets of the first committed records from `start` to before `end`.
+
+    Raises:
+        BrokerError: No broker answers.
+    """
+    ranges = {(log.topic, log.partition): OffsetRange(start, end)}
+    offsets: list[int] = []
+    async with broker_errors(settings):
+        reading = read_ranges(settings, ranges)
+        # Closed here, with its consumer, also where we have enough.
+        async with asyncio.timeout(ANSWER_SECONDS), aclosing(reading):
+            async for record in reading:
+                offsets.append(record.offset)
+                if len(offsets) == ASKED_OFFSETS:
+                    break
+    return offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +141,6 @@ class Auditing:
         epoch: Of the store.
         keys: Returns whose signatures under checkpoints count; called for each audit.
         trusted: Returns the trusted checkpoints; called for each audit.
-        auditor: One thread, which starts the processes of an audit and outlives them.
-        disk: One thread for the journal and the reports.
         clock: Returns the time.
     """
 
@@ -166,24 +148,22 @@ class Auditing:
     epoch: int
     keys: Callable[[], Sequence[VerifierKey]]
     trusted: Callable[[], Sequence[Checkpoint]]
-    auditor: Executor
-    disk: Executor
     clock: Callable[[], datetime]
 
     def now(self) -> str:
         """Return the time as it is stored."""
         return format_timestamp(self.clock().astimezone(UTC))
 
-    async def on_disk(self, work: Callable[..., Value], *arguments: Any) -> Value:  # noqa: ANN401
-        """Return what `work` returns, which waits for the disk."""
-        return await asyncio.get_running_loop().run_in_executor(self.disk, work, *arguments)
-
 
 class AuditRun:
     """One audit, from where its journal stands to its report."""
 
     def __init__(
-        self, auditing: Auditing, request: AuditRequest, journal: AuditJournal, tell: Tell
+        self,
+        auditing: Auditing,
+        request: AuditRequest,
+        journal: AuditJournal,
+        publish: Callable[[list[bytes]], Awaitable[None]],
     ) -> None:
         """Prepare.
 
@@ -191,16 +171,15 @@ class AuditRun:
             auditing: What every audit needs.
             request: What is asked.
             journal: Its journal, begun.
-            tell: Publishes findings; returns when the broker has them.
+            publish: Publishes findings; returns when the broker has them.
         """
         self._auditing = auditing
         self._request = request
         self._journal = journal
-        self._tell = tell
+        self._publish = publish
         self._files = 0
         self._broker: BrokerView | None = None
-        self._results: ThreadResults[Finding | PartDone, dict[str, Any]]
-        self._results = ThreadResults(auditing.auditor, self._work)
+        self._report: dict[str, Any] = {}
 
     async def report(self) -> dict[str, Any]:
         """Audit what is not done yet, and return the report of the whole.
@@ -210,29 +189,33 @@ class AuditRun:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        auditing, results = self._auditing, self._results
-        self._broker = await broker_view(auditing.settings, auditing.epoch, results.ask)
-        async with results, aclosing(results.lists()) as lists:
-            async for found in lists:
-                for kind, group in groupby(found, key=type):
-                    take = self._finish if kind is PartDone else self._keep
-                    await take(list(group))
-            return await results.result()
+        self._broker = await broker_view(self._auditing.settings, self._auditing.epoch)
+        async with handed_over(self._work) as received:
+            await self._take(received)
+        return self._report
 
-    def _work(self, hand: Callable[[Finding | PartDone], None]) -> dict[str, Any]:
-        """Run the audit in its thread; return its report."""
+    async def _take(self, received: MemoryObjectReceiveStream[Finding | PartDone]) -> None:
+        async for first in received:
+            waiting = received.statistics().current_buffer_used
+            found = [first, *(received.receive_nowait() for _ in range(waiting))]
+            for kind, group in groupby(found, key=type):
+                take = self._finish if kind is PartDone else self._keep
+                await take(list(group))
+
+    def _work(self, hand: Callable[[Finding | PartDone], None]) -> None:
+        """Run the audit in its thread."""
         state = self._journal.state
         assert state.begun is not None, "a journal is begun before its audit"
         done = {name: part for name, part in state.parts.items() if name != LEDGER_PART}
         tally = Tally()
         for part in done.values():
-            tally.add(tally_of(part))
+            tally.add(Tally.of(part))
         with self._audit() as audit:
             for found in audit.run(done, self._note_progress, state.missing_blobs):
                 if isinstance(found, PartDone):
                     tally.add(found.tally)
                 hand(found)
-            return audit.report(
+            self._report = audit.report(
                 tally,
                 started_at_utc=state.begun["started_at_utc"],
                 finished_at_utc=self._auditing.now(),
@@ -251,31 +234,17 @@ class AuditRun:
 
     def _note_progress(self, _what: str, _done: int, total: int | None) -> None:
         self._files = total or 0
-        self._results.check()
+        from_thread.check_cancelled()
 
     async def _keep(self, findings: list[Any]) -> None:
         values = [canonical_json(each.document(self._request.audit_id)) for each in findings]
-        new = [each for each in values if not self._journal.is_told(each)]
+        new = [each for each in values if not self._journal.has(each)]
         for start in range(0, len(new), MESSAGE_LIMIT):
-            await self._tell(new[start : start + MESSAGE_LIMIT])
-        await self._auditing.on_disk(self._journal.add, new)
+            await self._publish(new[start : start + MESSAGE_LIMIT])
+        await self._journal.add(new)
 
     async def _finish(self, parts: list[Any]) -> None:
         for part in parts:
-            result = {**document_of(part.tally), "files": self._files}
-            await self._auditing.on_disk(self._journal.finish_part, part.name, result)
+            await self._journal.finish_part(part.name, part.tally.document(self._files))
             for code, number in part.tally.codes.items():
                 metrics.AUDIT_FINDINGS.labels(code, severity_of(code)).inc(number)
-
-
-def document_of(tally: Tally) -> dict[str, Any]:
-    """Return a tally as the line of a part that is done keeps it."""
-    return {"counts": dict(tally.counts), "codes": dict(tally.codes)}
-
-
-def tally_of(document: dict[str, Any]) -> Tally:
-    """Return the tally that the line of a part keeps."""
-    tally = Tally()
-    tally.counts.update(document["counts"])
-    tally.codes.update(document["codes"])
-    return tally
