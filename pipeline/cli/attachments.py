@@ -48,5 +48,4 @@ def _put(store: AttachmentFiles, file: Path) -> StoredBlob:
     try:
         return store.put(file)
     except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from error

@@ -49,10 +49,10 @@ def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
     if stored is not None:
         return stored[0]
     if is_audit_id(audit_id) and journal_progress(root, audit_id) is not None:
-        message = f"The audit {audit_id} is not done yet: rmos audit run --audit-id waits for it."
-        raise NotFoundError(message)
-    message = f"There is no audit {audit_id!r} in the store {root}."
-    raise NotFoundError(message)
+        raise NotFoundError(
+            f"The audit {audit_id} is not done yet: rmos audit run --audit-id waits for it."
+        )
+    raise NotFoundError(f"There is no audit {audit_id!r} in the store {root}.")
 
 
 @app.command(name="file")

@@ -80,8 +80,7 @@ def _scope(everything: bool, dates: list[str] | None, run_ids: list[str] | None)
     named = {"dates": dates, "run_ids": run_ids, "all": everything or None}
     scope = {name: value for name, value in named.items() if value}
     if len(scope) > 1:
-        message = "Expected one of --all, --date and --run-id, found several."
-        raise InputError(message)
+        raise InputError("Expected one of --all, --date and --run-id, found several.")
     return scope or {"all": True}
 
 
@@ -174,8 +173,7 @@ class _WorkerWatch:
         if await group_members(self._settings, group):
             self._seen = self._loop.time()
         elif now - self._seen > WORKER_PATIENCE_SECONDS:
-            message = (
+            raise ReceiptTimeoutError(
                 f"No worker is in the group {group}: start one with rmos worker audit. It will do "
                 f"the audit {self._audit_id}, which was asked for."
             )
-            raise ReceiptTimeoutError(message)

@@ -118,11 +118,10 @@ def _started(settings: Settings) -> str:
 
 def _refuse_other_port(running: BrokerState, port: int) -> None:
     if port != 0 and not running.bootstrap_servers.endswith(f":{port}"):
-        message = (
+        raise BrokerError(
             f"The local broker runs already, but at {running.bootstrap_servers} and not at "
             f"port {port}: stop it first with `rmos broker stop`."
         )
-        raise BrokerError(message)
 
 
 def _none_runs(folder: Path) -> str:

@@ -37,8 +37,7 @@ async def export_to_folder(
         _make_empty(folder)
         return await _write(settings, letters, redrives, folder)
     except OSError as error:
-        message = f"{folder} cannot be written: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
 def _make_empty(folder: Path) -> None:
@@ -46,8 +45,7 @@ def _make_empty(folder: Path) -> None:
     # A refused request may hold what the store redacts or withholds: for nobody else's eyes.
     folder.mkdir(mode=0o700, exist_ok=True)
     if any(folder.iterdir()):
-        message = f"{folder} is not empty: name a new folder."
-        raise InputError(message)
+        raise InputError(f"{folder} is not empty: name a new folder.")
 
 
 def value_file_name(letter: DeadLetterRecord) -> str:

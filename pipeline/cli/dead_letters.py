@@ -156,8 +156,7 @@ def redrive_command(
     """
     wanted = _filter(sources, code, topic, since, until)
     if not everything and wanted == DeadLetterFilter():
-        message = "Say which: SOURCE, --code, --topic, --since, --until or --all."
-        raise InputError(message)
+        raise InputError("Say which: SOURCE, --code, --topic, --since, --until or --all.")
     order = RedriveOrder(wanted, again=again, dry_run=dry_run)
     counts = asyncio.run(_redrive(read_settings(), order, as_json=as_json))
     if as_json:
@@ -185,8 +184,7 @@ async def _read(
     chosen = letters.selected(wanted)
     missing = missing_dead_letter(wanted, chosen)
     if missing is not None:
-        message = f"{missing}."
-        raise NotFoundError(message)
+        raise NotFoundError(f"{missing}.")
     return chosen, redrives
 
 
@@ -199,8 +197,7 @@ async def _content(settings: Settings, letter: DeadLetterRecord) -> DeadLetterCo
     async with aclosing(read_contents(settings, [letter])) as contents:
         async for content in contents:
             return content
-    message = f"Retention has removed the dead letter {letter.place}."
-    raise NotFoundError(message)
+    raise NotFoundError(f"Retention has removed the dead letter {letter.place}.")
 
 
 async def _print_contents(
@@ -263,8 +260,7 @@ def _place(text: str) -> RecordId:
     try:
         return RecordId.parse(text)
     except ValueError as error:
-        message = f"SOURCE cannot be used: {error}."
-        raise InputError(message) from error
+        raise InputError(f"SOURCE cannot be used: {error}.") from error
 
 
 def _redrive_of(letter: DeadLetterRecord, redrives: dict[RecordId, Redrive]) -> Redrive | None:

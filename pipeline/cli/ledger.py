@@ -149,8 +149,7 @@ def _parse(text: str) -> VerifierKey:
     try:
         return parse_vkey(text)
     except EvidenceError as error:
-        message = f"--key: {error}."
-        raise InputError(message) from error
+        raise InputError(f"--key: {error}.") from error
 
 
 def read_trusted(content: bytes, name: str) -> tuple[TrustedCheckpoint, ...]:
@@ -162,8 +161,9 @@ def read_trusted(content: bytes, name: str) -> tuple[TrustedCheckpoint, ...]:
     try:
         return parse_trusted(content)
     except EvidenceError as error:
-        message = f"{name} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
-        raise InputError(message) from error
+        raise InputError(
+            f"{name} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
+        ) from error
 
 
 TrustedFile = Annotated[
@@ -185,8 +185,9 @@ def checkpoint(key: Keys = None) -> None:
     logs = open_logs(read_settings(), key)
     opened = list(logs.open_all())
     if not opened:
-        message = f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
-        raise NotFoundError(message)
+        raise NotFoundError(
+            f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
+        )
     print_bytes(write_trusted(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
     note(f"{len(opened)} logs with {leaves:,} leaves")
@@ -278,8 +279,7 @@ def prove(
         print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
         return
     if advisory not in found:
-        message = f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}."
-        raise NotFoundError(message)
+        raise NotFoundError(f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}.")
     wanted = found[advisory]
     content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))
     print_bytes(content)
@@ -324,8 +324,7 @@ def checksums(
     Exit 5, after the lines, where an artifact or a link is not what the ledger says.
     """
     if root and date is not None:
-        message = "--root is over the whole store: give no DATE with it."
-        raise InputError(message)
+        raise InputError("--root is over the whole store: give no DATE with it.")
     logs = open_logs(read_settings(), key)
     day = None if date is None else f"{date:%Y-%m-%d}"
     tree = CompactRange()

@@ -20,8 +20,7 @@ def moment_ms(option: str, text: str | None) -> int | None:
     try:
         return microseconds_since_epoch(parse_timestamp(text)) // 1000
     except ValueError as error:
-        message = f"{option} cannot be {text[:100]!r}: {error}."
-        raise InputError(message) from error
+        raise InputError(f"{option} cannot be {text[:100]!r}: {error}.") from error
 
 
 def moment_text(milliseconds: int) -> str:

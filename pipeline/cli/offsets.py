@@ -80,11 +80,10 @@ class TargetOptions:
             self.to_store,
         )
         if sum(given) != 1:
-            message = (
+            raise InputError(
                 "Say where to: one of --to-time, --to-offset, --earliest, --latest, --shift-by, "
                 "--to-store."
             )
-            raise InputError(message)
         moment_ms("--to-time", self.to_time)
 
 
@@ -120,8 +119,7 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
     """
     topics = settings.topics
     if group not in {topics.persist_group, topics.advise_group, topics.migrate_group}:
-        message = f"{group} does not go by a store: say another place."
-        raise InputError(message)
+        raise InputError(f"{group} does not go by a store: say another place.")
     # SQLAlchemy with them, which no other target needs.
     from pipeline.disk.store_identity import read_store
     from pipeline.storage.index.run_index import open_index_to_read
@@ -147,12 +145,12 @@ def _places(
         found = _PLACE.fullmatch(text)
         if found is None or (found["topic"] is None and len(topics) > 1):
             wanted = "P:N" if len(topics) == 1 else "TOPIC:P:N"
-            message = f"--to-offset cannot be {text!r}: expected {wanted}."
-            raise InputError(message)
+            raise InputError(f"--to-offset cannot be {text!r}: expected {wanted}.")
         place = (found["topic"] or next(iter(topics)), int(found["partition"]))
         if place not in known:
-            message = f"{group} does not read {place[0]}, partition {place[1]}: nothing was moved."
-            raise InputError(message)
+            raise InputError(
+                f"{group} does not read {place[0]}, partition {place[1]}: nothing was moved."
+            )
         places[place] = int(found["offset"])
     return places
 
@@ -300,11 +298,11 @@ def _move(
 
 def _ask(group: str, partitions: int) -> None:
     if not sys.stdin.isatty():
-        message = "Nobody can be asked here: look at --dry-run, then say --yes. Nothing was moved."
-        raise InputError(message)
+        raise InputError(
+            "Nobody can be asked here: look at --dry-run, then say --yes. Nothing was moved."
+        )
     if not typer.confirm(f"Move {group} in {partitions} partitions?", err=True):
-        message = "Nothing was moved."
-        raise RefusedError(message)
+        raise RefusedError("Nothing was moved.")
 
 
 async def _look(settings: Settings, groups: Sequence[str]) -> list[GroupView]:
@@ -340,5 +338,4 @@ def _group(settings: Settings, name: str) -> str:
     for candidate in (name, f"{settings.prefix}.{name}"):
         if candidate in known:
             return candidate
-    message = f"{name!r} is no group of ours: {', '.join(known)}."
-    raise InputError(message)
+    raise InputError(f"{name!r} is no group of ours: {', '.join(known)}.")

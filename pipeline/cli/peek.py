@@ -60,8 +60,7 @@ def _topic(settings: Settings, group: str) -> RequestTopic:
     for name in (group, f"{settings.prefix}.{group}"):
         if name in topics:
             return topics[name]
-    message = f"{group!r} is no group that reads requests: {', '.join(topics)}."
-    raise InputError(message)
+    raise InputError(f"{group!r} is no group that reads requests: {', '.join(topics)}.")
 
 
 def _document(record: WaitingRecord) -> dict[str, Any]:

@@ -62,8 +62,7 @@ def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
         return
     lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
     if not lines:
-        message = f"{name} is empty: expected a JSON object, or one a line."
-        raise InputError(message)
+        raise InputError(f"{name} is empty: expected a JSON object, or one a line.")
     if not raw and _is_one_document(lines):
         raise InputError(f"{name}: {_why_not(content)}; --raw would send each line as it is.")
     for number, line in lines:
@@ -88,8 +87,7 @@ def _content(name: str) -> bytes:
             return sys.stdin.buffer.read()
         return Path(name).read_bytes()
     except OSError as error:
-        message = f"{name} cannot be read: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(f"{name} cannot be read: {error.strerror}.") from error
 
 
 def _record(where: str, body: bytes) -> FileRecord | None:
@@ -127,8 +125,7 @@ def _as_new(record: FileRecord) -> FileRecord:
     try:
         document, _ = parse_object(record.body)
     except InvalidJsonError as error:
-        message = f"{record.where}: {error}; --as-new needs a JSON object."
-        raise InputError(message) from error
+        raise InputError(f"{record.where}: {error}; --as-new needs a JSON object.") from error
     run_id = f"run_{uuid.uuid4().hex}"
     now = format_timestamp(datetime.now(UTC))
     body = canonical_json({**document, "run_id": run_id, "created_at_utc": now})
@@ -153,11 +150,11 @@ def refuse_bad_requests(
     lines = [f"{record.where}: {why}" for record, why in bad[:_TOLD]]
     if len(bad) > _TOLD:
         lines.append(f"and {len(bad) - _TOLD} more")
-    message = (
+    raise RefusedError(
         f"{len(bad)} of {len(records)} requests are not valid, so none was sent "
-        "(--raw sends them all the same):"
+        "(--raw sends them all the same):",
+        lines,
     )
-    raise RefusedError(message, lines)
 
 
 def run_fault(record: FileRecord) -> str | None:

@@ -145,8 +145,7 @@ def download(
         with to.open("xb") as file:
             file.write(content)
     except OSError as error:
-        message = f"{to} cannot be written: {error.strerror}; name a new file."
-        raise InputError(message) from error
+        raise InputError(f"{to} cannot be written: {error.strerror}; name a new file.") from error
     note(f"{len(content):,} bytes to {to}")
 
 

@@ -38,8 +38,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
         paths = [*write_schemas(folder), *_write_documents(folder, settings)]
     except OSError as error:
-        message = f"The schemas cannot be written to {folder}: {error.strerror}."
-        raise InputError(message) from error
+        raise InputError(f"The schemas cannot be written to {folder}: {error.strerror}.") from error
     for path in paths:
         print_text(path)
 
