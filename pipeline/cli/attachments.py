@@ -1,7 +1,7 @@
 """`rmos attachments`: put blobs into the store."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,9 +9,10 @@ from pipeline.cli.views.terminal import note, print_json, print_text
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
-from pipeline.storage.attachments import AttachmentFiles
-from pipeline.storage.reader import stored_answer
-from pipeline.storage.upload import StoredBlob
+
+if TYPE_CHECKING:
+    from pipeline.storage.attachments import AttachmentFiles
+    from pipeline.storage.upload import StoredBlob
 
 app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
 
@@ -27,6 +28,9 @@ def put(
     as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
 ) -> None:
     """Store files under their SHA-256, and print it; a blob that is there is success."""
+    from pipeline.storage.attachments import AttachmentFiles
+    from pipeline.storage.reader import stored_answer
+
     root = read_settings().data_dir
     read_store(root)
     store = AttachmentFiles(root)
@@ -44,7 +48,7 @@ def put(
         note(f"{created:,} created, {len(files) - created:,} there before")
 
 
-def _put(store: AttachmentFiles, file: Path) -> StoredBlob:
+def _put(store: "AttachmentFiles", file: Path) -> "StoredBlob":
     try:
         return store.put(file)
     except OSError as error:

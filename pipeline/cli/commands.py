@@ -176,6 +176,8 @@ def begin(
     Raises:
         InputError: One is nearly the name of a setting.
     """
+    if not {"-h", "--help"}.isdisjoint(sys.argv):
+        return
     with _imports():
         from pipeline.logs import configure_early_logging
         from pipeline.settings import refuse_mistyped, unknown_variables

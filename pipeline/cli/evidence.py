@@ -2,17 +2,17 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.ledger import Keys, open_logs, read_trusted
 from pipeline.cli.views.terminal import note, print_json, print_pairs
-from pipeline.evidence.bundle import write_evidence
-from pipeline.evidence.evidence import RunEvidence
-from pipeline.evidence.gather import Trusted, gather_evidence
 from pipeline.settings import read_settings
-from pipeline.storage.reader import RunReader
+
+if TYPE_CHECKING:
+    from pipeline.evidence.evidence import RunEvidence
+    from pipeline.evidence.gather import Trusted
 
 
 def evidence(
@@ -37,6 +37,10 @@ def evidence(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier."""
+    from pipeline.evidence.bundle import write_evidence
+    from pipeline.evidence.gather import gather_evidence
+    from pipeline.storage.reader import RunReader
+
     settings = read_settings()
     logs = open_logs(settings, key)
     kept = None if trusted is None else _by_origin(trusted)
@@ -52,12 +56,12 @@ def evidence(
         _tell_not_trusted(found)
 
 
-def _by_origin(trusted: Path) -> Trusted:
+def _by_origin(trusted: Path) -> "Trusted":
     kept = read_trusted(trusted.read_bytes(), str(trusted))
     return {each.checkpoint.origin: each.checkpoint for each in kept}
 
 
-def _document(path: Path, found: RunEvidence) -> dict[str, object]:
+def _document(path: Path, found: "RunEvidence") -> dict[str, object]:
     return {
         "run_id": found.run_id,
         "file": str(path),
@@ -71,7 +75,7 @@ def _document(path: Path, found: RunEvidence) -> dict[str, object]:
     }
 
 
-def _tell(path: Path, found: RunEvidence) -> None:
+def _tell(path: Path, found: "RunEvidence") -> None:
     print_pairs(
         [
             ("file", path),
@@ -87,7 +91,7 @@ def _tell(path: Path, found: RunEvidence) -> None:
     )
 
 
-def _tell_not_trusted(found: RunEvidence) -> None:
+def _tell_not_trusted(found: "RunEvidence") -> None:
     for file in found.files:
         if file.consistency is None:
             note(f"{file.name}: no trusted checkpoint of {file.checkpoint.origin} was given.")

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
 from pipeline.disk.store_identity import read_store
-from pipeline.recovery.rebuild.index import RebuildReport, rebuild_index
 from pipeline.settings import read_settings
-from pipeline.storage.index.run_index import open_index_to_read
-from pipeline.storage.index_check import check_index
+
+if TYPE_CHECKING:
+    from pipeline.recovery.rebuild.index import RebuildReport
 
 DIFFERENCE_FOUND = 5
 """Exit status where files and index, or files and topic, do not tell the same."""
@@ -34,6 +34,8 @@ def rebuild(as_json: AsJson = False) -> None:
     no record: they get their rows all the same, so that every later check finds them. Nothing is
     made where a file has other bytes than the ledger says.
     """
+    from pipeline.recovery.rebuild.index import rebuild_index
+
     settings = read_settings()
     with progress_bar() as progress:
         report = asyncio.run(rebuild_index(settings, progress))
@@ -48,6 +50,9 @@ def rebuild(as_json: AsJson = False) -> None:
 @app.command()
 def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 where they differ."""
+    from pipeline.storage.index.run_index import open_index_to_read
+    from pipeline.storage.index_check import check_index
+
     root = read_settings().data_dir
     read_store(root)
     with closing(open_index_to_read(root)) as index:
@@ -66,7 +71,7 @@ def check(as_json: AsJson = False) -> None:
         raise typer.Exit(DIFFERENCE_FOUND)
 
 
-def _tell(report: RebuildReport) -> None:
+def _tell(report: "RebuildReport") -> None:
     print_text(f"{_counted(report.runs, report.advisories)} in the new index")
     _tell_some(
         [f"{each}: no leaf and no record explains its file" for each in report.without_record]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +27,6 @@ from pipeline.cli.views.terminal import (
 )
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, NotFoundError
-from pipeline.evidence.gather import find_run
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.rotation import rotate_key
@@ -37,11 +36,10 @@ from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
 from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
 from pipeline.ledger.witnessed import ComparedLog, compare_trusted
-from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.checksums import checksums_of
-from pipeline.storage.ledger_key import init_ledger_key, key_file_of, verifier_keys
-from pipeline.storage.reader import RunReader
+
+if TYPE_CHECKING:
+    from pipeline.storage.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: a log that nobody changes unnoticed.")
 
@@ -64,6 +62,8 @@ def init(
     Where there is one it is shown and stays as it is. For a store that has consumed records
     without a ledger, the logs are built from the start of its topics; stop the workers first.
     """
+    from pipeline.storage.ledger_key import init_ledger_key
+
     settings = read_settings()
     made = init_ledger_key(settings)
     built = _build(settings, accept_loss=accept_loss)
@@ -86,6 +86,8 @@ def init(
 
 def _build(settings: Settings, *, accept_loss: bool) -> int:
     """Build the logs of a store that was written without; return how many records got leaves."""
+    from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
+
     missing = asyncio.run(find_missing_leaves(settings))
     if not accept_loss:
         missing.refuse_loss()
@@ -99,6 +101,8 @@ def rotate(as_json: AsJson = False) -> None:
     The private part of the old key is removed; its public part is still trusted for what it
     signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again.
     """
+    from pipeline.storage.ledger_key import key_file_of
+
     settings = read_settings()
     path = key_file_of(settings, read_store(settings.data_dir))
     rotated = rotate_key(settings.data_dir, path)
@@ -142,6 +146,8 @@ def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
 def _keys(settings: Settings, given: list[str] | None) -> list[VerifierKey]:
     if given:
         return list(map(_parse, given))
+    from pipeline.storage.ledger_key import verifier_keys
+
     return verifier_keys(settings, read_store(settings.data_dir))
 
 
@@ -271,6 +277,8 @@ def prove(
 
     --json prints those of the run and of all its advisories, each with its leaf.
     """
+    from pipeline.storage.reader import RunReader
+
     settings = read_settings()
     logs = open_logs(settings, key)
     with closing(RunReader(settings.data_dir)) as reader:
@@ -287,9 +295,11 @@ def prove(
 
 
 def _leaves(
-    reader: RunReader, logs: StoreLogs, run_id: str
+    reader: "RunReader", logs: StoreLogs, run_id: str
 ) -> Iterator[tuple[str | None, FoundLeaf]]:
     """Yield the leaf of a run under None, then those of its advisories under their ids."""
+    from pipeline.evidence.gather import find_run
+
     found = find_run(reader, logs, run_id)
     yield None, find_run_leaf(logs, found.run)
     for link in found.links:
@@ -323,6 +333,8 @@ def checksums(
 
     Exit 5, after the lines, where an artifact or a link is not what the ledger says.
     """
+    from pipeline.storage.checksums import checksums_of
+
     if root and date is not None:
         raise InputError("--root is over the whole store: give no DATE with it.")
     logs = open_logs(read_settings(), key)

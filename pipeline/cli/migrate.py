@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,13 +18,12 @@ from pipeline.cli.views.terminal import (
     progress_bar,
     waiting,
 )
-from pipeline.legacy.check import Difference, migration_status, verify_migration
-from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
-from pipeline.legacy.report import MigrationResult, RowResult
-from pipeline.legacy.rollback import roll_back
-from pipeline.legacy.source import OlderStore, open_source
-from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from pipeline.legacy.check import Difference
+    from pipeline.legacy.report import MigrationResult, RowResult
+    from pipeline.legacy.source import OlderStore
 
 REFUSED = 4
 """Exit status where a row cannot be carried over, or is in conflict."""
@@ -84,13 +83,15 @@ def run(
 
     Exit 4 where a row cannot be carried over; the others are.
     """
+    from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
+
     settings = _settings()
     source = _source(settings, from_, attachments)
     options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
     told: list[RowResult] = []
     with progress_bar() as progress:
 
-        def tell(row: RowResult) -> None:
+        def tell(row: "RowResult") -> None:
             if as_json:
                 print_json(_row_document(row))
             elif row.state not in _QUIET_STATES:
@@ -113,6 +114,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Tell how many rows of an older store are here; no broker is asked, and no file read."""
+    from pipeline.legacy.check import migration_status
+
     settings = _settings()
     source = _source(settings, from_, attachments)
     with progress_bar() as progress:
@@ -153,6 +156,8 @@ def verify(
 
     No broker is asked, and nothing is repaired.
     """
+    from pipeline.legacy.check import verify_migration
+
     settings = _settings()
     source = _source(settings, from_, attachments)
     counts: Counter[str] = Counter()
@@ -198,6 +203,8 @@ def rollback(
     Stop the persist workers first. Exit 5 where the backup is not what its name says, or where
     a run could not be exported as its file is damaged.
     """
+    from pipeline.legacy.rollback import roll_back
+
     settings = _settings()
     with progress_bar() as progress:
         report = asyncio.run(
@@ -236,7 +243,7 @@ def rollback(
         raise typer.Exit(DIFFERENT)
 
 
-def _tell_difference(found: Difference, *, as_json: bool) -> None:
+def _tell_difference(found: "Difference", *, as_json: bool) -> None:
     document = {name: value for name, value in asdict(found).items() if value is not None}
     if as_json:
         print_json(document)
@@ -250,6 +257,8 @@ def _tell_difference(found: Difference, *, as_json: bool) -> None:
 
 
 def _settings() -> Settings:
+    from pipeline.logs import configure_logging
+
     settings = read_settings()
     # What becomes of the rows is told by the command itself.
     if settings.log_level == "info":
@@ -258,12 +267,14 @@ def _settings() -> Settings:
     return settings
 
 
-def _source(settings: Settings, path: Path | None, attachments: Path | None) -> OlderStore:
+def _source(settings: Settings, path: Path | None, attachments: Path | None) -> "OlderStore":
+    from pipeline.legacy.source import open_source
+
     with waiting("reading the older store"):
         return open_source(path or settings.run_store_path, attachments)
 
 
-def _row_document(row: RowResult) -> dict[str, Any]:
+def _row_document(row: "RowResult") -> dict[str, Any]:
     report = asdict(row.report) if row.report is not None else {}
     own = {
         "run_id": row.run_id,
@@ -276,7 +287,7 @@ def _row_document(row: RowResult) -> dict[str, Any]:
 
 
 def _report(
-    result: MigrationResult, told: list[RowResult], *, dry_run: bool, as_json: bool
+    result: "MigrationResult", told: list["RowResult"], *, dry_run: bool, as_json: bool
 ) -> None:
     summary = result.summary() | {"dry_run": dry_run}
     if as_json:
@@ -292,7 +303,7 @@ def _report(
         note(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
 
 
-def _comparison(result: MigrationResult) -> Iterator[tuple[str, str, str]]:
+def _comparison(result: "MigrationResult") -> Iterator[tuple[str, str, str]]:
     """Yield the counts that a person compares: what the old store told, and what this one does."""
     counts = result.counts
     statuses = counts["statuses"]

@@ -2,32 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.app import run_service
 from pipeline.cli.moments import MOMENT
-from pipeline.cli.views.replay import (
-    PLAN_COLUMNS,
-    FindingView,
-    plan_documents,
-    plan_lines,
-    plan_rows,
-    plan_summary,
-    restored_lines,
-    restored_summary,
-    verified_line,
-    verified_summary,
-)
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
-from pipeline.recovery.replay.forward import forward as forward_range
-from pipeline.recovery.replay.plan import plan as plan_replay
-from pipeline.recovery.replay.reading import Reading
-from pipeline.recovery.replay.restore import restore as restore_store
-from pipeline.recovery.replay.selection import Selection, parse_selection
-from pipeline.recovery.replay.verify import verify as verify_store
-from pipeline.settings import read_settings
+
+if TYPE_CHECKING:
+    from pipeline.recovery.replay.reading import Reading
+    from pipeline.recovery.replay.selection import Selection
 
 DIFFERENCE_FOUND = 5
 """Exit status where topic and store do not tell the same."""
@@ -71,15 +55,20 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what would be read, what retention has taken, and what the store has already."""
+    from pipeline.app import run_service
+    from pipeline.cli.views import replay as view
+    from pipeline.recovery.replay.plan import plan as plan_replay
+    from pipeline.settings import read_settings
+
     selection = _selection(since, until, ranges, run_id)
     found = run_service(plan_replay(read_settings(), selection))
     if as_json:
-        for document in plan_documents(found):
+        for document in view.plan_documents(found):
             print_json(document)
-        print_json({"summary": plan_summary(found)})
+        print_json({"summary": view.plan_summary(found)})
         return
-    print_table(PLAN_COLUMNS, plan_rows(found))
-    for line in plan_lines(found):
+    print_table(view.PLAN_COLUMNS, view.plan_rows(found))
+    for line in view.plan_lines(found):
         note(line)
 
 
@@ -96,15 +85,20 @@ def verify(
 
     Exit 5 where something is missing, different or foreign.
     """
+    from pipeline.app import run_service
+    from pipeline.cli.views import replay as view
+    from pipeline.recovery.replay.verify import verify as verify_store
+    from pipeline.settings import read_settings
+
     selection = _selection(since, until, ranges, run_id)
-    view = FindingView(as_json=as_json)
+    findings = view.FindingView(as_json=as_json)
     with _reading(rate) as reading:
-        verified = run_service(verify_store(read_settings(), selection, view.tell, reading))
-    view.show()
+        verified = run_service(verify_store(read_settings(), selection, findings.tell, reading))
+    findings.show()
     if as_json:
-        print_json({"summary": verified_summary(verified)})
+        print_json({"summary": view.verified_summary(verified)})
     else:
-        print_text(verified_line(verified))
+        print_text(view.verified_line(verified))
     if verified.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
 
@@ -126,19 +120,24 @@ def restore(
 
     Exit 5 where something could not be restored.
     """
+    from pipeline.app import run_service
+    from pipeline.cli.views import replay as view
+    from pipeline.recovery.replay.restore import restore as restore_store
+    from pipeline.settings import read_settings
+
     selection = _selection(since, until, ranges, run_id)
-    view = FindingView(as_json=as_json)
+    findings = view.FindingView(as_json=as_json)
     with _reading(rate) as reading:
         restored = run_service(
             restore_store(
-                read_settings(), selection, view.tell, accept_loss=accept_loss, reading=reading
+                read_settings(), selection, findings.tell, accept_loss=accept_loss, reading=reading
             )
         )
-    view.show()
+    findings.show()
     if as_json:
-        print_json({"summary": restored_summary(restored)})
+        print_json({"summary": view.restored_summary(restored)})
     else:
-        for line in restored_lines(restored):
+        for line in view.restored_lines(restored):
             print_text(line)
     if restored.differs:
         raise typer.Exit(DIFFERENCE_FOUND)
@@ -155,6 +154,10 @@ def forward(
     as_json: AsJson = False,
 ) -> None:
     """Publish records to another topic, untouched but for the header rmos-replay-of."""
+    from pipeline.app import run_service
+    from pipeline.recovery.replay.forward import forward as forward_range
+    from pipeline.settings import read_settings
+
     selection = _selection(since, until, ranges, run_id)
     with _reading(rate) as reading:
         count = run_service(forward_range(read_settings(), selection, to, reading))
@@ -166,11 +169,15 @@ def forward(
 
 def _selection(
     since: str | None, until: str | None, ranges: list[str] | None, run_id: str | None
-) -> Selection:
+) -> "Selection":
+    from pipeline.recovery.replay.selection import parse_selection
+
     return parse_selection(since=since, until=until, offsets=tuple(ranges or ()), run_id=run_id)
 
 
 @contextmanager
-def _reading(rate: float | None) -> Iterator[Reading]:
+def _reading(rate: float | None) -> Iterator["Reading"]:
+    from pipeline.recovery.replay.reading import Reading
+
     with progress_bar() as progress:
         yield Reading(rate, progress)

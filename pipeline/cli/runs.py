@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from pipeline.cli.views.diff import print_diff
 from pipeline.cli.views.terminal import (
     is_watched,
     note,
@@ -19,13 +18,13 @@ from pipeline.cli.views.terminal import (
     print_pairs,
     print_table,
 )
-from pipeline.core.runs.diff import diff_runs
-from pipeline.core.runs.safety import explained
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import read_settings
-from pipeline.storage.reader import RunReader
 from schemas.run_filter import RunFilter
+
+if TYPE_CHECKING:
+    from pipeline.storage.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
 
@@ -98,6 +97,8 @@ def list_command(wanted: RunFilter, as_json: bool) -> None:
 @app.command()
 def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     """Show one run: its artifact, checked against the index; --json with its advisories."""
+    from pipeline.core.runs.safety import explained
+
     with _reader() as reader:
         found = reader.find(run_id)
         shown = reader.show(found)
@@ -156,6 +157,9 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show how run B differs from run A."""
+    from pipeline.cli.views.diff import print_diff
+    from pipeline.core.runs.diff import diff_runs
+
     with _reader() as reader:
         found = diff_runs(reader.find(a).view(), reader.find(b).view())
     if as_json:
@@ -203,7 +207,9 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
 
 
 @contextmanager
-def _reader() -> Iterator[RunReader]:
+def _reader() -> Iterator["RunReader"]:
+    from pipeline.storage.reader import RunReader
+
     reader = RunReader(read_settings().data_dir)
     try:
         yield reader

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ from pipeline.disk.room import room_of
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+
+if TYPE_CHECKING:
+    from pipeline.storage.index.run_index import RunIndex
 
 app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
 
@@ -55,6 +57,8 @@ def new_epoch(as_json: AsJson = False) -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Tell which store it is, what it holds and how much room is left."""
+    from pipeline.storage.index.run_index import open_index_to_read
+
     settings = read_settings()
     root = settings.data_dir
     identity = read_store(root)
@@ -76,7 +80,7 @@ def status(as_json: AsJson = False) -> None:
         print_text(f"next offset  {place['topic']}-{place['partition']}  {place['next_offset']}")
 
 
-def _status(root: Path, identity: StoreIdentity, index: RunIndex) -> dict[str, Any]:
+def _status(root: Path, identity: StoreIdentity, index: "RunIndex") -> dict[str, Any]:
     room = room_of(root)
     positions = index.positions(identity.epoch)
     return {

@@ -3,11 +3,10 @@
 import errno
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.disk.room import Room, room_of
 from pipeline.errors import NO_MEMORY, StoreError
@@ -33,6 +32,12 @@ _ADVICE = {
 }
 
 
+def _index_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of SQLAlchemy; where it was not imported, nothing raises one."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return () if errors is None else (errors.SQLAlchemyError,)
+
+
 @contextmanager
 def store_faults(root: Path) -> Iterator[None]:
     """Translate OSError and SQLite errors of the store at `root`.
@@ -48,7 +53,7 @@ def store_faults(root: Path) -> Iterator[None]:
         if error.errno == errno.ENOMEM:
             raise MemoryError(NO_MEMORY) from error
         raise StoreError(_sentence(root, error)) from error
-    except SQLAlchemyError as error:
+    except _index_errors() as error:
         cause = error.__cause__ or error
         if getattr(cause, "sqlite_errorcode", None) in _NO_MEMORY_CODES:
             raise MemoryError(NO_MEMORY) from error
