@@ -38,7 +38,7 @@ async def migrate(
         open_source(path, attachments),
         MigrationOptions(**options),
         lambda row: told.update({row.run_id: row}),
-        lambda what, done, total: None,
+        no_progress,
     )
     return Migrated(result, told)
 

@@ -133,7 +133,7 @@ async def test_logs_built_afterwards_are_those_written_from_the_start(stores: Tw
     class KilledError(Exception):
         pass
 
-    def stop(count: int) -> None:
+    def stop(what: str, done: int, total: int | None) -> None:
         raise KilledError
 
     for _ in range(3):
