@@ -1,29 +1,86 @@
 """`rmos audit`: hold what is stored against its hashes."""
 
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.audit.journal import journal_progress
-from pipeline.audit.report import read_report
-from pipeline.audit.rules.finding import Finding, readable
-from pipeline.audit.single_files import check_file
-from pipeline.cli.audit_run import run
-from pipeline.cli.views.audit import is_fault, print_report
-from pipeline.cli.views.terminal import note, print_json, print_table
-from pipeline.disk.store_identity import read_store
-from pipeline.errors import NotFoundError
-from pipeline.settings import read_settings
+from pipeline.cli.views.terminal import note, print_json, print_table, progress_bar
+from pipeline.core.progress import Progress, no_progress
+from pipeline.errors import (
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    ReceiptTimeoutError,
+    RefusedError,
+)
+from pipeline.settings import Settings, read_settings
 from schemas.fields import is_audit_id
+
+if TYPE_CHECKING:
+    from pipeline.audit.rules.finding import Finding
+    from schemas.audit_request import AuditRequest
 
 FINDING = 5
 """Exit status where anything was found; a note is none."""
 
+WORKER_PATIENCE_SECONDS = 30.0
+"""Longest wait without any worker in the group; one that restarts is back by then."""
+
+_LOOK_SECONDS = 1.0
+
 app = typer.Typer(no_args_is_help=True, help="Find what was changed, lost or added.")
 
 
-app.command("run")(run)
+@app.command()
+def run(
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole store; also where nothing else is named.")
+    ] = False,
+    date: Annotated[
+        list[str] | None, typer.Option(help="Runs of this UTC date; may be given again.")
+    ] = None,
+    run_id: Annotated[list[str] | None, typer.Option(help="This run; may be given again.")] = None,
+    mode: Annotated[
+        str, typer.Option(help="quick: names and the ledger; full: every byte; sampled: a tenth.")
+    ] = "full",
+    audit_id: Annotated[
+        str | None, typer.Option(help="Of the audit; one that is done is told again.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Longest wait for the report; else while a worker is there."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+) -> None:
+    """Ask a worker for an audit and wait; exit 5 if anything is not as it should be.
+
+    Findings are printed as they come, then the report. Nothing is repaired. Interrupted, the
+    audit goes on without this command: ask again with its --audit-id.
+    """
+    from pipeline.cli.views.audit import is_fault, print_finding, print_report
+
+    settings = read_settings()
+    request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
+    tell = print_json if as_json else print_finding
+    with progress_bar() as progress:
+        asked = partial(note, f"audit {request.audit_id}")
+        asking = ask_audit(settings, request, tell, asked=asked, progress=progress)
+        report = asyncio.run(_in_time(asking, request.audit_id, timeout))
+    if as_json:
+        print_json({"summary": report})
+    else:
+        print_report(report)
+    if is_fault(report):
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 @app.command()
@@ -32,6 +89,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
+    from pipeline.cli.views.audit import is_fault, print_report
+    from pipeline.disk.store_identity import read_store
+
     root = read_settings().data_dir
     read_store(root)
     found = _read_report(root, audit_id)
@@ -44,6 +104,9 @@ def report(
 
 
 def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
+    from pipeline.audit.journal import journal_progress
+    from pipeline.audit.report import read_report
+
     # By its pattern first: nothing else may become a path.
     stored = read_report(root, audit_id) if is_audit_id(audit_id) else None
     if stored is not None:
@@ -65,6 +128,8 @@ def audit_file(
     Canonical bytes, the hashes in a file, its name and date in the folder of a date, and the
     blobs that it names where it lies in a store. Exit 5 where anything is other than it should be.
     """
+    from pipeline.audit.single_files import check_file
+
     findings = [finding for path in paths for finding in check_file(path)]
     if as_json:
         for finding in findings:
@@ -77,8 +142,10 @@ def audit_file(
         raise typer.Exit(FINDING)
 
 
-def told(finding: Finding) -> dict[str, str]:
+def told(finding: "Finding") -> dict[str, str]:
     """Return a finding as it is printed."""
+    from pipeline.audit.rules.finding import readable
+
     return {
         "code": finding.code,
         "path": readable(finding.path),
@@ -88,7 +155,7 @@ def told(finding: Finding) -> dict[str, str]:
     }
 
 
-def print_findings(findings: list[Finding]) -> None:
+def print_findings(findings: list["Finding"]) -> None:
     """Print a table of findings, and nothing where there is none."""
     if findings:
         print_table(
@@ -98,3 +165,120 @@ def print_findings(findings: list[Finding]) -> None:
                 for row in map(told, findings)
             ],
         )
+
+
+def _new_id() -> str:
+    return f"audit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def _scope(everything: bool, dates: list[str] | None, run_ids: list[str] | None) -> dict[str, Any]:
+    named = {"dates": dates, "run_ids": run_ids, "all": everything or None}
+    scope = {name: value for name, value in named.items() if value}
+    if len(scope) > 1:
+        raise InputError("Expected one of --all, --date and --run-id, found several.")
+    return scope or {"all": True}
+
+
+def _request(audit_id: str, scope: dict[str, Any], mode: str) -> "AuditRequest":
+    """Return the request; what no worker would take is refused here."""
+    from pipeline.audit.rules.request import judge_audit_record
+    from pipeline.core.envelope import Rejected
+    from pipeline.core.json.canonical import canonical_json
+
+    document = {"audit_id": audit_id, "scope": scope, "mode": mode}
+    found = judge_audit_record(audit_id.encode("utf-8", "replace"), canonical_json(document))
+    if isinstance(found, Rejected):
+        raise InputError(f"{found.message} Nothing was asked.")
+    return found
+
+
+async def _in_time(
+    asking: Coroutine[Any, Any, dict[str, Any]], audit_id: str, timeout_seconds: float | None
+) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await asking
+    except TimeoutError as error:
+        raise ReceiptTimeoutError(
+            f"The audit {audit_id} has no report after {timeout_seconds:g} s. Its request stays: "
+            f"rmos audit run --audit-id {audit_id} with the same scope and mode waits for it again."
+        ) from error
+
+
+async def ask_audit(
+    settings: Settings,
+    request: "AuditRequest",
+    tell: Callable[[dict[str, Any]], None],
+    *,
+    asked: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Ask a worker for an audit, and return its report.
+
+    Args:
+        settings: The broker, and the store if it is on this host.
+        request: What is asked.
+        tell: Called with each finding as it comes.
+        asked: Called once the broker has the request.
+        progress: Told how far it is, where the store is on this host.
+
+    Raises:
+        RefusedError: No worker takes such a request.
+        ReceiptTimeoutError: No worker is there.
+        BrokerError: The broker cannot be reached.
+    """
+    from pipeline.audit.journal import journal_progress
+    from pipeline.audit.worker.asking import listening, publish_audit
+    from pipeline.broker.sending.requests import RequestSender
+
+    sender = RequestSender(settings)
+    try:
+        async with listening(settings, request.audit_id) as listener:
+            place = await publish_audit(sender, settings, request)
+            asked()
+            watch = _WorkerWatch(settings, request.audit_id)
+            async with aclosing(listener.news(place)) as heard:
+                async for news in heard:
+                    for finding in news.findings:
+                        tell(finding)
+                    if news.report is not None:
+                        return news.report
+                    if news.refusal is not None:
+                        raise RefusedError(": ".join(news.refusal))
+                    done, total = journal_progress(settings.data_dir, request.audit_id) or (0, None)
+                    progress("files of finished days", done, total)
+                    await watch.look()
+    finally:
+        await sender.stop()
+    raise AssertionError("an audit ends with a report or a refusal")
+
+
+class _WorkerWatch:
+    """Gives up where no worker is in the group for long."""
+
+    def __init__(self, settings: Settings, audit_id: str) -> None:
+        self._settings = settings
+        self._audit_id = audit_id
+        self._loop = asyncio.get_running_loop()
+        self._seen = self._looked = self._loop.time()
+
+    async def look(self) -> None:
+        """Look now and then.
+
+        Raises:
+            ReceiptTimeoutError: There is no worker, and there has been none for 30 s.
+        """
+        from pipeline.broker.admin.groups import group_members
+
+        now = self._loop.time()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        group = self._settings.topics.audit_group
+        if await group_members(self._settings, group):
+            self._seen = self._loop.time()
+        elif now - self._seen > WORKER_PATIENCE_SECONDS:
+            raise ReceiptTimeoutError(
+                f"No worker is in the group {group}: start one with rmos worker audit. It will do "
+                f"the audit {self._audit_id}, which was asked for."
+            )

@@ -29,11 +29,11 @@ COMMANDS = {
         "Show what becomes of run requests: real broker, real files, real hashes; asks nothing.",
     ),
     "up": (
-        "pipeline.cli.up:up",
+        "pipeline.cli.services:up",
         "Run a local Apache Kafka, the store, its topics, all consumers and the HTTP API.",
     ),
     "api": (
-        "pipeline.cli.api:api",
+        "pipeline.cli.services:api",
         "Serve the HTTP API at RMOS_API_HOST and RMOS_API_PORT until a signal stops it.",
     ),
     "peek": (
@@ -48,7 +48,7 @@ COMMANDS = {
     "broker": ("pipeline.cli.broker:app", "Run Apache Kafka on this machine, for trying out."),
     "topics": ("pipeline.cli.topics:app", "Create the topics, or compare them."),
     "store": ("pipeline.cli.store:app", "The folder that keeps the runs."),
-    "worker": ("pipeline.cli.worker:app", "Run one consumer until a signal stops it."),
+    "worker": ("pipeline.cli.services:app", "Run one consumer until a signal stops it."),
     "schemas": ("pipeline.cli.schemas:app", "Write JSON Schemas, OpenAPI and AsyncAPI."),
     "publish": ("pipeline.cli.publish:app", "Publish requests."),
     "runs": ("pipeline.cli.runs:app", "Read the runs of the store in RMOS_DATA_DIR."),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,10 +10,11 @@ from pipeline.cli.moments import moment_text
 from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError
-from pipeline.recovery.replay.peek import Waiting, WaitingRecord, common, waiting_of
-from pipeline.recovery.replay.peek import peek as peek_records
-from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from pipeline.recovery.replay.peek import Waiting, WaitingRecord
+    from pipeline.recovery.replay.request_topics import RequestTopic
 
 COLUMNS = ("record", "broker_time_utc", "verdict", "key", "size_bytes", "headers")
 _HEADERS_CHARACTERS = 120
@@ -32,6 +33,8 @@ def peek(
 
     Nothing is consumed, moved or written.
     """
+    from pipeline.recovery.replay.peek import common
+
     settings = read_settings()
     waiting, records = asyncio.run(_look(settings, _topic(settings, group), limit))
     shared = common(records)
@@ -49,13 +52,18 @@ def peek(
 
 
 async def _look(
-    settings: Settings, topic: RequestTopic, limit: int
-) -> tuple[Waiting, list[WaitingRecord]]:
+    settings: Settings, topic: "RequestTopic", limit: int
+) -> tuple["Waiting", list["WaitingRecord"]]:
+    from pipeline.recovery.replay.peek import peek as peek_records
+    from pipeline.recovery.replay.peek import waiting_of
+
     waiting = await waiting_of(settings, topic)
     return waiting, [record async for record in peek_records(settings, waiting, limit)]
 
 
-def _topic(settings: Settings, group: str) -> RequestTopic:
+def _topic(settings: Settings, group: str) -> "RequestTopic":
+    from pipeline.recovery.replay.request_topics import request_topics
+
     topics = {each.groups[0]: each for each in request_topics(settings.topics)}
     for name in (group, f"{settings.prefix}.{group}"):
         if name in topics:
@@ -63,7 +71,7 @@ def _topic(settings: Settings, group: str) -> RequestTopic:
     raise InputError(f"{group!r} is no group that reads requests: {', '.join(topics)}.")
 
 
-def _document(record: WaitingRecord) -> dict[str, Any]:
+def _document(record: "WaitingRecord") -> dict[str, Any]:
     document = {
         "record": str(record.place),
         "broker_time_utc": moment_text(record.timestamp_ms),
@@ -76,7 +84,7 @@ def _document(record: WaitingRecord) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def _row(record: WaitingRecord) -> Sequence[object]:
+def _row(record: "WaitingRecord") -> Sequence[object]:
     headers = ", ".join(f"{name}={value}" for name, value in record.headers)
     cut = "..." if len(headers) > _HEADERS_CHARACTERS else ""
     return (

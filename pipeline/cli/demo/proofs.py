@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from pipeline.broker.event_reader import EventFuture, EventReader
-from pipeline.cli.audit_run import ask_audit
+from pipeline.cli.audit import ask_audit
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.cli.demo.runs import Demo, hash_of
 from pipeline.cli.demo.screen import expect

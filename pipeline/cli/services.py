@@ -1,8 +1,10 @@
-"""`rmos worker`: one service each, for production."""
+"""Services: `rmos worker`, `rmos api` and `rmos up` run until a signal stops them."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pipeline.cli.views.terminal import is_watched
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -29,7 +31,7 @@ def persist(
     """Store run requests as artifacts."""
     from pipeline.app import run_persist_worker, run_service
 
-    settings = _worker_settings(instance)
+    settings = _settings(instance)
     run_service(
         run_persist_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
     )
@@ -43,7 +45,7 @@ def advisories(
     """Link advisories to their runs; those that come too early are linked later."""
     from pipeline.app import run_advise_worker, run_service
 
-    settings = _worker_settings(instance)
+    settings = _settings(instance)
     run_service(
         run_advise_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
     )
@@ -54,7 +56,7 @@ def audit(instance: Instance = None) -> None:
     """Audit the store when asked, and on schedule; nothing is repaired."""
     from pipeline.app import run_audit_worker, run_service
 
-    run_service(run_audit_worker(_worker_settings(instance)))
+    run_service(run_audit_worker(_settings(instance)))
 
 
 @app.command("all")
@@ -62,10 +64,41 @@ def all_workers(instance: Instance = None, accept_loss: AcceptLoss = False) -> N
     """Run all consumers in one process; one stops, all stop."""
     from pipeline.app import run_all_workers, run_service
 
-    run_service(run_all_workers(_worker_settings(instance), accept_loss=accept_loss))
+    run_service(run_all_workers(_settings(instance), accept_loss=accept_loss))
 
 
-def _worker_settings(instance: str | None) -> "Settings":
+def api() -> None:
+    """Serve the HTTP API at RMOS_API_HOST and RMOS_API_PORT until a signal stops it.
+
+    Beyond loopback it needs RMOS_API_TOKENS_FILE: a line `name role sha256hex` for each token.
+    """
+    from pipeline.app import run_service
+    from pipeline.app.http import run_api
+
+    run_service(run_api(_settings()))
+
+
+def up() -> None:
+    """Run a local Apache Kafka, the store, its topics, all consumers and the HTTP API.
+
+    The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT, the API's RMOS_API_PORT.
+    Ctrl-C stops all of it.
+    """
+    from pipeline.app import run_everything, run_service
+    from pipeline.cli.broker import starting
+    from pipeline.logs import configure_logging
+    from pipeline.settings import read_settings
+
+    settings = read_settings()
+    if is_watched() and "log_level" not in settings.model_fields_set:
+        # What the services say of each batch would push the addresses away.
+        settings = settings.model_copy(update={"log_level": "warning"})
+    configure_logging(settings)
+    with starting() as tell:
+        run_service(run_everything(settings, tell))
+
+
+def _settings(instance: str | None = None) -> "Settings":
     from pipeline.logs import configure_logging
     from pipeline.settings import read_settings
 
