@@ -1,9 +1,11 @@
 """The routes that read, over real files: right answers, and what is refused or made harmless."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.api import examples
@@ -28,7 +30,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.storage.stores import change_index
+from tests.storage.stores import change_index, files
 
 DXF = b"0\nSECTION\n"
 GCODE = b"G90\nG1 Z-30\n"
@@ -123,21 +125,23 @@ async def test_a_download_is_the_file(api: Api) -> None:
     assert known.status_code == 304
 
 
-@pytest.mark.parametrize("path", ["/saw_1", "/saw_1/download", "/saw_1/attachments"])
 @pytest.mark.parametrize("damage", ["flipped", "missing", "folder"])
 async def test_a_damaged_file_is_an_integrity_fault_and_breaks_no_list(
-    api: Api, path: str, damage: str
+    api: Api, damage: str
 ) -> None:
     api.add_runs(saw(), saw("saw_2"))
-    file = api.root / f"runs/{DAY}/saw_1.json"
-    spoil(file, damage)
-    answer = await api.get(path)
-    assert answer.status_code == 500
-    assert answer.json()["error"] == "ARTIFACT_CORRUPT"
-    assert answer.json()["run_id"] == "saw_1"
+    spoil(api.root / f"runs/{DAY}/saw_1.json", damage)
+    for path in ("/saw_1", "/saw_1/download", "/saw_1/attachments"):
+        answer = await api.get(path)
+        assert refusal(answer) == (500, "ARTIFACT_CORRUPT"), path
+        assert answer.json()["run_id"] == "saw_1"
     listed = (await api.get()).json()["items"]
     assert [item["run_id"] for item in listed] == ["saw_2", "saw_1"]
     assert (await api.get("/saw_2")).status_code == 200
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]
 
 
 def spoil(file: Path, damage: str) -> None:
@@ -153,22 +157,13 @@ def spoil(file: Path, damage: str) -> None:
 NO_SOURCE = "UPDATE {} SET source_epoch=NULL, source_topic=NULL, source_offset=NULL WHERE {}"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/saw_1",
-        "/saw_1/download",
-        "/saw_1/advisories",
-        "/saw_1/attachments",
-        "/diff?a=saw_1&b=saw_2",
-    ],
-)
-async def test_a_run_that_no_record_explains_is_not_shown(api: Api, path: str) -> None:
+async def test_a_run_that_no_record_explains_is_not_shown(api: Api) -> None:
     """As after a rebuild of the index over a file that somebody put there."""
     api.add_runs(saw(), saw("saw_2"))
     change_index(api.root, NO_SOURCE.format("runs", "run_id='saw_1'"))
-    answer = await api.get(path)
-    assert (answer.status_code, answer.json()["error"]) == (500, "RUN_UNEXPLAINED")
+    routes = ("/saw_1", *(f"/saw_1/{part}" for part in ("download", "advisories", "attachments")))
+    for path in (*routes, "/diff?a=saw_1&b=saw_2"):
+        assert refusal(await api.get(path)) == (500, "RUN_UNEXPLAINED"), path
     for query in ("", "?tool_id_prefix=saw", "?limit=1"):
         listed = (await api.get(query)).json()
         assert ([item["run_id"] for item in listed["items"]], listed["next_cursor"]) == (
@@ -215,31 +210,35 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize(
-    "route", ["", "/download", "/advisories", "/attachments", "/attachments/verify"]
-)
-async def test_what_names_no_run_is_not_found(api: Api, name: str, route: str) -> None:
+async def test_what_names_no_run_is_not_found(api: Api) -> None:
     api.add_runs(saw())
-    answer = await api.get(f"/{name}{route}")
-    assert answer.status_code in ({404, 405} if name == "attachments" else {404})
-    assert answer.json()["error"] in {"RUN_NOT_FOUND", "NOT_FOUND", "METHOD_NOT_ALLOWED"}
-    assert "evil" not in str(answer.headers).lower()
+    routes = ("", "/download", "/advisories", "/attachments", "/attachments/verify")
+    allowed = {(404, "RUN_NOT_FOUND"), (404, "NOT_FOUND")}
+    others = {}
+    for path in (f"/{name}{route}" for name in HOSTILE for route in routes):
+        answer = await api.get(path)
+        # What `attachments` means in the place of a name has no GET.
+        known = allowed | ({(405, "METHOD_NOT_ALLOWED")} if path.startswith("/attach") else set())
+        if refusal(answer) not in known or "evil" in str(answer.headers).lower():
+            others[path] = refusal(answer)
+    assert others == {}
 
 
-@pytest.mark.parametrize("name", [*HOSTILE[1:12], "0" * 63, "0" * 65, "A" * 64, "0" * 64])
-async def test_what_names_no_blob_is_not_found(api: Api, name: str) -> None:
+async def test_what_names_no_blob_is_not_found_and_takes_no_upload(api: Api) -> None:
     api.add_runs(saw(attachments=[attachment(DXF)]))
-    answer = await api.get(f"/saw_1/attachments/{name}")
-    assert answer.status_code == 404
-    assert answer.json()["error"] in {"ATTACHMENT_NOT_FOUND", "NOT_FOUND"}
-
-
-@pytest.mark.parametrize("name", HOSTILE[:12])
-async def test_what_names_no_blob_takes_no_upload(api: Api, name: str) -> None:
-    answer = await api.put(name, DXF)
-    assert answer.status_code in {404, 405}
-    assert not (api.root / "attachments").exists()
+    before = files(api.root)
+    others = {}
+    for name in [*HOSTILE[1:12], "0" * 63, "0" * 65, "A" * 64]:
+        put = await api.put(name, DXF)
+        answer = await api.get(f"/saw_1/attachments/{name}")
+        if put.status_code not in {404, 405} or answer.status_code != 404:
+            others[name] = (put.status_code, answer.status_code)
+        assert answer.json()["error"] in {"ATTACHMENT_NOT_FOUND", "NOT_FOUND"}, name
+    assert others == {}
+    assert (await api.put("..", DXF)).status_code == 405
+    assert files(api.root) == before
+    answer = await api.get(f"/saw_1/attachments/{'0' * 64}")
+    assert refusal(answer) == (404, "ATTACHMENT_NOT_FOUND")
 
 
 async def test_two_runs_are_compared_with_their_advisories(api: Api) -> None:
@@ -252,23 +251,17 @@ async def test_two_runs_are_compared_with_their_advisories(api: Api) -> None:
     assert (same["items"], same["diff"]) == ([], {})
 
 
-@pytest.mark.parametrize(
-    ("query", "status", "code", "run_id"),
-    [
+async def test_a_diff_needs_two_runs(api: Api) -> None:
+    api.add_runs(saw())
+    for query, status, code, run_id in (
         ("?a=nobody&b=nobody_2", 404, "RUN_NOT_FOUND", "nobody"),
         ("?a=saw_1&b=nobody_2", 404, "RUN_NOT_FOUND", "nobody_2"),
         ("?a=saw_1&b=../x", 404, "RUN_NOT_FOUND", None),
         ("?a=saw_1", 422, "INVALID_QUERY", None),
         ("", 422, "INVALID_QUERY", None),
-    ],
-)
-async def test_a_diff_needs_two_runs(
-    api: Api, query: str, status: int, code: str, run_id: str | None
-) -> None:
-    api.add_runs(saw())
-    answer = await api.get(f"/diff{query}")
-    assert (answer.status_code, answer.json()["error"]) == (status, code)
-    assert answer.json().get("run_id") == run_id
+    ):
+        answer = await api.get(f"/diff{query}")
+        assert (*refusal(answer), answer.json().get("run_id")) == (status, code, run_id), query
 
 
 async def test_a_listing_filters_and_pages(api: Api) -> None:
@@ -284,44 +277,29 @@ async def test_a_listing_filters_and_pages(api: Api) -> None:
     assert none == {"items": [], "next_cursor": None, "limit": 50}
 
 
-@pytest.mark.parametrize(("given", "used"), [("0", 1), ("-5", 1), ("10000", 200), ("9" * 30, 200)])
-async def test_a_limit_is_clamped(api: Api, given: str, used: int) -> None:
-    assert (await api.get(f"?limit={given}")).json()["limit"] == used
+async def test_a_limit_is_clamped(api: Api) -> None:
+    wanted = {"0": 1, "-5": 1, "10000": 200, "9" * 30: 200}
+    assert {given: (await api.get(f"?limit={given}")).json()["limit"] for given in wanted} == wanted
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "status=ok",
-        "status=MAYBE",
-        "risk_level=BLUE",
-        "date_from=yesterday",
-        "date_to=2025-02-30",
-        "date_from=20251218",
-        "date_from=2025-W51-4",
-        "limit=many",
-        "limit=1.5",
-        "limit=" + "9" * 5000,
-        "cursor=x",
-        "cursor=!!!",
-        "cursor=YWJj",
-        "cursor=" + "9" * 1000,
+async def test_a_value_that_cannot_be_used_is_refused(api: Api) -> None:
+    queries = [
+        *("status=ok", "status=MAYBE", "risk_level=BLUE"),
+        *("date_from=yesterday", "date_to=2025-02-30", "date_from=20251218"),
+        *("date_from=2025-W51-4", "limit=many", "limit=1.5", "limit=" + "9" * 5000),
+        *("cursor=x", "cursor=!!!", "cursor=YWJj", "cursor=" + "9" * 1000),
         "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTl8cnVu",
-        "cursor=MXwuLi94",
-        "cursor=MXxydW4=%0a",
-        "cursor=",
-        "mode=" + "x" * 201,
-    ],
-)
-async def test_a_value_that_cannot_be_used_is_refused(api: Api, query: str) -> None:
-    answer = await api.get(f"?{query}")
-    assert answer.status_code == 422
-    assert answer.json()["error"] == "INVALID_QUERY"
+        *("cursor=MXwuLi94", "cursor=MXxydW4=%0a", "cursor=", "mode=" + "x" * 201),
+    ]
+    answers = {query: refusal(await api.get(f"?{query}")) for query in queries}
+    assert answers == dict.fromkeys(queries, (422, "INVALID_QUERY"))
+    message = (await api.get("?date_to=2025-02-30")).json()["message"]
+    assert message == "date_to: expected a date that exists, such as 2025-12-18."
 
 
-@pytest.mark.parametrize(
-    ("path", "told"),
-    [
+async def test_a_parameter_that_the_route_does_not_know_is_refused(api: Api) -> None:
+    api.add_runs(saw())
+    for path, told in (
         ("?statsu=OK", "There is no parameter 'statsu' here: did you mean status?"),
         ("?Status=OK", "There is no parameter 'Status' here: did you mean status?"),
         (
@@ -334,15 +312,10 @@ async def test_a_value_that_cannot_be_used_is_refused(api: Api, query: str) -> N
         ("/saw_1/download?x=%E2%80%AE", "There is no parameter 'x' here."),
         ("?status=OK&status=BLOCKED", "status: expected one value, found 2."),
         ("/diff?a=&b=saw_1", "a: Field required."),
-    ],
-)
-async def test_a_parameter_that_the_route_does_not_know_is_refused(
-    api: Api, path: str, told: str
-) -> None:
-    api.add_runs(saw())
-    answer = await api.get(path)
-    assert (answer.status_code, answer.json()["error"]) == (422, "INVALID_QUERY")
-    assert answer.json()["message"].startswith(told)
+    ):
+        answer = await api.get(path)
+        assert refusal(answer) == (422, "INVALID_QUERY"), path
+        assert answer.json()["message"].startswith(told), path
 
 
 async def test_an_unknown_parameter_is_refused_where_something_is_written(api: Api) -> None:
@@ -355,13 +328,11 @@ async def test_an_unknown_parameter_is_refused_where_something_is_written(api: A
     assert not (api.root / "attachments").exists()
 
 
-@pytest.mark.parametrize(
-    "query", ["status=", "risk_level=&mode=&tool_id=", "date_from=&date_to=", "limit=", "&"]
-)
-async def test_an_empty_value_is_like_none(api: Api, query: str) -> None:
+async def test_an_empty_value_is_like_none(api: Api) -> None:
     api.add_runs(saw())
-    answer = await api.get(f"?{query}")
-    assert answer.content == (await api.get()).content
+    all_runs = (await api.get()).content
+    for query in ("status=", "risk_level=&mode=&tool_id=", "date_from=&date_to=", "limit=", "&"):
+        assert (await api.get(f"?{query}")).content == all_runs, query
 
 
 async def test_a_listing_by_material_and_machine(api: Api) -> None:
@@ -376,10 +347,10 @@ async def test_a_listing_by_material_and_machine(api: Api) -> None:
     assert [item["run_id"] for item in by_machine] == ["b"]
 
 
-@pytest.mark.parametrize("query", ["tool_id_prefix=", "mode=%00", "tool_id=%ff", "tool_id=%25_"])
-async def test_odd_texts_find_nothing_or_all_and_break_nothing(api: Api, query: str) -> None:
+async def test_odd_texts_find_nothing_or_all_and_break_nothing(api: Api) -> None:
     api.add_runs(saw())
-    assert (await api.get(f"?{query}")).status_code == 200
+    for query in ("tool_id_prefix=", "mode=%00", "tool_id=%ff", "tool_id=%25_"):
+        assert (await api.get(f"?{query}")).status_code == 200, query
 
 
 async def test_attachments_are_listed_verified_and_downloaded(api: Api) -> None:
@@ -436,9 +407,9 @@ async def test_a_legacy_json_blob_verifies_by_its_canonical_form(api: Api) -> No
     assert (await api.get(f"/saw_1/attachments/{digest}")).content == pretty
 
 
-@pytest.mark.parametrize(
-    ("header", "status", "content", "content_range"),
-    [
+async def test_a_range_is_answered(api: Api) -> None:
+    api.add_runs(saw(attachments=[attachment(DXF)]))
+    for header, status, content, content_range in (
         ("bytes=2-4", 206, DXF[2:5], "bytes 2-4/10"),
         ("bytes=-3", 206, DXF[-3:], "bytes 7-9/10"),
         ("bytes=0-", 206, DXF, "bytes 0-9/10"),
@@ -447,20 +418,15 @@ async def test_a_legacy_json_blob_verifies_by_its_canonical_form(api: Api) -> No
         ("nonsense", 200, DXF, None),
         ("bytes=10-", 416, None, "bytes */10"),
         ("bytes=-0", 416, None, "bytes */10"),
-    ],
-)
-async def test_a_range_is_answered(
-    api: Api, header: str, status: int, content: bytes | None, content_range: str | None
-) -> None:
-    api.add_runs(saw(attachments=[attachment(DXF)]))
-    answer = await api.get(f"/saw_1/attachments/{sha256(DXF)}", Range=header)
-    assert answer.status_code == status
-    assert answer.headers.get("content-range") == content_range
-    if content is None:
-        assert answer.json()["error"] == "RANGE_NOT_SATISFIABLE"
-    else:
-        assert answer.content == content
-        assert answer.headers["content-length"] == str(len(content))
+    ):
+        answer = await api.get(f"/saw_1/attachments/{sha256(DXF)}", Range=header)
+        assert answer.status_code == status, header
+        assert answer.headers.get("content-range") == content_range
+        if content is None:
+            assert answer.json()["error"] == "RANGE_NOT_SATISFIABLE"
+        else:
+            assert answer.content == content
+            assert answer.headers["content-length"] == str(len(content))
 
 
 async def test_a_range_of_another_version_is_the_whole(api: Api) -> None:
@@ -474,33 +440,25 @@ async def test_a_range_of_another_version_is_the_whole(api: Api) -> None:
     assert known.status_code == 304
 
 
-@pytest.mark.parametrize(
-    "filename",
-    [
-        'a"; filename="b.exe',
-        "a\\\"; x=\\'",
-        "ä \u202egpj.exe",
-        "a;b=c",
-        "%0d%0aX-Evil: 1",
-        "a" * 200,
-        "\U0001f600.svg",
-    ],
-)
-@pytest.mark.parametrize("mime", ["text/html", "image/svg+xml", "text/html; charset=utf-8"])
-async def test_html_and_svg_are_saved_under_a_harmless_name(
-    api: Api, filename: str, mime: str
-) -> None:
-    svg = b"<svg onload='alert(1)'/>"
-    api.add_runs(saw(attachments=[attachment(svg, filename=filename, mime=mime)]))
-    answer = await api.get(f"/saw_1/attachments/{sha256(svg)}")
-    assert answer.status_code == 200
-    disposition = answer.headers["content-disposition"]
-    assert disposition.startswith('attachment; filename="')
-    assert disposition.count('"') == 2
-    assert "x-evil" not in answer.headers
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "sandbox" in answer.headers["content-security-policy"]
-    assert answer.headers["content-type"].startswith(mime.partition(";")[0])
+async def test_html_and_svg_are_saved_under_a_harmless_name(api: Api) -> None:
+    names = [
+        *('a"; filename="b.exe', "a\\\"; x=\\'", "ä \u202egpj.exe", "a;b=c", "%0d%0aX-Evil: 1"),
+        *("a" * 200, "\U0001f600.svg"),
+    ]
+    mimes = ["text/html", "image/svg+xml", "text/html; charset=utf-8"]
+    for number, (filename, mime) in enumerate(product(names, mimes)):
+        svg = f"<svg onload='alert({number})'/>".encode()
+        ref = attachment(svg, filename=filename, mime=mime)
+        api.add_runs(saw(f"saw_{number}", attachments=[ref]))
+        answer = await api.get(f"/saw_{number}/attachments/{sha256(svg)}")
+        assert (answer.status_code, answer.content) == (200, svg)
+        disposition = answer.headers["content-disposition"]
+        assert disposition.startswith('attachment; filename="'), filename
+        assert disposition.count('"') == 2, filename
+        assert "x-evil" not in answer.headers
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
+        assert answer.headers["content-type"].startswith(mime.partition(";")[0])
 
 
 async def test_the_content_of_an_advisory_can_be_downloaded(api: Api) -> None:
@@ -581,14 +539,13 @@ async def test_an_uploaded_blob_has_no_route_of_its_own(api: Api) -> None:
     assert (await api.get(f"/attachments/{sha256(DXF)}")).status_code in {404, 405}
 
 
-@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-@pytest.mark.parametrize("path", ["", "/saw_1", "/saw_1/advisories", f"/attachments/{'0' * 64}"])
-async def test_nothing_can_be_changed_or_deleted(api: Api, method: str, path: str) -> None:
+async def test_nothing_can_be_changed_or_deleted(api: Api) -> None:
     api.add_runs(saw())
-    answer = await api.http.request(method, RUNS + path)
-    assert answer.status_code == 405
-    assert answer.json()["error"] == "METHOD_NOT_ALLOWED"
-    assert answer.headers["allow"]
+    paths = ("", "/saw_1", "/saw_1/advisories", f"/attachments/{'0' * 64}")
+    for method, path in product(("PATCH", "DELETE"), paths):
+        answer = await api.http.request(method, RUNS + path)
+        assert refusal(answer) == (405, "METHOD_NOT_ALLOWED"), (method, path)
+        assert answer.headers["allow"]
 
 
 async def test_the_second_name_of_the_routes_answers_alike(api: Api) -> None:
