@@ -10,6 +10,7 @@ and leave every file that was there before as it is.
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,23 +104,34 @@ def fits_schema(value: Any, name: str) -> bool:
     return Validator(frozen(name)).is_valid(value)
 
 
+def misjudged(
+    good: dict[str, Any], bad: dict[str, Any], shape: type[BaseModel], schema: str
+) -> list[str]:
+    """Return the names of what model or schema refuses and should not, or takes."""
+    return [
+        name
+        for name, value in (good | bad).items()
+        if {fits_model(value, shape), fits_schema(value, schema)} != {name in good}
+    ]
+
+
 def test_every_published_version_is_frozen_and_nothing_else() -> None:
     assert {path.stem for path in FROZEN_FOLDER.iterdir()} == PUBLISHED == set(json_schemas())
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_the_models_still_say_what_was_published(name: str) -> None:
-    written = (FROZEN_FOLDER / f"{name}.json").read_text()
-    assert schema_text(json_schemas()[name]) == written, HOW_TO_CHANGE.format(name=name)
+def test_the_models_still_say_what_was_published() -> None:
+    for name, schema in json_schemas().items():
+        written = (FROZEN_FOLDER / f"{name}.json").read_text()
+        assert schema_text(schema) == written, HOW_TO_CHANGE.format(name=name)
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_each_is_a_schema_of_2020_12_that_names_itself(name: str) -> None:
-    schema = frozen(name)
-    Draft202012Validator.check_schema(schema)
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["$id"] == "urn:" + name.replace(".", ":").replace("-", ":")
-    assert schema["title"] == name.replace("-", "/")
+def test_each_is_a_schema_of_2020_12_that_names_itself() -> None:
+    for name in PUBLISHED:
+        schema = frozen(name)
+        Draft202012Validator.check_schema(schema)
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert schema["$id"] == "urn:" + name.replace(".", ":").replace("-", ":")
+        assert schema["title"] == name.replace("-", "/")
 
 
 def test_writing_gives_the_frozen_files_in_order_of_name(tmp_path: Path) -> None:
@@ -174,18 +186,8 @@ BAD_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD_REQUESTS)
-def test_good_requests_fit_model_and_schema(name: str) -> None:
-    request = GOOD_REQUESTS[name]
-    assert fits_model(request, RunRequest)
-    assert fits_schema(request, "rmos.run_request-1")
-
-
-@pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_requests_fit_neither_model_nor_schema(name: str) -> None:
-    request = BAD_REQUESTS[name]
-    assert not fits_model(request, RunRequest)
-    assert not fits_schema(request, "rmos.run_request-1")
+def test_model_and_schema_take_good_requests_and_no_bad_ones() -> None:
+    assert misjudged(GOOD_REQUESTS, BAD_REQUESTS, RunRequest, "rmos.run_request-1") == []
 
 
 @pytest.mark.parametrize(
@@ -210,11 +212,10 @@ def test_what_json_schema_cannot_say_is_said_in_words(
     assert "description" in described
 
 
-@pytest.mark.parametrize("name", [*GOOD_REQUESTS, "no tool", "unknown field"])
-def test_every_artifact_that_we_write_fits_model_and_schema(name: str) -> None:
-    written = document((GOOD_REQUESTS | BAD_REQUESTS)[name])
-    assert fits_model(written, RunArtifact)
-    assert fits_schema(written, "rmos.run_artifact-2")
+def test_every_artifact_that_we_write_fits_model_and_schema() -> None:
+    asked = [*GOOD_REQUESTS.values(), BAD_REQUESTS["no tool"], BAD_REQUESTS["unknown field"]]
+    written = {str(number): document(request) for number, request in enumerate(asked)}
+    assert misjudged(written, {}, RunArtifact, "rmos.run_artifact-2") == []
 
 
 def test_an_artifact_with_a_null_in_a_typed_field_fits_its_schema_no_more() -> None:
@@ -271,30 +272,23 @@ BAD_ADVISORIES = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD_ADVISORIES)
-def test_good_advisories_their_links_and_events_fit_models_and_schemas(name: str) -> None:
-    request = GOOD_ADVISORIES[name]
-    assert fits_model(request, AdvisoryRequest)
-    assert fits_schema(request, "rmos.advisory_request-1")
-    advisory = judge_advisory_record(*record(request))
-    assert isinstance(advisory, JudgedAdvisory)
-    link = json.loads(advisory.content)
-    assert fits_model(link, AdvisoryLink)
-    assert fits_schema(link, "rmos.advisory_link-1")
-    for path in (None, "runs/2025-12-18/r_advisory_a.json"):
-        stored = stored_advisory(advisory, SOURCE, path)
-        for intact in (True, False):
+def test_model_and_schema_take_good_advisories_and_no_bad_ones() -> None:
+    schema = "rmos.advisory_request-1"
+    assert misjudged(GOOD_ADVISORIES, BAD_ADVISORIES, AdvisoryRequest, schema) == []
+
+
+def test_the_links_and_events_of_advisories_fit_models_and_schemas() -> None:
+    links, events = {}, {}
+    for name, request in GOOD_ADVISORIES.items():
+        advisory = judge_advisory_record(*record(request))
+        assert isinstance(advisory, JudgedAdvisory)
+        links[name] = json.loads(advisory.content)
+        for path, intact in product((None, "runs/2025-12-18/r_advisory_a.json"), (True, False)):
+            stored = stored_advisory(advisory, SOURCE, path)
             outcome = settle_advisory(advisory, stored, SOURCE, intact=intact)
-            event = json.loads(advisory_event(outcome, SOURCE))
-            assert fits_model(event, AdvisoryEvent)
-            assert fits_schema(event, "rmos.advisory_event-1")
-
-
-@pytest.mark.parametrize("name", BAD_ADVISORIES)
-def test_bad_advisories_fit_neither_model_nor_schema(name: str) -> None:
-    request = BAD_ADVISORIES[name]
-    assert not fits_model(request, AdvisoryRequest)
-    assert not fits_schema(request, "rmos.advisory_request-1")
+            events[f"{name}, {path}, {intact}"] = json.loads(advisory_event(outcome, SOURCE))
+    assert misjudged(links, {}, AdvisoryLink, "rmos.advisory_link-1") == []
+    assert misjudged(events, {}, AdvisoryEvent, "rmos.advisory_event-1") == []
 
 
 GOOD_ROWS = {
@@ -318,21 +312,12 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD_ROWS)
-def test_good_rows_and_their_artifacts_fit_models_and_schemas(name: str) -> None:
-    run = mapped(GOOD_ROWS[name])
-    message = json.loads(run.body)
-    assert fits_model(message, LegacyRun)
-    assert fits_schema(message, "rmos.legacy_run-1")
-    written = json.loads(run.judged.built.content)
-    assert fits_model(written, RunArtifact)
-    assert fits_schema(written, "rmos.run_artifact-2")
-
-
-@pytest.mark.parametrize("name", BAD_ROWS)
-def test_bad_rows_fit_neither_model_nor_schema(name: str) -> None:
-    assert not fits_model(BAD_ROWS[name], LegacyRun)
-    assert not fits_schema(BAD_ROWS[name], "rmos.legacy_run-1")
+def test_model_and_schema_take_good_rows_and_no_bad_ones() -> None:
+    runs = {name: mapped(row) for name, row in GOOD_ROWS.items()}
+    messages = {name: json.loads(run.body) for name, run in runs.items()}
+    assert misjudged(messages, BAD_ROWS, LegacyRun, "rmos.legacy_run-1") == []
+    written = {name: json.loads(run.judged.built.content) for name, run in runs.items()}
+    assert misjudged(written, {}, RunArtifact, "rmos.run_artifact-2") == []
 
 
 AUDIT: dict[str, Any] = {
@@ -371,16 +356,8 @@ BAD_AUDITS = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD_AUDITS)
-def test_good_audit_requests_fit_model_and_schema(name: str) -> None:
-    assert fits_model(GOOD_AUDITS[name], AuditRequest)
-    assert fits_schema(GOOD_AUDITS[name], "rmos.audit_request-1")
-
-
-@pytest.mark.parametrize("name", BAD_AUDITS)
-def test_bad_audit_requests_fit_neither_model_nor_schema(name: str) -> None:
-    assert not fits_model(BAD_AUDITS[name], AuditRequest)
-    assert not fits_schema(BAD_AUDITS[name], "rmos.audit_request-1")
+def test_model_and_schema_take_good_audits_and_no_bad_ones() -> None:
+    assert misjudged(GOOD_AUDITS, BAD_AUDITS, AuditRequest, "rmos.audit_request-1") == []
 
 
 def test_a_date_that_does_not_exist_fits_its_schema_which_says_so_in_words() -> None:

@@ -101,31 +101,27 @@ def test_a_stored_time_is_read_back_and_stored_the_same(microseconds: int) -> No
     assert normalise_timestamp(stored) == stored
 
 
-@pytest.mark.parametrize(
-    ("sent", "stored"),
-    [
-        ("2025-12-18T14:03:22.123456Z", "2025-12-18T14:03:22.123456Z"),
-        ("2025-12-18T14:03:22.123456789Z", "2025-12-18T14:03:22.123456Z"),
-        ("2025-12-18T14:03:22.1Z", "2025-12-18T14:03:22.100000Z"),
-        ("2025-12-18T14:03:22.000000Z", "2025-12-18T14:03:22Z"),
-        ("2025-12-18T14:03:22.0000009Z", "2025-12-18T14:03:22Z"),
-        ("2025-12-18T14:03:22+00:00", "2025-12-18T14:03:22Z"),
-        ("2025-12-18T14:03:22-00:00", "2025-12-18T14:03:22Z"),
-        ("2026-01-01T00:30:00+01:00", "2025-12-31T23:30:00Z"),
-        ("2025-12-31T23:30:00-01:00", "2026-01-01T00:30:00Z"),
-        ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z"),
-        ("2000-01-01T00:00:00Z", "2000-01-01T00:00:00Z"),
-        ("2099-12-31T23:59:59.999999Z", "2099-12-31T23:59:59.999999Z"),
-        ("1999-12-31T23:59:00-00:01", "2000-01-01T00:00:00Z"),
-    ],
-)
-def test_times_are_stored_in_utc_and_cut_to_microseconds(sent: str, stored: str) -> None:
-    assert normalise_timestamp(sent) == stored
+def test_times_are_stored_in_utc_and_cut_to_microseconds() -> None:
+    wanted = {
+        "2025-12-18T14:03:22.123456Z": "2025-12-18T14:03:22.123456Z",
+        "2025-12-18T14:03:22.123456789Z": "2025-12-18T14:03:22.123456Z",
+        "2025-12-18T14:03:22.1Z": "2025-12-18T14:03:22.100000Z",
+        "2025-12-18T14:03:22.000000Z": "2025-12-18T14:03:22Z",
+        "2025-12-18T14:03:22.0000009Z": "2025-12-18T14:03:22Z",
+        "2025-12-18T14:03:22+00:00": "2025-12-18T14:03:22Z",
+        "2025-12-18T14:03:22-00:00": "2025-12-18T14:03:22Z",
+        "2026-01-01T00:30:00+01:00": "2025-12-31T23:30:00Z",
+        "2025-12-31T23:30:00-01:00": "2026-01-01T00:30:00Z",
+        "2024-02-29T00:00:00Z": "2024-02-29T00:00:00Z",
+        "2000-01-01T00:00:00Z": "2000-01-01T00:00:00Z",
+        "2099-12-31T23:59:59.999999Z": "2099-12-31T23:59:59.999999Z",
+        "1999-12-31T23:59:00-00:01": "2000-01-01T00:00:00Z",
+    }
+    assert {sent: normalise_timestamp(sent) for sent in wanted} == wanted
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_what_is_no_time_of_the_form_is_refused() -> None:
+    texts = [
         "",
         "2025-12-18",
         "2025-12-18T14:03Z",
@@ -154,11 +150,11 @@ def test_times_are_stored_in_utc_and_cut_to_microseconds(sent: str, stored: str)
         " 2025-12-18T14:03:22Z",
         "\u0662025-12-18T14:03:22Z",
         "+2025-12-18T14:03:22Z",
-    ],
-)
-def test_what_is_no_time_of_the_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expected|out of range|must be in"):
-        parse_timestamp(text)
+    ]
+    assert [text for text in texts if ours(text) is not None] == []
+    for text in texts:
+        with pytest.raises(ValueError, match=r"expected|out of range|must be in"):
+            parse_timestamp(text)
 
 
 def test_microseconds_are_counted_exactly_to_the_end_of_the_range() -> None:

@@ -78,44 +78,37 @@ def test_tokens_that_are_given_count_on_loopback_too(file: Path) -> None:
     assert tokens_for("127.0.0.1", file) is not None
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "token", "status"),
-    [
-        ("GET", RUNS, None, 401),
-        ("GET", RUNS, "wrong", 401),
-        ("GET", RUNS, READ, 200),
-        ("GET", RUNS, PUBLISH, 200),
-        ("GET", "/openapi.json", None, 401),
-        ("GET", "/metrics", None, 401),
-        ("GET", "/metrics", READ, 200),
-        ("GET", "/health/live", None, 200),
-        ("GET", "/health/ready", None, 503),
-        ("POST", RUNS, READ, 403),
-        ("POST", RUNS, PUBLISH, 415),
-        ("POST", "/runs", READ, 403),
-        ("PUT", f"{RUNS}/attachments/{'0' * 64}", None, 401),
-        ("PUT", f"{RUNS}/attachments/{'0' * 64}", READ, 403),
-        ("PUT", f"{RUNS}/attachments/{'0' * 64}", PUBLISH, 422),
-        ("DELETE", RUNS, READ, 403),
-        ("GET", "/nothing", None, 401),
-    ],
-)
-async def test_a_token_lets_through_what_its_role_may(
-    tmp_path: Path, file: Path, method: str, path: str, token: str | None, status: int
-) -> None:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+async def test_a_token_lets_through_what_its_role_may(tmp_path: Path, file: Path) -> None:
+    codes = {401: "UNAUTHORIZED", 403: "FORBIDDEN"}
     async with api_over(tmp_path / "store", tokens=read_tokens(file)) as api:
-        answer = await api.http.request(method, path, headers=headers)
-    assert answer.status_code == status
-    if status == 401:
-        assert answer.headers["www-authenticate"] == "Bearer"
-        assert answer.json()["error"] == "UNAUTHORIZED"
-    if status == 403:
-        assert answer.json()["error"] == "FORBIDDEN"
+        for method, path, token, status in (
+            ("GET", RUNS, None, 401),
+            ("GET", RUNS, "wrong", 401),
+            ("GET", RUNS, READ, 200),
+            ("GET", RUNS, PUBLISH, 200),
+            ("GET", "/openapi.json", None, 401),
+            ("GET", "/metrics", None, 401),
+            ("GET", "/metrics", READ, 200),
+            ("GET", "/health/live", None, 200),
+            ("GET", "/health/ready", None, 503),
+            ("POST", RUNS, READ, 403),
+            ("POST", RUNS, PUBLISH, 415),
+            ("POST", "/runs", READ, 403),
+            ("PUT", f"{RUNS}/attachments/{'0' * 64}", None, 401),
+            ("PUT", f"{RUNS}/attachments/{'0' * 64}", READ, 403),
+            ("PUT", f"{RUNS}/attachments/{'0' * 64}", PUBLISH, 422),
+            ("DELETE", RUNS, READ, 403),
+            ("GET", "/nothing", None, 401),
+        ):
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            answer = await api.http.request(method, path, headers=headers)
+            assert answer.status_code == status, (method, path, token)
+            if status in codes:
+                assert answer.json()["error"] == codes[status]
+            assert ("www-authenticate" in answer.headers) is (status == 401)
 
 
-@pytest.mark.parametrize("header", ["Basic eDp5", PUBLISH, "Bearer", "Bearer  ", ""])
-async def test_another_authorization_is_none(tmp_path: Path, file: Path, header: str) -> None:
+async def test_another_authorization_is_none(tmp_path: Path, file: Path) -> None:
     async with api_over(tmp_path / "store", tokens=read_tokens(file)) as api:
-        answer = await api.get(Authorization=header)
-    assert answer.status_code == 401
+        for header in ("Basic eDp5", PUBLISH, "Bearer", "Bearer  ", ""):
+            assert (await api.get(Authorization=header)).status_code == 401, header

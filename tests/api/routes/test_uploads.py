@@ -12,7 +12,7 @@ import pytest
 from pipeline.api.routes.attachments import CHECKED_FIRST_LIMIT_BYTES
 from pipeline.core.layout import attachment_path
 from pipeline.storage.attachments import AttachmentFiles
-from tests.api.conftest import RUNS, Api, api_over
+from tests.api.conftest import JSON, RUNS, Api, api_over
 from tests.builders import attachment_ref, run_request, sha256
 from tests.storage.stores import WatchedCalls, files
 
@@ -107,29 +107,26 @@ async def test_a_corrupt_blob_of_the_same_name_is_told(api: Api) -> None:
     assert (api.root / name).read_bytes() == b"other"
 
 
-@pytest.mark.parametrize(
-    ("path", "headers", "body", "status", "code"),
-    [
+async def test_a_body_that_cannot_be_published_is_refused_before_the_broker_is_asked(
+    api: Api,
+) -> None:
+    for path, headers, body, status, code in (
         ("", {}, b"{}", 415, "UNSUPPORTED_MEDIA_TYPE"),
         ("", {"content-type": "text/plain"}, b"{}", 415, "UNSUPPORTED_MEDIA_TYPE"),
         ("", {"content-type": "application/json; charset=utf-16"}, b"{}", 415, None),
         ("", {"content-type": "application/json; charset=UTF-8"}, b"{}", 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b"", 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b"[]", 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b'{"a": NaN}', 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b'{"a":1,"a":1}', 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b'{"run_id":"x"}', 422, "INVALID_REQUEST"),
-        ("", {"content-type": "application/json"}, b" " * (4 << 20) + b"{}", 413, "TOO_LARGE"),
-        ("/nobody/attach-advisory", {"content-type": "application/json"}, b"{}", 404, None),
-        ("/../attach-advisory", {"content-type": "application/json"}, b"{}", 404, None),
-    ],
-)
-async def test_a_body_that_cannot_be_published_is_refused_before_the_broker_is_asked(
-    api: Api, path: str, headers: dict[str, str], body: bytes, status: int, code: str | None
-) -> None:
-    answer = await api.http.post(RUNS + path, content=body, headers=headers)
-    assert answer.status_code == status
-    assert answer.json()["error"] == code or code is None
+        ("", JSON, b"", 422, "INVALID_REQUEST"),
+        ("", JSON, b"[]", 422, "INVALID_REQUEST"),
+        ("", JSON, b'{"a": NaN}', 422, "INVALID_REQUEST"),
+        ("", JSON, b'{"a":1,"a":1}', 422, "INVALID_REQUEST"),
+        ("", JSON, b'{"run_id":"x"}', 422, "INVALID_REQUEST"),
+        ("", JSON, b" " * (4 << 20) + b"{}", 413, "TOO_LARGE"),
+        ("/nobody/attach-advisory", JSON, b"{}", 404, None),
+        ("/../attach-advisory", JSON, b"{}", 404, None),
+    ):
+        answer = await api.http.post(RUNS + path, content=body, headers=headers)
+        assert answer.status_code == status, (path, headers, body[:20])
+        assert answer.json()["error"] == code or code is None
 
 
 async def test_too_many_requests_at_a_time_are_told_so(tmp_path: Path) -> None:
