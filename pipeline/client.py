@@ -120,7 +120,7 @@ class RunsClient:
         Raises:
             RefusedError: It is stored and blocked, or its run_id is another request's.
             InputError: It is not complete; nothing was published.
-            ReceiptTimeoutError: Not judged in time; the same with the run_id and created_at_utc
+            ReceiptTimeoutError: No event in time; the same with the run_id and created_at_utc
                 of `details` asks again.
             BrokerError: Not confirmed; the same retry is safe.
         """
@@ -186,7 +186,7 @@ class RunsClient:
         Raises:
             RefusedError: Its advisory_id is another advisory's.
             InputError: It is not of its form.
-            ReceiptTimeoutError: Not judged in time; the same asks again.
+            ReceiptTimeoutError: No event in time; the same request asks again.
         """
         return await self._posted(f"{_run(run_id)}/attach-advisory", advisory, AttachedAnswer)
 
@@ -208,7 +208,7 @@ class RunsClient:
         A legacy blob, whose name is the hash of its canonical form, is what the API has checked.
 
         Args:
-            run_id: A run that names it, or a link of which does.
+            run_id: A run that names it, itself or by one of its advisories.
             sha256: Its name.
             to: A file to create, which is removed where the download fails, or one that is open.
 

@@ -40,7 +40,7 @@ class _AsSent(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         described = super().default_schema(schema)
-        # That null is taken is said by the types already.
+        # The types allow null already.
         return {key: item for key, item in described.items() if (key, item) != ("default", None)}
 
 

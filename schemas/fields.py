@@ -37,12 +37,12 @@ _RESERVED_RUN_IDS = frozenset({"diff", "attachments"})
 
 
 def is_audit_id(text: str) -> bool:
-    """Tell whether `text` may name an audit."""
+    """Return whether `text` may name an audit."""
     return _AUDIT_ID.fullmatch(text) is not None
 
 
 def is_run_id(text: str) -> bool:
-    """Tell whether `text` may name a run: the pattern, and nothing a route or a file means."""
+    """Return whether `text` may name a run: the pattern, and nothing a route or a file means."""
     return (
         _RUN_ID.fullmatch(text) is not None
         and "_advisory_" not in text
@@ -52,12 +52,12 @@ def is_run_id(text: str) -> bool:
 
 
 def is_advisory_id(text: str) -> bool:
-    """Tell whether `text` may name an advisory."""
+    """Return whether `text` may name an advisory."""
     return _ADVISORY_ID.fullmatch(text) is not None
 
 
 def is_sha256(text: str) -> bool:
-    """Tell whether `text` is a SHA-256 as we write it."""
+    """Return whether `text` is a SHA-256 as we write it."""
     return _SHA256.fullmatch(text) is not None
 
 

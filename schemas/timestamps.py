@@ -18,7 +18,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-# One time stands in several places of a request and is asked for again on its way.
+# A request has one time in several fields, and each is parsed more than once.
 @lru_cache(maxsize=256)
 def parse_timestamp(text: str) -> datetime:
     """Return the UTC time that `text` names, cut to microseconds.

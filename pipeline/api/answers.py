@@ -38,8 +38,8 @@ class ApiError(Exception):
         status: HTTP status.
         code: For programs.
         message: One sentence for people; it holds no path of the server.
-        details: What else the answer holds.
-        headers: What else the answer says.
+        details: Further fields of the answer.
+        headers: Of the answer, besides the usual ones.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ def error_answer(error: ApiError) -> Response:
 
 
 def run_not_found(run_id: str, *, is_name: bool = True) -> ApiError:
-    """Say that there is no such run; what cannot name one is not repeated."""
+    """Return the answer that there is no such run; what cannot name a run is not repeated."""
     if not is_name:
         return ApiError(404, "RUN_NOT_FOUND", "There is no such run.")
     return ApiError(404, "RUN_NOT_FOUND", f"There is no run {run_id}.", {"run_id": run_id})
 
 
 def add_error_answers(app: FastAPI) -> None:
-    """Let `app` answer errors."""
+    """Give `app` an answer to every error."""
     app.add_exception_handler(ApiError, _answer)
     app.add_exception_handler(RmosError, _answer)
     app.add_exception_handler(HTTPException, _answer)
@@ -98,20 +98,20 @@ def add_error_answers(app: FastAPI) -> None:
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _of_the_path(request, error)
-    told = _told(request, error)
-    if isinstance(error, RmosError) and told.status >= 500:  # noqa: PLR2004
-        # What the answer leaves out: the log is the operator's.
-        _log.error("request failed", code=told.code, reason=str(error))
-    return error_answer(told)
+    found = _error_of(request, error)
+    if isinstance(error, RmosError) and found.status >= 500:  # noqa: PLR2004
+        # The answer leaves the reason out; the operator needs it.
+        _log.error("request failed", code=found.code, reason=str(error))
+    return error_answer(found)
 
 
-def _told(request: Request, error: Exception) -> ApiError:
+def _error_of(request: Request, error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
         return _invalid_query(error)
     if isinstance(error, ClientDisconnect):
-        # Nobody reads it; it is for the log line.
+        # For the log line alone.
         return ApiError(400, "CLIENT_GONE", "The client went away.")
     if isinstance(error, RmosError):
         return _of_ours(request, error)

@@ -21,7 +21,7 @@ from schemas.http_answers import RUNS_PATH
 ALIAS = "/runs"
 """The same routes under a second name."""
 
-# Fixed names before those with a parameter in the same place: /diff is no run.
+# Fixed names before those with a parameter in their position: /diff is no run.
 _ROUTERS = (
     submissions.router,
     runs.router,
@@ -45,17 +45,17 @@ def create_api(deps: ApiDependencies, tokens: Tokens | None) -> RequestMiddlewar
 
     Args:
         deps: What the routes depend on.
-        tokens: Who may use it; None for everybody who can reach it.
+        tokens: Those that are accepted; None where none is needed.
     """
     return _application(deps, tokens, _ROUTERS)
 
 
 def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> RequestMiddleware:
-    """Return the ASGI application of v1 mode; what v1 has not is answered 501.
+    """Return the ASGI application of v1 mode; routes that v1 did not have answer 501.
 
     Args:
         deps: What the routes depend on.
-        tokens: Who may use it; None for everybody who can reach it.
+        tokens: Those that are accepted; None where none is needed.
     """
     return _application(deps, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
 
@@ -71,7 +71,7 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
         version=version("rmos-runs"),
         description=_DESCRIPTION,
         openapi_url=None,
-        # It would repeat the Host header of whoever asks; ours names a path alone.
+        # It would repeat the Host header of the client; ours names a path alone.
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
     )
@@ -109,5 +109,5 @@ def _add_root(app: FastAPI) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        # Whatever name this was asked under.
+        # A path, which holds under each name of the host.
         return json_answer(document(app, "/"))

@@ -1,4 +1,4 @@
-"""What OpenAPI tells of each route: every answer with its shape and an example."""
+"""The OpenAPI document: every answer of a route with its shape and an example."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def errors(*statuses: int, **codes: str) -> Responses:
 
     Args:
         *statuses: Those of this route, beside what any route may answer.
-        **codes: Codes in place of the usual ones: `e422="INVALID_REQUEST"`.
+        **codes: Codes instead of the usual ones: `e422="INVALID_REQUEST"`.
     """
     described: Responses = {}
     for status in sorted({400, 401, 403, 421, 422, 500, 503, *statuses}):
@@ -90,7 +90,7 @@ def raw_answer(
 
     Args:
         description: What it is.
-        headers: What they tell, by name.
+        headers: Their descriptions, by name.
         example: Of a file that is known to be one JSON object; none for a file of any bytes.
     """
     bytes_of_any_kind = {
@@ -113,7 +113,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def document(app: FastAPI, server_url: str) -> dict[str, Any]:
-    """Return the OpenAPI document of `app` at `server_url`, made once."""
+    """Return the OpenAPI document of `app` at `server_url`; it is made once."""
     if app.openapi_schema is None:
         found = get_openapi(
             title=app.title,
@@ -163,7 +163,7 @@ def _add_request_shapes(found: dict[str, Any]) -> None:
 
 
 def _leave_out_unused_errors(found: dict[str, Any]) -> None:
-    """Take out what FastAPI says of errors that our routes answer in their own form."""
+    """Remove what FastAPI adds for errors that our routes answer in their own form."""
     for operations in found["paths"].values():
         for operation in operations.values():
             described = operation["responses"].get("422", {}).get("content", {})

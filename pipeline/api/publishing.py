@@ -89,11 +89,11 @@ class LazyPublisher(Generic[Event]):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A request that is right, as it is sent.
+    """A valid request, as it is sent.
 
     Attributes:
         run_id: The run that it is about.
-        created_at_utc: As its body has it: whoever sends it again must send the same.
+        created_at_utc: As its body has it; a retry must send the same.
         body: Exactly what is sent.
         advisory_id: Where it is an advisory.
     """
@@ -105,13 +105,13 @@ class Submission:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a client needs to send it again."""
+        """What a client needs to know to send it again."""
         identity = {"run_id": self.run_id, "created_at_utc": self.created_at_utc}
         return identity | ({"advisory_id": self.advisory_id} if self.advisory_id else {})
 
     @property
     def retry(self) -> str:
-        """What to send for the same answer; an advisory's body names no run, its path does."""
+        """What to send again; the run of an advisory is named by the path, not by the body."""
         if self.advisory_id is not None:
             return "the same body to the same path"
         return "the same body with this run_id and created_at_utc"
@@ -150,7 +150,7 @@ def parse_body(body: bytes, code: str) -> dict[str, Any]:
 
 
 def rejected(rejection_code: str, message: str, code: str) -> ApiError:
-    """Say why a request cannot be published."""
+    """Return the answer to a request that cannot be published."""
     if rejection_code == "TOO_LARGE":
         return ApiError(413, "TOO_LARGE", message)
     return ApiError(422, code, message)
@@ -173,8 +173,8 @@ async def publish(lazy: LazyPublisher[Event], submission: Submission, request: R
         receipt = await publisher.send(submission.body, _headers(request))
         return await receipt.event()
     except ReceiptTimeoutError:
-        place = await receipt.published()
-        holder = await lazy.holder_of(place.topic, place.partition, place.offset)
+        record = await receipt.published()
+        holder = await lazy.holder_of(record.topic, record.partition, record.offset)
         raise accepted(submission, holder) from None
     except BrokerError as error:
         message = (
@@ -210,16 +210,15 @@ def accepted(submission: Submission, holder: object | None = None) -> ApiError:
 
 
 def refused(error: EventError | None, submission: Submission) -> ApiError:
-    """Say what the event of a record that was not stored says."""
+    """Return the answer to a request whose event is `rejected`."""
     details = {"run_id": submission.run_id}
     if error is None:
         return ApiError(422, "INVALID_REQUEST", "The request was rejected.", details)
-    code, told = error.code, error.message
-    if code in {"ARTIFACT_CORRUPT", "INTERNAL_ERROR"}:
-        return ApiError(500, code, told, details)
-    if code == "RUN_NOT_FOUND":
-        return ApiError(404, code, told, details)
-    return ApiError(422, code, told, details)
+    if error.code in {"ARTIFACT_CORRUPT", "INTERNAL_ERROR"}:
+        return ApiError(500, error.code, error.message, details)
+    if error.code == "RUN_NOT_FOUND":
+        return ApiError(404, error.code, error.message, details)
+    return ApiError(422, error.code, error.message, details)
 
 
 def _headers(request: Request) -> Headers:

@@ -1,8 +1,7 @@
-"""Range requests: which bytes a client wants (RFC 9110 section 14).
+"""Headers of downloads: Range, Content-Disposition and ETag.
 
-The Content-Disposition header: a file's name that is no more than a name (RFC 6266, 8187).
-
-Entity tags: strong ones out of hashes, and what a client says it has (RFC 9110 section 8.8).
+Ranges are those of RFC 9110 section 14, entity tags of section 8.8; file names follow RFC 6266 and
+8187.
 """
 
 import re
@@ -33,7 +32,7 @@ class ByteRange:
 
     @property
     def content_range(self) -> str:
-        """The header that says which they are."""
+        """The value of Content-Range."""
         return f"bytes {self.first}-{self.end - 1}/{self.size_bytes}"
 
 
@@ -106,7 +105,7 @@ def combined_tag(hashes: Iterable[str]) -> str:
 
 
 def is_known(tag: str, if_none_match: str | None) -> bool:
-    """Tell whether a client that sent this If-None-Match has the answer already."""
+    """Return whether a client that sent this If-None-Match has the answer already."""
     if if_none_match is None:
         return False
     return if_none_match.strip() == "*" or tag in _TAG.findall(if_none_match)

@@ -1,6 +1,6 @@
-"""What holds for every request: who may ask, a token where one is asked for, limits, a log line.
+"""What every request passes: rules for its head, the limit, its token, a log line and metrics.
 
-Around the whole application, so that its last resort for errors is inside too.
+It stands around the whole application, whose last resort for errors is inside too.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from pipeline.api.http.tokens import OPEN_PATHS, Role, Token, Tokens
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _ALWAYS_ANSWERED = OPEN_PATHS | {"/metrics"}
-"""Outside the limit of requests: what shows that the limit is reached must not be refused by it."""
+"""Not limited: what shows that the limit is reached must not be refused by it."""
 _METHODS = READING | {"POST", "PUT", "PATCH", "DELETE"}
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT")
@@ -108,7 +108,7 @@ class RequestMiddleware:
 
         Args:
             app: What answers.
-            tokens: Who may use it; None for everybody.
+            tokens: Those that are accepted; None where none is needed.
             head_rules: What the head of a request must hold.
             limit: Of requests under way.
             idle_seconds: Longest wait for a client to take a piece of an answer.
@@ -141,7 +141,7 @@ class RequestMiddleware:
         try:
             await self._run(scope, receive, exchange)
         finally:
-            exchange.tell()
+            exchange.report()
             structlog.contextvars.unbind_contextvars("request_id", "token")
 
     async def _run(self, scope: Scope, receive: Receive, exchange: "_Exchange") -> None:
@@ -229,7 +229,7 @@ class _Exchange:
             # Whether the body comes all the same cannot be known: no request can follow.
             headers["Connection"] = "close"
 
-    def tell(self) -> None:
+    def report(self) -> None:
         seconds = time.perf_counter() - self._begin
         route = _route_of(self._scope)
         status = str(self.status or 0)

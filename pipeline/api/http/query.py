@@ -1,6 +1,6 @@
-"""Query parameters: a name that a route does not know is refused, an empty value is none.
+"""Query parameters: an unknown name is refused, an empty value counts as none.
 
-A list without the filter that somebody asked for, misspelt, would look like an answer.
+A list without a filter whose name was misspelt would look like an answer.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from pipeline.api.answers import ApiError
 
 _NEVER_EMPTY = frozenset({"cursor"})
-"""Without its cursor a walk over the pages would begin again, for ever."""
+"""Without its cursor a walk over the pages would start again, for ever."""
 
 _SHOWN_CHARACTERS = 60
 
@@ -66,10 +66,10 @@ def checked_query(query: bytes, known: Iterable[str]) -> bytes:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    told = f"There is no parameter {name[:_SHOWN_CHARACTERS]!r} here"
+    unknown = f"There is no parameter {name[:_SHOWN_CHARACTERS]!r} here"
     if name == "offset" and "cursor" in known:
-        return f"{told}: the next page is asked for with cursor, the next_cursor of this one."
+        return f"{unknown}: the next page is asked for with cursor, the next_cursor of this one."
     close = get_close_matches(name.lower(), known, n=1)
     if close:
-        return f"{told}: did you mean {close[0]}?"
-    return f"{told}; expected one of {', '.join(sorted(known))}." if known else f"{told}."
+        return f"{unknown}: did you mean {close[0]}?"
+    return f"{unknown}; expected one of {', '.join(sorted(known))}." if known else f"{unknown}."

@@ -1,4 +1,4 @@
-"""What clients send: read with a limit of size and of silence, and of the right type."""
+"""Bodies of requests, read with limits of type, size, silence and rate."""
 
 import asyncio
 import re
@@ -91,10 +91,10 @@ async def limited_body(
 
 
 async def drain(request: Request) -> None:
-    """Read on for a moment what a client still sends, so that it hears our answer.
+    """Read what a client still sends, for a moment, so that it receives the answer.
 
     Closing a connection with unread bytes resets it, and a client that is writing would see
-    the reset alone. One that waits for `100 Continue` is not writing: reading would ask it to.
+    the reset alone. A client that waits for `100 Continue` is not writing: reading would make it.
     """
     if is_unasked(request.scope):
         return
@@ -105,7 +105,7 @@ async def drain(request: Request) -> None:
 
 
 def is_unasked(scope: Scope) -> bool:
-    """Tell whether a client waits for `100 Continue`, and nobody has asked for its body."""
+    """Return whether a client waits for `100 Continue` and its body was not asked for."""
     waits = "100-continue" in Headers(scope=scope).get("expect", "").lower()
     return waits and not scope["state"].get("is_body_asked_for", False)
 

@@ -50,7 +50,7 @@ class HeadRules:
         return None
 
     def _is_foreign(self, headers: Headers) -> bool:
-        # Each of them, where somebody on the way put in another.
+        # Each of them: a proxy may have added another.
         origins = headers.getlist("origin")
         if origins and self.origins.issuperset(origins):
             return False
@@ -61,20 +61,17 @@ class HeadRules:
 
 
 def _has_two_lengths(http_version: str, headers: Headers) -> bool:
-    """Tell whether a proxy in front may see another end of the body than we do.
-
-    As RFC 9112 has it (6.1 and 6.3).
-    """
+    """Return whether a proxy in front may see another end of the body (RFC 9112, 6.1 and 6.3)."""
     if "transfer-encoding" not in headers:
         return False
-    # HTTP/1.0 does not know chunks, so there the body ends elsewhere for whoever speaks only that.
+    # HTTP/1.0 has no chunks: for a proxy that speaks it alone the body ends elsewhere.
     return http_version == "1.0" or "content-length" in headers
 
 
 def in_origin_form(scope: Scope) -> Scope:
     """Return `scope` with a path alone, where the request line had a whole URL.
 
-    Its host is the one that counts, whatever the header says (RFC 9112, 3.2.2).
+    Its host takes the place of that in the header (RFC 9112, 3.2.2).
     """
     found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
     if found is None:
@@ -90,7 +87,7 @@ def in_origin_form(scope: Scope) -> Scope:
 
 
 def has_hidden_slash(scope: Scope) -> bool:
-    """Tell whether a part of the path holds an escaped slash, which no name of ours does.
+    """Return whether the path holds an escaped slash, which no name of ours does.
 
     Once unescaped, `run_1%2Fdownload` would be another path.
     """

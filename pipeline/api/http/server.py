@@ -74,7 +74,7 @@ async def serving(
         http=_Connection,
         lifespan="off",
         ws="none",
-        # Log lines and the address of a client behind a proxy are ours to say.
+        # The middleware writes the log lines.
         log_config=None,
         log_level="warning",
         access_log=False,
@@ -95,19 +95,19 @@ async def serving(
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the process that it is a part of."""
+    """A server that leaves signals to its process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take none."""
+        """Capture none."""
         yield
 
 
 class _Connection(H11Protocol):
     """A connection that is closed where a head does not come, or an answer is not taken, in time.
 
-    Uvicorn itself waits for ever for the first head, for the rest of one that has begun, and for
-    a client that does not read: all that it has not read of its answer is in our memory.
+    Uvicorn itself waits for ever for the first head, for the rest of a head, and for a client that
+    does not read, whose answer stays in memory meanwhile.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -115,7 +115,7 @@ class _Connection(H11Protocol):
     idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait, where there are too many in place of the one that waits longest."""
+        """Wait for a head; where there are too many connections, close the one idle for longest."""
         super().connection_made(transport)
         self.idle_since = self.loop.time()
         self._watch_head()
@@ -123,12 +123,12 @@ class _Connection(H11Protocol):
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Take some bytes; part of a head does not prolong the wait."""
+        """Read bytes; part of a head does not prolong the wait."""
         super().data_received(data)
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop the timers."""
         self._stop_timer()
         if self._answer_timer is not None:
             self._answer_timer.cancel()
@@ -146,12 +146,12 @@ class _Connection(H11Protocol):
         self._watch_answer()
 
     def _should_upgrade(self) -> bool:
-        # There is no other protocol to change to; without a word, as any page may ask for one.
+        # There is no other protocol; not logged, as any page may ask for one.
         return False
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is lost where it is closed."""
+        """Whether closing it loses nothing."""
         return self._waits_for_head and not self.transport.get_write_buffer_size()
 
     @property
@@ -161,7 +161,7 @@ class _Connection(H11Protocol):
     def _make_room(self) -> None:
         all_of_ours = (each for each in self.connections if isinstance(each, _Connection))
         idle = (each for each in all_of_ours if each.is_idle)
-        # This one is idle too: it is closed where all others are at work.
+        # This one is idle too, and is closed where all others are busy.
         longest = min(idle, key=lambda each: each.idle_since, default=self)
         longest.transport.abort()
         self.connections.discard(longest)

@@ -1,7 +1,7 @@
-"""Who may use the API: a file of token hashes, and addresses that need none.
+"""The tokens of the API: a file of their hashes, and the addresses that need none.
 
-A line is `name role sha256hex`: the hash is that of the token, so the file gives none away.
-Empty lines and lines that begin with `#` are skipped. `publish` may read too.
+A line is `name role sha256hex`, where the hash is that of the token: the file reveals no token.
+Empty lines and lines that begin with `#` are skipped. The role `publish` may read too.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from schemas.fields import is_sha256
 
 Role = Literal["read", "publish"]
 OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
-"""Paths that ask for no token: probes have none, and these tell nothing about runs."""
+"""Paths that need no token: probes have none, and these answers hold nothing about runs."""
 
 _FIELDS = 3
 
@@ -37,7 +37,7 @@ class Tokens:
         self._tokens = tokens
 
     def find(self, token: str) -> Token | None:
-        """Return whose token this is; the time that it takes tells nothing about the others."""
+        """Return the line of this token; the time of a look-up does not depend on the others."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         found = None
         for known in self._tokens:
@@ -90,7 +90,7 @@ def read_tokens(file: Path) -> Tokens:
 
 def _token(file: Path, number: int, line: str) -> Token:
     words = line.split()
-    # The line itself is not shown: somebody may have written a token instead of its hash.
+    # The line is not shown: it may hold a token instead of its hash.
     where = f"{file}, line {number}"
     if len(words) != _FIELDS:
         raise InputError(f"{where}: expected `name role sha256hex`, found {len(words)} words.")

@@ -40,7 +40,7 @@ CHECKED_FIRST_LIMIT_BYTES = 16 << 20
 
 Sha256Path = Annotated[str, Path(json_schema_extra=SHA256)]
 _UNKNOWN_MIME = "application/octet-stream"
-# Whatever a browser makes of it, it may load and run nothing.
+# A browser may load and run nothing of it.
 _SANDBOX = "default-src 'none'; sandbox"
 
 _log = structlog.get_logger(__name__)
@@ -178,7 +178,7 @@ async def _pieces(blob: OpenBlob, part: ByteRange, threads: ThreadPool) -> Async
         async with opened as file:
             await file.seek(part.first)
             left = part.length
-            # Cut behind our back, it ends early; a Content-Length that is not met says so.
+            # A file that was cut short meanwhile ends the answer before its Content-Length.
             while left and (piece := await file.read(min(left, PIECE_BYTES))):
                 left -= len(piece)
                 yield piece
@@ -189,26 +189,26 @@ async def _hashed(
 ) -> AsyncGenerator[bytes]:
     """Yield a whole blob, its last piece only if all of it has the hash of its name.
 
-    What is not as it was must not arrive whole: the client sees that the answer broke off.
+    A blob that was changed must not arrive whole: the client sees that the answer broke off.
     """
     digest = hashlib.sha256()
-    held = b""
+    last = b""
     async with aclosing(pieces):
         async for piece in pieces:
             await threads(digest.update, piece)
-            if held:
-                yield held
-            held = piece
+            if last:
+                yield last
+            last = piece
     if digest.hexdigest() != blob.sha256:
         _log.error("a blob is corrupt; its download was broken off", sha256=blob.sha256)
         raise IntegrityError(
             f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
         )
-    yield held
+    yield last
 
 
 class _BlobResponse(StreamingResponse):
-    """Lets go of the file whatever becomes of the answer."""
+    """Closes the file, also where the answer is not sent whole."""
 
     def __init__(
         self, blob: OpenBlob, pieces: AsyncGenerator[bytes], status: int, headers: dict[str, str]

@@ -42,10 +42,10 @@ router = APIRouter(route_class=ExactQueryRoute)
 Found = TypeVar("Found")
 
 _INVALID = "INVALID_REQUEST"
-_TOLD_VIOLATIONS = 10
+_SHOWN_VIOLATIONS = 10
 _ALIAS = "request_summary"
-"""What clients of the original call `request`. Only HTTP knows the alias: what is published, and so
-what the request's hash is made of, has `request` whichever of the two came."""
+"""The name of `request` in the original. Only HTTP knows it: what is published and hashed has
+`request`, whichever of the two came."""
 
 
 @router.post(
@@ -117,7 +117,7 @@ def _take_alias(document: dict[str, Any]) -> None:
 
 
 def _check(run_id: object, body: bytes, *, name_of_request: str) -> None:
-    """Judge the request as the worker will, so that nothing incomplete is published.
+    """Validate the request as the worker will, so that nothing incomplete is published.
 
     Raises:
         ApiError: It is not a complete request.
@@ -135,14 +135,15 @@ def _check(run_id: object, body: bytes, *, name_of_request: str) -> None:
 
 
 def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
-    told = "; ".join(f"{each['field']}: {each['reason']}" for each in violations[:_TOLD_VIOLATIONS])
-    return ApiError(422, _INVALID, f"Nothing was published. {told}.", {"violations": violations})
+    first = [f"{each['field']}: {each['reason']}" for each in violations[:_SHOWN_VIOLATIONS]]
+    message = f"Nothing was published. {'; '.join(first)}."
+    return ApiError(422, _INVALID, message, {"violations": violations})
 
 
 async def stored_run(
     lookup: ThreadPool, find: Callable[[str], Found], submission: Submission, event: RunEvent
 ) -> Found:
-    """Return the run of a request whose event says that it is what is stored.
+    """Return the run that is stored for a request.
 
     Raises:
         ApiError: It was in conflict or rejected, or its run is not where this API looks.

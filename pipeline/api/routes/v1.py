@@ -133,7 +133,7 @@ def _find(reader: V1Reader, run_id: str) -> dict[str, Any]:
     try:
         return reader.find(run_id)
     except NotFoundError as missing:
-        # v1 told it under `detail`; what cannot name a run is not repeated.
+        # v1 answered with `detail`; what cannot name a run is not repeated.
         details = {"detail": "Run not found"}
         if is_run_id(run_id):
             details = {"detail": f"Run {run_id} not found", "run_id": run_id}
@@ -142,7 +142,7 @@ def _find(reader: V1Reader, run_id: str) -> dict[str, Any]:
 
 
 def not_served(routers: Iterable[APIRouter]) -> APIRouter:
-    """Return routes for all that `routers` have and v1 mode has not; each answers 501."""
+    """Return a route that answers 501 for each of `routers` that v1 mode does not have."""
     known = {_name(route) for route in router.routes if isinstance(route, APIRoute)}
     missing = APIRouter()
     for route in (route for each in routers for route in each.routes):
