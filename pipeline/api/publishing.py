@@ -13,6 +13,7 @@ from pipeline.api.answers import ApiError
 from pipeline.api.http.request_body import drain, read_json_body
 from pipeline.broker.publisher import RequestPublisher
 from pipeline.broker.sending.requests import Headers
+from pipeline.core.envelope import Parsed
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
@@ -137,14 +138,14 @@ async def read_request(request: Request, idle_seconds: float) -> bytes:
         raise
 
 
-def parse_body(body: bytes, code: str) -> dict[str, Any]:
-    """Return the object that `body` holds, by the rules of the topic.
+def parse_body(body: bytes, code: str) -> Parsed:
+    """Return the object that `body` holds, by the rules of the topic, and its canonical bytes.
 
     Raises:
         ApiError: It is no strict JSON; its code is `code`.
     """
     try:
-        return parse_object(body)[0]
+        return parse_object(body)
     except InvalidJsonError as error:
         raise ApiError(422, code, error.sentence) from error
 

@@ -14,6 +14,8 @@ from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.timestamps import format_timestamp, parse_timestamp
 
 Judged = TypeVar("Judged")
+Parsed = tuple[dict[str, Any], bytes]
+"""An object and its canonical bytes."""
 
 _TOLD_CHARACTERS = 80
 """Of what came, in a message: enough to see what it is."""
@@ -81,7 +83,12 @@ def judged_apart(judge: Callable[[], Judged]) -> Judged | Rejected:
 
 
 def open_envelope(
-    key: ReadContent | None, value: ReadContent | None, *, version: str, needs_version: bool = False
+    key: ReadContent | None,
+    value: ReadContent | None,
+    *,
+    version: str,
+    needs_version: bool = False,
+    parsed: Parsed | None = None,
 ) -> Envelope:
     """Return the request of a record; the first rule that fails decides.
 
@@ -90,18 +97,19 @@ def open_envelope(
         value: The record's value.
         version: The schema_version that it must have.
         needs_version: Whether a record that names none is refused; else it has `version`.
+        parsed: What `parse_object` returns for the value, where the caller has it already.
 
     Raises:
         RejectionError: It can never succeed.
     """
-    document, body = _parse(value)
+    document, body = _parse(value, parsed)
     run_id, created_at_utc = _identity(document)
     _check_key(key, run_id)
     _check_version(document, run_id, version, needs_version=needs_version)
     return Envelope(document, body, run_id, created_at_utc)
 
 
-def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
+def _parse(value: ReadContent | None, parsed: Parsed | None) -> Parsed:
     if value is None:
         raise RejectionError("TOMBSTONE", "Expected a request, found a record without a value.")
     if isinstance(value, LeftAtSource) or len(value) > REQUEST_VALUE_LIMIT_BYTES:
@@ -111,7 +119,7 @@ def _parse(value: ReadContent | None) -> tuple[dict[str, Any], bytes]:
             "upload large contents and name them as attachments.",
         )
     try:
-        return parse_object(value)
+        return parsed or parse_object(value)
     except InvalidJsonError as error:
         raise RejectionError("INVALID_JSON", error.sentence) from error
 

@@ -69,7 +69,7 @@ async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) ->
 
 
 def _submission(run_id: str, body: bytes) -> Submission:
-    document = parse_body(body, _INVALID)
+    document, _ = parse_body(body, _INVALID)
     if document.get("run_id") is not None:
         message = "Expected no run_id in the body: the run is that of the path."
         raise ApiError(422, _INVALID, message)

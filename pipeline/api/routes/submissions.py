@@ -21,6 +21,7 @@ from pipeline.api.publishing import (
     refused,
     rejected,
 )
+from pipeline.core.envelope import Parsed
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.safety import explained
 from pipeline.core.runs.verdict import Rejected, judge_run_record
@@ -91,22 +92,22 @@ def submission_of(body: bytes) -> Submission:
     Raises:
         ApiError: It is not a complete request; nothing was published.
     """
-    document = parse_body(body, _INVALID)
+    document, canonical = parse_body(body, _INVALID)
     has_alias = _ALIAS in document
     if has_alias:
         _take_alias(document)
     run_id, created_at_utc = document.get("run_id"), document.get("created_at_utc")
     if (run_id is None) != (created_at_utc is None):
         raise ApiError(422, _INVALID, "Expected run_id and created_at_utc both, or none of them.")
-    if run_id is None:
+    has_identity = run_id is not None
+    if not has_identity:
         run_id, created_at_utc = f"run_{uuid.uuid4().hex}", now()
         document |= {"run_id": run_id, "created_at_utc": created_at_utc}
+    if has_alias or not has_identity:
         # The same value in all else, so the client's own body with both is the same request.
-        body = canonical_json(document)
-    elif has_alias:
-        body = canonical_json(document)
-    _check(run_id, body, name_of_request=_ALIAS if has_alias else "request")
-    return Submission(run_id, str(created_at_utc), body)
+        body = canonical = canonical_json(document)
+    _check(body, (document, canonical), name_of_request=_ALIAS if has_alias else "request")
+    return Submission(str(run_id), str(created_at_utc), body)
 
 
 def _take_alias(document: dict[str, Any]) -> None:
@@ -116,14 +117,15 @@ def _take_alias(document: dict[str, Any]) -> None:
     document["request"] = document.pop(_ALIAS)
 
 
-def _check(run_id: object, body: bytes, *, name_of_request: str) -> None:
+def _check(body: bytes, parsed: Parsed, *, name_of_request: str) -> None:
     """Validate the request as the worker will, so that nothing incomplete is published.
 
     Raises:
         ApiError: It is not a complete request.
     """
+    run_id = parsed[0]["run_id"]
     key = run_id.encode() if isinstance(run_id, str) else None
-    verdict = judge_run_record(key, body)
+    verdict = judge_run_record(key, body, parsed)
     if isinstance(verdict, Rejected):
         raise rejected(verdict.code, verdict.message, _INVALID)
     if verdict.is_incomplete:

@@ -6,7 +6,7 @@ Whether the run is new, a duplicate or in conflict is the index's to say (`pipel
 from dataclasses import dataclass
 
 from pipeline.core.dead_letters.carried_record import ReadContent
-from pipeline.core.envelope import Envelope, Rejected, judged_apart, open_envelope
+from pipeline.core.envelope import Envelope, Parsed, Rejected, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import artifact_path
 from pipeline.core.runs.artifact import BuiltRun, build_run
@@ -39,21 +39,28 @@ class JudgedRun:
         return self.built.is_incomplete
 
 
-def judge_run_record(key: ReadContent | None, value: ReadContent | None) -> JudgedRun | Rejected:
+def judge_run_record(
+    key: ReadContent | None, value: ReadContent | None, parsed: Parsed | None = None
+) -> JudgedRun | Rejected:
     """Return what a record with this `key` and `value` is; the first rule that fits.
 
     An exception that is not the record's fault or the machine's becomes INTERNAL_ERROR: one
     record that our program cannot handle must not hold up the others.
 
+    Args:
+        key: The record's key.
+        value: The record's value.
+        parsed: What `parse_object` returns for the value, where the caller has it already.
+
     Raises:
         OSError: The machine is at fault, not the record.
         MemoryError: The same.
     """
-    return judged_apart(lambda: _judge(key, value))
+    return judged_apart(lambda: _judge(key, value, parsed))
 
 
-def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
-    request = open_envelope(key, value, version=RUN_REQUEST_VERSION)
+def _judge(key: ReadContent | None, value: ReadContent | None, parsed: Parsed | None) -> JudgedRun:
+    request = open_envelope(key, value, version=RUN_REQUEST_VERSION, parsed=parsed)
     built = build_run(request.document, request.body, request.created_at_utc)
     return judged_run(request, built)
 

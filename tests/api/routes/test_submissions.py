@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from pipeline.api.answers import ApiError
+from pipeline.api.routes import submissions
 from pipeline.api.routes.advisories import _submission
 from pipeline.api.routes.submissions import submission_of
 from pipeline.core.hashing import sha256_of_json
+from pipeline.core.json.strict import parse_object
+from pipeline.core.runs.verdict import judge_run_record
 from tests.builders import ABSENT, encode, run_request
 
 ASKED = {"design": "rosette", "depth": 1.5, "n": 10**20}
@@ -41,6 +44,29 @@ def test_either_name_with_an_identity_is_the_same_request() -> None:
     by_name = submission_of(encode(ours))
     assert by_name.body == encode(ours)
     assert sha256_of_json(json.loads(by_alias.body)) == sha256_of_json(ours)
+
+
+def test_a_body_is_parsed_once_and_judged_as_the_worker_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged = []
+
+    def judge(key: bytes, value: bytes, parsed: Any) -> Any:
+        assert parsed == parse_object(value)
+        judged.append(judge_run_record(key, value))
+        assert judge_run_record(key, value, parsed) == judged[-1]
+        return judged[-1]
+
+    monkeypatch.setattr(submissions, "judge_run_record", judge)
+    without = {"run_id": ABSENT, "created_at_utc": ABSENT}
+    for body in (
+        encode(run_request(meta={"n": 10**30, "x": 1.0})),
+        b" " + encode(run_request()) + b"\n",
+        encode(run_request(**without)),
+        encode(as_the_original_sends_it()),
+    ):
+        submission_of(body)
+    assert len(judged) == 4
 
 
 @pytest.mark.parametrize("value", [{}, None, {"a": 1}])
