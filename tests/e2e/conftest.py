@@ -22,6 +22,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
         assert running.exit_reason() is None, running.exit_reason()
 
 
+@pytest.fixture(scope="session")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    broker = LocalBroker(tmp_path_factory.mktemp("mortal"), port=0)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def mortal_broker(mortal: LocalBroker) -> LocalBroker:
+    """Give a broker that runs, and that a test may stop, kill, halt or damage."""
+    mortal.start()
+    return mortal
+
+
 @pytest.fixture
 def settings_without_topics(broker: LocalBroker, tmp_path: Path) -> Settings:
     """Give settings with a prefix that nobody else uses."""

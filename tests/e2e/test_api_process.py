@@ -132,19 +132,21 @@ async def test_killed_during_an_upload_it_leaves_nothing(
     process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
     url = await url_of(process)
     content = os.urandom(8 << 20)
-    half = threading.Event()
+    half, killed = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
         yield content[: 4 << 20]
         half.set()
-        await asyncio.sleep(60)
+        await killed.wait()
+        yield content[4 << 20 :]
 
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         asked = asyncio.create_task(
             http.put(f"{RUNS}/attachments/{sha256(content)}", content=slow())
         )
-        await asyncio.to_thread(half.wait, 30)
+        await half.wait()
         process.kill()
+        killed.set()
         with pytest.raises(httpx.HTTPError):
             await asked
     left = {path.name for path in settings.data_dir.rglob("*") if path.is_file()}

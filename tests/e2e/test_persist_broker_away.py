@@ -3,7 +3,6 @@
 import asyncio
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -38,18 +37,10 @@ PAUSE_SECONDS = 0.5
 
 
 @pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[LocalBroker]:
-    own = LocalBroker(tmp_path / "kafka", port=0)
-    own.start()
-    yield own
-    own.stop()
-
-
-@pytest.fixture
-async def own_settings(own_broker: LocalBroker, tmp_path: Path) -> Settings:
-    settings = new_settings(own_broker, tmp_path / "store")
+async def own_settings(mortal_broker: LocalBroker, tmp_path: Path) -> Settings:
+    settings = new_settings(mortal_broker, tmp_path / "store")
     assert await apply_topics(settings) == []
-    prepare_store(settings, own_broker.cluster_id)
+    prepare_store(settings, mortal_broker.cluster_id)
     return settings
 
 
@@ -74,10 +65,10 @@ async def health_address(worker: WorkerProcess) -> str:
 
 @pytest.mark.slow
 async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
-    own_broker: LocalBroker, own_settings: Settings, workers: WorkerPool
+    mortal_broker: LocalBroker, own_settings: Settings, workers: WorkerPool
 ) -> None:
     settings = own_settings
-    address_before = own_broker.bootstrap_servers
+    address_before = mortal_broker.bootstrap_servers
     worker = workers.start(
         settings, RMOS_METRICS_PORT="0", RMOS_BROKER_PAUSE_SECONDS=str(PAUSE_SECONDS)
     )
@@ -86,22 +77,22 @@ async def test_a_broker_that_goes_and_comes_back_costs_a_pause_and_nothing_else(
     await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000)))
     await wait_until(lambda: bool(worker.logged("batch stored")), "a batch in hand")
     # As a crash of its machine, in the middle of a batch.
-    own_broker.kill()
+    mortal_broker.kill()
     await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
     assert await is_status(health, "/health/live", 200)
     worker.check()
 
-    await asyncio.to_thread(own_broker.start)
-    assert own_broker.bootstrap_servers == address_before
+    await asyncio.to_thread(mortal_broker.start)
+    assert mortal_broker.bootstrap_servers == address_before
     await wait_until_consumed(settings, check=worker.check)
     await wait_until(lambda: is_status(health, "/health/ready", 200), "ready again")
     await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000, 3200)))
     await wait_until_consumed(settings, check=worker.check)
 
     # In order, while the worker has nothing to do.
-    await asyncio.to_thread(own_broker.stop)
+    await asyncio.to_thread(mortal_broker.stop)
     await wait_until(lambda: is_status(health, "/health/ready", 503), "not ready", seconds=15)
-    await asyncio.to_thread(own_broker.start)
+    await asyncio.to_thread(mortal_broker.start)
     await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3200, 3300)))
     await wait_until_consumed(settings, check=worker.check)
     await wait_until(lambda: is_status(health, "/health/ready", 200), "ready again")

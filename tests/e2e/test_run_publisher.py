@@ -31,11 +31,12 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import Outcome, OutcomeKind
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import Settings
 from pipeline.topics import REQUEST_PARTITIONS, REQUEST_VALUE_LIMIT_BYTES
 from schemas.run_event import RunEvent
 from tests.builders import attachment_ref, encode, incomplete_request, red_request, run_request
 from tests.e2e.commands import rmos
+from tests.e2e.kafka_reading import new_settings
 from tests.e2e.prepared_store import prepare_store
 
 pytestmark = pytest.mark.e2e
@@ -364,79 +365,66 @@ async def test_nothing_is_left_running_after_the_block(settings: Settings) -> No
 
 
 @pytest.mark.slow
-async def test_broker_that_restarts_loses_no_event_and_no_request(tmp_path: Path) -> None:
-    broker = LocalBroker(tmp_path / "kafka", port=0)
-    await asyncio.to_thread(broker.start)
-    try:
-        settings = read_settings(bootstrap_servers=broker.bootstrap_servers)
-        await apply_topics(settings)
-        async with RunPublisher(settings) as publisher:
-            waiting = await publisher.send(run_request(run_id="before"))
-            first = await waiting.published()
-            await asyncio.to_thread(broker.stop)
-            meanwhile = asyncio.create_task(publisher.publish(run_request(run_id="meanwhile")))
-            await asyncio.to_thread(broker.start)
-            assert broker.bootstrap_servers == settings.bootstrap_servers
-            await meanwhile
-            events = BatchSender(settings)
-            await events.send([event_of(first)])
-            assert (await waiting.event()).outcome == "persisted"
-            await events.stop()
-        assert await count_of_requests(settings) == 2
-    finally:
-        await asyncio.to_thread(broker.stop)
+async def test_broker_that_restarts_loses_no_event_and_no_request(
+    mortal_broker: LocalBroker, tmp_path: Path
+) -> None:
+    settings = new_settings(mortal_broker, tmp_path / "store")
+    await apply_topics(settings)
+    async with RunPublisher(settings) as publisher:
+        waiting = await publisher.send(run_request(run_id="before"))
+        first = await waiting.published()
+        await asyncio.to_thread(mortal_broker.stop)
+        meanwhile = asyncio.create_task(publisher.publish(run_request(run_id="meanwhile")))
+        await asyncio.to_thread(mortal_broker.start)
+        assert mortal_broker.bootstrap_servers == settings.bootstrap_servers
+        await meanwhile
+        events = BatchSender(settings)
+        await events.send([event_of(first)])
+        assert (await waiting.event()).outcome == "persisted"
+        await events.stop()
+    assert await count_of_requests(settings) == 2
 
 
 @pytest.mark.slow
 async def test_broker_that_stays_away_is_told_and_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mortal_broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_sender, "DELIVERY_TIMEOUT_SECONDS", 1.0)
-    broker = LocalBroker(tmp_path / "kafka", port=0)
-    await asyncio.to_thread(broker.start)
-    try:
-        settings = read_settings(bootstrap_servers=broker.bootstrap_servers)
-        await apply_topics(settings)
-        async with RunPublisher(settings) as publisher:
-            await publisher.publish(run_request(run_id="a"))
-            await asyncio.to_thread(broker.stop)
-            for run_id in ("b", "c"):
-                with pytest.raises(BrokerError, match="No Kafka broker answers"):
-                    await publisher.publish(run_request(run_id=run_id))
-            await asyncio.to_thread(broker.start)
-            await publisher.publish(run_request(run_id="d"))
-    finally:
-        await asyncio.to_thread(broker.stop)
+    settings = new_settings(mortal_broker, tmp_path / "store")
+    await apply_topics(settings)
+    async with RunPublisher(settings) as publisher:
+        await publisher.publish(run_request(run_id="a"))
+        await asyncio.to_thread(mortal_broker.stop)
+        for run_id in ("b", "c"):
+            with pytest.raises(BrokerError, match="No Kafka broker answers"):
+                await publisher.publish(run_request(run_id=run_id))
+        await asyncio.to_thread(mortal_broker.start)
+        await publisher.publish(run_request(run_id="d"))
 
 
 @pytest.mark.slow
 async def test_stop_without_a_broker_ends_soon_and_fails_what_is_under_way(
-    tmp_path: Path,
+    mortal_broker: LocalBroker, tmp_path: Path
 ) -> None:
-    broker = LocalBroker(tmp_path / "kafka", port=0)
-    await asyncio.to_thread(broker.start)
-    try:
-        settings = read_settings(bootstrap_servers=broker.bootstrap_servers)
-        await apply_topics(settings)
-        before = asyncio.all_tasks()
-        publisher = RunPublisher(settings)
-        await publisher.start()
-        acknowledged = await publisher.send(run_request())
-        await acknowledged.published()
-        await asyncio.to_thread(broker.kill)
-        under_way = await publisher.send(run_request())
-        started = time.monotonic()
-        await publisher.stop()
-        assert time.monotonic() - started < 20
-        with pytest.raises(BrokerError, match="stopped before the broker confirmed"):
-            await under_way.published()
-        with pytest.raises(BrokerError, match="is in the log at"):
-            await acknowledged.event()
-        del under_way, acknowledged, publisher
-        gc.collect()
-        assert asyncio.all_tasks() == before
-    finally:
-        await asyncio.to_thread(broker.stop)
+    settings = new_settings(mortal_broker, tmp_path / "store")
+    await apply_topics(settings)
+    before = asyncio.all_tasks()
+    publisher = RunPublisher(settings)
+    await publisher.start()
+    acknowledged = await publisher.send(run_request())
+    await acknowledged.published()
+    await asyncio.to_thread(mortal_broker.kill)
+    under_way = await publisher.send(run_request())
+    started = time.monotonic()
+    await publisher.stop()
+    assert time.monotonic() - started < 20
+    with pytest.raises(BrokerError, match="stopped before the broker confirmed"):
+        await under_way.published()
+    with pytest.raises(BrokerError, match="is in the log at"):
+        await acknowledged.event()
+    del under_way, acknowledged, publisher
+    gc.collect()
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.usefixtures("worker")

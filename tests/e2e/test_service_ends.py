@@ -13,14 +13,19 @@ import pytest
 
 from pipeline import child_process as helper_process
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
 from pipeline.errors import HelperError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request
-from tests.e2e.kafka_reading import new_settings, produce, sending, wait_until
-from tests.e2e.prepared_store import prepare_store
+from tests.e2e.kafka_reading import (
+    Sending,
+    new_settings,
+    produce,
+    sending,
+    topics_and_store,
+    wait_until,
+)
 from tests.e2e.worker_processes import RMOS, WorkerPool, WorkerProcess, only_sentence
 
 pytestmark = pytest.mark.e2e
@@ -37,18 +42,19 @@ SERVICES = {
 
 
 @pytest.fixture
-async def hanging(tmp_path: Path) -> AsyncIterator[tuple[Settings, Callable[[], None]]]:
-    """Give settings of a broker of one's own, and what makes it hang; it goes on afterwards."""
-    with LocalBroker(tmp_path / "kafka", port=0) as own:
-        settings = new_settings(own, tmp_path / "store")
-        assert await apply_topics(settings) == []
-        prepare_store(settings, own.cluster_id)
-        pid = own.pid
-        assert pid is not None
+async def hanging(
+    mortal_broker: LocalBroker, tmp_path: Path
+) -> AsyncIterator[tuple[Settings, Callable[[], None]]]:
+    """Give settings of a broker, and what makes it hang; it goes on afterwards."""
+    settings, pid = new_settings(mortal_broker, tmp_path / "store"), mortal_broker.pid
+    assert pid is not None
+    async with topics_and_store(mortal_broker, settings):
         try:
             yield settings, lambda: os.kill(pid, signal.SIGSTOP)
         finally:
             os.kill(pid, signal.SIGCONT)
+            # Its controller has heard from it again once it takes a record.
+            await produce(settings, [Sending(b"key", b"{}")])
 
 
 def started(worker: WorkerProcess, services: int) -> bool:
@@ -125,6 +131,7 @@ def no_room(*_arguments: Any, **_options: Any) -> None:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+@pytest.mark.every_topic
 @pytest.mark.parametrize("work", [persist_worker, advise_worker], ids=["persist", "advise"])
 async def test_a_machine_without_room_for_helpers_is_named_and_not_masked(
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Any

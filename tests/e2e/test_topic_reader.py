@@ -76,15 +76,14 @@ async def test_a_transaction_that_stays_open_ends_the_range(settings: Settings) 
 
 
 async def test_a_broker_that_goes_while_it_is_read_is_told_and_not_waited_for(
-    tmp_path: Path,
+    mortal_broker: LocalBroker, tmp_path: Path
 ) -> None:
-    with LocalBroker(tmp_path / "kafka", port=0) as own:
-        settings = new_settings(own, tmp_path / "store")
-        assert await apply_topics(settings) == []
-        await send(settings, {2: 1, 4: 1})
-        async with aclosing(read_topic(settings, settings.topics.run_requests)) as records:
-            assert (await anext(records)).partition == 2
-            own.stop()
-            async with asyncio.timeout(60):
-                with pytest.raises(BrokerError, match="No Kafka broker answers"):
-                    await anext(records)
+    settings = new_settings(mortal_broker, tmp_path / "store")
+    assert await apply_topics(settings) == []
+    await send(settings, {2: 1, 4: 1})
+    async with aclosing(read_topic(settings, settings.topics.run_requests)) as records:
+        assert (await anext(records)).partition == 2
+        mortal_broker.stop()
+        async with asyncio.timeout(60):
+            with pytest.raises(BrokerError, match="No Kafka broker answers"):
+                await anext(records)

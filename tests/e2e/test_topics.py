@@ -17,12 +17,13 @@ from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.cli.topics import app
 from pipeline.errors import BrokerError, TopicsError
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import Settings
 from pipeline.topics import (
     BROKER_MESSAGE_LIMIT_BYTES,
     DEAD_LETTER_MESSAGE_LIMIT_BYTES,
     topic_table,
 )
+from tests.e2e.kafka_reading import new_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
@@ -151,22 +152,22 @@ async def test_committed_offsets_and_members_of_a_group(settings: Settings) -> N
     assert await group_members(settings, group) == []
 
 
-async def test_committed_offsets_are_known_as_soon_as_a_broker_is_back(tmp_path: Path) -> None:
+async def test_committed_offsets_are_known_as_soon_as_a_broker_is_back(
+    mortal_broker: LocalBroker, tmp_path: Path
+) -> None:
     # Its coordinator loads for a moment, and says so in a place where aiokafka does not look.
-    broker = LocalBroker(tmp_path / "kafka", port=0)
-    with broker:
-        settings = read_settings(bootstrap_servers=broker.bootstrap_servers)
-        topic, group = settings.topics.run_requests, settings.topics.persist_group
-        await apply_topics(settings)
-        async with AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap_servers, group_id=group, enable_auto_commit=False
-        ) as consumer:
-            places = [TopicPartition(topic, number) for number in range(12)]
-            consumer.assign(places)
-            await consumer.commit(dict.fromkeys(places, 7))
-    with broker:
-        settings = read_settings(bootstrap_servers=broker.bootstrap_servers)
-        offsets = await committed_offsets(settings, group, [topic])
+    settings = new_settings(mortal_broker, tmp_path / "store")
+    topic, group = settings.topics.run_requests, settings.topics.persist_group
+    await apply_topics(settings)
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers, group_id=group, enable_auto_commit=False
+    ) as consumer:
+        places = [TopicPartition(topic, number) for number in range(12)]
+        consumer.assign(places)
+        await consumer.commit(dict.fromkeys(places, 7))
+    mortal_broker.stop()
+    mortal_broker.start()
+    offsets = await committed_offsets(settings, group, [topic])
     assert offsets == {(topic, number): 7 for number in range(12)}
 
 

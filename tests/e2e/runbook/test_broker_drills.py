@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,27 +35,20 @@ PAGE = "broker.md"
 WORKER = "rmos-persist@1"
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    """Give a broker that may be stopped, damaged and lost."""
-    with LocalBroker(tmp_path_factory.mktemp("breakable"), port=0) as broker:
-        yield broker
-
-
 @pytest.fixture
-async def broken(kafka: LocalBroker, tmp_path: Path) -> AsyncIterator[Drill]:
-    """Give a drill on that broker."""
-    async with drilled(kafka, tmp_path) as drill:
+async def broken(mortal_broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Drill]:
+    """Give a drill on a broker that may be stopped, damaged and lost."""
+    async with drilled(mortal_broker, tmp_path) as drill:
         yield drill
 
 
-async def test_no_broker_answers(broken: Drill, kafka: LocalBroker) -> None:
+async def test_no_broker_answers(broken: Drill, mortal_broker: LocalBroker) -> None:
     broken.read(PAGE, "No broker answers")
     await produce(broken.settings, runs(5))
     broken.units.start(WORKER)
     await wait_until_consumed(broken.settings)
-    kafka.stop()
-    broken.by_hand["systemctl start kafka"] = kafka.start
+    mortal_broker.stop()
+    broken.by_hand["systemctl start kafka"] = mortal_broker.start
     await broken.you_see()
     await broken.run()
     await produce(broken.settings, runs(5, start=5))
@@ -63,12 +56,12 @@ async def test_no_broker_answers(broken: Drill, kafka: LocalBroker) -> None:
     (await audit_store(broken.settings)).assert_whole()
 
 
-async def test_a_batch_cannot_be_read(broken: Drill, kafka: LocalBroker) -> None:
+async def test_a_batch_cannot_be_read(broken: Drill, mortal_broker: LocalBroker) -> None:
     broken.read(PAGE, "A batch cannot be read")
     topic = broken.settings.topics.run_requests
     for run_id in ("run_before", "run_damaged", "run_after"):
         await produce(broken.settings, [sending(run_request(run_id=run_id), partition=3)])
-    (log,) = kafka._folder.root.rglob(f"{topic}-3/00000000000000000000.log")
+    (log,) = mortal_broker._folder.root.rglob(f"{topic}-3/00000000000000000000.log")
     data = log.read_bytes()
     with log.open("r+b") as file:
         file.seek(data.index(b"run_damaged"))
@@ -86,13 +79,13 @@ async def test_a_batch_cannot_be_read(broken: Drill, kafka: LocalBroker) -> None
     assert index_rows(rows).keys() == {"run_before", "run_after"}
 
 
-async def test_the_broker_was_replaced(kafka: LocalBroker, tmp_path: Path) -> None:
-    async with drilled(kafka, tmp_path) as drill:
+async def test_the_broker_was_replaced(mortal_broker: LocalBroker, tmp_path: Path) -> None:
+    async with drilled(mortal_broker, tmp_path) as drill:
         drill.read(PAGE, "The broker was replaced")
         await consume(drill.settings, runs(20))
         write(tmp_path / "srv" / "run_0.json", run_request(run_id="run_0"))
-        kafka.stop()
-        address = kafka.bootstrap_servers
+        mortal_broker.stop()
+        address = mortal_broker.bootstrap_servers
         with LocalBroker(tmp_path / "kafka", port=int(address.rpartition(":")[2])):
             drill.units.start(WORKER)
             assert await drill.units.ended(WORKER) == 6
@@ -100,7 +93,7 @@ async def test_the_broker_was_replaced(kafka: LocalBroker, tmp_path: Path) -> No
             await drill.run()
             await drill.then()
             await drill.units.stop(WORKER)
-        kafka.start()
+        mortal_broker.start()
 
 
 PARTITION = 4
