@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.audit.checks.logs import AuditedLog
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
-from pipeline.audit.rules.codes import MEANINGS
+from pipeline.audit.rules.finding import MEANINGS
 from pipeline.core.json.canonical import canonical_json
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId

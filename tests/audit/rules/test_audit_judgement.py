@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audit.rules.codes import MEANINGS, Asked, Verdict, verdicts
 from pipeline.audit.rules.content import check_date, check_time
-from pipeline.audit.rules.finding import Finding
+from pipeline.audit.rules.finding import MEANINGS, Asked, Finding, Verdict, verdicts
 from pipeline.audit.rules.request import is_sampled
 from schemas.audit_finding import AuditCode, AuditFinding, AuditSeverity
 from schemas.audit_report import AuditVerdicts
