@@ -5,9 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from pipeline.audit.rules.codes import MISSING_BLOB
-from pipeline.audit.rules.finding import Finding
-from pipeline.audit.step import StepResult
+from pipeline.audit.rules.finding import MISSING_BLOB, Finding
+from pipeline.audit.steps import StepResult
 from schemas.audit_finding import AuditCode
 
 LEDGER_PART: Final = "ledger"

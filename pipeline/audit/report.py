@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pipeline.audit.checks.logs import AuditedLog
 from pipeline.audit.journal import AUDITS_FOLDER
 from pipeline.audit.parts import Tally
-from pipeline.audit.rules.codes import Asked, verdicts
+from pipeline.audit.rules.finding import Asked, verdicts
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile

@@ -20,7 +20,7 @@ from typing import Final
 from pipeline.audit.checks.blobs import check_blob, check_bytes, missing_blob
 from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
 from pipeline.audit.rules.finding import Finding
-from pipeline.audit.step import StepResult
+from pipeline.audit.steps import StepResult
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.regular_files import opened, read_open

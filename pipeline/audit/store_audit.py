@@ -32,11 +32,10 @@ from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import blob_folders, check_places, dates_on_disk
 from pipeline.audit.parts import LEDGER_PART, PLACES_PART, PartDone, Parts, Tally
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
-from pipeline.audit.pool import StepPool
 from pipeline.audit.report import audit_report
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.rules.request import SAMPLE_SHARE
-from pipeline.audit.step import AuditContext, Depth, Step, StepResult
+from pipeline.audit.steps import AuditContext, Depth, Step, StepPool, StepResult
 from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.audit.pool import StepPool
-from pipeline.audit.step import AuditContext, AuditReader, Step
+from pipeline.audit.steps import AuditContext, AuditReader, Step, StepPool
 
 CONTEXT = AuditContext("/nowhere", "/nowhere/plan", "a", "names", 0.0, True, False)
 

@@ -614,10 +614,21 @@ def test_every_code_is_provoked_alone() -> None:
     assert set(ELSEWHERE.values()) <= globals().keys()
 
 
+# What only a full audit can see: the bytes of files.
+READ = {
+    *("not_an_artifact", "not_canonical", "edited", "edited_link", "late_link"),
+    *(f"other_{name}_sha256" for name in ("feasibility", "toolpaths", "gcode", "opplan")),
+    *("elsewhere", "attachment_differs", "quarantine_differs"),
+    *("row_changed", "row_of_an_attachment_gone", "link_row_of_other_content"),
+    *("row_of_withheld_bytes_gone", "row_of_withheld_bytes_added"),
+    *("late", "future"),
+}
+
+
 @pytest.mark.parametrize(
     ("code", "change"), CHANGES, ids=[f"{code}-{change.__name__}" for code, change in CHANGES]
 )
-def test_one_change_is_found_alone_with_its_path(
+def test_one_change_is_found_alone_and_by_a_quick_audit_unless_it_is_in_a_file(
     store: Path, code: AuditCode, change: Callable[[Path], str]
 ) -> None:
     path = change(store)
@@ -628,6 +639,10 @@ def test_one_change_is_found_alone_with_its_path(
     assert failed == (set() if verdict is None else {verdict.value})
     assert found.report["codes"] == {code: 1}
     assert found.report["counts"]["findings"] == 1
+    quick = audit(store, "quick")
+    expected = [] if change.__name__ in READ else [(code, path)]
+    assert [(each.code, each.path) for each in quick.findings] == expected
+    assert quick.report["counts"]["bytes_read"] == 0
 
 
 def test_an_advisory_that_is_logged_twice_is_found(store: Path) -> None:
@@ -746,30 +761,6 @@ def _rewrite_log(store: Path, log: LogId, entries: list[bytes]) -> None:
         add_file(folder / str(tile), content)
     checkpoint = Checkpoint(log.origin("0" * 32), tree.size, tree.root())
     add_file(folder / "checkpoint", sign_checkpoint(checkpoint, [SIGNER]))
-
-
-# What only a full audit can see: the bytes of files.
-READ = {
-    *("not_an_artifact", "not_canonical", "edited", "edited_link", "late_link"),
-    *(f"other_{name}_sha256" for name in ("feasibility", "toolpaths", "gcode", "opplan")),
-    *("elsewhere", "attachment_differs", "quarantine_differs"),
-    *("row_changed", "row_of_an_attachment_gone", "link_row_of_other_content"),
-    *("row_of_withheld_bytes_gone", "row_of_withheld_bytes_added"),
-    *("late", "future"),
-}
-
-
-@pytest.mark.parametrize(
-    ("code", "change"), CHANGES, ids=[f"{code}-{change.__name__}" for code, change in CHANGES]
-)
-def test_a_quick_audit_finds_all_but_what_is_in_the_files(
-    store: Path, code: AuditCode, change: Callable[[Path], str]
-) -> None:
-    path = change(store)
-    found = audit(store, "quick")
-    expected = [] if change.__name__ in READ else [(code, path)]
-    assert [(each.code, each.path) for each in found.findings] == expected
-    assert found.report["counts"]["bytes_read"] == 0
 
 
 def test_a_quick_audit_finds_back_dating_by_the_date_alone_where_that_is_certain(

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline import metrics
-from pipeline.audit.rules.codes import MEANINGS
+from pipeline.audit.rules.finding import MEANINGS
 from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
 from pipeline.consumers.engine.standing import KINDS

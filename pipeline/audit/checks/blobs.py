@@ -14,7 +14,7 @@ from typing import Final
 from pipeline.audit import queries
 from pipeline.audit.checks.places import unexpected_blob_folders
 from pipeline.audit.rules.finding import Finding, mode_finding
-from pipeline.audit.step import AuditReader, StepResult
+from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.disk.regular_files import (

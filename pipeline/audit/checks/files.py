@@ -17,7 +17,7 @@ from typing import Final
 
 from pipeline.audit import queries
 from pipeline.audit.checks.blobs import check_named_blob
-from pipeline.audit.checks.rows import IndexRows
+from pipeline.audit.checks.index import IndexRows
 from pipeline.audit.plan import ExpectedFile
 from pipeline.audit.rules.content import (
     ContentCheck,
@@ -27,7 +27,7 @@ from pipeline.audit.rules.content import (
     check_time,
 )
 from pipeline.audit.rules.finding import Finding, mode_finding
-from pipeline.audit.step import AuditReader, Depth, StepResult
+from pipeline.audit.steps import AuditReader, Depth, StepResult
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import (

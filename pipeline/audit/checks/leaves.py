@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pipeline.audit.plan import AdvisoryRow, RunRow
-from pipeline.audit.step import AuditReader
+from pipeline.audit.steps import AuditReader
 from pipeline.core.layout import date_of
 from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf

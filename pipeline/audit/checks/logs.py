@@ -18,9 +18,8 @@ from pathlib import Path
 
 from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, read_bundles, tile_reader
 from pipeline.audit.plan import AuditPlan
-from pipeline.audit.pool import StepPool
 from pipeline.audit.rules.finding import Finding
-from pipeline.audit.step import Step
+from pipeline.audit.steps import Step, StepPool
 from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder

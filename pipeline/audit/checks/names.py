@@ -19,7 +19,7 @@ from pipeline.audit import queries
 from pipeline.audit.checks.logs import AuditedLog, read_notes
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
-from pipeline.audit.step import AuditReader, StepResult
+from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, date_of, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.regular_files import NotAFileError, state_of

@@ -14,7 +14,7 @@ from typing import Final
 
 from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
-from pipeline.audit.step import AuditReader, StepResult
+from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK

@@ -22,8 +22,12 @@ from pydantic import ValidationError
 from pipeline import metrics
 from pipeline.audit.journal import AuditJournal, seal_journal
 from pipeline.audit.report import read_report, write_report
-from pipeline.audit.rules.codes import worst_severity
-from pipeline.audit.rules.finding import FINDING_EVENT_TYPE, REPORT_EVENT_TYPE, audit_event_headers
+from pipeline.audit.rules.finding import (
+    FINDING_EVENT_TYPE,
+    REPORT_EVENT_TYPE,
+    audit_event_headers,
+    worst_severity,
+)
 from pipeline.audit.rules.request import (
     AUDIT_CONFLICT,
     AUDIT_FAILED,

@@ -19,8 +19,7 @@ from pipeline import metrics
 from pipeline.audit.checks.offsets import BrokerView
 from pipeline.audit.journal import AuditJournal
 from pipeline.audit.parts import LEDGER_PART, PartDone, Tally
-from pipeline.audit.rules.codes import severity_of
-from pipeline.audit.rules.finding import Finding
+from pipeline.audit.rules.finding import Finding, severity_of
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.offsets import OffsetRange

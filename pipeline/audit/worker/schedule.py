@@ -15,7 +15,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.audit.report import has_report, read_report
-from pipeline.audit.rules.codes import MEANINGS, severity_of, worst_severity
+from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
 from pipeline.audit.rules.request import AuditSchedule, daily_id, hourly_id, seconds_to_next_hour
 from pipeline.audit.worker.asking import publish_audit
 from pipeline.broker.sending.requests import RequestSender

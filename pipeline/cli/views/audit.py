@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.audit.rules.codes import severity_of, worst_severity
+from pipeline.audit.rules.finding import severity_of, worst_severity
 from pipeline.cli.views.terminal import print_pairs, print_table, print_text
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")

@@ -207,12 +207,15 @@ def test_a_key_changed_anywhere_is_refused() -> None:
             verify.parse_vkey(changed.decode())
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_every_golden_artifact_is_canonical_and_its_hashes_are_computed(name: str) -> None:
-    content = artifact_bytes(name)
-    document = verify.parse_canonical(content, name)
-    assert document == json.loads(content)
-    assert verify.computed_hashes(document) == document["hashes"]
+def test_every_golden_artifact_is_canonical_and_its_hashes_are_computed() -> None:
+    wrong = []
+    for name in ENTRIES:
+        content = artifact_bytes(name)
+        document = verify.parse_canonical(content, name)
+        computed = verify.computed_hashes(document)
+        if (document, computed) != (json.loads(content), document["hashes"]):
+            wrong.append(name)
+    assert wrong == []
 
 
 @given(json_objects())
@@ -222,29 +225,42 @@ def test_both_write_the_same_canonical_json(value: dict[str, Any]) -> None:
     assert verify.parse_canonical(content, "it") == value
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"[]",
-        b"1",
-        b'{"a": 1}',
-        b'{"a":1,"a":1}',
-        b'{"a":NaN}',
-        b'{"a":1e400}',
-        b'{"a":Infinity}',
-        b'{"b":1,"a":2}',
-        b'{"a":1.00}',
-        b'{"a":"\\u00e9"}',
-        b'{"a":"\\ud800"}',
-        b"\xef\xbb\xbf{}",
-        b'{"a":1}\n',
-        b"{" + b'"a":{' * 100_000,
-        b"\xff",
-    ],
+NOT_CANONICAL = (
+    b"",
+    b"[]",
+    b"1",
+    b'{"a": 1}',
+    b'{"a":1,"a":1}',
+    b'{"a":NaN}',
+    b'{"a":1e400}',
+    b'{"a":Infinity}',
+    b'{"b":1,"a":2}',
+    b'{"a":1.00}',
+    b'{"a":"\\u00e9"}',
+    b'{"a":"\\ud800"}',
+    b"\xef\xbb\xbf{}",
+    b'{"a":1}\n',
+    b"{" + b'"a":{' * 100_000,
+    b"\xff",
 )
-def test_what_is_not_canonical_is_refused_by_both(content: bytes) -> None:
-    with pytest.raises(RefusedError):
+
+
+def test_what_is_not_canonical_is_refused_by_both() -> None:
+    taken = [content[:40] for content in NOT_CANONICAL if verifier_takes(content)]
+    taken += [content[:40] for content in NOT_CANONICAL if program_takes(content)]
+    assert taken == []
+
+
+def verifier_takes(content: bytes) -> bool:
+    try:
         verify.parse_canonical(content, "it")
-    with suppress(InvalidJsonError):
-        assert parse_object(content)[1] != content
+    except RefusedError:
+        return False
+    return True
+
+
+def program_takes(content: bytes) -> bool:
+    try:
+        return parse_object(content)[1] == content
+    except InvalidJsonError:
+        return False
