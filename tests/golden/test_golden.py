@@ -39,7 +39,16 @@ def test_every_golden_file_is_in_the_manifest() -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_the_bytes_are_those_that_were_stored(name: str) -> None:
+def test_a_run_is_rendered_with_the_bytes_paths_and_hashes_that_were_stored(name: str) -> None:
+    check_bytes(name)
+    check_by_another_implementation(name)
+    check_path(name)
+    check_hash_of_request(name)
+    check_hashes(name)
+    check_blobs(name)
+
+
+def check_bytes(name: str) -> None:
     run = judge(request_bytes(name))
     assert run.built.content == artifact_bytes(name)
     assert manifest_entry(run) == ENTRIES[name]
@@ -64,22 +73,21 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_another_implementation_writes_the_same_bytes(name: str) -> None:
+def check_by_another_implementation(name: str) -> None:
     stored = artifact_bytes(name)
     assert canonical(json.loads(stored)) == stored
     assert sha256(stored) == ENTRIES[name]["sha256"]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_the_path_is_made_of_the_file_alone(name: str) -> None:
+def check_path(name: str) -> None:
+    """The path is made of the file alone."""
     document = json.loads(artifact_bytes(name))
     date = document["created_at_utc"][:10]
     assert ENTRIES[name]["path"] == f"runs/{date}/{document['run_id']}.json"
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_the_hash_of_the_request_is_that_of_its_canonical_body(name: str) -> None:
+def check_hash_of_request(name: str) -> None:
+    """The hash of the request is that of its canonical body."""
     body = json.loads(request_bytes(name))
     if body.get("outputs") and body["outputs"].get("gcode_text") == LARGE_GCODE_MARK:
         body["outputs"]["gcode_text"] = large_gcode()
@@ -91,8 +99,8 @@ def test_the_hash_of_the_request_is_that_of_its_canonical_body(name: str) -> Non
     assert ENTRIES[name]["quarantined"] == (None if is_whole else expected)
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_every_hash_can_be_computed_from_the_file_and_its_attachments(name: str) -> None:
+def check_hashes(name: str) -> None:
+    """Every hash can be computed from the file and its attachments."""
     document = json.loads(artifact_bytes(name))
     outputs = document["outputs"]
     computed = {"feasibility_sha256": sha256(canonical(document["feasibility"]))}
@@ -117,8 +125,8 @@ def test_the_large_gcode_is_above_the_limit_and_became_an_attachment() -> None:
     assert ENTRIES["yellow-large-gcode"]["blobs"] == [sha256(large_gcode().encode())]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
-def test_every_blob_is_named_by_the_file(name: str) -> None:
+def check_blobs(name: str) -> None:
+    """Every blob is named by the file."""
     document = json.loads(artifact_bytes(name))
     listed = {attachment["sha256"] for attachment in document["attachments"]}
     assert set(ENTRIES[name]["blobs"]) <= listed

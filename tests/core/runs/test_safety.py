@@ -47,26 +47,23 @@ def test_the_worst_risk_wins_wherever_it_sits(in_decision: str | None) -> None:
         assert (judgement.status == "OK") == (expected in {"GREEN", "YELLOW"})
 
 
-@pytest.mark.parametrize(
-    ("risk", "status", "failed", "blocking"),
-    [*product(FROM_BEST_TO_WORST, [None, "OK", "BLOCKED", "ERROR"], [False, True], [False, True])],
-)
-def test_what_the_producer_says_only_makes_it_stricter(
-    risk: str, status: str | None, failed: bool, blocking: bool
-) -> None:
-    judgement = judge({"risk_level": risk, "blocking": blocking}, None, status, failed=failed)
-    if risk not in {"GREEN", "YELLOW"}:
-        expected = ("BLOCKED", f"RISK_{risk}")
-    elif status == "BLOCKED":
-        expected = ("BLOCKED", "PRODUCER_BLOCKED")
-    elif blocking:
-        expected = ("BLOCKED", "FEASIBILITY_BLOCKING")
-    elif status == "ERROR" or failed:
-        expected = ("ERROR", "PRODUCER_ERROR")
-    else:
-        expected = ("OK", None)
-    assert (judgement.status, judgement.decision.get("block_reason")) == expected
-    assert judgement.decision["risk_level"] == risk
+def test_what_the_producer_says_only_makes_it_stricter() -> None:
+    said = product([None, "OK", "BLOCKED", "ERROR"], [False, True], [False, True])
+    for risk, (status, failed, blocking) in product(FROM_BEST_TO_WORST, said):
+        judgement = judge({"risk_level": risk, "blocking": blocking}, None, status, failed=failed)
+        if risk not in {"GREEN", "YELLOW"}:
+            expected = ("BLOCKED", f"RISK_{risk}")
+        elif status == "BLOCKED":
+            expected = ("BLOCKED", "PRODUCER_BLOCKED")
+        elif blocking:
+            expected = ("BLOCKED", "FEASIBILITY_BLOCKING")
+        elif status == "ERROR" or failed:
+            expected = ("ERROR", "PRODUCER_ERROR")
+        else:
+            expected = ("OK", None)
+        case = (risk, status, failed, blocking)
+        assert (judgement.status, judgement.decision.get("block_reason")) == expected, case
+        assert judgement.decision["risk_level"] == risk, case
 
 
 @pytest.mark.parametrize("place", ["top", "decision", "safety"])
@@ -83,18 +80,15 @@ def test_a_risk_is_read_stripped_and_in_any_case(value: str) -> None:
     assert judge({"risk_bucket": value}).decision["risk_level"] == "GREEN"
 
 
-@pytest.mark.parametrize(
-    "value", ["", "LOW", "GREEN!", "GR EEN", "grün", 1, 0, True, False, [], ["GREEN"], {}]
-)
-@pytest.mark.parametrize("key", ["risk_level", "risk_bucket"])
-@pytest.mark.parametrize("place", ["top", "decision", "safety"])
-def test_any_other_value_in_a_free_form_place_is_unknown(
-    place: str, key: str, value: object
-) -> None:
-    inner = {"risk_level": "GREEN", "risk_bucket": "GREEN", key: value}
-    feasibility = inner if place == "top" else {"risk_level": "GREEN", place: inner}
-    judgement = judge(feasibility)
-    assert (judgement.status, judgement.decision["risk_level"]) == ("BLOCKED", "UNKNOWN")
+def test_any_other_value_in_a_free_form_place_is_unknown() -> None:
+    values = ["", "LOW", "GREEN!", "GR EEN", "grün", 1, 0, True, False, [], ["GREEN"], {}]
+    for place, key in product(["top", "decision", "safety"], ["risk_level", "risk_bucket"]):
+        for value in values:
+            inner = {"risk_level": "GREEN", "risk_bucket": "GREEN", key: value}
+            feasibility = inner if place == "top" else {"risk_level": "GREEN", place: inner}
+            judgement = judge(feasibility)
+            found = (judgement.status, judgement.decision["risk_level"])
+            assert found == ("BLOCKED", "UNKNOWN"), (place, key, value)
 
 
 def test_null_is_not_there_and_none_at_all_is_unknown() -> None:
@@ -194,15 +188,12 @@ def test_a_score_in_range_is_kept_as_it_was_written(score: float) -> None:
     assert (kept, type(kept)) == (score, type(score))
 
 
-@pytest.mark.parametrize(
-    ("status", "risk", "legacy"),
-    [*product(["OK", "BLOCKED", "ERROR"], FROM_BEST_TO_WORST, [False, True])],
-)
-def test_a_machine_may_cut_only_by_a_run_that_is_ok_safe_and_no_history(
-    status: str, risk: str, legacy: bool
-) -> None:
-    expected = status == "OK" and risk in {"GREEN", "YELLOW"} and not legacy
-    assert may_cut(status=status, risk_level=risk, legacy=legacy) == expected
+def test_a_machine_may_cut_only_by_a_run_that_is_ok_safe_and_no_history() -> None:
+    every = product(["OK", "BLOCKED", "ERROR"], FROM_BEST_TO_WORST, [False, True])
+    allowed = [
+        each for each in every if may_cut(status=each[0], risk_level=each[1], legacy=each[2])
+    ]
+    assert allowed == [("OK", "GREEN", False), ("OK", "YELLOW", False)]
 
 
 RISKS = st.sampled_from([*FROM_BEST_TO_WORST, "green", "?", None, 3])
