@@ -14,14 +14,14 @@ and folders.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -34,6 +34,7 @@ from pipeline.disk.regular_files import (
 )
 from pipeline.disk.system_calls import SystemCalls
 
+TEMPORARY_SUFFIX = ".tmp"
 ROUND_FILES = 256
 """Most files open at once; 256 files a flush measured within 15 % of 1,024."""
 
@@ -41,7 +42,6 @@ FILE_MODE = 0o444
 FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
 PRIVATE_FOLDER_MODE = 0o700
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 
 
@@ -79,9 +79,86 @@ class NewFile:
     needs: frozenset[str] = frozenset()
 
 
-def temporary_name() -> str:
-    """Return a name that nothing else has, which `DurableFiles.remove_leftovers` knows."""
-    return f".{uuid4().hex}.tmp"
+def temporary_name(suffix: str = TEMPORARY_SUFFIX) -> str:
+    """Return a name that nothing else has, which `remove_leftovers` knows."""
+    return f".{uuid4().hex}{suffix}"
+
+
+def remove_leftovers(root: Path, calls: SystemCalls, suffix: str = TEMPORARY_SUFFIX) -> None:
+    """Remove temporary names that processes left in the root when they died.
+
+    A published file keeps its name, and so does a file whose writer is alive and holds its lock.
+    """
+    temporary = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(suffix)}")
+    names = [file.name for file in root.iterdir() if temporary.fullmatch(file.name)]
+    if not names:
+        return
+    folder = calls.open_folder(str(root))
+    try:
+        for name in names:
+            _remove_if_abandoned(name, folder, calls)
+    finally:
+        calls.close(folder)
+
+
+def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
+    try:
+        descriptor, _ = open_regular(name, folder, calls)
+    except (FileNotFoundError, NotAFileError):
+        return  # It ended meanwhile, or is none of ours.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        calls.unlink(name, folder)
+    except BlockingIOError:
+        return  # Its process is alive.
+    finally:
+        calls.close(descriptor)
+
+
+class NewFileHandle:
+    """A new file on its way to its name, written whole or in pieces.
+
+    Without a name where the file system supports that; else under a temporary one, with a lock
+    that ends with the process. What has no name of its own at the end of `open_files` is gone.
+    """
+
+    __slots__ = ("_calls", "_root", "_temporary", "descriptor")
+
+    def __init__(
+        self,
+        root: int,
+        calls: SystemCalls,
+        open_files: ExitStack,
+        *,
+        unnamed: bool,
+        suffix: str = TEMPORARY_SUFFIX,
+    ) -> None:
+        self._root = root
+        self._calls = calls
+        self._temporary = None if unnamed else temporary_name(suffix)
+        if self._temporary is None:
+            self.descriptor = calls.open_unnamed(root)
+        else:
+            self.descriptor = calls.open_new(self._temporary, root)
+            open_files.callback(calls.unlink, self._temporary, root)
+        open_files.callback(calls.close, self.descriptor)
+        if self._temporary is not None:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def write(self, content: bytes) -> None:
+        """Write some of its bytes, or all."""
+        self._calls.write_all(self.descriptor, content)
+
+    def link(self, name: str, folder: int) -> bool:
+        """Give it its name; False where there is one already."""
+        try:
+            if self._temporary is None:
+                self._calls.link_unnamed(self.descriptor, name, folder)
+            else:
+                self._calls.link_named(self._temporary, name, self._root, folder)
+        except FileExistsError:
+            return False
+        return True
 
 
 class DurableFiles:
@@ -118,21 +195,6 @@ class DurableFiles:
                 else:
                     self._commit_named(batch, folders, creations)
         return creations
-
-    def remove_leftovers(self) -> None:
-        """Remove temporary names that a process left in the root when it died.
-
-        The caller sees to it that nobody is writing meanwhile. A published file keeps its name.
-        """
-        names = [file.name for file in self._root.iterdir() if _TEMPORARY.fullmatch(file.name)]
-        if not names:
-            return
-        folder = self._calls.open_folder(str(self._root))
-        try:
-            for name in names:
-                self._calls.unlink(name, folder)
-        finally:
-            self._calls.close(folder)
 
     def presence_of(self, file: NewFile) -> Presence:
         """Tell what is where `file` should be; nothing is written.
@@ -192,69 +254,45 @@ class DurableFiles:
         open_files: ExitStack,
         creations: dict[str, Creation],
     ) -> None:
-        descriptors = [self._write_unnamed(file, folders.root, open_files) for file in files]
+        handles = [self._written(file, folders.root, open_files) for file in files]
         self._calls.syncfs(folders.root)
-        for file, descriptor in zip(files, descriptors, strict=True):
-            link = partial(self._calls.link_unnamed, descriptor)
-            creations[file.path] = self._publish(file, folders, link, creations)
+        for file, handle in zip(files, handles, strict=True):
+            creations[file.path] = self._publish(file, folders, handle, creations)
         # Also where every file was there: its name may not be durable yet.
         self._calls.syncfs(folders.root)
-
-    def _write_unnamed(self, file: NewFile, root: int, open_files: ExitStack) -> int:
-        descriptor = self._calls.open_unnamed(root)
-        open_files.callback(self._calls.close, descriptor)
-        self._fill(descriptor, file)
-        return descriptor
-
-    def _fill(self, descriptor: int, file: NewFile) -> None:
-        rest = memoryview(file.content)
-        while rest:
-            rest = rest[self._calls.write(descriptor, rest) :]
-        self._calls.set_mode(descriptor, PRIVATE_FILE_MODE if file.private else FILE_MODE)
 
     def _commit_named(
         self, files: list[NewFile], folders: "Folders", creations: dict[str, Creation]
     ) -> None:
         """Create files where the file system lacks O_TMPFILE or syncfs: a flush for each."""
         for file in files:
-            with self._temporary(file, folders.root) as name:
-                link = partial(self._link_named, name, folders.root)
-                creations[file.path] = self._publish(file, folders, link, creations)
+            with ExitStack() as open_file:
+                handle = self._written(file, folders.root, open_file)
+                self._calls.fsync(handle.descriptor)
+                creations[file.path] = self._publish(file, folders, handle, creations)
         folders.flush()
 
-    def _link_named(self, temporary: str, root: int, name: str, folder: int) -> None:
-        self._calls.link_named(temporary, name, root, folder)
-
-    @contextmanager
-    def _temporary(self, file: NewFile, root: int) -> Iterator[str]:
-        name = temporary_name()
-        descriptor = self._calls.open_new(name, root)
-        try:
-            try:
-                self._fill(descriptor, file)
-                self._calls.fsync(descriptor)
-            finally:
-                self._calls.close(descriptor)
-            yield name
-        finally:
-            self._calls.unlink(name, root)
+    def _written(self, file: NewFile, root: int, open_files: ExitStack) -> NewFileHandle:
+        handle = NewFileHandle(root, self._calls, open_files, unnamed=self._unnamed)
+        handle.write(file.content)
+        mode = PRIVATE_FILE_MODE if file.private else FILE_MODE
+        self._calls.set_mode(handle.descriptor, mode)
+        return handle
 
     def _publish(
         self,
         file: NewFile,
         folders: "Folders",
-        link: Callable[[str, int], None],
+        handle: NewFileHandle,
         creations: dict[str, Creation],
     ) -> Creation:
         if any(creations[path] is Creation.DIFFERENT for path in file.needs):
             return Creation.NOT_MADE
         folder, name = folders.of(file.path, private=file.private)
-        try:
-            link(name, folder)
-        except FileExistsError:
-            same = self._holds(name, folder, file.content)
-            return Creation.SAME if same else Creation.DIFFERENT
-        return Creation.CREATED
+        if handle.link(name, folder):
+            return Creation.CREATED
+        same = self._holds(name, folder, file.content)
+        return Creation.SAME if same else Creation.DIFFERENT
 
     def _holds(self, name: str, folder: int, content: bytes) -> bool:
         """Tell whether a file has exactly `content`; flush it, as its writer may have died."""

@@ -1,9 +1,13 @@
-"""Small files outside the store, made or replaced whole and durable: keys and what they say."""
+"""Small files and folders: created, replaced or flushed, each whole and durable or not at all.
+
+The one place for it: keys, identities, checkpoints and indexes come through here.
+"""
 
 import os
 from pathlib import Path
 
 from pipeline.disk.durable_files import temporary_name
+from pipeline.disk.system_calls import SystemCalls
 
 
 def create_file(path: Path, content: bytes, mode: int) -> bool:
@@ -61,3 +65,15 @@ def _write_temporary(path: Path, content: bytes, mode: int) -> Path:
         temporary.unlink()
         raise
     return temporary
+
+
+def open_over_leftover(calls: SystemCalls, name: str, folder: int) -> int:
+    """Open a new file to write; what a killed process left under its name goes.
+
+    The caller holds the lock of the folder, so nobody is writing it.
+    """
+    try:
+        return calls.open_new(name, folder)
+    except FileExistsError:
+        calls.unlink(name, folder)
+    return calls.open_new(name, folder)

@@ -8,8 +8,7 @@ import os
 import pwd
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,13 @@ from pipeline.disk.durable_files import (
     Creation,
     DurableFiles,
     NewFile,
-    temporary_name,
+    remove_leftovers,
 )
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.disk.small_files import flush_folder, replace_file
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import InputError, StoreNotReadyError
 
 STORE_FORMAT = "rmos.store/1"
@@ -76,10 +77,9 @@ def create_store(
     with store_faults(root):
         _make_folder(root)
         _refuse_store(root)
-        files = DurableFiles(root)
-        files.remove_leftovers()
+        remove_leftovers(root, SystemCalls())
         _refuse_foreign_content(root)
-        made = files.create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
+        made = DurableFiles(root).create([NewFile(STORE_FILE, canonical_json(asdict(identity)))])
     # Of two that make a store at the same time one was first.
     if made[STORE_FILE] is not Creation.CREATED:
         _refuse_store(root)
@@ -92,17 +92,7 @@ def _make_folder(path: Path) -> None:
         return
     _make_folder(path.parent)
     path.mkdir(exist_ok=True)
-    with _open_folder(path.parent) as above:
-        os.fsync(above)
-
-
-@contextmanager
-def _open_folder(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    flush_folder(path.parent)
 
 
 def _refuse_store(root: Path) -> None:
@@ -238,17 +228,5 @@ def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:
     with store_faults(root), exclusive_lock(root / INDEX_LOCK):
         current = read_store(root)
         following = replace(current, cluster_id=cluster_id, epoch=current.epoch + 1)
-        _replace_identity(root, following)
+        replace_file(root / STORE_FILE, canonical_json(asdict(following)), FILE_MODE)
     return following
-
-
-def _replace_identity(root: Path, identity: StoreIdentity) -> None:
-    temporary = root / temporary_name()
-    with temporary.open("xb") as file:
-        file.write(canonical_json(asdict(identity)))
-        file.flush()
-        os.fchmod(file.fileno(), FILE_MODE)
-        os.fsync(file.fileno())
-    temporary.replace(root / STORE_FILE)
-    with _open_folder(root) as folder:
-        os.fsync(folder)

@@ -53,6 +53,12 @@ class SystemCalls:
         """Write some of `content`; return how many bytes."""
         return os.write(descriptor, content)
 
+    def write_all(self, descriptor: int, content: bytes) -> None:
+        """Write all of `content`, by as many writes as it takes."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self.write(descriptor, rest) :]
+
     def set_mode(self, descriptor: int, mode: int) -> None:
         """Set the mode, whatever the umask says."""
         os.fchmod(descriptor, mode)

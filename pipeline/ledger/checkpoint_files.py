@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.small_files import open_over_leftover
 from pipeline.ledger.folder import CHECKPOINT_FILE, LedgerSystemCalls
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.errors import EvidenceError
@@ -63,24 +64,14 @@ class CheckpointFiles:
             self._calls.syncfs(self._folder(""))
 
     def _write_new(self, folder: int, note: bytes) -> None:
-        descriptor = self._open_new(folder)
+        descriptor = open_over_leftover(self._calls, NEW_CHECKPOINT_FILE, folder)
         try:
-            rest = memoryview(note)
-            while rest:
-                rest = rest[self._calls.write(descriptor, rest) :]
+            self._calls.write_all(descriptor, note)
             self._calls.set_mode(descriptor, FILE_MODE)
             if not self._group_commits:
                 self._calls.fsync(descriptor)
         finally:
             self._calls.close(descriptor)
-
-    def _open_new(self, folder: int) -> int:
-        try:
-            return self._calls.open_new(NEW_CHECKPOINT_FILE, folder)
-        except FileExistsError:
-            # A killed process left it; we hold the lock, so nobody is writing it.
-            self._calls.unlink(NEW_CHECKPOINT_FILE, folder)
-        return self._calls.open_new(NEW_CHECKPOINT_FILE, folder)
 
     def publish_checkpoints(self, logs: Iterable[LogId]) -> None:
         """Give the new checkpoints their name; the old ones go."""

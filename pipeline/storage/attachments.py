@@ -14,12 +14,10 @@ with the process: whoever opens the store next removes what nobody holds.
 """
 
 import asyncio
-import fcntl
 import hashlib
 import os
-import re
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, Protocol, TypeVar
@@ -28,21 +26,17 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.disk.durable_files import (
-    supports_unnamed_files,
-)
+from pipeline.disk.durable_files import remove_leftovers, supports_unnamed_files
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, open_below, open_regular
+from pipeline.disk.regular_files import NotAFileError, open_below
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.awaited_blobs import forget_awaited
-from pipeline.storage.upload import PIECE_BYTES, StoredBlob, Upload, _gathered
+from pipeline.storage.upload import PIECE_BYTES, UPLOAD_SUFFIX, StoredBlob, Upload, gathered
 
 LEGACY_JSON_LIMIT_BYTES: Final = 16 << 20
 """Largest blob that is tried as pretty-printed JSON, which is read whole."""
-
-_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.upload")
 
 HashRule = Literal["raw", "canonical"]
 BlobError = Literal["hash_mismatch", "blob_not_found"]
@@ -160,7 +154,7 @@ class AttachmentFiles:
         self._calls = calls or SystemCalls()
         with store_faults(root):
             self._unnamed = supports_unnamed_files(root, self._calls)
-            _remove_leftovers(root, self._calls)
+            remove_leftovers(root, self._calls, UPLOAD_SUFFIX)
 
     def begin(self) -> Upload:
         """Begin an upload.
@@ -219,8 +213,8 @@ class AttachmentFiles:
         """
         upload = await in_thread(self.begin)
         try:
-            async with aclosing(_gathered(pieces)) as gathered:
-                async for piece in gathered:
+            async with aclosing(gathered(pieces)) as joined:
+                async for piece in joined:
                     await in_thread(upload.write, piece)
             return await in_thread(self.publish, upload, expected_sha256)
         finally:
@@ -256,28 +250,3 @@ class AttachmentFiles:
                 return blob.check()
         finally:
             blob.close()
-
-
-def _remove_leftovers(root: Path, calls: SystemCalls) -> None:
-    names = [file.name for file in root.iterdir() if _TEMPORARY.fullmatch(file.name)]
-    if not names:
-        return
-    with ExitStack() as open_files:
-        folder = calls.open_folder(str(root))
-        open_files.callback(calls.close, folder)
-        for name in names:
-            _remove_if_abandoned(name, folder, calls)
-
-
-def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
-    try:
-        descriptor, _ = open_regular(name, folder, calls)
-    except (FileNotFoundError, NotAFileError):
-        return  # it ended meanwhile, or is none of ours
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        calls.unlink(name, folder)
-    except BlockingIOError:
-        return  # its process is alive
-    finally:
-        calls.close(descriptor)

@@ -34,7 +34,7 @@ from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.record import Partition
 from pipeline.core.reject_limit import after_verdicts
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, remove_leftovers
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
@@ -110,7 +110,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         with store_faults(root):
             self._files = DurableFiles(root, calls)
             with exclusive_lock(root / INDEX_LOCK):
-                self._files.remove_leftovers()
+                remove_leftovers(root, calls or SystemCalls())
             self.index = open_index(root)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """A blob streamed to the disk: hashed on the way, whole under its name or not there."""
 
 import errno
-import fcntl
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
-from uuid import uuid4
 
 from pipeline.core.layout import attachment_path
 from pipeline.disk.durable_files import (
     FILE_MODE,
     Folders,
+    NewFileHandle,
 )
 from pipeline.disk.faults import full_advice, store_faults
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import DiskFullError, HashMismatchError
 
+UPLOAD_SUFFIX: Final = ".upload"
 PIECE_BYTES: Final = 1 << 20
 """What is hashed, written or read at a time: 1 MiB, about a millisecond of hashing."""
 
@@ -53,27 +53,16 @@ class Upload:
         # A caller that is cancelled leaves its thread at work on the descriptor for a moment.
         self._in_use = Lock()
         self.size_bytes = 0
-        self._temporary = None if unnamed else f".{uuid4().hex}.upload"
         self._open = ExitStack()
         try:
             with _write_faults(root):
                 self._folders = Folders(root, calls, self._open)
-                self._descriptor = self._open_new()
+                self._file = NewFileHandle(
+                    self._folders.root, calls, self._open, unnamed=unnamed, suffix=UPLOAD_SUFFIX
+                )
         except BaseException:
             self.end()
             raise
-
-    def _open_new(self) -> int:
-        folder = self._folders.root
-        if self._temporary is None:
-            descriptor = self._calls.open_unnamed(folder)
-        else:
-            descriptor = self._calls.open_new(self._temporary, folder)
-            self._open.callback(self._calls.unlink, self._temporary, folder)
-        self._open.callback(self._calls.close, descriptor)
-        if self._temporary is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return descriptor
 
     def __enter__(self) -> Self:
         return self
@@ -99,10 +88,8 @@ class Upload:
             StoreError: The disk failed.
         """
         self._digest.update(piece)
-        rest = memoryview(piece)
         with _write_faults(self._root), self._in_use:
-            while rest:
-                rest = rest[self._calls.write(self._descriptor, rest) :]
+            self._file.write(piece)
         self.size_bytes += len(piece)
 
     def publish(self, expected_sha256: str | None = None) -> StoredBlob:
@@ -123,26 +110,16 @@ class Upload:
                 f"Expected bytes with SHA-256 {expected_sha256}, found {found}."
             )
         with _write_faults(self._root), self._in_use:
-            self._calls.set_mode(self._descriptor, FILE_MODE)
-            self._calls.fsync(self._descriptor)
-            created = self._link(attachment_path(found))
+            self._calls.set_mode(self._file.descriptor, FILE_MODE)
+            self._calls.fsync(self._file.descriptor)
+            folder, name = self._folders.of(attachment_path(found))
+            created = self._file.link(name, folder)
             # Also where it was there: whoever made it may have died before this.
             self._folders.flush()
         return StoredBlob(found, self.size_bytes, created)
 
-    def _link(self, path: str) -> bool:
-        folder, name = self._folders.of(path)
-        try:
-            if self._temporary is None:
-                self._calls.link_unnamed(self._descriptor, name, folder)
-            else:
-                self._calls.link_named(self._temporary, name, self._folders.root, folder)
-        except FileExistsError:
-            return False
-        return True
 
-
-async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+async def gathered(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     """Join small pieces, so that a thread is asked once a MiB and not for each packet."""
     gathered = bytearray()
     async for piece in pieces:

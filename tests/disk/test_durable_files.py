@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.disk.durable_files import ROUND_FILES, Creation, DurableFiles, NewFile
+from pipeline.disk.durable_files import (
+    ROUND_FILES,
+    Creation,
+    DurableFiles,
+    NewFile,
+    remove_leftovers,
+)
 from pipeline.disk.system_calls import SystemCalls
 from tests.builders import sha256
 from tests.storage.stores import NamedCalls, WatchedCalls, files, open_descriptors
@@ -423,7 +429,7 @@ def test_leftover_temporary_names_are_removed_and_nothing_else(tmp_path: Path) -
     kept = [".hidden", ".0123.tmp", "store.json", f"{'a' * 32}.tmp", f".{'g' * 32}.tmp"]
     for name in [*kept, f".{'0a' * 16}.tmp"]:
         (tmp_path / name).write_bytes(b"")
-    DurableFiles(tmp_path).remove_leftovers()
+    remove_leftovers(tmp_path, SystemCalls())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 

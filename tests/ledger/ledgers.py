@@ -121,7 +121,7 @@ CALL_NAMES = tuple(
     name
     for calls in (SystemCalls, LedgerSystemCalls)
     for name in vars(calls)
-    if not name.startswith("_")
+    if not name.startswith("_") and name != "write_all"
 )
 
 

@@ -25,6 +25,7 @@ from pipeline.core.json.strict import InvalidJsonError
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named
+from pipeline.disk.small_files import open_over_leftover
 from pipeline.errors import StoreError
 from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.legacy.v1.text import format_row, format_rows, parse_rows
@@ -190,11 +191,9 @@ class V1Store:
 
     def _write_new(self, name: str, folder: int, content: bytes) -> _Identity:
         before = self._stat()
-        descriptor = self._open_new(name, folder)
+        descriptor = open_over_leftover(self._calls, name, folder)
         try:
-            rest = memoryview(content)
-            while rest:
-                rest = rest[self._calls.write(descriptor, rest) :]
+            self._calls.write_all(descriptor, content)
             mode = stat.S_IMODE(before.st_mode) if before is not None else NEW_FILE_MODE
             self._calls.set_mode(descriptor, mode)
             if before is not None and os.geteuid() == 0:
@@ -204,14 +203,6 @@ class V1Store:
             return _identity(os.fstat(descriptor))
         finally:
             self._calls.close(descriptor)
-
-    def _open_new(self, name: str, folder: int) -> int:
-        try:
-            return self._calls.open_new(name, folder)
-        except FileExistsError:
-            # A killed process left it; we hold the lock, so nobody is writing it.
-            self._calls.unlink(name, folder)
-        return self._calls.open_new(name, folder)
 
 
 def _identity(status: os.stat_result) -> _Identity:

@@ -1,6 +1,5 @@
 """A new index beside the old one, put in its place by rename once it is whole."""
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from pipeline.core.record import Partition
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.small_files import flush_folder
 from pipeline.storage.index.engine import read_only
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 
@@ -91,7 +91,7 @@ def put_in_place(root: Path) -> None:
         for old in _files_of(root / INDEX_FILE):
             old.unlink(missing_ok=True)
         (root / _NEW_INDEX).replace(root / INDEX_FILE)
-        _flush_folder(root)
+        flush_folder(root)
 
 
 def _files_of(index: Path) -> tuple[Path, Path, Path]:
@@ -100,11 +100,3 @@ def _files_of(index: Path) -> tuple[Path, Path, Path]:
         index.with_name(f"{index.name}-wal"),
         index.with_name(f"{index.name}-shm"),
     )
-
-
-def _flush_folder(root: Path) -> None:
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
