@@ -12,8 +12,7 @@ from pipeline.broker.admin.idle_workers import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
 from pipeline.cli.views.terminal import note, print_json, print_pairs, print_text
 from pipeline.disk.durable_files import supports_unnamed_files
-from pipeline.disk.faults import store_faults
-from pipeline.disk.room import room_of
+from pipeline.disk.faults import room_of, store_faults
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.settings import Settings, read_settings

@@ -18,7 +18,7 @@ from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
 from pipeline.core.http_hosts import KnownHosts, is_loopback
-from pipeline.disk.room import Room, room_of
+from pipeline.disk.faults import Room, room_of
 from pipeline.errors import InputError
 from pipeline.storage.index.run_index import INDEX_FILE
 

@@ -72,7 +72,6 @@ def open_regular(
     Raises:
         FileNotFoundError: There is nothing.
         NotAFileError: There is something else, or we may not open it.
-        OSError: The disk failed.
     """
     try:
         descriptor = calls.open_existing(name, folder)
@@ -99,7 +98,6 @@ def open_below(root: Path, path: str, calls: SystemCalls = _CALLS) -> tuple[int,
         NotADirectoryError: Likewise: a file has the place of a folder.
         NotAFileError: There is something else, a folder on the way is a symbolic link, or we may
             not open it.
-        OSError: The disk failed.
     """
     folder, _, name = path.rpartition("/")
     try:
@@ -166,22 +164,14 @@ def read_below(root: Path, path: str, limit_bytes: int, calls: SystemCalls = _CA
     """Return the bytes of the regular file at `path`, relative to the store.
 
     Raises:
-        FileNotFoundError: As `open_below`.
-        NotADirectoryError: As `open_below`.
         NotAFileError: As `open_below`, or it has more bytes than the limit.
-        OSError: The disk failed.
     """
     descriptor, state = open_below(root, path, calls)
     return _read_and_close(descriptor, state.st_size, limit_bytes, calls)
 
 
 def sha256_below(root: Path, path: str) -> str | None:
-    """Return the SHA-256 of the regular file at `path`, of any size; None where there is nothing.
-
-    Raises:
-        NotAFileError: As `open_below`.
-        OSError: The disk failed.
-    """
+    """Return the SHA-256 of the regular file at `path`, of any size; None where there is none."""
     try:
         descriptor, _ = open_below(root, path)
     except (FileNotFoundError, NotADirectoryError):
@@ -238,11 +228,7 @@ def _check_size(size_bytes: int, limit_bytes: int) -> None:
 
 
 def read_open(descriptor: int, size_bytes: int) -> bytes:
-    """Return the bytes of an open file that had this size a moment ago, at most one more.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Return the bytes of an open file that had this size a moment ago, at most one more."""
     # One byte more tells that it ends there; mostly this is the only call.
     content = os.read(descriptor, size_bytes + 1)
     while len(content) < size_bytes and (

@@ -11,11 +11,7 @@ from pipeline.disk.system_calls import SystemCalls
 
 
 def create_file(path: Path, content: bytes, mode: int) -> bool:
-    """Create the file whole and durable, or not at all; False where there is one already.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Create the file whole and durable, or not at all; False where there is one already."""
     temporary = _write_temporary(path, content, mode)
     try:
         # link, unlike rename, refuses to replace an existing name.
@@ -29,21 +25,13 @@ def create_file(path: Path, content: bytes, mode: int) -> bool:
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> None:
-    """Put the file in place of what has its name, whole and durable.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Put the file in place of what has its name, whole and durable."""
     _write_temporary(path, content, mode).replace(path)
     flush_folder(path.parent)
 
 
 def flush_folder(path: Path) -> None:
-    """Make the names in a folder durable.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Make the names in a folder durable."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

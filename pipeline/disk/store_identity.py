@@ -64,7 +64,6 @@ def create_store(
     Raises:
         InputError: `store_id` or `epoch` is not of its form.
         StoreNotReadyError: There is a store already, or something else.
-        StoreError: The disk failed.
     """
     if store_id is not None and not _STORE_ID.fullmatch(store_id):
         raise InputError(f"Expected a store id of 32 lower-case hex digits, found {store_id!r}.")
@@ -119,7 +118,6 @@ def refuse_as_root(root: Path) -> None:
 
     Raises:
         StoreNotReadyError: We are root, and the store at `root` belongs to somebody else.
-        StoreError: The disk failed.
     """
     if os.geteuid() != 0:
         return
@@ -146,7 +144,6 @@ def read_store(root: Path) -> StoreIdentity:
 
     Raises:
         StoreNotReadyError: There is no store, or one of another format.
-        StoreError: The disk failed.
     """
     path = root / STORE_FILE
     with store_faults(root):
@@ -221,7 +218,6 @@ def begin_epoch(root: Path, *, cluster_id: str) -> StoreIdentity:
 
     Raises:
         StoreNotReadyError: There is no store.
-        StoreError: The disk failed.
     """
     read_store(root)
     refuse_as_root(root)

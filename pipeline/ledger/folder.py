@@ -1,7 +1,4 @@
-"""The folder of one log, read: its checkpoint and its tiles, as bytes that nobody checked yet.
-
-The system calls of the ledger: those of the durable writer, and three that change names.
-"""
+"""The folder of one log: its checkpoint and its tiles, as bytes that nobody checked yet."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +14,7 @@ from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, cut_tile
 
 
 class LedgerSystemCalls(SystemCalls):
-    """What the ledger asks of the kernel. Every method raises OSError."""
+    """The system calls of the ledger: those of the durable writer, and three that change names."""
 
     def replace(self, old: str, new: str, folder: int) -> None:
         """Give a file the name of another in the same folder, which goes; at once (rename(2))."""
@@ -54,11 +51,7 @@ class LogFolder:
         return (self.path / "tile").exists()
 
     def read_checkpoint(self) -> bytes | None:
-        """Return the checkpoint; None where there is none.
-
-        Raises:
-            OSError: The disk failed.
-        """
+        """Return the checkpoint; None where there is none."""
         return self._read(CHECKPOINT_FILE)
 
     def read_tile(self, tile: Tile) -> bytes:
@@ -66,7 +59,6 @@ class LogFolder:
 
         Raises:
             EvidenceError: There is no file, or the wider one has another form.
-            OSError: The disk failed.
         """
         content = self._read(str(tile))
         if content is not None:
@@ -96,11 +88,7 @@ class LogFolder:
 
 
 def find_logs(root: Path) -> list[LogId]:
-    """Return the logs of the store at `root`, of all epochs, in the order of their folders' names.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Return the logs of the store at `root`, of all epochs, in the order of their folders."""
     found = []
     for folder in (root / LEDGER_FOLDER).glob("*/*/"):
         try:

@@ -1,13 +1,12 @@
-"""The public side of the ledger's key: files beside it for those who only check.
+"""The files of the ledger's key: the private key, its public part and the notes of its changes.
+
+The private key is made once and readable by its owner alone: PKCS #8 in PEM (RFC 8410), so that
+other programs read it too: `openssl pkey -in FILE -pubout`. It is kept outside the store: an owner
+of the files must not own the key as well.
 
 `<key>.vkey` holds the key that signs now, as a line. `<key>.rotation-1`, `-2` and so on are the
-notes of its changes, each signed by the key before and the key after. So whoever reads these may
-check every checkpoint that the store ever signed, without the private key.
-
-The ledger's private key in a file: made once, readable by its owner alone.
-
-PKCS #8 in PEM (RFC 8410), so that other programs read it too: `openssl pkey -in FILE -pubout`.
-It is kept outside the store: whoever has the files must not have the key as well.
+notes of its changes, each signed by the key before and the key after. With these, every checkpoint
+that the store ever signed can be checked without the private key.
 """
 
 import os
@@ -44,7 +43,6 @@ def make_key(path: Path, name: str) -> NoteSigner:
 
     Raises:
         StoreNotReadyError: There is a file already; it was not touched.
-        StoreError: The disk failed.
     """
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -146,11 +144,7 @@ def vkey_file_of(key_file: Path) -> Path:
 
 
 def write_vkey(key_file: Path, key: VerifierKey) -> None:
-    """Write the public part of a key beside it, in place of that of the key before.
-
-    Raises:
-        StoreError: The disk failed.
-    """
+    """Write the public part of a key beside it, in place of that of the key before."""
     path = vkey_file_of(key_file)
     try:
         replace_file(path, f"{key}\n".encode(), PUBLIC_MODE)
@@ -192,7 +186,6 @@ def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
 
     Raises:
         StoreNotReadyError: There is no key, or it is that of another store.
-        StoreError: The disk failed.
     """
     signer = load_key(key_file, signer_name(store_id))
     public = read_vkey(key_file, signer.key.name)
@@ -254,11 +247,7 @@ def rotations_of(key_file: Path) -> Sequence[tuple[Path, KeyRotation]]:
 
 
 def write_rotation(key_file: Path, note: bytes) -> Path:
-    """Keep the note of a change of key for good; return where. A note that is there is found.
-
-    Raises:
-        StoreError: The disk failed.
-    """
+    """Keep the note of a change of key for good; return where. A note that is there is found."""
     before = _numbered(key_file)
     for _, path in before:
         if _read(path) == note:

@@ -1,7 +1,4 @@
-"""One log, read at one checkpoint: leaves and proofs, each checked against the signed root.
-
-All logs of a store, opened for reading: each at one checkpoint that a trusted key signed.
-"""
+"""Logs read, each at one checkpoint: leaves and proofs are checked against the signed root."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +61,6 @@ class LogReader:
 
         Raises:
             IntegrityError: There is no checkpoint, or not one of this log by these keys.
-            StoreError: The disk failed.
         """
         folder = LogFolder(root, log)
         with store_faults(root), ledger_faults(log):
@@ -85,7 +81,6 @@ class LogReader:
 
         Raises:
             IntegrityError: The last leaf is not what was appended.
-            StoreError: The disk failed.
         """
         return self.leaf(self.size - 1).offset + 1 if self.size else 0
 
@@ -94,7 +89,6 @@ class LogReader:
 
         Raises:
             IntegrityError: One is not what was appended.
-            StoreError: The disk failed.
         """
         stop = self.size if end is None else min(end, self.size)
         for index in range(start // TILE_WIDTH, -(-stop // TILE_WIDTH)):
@@ -107,7 +101,6 @@ class LogReader:
 
         Raises:
             IntegrityError: One is not what was appended.
-            StoreError: The disk failed.
         """
         with self._faults():
             return self._bundle(index)
@@ -117,7 +110,6 @@ class LogReader:
 
         Raises:
             IntegrityError: It is not what was appended.
-            StoreError: The disk failed.
         """
         bundle, place = divmod(index, TILE_WIDTH)
         with self._faults():
@@ -143,7 +135,6 @@ class LogReader:
 
         Raises:
             IntegrityError: The tiles do not give one.
-            StoreError: The disk failed.
         """
         with self._faults():
             return TlogProof(index, tuple(self._path(index)), self.note)
@@ -153,7 +144,6 @@ class LogReader:
 
         Raises:
             IntegrityError: The tiles do not give one.
-            StoreError: The disk failed.
         """
         with self._faults():
             return root_of_size(size, self._hashes.node)
@@ -163,7 +153,6 @@ class LogReader:
 
         Raises:
             IntegrityError: It does not: leaves that `old` covers were changed, dropped or added.
-            StoreError: The disk failed.
         """
         with self._faults():
             if old.origin != self.checkpoint.origin:
@@ -209,7 +198,6 @@ class StoreLogs:
 
         Raises:
             StoreNotReadyError: There is no store.
-            StoreError: The disk failed.
         """
         self.root = root
         self.store_id = read_store(root).store_id
@@ -217,11 +205,7 @@ class StoreLogs:
         self._opened: dict[LogId, LogReader] = {}
 
     def ids(self) -> list[LogId]:
-        """Return the logs that are there, in order.
-
-        Raises:
-            StoreError: The disk failed.
-        """
+        """Return the logs that are there, in order."""
         with store_faults(self.root):
             return sorted(find_logs(self.root))
 
@@ -230,19 +214,13 @@ class StoreLogs:
 
         Raises:
             IntegrityError: There is no checkpoint, or not one of this log by a trusted key.
-            StoreError: The disk failed.
         """
         if log not in self._opened:
             self._opened[log] = LogReader.open(self.root, log, self.store_id, self.keys)
         return self._opened[log]
 
     def open_all(self) -> Iterator[LogReader]:
-        """Yield every log, opened.
-
-        Raises:
-            IntegrityError: As `open`.
-            StoreError: As `open`.
-        """
+        """Yield every log, opened."""
         # All checkpoints first, so that they are of about one moment.
         yield from [self.open(log) for log in self.ids()]
 

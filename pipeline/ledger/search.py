@@ -32,7 +32,6 @@ def find_run_leaf(logs: StoreLogs, run: StoredRun) -> FoundLeaf:
 
     Raises:
         IntegrityError: There is none, or it names another file or other bytes.
-        StoreError: The disk failed.
     """
     found = _find(logs, run.source, "run", run.run_id, None)
     if found is None:
@@ -50,7 +49,6 @@ def find_advisory_leaf(logs: StoreLogs, advisory: StoredAdvisory) -> FoundLeaf:
 
     Raises:
         IntegrityError: There is none, or it names other bytes.
-        StoreError: The disk failed.
     """
     found = _find(logs, advisory.source, "advisory", advisory.run_id, advisory.advisory_id)
     if found is None:
@@ -70,7 +68,6 @@ def has_run_leaf(logs: StoreLogs, run_id: str) -> bool:
 
     Raises:
         IntegrityError: A log is not what was written.
-        StoreError: The disk failed.
     """
     return _find(logs, None, "run", run_id, None) is not None
 

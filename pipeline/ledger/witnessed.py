@@ -15,10 +15,8 @@ For each trusted checkpoint:
 
 Steps 4 to 6 are about hashes alone. Newer leaves are not read.
 
-Checkpoints that somebody else holds, given to audits in a folder.
-
-They are taken at their word, whoever signed them: a log that was made anew with another key must
-be found, and whoever may write this folder is trusted with what it says.
+Those that audits find in a folder are trusted whatever key signed them: a log that was made anew
+with another key must be found. Write access to that folder is therefore a matter of trust.
 """
 
 from collections.abc import Iterable, Iterator
@@ -67,9 +65,6 @@ def compare_trusted(
         logs: Of the store.
         trusted: The checkpoints, each of another log.
         progress: Called after each bundle of leaves.
-
-    Raises:
-        StoreError: The disk failed.
     """
     ids = logs.by_origin()
     trusted = list(trusted)
@@ -119,7 +114,6 @@ def check_continues(reader: LogReader, old: Checkpoint) -> None:
     Raises:
         EvidenceError: It does not.
         IntegrityError: Its tiles are not what was written.
-        StoreError: The disk failed.
     """
     if reader.size < old.size:  # 3.
         raise EvidenceError(

@@ -97,9 +97,6 @@ class Ledger:
             trusted: More keys whose checkpoints are gone on with.
             key_in_use: Tells when another key has taken over; None for a key of no file.
             calls: System calls, for tests.
-
-        Raises:
-            StoreError: The disk failed.
         """
         self.root = root
         self._store_id = store_id
@@ -153,7 +150,6 @@ class Ledger:
 
         Raises:
             IntegrityError: The log is not what was written.
-            StoreError: The disk failed.
         """
         opened = self._opened(log)
         if opened is None:
@@ -167,7 +163,6 @@ class Ledger:
 
         Raises:
             IntegrityError: The log is not what was written.
-            StoreError: The disk failed.
         """
         opened = self._opened(log)
         return None if opened is None else opened[0]
@@ -186,7 +181,6 @@ class Ledger:
 
         Raises:
             IntegrityError: A log has lost its checkpoint.
-            StoreError: The disk failed.
         """
         with store_faults(self.root):
             self._make_missing(sorted(logs, key=lambda log: log.path))

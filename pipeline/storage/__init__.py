@@ -1,1 +1,4 @@
-"""The disk: write-once files, the index that decides who was first, and the store's identity."""
+"""The store: write-once files, and the index that decides which record was first.
+
+Where the disk or the index fails, all of it raises StoreError: nothing may be acknowledged.
+"""

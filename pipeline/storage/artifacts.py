@@ -90,11 +90,7 @@ def read_recorded(
 
 
 def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | UnexpectedFile]:
-    """Read every file below `runs`, in the order of their paths.
-
-    Raises:
-        StoreError: The disk failed.
-    """
+    """Read every file below `runs`, in the order of their paths."""
     with store_faults(root):
         for folder, is_folder in entries_below(root, "runs"):
             paths = entries_below(root, folder) if is_folder else [(folder, False)]

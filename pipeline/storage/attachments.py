@@ -145,11 +145,7 @@ class AttachmentFiles:
     """The blobs of one store. Any number of threads and processes may use it at once."""
 
     def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
-        """Look at the file system, and remove what dead processes left of their uploads.
-
-        Raises:
-            StoreError: The disk failed.
-        """
+        """Look at the file system, and remove what dead processes left of their uploads."""
         self._root = root
         self._calls = calls or SystemCalls()
         with store_faults(root):
@@ -162,7 +158,6 @@ class AttachmentFiles:
         Raises:
             DiskFullError: There is no room for another file.
             StoreNotReadyError: We are root, and the store belongs to another user.
-            StoreError: The disk failed.
         """
         refuse_as_root(self._root)
         return Upload(self._root, self._calls, unnamed=self._unnamed)
@@ -174,7 +169,6 @@ class AttachmentFiles:
             HashMismatchError: Its bytes have another hash; nothing is kept.
             IntegrityError: A file with other bytes has its name; it was not touched.
             DiskFullError: There is no room for it.
-            StoreError: The disk failed.
         """
         stored = upload.publish(expected_sha256)
         if not stored.created and (check := self.check(stored.sha256)).error is not None:
@@ -191,9 +185,6 @@ class AttachmentFiles:
 
         Raises:
             OSError: `file` cannot be read.
-            IntegrityError: As `publish`.
-            DiskFullError: As `publish`.
-            StoreError: The disk failed.
         """
         with file.open("rb") as source, self.begin() as upload:
             while piece := source.read(PIECE_BYTES):
@@ -203,14 +194,7 @@ class AttachmentFiles:
     async def receive(
         self, expected_sha256: str, pieces: AsyncIterable[bytes], in_thread: InThread
     ) -> StoredBlob:
-        """Store what `pieces` brings, at most 1 MiB of it in memory at a time.
-
-        Raises:
-            HashMismatchError: As `publish`.
-            IntegrityError: As `publish`.
-            DiskFullError: As `publish`.
-            StoreError: The disk failed.
-        """
+        """Store what `pieces` brings, at most 1 MiB of it in memory at a time."""
         upload = await in_thread(self.begin)
         try:
             async with aclosing(gathered(pieces)) as joined:
@@ -226,7 +210,6 @@ class AttachmentFiles:
 
         Raises:
             NotFoundError: There is no such blob.
-            StoreError: The disk failed.
         """
         with store_faults(self._root):
             try:
@@ -236,11 +219,7 @@ class AttachmentFiles:
         return OpenBlob(descriptor, sha256)
 
     def check(self, sha256: str) -> BlobCheck:
-        """Read every byte of a blob and compare with its name.
-
-        Raises:
-            StoreError: The disk failed.
-        """
+        """Read every byte of a blob and compare with its name."""
         try:
             blob = self.open(sha256)
         except NotFoundError:

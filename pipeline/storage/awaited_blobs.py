@@ -28,31 +28,19 @@ def is_awaited_note(path: str) -> bool:
 
 
 def is_awaited(root: Path, sha256: str) -> bool:
-    """Tell whether a note says that the blob has never come.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Tell whether a note says that the blob has never come."""
     return is_regular_below(root, f"{AWAITED_FOLDER}/{sha256}")
 
 
 def notes_to_write(root: Path, named: Iterable[str]) -> Iterator[NewFile]:
-    """Yield a note for each named blob that is not there.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Yield a note for each named blob that is not there."""
     for sha256 in sorted(named):
         if not _is_there(root, sha256):
             yield NewFile(f"{AWAITED_FOLDER}/{sha256}", b"")
 
 
 def forget_awaited(root: Path, named: Iterable[str]) -> None:
-    """Remove the notes of blobs that are there.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Remove the notes of blobs that are there."""
     if not (root / AWAITED_FOLDER).is_dir():
         return
     for sha256 in named:

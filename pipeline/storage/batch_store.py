@@ -101,7 +101,6 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
 
         Raises:
             StoreNotReadyError: There is no store, or its index is missing or damaged.
-            StoreError: The disk failed.
         """
         self.root = root
         self._ledger = ledger
@@ -187,9 +186,6 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             records: Those that were first, of which the caller is sure; in offset order within
                 each partition.
             reached: The next offset of each partition of which everything has a row now.
-
-        Raises:
-            StoreError: The disk or the index failed.
         """
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):
             self._check_index_in_place()

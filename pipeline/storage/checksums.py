@@ -54,7 +54,6 @@ def store_root(logs: StoreLogs) -> bytes:
 
     Raises:
         IntegrityError: A log, or the bytes of an artifact or a link, are not what was written.
-        StoreError: The disk failed.
     """
     return root_of_lines(checksums_of(logs))
 
@@ -65,7 +64,6 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
     Raises:
         IntegrityError: A log is not what was written; or, after the last line, an artifact or a
             link has other bytes than its leaf says, so what it names is not among the lines.
-        StoreError: The disk failed.
     """
     with store_faults(logs.root), _temporary() as database:
         # 1.

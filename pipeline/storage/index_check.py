@@ -36,9 +36,6 @@ def check_index(
     A row is compared as a whole, but for the record that made it, of which the file tells
     nothing; that there is one it must say. Whether a blob that a run names is there at all is no
     question of the index.
-
-    Raises:
-        StoreError: The disk or the index failed.
     """
     rows, unexplained = _expected(index)
     for count, found in enumerate(find_run_files(root), start=1):

@@ -104,7 +104,6 @@ def open_ledger(settings: Settings) -> Ledger | None:
     Raises:
         StoreNotReadyError: There is no store or no key, it is that of another store, or the
             settings say none and there is a log.
-        StoreError: The disk failed.
     """
     root = settings.data_dir
     identity = read_store(root)

@@ -1,9 +1,8 @@
 """Reads a store that others write: rows of the index, and the files that they name, checked.
 
 A look at a run opens the same number of files whatever is in the store: links are read from the
-index, the artifact from its file. Any number of threads may use it at once.
-
-The documents that the routes of a run's parts answer and that the commands print, alike.
+index, the artifact from its file. Any number of threads may use it at once. What it answers is what
+the routes of the API answer and the commands print.
 """
 
 from collections.abc import Iterable, Mapping
@@ -126,14 +125,17 @@ class NamedBlob:
 
 
 class RunReader:
-    """The runs of one store, for reading."""
+    """The runs of one store, for reading.
+
+    What takes a run_id raises NotFoundError where there is no such run, and IntegrityError where
+    its file is missing or has other bytes, or no record explains it.
+    """
 
     def __init__(self, root: Path) -> None:
         """Open the store at `root`.
 
         Raises:
             StoreNotReadyError: There is no store, or its index is missing or damaged.
-            StoreError: The disk failed.
         """
         read_store(root)
         self.root = root
@@ -151,26 +153,17 @@ class RunReader:
 
         Raises:
             InputError: The cursor is none of ours.
-            StoreError: The disk or the index failed.
         """
         with store_faults(self.root), self._index().reading() as connection:
             return list_runs(connection, wanted)
 
     def count(self) -> int:
-        """Return the number of runs.
-
-        Raises:
-            StoreError: The index failed.
-        """
+        """Return the number of runs."""
         with store_faults(self.root):
             return self._index().count()
 
     def run_ids(self) -> list[str]:
-        """Return every run_id, in order.
-
-        Raises:
-            StoreError: The index failed.
-        """
+        """Return every run_id, in order."""
         with store_faults(self.root):
             return [run.run_id for run in self._index().all_runs()]
 
@@ -180,26 +173,17 @@ class RunReader:
         Raises:
             NotFoundError: There is none, or `run_id` cannot name one.
             IntegrityError: Its file is missing, has other bytes, or no record explains it.
-            StoreError: The disk or the index failed.
         """
         run, links = self._rows(run_id)
         return FoundRun(run, links, read_artifact(self.root, run))
 
     def missing_attachments(self, document: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the SHA-256 of each attachment of an artifact that is not here now, sorted.
-
-        Raises:
-            StoreError: The disk failed.
-        """
+        """Return the SHA-256 of each attachment of an artifact that is not here now, sorted."""
         with store_faults(self.root):
             return missing_attachments(self.root, document)
 
     def show(self, found: FoundRun) -> dict[str, Any]:
-        """Return a run as the API answers it: with its links, and with what is computed.
-
-        Raises:
-            StoreError: The disk failed.
-        """
+        """Return a run as the API answers it: with its links, and with what is computed."""
         view = found.view()
         view["missing_attachments"] = list(self.missing_attachments(view))
         if found.run.program is not None:
@@ -222,38 +206,23 @@ class RunReader:
         Raises:
             NotFoundError: There is none, or `run_id` cannot name one.
             IntegrityError: No record explains it.
-            StoreError: The index failed.
         """
         self._rows(run_id)
 
     def advisories(self, run_id: str) -> dict[str, Any]:
-        """Return the advisories of a run, oldest first, as the API answers them.
-
-        Raises:
-            NotFoundError: As `find`.
-            IntegrityError: As `find`.
-            StoreError: As `find`.
-        """
+        """Return the advisories of a run, oldest first, as the API answers them."""
         found = self.find(run_id)
         return advisories_answer(run_id, merged_advisories(found.document(), found.links))
 
     def attachments_of(self, run_id: str) -> dict[str, Any]:
-        """Return the attachments that a run lists, in its order, as the API answers them.
-
-        Raises:
-            NotFoundError: As `find`.
-            IntegrityError: As `find`.
-            StoreError: As `find`.
-        """
+        """Return the attachments that a run lists, in its order, as the API answers them."""
         return attachments_answer(run_id, self._refs(run_id))
 
     def verify_attachments(self, run_id: str) -> dict[str, Any]:
         """Read every byte of the attachments of a run; return what the API answers.
 
         Raises:
-            NotFoundError: As `find`.
             IntegrityError: As `find`; what is wrong with an attachment is no error here.
-            StoreError: As `find`.
         """
         refs = self._refs(run_id)
         return verification_answer(
@@ -272,8 +241,6 @@ class RunReader:
 
         Raises:
             NotFoundError: There is no such run, or neither names the blob.
-            IntegrityError: As `find`.
-            StoreError: As `find`.
         """
         found = self.find(run_id)
         document = found.document()

@@ -30,13 +30,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     def commit(
         self, records: Sequence[RunRecord], limit: RejectLimit | None = None
     ) -> BatchResult[Outcome]:
-        """Store a batch; say of each run which of its attachments are not there by then.
-
-        Raises:
-            RejectLimitError: As `BatchStore.commit`.
-            IntegrityError: Likewise.
-            StoreError: Likewise.
-        """
+        """Store a batch; say of each run which of its attachments are not there by then."""
         result = super().commit(records, limit)
         with store_faults(self.root):
             outcomes = [

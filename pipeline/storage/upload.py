@@ -85,7 +85,6 @@ class Upload:
 
         Raises:
             DiskFullError: There is no room for them.
-            StoreError: The disk failed.
         """
         self._digest.update(piece)
         with _write_faults(self._root), self._in_use:
@@ -102,7 +101,6 @@ class Upload:
             HashMismatchError: Its bytes have another hash; nothing is kept.
             IntegrityError: A file with other bytes has its name; it was not touched.
             DiskFullError: There is no room for it.
-            StoreError: The disk failed.
         """
         found = self.sha256
         if expected_sha256 not in {None, found}:

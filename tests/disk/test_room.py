@@ -12,8 +12,7 @@ from prometheus_client import generate_latest
 
 from pipeline import metrics
 from pipeline.consumers.health import is_disk_writable, measure_room
-from pipeline.disk.faults import store_faults
-from pipeline.disk.room import Room, room_of
+from pipeline.disk.faults import Room, room_of, store_faults
 from pipeline.errors import DiskFullError, StoreError
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.run_store import RunStore

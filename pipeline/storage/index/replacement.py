@@ -79,11 +79,7 @@ def batches(rows: Iterable[_Entry]) -> Iterator[list[_Entry]]:
 
 
 def put_in_place(root: Path) -> None:
-    """Put the new index of the store at `root` in the place of the old one, durably.
-
-    Raises:
-        OSError: The disk failed.
-    """
+    """Put the new index of the store at `root` in the place of the old one, durably."""
     with exclusive_lock(root / INDEX_LOCK):
         # The file first: a death on the way leaves no index, which says so, rather than an index
         # without its log, which would be an older one. A log that stayed would be taken for that

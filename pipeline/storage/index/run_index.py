@@ -261,7 +261,6 @@ def open_index(root: Path) -> RunIndex:
 
     Raises:
         StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
-        StoreError: The disk failed.
     """
     path = root / INDEX_FILE
     refuse_as_root(root)
@@ -278,10 +277,6 @@ def open_index_to_read(root: Path) -> RunIndex:
     """Open the index of the store at `root` to read it: who holds the lock may hold it for long.
 
     Only where none was made yet the lock is taken, and one is made.
-
-    Raises:
-        StoreNotReadyError: As `open_index`.
-        StoreError: As `open_index`.
     """
     path = root / INDEX_FILE
     with store_faults(root):
