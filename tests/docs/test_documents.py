@@ -109,6 +109,7 @@ def test_the_continuous_run_calls_the_test_command_of_the_readme() -> None:
         tests,
         # Only where something was red: it alone, in one process.
         ".venv/bin/pytest -n0 --last-failed --last-failed-no-failures=none",
+        ".venv/bin/pytest -m slow",
         ".venv/bin/ruff check",
         ".venv/bin/ruff format --check",
         ".venv/bin/mypy",

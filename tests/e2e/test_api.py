@@ -317,6 +317,7 @@ async def test_many_requests_at_once_each_get_their_own_event(api: ApiService) -
     ]
 
 
+@pytest.mark.slow
 async def test_the_cursor_walk_visits_every_run_once_while_5000_more_arrive(
     api: ApiService,
 ) -> None:

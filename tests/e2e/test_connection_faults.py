@@ -234,6 +234,7 @@ async def consuming(
     return admin, worker
 
 
+@pytest.mark.slow
 async def test_a_topic_that_may_be_read_no_longer_is_one_sentence_until_it_may(
     consuming: tuple[Settings, WorkerProcess],
 ) -> None:

@@ -237,6 +237,7 @@ async def test_up_takes_a_request_and_stops_in_order(
     assert len(list(find_run_files(up.data_dir))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_ledger", [True, False])
 async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path, *, has_ledger: bool) -> None:
     up.start(RMOS_LEDGER_ENABLED=str(has_ledger))

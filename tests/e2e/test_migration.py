@@ -242,6 +242,7 @@ def is_found(settings: Settings, source: Path) -> bool:
         return True
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again_it_goes_on_and_publishes_each_row_once(
     home: Settings, v1: Path
 ) -> None:

@@ -265,6 +265,7 @@ class Load:
         self._stop.set()
 
 
+@pytest.mark.slow
 async def test_from_v2_to_v1_and_back_under_load_no_run_is_lost(
     v1_settings: Settings, workers: WorkerPool
 ) -> None:

@@ -42,6 +42,7 @@ async def broken(mortal_broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Dr
         yield drill
 
 
+@pytest.mark.slow
 async def test_no_broker_answers(broken: Drill, mortal_broker: LocalBroker) -> None:
     broken.read(PAGE, "No broker answers")
     await produce(broken.settings, runs(5))
@@ -79,6 +80,7 @@ async def test_a_batch_cannot_be_read(broken: Drill, mortal_broker: LocalBroker)
     assert index_rows(rows).keys() == {"run_before", "run_after"}
 
 
+@pytest.mark.slow
 async def test_the_broker_was_replaced(mortal_broker: LocalBroker, tmp_path: Path) -> None:
     async with drilled(mortal_broker, tmp_path) as drill:
         drill.read(PAGE, "The broker was replaced")
