@@ -1,9 +1,9 @@
 """The findings of one audit in `audits/<audit_id>.ndjson`, and how far it has come.
 
 A line is one JSON object: first what was asked and when it began, then findings as they are
-published, and after those of each part, such as a date, a line that says that the part is done.
-What stands after the last such line is of a part that was cut short: it is cut off, and the part
-done again. The ledger is read by every audit that goes on, so its line may come twice: the last
+published, and after those of each part, such as a date, a line that the part is done.
+Lines after the last such line are of a part that was cut short: they are cut off, and the part is
+done again. An audit that resumes reads the ledger again, so its line may come twice: the last
 counts. The states of a part, and what happens if the process dies there:
 
 | state | if the process dies here |
@@ -47,12 +47,12 @@ _NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
 @dataclass(slots=True)
 class JournalState:
-    """What a journal tells.
+    """What a journal records.
 
     Attributes:
         begun: What was asked and when it began; None where nothing is written yet.
         parts: What each part that is done came to, in the order of their ends.
-        missing_blobs: Paths in the findings that tell of a missing blob.
+        missing_blobs: Paths of the blobs that findings report as missing.
         of_ledger: Findings of the first part, which an audit that resumes reads again.
         length: Bytes up to the end of the last of those parts.
     """
@@ -70,7 +70,7 @@ def journal_path(root: Path, audit_id: str) -> Path:
 
 
 def read_journal(lines: Iterable[bytes]) -> JournalState:
-    """Return what the lines of a journal tell, up to the first that is not whole."""
+    """Return what the lines of a journal record, up to the first that is not whole."""
     state = JournalState()
     position = 0
     findings: list[tuple[bytes, str | None]] = []
@@ -100,7 +100,7 @@ def _finish(
 
 
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
-    """Return how many of how many files are in parts that are done; None where nobody can tell."""
+    """Return how many of how many files are in parts that are done; None if unknown."""
     try:
         descriptor, _ = open_below(root, journal_path(root, audit_id).relative_to(root).as_posix())
         with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
@@ -214,7 +214,7 @@ def seal_journal(root: Path, audit_id: str) -> None:
 
 
 def _open(root: Path, name: str) -> int:
-    """Open a journal to which somebody may write.
+    """Open a journal that is not sealed.
 
     Raises:
         IntegrityError: It is something else.
@@ -237,7 +237,7 @@ def _open(root: Path, name: str) -> int:
 
 def _no_journal(path: Path) -> IntegrityError:
     return IntegrityError(
-        f"Expected {AUDITS_FOLDER}/{path.name} to be the journal of an audit that goes on, found "
+        f"Expected {AUDITS_FOLDER}/{path.name} to be the journal of an audit under way, found "
         "one that is closed and has no report, or something else. Nothing was touched."
     )
 

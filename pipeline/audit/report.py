@@ -1,6 +1,6 @@
-"""The report of each audit in `audits/<audit_id>.json`: written once, when all of it is done.
+"""The report of an audit: verdicts, counts, and how far each log went.
 
-The report of an audit: its verdicts, what was looked at, and how far each log went.
+It is `audits/<audit_id>.json`, written once, when every part is done.
 """
 
 import os
@@ -33,7 +33,7 @@ def report_name(audit_id: str) -> str:
 
 
 def has_report(root: Path, audit_id: str) -> bool:
-    """Tell whether an audit has a report."""
+    """Return whether an audit has a report."""
     return os.path.lexists(root / report_name(audit_id))
 
 
@@ -131,15 +131,15 @@ def audit_report(
         "verdicts": verdicts(tally.codes, asked),
         "counts": counts | {"logs": len(logs), "leaves": leaves, "anchored_leaves": anchored},
         "codes": dict(sorted(tally.codes.items())),
-        "logs": [_told(log, store_id) for log in logs],
+        "logs": [_log_document(log, store_id) for log in logs],
     }
     if report["verdicts"]["integrity"]["result"] != "ok" or tally.codes["LINK_WAITING"]:
-        # It is that of the files which leaves tell of, only if they are there.
+        # It is that of the files on the disk only if all that leaves name are there.
         optional.pop("store_root", None)
     return report | {name: value for name, value in optional.items() if value is not None}
 
 
-def _told(log: AuditedLog, store_id: str) -> dict[str, Any]:
+def _log_document(log: AuditedLog, store_id: str) -> dict[str, Any]:
     return {
         "origin": log.log.origin(store_id),
         "size": log.size,

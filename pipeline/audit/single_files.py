@@ -1,13 +1,13 @@
 """Single files checked by themselves: an artifact, a link or a blob, wherever it lies.
 
-No store is needed, no index and no ledger. What is asked follows from the file:
+No store is needed, no index and no ledger. What is checked follows from the file:
 
 1. An artifact or a link is in canonical JSON, of its shape, and its own hashes can be computed.
-2. In the folder of a date its name and date are those that it tells itself.
+2. In the folder of a date its name and date are those of its content.
 3. In a store, or in a folder laid out as one, the blobs that it names are there, with their hash.
 4. A file that is named by a SHA-256 has that one.
 
-That nobody has replaced a file together with its hashes, this cannot tell: its leaf can.
+A file that was replaced together with its hashes is not found here: its leaf finds it.
 """
 
 import os
@@ -39,7 +39,7 @@ class _Place:
 
     Attributes:
         root: Folder of the store; None where it lies in none.
-        path: As far as it tells something, as the layout writes it; else its name.
+        path: As the layout writes it, as far as it follows it; else its name.
     """
 
     root: Path | None
@@ -54,7 +54,7 @@ def check_file(file: Path) -> list[Finding]:
     """
     place = _place_of(file)
     try:
-        # A link to it that somebody names is meant; inside a store one is a fault.
+        # A symbolic link that the caller names is followed; inside a store one is a fault.
         whole = file.resolve()
         with opened(whole.parent, whole.name) as found:
             findings = None if found is None else _check(file, place, *found)
@@ -62,7 +62,7 @@ def check_file(file: Path) -> list[Finding]:
         raise InputError(f"{file} cannot be checked: {error.strerror or error}.") from error
     if findings is None:
         raise InputError(f"{file} cannot be checked: there is no such file.")
-    # Blobs that it names are told of by their own paths, the file as it was asked for.
+    # Blobs that it names are reported by their own paths, the file as the caller named it.
     return [replace(each, path=str(file)) if each.path == place.path else each for each in findings]
 
 
@@ -108,18 +108,18 @@ def _check_document(place: _Place, descriptor: int, size_bytes: int) -> list[Fin
 
 
 def _content_check(place: _Place, content: bytes) -> ContentCheck:
-    told = parse_path(place.path)
-    if isinstance(told, LinkPath):
-        return check_link(place.path, content, told)
-    if isinstance(told, ArtifactPath):
-        return check_artifact(place.path, content, told)
+    own = parse_path(place.path)
+    if isinstance(own, LinkPath):
+        return check_link(place.path, content, own)
+    if isinstance(own, ArtifactPath):
+        return check_artifact(place.path, content, own)
     if _is_link(content):
         return check_link(place.path, content, None)
     return check_artifact(place.path, content, None)
 
 
 def _is_link(content: bytes) -> bool:
-    """Tell by what a document says of itself; its name says nothing."""
+    """Return whether a document is a link by its schema_version, as its name is not known."""
     try:
         document, _ = parse_object(content)
     except InvalidJsonError:
@@ -134,5 +134,5 @@ def _check_blobs(place: _Place, blobs: Iterable[str]) -> Iterator[Finding]:
         result = StepResult()
         if not check_blob(place.root, path, reads=True, result=result):
             yield missing_blob(place.root, path, place.path)
-        # Whoever sends a file to somebody sends its bytes, not its mode.
+        # A file that was sent to somebody has its bytes, not its mode.
         yield from (each for each in result.findings if each.code != "MODE_DIFFERS")

@@ -21,7 +21,7 @@ from pipeline.storage.attachments import AttachmentFiles, OpenBlob
 
 FORMAT: Final = "rmos.evidence/2"
 _MOMENT = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a zip file can say."""
+"""The earliest that a zip file can have."""
 _UNIX = 3
 _FILE_MODE = 0o100444
 _BRINGS = files("pipeline.evidence")
@@ -105,5 +105,5 @@ def _read(blob: OpenBlob, name: str, offset: int) -> bytes:
     try:
         return blob.read(offset)
     except OSError as error:
-        # Told apart from a fault of the new file.
+        # Not a fault of the new file.
         raise StoreError(f"{name} cannot be read from the store: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""All that can be said of one run to somebody who trusts nobody: files, leaves, proofs, keys."""
+"""The evidence about one run, for a reader who trusts nobody: files, leaves, proofs, keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,9 +46,9 @@ class NamedAttachment:
     """An attachment that the artifact or a link names.
 
     Attributes:
-        kind: As the artifact says; of an advisory's content `advisory`.
-        filename: As the artifact says; the advisory's id.
-        size_bytes: As the artifact or the link says, where it says it.
+        kind: As in the artifact; of an advisory's content `advisory`.
+        filename: As in the artifact; of an advisory's content its id.
+        size_bytes: As in the artifact or the link, if it is there.
         state: Missing where the store has no such blob; withheld where some verdict keeps it from
             the machines.
         excerpt: The content, where it is a short text that a reader will look for.

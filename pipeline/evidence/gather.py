@@ -160,7 +160,7 @@ def _attachment(
 
 
 def _is_withheld(reader: RunReader, run_id: str, sha256: str) -> bool:
-    """Tell whether a blob that a link names is kept from the machines by some run's verdict."""
+    """Return whether a run's verdict withholds a blob that a link names."""
     try:
         reader.named_blob(run_id, sha256)
     except NotFoundError:

@@ -1,4 +1,4 @@
-"""What a bundle of evidence says about itself: what it proves and what not, how to check it."""
+"""The words of a bundle: what it proves, what it does not, and how to check it."""
 
 from textwrap import wrap
 

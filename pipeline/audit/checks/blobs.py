@@ -79,7 +79,7 @@ def _is_named(reader: AuditReader, path: str) -> bool:
 
 
 def check_blob_names(reader: AuditReader, first: str, last: str) -> StepResult:
-    """Look whether the blobs that rows of the index name are there."""
+    """Check that the blobs that rows of the index name are there."""
     result = StepResult()
     for path, named_by in reader.plan.execute(queries.NAMED_BLOBS, (first, last)).fetchall():
         check_named_blob(reader, path, named_by, result)
@@ -87,7 +87,7 @@ def check_blob_names(reader: AuditReader, first: str, last: str) -> StepResult:
 
 
 def check_named_blob(reader: AuditReader, path: str, named_by: str, result: StepResult) -> None:
-    """Look whether a blob that a file names is there, and at its bytes where nobody else does."""
+    """Check that a blob that a file names is there; its bytes where no other step reads them."""
     try:
         if not reader.context.is_whole:
             reads = reader.context.depth_of(path) != "names"
@@ -95,7 +95,7 @@ def check_named_blob(reader: AuditReader, path: str, named_by: str, result: Step
         else:
             is_there = state_of(str(reader.root / path)) is not None
     except NotAFileError:
-        return  # Whoever looks at the blob itself says so.
+        return  # The step that checks the blob itself reports it.
     if not is_there:
         result.add(missing_blob(reader.root, path, named_by))
 
@@ -133,7 +133,7 @@ def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> boo
 
 
 def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) -> None:
-    """Hold the bytes of an open blob against the hash that ends `path`.
+    """Compare the bytes of an open blob with the hash that ends `path`.
 
     Raises:
         NotAFileError: The disk failed.
@@ -154,7 +154,7 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
 
 
 def _is_legacy(descriptor: int, name: str) -> bool:
-    """Tell whether it is pretty-printed JSON of an older store, named by its canonical form."""
+    """Return whether it is pretty-printed JSON of an older store, named by its canonical form."""
     blob = OpenBlob(os.dup(descriptor), name)
     try:
         return blob.check().rule is not None

@@ -1,11 +1,11 @@
 """Some files of one date, each compared with its leaf: one step of an audit, for any process.
 
-What is asked of each, up to the depth of the audit:
+Checked of each, up to the depth of the audit:
 
 1. It is there, is a file, and has its mode.
-2. It has the size, and the hash, that its leaf tells; where no leaf can be read, the index.
+2. It has the size and the hash of its leaf; where no leaf can be read, of its row.
 3. It is what it should be, and its own hashes can be computed again.
-4. It says itself that it belongs to this path.
+4. Its own content belongs to this path.
 5. Its record came near the time that it is dated.
 6. The row of the index is the one that it makes.
 7. The blobs that it names are there.
@@ -88,7 +88,7 @@ class _FileCheck:
             else:
                 self._check_bytes(row, path, folder, depth)
         except OSError as error:
-            expected = f"a file that can be read, with {_told(row)}"
+            expected = f"a file that can be read, with {_bytes_of(row)}"
             found = error.strerror or str(error)
             self._result.add(Finding("FILE_UNREADABLE", path, expected, found))
 
@@ -165,10 +165,12 @@ class _FileCheck:
     def _add_missing(self, row: ExpectedFile, found: str = "no file") -> None:
         path = self._path(row)
         if row.is_waiting:
-            told = "no file, and a row that says that it is still to be made"
-            self._result.add(Finding("LINK_WAITING", path, f"a link with {_told(row)}", told))
+            waiting = "no file, and a row that says that it is still to be made"
+            self._result.add(
+                Finding("LINK_WAITING", path, f"a link with {_bytes_of(row)}", waiting)
+            )
         else:
-            self._result.add(Finding("FILE_MISSING", path, f"a file with {_told(row)}", found))
+            self._result.add(Finding("FILE_MISSING", path, f"a file with {_bytes_of(row)}", found))
 
 
 def _content_check(row: ExpectedFile, path: str, content: bytes) -> ContentCheck:
@@ -178,7 +180,7 @@ def _content_check(row: ExpectedFile, path: str, content: bytes) -> ContentCheck
     return check_link(path, content, place if isinstance(place, LinkPath) else None)
 
 
-def _told(row: ExpectedFile) -> str:
+def _bytes_of(row: ExpectedFile) -> str:
     return "bytes that nothing tells" if row.sha256 is None else f"SHA-256 {row.sha256}"
 
 

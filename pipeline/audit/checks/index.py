@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from pipeline.audit import queries
@@ -21,8 +22,11 @@ from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.index.tables import (
     advisories,
     advisory_row,
+    attachments,
     indexed_run,
     runs,
+    withheld_blobs,
+    withheld_payloads,
 )
 from schemas.audit_finding import AuditCode
 
@@ -71,29 +75,30 @@ _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
 _OWN_OF_ADVISORY: Final = advisories.c.keys().index("source_epoch")
 
 
+_RUN_FIRST, _RUN_SECOND, _ADVISORY_FIRST = itemgetter(0), itemgetter(1), itemgetter(0, 1)
+_TABLES: Final = (
+    (runs.name, queries.INDEX_RUNS, _RUN_FIRST),
+    (attachments.name, queries.INDEX_ATTACHMENTS, _RUN_FIRST),
+    (withheld_blobs.name, queries.INDEX_WITHHELD, _RUN_SECOND),
+    (withheld_payloads.name, queries.INDEX_PAYLOADS, _RUN_SECOND),
+    (advisories.name, queries.INDEX_ADVISORIES, _ADVISORY_FIRST),
+)
+"""Name and query of each table, and what its rows belong to: a run_id, or an advisory's two ids."""
+
+
 class IndexRows:
     """The rows of some runs."""
 
     def __init__(self, index: sqlite3.Connection, run_ids: Sequence[str]) -> None:
         ids = (json.dumps(run_ids),)
         self._failed: str | None = None
-        self._runs: dict[str, tuple[Any, ...]] = {}
-        self._attachments: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self._advisories: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-        self._withheld: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self._payloads: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self._rows: defaultdict[tuple[str, Any], list[tuple[Any, ...]]] = defaultdict(list)
         try:
-            self._runs = {row[0]: row for row in index.execute(queries.INDEX_RUNS, ids)}
-            for row in index.execute(queries.INDEX_ATTACHMENTS, ids):
-                self._attachments[row[0]].append(row)
-            for row in index.execute(queries.INDEX_WITHHELD, ids):
-                self._withheld[row[1]].append(row)
-            for row in index.execute(queries.INDEX_PAYLOADS, ids):
-                self._payloads[row[1]].append(row)
-            self._advisories = {
-                row[:2]: row for row in index.execute(queries.INDEX_ADVISORIES, ids)
-            }
+            for name, query, owner in _TABLES:
+                for row in index.execute(query, ids):
+                    self._rows[name, owner(row)].append(row)
         except sqlite3.Error as error:
+            self._rows.clear()
             self._failed = str(error)
 
     def compare(
@@ -104,34 +109,30 @@ class IndexRows:
         size_bytes: int,
         payloads: tuple[str, ...] | None,
     ) -> Iterator[Finding]:
-        """Yield what the row of an artifact tells otherwise.
+        """Yield where the row of an artifact differs from it.
 
-        That there is no row at all the leaves tell.
+        A row that is missing is found by its leaf.
 
         Args:
             document: The artifact.
             path: Where it is.
             artifact_sha256: Of its bytes.
             size_bytes: Their number.
-            payloads: Hashes of what it withholds beside attachments; None where nobody can say.
+            payloads: Hashes of what it withholds beside attachments; None where they are not known.
         """
-        row = self._runs.get(document["run_id"])
-        if row is None:
+        run_id = document["run_id"]
+        rows = self._rows[runs.name, run_id]
+        if not rows:
             yield from self._unreadable(path)
             return
+        row = rows[0]
         run = run_of_document(document, artifact_sha256, path, size_bytes, None)
         expected = indexed_run(document, run, payloads)
-        kept_payloads = self._payloads.get(run.run_id, [])
-        pairs = (
-            ("attachments", self._attachments.get(run.run_id, []), expected.attachments),
-            ("withheld_blobs", self._withheld.get(run.run_id, []), expected.withheld),
-            (
-                "withheld_payloads",
-                kept_payloads,
-                kept_payloads if payloads is None else expected.withheld_payloads or [],
-            ),
-        )
-        differing = [name for name, kept, told in pairs if sorted(kept) != sorted(told)]
+        made_of = {attachments.name: expected.attachments, withheld_blobs.name: expected.withheld}
+        if payloads is not None:
+            made_of[withheld_payloads.name] = expected.withheld_payloads or []
+        pairs = [(name, self._rows[name, run_id], made) for name, made in made_of.items()]
+        differing = [name for name, kept, made in pairs if sorted(kept) != sorted(made)]
         if row[:_OWN] != expected.row[:_OWN]:
             differing = _differing(_COLUMNS[:_OWN], row, expected.row, _RUNS_BY_LEAVES) + differing
         if differing:
@@ -140,11 +141,12 @@ class IndexRows:
     def compare_link(
         self, document: dict[str, Any], path: str, link_sha256: str
     ) -> Iterator[Finding]:
-        """Yield what the row of a link tells otherwise."""
-        row = self._advisories.get((document["run_id"], document["advisory_id"]))
-        if row is None:
+        """Yield where the row of a link differs from it."""
+        rows = self._rows[advisories.name, (document["run_id"], document["advisory_id"])]
+        if not rows:
             yield from self._unreadable(path)
             return
+        row = rows[0]
         expected = advisory_row(advisory_of_link(document, link_sha256, path, None))
         differing = _differing(
             advisories.c.keys()[:_OWN_OF_ADVISORY], row, expected, _LINKS_BY_LEAVES
@@ -161,7 +163,7 @@ def _differing(
     columns: Sequence[str], row: Sequence[Any], expected: Sequence[Any], but: frozenset[str]
 ) -> list[str]:
     pairs = zip(columns, row, expected, strict=False)
-    return [name for name, kept, told in pairs if kept != told and name not in but]
+    return [name for name, kept, made in pairs if kept != made and name not in but]
 
 
 def _finding(path: str, what: str, differing: list[str]) -> Finding:

@@ -1,6 +1,6 @@
 """A range of the entry bundles of a log, read and hashed: one step of an audit, for any process.
 
-What it returns are plain values. Whether the leaves are those of the signed root is only known
+It returns plain values. Whether the leaves are those of the signed root is only known
 once all ranges of the log are there.
 """
 
@@ -24,7 +24,7 @@ RANGE_BUNDLES: Final = 8
 
 @dataclass(slots=True)
 class BundleRange:
-    """What a range of bundles holds.
+    """What a range of bundles has.
 
     Attributes:
         roots: Of each full bundle, from its leaves; of one that cannot be read, from its tile.
@@ -122,8 +122,8 @@ def _read_leaf(log: LogId, number: int, entry: bytes, found: BundleRange) -> Non
             (number, f"expected a leaf of {log.topic}/{log.partition}, found {place}")
         )
     elif not found.follow(leaf.offset):
-        told = f"expected an offset above {found.last_offset}, found {leaf.offset}"
-        found.wrong.append((number, told))
+        reason = f"expected an offset above {found.last_offset}, found {leaf.offset}"
+        found.wrong.append((number, reason))
     else:
         _add_leaf(leaf, number, found)
 
@@ -132,10 +132,11 @@ def _add_leaf(leaf: LedgerLeaf, number: int, found: BundleRange) -> None:
     if leaf.code == "INTERNAL_ERROR":
         found.failed.append((number, leaf.offset))
     # The fields of each kind are checked: with these the others are there too.
+    where = (leaf.timestamp_ms, number, leaf.offset)
     if leaf.path is not None:
-        kept = (leaf.sha256, leaf.size_bytes, leaf.timestamp_ms, number, leaf.offset)
-        found.runs.append((leaf.run_id, leaf.kind == "run", date_of(leaf.path), *kept))
+        is_run, date = leaf.kind == "run", date_of(leaf.path)
+        found.runs.append((leaf.run_id, is_run, date, leaf.sha256, leaf.size_bytes, *where))
     elif leaf.advisory_id is not None:
-        told = (leaf.link_sha256, leaf.timestamp_ms, number, leaf.offset)
         is_advisory = leaf.kind == "advisory"
-        found.advisories.append((leaf.run_id, leaf.advisory_id, is_advisory, *told))
+        advisory = (leaf.run_id, leaf.advisory_id, is_advisory, leaf.link_sha256, *where)
+        found.advisories.append(advisory)

@@ -1,15 +1,14 @@
-"""The logs of a store as an audit sees them: found, opened at one moment, checked from the leaves.
+"""The logs of a store: opened as of one moment, and checked from their leaves.
 
-What is asked of each log:
+Checked of each log:
 
 1. Its checkpoint is there, signed by a key that is known, and of this log.
 2. Its leaves give the root that is signed, and every tile that is there.
 3. Each leaf is one that a worker writes: its form, its log, its offset above the one before.
-4. It goes on from every trusted checkpoint of it.
+4. It continues every trusted checkpoint of it.
 
-Where 1 fails, the rest is asked of as many leaves as there are.
-
-The first part of an audit: all logs, read by several processes and put together in order.
+Where 1 fails, the rest is checked of as many leaves as there are. This is the first part of an
+audit: all logs are read by several processes, and put together in order.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +46,7 @@ class AuditedLog:
         next_offset: One more than that of the last leaf.
         gaps: Offsets without a leaf, below `next_offset`: the first, and the one after the last.
         changed: Bundles that are not as they were written.
-        anchored_size: Of the largest trusted checkpoint that it goes on from.
+        anchored_size: Of the largest trusted checkpoint that it continues.
     """
 
     number: int
@@ -120,7 +119,7 @@ def _size_of_tiles(root: Path, folder: str) -> int:
 
 
 class LogCheck:
-    """Takes the ranges of one log in order, fills the plan, and says what is wrong (2 and 3)."""
+    """Takes the ranges of one log in order, fills the plan, and finds what is wrong (2 and 3)."""
 
     def __init__(self, root: Path, audited: AuditedLog, plan: AuditPlan) -> None:
         self._root = root
@@ -148,14 +147,16 @@ class LogCheck:
                 audited.gaps.append((audited.next_offset, found.first_offset))
             elif found.first_offset < audited.next_offset:
                 number = found.runs[0][-2] if found.runs else audited.size
-                told = f"expected an offset from {audited.next_offset}, found {found.first_offset}"
-                self._wrong.append((number, told))
+                reason = (
+                    f"expected an offset from {audited.next_offset}, found {found.first_offset}"
+                )
+                self._wrong.append((number, reason))
             audited.gaps += found.gaps
             audited.next_offset = max(audited.next_offset, found.last_offset + 1)
         for number, offset in found.failed:
             path = self._path(self._bundle(number // TILE_WIDTH))
-            told = f"INTERNAL_ERROR in leaf {number}, of offset {offset}"
-            yield Finding("INTERNAL_ERROR", path, "a verdict on every record", told)
+            failed = f"INTERNAL_ERROR in leaf {number}, of offset {offset}"
+            yield Finding("INTERNAL_ERROR", path, "a verdict on every record", failed)
 
     def finish(self) -> Iterator[Finding]:
         """Yield what is wrong with the tiles and leaves, once all ranges are there."""
@@ -164,7 +165,7 @@ class LogCheck:
         wrong = self._wrong_tiles()
         if wrong is None:
             yield self._other_root()
-            # Nobody can tell which of two that differ is right.
+            # Which of two that differ is right is not known.
             wrong = [*self._both(self._doubtful), *self._recomputed.differing]
         for tile in dict.fromkeys([*map(self._bundle, self._unreadable), *wrong]):
             yield self._tile_finding(tile)
@@ -249,7 +250,7 @@ def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str
         check_continues(LogReader(folder, audited.checkpoint, audited.note), old)
     except (EvidenceError, IntegrityError) as error:
         return str(error.__cause__ or error)
-    # The hashes alone go on: what they are of was read before.
+    # The hashes alone were compared: the leaves under them were read before.
     changed = sorted(index for index in audited.changed if index < bundles_of(old.size))
     if changed:
         return f"leaves of the bundle {Tile(ENTRIES, changed[0])} are not those that were held"
@@ -261,7 +262,7 @@ def check_logs(
 ) -> Iterator[Finding]:
     """Read every leaf of `logs` into the plan; yield what is wrong with them.
 
-    The steps of all logs are one line: the end of one log holds nothing up.
+    The steps of all logs are one queue, so no process waits at the end of a log.
     """
     checks = {log.log: (LogCheck(root, log, plan), list(log.ranges())) for log in logs}
     steps = (

@@ -9,8 +9,7 @@ was there before has its leaf by then, unless a process died in between.
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from pipeline.audit.checks.logs import AuditedLog, read_notes
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
-from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, date_of, parse_path
+from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import IntegrityError
@@ -74,21 +73,6 @@ def _is_asked(reader: AuditReader, path: str) -> bool:
     return reader.plan.execute(queries.IS_RUN_ASKED, (place.run_id,)).fetchone() is not None
 
 
-@dataclass(slots=True)
-class _SinceThen:
-    """What the leaves record that came after the audit began.
-
-    Attributes:
-        paths: Of artifacts.
-        runs: run_id and date of their folder.
-        advisories: run_id and advisory_id.
-    """
-
-    paths: set[str] = field(default_factory=set)
-    runs: dict[str, str] = field(default_factory=dict)
-    advisories: set[tuple[str, str]] = field(default_factory=set)
-
-
 def still_unexplained(
     root: Path,
     plan: AuditPlan,
@@ -101,62 +85,57 @@ def still_unexplained(
     """Yield a finding for each of `suspects` that leaves and rows of by now explain no better."""
     with shared_lock(root / INDEX_LOCK):
         notes = read_notes(root)
-    since = _leaves_since(root, logs, notes, store_id, keys)
+    since = _logged_since(root, logs, notes, store_id, keys)
     of_runs = _requests_of_runs(root, plan, suspects)
     for path in suspects:
         place = parse_path(path)
         if isinstance(place, BlobPath):
             if place.area is not BlobArea.QUARANTINE or of_runs is None or place.sha256 in of_runs:
                 continue
-            told = "no file: no run has this request"
-            yield Finding("FILE_UNEXPLAINED", path, told, "a file")
+            expected = "no file: no run has this request"
+            yield Finding("FILE_UNEXPLAINED", path, expected, "a file")
         elif not _is_explained(place, path, plan, since):
             yield _unexplained(plan, path, _kind_of(root, plan, path))
 
 
-def _leaves_since(
+def _logged_since(
     root: Path,
     logs: Sequence[AuditedLog],
     notes: Mapping[LogId, bytes | None],
     store_id: str,
     keys: Sequence[VerifierKey],
-) -> _SinceThen:
-    before = {log.log: log for log in logs}
-    since = _SinceThen()
+) -> set[str | tuple[str, str]]:
+    """Return what was logged since the audit began: paths of artifacts, ids of advisories."""
+    before = {log.log: (log.note, log.size) for log in logs}
+    since: set[str | tuple[str, str]] = set()
     for log, note in notes.items():
-        known = before.get(log)
-        if note is None or (known is not None and known.note == note):
+        known, size = before.get(log, (None, 0))
+        if note is None or known == note:
             continue
         try:
             checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-            reader = LogReader(LogFolder(root, log), checkpoint, note)
-            _add(reader.entries(0 if known is None else known.size), since)
+            entries = LogReader(LogFolder(root, log), checkpoint, note).entries(size)
+            for leaf in map(parse_leaf, entries):
+                if leaf.path is not None:
+                    since.add(leaf.path)
+                elif leaf.advisory_id is not None:
+                    since.add((str(leaf.run_id), leaf.advisory_id))
         except (EvidenceError, IntegrityError):
             continue  # The next audit reports what is wrong with it now.
     return since
 
 
-def _add(entries: Iterable[bytes], since: _SinceThen) -> None:
-    for entry in entries:
-        leaf = parse_leaf(entry)
-        if leaf.path is not None and leaf.run_id is not None:
-            since.paths.add(leaf.path)
-            since.runs[leaf.run_id] = date_of(leaf.path)
-        elif leaf.advisory_id is not None and leaf.run_id is not None:
-            since.advisories.add((leaf.run_id, leaf.advisory_id))
-
-
 def _is_explained(
-    place: ArtifactPath | LinkPath | None, path: str, plan: AuditPlan, since: _SinceThen
+    place: ArtifactPath | LinkPath | None,
+    path: str,
+    plan: AuditPlan,
+    since: Set[str | tuple[str, str]],
 ) -> bool:
-    if isinstance(place, LinkPath):
-        date = since.runs.get(place.run_id) or plan.value(queries.DATE_OF_RUN, (place.run_id,))
-        advisory = (place.run_id, place.advisory_id)
-        told = (
-            advisory in since.advisories or plan.value(queries.HAS_ADVISORY, advisory) is not None
-        )
-        return told and date == place.date
-    return path in since.paths
+    if not isinstance(place, LinkPath):
+        return path in since
+    run, advisory = ArtifactPath(place.date, place.run_id), (place.run_id, place.advisory_id)
+    has_run = str(run) in since or plan.value(queries.DATE_OF_RUN, advisory[:1]) == place.date
+    return has_run and (advisory in since or plan.value(queries.HAS_ADVISORY, advisory) is not None)
 
 
 def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> set[str] | None:

@@ -22,7 +22,7 @@ record in a transaction leaves a gap after each: a question for every one would 
 
 @dataclass(frozen=True, slots=True)
 class BrokerView:
-    """What the broker of a store can say of its records, without a broker here.
+    """The broker's view of the records of a store, without a broker here.
 
     Attributes:
         committed: The next offset of the group that writes each log, committed before the audit
@@ -36,13 +36,13 @@ class BrokerView:
 
 
 def offsets_without_leaf(logs: Sequence[AuditedLog], broker: BrokerView) -> Iterator[Finding]:
-    """Yield the consumed offsets that the broker shows and no leaf tells of."""
+    """Yield the consumed offsets that the broker shows and that have no leaf."""
     for log, gaps in _neighbours(_gaps(logs, broker)):
         shown = broker.shown(log, gaps[0][0], gaps[-1][1])
         for first, last in _without_breaks(_inside(gaps, shown)):
-            told = f"offset {first}" if first == last else f"offsets {first} to {last}"
+            offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
             expected = "a leaf of every offset that was consumed"
-            found = f"none of {told}, which the broker shows"
+            found = f"none of {offsets}, which the broker shows"
             yield Finding("OFFSET_WITHOUT_LEAF", log.path, expected, found)
 
 

@@ -186,7 +186,7 @@ class _LogPlaces:
         return Tile(tile.level, tile.index, width) if width > 0 else None
 
     def _differs(self, tile: Tile, covered: Tile) -> bool:
-        """Tell whether a narrower or wider form does not begin as the one that is covered."""
+        """Return whether a narrower or wider form begins otherwise than the one that is covered."""
         narrow, wide = sorted((tile, covered))
         try:
             return cut_tile(narrow, wide, self._read(wide)) != self._read(narrow)

@@ -54,7 +54,7 @@ def check_artifact(path: str, content: bytes, place: ArtifactPath | None) -> Con
     Args:
         path: For findings.
         content: Its bytes.
-        place: What its path says; None where that is not to be asked.
+        place: What its path says; None where it is not checked.
     """
     document = _read(content, RunArtifact)
     if isinstance(document, str):
@@ -69,7 +69,7 @@ def check_artifact(path: str, content: bytes, place: ArtifactPath | None) -> Con
 def check_link(path: str, content: bytes, place: LinkPath | None) -> ContentCheck:
     """Check the file of a link by itself; arguments as of `check_artifact`.
 
-    In the folder of which date it belongs only its run can tell.
+    Which date's folder it belongs to follows from its run alone.
     """
     document = _read(content, AdvisoryLink)
     if isinstance(document, str):
@@ -129,7 +129,7 @@ def _read(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
     """Return the value of a file of `shape`, or in a few words why it is none."""
     try:
         document, canonical = _parse(content)
-        # The model says whether it is one; the document keeps what was written.
+        # The model checks the shape; the document keeps what was written.
         shape.model_validate(document)
     except InvalidJsonError as error:
         return str(error)
@@ -164,7 +164,7 @@ def check_time(path: str, created_at_utc: str, broker_ms: int) -> list[Finding]:
 
     Args:
         path: Of its file.
-        created_at_utc: As the file says.
+        created_at_utc: Of the file.
         broker_ms: Broker time in ms since 1970; below zero where the broker gave none.
     """
     created_us = microseconds_since_epoch(parse_timestamp(created_at_utc))
@@ -181,7 +181,7 @@ def check_date(path: str, date: str, broker_ms: int) -> list[Finding]:
 
 
 def _check_time(
-    path: str, earliest_us: int, latest_us: int, told: str, broker_ms: int
+    path: str, earliest_us: int, latest_us: int, dated: str, broker_ms: int
 ) -> list[Finding]:
     if broker_ms < 0:
         return []
@@ -189,10 +189,10 @@ def _check_time(
     ahead_us = earliest_us - broker_ms * 1000
     if behind_us > LATE_SECONDS * 1_000_000:
         expected = f"a record that came within {LATE_SECONDS:,} s of its time"
-        found = f"one dated {told} that came {behind_us // 1_000_000:,} s after it"
+        found = f"one dated {dated} that came {behind_us // 1_000_000:,} s after it"
         return [Finding("LATE", path, expected, found)]
     if ahead_us > FUTURE_SECONDS * 1_000_000:
         expected = f"a record dated at most {FUTURE_SECONDS} s after it came"
-        found = f"one dated {told} that came {ahead_us // 1_000_000:,} s before it"
+        found = f"one dated {dated} that came {ahead_us // 1_000_000:,} s before it"
         return [Finding("FUTURE", path, expected, found)]
     return []

@@ -208,11 +208,11 @@ def _completeness(asked: Asked) -> dict[str, Any]:
 def _anchored(asked: Asked) -> dict[str, Any]:
     if not asked.trusted:
         return _verdict("unknown", "No checkpoint that somebody else holds was given.")
-    told = (
+    reason = (
         f"{asked.anchored_leaves:,} of {asked.leaves:,} leaves are covered by checkpoints that "
         "somebody else holds; what came later is as good as whoever has the key."
     )
-    return _verdict("ok", told)
+    return _verdict("ok", reason)
 
 
 _TOLD_CHARACTERS = 2_000

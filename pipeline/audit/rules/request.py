@@ -1,11 +1,7 @@
-"""What one record of the audit request topic is, looked at alone: an audit, or never anything.
+"""Requests for audits: which records are one, what a sample reads, which are due by a schedule.
 
-Which files a sampled audit reads: a share of them that follows from audit_id and path.
-
-Which audits a schedule asks for at a given moment.
-
-The audit_id is that of the hour or the date, so any number of schedulers ask for one audit. A
-moment that passed while nobody was there is not made up for: an audit sees the store as it is.
+The audit_id of a schedule is that of the hour or the date, so any number of schedulers request one
+audit. An hour without a worker is not made up for: an audit sees the store as it is.
 """
 
 from dataclasses import dataclass
@@ -24,7 +20,7 @@ INVALID_AUDIT = "INVALID_AUDIT"
 AUDIT_CONFLICT = "AUDIT_CONFLICT"
 REPORT_CORRUPT = "ARTIFACT_CORRUPT"
 AUDIT_FAILED = "INTERNAL_ERROR"
-_TOLD_FIELDS = 10
+_MOST_FIELDS = 10
 
 
 def judge_audit_record(
@@ -43,8 +39,8 @@ def _judge(key: ReadContent | None, value: ReadContent | None) -> AuditRequest:
     document = _parsed(value)
     violations = sorted(set(shape_violations(document, AuditRequest)))
     if violations:
-        told = "; ".join(f"{each.field}: {each.code}" for each in violations[:_TOLD_FIELDS])
-        raise RejectionError(INVALID_AUDIT, f"Expected an audit request, found {told}.")
+        listed = "; ".join(f"{each.field}: {each.code}" for each in violations[:_MOST_FIELDS])
+        raise RejectionError(INVALID_AUDIT, f"Expected an audit request, found {listed}.")
     request = normalised_request(document)
     if key != request.audit_id.encode():
         raise RejectionError(
@@ -91,16 +87,16 @@ def normalised_request(document: dict[str, Any]) -> AuditRequest:
 
 
 SAMPLE_SHARE: Final = 0.1
-"""One file in ten, where the caller says nothing else."""
+"""One file in ten, by default."""
 
 _WHOLE: Final = 1 << 64
 
 
 def is_sampled(audit_id: str, path: str, share: float = SAMPLE_SHARE) -> bool:
-    """Tell whether this audit reads the file at `path`.
+    """Return whether this audit reads the file at `path`.
 
-    The same audit_id reads the same files, whatever else is in the store. Whoever knows the
-    audit_id beforehand knows them too.
+    The same audit_id reads the same files, whatever else is in the store, so the sample is
+    known to anybody who knows the audit_id beforehand.
     """
     digest = sha256(f"{audit_id}\n{path}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") < share * _WHOLE

@@ -1,7 +1,4 @@
-"""What becomes of one audit, read from its topics: findings as they come, then the report.
-
-Publishes a request for an audit: the same bytes for the same request, whoever sends it.
-"""
+"""Requests an audit, and reads its findings as they come and its report from their topics."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
@@ -26,11 +23,11 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class AuditNews:
-    """What an audit has told since the last look.
+    """What an audit has published since the last poll.
 
     Attributes:
         findings: In their order, each once.
-        report: Its report; None before the last look.
+        report: Its report; None before the last poll.
         refusal: Code and reason of the request's dead letter, where there is one.
     """
 
@@ -41,7 +38,7 @@ class AuditNews:
 
 @asynccontextmanager
 async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditListener"]:
-    """Stand at the ends of the topics for the length of a block: nothing that follows is missed.
+    """Read from the ends of the topics on, for the length of a block.
 
     Raises:
         TopicsError: A topic is missing.
@@ -58,7 +55,7 @@ async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditLi
 
 
 class AuditListener:
-    """Reads what is told of one audit; the same told twice is passed over."""
+    """Reads the findings, the report and the dead letter of one audit, each once."""
 
     def __init__(self, settings: Settings, consumer: Any, audit_id: str) -> None:  # noqa: ANN401
         self._settings = settings
@@ -67,7 +64,7 @@ class AuditListener:
         self._seen: set[bytes] = set()
 
     async def news(self, request: RecordMetadata) -> AsyncGenerator[AuditNews]:
-        """Yield what is told, several times a second, until the report or the refusal.
+        """Yield what is published, several times a second, until the report or the dead letter.
 
         Args:
             request: Where the broker keeps the request.
@@ -129,8 +126,8 @@ def _document(record: ConsumerRecord) -> dict[str, Any] | None:
     """Return the value of a record; None where it is none that a worker writes."""
     try:
         document = json.loads(record.value or b"")
-    # Whoever may write the topic decides what is in it; RecursionError is a deep nesting, and a
-    # TypeError a value that was too large to be kept.
+    # Any producer may write to the topic. RecursionError: it is nested deeply. TypeError: the value
+    # was too large to be kept.
     except (ValueError, RecursionError, TypeError):
         return None
     return document if isinstance(document, dict) else None
@@ -147,6 +144,8 @@ async def publish_audit(
     sender: RequestSender, settings: Settings, request: AuditRequest
 ) -> RecordMetadata:
     """Publish `request`; return where the broker keeps it, once it has acknowledged it.
+
+    The same request is the same bytes, so two schedulers publish duplicates.
 
     Raises:
         BrokerError: It did not acknowledge it; it may have it all the same.

@@ -3,12 +3,12 @@
 1. A record that is no audit request is a dead letter.
 2. Where the report is there, it is published again; of another request under the same audit_id the
    record is a dead letter.
-3. Where another process has the journal, it does this very audit: we wait, and ask again.
-4. Else the store is audited, from where the journal stands.
-5. The report is written, once and for good, then published.
+3. Where another process has locked the journal, it does this very audit: wait, and look again.
+4. Else the store is audited, from where the journal ends.
+5. The report is written, once and durably, then published.
 
-Only then may the offset be committed. A fault of the broker puts it off, and what is done of an
-audit stays done.
+Only then may the offset be committed. After a fault of the broker the record is retried; finished
+parts of an audit are not repeated.
 """
 
 import asyncio
@@ -75,14 +75,14 @@ class AuditHandler:
         self._reports = Outbox(self._group, topics.audit_reports, dead_letters)
 
     async def handle(self, record: Record) -> None:
-        """Do what a record asks for; return when the broker has all that is told of it.
+        """Do what a record requests; return when the broker has confirmed all that is published.
 
         Raises:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
         incoming = request_of(record, self._auditing.epoch)
-        # In a thread: a large one takes a second, in which the loop must go on polling.
+        # In a thread: a large one takes a second, in which the loop must poll.
         verdict = await asyncio.to_thread(judge_audit_record, incoming.key, incoming.value)
         try:
             while True:
@@ -181,8 +181,8 @@ class AuditHandler:
 
     def _measure(self, report: dict[str, Any], seconds: float) -> None:
         mode = report["mode"]
-        for verdict, told in report["verdicts"].items():
-            metrics.AUDITS.labels(mode, verdict, told["result"]).inc()
+        for verdict, ruling in report["verdicts"].items():
+            metrics.AUDITS.labels(mode, verdict, ruling["result"]).inc()
         metrics.AUDIT_SECONDS.labels(mode).set(seconds)
         if worst_severity(report["codes"]) != "error":
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
@@ -204,7 +204,7 @@ class AuditHandler:
         )
 
     async def _send(self, incoming: Request, messages: list[Message]) -> None:
-        """Send `messages`, whenever the broker is there: an audit of hours is not to begin anew."""
+        """Send `messages`, and retry until the broker has them: an audit may take hours."""
         while True:
             try:
                 await self._sender.send(messages)
@@ -229,7 +229,7 @@ class AuditHandler:
 
 
 def _is_of(request: AuditRequest, document: Any) -> bool:  # noqa: ANN401
-    """Tell whether a journal or a report is that of `request`."""
+    """Return whether a journal or a report is that of `request`."""
     try:
         asked = {name: document[name] for name in ("audit_id", "scope", "mode")}
         return normalised_request(asked) == request

@@ -1,9 +1,4 @@
-"""Asks for the audits that are due. Any number of workers may: they ask for the same ones.
-
-What a new audit worker tells of audits before its time: when the last clean one ended.
-
-Without it, every restart would look like a worker that has never had a clean audit.
-"""
+"""Requests the audits that are due. Any number of workers may: they request the same ones."""
 
 import asyncio
 from collections.abc import Callable
@@ -92,7 +87,9 @@ _LOOKED_BACK: Final[tuple[tuple[AuditMode, Callable[[datetime], str], timedelta,
 
 
 def tell_before(root: Path, moment: datetime) -> None:
-    """Set the metrics of audits as they stand at `moment`.
+    """Set the metrics of audits as they stand at `moment`: when the last clean one ended.
+
+    Without it, every restart would look like a worker that has never had a clean audit.
 
     Raises:
         StoreError: The disk failed.
@@ -112,7 +109,7 @@ def _clean_end(root: Path, audit_id: str) -> datetime | None:
     try:
         found = read_report(root, audit_id)
     except IntegrityError:
-        return None  # An audit request of this id tells it.
+        return None  # An audit request of this id reports it.
     if found is None or worst_severity(found[0]["codes"]) == "error":
         return None
     return parse_timestamp(found[0]["finished_at_utc"])
