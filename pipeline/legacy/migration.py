@@ -18,25 +18,35 @@ Run again it goes on: what is on the topic is not published again, what is store
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from aiokafka.partitioner import DefaultPartitioner
 
+from pipeline.broker.admin.groups import waiting_ranges
 from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.reading.group_reader import group_reader
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.consumers.engine.batches import BatchWorker, Steps
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.requests import run_messages
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
+from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
+from pipeline.legacy.record import judge_legacy_record
 from pipeline.legacy.report import MigrationResult, RowState, Tell
 from pipeline.legacy.source import (
     CarriedRow,
@@ -46,11 +56,11 @@ from pipeline.legacy.source import (
     RefusedRow,
     read_source,
 )
-from pipeline.legacy.topic import store_legacy_runs, waiting_legacy_runs
 from pipeline.settings import Settings
 from pipeline.storage.attachments import AttachmentFiles
+from pipeline.storage.batch_store import BatchResult, RejectLimit
 from pipeline.storage.ledger_key import open_ledger
-from pipeline.storage.run_store import RunStore
+from pipeline.storage.run_store import RunRecord, RunStore
 
 CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
@@ -142,7 +152,9 @@ class _Migration:
         Raises:
             RefusedError: A record waits that no row of the source has, unless that is accepted.
         """
-        waiting = await waiting_legacy_runs(self.settings)
+        waiting = await waiting_ranges(
+            self.settings, self.settings.topics.migrate_group, self.topic
+        )
         here = {row.run_id for row in self.source.rows}
         published: dict[str, str] = {}
         others: set[str] = set()
@@ -204,24 +216,41 @@ class _Migration:
             self.result.oversized.append(name)
 
     async def _store_waiting(self, sender: BatchSender) -> None:
-        ranges = await waiting_legacy_runs(self.settings)
+        """Store the records that wait, publish their events, then commit their offsets."""
+        topics = self.settings.topics
+        ranges = await waiting_ranges(self.settings, self.settings.topics.migrate_group, self.topic)
         total = sum(offsets.end - offsets.beginning for offsets in ranges.values())
         if not total:
             return
         counts = self.result.counts["outcomes"]
 
-        def stored(outcomes: Sequence[Outcome]) -> None:
-            counts.update(outcome.kind for outcome in outcomes)
+        def store(judged: Sequence[RunRecord], limit: RejectLimit) -> BatchResult[Outcome]:
+            result = self.store.commit(judged, limit)
+            counts.update(outcome.kind for outcome in result.outcomes)
             self.progress("rows stored", counts.total(), total)
+            return result
 
-        await store_legacy_runs(
-            self.settings,
-            self.store,
-            sender,
-            ranges,
-            stored=stored,
-            accepted_rejects=self.options.accepted_rejects,
-        )
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="store") as executor,
+            Judging(judge_legacy_record, helper=self.settings.judge_in_helper) as judging,
+        ):
+            outbox = Outbox(topics.migrate_group, topics.run_events, topics.run_dead_letters)
+            worker = BatchWorker(
+                Steps(judging, store, partial(run_messages, outbox, run_event)),
+                outbox,
+                sender,
+                epoch=self.store.identity.epoch,
+                executor=executor,
+                accepted_rejects=self.options.accepted_rejects,
+            )
+            async with (
+                group_reader(self.settings, topics.migrate_group, ranges) as reader,
+                aclosing(reader.batches()) as batches,
+            ):
+                async for records in batches:
+                    # A worker would receive them again; this program is run again.
+                    await worker.process(records)
+                    await reader.commit()
 
 
 def _state_of(row: ReadRow, on_topic: str | None, known: StoredRun | None) -> RowState:

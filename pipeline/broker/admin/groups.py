@@ -11,6 +11,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.commit import OffsetFetchRequest
 
+from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.admin.topics import topic_partitions, with_retries
 from pipeline.broker.aiokafka_fixes.clients import ask
 from pipeline.broker.connection import (
@@ -76,6 +77,22 @@ async def committed_offsets(
     """
     found = await committed_with_metadata(settings, group, topics)
     return {place: committed.offset for place, committed in found.items()}
+
+
+async def waiting_ranges(
+    settings: Settings, group: str, topic: str
+) -> dict[Partition, OffsetRange]:
+    """Return what `group` has not consumed yet of each partition of `topic`, as it ends now.
+
+    Raises:
+        TopicsError: The topic is missing.
+        BrokerError: No broker answers.
+    """
+    committed = await committed_offsets(settings, group, [topic])
+    return {
+        place: OffsetRange(max(log.beginning, committed.get(place, 0)), log.end)
+        for place, log in (await partition_offsets(settings, [topic])).items()
+    }
 
 
 async def committed_with_metadata(

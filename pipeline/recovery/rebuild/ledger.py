@@ -24,7 +24,7 @@ from pipeline.disk.store_identity import check_identity, read_store, refuse_as_r
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
-from pipeline.recovery.replay.judged_chunks import commit_ranges
+from pipeline.recovery.replay.reading import commit_ranges
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import open_index_to_read

@@ -14,8 +14,8 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.groups import waiting_ranges
+from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.dead_letters.carried_record import split_headers
 from pipeline.core.envelope import Rejected
@@ -91,12 +91,7 @@ async def waiting_of(settings: Settings, topic: RequestTopic) -> Waiting:
     Raises:
         BrokerError: The broker cannot be reached, or the topic is missing.
     """
-    committed = await committed_offsets(settings, topic.groups[0], [topic.name])
-    logs = await partition_offsets(settings, [topic.name])
-    ranges = {
-        place: OffsetRange(max(committed.get(place, 0), log.beginning), log.end)
-        for place, log in logs.items()
-    }
+    ranges = await waiting_ranges(settings, topic.groups[0], topic.name)
     return Waiting(
         topic, {place: each for place, each in ranges.items() if each.end > each.beginning}
     )

@@ -1,29 +1,58 @@
-"""Partitions read one after the other, judged, and handed on in a thread of their own.
+"""Records of request topics read, judged chunk by chunk, and handled in a thread of their own.
 
-No more records a second than an operator allows, so that a replay does not starve others.
+While one chunk is stored or compared, the next ones are judged. An operator may limit the records
+a second, so that a replay leaves capacity for the workers.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.reading.ranges import read_ranges
-from pipeline.consumers.engine.judging import Judging
+from pipeline.broker.reading.ranges import Ranges, read_ranges
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
+from pipeline.consumers.engine.judging import Judging, judged_records
+from pipeline.consumers.engine.outbox import request_of
+from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition
-from pipeline.recovery.replay.judged_chunks import JudgedChunk, judged_chunks
+from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.replay.partitions import ReplayedPartition
+from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
+from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.batch_store import BatchStore
 
 _LEAST_PAUSE_SECONDS = 0.01
 """A shorter pause is saved up: the event loop sleeps no more exactly."""
 
+JudgedChunk = list[JudgedRecord[Any]]
+"""Judged records of one partition, in the order of their offsets."""
+
 Records = AsyncGenerator[ConsumerRecord, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read.
+
+    Attributes:
+        per_second: Most records a second; None for as fast as it goes.
+        progress: Called with how far it is.
+    """
+
+    per_second: float | None = None
+    progress: Progress = no_progress
+
+
+UNLIMITED = Reading()
+"""As fast as it goes, without progress."""
 
 
 async def rate_limited(records: Records, per_second: float | None) -> Records:
@@ -51,31 +80,10 @@ async def of_run(records: Records, run_id: str | None) -> Records:
                 yield record
 
 
-Handle = Callable[[ReplayedPartition, JudgedChunk], None]
-"""Takes the next records of a partition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How to read.
-
-    Attributes:
-        per_second: Most records a second; None for as fast as it goes.
-        progress: Told how far it is.
-    """
-
-    per_second: float | None = None
-    progress: Progress = no_progress
-
-
-UNLIMITED = Reading()
-"""As fast as it goes, and nobody watches."""
-
-
 async def read_partitions(
     settings: Settings,
     partitions: Sequence[ReplayedPartition],
-    handle: Handle,
+    handle: Callable[[ReplayedPartition, JudgedChunk], None],
     *,
     reading: Reading,
     run_id: str | None,
@@ -85,45 +93,121 @@ async def read_partitions(
     Args:
         settings: The broker.
         partitions: Those of one topic after those of another.
-        handle: Runs in a thread, for one chunk at a time; what it raises ends the reading.
+        handle: Takes the next records of a partition, in a thread; what it raises ends the reading.
         reading: Rate limit and progress.
         run_id: The run whose records are wanted; None for all.
 
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    done = _Done(partitions, reading.progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="replay") as thread:
-        for topic, group in groupby(partitions, key=lambda each: each.topic):
-            by_place = {each.place: each for each in group}
-            ranges = {place: each.to_read for place, each in by_place.items()}
-            records = of_run(
-                rate_limited(read_ranges(settings, ranges), reading.per_second), run_id
-            )
-            epoch = next(iter(by_place.values())).log_id.epoch
-            with Judging(topic.judge, helper=settings.judge_in_helper) as judging:
-                async with aclosing(judged_chunks(records, judging, epoch)) as chunks:
-                    async for chunk in chunks:
-                        last = chunk[-1].source
-                        partition = by_place[last.id.topic_partition]
-                        loop = asyncio.get_running_loop()
-                        await loop.run_in_executor(thread, handle, partition, chunk)
-                        done.reached(partition.place, last.id.offset + 1)
-    done.all()
+    by_place = {each.place: each for each in partitions}
+    total = sum(each.to_read.end - each.to_read.beginning for each in partitions)
+    done: dict[Partition, int] = {}
+
+    def handle_chunk(chunk: JudgedChunk) -> None:
+        handle(by_place[chunk[-1].source.id.topic_partition], chunk)
+
+    for topic, group in groupby(partitions, key=lambda each: each.topic):
+        ranges = {each.place: each.to_read for each in group}
+        epoch = by_place[next(iter(ranges))].log_id.epoch
+        limited = rate_limited(read_ranges(settings, ranges), reading.per_second)
+        handled = _handled(settings, topic, of_run(limited, run_id), epoch, handle_chunk)
+        async with aclosing(handled) as chunks:
+            async for chunk in chunks:
+                last = chunk[-1].source.id
+                # Offsets without a record count as soon as one after them is done.
+                done[last.topic_partition] = (
+                    last.offset + 1 - ranges[last.topic_partition].beginning
+                )
+                reading.progress("offsets", sum(done.values()), total)
+    reading.progress("offsets", total, total)
 
 
-class _Done:
-    """How much of the ranges is done; offsets without a record count as soon as one after is."""
+async def commit_ranges(
+    settings: Settings,
+    topic: RequestTopic,
+    store: BatchStore[Any, Any],
+    ranges: Ranges,
+    progress: Progress = no_progress,
+) -> int:
+    """Let `store` consume the records of `ranges`, as a worker does; publish nothing.
 
-    def __init__(self, partitions: Sequence[ReplayedPartition], progress: Progress) -> None:
-        self._progress = progress
-        self._begins = {each.place: each.to_read.beginning for each in partitions}
-        self._total = sum(each.to_read.end - each.to_read.beginning for each in partitions)
-        self._done: dict[Partition, int] = {}
+    Files, rows, leaves and positions are made by the same function as a worker's. What is there
+    already stays as it is. The reject limit does not apply. Stop the workers first.
 
-    def reached(self, place: Partition, offset: int) -> None:
-        self._done[place] = offset - self._begins[place]
-        self._progress("offsets", sum(self._done.values()), self._total)
+    Returns:
+        How many records were consumed.
 
-    def all(self) -> None:
-        self._progress("offsets", self._total, self._total)
+    Args:
+        settings: The broker.
+        topic: What the records are.
+        store: What keeps them.
+        ranges: Of `topic`, each from where the store stands.
+        progress: Called after each chunk.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+        IntegrityError: A log is not what was written, or an offset has another leaf.
+        StoreError: The disk failed; what is done stays, and doing it again goes on from there.
+    """
+    done, total = 0, sum(each.end - each.beginning for each in ranges.values())
+    records = read_ranges(settings, ranges)
+    handled = _handled(settings, topic, records, store.identity.epoch, store.commit)
+    async with aclosing(handled) as chunks:
+        async for chunk in chunks:
+            done += len(chunk)
+            progress(f"records of {topic.name}", done, total)
+    return done
+
+
+async def _handled(
+    settings: Settings,
+    topic: RequestTopic,
+    records: Records,
+    epoch: int,
+    handle: Callable[[JudgedChunk], object],
+) -> AsyncGenerator[JudgedChunk, None]:
+    """Yield each chunk of judged records when `handle` has returned, in a thread."""
+    loop = asyncio.get_running_loop()
+    with (
+        Judging(topic.judge, helper=settings.judge_in_helper) as judging,
+        ThreadPoolExecutor(1, thread_name_prefix="replay") as thread,
+    ):
+        async with aclosing(judged_chunks(records, judging, epoch)) as chunks:
+            async for chunk in chunks:
+                await loop.run_in_executor(thread, handle, chunk)
+                yield chunk
+
+
+async def judged_chunks(
+    records: Records, judging: Judging[Any], epoch: int
+) -> AsyncGenerator[JudgedChunk, None]:
+    """Yield `records` judged, in their order, in chunks of bounded number and size.
+
+    Args:
+        records: One partition after the other, each in the order of its offsets.
+        judging: Says what each is.
+        epoch: That of the store.
+    """
+    waiting: deque[asyncio.Task[JudgedChunk]] = deque()
+    try:
+        chunked = in_chunks(
+            records,
+            held_bytes,
+            most=CHUNK_RECORDS,
+            most_bytes=CHUNK_BYTES,
+            group_of=lambda record: (record.topic, record.partition),
+        )
+        async with aclosing(chunked) as chunks:
+            async for chunk in chunks:
+                waiting.append(asyncio.create_task(_judged(chunk, judging, epoch)))
+                if len(waiting) == CHUNKS_AHEAD:
+                    yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        await drop(waiting)
+
+
+async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
+    return await judged_records(judging, [request_of(record, epoch) for record in chunk])

@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 from pipeline.consumers.engine.batches import CHUNK_RECORDS
 from pipeline.consumers.engine.judging import Judging
 from pipeline.core.runs.verdict import Rejected, judge_run_record
-from pipeline.recovery.replay.judged_chunks import judged_chunks
+from pipeline.recovery.replay.reading import judged_chunks
 from tests.builders import record, run_request, sha256
 
 TOPIC = "rmos.runs.requests"
