@@ -104,7 +104,7 @@ async def work(settings: Settings) -> None:
 
 @pytest.fixture
 async def stores(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[TwoStores]:
-    async with store_of(broker, tmp_path / "with", (NEVER,) * 4) as first:
+    async with store_of(broker, tmp_path / "with", NEVER) as first:
         await produce(first, run_records())
         await publish(first, *advisory_records())
         await work(first)
