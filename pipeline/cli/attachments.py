@@ -27,7 +27,7 @@ def put(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
     as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
 ) -> None:
-    """Store files under their SHA-256, and print it; a blob that is there is success."""
+    """Store files under their SHA-256, and print it; a blob that exists already is success."""
     from pipeline.storage.attachments import AttachmentFiles
     from pipeline.storage.reader import stored_answer
 

@@ -41,7 +41,7 @@ app = typer.Typer(no_args_is_help=True, help="Find what was changed, lost or add
 @app.command()
 def run(
     everything: Annotated[
-        bool, typer.Option("--all", help="The whole store; also where nothing else is named.")
+        bool, typer.Option("--all", help="The whole store, which is the default.")
     ] = False,
     date: Annotated[
         list[str] | None, typer.Option(help="Runs of this UTC date; may be given again.")
@@ -51,20 +51,21 @@ def run(
         str, typer.Option(help="quick: names and the ledger; full: every byte; sampled: a tenth.")
     ] = "full",
     audit_id: Annotated[
-        str | None, typer.Option(help="Of the audit; one that is done is told again.")
+        str | None, typer.Option(help="Id of the audit; a finished one is reported again.")
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", help="Longest wait for the report; else while a worker is there."
+            metavar="SECONDS",
+            help="Longest wait for the report; by default as long as a worker runs.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
 ) -> None:
-    """Ask a worker for an audit and wait; exit 5 if anything is not as it should be.
+    """Request an audit from a worker and wait for its report; exit 5 if it found anything.
 
-    Findings are printed as they come, then the report. Nothing is repaired. Interrupted, the
-    audit goes on without this command: ask again with its --audit-id.
+    Findings are printed as they come, then the report. Nothing is repaired. If this
+    command is interrupted, the audit goes on: wait for it again with its --audit-id.
     """
     from pipeline.cli.views.audit import is_fault, print_finding, print_report
 
@@ -126,7 +127,7 @@ def audit_file(
     """Check artifacts, links and blobs by themselves: no store, no service, no network.
 
     Canonical bytes, the hashes in a file, its name and date in the folder of a date, and the
-    blobs that it names where it lies in a store. Exit 5 where anything is other than it should be.
+    blobs that it names if it is in a store. Exit 5 if anything differs.
     """
     from pipeline.audit.single_files import check_file
 

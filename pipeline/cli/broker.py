@@ -24,7 +24,7 @@ from pipeline.settings import Settings, read_settings
 NONE_RUNS = 3
 """Exit status of `status` where no broker runs: not found."""
 
-app = typer.Typer(no_args_is_help=True, help="Run Apache Kafka on this machine, for trying out.")
+app = typer.Typer(no_args_is_help=True, help="Run a local Apache Kafka, for trials.")
 
 
 @app.command()
@@ -32,7 +32,7 @@ def start() -> None:
     """Start the broker in the background and print its address.
 
     Its data are kept in the folder `kafka` of RMOS_DATA_DIR, its port is RMOS_BROKER_PORT.
-    Where it runs already, only its address is printed.
+    If it runs already, only its address is printed.
     """
     settings = read_settings()
     running = running_broker(_folder(settings))
@@ -46,7 +46,7 @@ def start() -> None:
 
 @app.command()
 def stop() -> None:
-    """Stop the broker; its data stay. Nothing to do where none runs."""
+    """Stop the broker; its data stay. Does nothing if none runs."""
     folder = _folder(read_settings())
     with waiting("stopping Apache Kafka"):
         stopped = stop_running(folder)
@@ -57,7 +57,7 @@ def stop() -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Print address, process and cluster id; exit 3 where no broker runs."""
+    """Print address, process and cluster id; exit 3 if no broker runs."""
     folder = _folder(read_settings())
     running = running_broker(folder)
     if running is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": (
         "pipeline.cli.demo:demo",
-        "Show what becomes of run requests: real broker, real files, real hashes; asks nothing.",
+        "Show what becomes of run requests, on a real broker and a real disk; no input is needed.",
     ),
     "up": (
         "pipeline.cli.services:up",
@@ -38,34 +38,42 @@ COMMANDS = {
     ),
     "peek": (
         "pipeline.cli.peek:peek",
-        "Show records that wait for a group, what would become of each, "
-        "and what they have in common.",
+        "Show the records that wait for a group, the outcome of each, and what they share.",
     ),
     "evidence": (
         "pipeline.cli.evidence:evidence",
         "Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier.",
     ),
-    "broker": ("pipeline.cli.broker:app", "Run Apache Kafka on this machine, for trying out."),
-    "topics": ("pipeline.cli.topics:app", "Create the topics, or compare them."),
-    "store": ("pipeline.cli.store:app", "The folder that keeps the runs."),
+    "broker": ("pipeline.cli.broker:app", "Run a local Apache Kafka, for trials."),
+    "topics": ("pipeline.cli.topics:app", "Create and check the topics."),
+    "store": ("pipeline.cli.store:app", "Make and inspect the store in RMOS_DATA_DIR."),
     "worker": ("pipeline.cli.services:app", "Run one consumer until a signal stops it."),
     "schemas": ("pipeline.cli.schemas:app", "Write JSON Schemas, OpenAPI and AsyncAPI."),
-    "publish": ("pipeline.cli.publish:app", "Publish requests."),
+    "publish": ("pipeline.cli.publish:app", "Publish run requests and advisories."),
     "runs": ("pipeline.cli.runs:app", "Read the runs of the store in RMOS_DATA_DIR."),
     "attachments": ("pipeline.cli.attachments:app", "Put blobs into the store in RMOS_DATA_DIR."),
     "audit": ("pipeline.cli.audit:app", "Find what was changed, lost or added."),
-    "index": ("pipeline.cli.index:app", "The index of the store in RMOS_DATA_DIR."),
-    "migrate": ("pipeline.cli.migrate:app", "The way from an older store, and back."),
+    "index": (
+        "pipeline.cli.index:app",
+        "Check or rebuild the index of the store in RMOS_DATA_DIR.",
+    ),
+    "migrate": (
+        "pipeline.cli.migrate:app",
+        "Migrate the runs of an older store, verify them, and roll back.",
+    ),
     "replay": (
         "pipeline.cli.replay:app",
         "Read the topics again: verify the store (the default), restore it.",
     ),
-    "offsets": ("pipeline.cli.offsets:app", "Where the consumer groups are; move an empty one."),
+    "offsets": (
+        "pipeline.cli.offsets:app",
+        "Show where consumer groups are; move one that has no members.",
+    ),
     "dead-letters": (
         "pipeline.cli.dead_letters:app",
-        "Records that were refused, and their way back.",
+        "List, show, export and redrive refused records.",
     ),
-    "ledger": ("pipeline.cli.ledger:app", "The ledger: a log that nobody changes unnoticed."),
+    "ledger": ("pipeline.cli.ledger:app", "Keys, checkpoints, proofs and checksums of the ledger."),
 }
 """Each command or group: where it is defined, and the first paragraph of its help."""
 

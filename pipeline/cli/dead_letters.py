@@ -42,7 +42,7 @@ from pipeline.recovery.dead_letters.reading import (
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import Settings, read_settings
 
-app = typer.Typer(no_args_is_help=True, help="Records that were refused, and their way back.")
+app = typer.Typer(no_args_is_help=True, help="List, show, export and redrive refused records.")
 
 Sources = Annotated[
     list[str] | None,
@@ -142,23 +142,25 @@ def redrive_command(
     since: Since = None,
     until: Until = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All of them, but for those that it cannot help.")
+        bool, typer.Option("--all", help="All, except those that a redrive cannot help.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be sent.")
+        bool, typer.Option("--dry-run", help="Only show what would be sent.")
     ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also those that were redriven before.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send refused records to where they came from, as they came, each once.
+    """Publish refused records again, unchanged and each once, to the topic that they came from.
 
-    Exit 4 where one cannot be sent, 5 where its bytes are not those that were refused.
+    Exit 4 if one cannot be sent, 5 if its bytes are not those that were refused.
     """
     wanted = _filter(sources, code, topic, since, until)
     if not everything and wanted == DeadLetterFilter():
-        raise InputError("Say which: SOURCE, --code, --topic, --since, --until or --all.")
+        raise InputError(
+            "Expected SOURCE, --code, --topic, --since, --until or --all; found none of them."
+        )
     order = RedriveOrder(wanted, again=again, dry_run=dry_run)
     counts = asyncio.run(_redrive(read_settings(), order, as_json=as_json))
     if as_json:

@@ -87,7 +87,7 @@ def _tell(path: Path, found: "RunEvidence") -> None:
         ]
     )
     note(
-        "Whoever checks it needs the key, or checkpoints, from another hand than the file.",
+        "To check it, a reader needs the key or checkpoints from another source than this file.",
     )
 
 

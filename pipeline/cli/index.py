@@ -21,18 +21,20 @@ DIFFERENCE_FOUND = 5
 TOLD_OF_A_KIND = 10
 """Most lines about one kind of finding; after a new broker every older run is such a finding."""
 
-app = typer.Typer(no_args_is_help=True, help="The index of the store in RMOS_DATA_DIR.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check or rebuild the index of the store in RMOS_DATA_DIR."
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()
 def rebuild(as_json: AsJson = False) -> None:
-    """Make the index again from files, ledger and request topics; the files are not touched.
+    """Make a new index from files, ledger and request topics; the files are not touched.
 
-    Stop the workers first. Exit 5 where files are missing, unexpected or explained by no leaf and
+    Stop the workers first. Exit 5 if files are missing, unexpected, or explained by no leaf and
     no record: they get their rows all the same, so that every later check finds them. Nothing is
-    made where a file has other bytes than the ledger says.
+    written if a file differs from its leaf.
     """
     from pipeline.recovery.rebuild.index import rebuild_index
 
@@ -49,7 +51,7 @@ def rebuild(as_json: AsJson = False) -> None:
 
 @app.command()
 def check(as_json: AsJson = False) -> None:
-    """Compare the index with every file, by hash; exit 5 where they differ."""
+    """Compare the index with every file, by hash; exit 5 if they differ."""
     from pipeline.storage.index.run_index import open_index_to_read
     from pipeline.storage.index_check import check_index
 

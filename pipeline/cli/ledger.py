@@ -41,7 +41,9 @@ from pipeline.settings import Settings, read_settings
 if TYPE_CHECKING:
     from pipeline.storage.reader import RunReader
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: a log that nobody changes unnoticed.")
+app = typer.Typer(
+    no_args_is_help=True, help="Keys, checkpoints, proofs and checksums of the ledger."
+)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -57,10 +59,10 @@ def init(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the key that signs the ledger of the store in RMOS_DATA_DIR, where there is none.
+    """Make the key that signs the ledger of the store in RMOS_DATA_DIR, if there is none.
 
-    Where there is one it is shown and stays as it is. For a store that has consumed records
-    without a ledger, the logs are built from the start of its topics; stop the workers first.
+    An existing key is shown and not changed. For a store that has consumed records without a
+    ledger, the logs are built from the start of its topics; stop the workers first.
     """
     from pipeline.storage.ledger_key import init_ledger_key
 
@@ -96,7 +98,7 @@ def _build(settings: Settings, *, accept_loss: bool) -> int:
 
 
 def rotate(as_json: AsJson = False) -> None:
-    """Let a new key take over: every log is signed by both, then by the new one alone.
+    """Replace the key: every log is signed by both keys, then by the new one alone.
 
     The private part of the old key is removed; its public part is still trusted for what it
     signed. A worker that runs meanwhile ends at its next batch, with exit 6: start it again.
@@ -200,7 +202,7 @@ def checkpoint(key: Keys = None) -> None:
 
 
 def verify(trusted: TrustedFile, key: Keys = None, as_json: AsJson = False) -> None:
-    """Prove that every log still begins with its trusted checkpoint; exit 5 where one does not.
+    """Prove that every log still begins with its trusted checkpoint; exit 5 if one does not.
 
     Each leaf that a trusted checkpoint covers is read and hashed again. Newer leaves are not read:
     rmos audit run reads them all.
@@ -331,7 +333,7 @@ def checksums(
 ) -> None:
     """Print a `sha256sum -c` line for each file of a date or of the store, from the ledger.
 
-    Exit 5, after the lines, where an artifact or a link is not what the ledger says.
+    Exit 5, after the lines, if an artifact or a link differs from its leaf.
     """
     from pipeline.storage.checksums import checksums_of
 

@@ -37,7 +37,9 @@ TOLD_ROWS = 20
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
 
-app = typer.Typer(no_args_is_help=True, help="The way from an older store, and back.")
+app = typer.Typer(
+    no_args_is_help=True, help="Migrate the runs of an older store, verify them, and roll back."
+)
 
 From = Annotated[
     Path | None,
@@ -61,7 +63,7 @@ def run(
     attachments: Attachments = None,
     backup_dir: BackupDir = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write and publish nothing; tell what would be.")
+        bool, typer.Option("--dry-run", help="Write and publish nothing; show what would be.")
     ] = False,
     resume: Annotated[
         bool,
@@ -75,13 +77,13 @@ def run(
         int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
     ] = 0,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Go on without the records that are lost.")
+        bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry the rows over that are not here yet. Again, it does nothing; killed, it goes on.
+    """Migrate the rows that are not migrated yet; after a kill, a second run continues.
 
-    Exit 4 where a row cannot be carried over; the others are.
+    Exit 4 if a row cannot be migrated; the others are.
     """
     from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
 
@@ -113,7 +115,7 @@ def status(
     backup_dir: BackupDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Tell how many rows of an older store are here; no broker is asked, and no file read."""
+    """Count the migrated rows of an older store; asks no broker and reads no artifact."""
     from pipeline.legacy.check import migration_status
 
     settings = _settings()
@@ -152,9 +154,9 @@ def verify(
     backup_dir: BackupDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every row with what it became, by hash, computed anew; exit 5 where one differs.
+    """Compare every row with its migrated run, by hash; exit 5 if one differs.
 
-    No broker is asked, and nothing is repaired.
+    Each hash is computed again. No broker is asked, and nothing is repaired.
     """
     from pipeline.legacy.check import verify_migration
 
@@ -193,15 +195,15 @@ def rollback(
         bool,
         typer.Option(
             "--without-broker",
-            help="Do not ask the broker whether a worker runs: you have stopped them all.",
+            help="Do not ask the broker whether a worker runs; you must have stopped them all.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Restore the v1 file from its backup, with the runs made since in it. Deletes nothing.
+    """Restore the v1 file from its backup, with the runs stored since then; deletes nothing.
 
-    Stop the persist workers first. Exit 5 where the backup is not what its name says, or where
-    a run could not be exported as its file is damaged.
+    Stop the persist workers first. Exit 5 if the backup is not what its name says, or if a
+    run could not be exported because its file is damaged.
     """
     from pipeline.legacy.rollback import roll_back
 

@@ -81,7 +81,7 @@ class TargetOptions:
         )
         if sum(given) != 1:
             raise InputError(
-                "Say where to: one of --to-time, --to-offset, --earliest, --latest, --shift-by, "
+                "Expected one of --to-time, --to-offset, --earliest, --latest, --shift-by, "
                 "--to-store."
             )
         moment_ms("--to-time", self.to_time)
@@ -155,13 +155,17 @@ def _places(
     return places
 
 
-app = typer.Typer(no_args_is_help=True, help="Where the consumer groups are; move an empty one.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show where consumer groups are; move one that has no members."
+)
 
 GroupArgument = Annotated[
     str, typer.Argument(metavar="GROUP", help="With or without the prefix: persist, rmos.persist.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; needed where nobody can answer.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask; needed where no terminal is attached.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be moved.")]
 
 
@@ -175,9 +179,9 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where each group is, how far behind, and who reads with it.
+    """Show the position, the lag and the members of each consumer group.
 
-    A group has a line, and each of its partitions that is behind or has lost something.
+    A line is a group, or a partition that is behind or has lost records.
     """
     settings = read_settings()
     known = consumer_groups(settings.prefix)
@@ -224,7 +228,7 @@ def reset(
 ) -> None:
     """Move a group that has no members; a snapshot of where it was is kept for `undo`.
 
-    Exit 4 where the group has members; they are named.
+    Exit 4 if the group has members; they are named.
     """
     options = TargetOptions(to_time, to_offset or (), earliest, latest, shift_by, to_store)
     options.check()
@@ -251,7 +255,7 @@ def undo(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move a group to where it was before it was last moved; a second undo takes that back."""
+    """Move a group back to where it was before its last move; a second undo reverts the first."""
     settings = read_settings()
     name = _group(settings, group)
 
@@ -299,7 +303,7 @@ def _move(
 def _ask(group: str, partitions: int) -> None:
     if not sys.stdin.isatty():
         raise InputError(
-            "Nobody can be asked here: look at --dry-run, then say --yes. Nothing was moved."
+            "No terminal is attached to ask: look at --dry-run, then give --yes. Nothing was moved."
         )
     if not typer.confirm(f"Move {group} in {partitions} partitions?", err=True):
         raise RefusedError("Nothing was moved.")
@@ -338,4 +342,4 @@ def _group(settings: Settings, name: str) -> str:
     for candidate in (name, f"{settings.prefix}.{name}"):
         if candidate in known:
             return candidate
-    raise InputError(f"{name!r} is no group of ours: {', '.join(known)}.")
+    raise InputError(f"{name!r} is no consumer group of this pipeline: {', '.join(known)}.")

@@ -22,14 +22,15 @@ _HEADERS_CHARACTERS = 120
 
 def peek(
     group: Annotated[
-        str, typer.Argument(metavar="GROUP", help="Whose records: persist, advise or migrate.")
+        str, typer.Argument(metavar="GROUP", help="Consumer group: persist, advise or migrate.")
     ] = "persist",
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Read so many, as many of each partition.")
+        int,
+        typer.Option(min=1, metavar="N", help="Records to read, equally many of each partition."),
     ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
 ) -> None:
-    """Show records that wait for a group, what would become of each, and what they have in common.
+    """Show the records that wait for a group, the outcome of each, and what they share.
 
     Nothing is consumed, moved or written.
     """
@@ -68,7 +69,7 @@ def _topic(settings: Settings, group: str) -> "RequestTopic":
     for name in (group, f"{settings.prefix}.{group}"):
         if name in topics:
             return topics[name]
-    raise InputError(f"{group!r} is no group that reads requests: {', '.join(topics)}.")
+    raise InputError(f"{group!r} is no consumer group of requests: {', '.join(topics)}.")
 
 
 def _document(record: "WaitingRecord") -> dict[str, Any]:

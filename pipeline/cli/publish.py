@@ -48,7 +48,7 @@ Files = Annotated[
 Raw = Annotated[bool, typer.Option("--raw", help="Send every line as it is, without checking it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
-app = typer.Typer(no_args_is_help=True, help="Publish requests.")
+app = typer.Typer(no_args_is_help=True, help="Publish run requests and advisories.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish run requests. One bad request and none is sent, unless --raw."""
+    """Publish run requests, all or nothing: if one is invalid, none is sent, unless --raw."""
     records = read_records(files, raw=raw)
     if new:
         records = as_new(records)
@@ -124,9 +124,9 @@ def advisory(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish advisory requests. One bad request and none is sent, unless --raw.
+    """Publish advisory requests, all or nothing: if one is invalid, none is sent, unless --raw.
 
-    One whose run is not there yet is told as waiting, and is linked once the run comes.
+    An advisory whose run is not stored yet is reported as waiting; it is linked with its run.
     """
     records = read_records(files, raw=raw)
     if not raw:

@@ -33,9 +33,7 @@ Ranges = Annotated[
 RunId = Annotated[
     str | None, typer.Option(metavar="ID", help="One run and its advisories: one partition each.")
 ]
-Rate = Annotated[
-    float | None, typer.Option(min=0.1, metavar="N", help="At most so many records a second.")
-]
+Rate = Annotated[float | None, typer.Option(min=0.1, metavar="N", help="Most records per second.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 
@@ -54,7 +52,7 @@ def plan(
     run_id: RunId = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what would be read, what retention has taken, and what the store has already."""
+    """Show what would be read, what retention has removed, and what the store has already."""
     from pipeline.app import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.plan import plan as plan_replay
@@ -81,9 +79,9 @@ def verify(
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge every record again and compare what it made with the store; write nothing.
+    """Validate every record again and compare the result with the store; writes nothing.
 
-    Exit 5 where something is missing, different or foreign.
+    Exit 5 if anything is missing, different or foreign.
     """
     from pipeline.app import run_service
     from pipeline.cli.views import replay as view
@@ -116,9 +114,9 @@ def restore(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make again what is missing of the store, with the same bytes; touch nothing that is there.
+    """Write what is missing in the store again, with the same bytes; existing files stay untouched.
 
-    Exit 5 where something could not be restored.
+    Exit 5 if anything could not be restored.
     """
     from pipeline.app import run_service
     from pipeline.cli.views import replay as view
@@ -145,7 +143,7 @@ def restore(
 
 @app.command()
 def forward(
-    to: Annotated[str, typer.Option(metavar="TOPIC", help="Where to; none of this pipeline's.")],
+    to: Annotated[str, typer.Option(metavar="TOPIC", help="Another topic, none of this pipeline.")],
     since: Since = None,
     until: Until = None,
     ranges: Ranges = None,
@@ -153,7 +151,7 @@ def forward(
     rate: Rate = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish records to another topic, untouched but for the header rmos-replay-of."""
+    """Publish records to another topic, unchanged but for the header rmos-replay-of."""
     from pipeline.app import run_service
     from pipeline.recovery.replay.forward import forward as forward_range
     from pipeline.settings import read_settings

@@ -56,7 +56,8 @@ def _with_filter(command: Callable[[RunFilter, bool], None]) -> Callable[..., No
         try:
             wanted = RunFilter.of(**given)
         except ValueError as error:
-            raise InputError(f"{error}") from error
+            field, _, why = str(error).partition(":")
+            raise InputError(f"--{field.replace('_', '-')}:{why}") from error
         command(wanted, as_json)
 
     options = [
@@ -192,7 +193,7 @@ def attachments(run_id: RunIdArgument, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
-    """Read every byte of a run's attachments; exit 5 if one is not as it was."""
+    """Read every byte of a run's attachments; exit 5 if one has changed."""
     with _reader() as reader:
         answer = reader.verify_attachments(run_id)
     verification = answer["verification"]

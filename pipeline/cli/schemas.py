@@ -28,7 +28,7 @@ def _group() -> None:
 @app.command()
 def export(
     folder: Annotated[
-        Path, typer.Option("--to", metavar="DIR", help="Folder, made where it is missing.")
+        Path, typer.Option("--to", metavar="DIR", help="Folder; it is made if it is missing.")
     ] = Path("rmos-schemas"),
 ) -> None:
     """Write every JSON Schema, asyncapi.json and openapi.json; print the paths."""

@@ -20,7 +20,7 @@ AcceptRejects = Annotated[
     int, typer.Option(min=0, metavar="N", help="Let the next N failures past the reject limit.")
 ]
 AcceptLoss = Annotated[
-    bool, typer.Option("--accept-loss", help="Go on without the records that are lost.")
+    bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
 ]
 
 
@@ -53,7 +53,7 @@ def advisories(
 
 @app.command()
 def audit(instance: Instance = None) -> None:
-    """Audit the store when asked, and on schedule; nothing is repaired."""
+    """Audit the store on request and on schedule; nothing is repaired."""
     from pipeline.app import run_audit_worker, run_service
 
     run_service(run_audit_worker(_settings(instance)))
@@ -61,7 +61,7 @@ def audit(instance: Instance = None) -> None:
 
 @app.command("all")
 def all_workers(instance: Instance = None, accept_loss: AcceptLoss = False) -> None:
-    """Run all consumers in one process; one stops, all stop."""
+    """Run all consumers in one process; if one stops, all stop."""
     from pipeline.app import run_all_workers, run_service
 
     run_service(run_all_workers(_settings(instance), accept_loss=accept_loss))

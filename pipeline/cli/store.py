@@ -20,7 +20,7 @@ from pipeline.settings import Settings, read_settings
 if TYPE_CHECKING:
     from pipeline.storage.index.run_index import RunIndex
 
-app = typer.Typer(no_args_is_help=True, help="The folder that keeps the runs.")
+app = typer.Typer(no_args_is_help=True, help="Make and inspect the store in RMOS_DATA_DIR.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -47,7 +47,7 @@ def init(
 
 @app.command("new-epoch")
 def new_epoch(as_json: AsJson = False) -> None:
-    """Go on with a new broker; what earlier epochs stored stays as it is."""
+    """Continue with a new broker; what earlier epochs stored does not change."""
     settings = read_settings()
     cluster_id = asyncio.run(_cluster_of_idle_workers(settings))
     _show(settings, begin_epoch(settings.data_dir, cluster_id=cluster_id), as_json=as_json)
@@ -55,7 +55,7 @@ def new_epoch(as_json: AsJson = False) -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Tell which store it is, what it holds and how much room is left."""
+    """Show which store it is, what it holds and how much room is left."""
     from pipeline.storage.index.run_index import open_index_to_read
 
     settings = read_settings()

@@ -22,7 +22,7 @@ DIFFERENT = 5
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
-app = typer.Typer(no_args_is_help=True, help="Create the topics, or compare them.")
+app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
 
 
 @app.command()
@@ -34,7 +34,7 @@ def apply(as_json: AsJson = False) -> None:
 
 @app.command()
 def check(as_json: AsJson = False) -> None:
-    """Compare the topics with what they must be; exit 5 where something differs."""
+    """Compare the topics with what they must be; exit 5 if anything differs."""
     settings = read_settings()
     differences = asyncio.run(compare_topics(settings))
     for name in asyncio.run(topics_no_longer_used(settings)):

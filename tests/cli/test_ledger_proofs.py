@@ -274,7 +274,7 @@ def test_evidence_is_proven_by_the_verifier(
         "attachments": "2",
         "key": VKEY,
     }
-    assert "from another hand" in done.err
+    assert "from another source" in done.err
     assert checked("evidence-saw_1.zip", "--key", VKEY) == 0
     assert checked("evidence-saw_1.zip", "--trusted", trusted) == 0
     assert checked("evidence-saw_1.zip") == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def demo() -> None:
-    """Show what becomes of run requests: real broker, real files, real hashes; asks nothing."""
+    """Show what becomes of run requests, on a real broker and a real disk; no input is needed."""
     from pipeline.app import run_service
     from pipeline.cli.demo.chapters import run_demo
     from pipeline.cli.demo.screen import Screen
