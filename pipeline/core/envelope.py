@@ -38,7 +38,7 @@ class Rejected:
 
 
 class RejectionError(Exception):
-    """Carries a verdict out of the rules that found it; never leaves core."""
+    """Carries a verdict out of the rules that found it, to the function that returns it."""
 
     def __init__(self, code: str, message: str, run_id: str | None = None) -> None:
         super().__init__(message)

@@ -41,7 +41,7 @@ from pipeline.consumers.engine.batches import Backoff, Record
 from pipeline.consumers.engine.outbox import Outbox, Request, request_of
 from pipeline.consumers.engine.put_off import PutOff
 from pipeline.consumers.engine.standing import Standing
-from pipeline.core.envelope import Rejected
+from pipeline.core.envelope import Rejected, RejectionError
 from pipeline.errors import BrokerError, IntegrityError, RmosError, thread_faults
 from schemas.audit_request import AuditRequest
 
@@ -101,64 +101,56 @@ class AuditHandler:
         """Return what became of the record, in one word."""
         if isinstance(verdict, Rejected):
             return await self._refuse(incoming, verdict)
-        answer = await self._answer_or_refusal(incoming, verdict)
-        if isinstance(answer, Rejected):
-            return await self._refuse(incoming, answer)
-        content, outcome = answer
+        try:
+            with thread_faults():
+                content, outcome = await self._answer(incoming, verdict)
+        except RejectionError as error:
+            return await self._refuse(incoming, error.rejected)
+        except IntegrityError as error:
+            return await self._refuse(incoming, Rejected(REPORT_CORRUPT, str(error)))
+        except (OSError, MemoryError, RmosError):
+            raise
+        except Exception as error:  # noqa: BLE001  # one request must not hold up the others
+            _log.exception("audit failed", audit_id=verdict.audit_id)
+            failed = Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
+            return await self._refuse(incoming, failed)
         await self._publish(self._reports, REPORT_EVENT_TYPE, incoming, verdict.audit_id, [content])
         _log.info("audit reported", audit_id=verdict.audit_id, outcome=outcome)
         return outcome
 
-    async def _answer_or_refusal(
-        self, incoming: Request, request: AuditRequest
-    ) -> tuple[bytes, str] | Rejected:
-        try:
-            with thread_faults():
-                return await self._answer(incoming, request)
-        except IntegrityError as error:
-            return Rejected(REPORT_CORRUPT, str(error))
-        except (OSError, MemoryError, RmosError):
-            raise
-        except Exception as error:  # noqa: BLE001  # one request must not hold up the others
-            _log.exception("audit failed", audit_id=request.audit_id)
-            return Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
-
-    async def _answer(
-        self, incoming: Request, request: AuditRequest
-    ) -> tuple[bytes, str] | Rejected:
-        """Return the bytes of the report and what became of the record, or why there is none."""
-        auditing = self._auditing
-        root = auditing.settings.data_dir
+    async def _answer(self, incoming: Request, request: AuditRequest) -> tuple[bytes, str]:
+        """Return the bytes of the report, and what became of the record."""
+        root = self._auditing.settings.data_dir
         while True:
-            known = await self._stored(request)  # 2.
-            if known is not None:
-                return known
+            content = await self._stored(request)  # 2.
+            if content is not None:
+                return content, "reported again"
             journal = await asyncio.to_thread(AuditJournal.take, root, request.audit_id)
             if journal is not None:
                 break
             await self._backoff.rest()  # 3.
         try:
             # It may have been done between the two looks.
-            known = await self._stored(request)
-            return known or await self._audit(incoming, request, journal)
+            content = await self._stored(request)
+            if content is not None:
+                return content, "reported again"
+            return await self._audit(incoming, request, journal), "audited"
         finally:
             journal.close()
 
-    async def _stored(self, request: AuditRequest) -> tuple[bytes, str] | Rejected | None:
-        auditing = self._auditing
-        root = auditing.settings.data_dir
+    async def _stored(self, request: AuditRequest) -> bytes | None:
+        root = self._auditing.settings.data_dir
         found = await asyncio.to_thread(read_report, root, request.audit_id)
         if found is None:
             return None
         report, content = found
-        if not _is_of(request, report):
-            return _conflict(request)
+        _check_is_of(request, report)
         await asyncio.to_thread(seal_journal, root, request.audit_id)
-        return content, "reported again"
+        return content
 
     async def _audit(
         self, incoming: Request, request: AuditRequest, journal: AuditJournal
-    ) -> tuple[bytes, str] | Rejected:
+    ) -> bytes:
         auditing, begun = self._auditing, journal.state.begun
         if begun is None:
             begun = {
@@ -166,8 +158,8 @@ class AuditHandler:
                 "started_at_utc": auditing.now(),
             }
             await journal.begin(begun)
-        elif not _is_of(request, begun.get("request")):
-            return _conflict(request)
+        else:
+            _check_is_of(request, begun.get("request"))
         started = monotonic()
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
         publish = partial(
@@ -177,7 +169,7 @@ class AuditHandler:
         content = await asyncio.to_thread(write_report, auditing.settings.data_dir, report)  # 5.
         await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
         self._measure(report, monotonic() - started)
-        return content, "audited"
+        return content
 
     def _measure(self, report: dict[str, Any], seconds: float) -> None:
         mode = report["mode"]
@@ -228,18 +220,20 @@ class AuditHandler:
         return "conflict" if rejected.code == AUDIT_CONFLICT else "rejected"
 
 
-def _is_of(request: AuditRequest, document: Any) -> bool:  # noqa: ANN401
-    """Return whether a journal or a report is that of `request`."""
+def _check_is_of(request: AuditRequest, document: Any) -> None:  # noqa: ANN401
+    """Check that a journal or a report is that of `request`.
+
+    Raises:
+        RejectionError: It is that of another request under the same audit_id.
+    """
     try:
         asked = {name: document[name] for name in ("audit_id", "scope", "mode")}
-        return normalised_request(asked) == request
+        if normalised_request(asked) == request:
+            return
     except (KeyError, TypeError, ValidationError):
-        return False
-
-
-def _conflict(request: AuditRequest) -> Rejected:
-    message = (
+        pass
+    raise RejectionError(
+        AUDIT_CONFLICT,
         f"Expected the request that the audit {request.audit_id} was begun with, found another "
-        "scope or mode. Another audit needs another audit_id."
+        "scope or mode. Another audit needs another audit_id.",
     )
-    return Rejected(AUDIT_CONFLICT, message)
