@@ -1,0 +1,81 @@
+"""A start that is cancelled while it asks for the cluster leaves no connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka import client
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
+
+from pipeline.broker.aiokafka_fixes import closed_bootstraps
+from pipeline.broker.aiokafka_fixes.closed_bootstraps import install_closed_bootstraps
+
+VERSIONS = b"".join(number.to_bytes(2) for key in range(64) for number in (key, 0, 1))
+
+
+@asynccontextmanager
+async def broker_without_metadata() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
+    """Give a broker that tells its versions, and no more; then whether it was asked, and left."""
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def frame(reader: asyncio.StreamReader) -> bytes:
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        correlation_id = (await frame(reader))[4:8]
+        body = correlation_id + b"\0\0" + (64).to_bytes(4) + VERSIONS
+        writer.write(len(body).to_bytes(4) + body)
+        await frame(reader)
+        asked.set()
+        assert await reader.read() == b""
+        left.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"{host}:{port}", asked, left
+
+
+async def cancelled_start(address: str, asked: asyncio.Event) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    starting = asyncio.create_task(admin.start())
+    await asyncio.wait_for(asked.wait(), 5)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await admin.close()
+
+
+async def left_at_once(left: asyncio.Event) -> bool:
+    try:
+        await asyncio.wait_for(left.wait(), 0.5)
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_a_cancelled_start_leaves_no_connection_unlike_that_of_aiokafka(
+    monkeypatch: pytest.MonkeyPatch, *, mended: bool
+) -> None:
+    opened: list[AIOKafkaConnection] = []
+
+    async def create_conn(*address: Any, **options: Any) -> AIOKafkaConnection:
+        opened.append(await closed_bootstraps._create_conn(*address, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(client, "create_conn", create_conn)
+    monkeypatch.setattr(AIOKafkaClient, "bootstrap", closed_bootstraps._bootstrap)
+    if mended:
+        install_closed_bootstraps()
+    async with broker_without_metadata() as (address, asked, left):
+        await cancelled_start(address, asked)
+        assert await left_at_once(left) is mended
+        for connection in opened:
+            connection.close()
+        assert await left_at_once(left)
+    assert closed_bootstraps._opened == {}
