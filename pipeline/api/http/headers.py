@@ -6,7 +6,6 @@ Ranges are those of RFC 9110 section 14, entity tags of section 8.8; file names 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
@@ -17,30 +16,11 @@ from pipeline.core.visible_text import without_unseen
 _ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """Bytes of a whole, from `first` to before `end`."""
-
-    first: int
-    end: int
-    size_bytes: int
-
-    @property
-    def length(self) -> int:
-        """How many bytes."""
-        return self.end - self.first
-
-    @property
-    def content_range(self) -> str:
-        """The value of Content-Range."""
-        return f"bytes {self.first}-{self.end - 1}/{self.size_bytes}"
-
-
 class UnsatisfiableRangeError(Exception):
     """No byte of the whole lies in the range that was asked for."""
 
 
-def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
+def parse_range(header: str | None, size_bytes: int) -> range | None:
     """Return the one range that `header` asks for; None where the whole is to be sent.
 
     A header of another form, or of several ranges, may be ignored, and is.
@@ -60,7 +40,7 @@ def parse_range(header: str | None, size_bytes: int) -> ByteRange | None:
             return None
     if begin >= size_bytes:
         raise UnsatisfiableRangeError
-    return ByteRange(begin, end, size_bytes)
+    return range(begin, end)
 
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._ ()+,=@#-]")

@@ -14,7 +14,6 @@ from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDependencies, ApiDeps, ThreadPool
 from pipeline.api.http.headers import (
-    ByteRange,
     UnsatisfiableRangeError,
     content_disposition,
     disposition_of,
@@ -99,7 +98,8 @@ async def download_attachment(
             await deps.transfer(_check, blob)
         if request.state.is_head:
             blob.close()
-            return _head(blob, wanted, headers)
+            status = 200 if wanted is None else 206
+            return Response(status_code=status, headers=_of_part(blob, wanted, headers))
     except BaseException:
         blob.close()
         raise
@@ -126,7 +126,7 @@ def _headers(named: NamedBlob) -> dict[str, str]:
     }
 
 
-def _wanted(request: Request, blob: OpenBlob, tag: str) -> ByteRange | None:
+def _wanted(request: Request, blob: OpenBlob, tag: str) -> range | None:
     if request.headers.get("if-range", tag) != tag:
         return None
     try:
@@ -147,37 +147,32 @@ def _check(blob: OpenBlob) -> None:
         raise IntegrityError(message)
 
 
-def _head(blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str]) -> Response:
-    status = 200 if wanted is None else 206
-    return Response(status_code=status, headers=_of_part(blob, wanted, headers))
-
-
-def _of_part(blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str]) -> dict[str, str]:
-    length = blob.size_bytes if wanted is None else wanted.length
-    found = {**headers, "Content-Length": str(length)}
-    return found if wanted is None else found | {"Content-Range": wanted.content_range}
+def _of_part(blob: OpenBlob, wanted: range | None, headers: dict[str, str]) -> dict[str, str]:
+    if wanted is None:
+        return {**headers, "Content-Length": str(blob.size_bytes)}
+    content_range = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size_bytes}"
+    return {**headers, "Content-Length": str(len(wanted)), "Content-Range": content_range}
 
 
 def _stream(
-    blob: OpenBlob, wanted: ByteRange | None, headers: dict[str, str], threads: ThreadPool
+    blob: OpenBlob, wanted: range | None, headers: dict[str, str], threads: ThreadPool
 ) -> Response:
-    part = wanted or ByteRange(0, blob.size_bytes, blob.size_bytes)
-    pieces = _pieces(blob, part, threads)
+    pieces = _pieces(blob, wanted or range(blob.size_bytes), threads)
     if wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES:
         pieces = _hashed(blob, pieces, threads)
     status = 200 if wanted is None else 206
     return _BlobResponse(blob, pieces, status, _of_part(blob, wanted, headers))
 
 
-async def _pieces(blob: OpenBlob, part: ByteRange, threads: ThreadPool) -> AsyncGenerator[bytes]:
+async def _pieces(blob: OpenBlob, part: range, threads: ThreadPool) -> AsyncGenerator[bytes]:
     # The file that was checked, whatever has its name by now.
     opened = aiofiles.open(
         blob.descriptor, "rb", buffering=0, closefd=False, executor=threads.executor
     )
     with thread_faults():
         async with opened as file:
-            await file.seek(part.first)
-            left = part.length
+            await file.seek(part.start)
+            left = len(part)
             # A file that was cut short meanwhile ends the answer before its Content-Length.
             while left and (piece := await file.read(min(left, PIECE_BYTES))):
                 left -= len(piece)

@@ -26,7 +26,7 @@ def read(header: str | None, size: int = 10) -> tuple[int, int] | str | None:
         found = parse_range(header, size)
     except UnsatisfiableRangeError:
         return "none"
-    return None if found is None else (found.first, found.end)
+    return None if found is None else (found.start, found.stop)
 
 
 def test_one_range_is_read_and_what_is_none_is_ignored() -> None:
@@ -64,7 +64,7 @@ def test_a_range_lies_within_the_whole(header: str, size: int) -> None:
     except UnsatisfiableRangeError:
         return
     if found is not None:
-        assert 0 <= found.first < found.end <= size
+        assert 0 <= found.start < found.stop <= size
 
 
 @given(st.text(max_size=60))
