@@ -173,7 +173,9 @@ class RunsClient:
         with _reaching(self._http):
             answer = await self._http.get(f"{_run(run_id)}/download")
         _raise_error(answer)
-        _check_hash(answer.headers.get("etag", "").strip('"'), hashlib.sha256(answer.content))
+        expected = answer.headers.get("etag", "").strip('"')
+        if (found := hashlib.sha256(answer.content).hexdigest()) != expected:
+            raise IntegrityError(f"Expected bytes with SHA-256 {expected}, {found} arrived.")
         return answer.content
 
     async def diff(self, a: str, b: str) -> RunDiff:
@@ -321,12 +323,6 @@ def _document(answer: httpx.Response) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _check_hash(expected: str, digest: "hashlib._Hash") -> None:
-    found = digest.hexdigest()
-    if found != expected:
-        raise IntegrityError(f"Expected bytes with SHA-256 {expected}, {found} arrived.")
 
 
 def _encoded(request: Request) -> bytes:

@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from pipeline.api import examples
 from pipeline.api.http.tokens import OPEN_PATHS
-from schemas.fields import ADVISORY_ID_PATTERN, RUN_ID_PATTERN, SHA256_PATTERN
+from schemas.fields import RUN_ID_PATTERN, SHA256_PATTERN
 from schemas.http_answers import (
     AdvisorySubmission,
     ErrorAnswer,
@@ -42,7 +42,6 @@ _REFERENCE = "#/components/schemas/Request{model}"
 
 RUN_ID = {"pattern": RUN_ID_PATTERN, "example": examples.RUN_ID}
 SHA256 = {"pattern": SHA256_PATTERN, "example": examples.SHA256}
-ADVISORY_ID = {"pattern": ADVISORY_ID_PATTERN}
 
 
 def answer(shape: type[BaseModel], example: object, description: str) -> dict[str, Any]:
