@@ -21,6 +21,7 @@ from pipeline.disk.store_identity import (
     read_store,
 )
 from pipeline.errors import InputError, StoreError, StoreNotReadyError
+from tests.laws import offenders
 from tests.storage.stores import in_child
 
 STORE_ID = "0123456789abcdef" * 2
@@ -178,29 +179,37 @@ RIGHT: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    "found",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe",
-        b"[]",
-        b"null",
-        b"[1,2,3,4,5]",
-        json.dumps({}).encode(),
-        json.dumps(RIGHT | {"more": 1}).encode(),
-        json.dumps({name: RIGHT[name] for name in RIGHT if name != "prefix"}).encode(),
-        *(json.dumps(RIGHT | {"epoch": wrong}).encode() for wrong in ("1", 1.0, True, 0, -1, None)),
-        json.dumps(RIGHT | {"store_id": "short"}).encode(),
-        json.dumps(RIGHT | {"store_id": 7}).encode(),
-        json.dumps(RIGHT | {"cluster_id": None}).encode(),
-        json.dumps(RIGHT | {"prefix": ["rmos"]}).encode(),
-    ],
-)
-def test_an_identity_that_is_not_one_is_refused(tmp_path: Path, found: bytes) -> None:
-    (tmp_path / "store.json").write_bytes(found)
-    with pytest.raises(StoreNotReadyError, match=r"store\.json to tell the store's identity"):
-        read_store(tmp_path)
+def test_an_identity_that_is_not_one_is_refused(tmp_path: Path) -> None:
+    def holds(found: bytes) -> None:
+        (tmp_path / "store.json").write_bytes(found)
+        with pytest.raises(StoreNotReadyError, match=r"store\.json to tell the store's identity"):
+            read_store(tmp_path)
+
+    assert (
+        offenders(
+            holds,
+            [
+                b"",
+                b"{",
+                b"\xff\xfe",
+                b"[]",
+                b"null",
+                b"[1,2,3,4,5]",
+                json.dumps({}).encode(),
+                json.dumps(RIGHT | {"more": 1}).encode(),
+                json.dumps({name: RIGHT[name] for name in RIGHT if name != "prefix"}).encode(),
+                *(
+                    json.dumps(RIGHT | {"epoch": wrong}).encode()
+                    for wrong in ("1", 1.0, True, 0, -1, None)
+                ),
+                json.dumps(RIGHT | {"store_id": "short"}).encode(),
+                json.dumps(RIGHT | {"store_id": 7}).encode(),
+                json.dumps(RIGHT | {"cluster_id": None}).encode(),
+                json.dumps(RIGHT | {"prefix": ["rmos"]}).encode(),
+            ],
+        )
+        == []
+    )
 
 
 def test_a_store_of_another_format_is_left_to_the_version_that_made_it(tmp_path: Path) -> None:

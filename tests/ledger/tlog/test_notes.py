@@ -20,6 +20,7 @@ from pipeline.ledger.tlog.notes import (
     sign_note,
     verify_note,
 )
+from tests.laws import offenders
 from tests.ledger.tlog.signers import signer
 
 # The example of C2SP signed-note. Its key is not published.
@@ -133,40 +134,45 @@ SIGNATURE = GO_NOTE.splitlines()[-1]
 EM_SPACE_NAME = "Peter\u2003Neumann"
 
 
-@pytest.mark.parametrize(
-    "note",
-    [
-        "",
-        "\n",
-        "text",
-        "text\n",
-        "text\n\n",
-        "text\n\n\n",
-        f"text\n{SIGNATURE}\n",
-        f"text\n\n{SIGNATURE}",
-        f"text\n\n{SIGNATURE}\n\n",
-        f"text\n\n{SIGNATURE}\nmore\n",
-        f"text\n\n{SIGNATURE} \n",
-        f"text\n\n {SIGNATURE}\n",
-        f"text\n\n{SIGNATURE.replace('—', '-')}\n",
-        f"text\n\n{SIGNATURE.replace('— ', '—  ')}\n",
-        f"text\n\n{SIGNATURE.replace('— ', '—')}\n",
-        f"text\n\n{SIGNATURE.replace('PeterNeumann', 'Peter+Neumann')}\n",
-        f"text\n\n{SIGNATURE.replace('PeterNeumann', EM_SPACE_NAME)}\n",
-        f"text\n\n{SIGNATURE.replace('PeterNeumann ', ' ')}\n",
-        f"text\n\n{SIGNATURE[:-1]}\n",  # base64 without its padding
-        f"text\n\n{SIGNATURE[:-2]}N=\n".replace("AM=", "AN="),  # unused bits that are set
-        "text\n\n— PeterNeumann x08gow==\n",  # a key id alone
-        "text\n\n— PeterNeumann \n",
-        f"te\txt\n\n{SIGNATURE}\n",
-        f"te\rxt\n\n{SIGNATURE}\n",
-        f"te\x00xt\n\n{SIGNATURE}\n",
-        "text\n\n" + f"{SIGNATURE}\n" * 101,
-    ],
-)
-def test_a_malformed_note_is_refused(note: str) -> None:
-    with pytest.raises(EvidenceError):
-        parse_note(note.encode())
+def test_a_malformed_note_is_refused() -> None:
+    def holds(note: str) -> None:
+        with pytest.raises(EvidenceError):
+            parse_note(note.encode())
+
+    assert (
+        offenders(
+            holds,
+            [
+                "",
+                "\n",
+                "text",
+                "text\n",
+                "text\n\n",
+                "text\n\n\n",
+                f"text\n{SIGNATURE}\n",
+                f"text\n\n{SIGNATURE}",
+                f"text\n\n{SIGNATURE}\n\n",
+                f"text\n\n{SIGNATURE}\nmore\n",
+                f"text\n\n{SIGNATURE} \n",
+                f"text\n\n {SIGNATURE}\n",
+                f"text\n\n{SIGNATURE.replace('—', '-')}\n",
+                f"text\n\n{SIGNATURE.replace('— ', '—  ')}\n",
+                f"text\n\n{SIGNATURE.replace('— ', '—')}\n",
+                f"text\n\n{SIGNATURE.replace('PeterNeumann', 'Peter+Neumann')}\n",
+                f"text\n\n{SIGNATURE.replace('PeterNeumann', EM_SPACE_NAME)}\n",
+                f"text\n\n{SIGNATURE.replace('PeterNeumann ', ' ')}\n",
+                f"text\n\n{SIGNATURE[:-1]}\n",  # base64 without its padding
+                f"text\n\n{SIGNATURE[:-2]}N=\n".replace("AM=", "AN="),  # unused bits that are set
+                "text\n\n— PeterNeumann x08gow==\n",  # a key id alone
+                "text\n\n— PeterNeumann \n",
+                f"te\txt\n\n{SIGNATURE}\n",
+                f"te\rxt\n\n{SIGNATURE}\n",
+                f"te\x00xt\n\n{SIGNATURE}\n",
+                "text\n\n" + f"{SIGNATURE}\n" * 101,
+            ],
+        )
+        == []
+    )
 
 
 def test_a_note_that_is_not_utf8_or_endless_is_refused() -> None:
