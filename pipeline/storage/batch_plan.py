@@ -6,7 +6,7 @@ is resolved once, as if every file were intact: whether it is, a store finds out
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
@@ -77,9 +77,10 @@ def apply_recorded_verdict(
     return replace(record, verdict=rejected)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRecord(Generic[Verdict, Settled]):
+class PlannedRecord(NamedTuple, Generic[Verdict, Settled]):
     """What becomes of one record, where every file is intact.
+
+    A tuple, as there is one for every record: it takes a third of the time of a frozen dataclass.
 
     Attributes:
         record: The record.
