@@ -59,12 +59,12 @@ ATTACHMENT_FIELDS: Final = _fields_of(AttachmentRef)
 
 
 def is_object(value: object) -> bool:
-    """Tell whether a value is a JSON object."""
+    """Return whether a value is a JSON object."""
     return isinstance(value, dict)
 
 
 def same_json(one: object, other: object) -> bool:
-    """Tell whether two values are the same JSON: `1`, `1.0` and `true` are three."""
+    """Return whether two values are the same JSON: `1`, `1.0` and `true` are three."""
     return canonical_json(one) == canonical_json(other)
 
 

@@ -127,7 +127,7 @@ async def roll_back(
         path: The v1 file.
         backup: What it is restored from; None for its newest backup.
         backup_dir: Where backups are; None for beside the file.
-        progress: Told how far it is.
+        progress: Called with how far it is.
         without_backup: Make the file from this store alone, and the rows that it has.
         without_broker: Do not ask the broker whether a worker runs; the caller has stopped them.
 

@@ -137,30 +137,32 @@ def test_values_without_a_field_are_kept_under_their_names() -> None:
         assert kept[name] == row[name]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("notes", "x" * 20_001),
-        ("errors", "one text"),
-        ("errors", ["a", 1]),
-        ("material_id", "a\nb"),
-        ("machine_id", 17),
-        ("drift_detected", "yes"),
-        ("tool_id", ""),
-        ("event_type", "x" * 201),
-        ("mode", ["saw"]),
-        ("feasibility", ["GREEN"]),
-        ("request_summary", "text"),
-        ("advisory_inputs", [1]),
-        ("attachments", "none"),
-        ("decision", 7),
-        ("meta", {"v1": "mine"}),
-        ("meta", [1]),
-        ("lineage", {"parent_plan_run_id": 7}),
-    ],
-)
-def test_a_value_that_does_not_fit_its_field_is_kept_as_it_was(name: str, value: Any) -> None:
-    assert artifact(v1_row(**{name: value}))["meta"]["v1"][name] == value
+MISFITS: list[tuple[str, Any]] = [
+    ("notes", "x" * 20_001),
+    ("errors", "one text"),
+    ("errors", ["a", 1]),
+    ("material_id", "a\nb"),
+    ("machine_id", 17),
+    ("drift_detected", "yes"),
+    ("tool_id", ""),
+    ("event_type", "x" * 201),
+    ("mode", ["saw"]),
+    ("feasibility", ["GREEN"]),
+    ("request_summary", "text"),
+    ("advisory_inputs", [1]),
+    ("attachments", "none"),
+    ("decision", 7),
+    ("meta", {"v1": "mine"}),
+    ("meta", [1]),
+    ("lineage", {"parent_plan_run_id": 7}),
+]
+
+
+def test_a_value_that_does_not_fit_its_field_is_kept_as_it_was() -> None:
+    kept = [
+        (name, artifact(v1_row(**{name: value}))["meta"]["v1"][name]) for name, value in MISFITS
+    ]
+    assert kept == MISFITS
 
 
 def test_names_of_ours_in_a_row_are_kept_apart() -> None:
@@ -422,18 +424,21 @@ def test_the_same_row_makes_the_same_bytes_whatever_the_order_of_its_keys() -> N
     assert mapped(row).body == mapped(dict(reversed(row.items()))).body
 
 
-@pytest.mark.parametrize("name", [name for name in v1_row() if name != "run_id"])
-def test_any_change_of_a_row_makes_other_bytes(name: str) -> None:
+def test_any_change_of_a_row_makes_other_bytes() -> None:
     row = v1_row()
-    other = v1_row(**{name: row[name] if row[name] else "x"})
-    if name == "created_at_utc":
-        other = v1_row(created_at_utc="2025-11-03T09:15:42.0042+00:00")
-    elif row[name]:
-        other = v1_row(**{name: None})
-    try:
-        assert mapped(other).judged.artifact_sha256 != mapped(row).judged.artifact_sha256
-    except LegacyRowError as error:
-        assert name == "status", error  # noqa: PT017
+    before = mapped(row).judged.artifact_sha256
+    unchanged, refused = [], []
+    for name in row.keys() - {"run_id"}:
+        value: Any = None if row[name] else "x"
+        if name == "created_at_utc":
+            value = "2025-11-03T09:15:42.0042+00:00"
+        try:
+            if mapped(v1_row(**{name: value})).judged.artifact_sha256 == before:
+                unchanged.append(name)
+        except LegacyRowError:
+            refused.append(name)
+    assert unchanged == []
+    assert set(refused) <= {"status"}
 
 
 names = st.sampled_from([*v1_row(), "extra", "outputs", "lineage", "hashes", "gcode_text", "v1"])

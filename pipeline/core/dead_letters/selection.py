@@ -26,7 +26,7 @@ class DeadLetterFilter:
     until_ms: int | None = None
 
     def fits(self, letter: DeadLetterRecord) -> bool:
-        """Tell whether `letter` is meant."""
+        """Return whether `letter` is meant."""
         source_topic = letter.source.topic if letter.source is not None else None
         return (
             (not self.sources or not self.sources.isdisjoint({letter.source, letter.place}))

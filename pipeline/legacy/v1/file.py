@@ -83,7 +83,7 @@ class V1Store:
         self._known: tuple[_Identity, dict[str, str]] | None = None
 
     def exists(self) -> bool:
-        """Tell whether the file is there.
+        """Return whether the file is there.
 
         Raises:
             StoreError: It cannot be told.

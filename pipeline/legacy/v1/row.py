@@ -107,7 +107,7 @@ def mark_of(row: Mapping[str, Any]) -> RowMark | None:
 
 
 def is_hash(value: object) -> TypeGuard[str]:
-    """Tell whether a value is the text of a SHA-256."""
+    """Return whether a value is the text of a SHA-256."""
     return isinstance(value, str) and is_sha256(value)
 
 

@@ -71,7 +71,7 @@ def _judged_row(judged: JudgedRun) -> JudgedRow:
 
 @dataclass(frozen=True, slots=True)
 class V1Outcome:
-    """What became of one record.
+    """The outcome of one record.
 
     Attributes:
         kind: One of four; conflict and rejected mean a dead letter.

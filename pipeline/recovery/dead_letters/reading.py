@@ -139,7 +139,7 @@ async def _content(
 
 
 def _is_left(record: ConsumerRecord) -> bool:
-    """Tell whether a record is so large that not all of it was kept as it was read."""
+    """Return whether a record is so large that not all of it was kept as it was read."""
     contents = (record.key, record.value)
     return any(isinstance(each, LeftAtSource) for each in contents) or (
         split_headers(record.headers)[1] is not None

@@ -200,7 +200,7 @@ class StoreComparison:
 
 
 def _contradicts(row: Row, observed: ObservedRecord, leaf: LedgerLeaf) -> bool:
-    """Tell whether a row names another maker, or another artifact or link, than a leaf does."""
+    """Return whether a row names another maker, or another artifact or link, than a leaf does."""
     is_first = leaf.kind in FIRST_KINDS
     told = sha256_of_leaf(leaf)
     return is_first != (row.source == observed.record.source) or told not in {

@@ -114,7 +114,7 @@ def next_offset(reader: LogReader | None) -> int:
 
 
 def covers(reader: LogReader | None, begin: int, end: int) -> bool:
-    """Tell whether every offset of a range has a leaf.
+    """Return whether every offset of a range has a leaf.
 
     Raises:
         IntegrityError: The log is not what was written.
@@ -157,7 +157,7 @@ class ObservedRecord:
         return isinstance(verdict, Rejected) and verdict.code == INTERNAL_ERROR
 
     def was_first(self, row: Row | None) -> bool:
-        """Tell whether this record made its run or claimed its advisory.
+        """Return whether this record made its run or claimed its advisory.
 
         Args:
             row: What the index knows under the same id; it decides where there is no leaf, as
