@@ -42,11 +42,11 @@ def peek(
     if as_json:
         for record in records:
             print_json(_document(record))
-        summary = {"group": waiting.topic.groups[0], "waiting": waiting.count}
+        summary = {"group": waiting.topic.group, "waiting": waiting.count}
         print_json({"summary": {**summary, "read": len(records), **shared}})
         return
     print_table(COLUMNS, map(_row, records))
-    note(f"{waiting.topic.groups[0]}: {waiting.count:,} wait, {len(records):,} read")
+    note(f"{waiting.topic.group}: {waiting.count:,} wait, {len(records):,} read")
     for name, counts in shared.items():
         for text, count in counts.items():
             note(f"  {name} {count:,}  {visible(text)}")
@@ -65,7 +65,7 @@ async def _look(
 def _topic(settings: Settings, group: str) -> "RequestTopic":
     from pipeline.recovery.replay.request_topics import request_topics
 
-    topics = {each.groups[0]: each for each in request_topics(settings.topics)}
+    topics = {each.group: each for each in request_topics(settings.topics)}
     for name in (group, f"{settings.prefix}.{group}"):
         if name in topics:
             return topics[name]

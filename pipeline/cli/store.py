@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.broker.admin.idle_workers import refuse_running_workers
+from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
 from pipeline.cli.views.terminal import note, print_json, print_pairs, print_text
 from pipeline.disk.durable_files import supports_unnamed_files

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.broker.admin.groups import group_members
+from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.progress import Progress
@@ -140,7 +140,7 @@ async def roll_back(
         BrokerError: The broker cannot be asked who runs.
     """
     if not without_broker:
-        await _refuse_running_workers(settings)  # 1.
+        await _refuse_workers(settings)  # 1.
     chosen = None if without_backup else backup or _newest(path, backup_dir)
     content = _content(chosen)  # 2.
     report = RollbackReport(path, chosen)
@@ -171,21 +171,16 @@ def _rows_in(content: bytes, backup: Path | None) -> dict[str, str]:
         raise InputError(f"The backup {backup} is no v1 store: {error}.") from error
 
 
-async def _refuse_running_workers(settings: Settings) -> None:
-    topics = settings.topics
-    for group in (topics.persist_group, topics.persist_v1_group):
-        try:
-            members = await group_members(settings, group)
-        except BrokerError as error:
-            raise BrokerError(
-                f"{error} Nothing was changed. Only the broker knows whether a worker runs: "
-                "where it is gone, stop every worker yourself and give --without-broker."
-            ) from error
-        if members:
-            raise RefusedError(
-                f"Stop the workers of {group} first, {len(members)} of them run: what they store "
-                "now would not be in the v1 store."
-            )
+async def _refuse_workers(settings: Settings) -> None:
+    groups = (settings.topics.persist_group, settings.topics.persist_v1_group)
+    reason = "what they store now would not be in the v1 store"
+    try:
+        await refuse_running_workers(settings, reason, groups, RefusedError)
+    except BrokerError as error:
+        raise BrokerError(
+            f"{error} Nothing was changed. Only the broker knows whether a worker runs: "
+            "where it is gone, stop every worker yourself and give --without-broker."
+        ) from error
 
 
 def _newest(path: Path, backup_dir: Path | None) -> Path:

@@ -18,7 +18,9 @@ from pipeline.broker.connection import (
     admin_client,
 )
 from pipeline.core.record import Partition
+from pipeline.errors import RmosError, StoreNotReadyError
 from pipeline.settings import Settings
+from pipeline.topics import store_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,30 @@ async def group_members(settings: Settings, group: str) -> list[str]:
         BrokerError: The broker cannot be reached.
     """
     return sorted(member.member_id for member in (await describe_group(settings, group)).members)
+
+
+async def refuse_running_workers(
+    settings: Settings,
+    reason: str,
+    groups: Iterable[str] | None = None,
+    error: type[RmosError] = StoreNotReadyError,
+) -> None:
+    """Refuse what must not happen to a store while a group has members.
+
+    Args:
+        settings: The broker.
+        reason: What would happen, for the sentence.
+        groups: The groups to look at; None for all that write into a store.
+        error: What is raised.
+
+    Raises:
+        StoreNotReadyError: A group has members; or `error`, where another is given.
+        BrokerError: No broker answers.
+    """
+    for group in store_groups(settings.prefix) if groups is None else groups:
+        members = await group_members(settings, group)
+        if members:
+            raise error(f"Stop the workers of {group} first, {len(members)} of them run: {reason}.")
 
 
 async def _committed(

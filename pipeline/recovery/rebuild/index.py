@@ -24,8 +24,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.idle_workers import refuse_running_workers
+from pipeline.broker.admin.groups import committed_offsets, refuse_running_workers
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
@@ -232,7 +231,7 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
 async def _committed(settings: Settings) -> dict[Partition, int]:
     committed: dict[Partition, int] = {}
     for topic in request_topics(settings.topics):
-        committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
+        committed |= await committed_offsets(settings, topic.group, [topic.name])
     return committed
 
 

@@ -13,7 +13,7 @@ consumed now.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.broker.admin.idle_workers import refuse_running_workers
+from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes

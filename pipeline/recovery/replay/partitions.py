@@ -106,7 +106,7 @@ async def replayed_partitions(
     found = []
     for topic in topics:
         # Before the store is asked: a worker that goes on meanwhile only makes it know more.
-        committed = await committed_offsets(settings, topic.groups[0], [topic.name])
+        committed = await committed_offsets(settings, topic.group, [topic.name])
         stored = positions()
         for place, asked in ranges.items():
             if place[0] == topic.name:

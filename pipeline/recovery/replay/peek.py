@@ -91,7 +91,7 @@ async def waiting_of(settings: Settings, topic: RequestTopic) -> Waiting:
     Raises:
         BrokerError: The broker cannot be reached, or the topic is missing.
     """
-    ranges = await waiting_ranges(settings, topic.groups[0], topic.name)
+    ranges = await waiting_ranges(settings, topic.group, topic.name)
     return Waiting(
         topic, {place: each for place, each in ranges.items() if each.end > each.beginning}
     )

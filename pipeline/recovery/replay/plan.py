@@ -88,7 +88,7 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
     times = await record_times(settings, {place: each.selected for place, each in ranges.items()})
     committed: dict[Partition, int] = {}
     for topic in topics:
-        committed |= await committed_offsets(settings, topic.groups[0], [topic.name])
+        committed |= await committed_offsets(settings, topic.group, [topic.name])
     store_id, stored = await _stored(settings, list(ranges))
     consumed = {
         place: OffsetRange(each.log.beginning, min(each.log.end, committed.get(place, 0)))

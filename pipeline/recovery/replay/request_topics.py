@@ -44,14 +44,14 @@ class RequestTopic:
 
     Attributes:
         name: Full name.
-        groups: The consumer groups that write what its records make; the first one reads it.
+        group: The consumer group that reads it, and writes what its records make.
         judge: Says what a record is.
         open_store: Opens what keeps it.
         plan: Says what the store would do with records, from its rows alone.
     """
 
     name: str
-    groups: tuple[str, ...]
+    group: str
     judge: Judge[Any]
     open_store: OpenStore
     plan: PlanBatch
@@ -61,14 +61,14 @@ def request_topics(topics: TopicNames) -> list[RequestTopic]:
     """Return every request topic, in the order in which they are replayed."""
     return [
         RequestTopic(
-            topics.run_requests, (topics.persist_group,), judge_run_record, RunStore, plan_runs
+            topics.run_requests, topics.persist_group, judge_run_record, RunStore, plan_runs
         ),
         RequestTopic(
-            topics.legacy_runs, (topics.migrate_group,), judge_legacy_record, RunStore, plan_runs
+            topics.legacy_runs, topics.migrate_group, judge_legacy_record, RunStore, plan_runs
         ),
         RequestTopic(
             topics.advisory_requests,
-            (topics.advise_group,),
+            topics.advise_group,
             judge_advisory_record,
             AdvisoryStore,
             plan_advisories,

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.broker.admin.groups import group_members
+from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.consumers.engine.topic_identity import check_topic_ids
@@ -128,7 +128,7 @@ async def restore(
         if not accept_loss:
             refuse_loss(steps)  # 2.
         await _refuse_undecided(settings, partitions)
-        await _refuse_running_workers(settings, steps)
+        await _refuse_workers_ahead(settings, steps)
         tally = Tally(tell)
         for partition in partitions:
             for finding in partition.hole_findings():
@@ -268,7 +268,7 @@ async def _refuse_undecided(settings: Settings, partitions: Iterable[ReplayedPar
         )
 
 
-async def _refuse_running_workers(settings: Settings, steps: Iterable[RestoreSteps]) -> None:
+async def _refuse_workers_ahead(settings: Settings, steps: Iterable[RestoreSteps]) -> None:
     """Refuse to append leaves beside a worker that is further on: it would leave a gap for ever.
 
     Files that the store has received are restored while workers run; they take turns by the lock.
@@ -276,14 +276,10 @@ async def _refuse_running_workers(settings: Settings, steps: Iterable[RestoreSte
     Raises:
         StoreNotReadyError: A worker of a topic runs whose records are new to the store.
     """
-    behind = [each.partition.topic for each in steps if each.goes_beyond_store]
-    for group, topic in {group: each.name for each in behind for group in each.groups}.items():
-        members = await group_members(settings, group)
-        if members:
-            raise StoreNotReadyError(
-                f"Stop the workers of {group} first, {len(members)} of them run: the store "
-                f"lacks records of {topic} that they have passed."
-            )
+    behind = {each.partition.topic.group: each for each in steps if each.goes_beyond_store}
+    for group, each in behind.items():
+        reason = f"the store lacks records of {each.partition.topic.name} that they have passed"
+        await refuse_running_workers(settings, reason, [group])
 
 
 @dataclass(frozen=True, slots=True)
