@@ -1,4 +1,4 @@
-"""The publishing clients: send requests and wait for what became of each.
+"""The publishing clients: they send requests and wait for the event of each.
 
 This is what a CAM system or an explainer engine imports; the base install has all that it needs.
 
@@ -6,12 +6,12 @@ This is what a CAM system or an explainer engine imports; the base install has a
         event = await publisher.publish_and_wait(request)
         if event.may_cut:
             ...
-
-What every publishing client does: send requests, and wait for what became of each.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, Self
 
@@ -25,7 +25,7 @@ from pipeline.broker.sending.requests import (
     RequestSender,
     encode_request,
 )
-from pipeline.core.record import RecordId
+from pipeline.core.record import Located, RecordId
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import TopicNames
@@ -173,6 +173,32 @@ class RequestPublisher(ABC, Generic[Event]):
         """
         return await self._send_for_event(key, value, headers, None)
 
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[Callable[[Located], Receipt[Event]]]:
+        """Follow the events of records that others publish, for the length of a block.
+
+        The block is given a function that returns the receipt of any record, such as a redrive
+        or another producer made. Events from the begin of the block on are kept for it.
+
+        Raises:
+            BrokerError: No broker answers.
+        """
+        matcher = (await self._live_reader()).matcher
+        ticket = matcher.announce()
+
+        def receipt_of(record: Located) -> Receipt[Event]:
+            loop = asyncio.get_running_loop()
+            report: DeliveryReport = loop.create_future()
+            report.set_result(record)
+            event = EventFuture(loop=loop)
+            matcher.expect(matcher.announce(), RecordId.of(record), event)
+            return self._receipt(report, None, event)
+
+        try:
+            yield receipt_of
+        finally:
+            matcher.withdraw(ticket)
+
     async def _send_for_event(
         self, key: bytes | None, value: bytes | None, headers: Headers, run_id: str | None
     ) -> Receipt[Event]:
@@ -193,13 +219,13 @@ class RequestPublisher(ABC, Generic[Event]):
                 matcher.expect(ticket, RecordId.of(kept), event)
 
         report.add_done_callback(expect)
-        return Receipt(
-            report,
-            run_id,
-            self._settings.receipt_timeout_seconds,
-            event,
-            self._contract.event_shape,
-        )
+        return self._receipt(report, run_id, event)
+
+    def _receipt(
+        self, report: DeliveryReport, run_id: str | None, event: EventFuture
+    ) -> Receipt[Event]:
+        timeout_seconds = self._settings.receipt_timeout_seconds
+        return Receipt(report, run_id, timeout_seconds, event, self._contract.event_shape)
 
     async def _send(
         self, key: bytes | None, value: bytes | None, headers: Headers

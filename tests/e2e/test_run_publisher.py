@@ -218,6 +218,21 @@ async def test_first_event_after_a_long_history_is_found(
     assert (await receipt.event()).outcome == "persisted"
 
 
+async def test_events_of_records_of_others_are_followed_from_the_begin_of_a_block(
+    settings: Settings, publisher: RunPublisher, events: BatchSender
+) -> None:
+    async with publisher.following() as receipt_of, RunPublisher(settings) as other:
+        first, second = [await other.publish(run_request(run_id=new_run_id())) for _ in range(2)]
+        await events.send([event_of(first), event_of(second, "duplicate")])
+        found = [await receipt_of(each).event() for each in (second, first)]
+    assert [(each.outcome, each.source.offset) for each in found] == [
+        ("duplicate", second.offset),
+        ("persisted", first.offset),
+    ]
+    assert publisher._reader is not None
+    assert publisher._reader.matcher.early_count == 0
+
+
 async def test_what_others_write_on_the_events_topic_is_passed_over(
     publisher: RunPublisher, events: BatchSender, settings: Settings
 ) -> None:

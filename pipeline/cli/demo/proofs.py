@@ -1,6 +1,5 @@
 """The chapters about damage and proof: audits, a changed byte, a lost file, migration, evidence."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -8,7 +7,6 @@ from contextlib import closing
 from importlib.resources import files
 from typing import Any
 
-from pipeline.broker.event_reader import EventFuture, EventReader
 from pipeline.cli.audit import ask_audit
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.cli.demo.runs import Demo, hash_of
@@ -26,7 +24,6 @@ from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
 from pipeline.storage.reader import RunReader
-from pipeline.topics import REQUEST_PARTITIONS
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.http_answers import VerifiedAttachment
 from schemas.run_event import RunEvent
@@ -108,18 +105,10 @@ async def show_recovery(demo: Demo, run: RunEvent) -> None:
     expect(hash_of(path) == run.artifact_sha256, f"{path} came back with another hash.")
     screen.command(f"rmos dead-letters redrive --code {code}")
     order = RedriveOrder(DeadLetterFilter(codes=frozenset({code})))
-    reader = EventReader(demo.settings, demo.settings.topics.run_events, range(REQUEST_PARTITIONS))
-    await reader.start()
-    try:
-        ticket = reader.matcher.announce()
+    async with demo.runs.following() as receipt_of:
         (result,) = [each async for each in redrive(demo.settings, order)]
-        place = result.redriven_as
-        assert place is not None
-        answer = EventFuture(loop=asyncio.get_running_loop())
-        reader.matcher.expect(ticket, place, answer)
-        event = RunEvent.model_validate_json(await answer)
-    finally:
-        await reader.stop()
+        assert result.redriven_as is not None
+        event = await receipt_of(result.redriven_as).event()
     screen.line(f"  {result.letter.identity} is now {result.redriven_as}: {event.outcome}", "green")
     screen.note("a duplicate is a success: the artifact is there, and may_cut says so again")
 
