@@ -1,10 +1,6 @@
-"""`rmos ledger`: the log that nobody can change unnoticed.
+"""`rmos ledger`: its key, and what it gives to third parties: checkpoints, proofs, checksums.
 
-The key of the ledger: made once, and handed over to another one when it has to be.
-
-What the ledger gives to outsiders: checkpoints to hold, proofs, and checksums of files.
-
-Whose word counts for a command: keys that the caller names, else the store's own.
+A command trusts the keys that its caller names, else the store's own.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""`rmos offsets`: where the consumer groups are, and how to move one without fear.
-
-Where a group is to be moved, as options say it.
-"""
+"""`rmos offsets`: show where consumer groups are, and move one that has no members."""
 
 import asyncio
 import re

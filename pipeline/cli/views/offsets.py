@@ -151,7 +151,7 @@ def warnings(moves: Sequence[OffsetMove], group: str, topics: TopicNames) -> Ite
     again = -sum(move.difference for move in moves if move.difference < 0)
     if skipped:
         guard = (
-            ", and a worker refuses to start over it unless it is told --accept-loss"
+            ", and a worker refuses to start over it unless it is given --accept-loss"
             if group in {topics.persist_group, topics.advise_group, topics.migrate_group}
             else ""
         )
@@ -162,7 +162,7 @@ def warnings(moves: Sequence[OffsetMove], group: str, topics: TopicNames) -> Ite
     if again:
         yield (
             f"{again:,} offsets are consumed again: same files, same outcomes; their events and "
-            "dead letters are told again."
+            "dead letters are published again."
         )
     if moves and group == topics.persist_v1_group:
         yield (
