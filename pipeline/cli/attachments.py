@@ -11,8 +11,7 @@ from pipeline.errors import InputError
 from pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from pipeline.storage.attachments import AttachmentFiles
-    from pipeline.storage.upload import StoredBlob
+    from pipeline.storage.attachments import AttachmentFiles, StoredBlob
 
 app = typer.Typer(no_args_is_help=True, help="Put blobs into the store in RMOS_DATA_DIR.")
 

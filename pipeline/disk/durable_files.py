@@ -197,7 +197,7 @@ class DurableFiles:
         return creations
 
     def presence_of(self, file: NewFile) -> Presence:
-        """Tell what is where `file` should be; nothing is written.
+        """Return what is where `file` should be; nothing is written.
 
         Raises:
             OSError: We may not or cannot look, so it cannot be told.
@@ -218,7 +218,7 @@ class DurableFiles:
             raise
 
     def holds(self, path: str, sha256: str, size_bytes: int | None = None) -> bool:
-        """Tell whether the file at `path` is there, readable, with exactly these bytes.
+        """Return whether the file at `path` is there, readable, with exactly these bytes.
 
         Args:
             path: Relative to the store.
@@ -295,7 +295,7 @@ class DurableFiles:
         return Creation.SAME if same else Creation.DIFFERENT
 
     def _holds(self, name: str, folder: int, content: bytes) -> bool:
-        """Tell whether a file has exactly `content`; flush it, as its writer may have died."""
+        """Return whether a file has exactly `content`; flush it, as its writer may have died."""
         try:
             descriptor, _ = open_regular(name, folder, self._calls)
         except NotAFileError:

@@ -1,7 +1,7 @@
 """Locks that end with the process: flock(2) on a file that stays.
 
 Waiters are woken in turn by the kernel; SQLite's own waiting polls and starves one of two busy
-writers. flock cannot be called off, so who finds a lock held leaves the waiting to a thread, logs
+writers. flock cannot be cancelled, so a caller that finds a lock held lets a thread wait, logs
 for whom it waits, and gives up once the process is told to stop.
 """
 
@@ -26,7 +26,7 @@ PATIENCE_SECONDS: Final = 3.0
 
 _NEWS_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
-# A link may lead to a file that others hold; a pipe would hold whoever opens it.
+# A link may lead to a file that others hold; a pipe would block the caller that opens it.
 _FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # As proc(5) has it; a line with an arrow is of one who waits.
 _HELD: Final = re.compile(r"\d+: FLOCK +\S+ +\S+ +(\d+) +\S+:(\d+) ")
@@ -52,10 +52,10 @@ def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Args:
         path: The file.
-        wait: Whether to wait for somebody who holds it.
+        wait: Whether to wait for another holder.
 
     Raises:
-        BlockingIOError: Somebody holds it, and we do not wait.
+        BlockingIOError: Another process or thread holds it, and `wait` is false.
         LockWaitEndedError: The process is to stop; nothing is held.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
@@ -103,7 +103,7 @@ def _take(path: Path, descriptor: int, operation: int, *, wait: bool) -> None:
 
 
 class _Wait:
-    """A wait for a lock. Whoever is last with its descriptor, waiter or thread, closes it."""
+    """A wait for a lock. The last user of its descriptor, waiter or thread, closes it."""
 
     def __init__(self, path: Path, descriptor: int, operation: int) -> None:
         self._path = path

@@ -271,7 +271,7 @@ def paths_below(root: Path, folder: str) -> Iterator[str]:
 
 
 def is_regular_below(root: Path, path: str) -> bool:
-    """Tell whether there is a regular file at `path`, relative to the store, that we may open."""
+    """Return whether there is a regular file at `path`, relative to the store, that we may open."""
     try:
         with opened(root, path) as found:
             return found is not None

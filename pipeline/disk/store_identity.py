@@ -117,7 +117,7 @@ def refuse_as_root(root: Path) -> None:
     Others than root are refused by the system, at the first file.
 
     Raises:
-        StoreNotReadyError: We are root, and the store at `root` belongs to somebody else.
+        StoreNotReadyError: We are root, and the store at `root` belongs to another user.
     """
     if os.geteuid() != 0:
         return

@@ -44,7 +44,7 @@ class SystemCalls:
         """Open an existing file for reading; relative to the folder descriptor if given.
 
         Not through a symbolic link under this name, and without waiting: a pipe in place of the
-        file would otherwise hold the caller until somebody writes to it.
+        file would otherwise block the caller until something is written to it.
         """
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         return os.open(name, flags, dir_fd=folder)

@@ -90,7 +90,7 @@ def load_key(path: Path, name: str) -> NoteSigner:
     """Return the signer whose key is in the file at `path`.
 
     Raises:
-        StoreNotReadyError: There is no key, somebody else may read or write it, or it is not
+        StoreNotReadyError: There is no key, another user may read or write it, or it is not
             an Ed25519 key.
     """
     try:
@@ -155,7 +155,7 @@ def write_vkey(key_file: Path, key: VerifierKey) -> None:
 
 
 def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
-    """Return the public part of the key in `key_file`, of which only this is read; None for none.
+    """Return the public part of the key in `key_file`; the private one is not read. None for none.
 
     Args:
         key_file: Where the private key is, or was.

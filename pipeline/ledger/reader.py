@@ -118,7 +118,7 @@ class LogReader:
     def index_of(self, offset: int) -> int | None:
         """Return the index of the leaf of the record at `offset`; None where there is none.
 
-        Leaves are in the order of offsets, of which a broker may leave some out.
+        Leaves are in the order of offsets; a broker may leave offsets out.
         """
         if not self.size:
             return None

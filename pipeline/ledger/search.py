@@ -64,7 +64,7 @@ def find_advisory_leaf(logs: StoreLogs, advisory: StoredAdvisory) -> FoundLeaf:
 
 
 def has_run_leaf(logs: StoreLogs, run_id: str) -> bool:
-    """Tell whether a run that the index does not know has a leaf. Reads all logs.
+    """Return whether a run that the index does not know has a leaf. Reads all logs.
 
     Raises:
         IntegrityError: A log is not what was written.

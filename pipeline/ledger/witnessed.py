@@ -1,6 +1,6 @@
 """Trusted checkpoints compared with the logs of now: does each log still begin so?
 
-A trusted checkpoint was printed earlier and kept by somebody else, out of the owner's reach.
+A trusted checkpoint was printed earlier and kept by a third party, out of the owner's reach.
 
 For each trusted checkpoint:
 

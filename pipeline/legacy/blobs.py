@@ -14,8 +14,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.regular_files import open_named
 from pipeline.errors import InputError
 from pipeline.legacy.attachments import INLINE_LIMIT_BYTES, FoundBlob
-from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, canonical_form
-from pipeline.storage.upload import PIECE_BYTES
+from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, PIECE_BYTES, canonical_form
 from schemas.fields import is_sha256
 
 BlobState = Literal["as named", "pretty-printed", "missing", "mismatch"]

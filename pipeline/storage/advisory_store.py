@@ -146,7 +146,7 @@ def _link_path(judged: JudgedAdvisory, run: StoredRun | None) -> str | None:
 
 
 def _makes_link(record: AdvisoryRecord, judged: JudgedAdvisory, advisory: StoredAdvisory) -> bool:
-    """Tell whether this record may make the link of a claim that waits: only the claim's own."""
+    """Return whether this record may make the link of a claim that waits: only the claim's own."""
     return (
         advisory.link_path is None
         and advisory.source == record.source

@@ -23,12 +23,12 @@ _NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")
 
 
 def is_awaited_note(path: str) -> bool:
-    """Tell whether a path, relative to the store, is that of a note."""
+    """Return whether a path, relative to the store, is that of a note."""
     return _NOTE.fullmatch(path) is not None
 
 
 def is_awaited(root: Path, sha256: str) -> bool:
-    """Tell whether a note says that the blob has never come."""
+    """Return whether a note says that the blob has never come."""
     return is_regular_below(root, f"{AWAITED_FOLDER}/{sha256}")
 
 

@@ -46,7 +46,7 @@ class JudgedRecord(Generic[Verdict]):
     def of(
         cls, source: RecordSource, verdict: Verdict, value: ReadContent | None, timestamp_ms: int
     ) -> "JudgedRecord[Verdict]":
-        """Return the record with this `value`, of which `verdict` says what it is."""
+        """Return the record with this `value` and `verdict`."""
         return JudgedRecord(
             source, verdict, timestamp_ms, sha256_of_content(b"" if value is None else value)
         )

@@ -183,9 +183,9 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         is appended.
 
         Args:
-            records: Those that were first, of which the caller is sure; in offset order within
+            records: Those that the caller knows to be first; in offset order within
                 each partition.
-            reached: The next offset of each partition of which everything has a row now.
+            reached: The next offset of each partition whose records all have a row now.
         """
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):
             self._check_index_in_place()
@@ -229,7 +229,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
     def plan_batch(
         records: Sequence[JudgedRecord[Verdict | Rejected]], known: KnownRows
     ) -> BatchPlan[Verdict, Settled]:
-        """Say what becomes of a batch where every file is intact; a pure function."""
+        """Return what becomes of a batch where every file is intact; a pure function."""
 
     @staticmethod
     @abstractmethod

@@ -1,7 +1,7 @@
 """Open the ledger of a store as the settings say: which key, or none at all.
 
-The private key lies outside the store by default: whoever has the files must not have the key as
-well. Beside it lies the public part of the same name, for those who only check.
+The private key lies outside the store by default: an owner of the files must not own the
+key as well. Beside it lies the public part of the same name, for verifiers.
 """
 
 import os
@@ -61,7 +61,7 @@ class LedgerKey:
 
 
 def init_ledger_key(settings: Settings) -> LedgerKey:
-    """Make the ledger's key where there is none; return it, whoever made it.
+    """Make the ledger's key where there is none; return it.
 
     Raises:
         StoreNotReadyError: There is no store, or its logs are signed by a key that is not there.
@@ -91,7 +91,7 @@ def _refuse_second_key(root: Path, path: Path) -> None:
         )
     vkey = vkey_file_of(path)
     if vkey.exists():
-        # Who only checks would go on with the old one.
+        # A verifier would go on with the old one.
         raise StoreNotReadyError(
             f"The public part of another key is at {vkey}, and no key at {path}: put that key "
             "back, or move its public part away and keep it for those who check."

@@ -20,11 +20,10 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.artifacts import read_artifact, read_kept_request
-from pipeline.storage.attachments import AttachmentFiles, BlobCheck
+from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.index.listing import RunPage, list_runs
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
-from pipeline.storage.upload import StoredBlob
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH
 from schemas.run_filter import RunFilter
@@ -236,8 +235,8 @@ class RunReader:
     def named_blob(self, run_id: str, sha256: str) -> NamedBlob:
         """Return what a run or one of its links says of a blob.
 
-        A blob that some run withholds is not shown for the sake of a link: whoever may publish
-        an advisory could otherwise lead to what a verdict keeps away from the machines.
+        A blob that some run withholds is not shown for the sake of a link: a client that may
+        publish an advisory could otherwise lead to what a verdict keeps away from the machines.
 
         Raises:
             NotFoundError: There is no such run, or neither names the blob.

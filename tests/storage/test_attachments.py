@@ -23,8 +23,7 @@ from pipeline.errors import (
     NotFoundError,
     StoreError,
 )
-from pipeline.storage.attachments import AttachmentFiles, OpenBlob
-from pipeline.storage.upload import PIECE_BYTES
+from pipeline.storage.attachments import PIECE_BYTES, AttachmentFiles, OpenBlob
 from tests.storage.stores import (
     NamedCalls,
     WatchedCalls,

@@ -121,7 +121,7 @@ class TrustedCheckpoint:
 
 
 def write_trusted(notes: Iterable[bytes]) -> bytes:
-    """Return the file that holds `notes`, of which each log has one.
+    """Return the file that holds `notes`, one for each log.
 
     Raises:
         EvidenceError: One is no checkpoint, a log has two, or there is none.
@@ -132,7 +132,7 @@ def write_trusted(notes: Iterable[bytes]) -> bytes:
 
 
 def parse_trusted(content: bytes) -> tuple[TrustedCheckpoint, ...]:
-    """Return the checkpoints in a file, of which no signature is checked yet.
+    """Return the checkpoints in a file, no signature checked yet.
 
     Raises:
         EvidenceError: It is not what `write_trusted` makes.

@@ -136,7 +136,7 @@ class NoteSignature:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A text, ending in a newline, and the signatures under it, of which none is checked yet."""
+    """A text, ending in a newline, and the signatures under it, none checked yet."""
 
     text: str
     signatures: tuple[NoteSignature, ...]
@@ -177,7 +177,7 @@ def sign_note(text: str, signers: Sequence[NoteSigner]) -> bytes:
 
 
 def parse_note(content: bytes) -> Note:
-    """Return the text and signatures of a note, of which none is checked yet.
+    """Return the text and signatures of a note, none checked yet.
 
     Raises:
         EvidenceError: It is not of the form of signed-note, "Format".

@@ -47,7 +47,7 @@ class TlogProof:
 
 
 def parse_tlog_proof(content: bytes) -> TlogProof:
-    """Return the proof in `content` (tlog-proof, "Format"), of which nothing is checked yet.
+    """Return the proof in `content` (tlog-proof, "Format"), nothing checked yet.
 
     Without the optional `extra` line, which we never write: nothing vouches for it.
 

@@ -234,7 +234,7 @@ TileReader = Callable[[Tile], bytes]
 
 
 class TileHashes:
-    """The hashes of a log of `size` leaves, from its tiles, of which each is read once.
+    """The hashes of a log of `size` leaves, from its tiles, each read once.
 
     They are as good as the tiles: what is made of them is checked against a root.
     """

@@ -40,7 +40,7 @@ class ClaimQueue:
             return set(connection.execute(query).scalars())
 
     def has_unreported(self, place: Partition) -> bool:
-        """Tell whether a claim waits of which it was not reported that it waits too long."""
+        """Return whether a claim waits of which it was not reported that it waits too long."""
         query = select(func.max(advisories.c.source_offset)).where(*self._waiting(*place))
         with self._index.reading() as connection:
             last = connection.execute(query).scalar()

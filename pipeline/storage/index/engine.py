@@ -45,7 +45,7 @@ def check_is_file(path: Path) -> None:
 
 def open_engine(path: Path) -> Engine:
     """Return an engine whose connections keep the journal and the keys as the store needs them."""
-    # Transactions are begun in so many words, so the driver must not begin any itself.
+    # Transactions are begun by statements, so the driver must not begin any itself.
     engine = create_engine(
         # Not as text, in which a `?` of the path would begin options.
         URL.create("sqlite", database=str(path)),
@@ -77,7 +77,7 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 def is_made(path: Path) -> bool:
-    """Tell whether there is an index at `path` with all that is in one; no writer is waited for.
+    """Return whether there is an index at `path` with all that is in one; no writer is waited for.
 
     Raises:
         StoreNotReadyError: The file is damaged, or of another format.

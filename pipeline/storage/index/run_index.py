@@ -47,7 +47,7 @@ INDEX_FILE = INDEX_NAME
 SQLite too. Another process would then delete the log that a writer goes on to write into."""
 
 
-# Who lists leaves out the runs whose file no record explains.
+# A listing leaves out the runs whose file no record explains.
 Index(
     "runs_unexplained",
     runs.c.source_offset,
@@ -128,7 +128,7 @@ class RunIndex:
                 yield IndexTransaction(connection)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
-                # Not in so many words: after a fault of the disk SQLite may have rolled back by
+                # Not by a statement: after a fault of the disk SQLite may have rolled back by
                 # itself, and the complaint about that would hide the fault.
                 connection.rollback()
                 raise
@@ -215,7 +215,7 @@ class RunIndex:
         return differing
 
     def is_withheld(self, sha256: str) -> bool:
-        """Tell whether any run names this blob, or had its bytes inline, without showing it."""
+        """Return whether any run names this blob, or had its bytes inline, without showing it."""
         tables = (withheld_blobs, withheld_payloads)
         query = select(or_(*(exists().where(table.c.sha256 == sha256) for table in tables)))
         with self.reading() as connection:

@@ -179,7 +179,7 @@ advisories = Table(
 positions = _offsets_table("positions")
 
 # Up to which offset the operator gave up what the store does not have. Made in indexes of before
-# too: the format stays, as whoever does not know the table does not miss it.
+# too: the format stays, as a program that does not know the table does not miss it.
 accepted_losses = _offsets_table("accepted_losses")
 
 # Which topic of its name an epoch is about, as Kafka tells one from another. Made in indexes of
