@@ -12,10 +12,8 @@ Procedure, with the same numbers in `roll_back`:
 
 Killed before 5. it has changed nothing; after, it is done. Again, it gives the same file.
 
-A stored run as a row for a v1 store to go on with: its artifact, and what was linked to it.
-
-The row of a run that came from an older store gets its old values back from `meta.v1`, those
-under names that v1 has.
+A run becomes a row by its artifact and its linked advisories. One that came from an older store
+gets its old values back from `meta.v1`, those under names that v1 has.
 """
 
 from collections.abc import Iterable, Mapping

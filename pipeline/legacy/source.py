@@ -1,10 +1,8 @@
-"""An older store to migrate from: the file of a v1 store, or the folder of the original v2 code.
+"""An older store to migrate from, row by row: the file of v1, or the folder of the original v2.
 
 The original v2 code wrote one folder a date with a file a run, indented JSON, and a file beside
-it for each advisory. What cannot be read as a whole is refused as a whole; what is wrong with one
-row is told of that row.
-
-Rows of an older store, read one after the other and mapped: what each would make.
+it for each advisory. A store that cannot be read as a whole is refused as a whole; a fault of one
+row is reported for that row.
 """
 
 import re

@@ -1,9 +1,8 @@
-"""A dead letter as it is found on its topic, read so that nothing there can be unreadable.
+"""A dead letter: a record that can never succeed, untouched, with headers that say why.
 
 Our headers are the last ones, from the last `rmos-error-code` on. What comes before is the
-record's own, whatever its names: a producer may send `rmos-error-code` too.
-
-A record that can never succeed, as a dead letter: untouched, with headers that say why.
+record's own, whatever its names: a producer may send `rmos-error-code` too. Any record of a dead
+letter topic can be read, be it ours or not.
 """
 
 import re

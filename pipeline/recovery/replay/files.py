@@ -10,7 +10,7 @@ Procedure, with the same numbers in `find_foreign_files`:
 4. A blob that has the hash of its name and that nothing names is an upload that waits for its
    run. All else is foreign.
 
-Files of a store looked at one by one, and which paths were asked for. Nothing is written.
+Nothing is written.
 """
 
 import errno
