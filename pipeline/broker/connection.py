@@ -1,4 +1,4 @@
-"""How every client reaches the broker: its options, and what an unreachable one is called."""
+"""Clients that are connected to the broker, and one sentence for each way in which that fails."""
 
 import asyncio
 import ssl
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -139,6 +139,33 @@ async def connected_consumer(
         yield consumer
     finally:
         await close_consumer(consumer)
+
+
+async def start_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401
+    """Connect an idempotent producer with acks=all and lz4.
+
+    Args:
+        settings: How to reach the broker.
+        options: More of aiokafka's own options.
+
+    Raises:
+        BrokerError: No broker answers within about 10 s.
+    """
+    producer = AIOKafkaProducer(
+        **client_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        **options,
+    )
+    async with broker_errors(settings):
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+    return producer
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Topics and groups as the broker has them: created, compared and looked at, never altered."""
+"""Topics as the broker has them: created, compared and looked up, never altered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable

@@ -1,8 +1,7 @@
-"""Offsets that the log does not hold although a group counts on them: named, measured, told.
+"""Offsets that a group needs and the log does not hold: named, logged, measured.
 
-Keeps the metric of lost offsets in a process that lives on when workers refuse to.
-
-A worker that stops because of lost offsets cannot be asked for its metrics any more.
+The metric is kept by the process of the API too: a worker that has stopped because of lost
+offsets cannot be asked for its metrics any more.
 """
 
 import asyncio

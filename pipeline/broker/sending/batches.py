@@ -16,8 +16,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.aiokafka_fixes.clients import close_producer
-from pipeline.broker.connection import broker_errors
-from pipeline.broker.sending.producers import start_producer
+from pipeline.broker.connection import broker_errors, start_producer
 from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.core.record import Partition
 from pipeline.errors import UnsendableError

@@ -18,8 +18,8 @@ from pipeline.broker.aiokafka_fixes.clients import close_producer
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,
     broker_error,
+    start_producer,
 )
-from pipeline.broker.sending.producers import start_producer
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 from pipeline.topics import (

@@ -18,14 +18,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 
 from pipeline.broker.aiokafka_fixes.clients import close_producer, retrieve_failures
-from pipeline.broker.connection import broker_errors
+from pipeline.broker.connection import broker_errors, start_producer
 from pipeline.broker.sending.batches import (
     BATCH_BYTES,
     CONFIRM_TIMEOUT_SECONDS,
     Message,
     send_partition,
 )
-from pipeline.broker.sending.producers import start_producer
 from pipeline.core.record import Partition, RecordId
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
