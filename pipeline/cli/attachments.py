@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.options import AsNdjson
 from pipeline.cli.views.terminal import note, print_json, print_text
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError
@@ -24,7 +25,7 @@ def _group() -> None:
 @app.command()
 def put(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Store files under their SHA-256, and print it; a blob that exists already is success."""
     from pipeline.storage.attachments import AttachmentFiles

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import note, print_json, print_table, progress_bar
 from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import (
@@ -60,7 +61,7 @@ def run(
             help="Longest wait for the report; by default as long as a worker runs.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Request an audit from a worker and wait for its report; exit 5 if it found anything.
 
@@ -87,7 +88,7 @@ def run(
 @app.command()
 def report(
     audit_id: Annotated[str, typer.Argument(metavar="AUDIT_ID")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
     from pipeline.cli.views.audit import is_fault, print_report
@@ -122,7 +123,7 @@ def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
 @app.command(name="file")
 def audit_file(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Check artifacts, links and blobs by themselves: no store, no service, no network.
 

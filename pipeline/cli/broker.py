@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from pipeline.broker.local.broker import (
     stop_running,
 )
 from pipeline.broker.local.runtime import DESCRIPTIONS, DOWNLOAD_NAME, Downloaded, ReportStep
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar, stderr, waiting
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import BrokerError
@@ -55,7 +55,7 @@ def stop() -> None:
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print address, process and cluster id; exit 3 if no broker runs."""
     folder = _folder(read_settings())

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import aiofiles
 import typer
 
-from pipeline.cli.moments import MOMENT, moment_ms
+from pipeline.cli.options import MOMENT, AsJson, AsNdjson, moment_ms
 from pipeline.cli.views.dead_letters import (
     LIST_COLUMNS,
     content_document,
@@ -59,7 +59,6 @@ Since = Annotated[
     str | None, typer.Option(metavar=MOMENT, help="Refused then or later: 2025-12-18T14:03:22Z.")
 ]
 Until = Annotated[str | None, typer.Option(metavar=MOMENT, help="Refused before that.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 
 @app.command("list")
@@ -71,7 +70,7 @@ def list_command(
     unsettled: Annotated[
         bool, typer.Option("--open", help="Only those that were not redriven.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """List refused records, each once, in the order in which they were refused."""
     wanted = _filter(None, code, topic, since, until)
@@ -95,7 +94,7 @@ def show(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A refused record: rmos.runs.requests/3/17.")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one refused record: why, its headers and its body."""
     settings = read_settings()
@@ -150,7 +149,7 @@ def redrive_command(
     again: Annotated[
         bool, typer.Option("--again", help="Also those that were redriven before.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Publish refused records again, unchanged and each once, to the topic that they came from.
 

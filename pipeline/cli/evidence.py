@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.ledger import Keys, open_logs, read_trusted
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_pairs
 from pipeline.settings import read_settings
 
@@ -34,7 +35,7 @@ def evidence(
         ),
     ] = None,
     key: Keys = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier."""
     from pipeline.evidence.bundle import write_evidence

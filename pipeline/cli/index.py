@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import read_settings
@@ -24,8 +25,6 @@ TOLD_OF_A_KIND = 10
 app = typer.Typer(
     no_args_is_help=True, help="Check or rebuild the index of the store in RMOS_DATA_DIR."
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import (
     note,
     print_bytes,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="Keys, checkpoints, proofs and checksums of the ledger."
 )
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def init(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import (
     note,
     print_json,
@@ -54,7 +55,6 @@ Attachments = Annotated[
 BackupDir = Annotated[
     Path | None, typer.Option(help="Where backups of a v1 file are; else beside it.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 
 @app.command()
@@ -79,7 +79,7 @@ def run(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Continue without the records that are lost.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Migrate the rows that are not migrated yet; after a kill, a second run continues.
 
@@ -113,7 +113,7 @@ def status(
     from_: From = None,
     attachments: Attachments = None,
     backup_dir: BackupDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count the migrated rows of an older store; asks no broker and reads no artifact."""
     from pipeline.legacy.check import migration_status
@@ -152,7 +152,7 @@ def verify(
     from_: From = None,
     attachments: Attachments = None,
     backup_dir: BackupDir = None,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Compare every row with its migrated run, by hash; exit 5 if one differs.
 
@@ -198,7 +198,7 @@ def rollback(
             help="Do not ask the broker whether a worker runs; you must have stopped them all.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore the v1 file from its backup, with the runs stored since then; deletes nothing.
 

@@ -14,7 +14,7 @@ from pipeline.broker.admin.groups import describe_group
 from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
 from pipeline.broker.reading.times import ranges_since
-from pipeline.cli.moments import MOMENT, moment_ms
+from pipeline.cli.options import MOMENT, AsJson, moment_ms
 from pipeline.cli.views.offsets import (
     MOVE_COLUMNS,
     POSITION_COLUMNS,
@@ -159,7 +159,6 @@ app = typer.Typer(
 GroupArgument = Annotated[
     str, typer.Argument(metavar="GROUP", help="With or without the prefix: persist, rmos.persist.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Do not ask; needed where no terminal is attached.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.moments import moment_text
+from pipeline.cli.options import AsNdjson, moment_text
 from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError
@@ -28,7 +28,7 @@ def peek(
         int,
         typer.Option(min=1, metavar="N", help="Records to read, equally many of each partition."),
     ] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")] = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Show the records that wait for a group, the outcome of each, and what they share.
 

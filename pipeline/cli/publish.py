@@ -18,6 +18,7 @@ from pipeline.broker.publisher import (
     RunPublisher,
 )
 from pipeline.broker.receipts import Event
+from pipeline.cli.options import AsNdjson
 from pipeline.cli.request_files import (
     FileRecord,
     advisory_fault,
@@ -46,7 +47,6 @@ Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="JSON or NDJSON; - for standard input.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Send every line as it is, without checking it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 app = typer.Typer(no_args_is_help=True, help="Publish run requests and advisories.")
 
@@ -91,7 +91,7 @@ def run(
             "--as-new", help="Give each request a new run_id and the time of now, as for a trial."
         ),
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Publish run requests, all or nothing: if one is invalid, none is sent, unless --raw."""
     records = read_records(files, raw=raw)
@@ -122,7 +122,7 @@ def advisory(
             "--wait", help="Wait for the event of each; exit 4 if one is in conflict or rejected."
         ),
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Publish advisory requests, all or nothing: if one is invalid, none is sent, unless --raw.
 

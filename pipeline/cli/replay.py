@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.moments import MOMENT
+from pipeline.cli.options import MOMENT, AsNdjson
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ RunId = Annotated[
     str | None, typer.Option(metavar="ID", help="One run and its advisories: one partition each.")
 ]
 Rate = Annotated[float | None, typer.Option(min=0.1, metavar="N", help="Most records per second.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,7 +49,7 @@ def plan(
     until: Until = None,
     ranges: Ranges = None,
     run_id: RunId = None,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Show what would be read, what retention has removed, and what the store has already."""
     from pipeline.app import run_service
@@ -77,7 +76,7 @@ def verify(
     ranges: Ranges = None,
     run_id: RunId = None,
     rate: Rate = None,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Validate every record again and compare the result with the store; writes nothing.
 
@@ -112,7 +111,7 @@ def restore(
         bool,
         typer.Option("--accept-loss", help="Restore although retention took the start of a log."),
     ] = False,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Write what is missing in the store again, with the same bytes; existing files stay untouched.
 
@@ -149,7 +148,7 @@ def forward(
     ranges: Ranges = None,
     run_id: RunId = None,
     rate: Rate = None,
-    as_json: AsJson = False,
+    as_json: AsNdjson = False,
 ) -> None:
     """Publish records to another topic, unchanged but for the header rmos-replay-of."""
     from pipeline.app import run_service

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import (
     is_watched,
     note,
@@ -45,7 +46,6 @@ _VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
 _SHOWN_HASH_DIGITS = 12
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_pairs, print_text
 from pipeline.disk.durable_files import supports_unnamed_files
 from pipeline.disk.faults import room_of, store_faults
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pipeline.storage.index.run_index import RunIndex
 
 app = typer.Typer(no_args_is_help=True, help="Make and inspect the store in RMOS_DATA_DIR.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()

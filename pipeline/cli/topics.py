@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
@@ -13,6 +12,7 @@ from pipeline.broker.admin.topics import (
     compare_topics,
     topics_no_longer_used,
 )
+from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
@@ -20,7 +20,6 @@ from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
 DIFFERENT = 5
 """Exit status where something is not as it must be."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
 

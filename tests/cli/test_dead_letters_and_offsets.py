@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.cli import offsets
 from pipeline.cli.dead_letters import value_file_name
-from pipeline.cli.moments import moment_ms, moment_text
+from pipeline.cli.options import moment_ms, moment_text
 from pipeline.cli.views.dead_letters import (
     HEXDUMP_LIMIT_BYTES,
     TEXT_LIMIT_CHARACTERS,

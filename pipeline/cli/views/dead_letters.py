@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pipeline.cli.moments import moment_text
+from pipeline.cli.options import moment_text
 from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.codes import dead_letter_code
 from pipeline.core.dead_letters.letter import DeadLetterRecord

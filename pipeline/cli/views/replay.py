@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.reading.log_holes import describe_holes
-from pipeline.cli.moments import moment_text
+from pipeline.cli.options import moment_text
 from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.recovery.replay.findings import DIFFERENCES, Finding
 from pipeline.recovery.replay.plan import PlannedPartition, ReplayPlan

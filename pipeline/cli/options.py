@@ -1,9 +1,15 @@
-"""Moments as options have them: RFC 3339, such as `2025-12-18T14:03:22Z`."""
+"""Options that several groups of commands have: --json, and moments in RFC 3339."""
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
 
 from pipeline.errors import InputError
 from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse_timestamp
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsNdjson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
 MOMENT = "TIME"
 """How help calls the value of such an option."""
