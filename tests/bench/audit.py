@@ -38,7 +38,11 @@ SIGNER = signer(signer_name(STORE_ID))
 TOPIC = "rmos.runs.requests"
 PARTITIONS = 12
 BATCH = 512
-AUDITS = {"hash-only": ("full", "bytes"), "full": ("full", None), "quick": ("quick", None)}
+AUDITS = {
+    "hash-only": ("full", "bytes"),
+    "full": ("full", "content"),
+    "quick": ("quick", "content"),
+}
 TARGETS = {"hash-only": "at most 2", "full": "at most 4", "quick": "-"}
 
 

@@ -8,7 +8,6 @@ SQLite's own driver: one query for many runs, and no object a row.
 import json
 import os
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -92,13 +91,14 @@ class IndexRows:
     def __init__(self, index: sqlite3.Connection, run_ids: Sequence[str]) -> None:
         ids = (json.dumps(run_ids),)
         self._failed: str | None = None
-        self._rows: defaultdict[tuple[str, Any], list[tuple[Any, ...]]] = defaultdict(list)
+        self._rows: dict[str, dict[Any, list[tuple[Any, ...]]]] = {}
         try:
             for name, query, owner in _TABLES:
+                rows = self._rows[name] = {}
                 for row in index.execute(query, ids):
-                    self._rows[name, owner(row)].append(row)
+                    rows.setdefault(owner(row), []).append(row)
         except sqlite3.Error as error:
-            self._rows.clear()
+            self._rows = {name: {} for name, _, _ in _TABLES}
             self._failed = str(error)
 
     def compare(
@@ -121,7 +121,7 @@ class IndexRows:
             payloads: Hashes of what it withholds beside attachments; None where they are not known.
         """
         run_id = document["run_id"]
-        rows = self._rows[runs.name, run_id]
+        rows = self._rows[runs.name].get(run_id)
         if not rows:
             yield from self._unreadable(path)
             return
@@ -131,7 +131,7 @@ class IndexRows:
         made_of = {attachments.name: expected.attachments, withheld_blobs.name: expected.withheld}
         if payloads is not None:
             made_of[withheld_payloads.name] = expected.withheld_payloads or []
-        pairs = [(name, self._rows[name, run_id], made) for name, made in made_of.items()]
+        pairs = [(name, self._rows[name].get(run_id, []), made) for name, made in made_of.items()]
         differing = [name for name, kept, made in pairs if sorted(kept) != sorted(made)]
         if row[:_OWN] != expected.row[:_OWN]:
             differing = _differing(_COLUMNS[:_OWN], row, expected.row, _RUNS_BY_LEAVES) + differing
@@ -142,7 +142,7 @@ class IndexRows:
         self, document: dict[str, Any], path: str, link_sha256: str
     ) -> Iterator[Finding]:
         """Yield where the row of a link differs from it."""
-        rows = self._rows[advisories.name, (document["run_id"], document["advisory_id"])]
+        rows = self._rows[advisories.name].get((document["run_id"], document["advisory_id"]))
         if not rows:
             yield from self._unreadable(path)
             return
