@@ -16,7 +16,7 @@ from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judge, Judging
 from pipeline.consumers.engine.outbox import Outbox
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
 from pipeline.consumers.start.checks import Start
 from pipeline.logs import enable_client_logging

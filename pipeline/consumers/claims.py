@@ -31,8 +31,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox, Request
-from pipeline.consumers.engine.put_off import PutOff
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.requests import advisory_messages
 from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found

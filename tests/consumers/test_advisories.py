@@ -19,7 +19,7 @@ from pipeline.consumers.claims import AdvisoryClaims
 from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
-from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT
 from pipeline.consumers.requests import advisory_messages
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import BrokerError

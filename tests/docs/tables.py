@@ -15,7 +15,7 @@ from pipeline import metrics
 from pipeline.audit.rules.finding import MEANINGS
 from pipeline.broker.admin.topic_promises import RULES, Consequence
 from pipeline.cli.commands import app
-from pipeline.consumers.engine.standing import KINDS
+from pipeline.consumers.engine.readiness import KINDS
 from pipeline.settings import Settings
 
 _WORDS = {

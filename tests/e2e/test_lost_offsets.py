@@ -89,10 +89,10 @@ async def test_a_log_that_ends_before_a_running_worker_stops_it(store_settings: 
     async with persist_worker(settings) as worker:
         await wait_until_consumed(settings)
         # What the client sees where the broker came back without its last records.
-        consumer = worker.subscription._subscriber.consumer
+        consumer = worker.subscription._consumer
         assert consumer is not None
         consumer.seek(TopicPartition(settings.topics.run_requests, PARTITION), 9)
-        fault = worker.faults[1]
+        fault = worker.faults[0]
         await wait_until(fault.done, "the worker noticed")
         with pytest.raises(StoreNotReadyError) as caught:
             fault.result()

@@ -10,7 +10,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from pipeline import metrics
 from pipeline.app import persist_worker
 from pipeline.broker.admin.open_transactions import open_transactions
-from pipeline.consumers.engine import held_up
+from pipeline.consumers.engine import liveness
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.api_service import api_only
@@ -69,7 +69,7 @@ async def test_a_worker_that_it_holds_up_has_lag_and_is_not_ready(
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = store_settings
-    monkeypatch.setattr(held_up, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "PATIENCE_SECONDS", 0.5)
     async with persist_worker(settings) as worker:
         async with open_transaction(settings, 3):
             await wait_until(lambda: bool(worker.reasons), "a reason")

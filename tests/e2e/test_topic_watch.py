@@ -57,7 +57,7 @@ async def colleague(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 async def stopped_by(worker: Worker) -> str:
-    fault = worker.faults[1]
+    fault = worker.faults[0]
     await wait_until(fault.done, "the worker stops", seconds=30)
     with pytest.raises(StoreNotReadyError) as caught:
         fault.result()
@@ -210,8 +210,8 @@ async def test_partitions_that_are_added_wait_while_the_others_go_on(
         said = await reason(worker, f"Expected the topic {topic} to have partitions=12, found 24")
         assert "RMOS_REQUEST_PARTITIONS" in said
         # The client looks by itself every five minutes.
-        assert worker.subscription._subscriber.consumer is not None
-        await worker.subscription._subscriber.consumer._client.force_metadata_update()
+        assert worker.subscription._consumer is not None
+        await worker.subscription._consumer._client.force_metadata_update()
         await wait_until(lambda: len(worker.subscription.assigned) == 24, "the group knows of them")
         await produce(settings, [sending(run_request(run_id="run_new"), partition=17)])
         await produce(settings, runs(3, start=2))

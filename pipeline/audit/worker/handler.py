@@ -39,8 +39,7 @@ from pipeline.audit.worker.run import Auditing, AuditRun
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff, Record
 from pipeline.consumers.engine.outbox import Outbox, Request, request_of
-from pipeline.consumers.engine.put_off import PutOff
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.core.envelope import Rejected, RejectionError
 from pipeline.errors import BrokerError, IntegrityError, RmosError, thread_faults
 from schemas.audit_request import AuditRequest

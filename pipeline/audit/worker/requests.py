@@ -29,10 +29,8 @@ from pipeline.broker.aiokafka_fixes.clients import close_consumer
 from pipeline.broker.connection import broker_errors
 from pipeline.consumers.engine.batches import Record
 from pipeline.consumers.engine.group_consumer import group_member
-from pipeline.consumers.engine.liveness import Observation
-from pipeline.consumers.engine.put_off import PutOff, record_at
-from pipeline.consumers.engine.refusals import Refusals
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.liveness import Observation, Refusals
+from pipeline.consumers.engine.readiness import PutOff, Standing, record_at
 from pipeline.errors import RmosError, StoreError
 from pipeline.settings import Settings
 

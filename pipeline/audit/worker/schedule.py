@@ -14,8 +14,7 @@ from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
 from pipeline.audit.rules.request import AuditSchedule, daily_id, hourly_id, seconds_to_next_hour
 from pipeline.audit.worker.asking import publish_audit
 from pipeline.broker.sending.requests import RequestSender
-from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.settings import Settings
 from schemas.audit_request import AuditMode

@@ -1,4 +1,4 @@
-"""What a consumer lets others see of it: when it polled, what it holds, how far it is behind."""
+"""What a consumer lets others see: polls, lag, what the broker refuses it, what holds it up."""
 
 import asyncio
 import time
@@ -11,11 +11,25 @@ from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from pipeline import metrics
+from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
+from pipeline.broker.connection import broker_error
+from pipeline.consumers.engine.readiness import Standing
+from pipeline.errors import BrokerError
+from pipeline.settings import Settings
 
 OBSERVE_SECONDS = 1.0
 READY_POLL_AGE_SECONDS = 30.0
 READY_ANSWER_AGE_SECONDS = 5.0
 
+REFUSAL_PAUSE_SECONDS = 5.0
+REFUSAL_HOLDS_SECONDS = 30.0
+"""Time without a refusal after which an empty poll means that the broker refuses no longer."""
+
+PATIENCE_SECONDS = 10.0
+"""A transaction is an everyday thing, and most last some milliseconds."""
+
+ASK_SECONDS = 10.0
+"""How often the broker is asked whose transactions they are."""
 
 NoteHeldUp = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
@@ -118,3 +132,70 @@ class Observation:
         """Leave partitions to the worker that has them now: ours would stand still for ever."""
         for place in lost:
             metrics.LAG_RECORDS.remove(self._group, place.topic, place.partition)
+
+
+class Refusals:
+    """Lets a consumer be not ready while the broker refuses its polls."""
+
+    def __init__(self, settings: Settings, standing: Standing) -> None:
+        self._settings = settings
+        self._standing = standing
+        self._last = Pulse()
+
+    async def note(self, error: KafkaError) -> BrokerError:
+        """Say what a poll was refused for; return it as one sentence."""
+        self._last.beat()
+        refusal = await broker_error(self._settings, error)
+        self._standing.report("broker", str(refusal))
+        return refusal
+
+    def note_poll(self, *, brought: bool) -> None:
+        """Take note of a poll that was not refused, and whether it brought records."""
+        # An empty poll may have ended before the broker refused again.
+        if brought or self._last.age_seconds > REFUSAL_HOLDS_SECONDS:
+            self._standing.clear("broker")
+
+    async def rest(self) -> None:
+        """Wait before the next poll."""
+        await asyncio.sleep(REFUSAL_PAUSE_SECONDS)
+
+
+class HeldUp:
+    """Lets a consumer be not ready while open transactions hold it up."""
+
+    def __init__(self, settings: Settings, standing: Standing) -> None:
+        self._settings = settings
+        self._standing = standing
+        self._since: dict[TopicPartition, float] = {}
+        self._asked = float("-inf")
+
+    async def note(self, waiting: Mapping[TopicPartition, int]) -> None:
+        """Take note of how many records wait in which partitions; all others go on."""
+        now = time.monotonic()
+        self._since = {place: self._since.get(place, now) for place in waiting}
+        late = {
+            place: waiting[place]
+            for place, since in self._since.items()
+            if now - since >= PATIENCE_SECONDS
+        }
+        if not late:
+            self._standing.clear("transaction")
+            self._asked = float("-inf")
+        elif now - self._asked >= ASK_SECONDS:
+            self._asked = now
+            self._standing.report("transaction", await self._sentence(late))
+
+    async def _sentence(self, late: Mapping[TopicPartition, int]) -> str:
+        place = min(late)
+        more = f", and {len(late) - 1} partitions more" if len(late) > 1 else ""
+        return (
+            f"Records of {place.topic}, partition {place.partition}, wait{more}: held up by "
+            f"{await self._holder(place)}. Let its program end it, or start that program again."
+        )
+
+    async def _holder(self, place: TopicPartition) -> OpenTransaction | str:
+        try:
+            found = await open_transactions(self._settings, [place])
+        except BrokerError as error:
+            return f"an open transaction, of which the broker does not say more ({error})"
+        return found.get((place.topic, place.partition), "an open transaction that is ending")

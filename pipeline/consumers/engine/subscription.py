@@ -33,12 +33,9 @@ from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
-from pipeline.consumers.engine.held_up import HeldUp
-from pipeline.consumers.engine.liveness import OBSERVE_SECONDS, Observation
+from pipeline.consumers.engine.liveness import OBSERVE_SECONDS, HeldUp, Observation, Refusals
 from pipeline.consumers.engine.log_guard import LogGuard
-from pipeline.consumers.engine.put_off import PutOff
-from pipeline.consumers.engine.refusals import Refusals
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import Start
 from pipeline.errors import BrokerError, RmosError, StoreError

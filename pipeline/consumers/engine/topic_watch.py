@@ -32,10 +32,10 @@ from pipeline.broker.connection import (
     client_options,
     refusal,
 )
-from pipeline.consumers.engine.group_position import beyond_store, is_beyond_store, ways_back
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
 from pipeline.consumers.start.checks import Start, broken_promises, log_difference
+from pipeline.consumers.start.partition_states import beyond_store, is_beyond_store, ways_back
 from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.settings import Settings

@@ -28,10 +28,16 @@ from pipeline.broker.admin.topics import compare_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
-from pipeline.consumers.engine.group_position import beyond_store, is_beyond_store, ways_back
 from pipeline.consumers.engine.topic_identity import current_topic_id, refuse_other_topic
 from pipeline.consumers.start.ledger_checks import check_ledger
-from pipeline.consumers.start.partition_states import PartitionState, Store, partition_states
+from pipeline.consumers.start.partition_states import (
+    PartitionState,
+    Store,
+    beyond_store,
+    is_beyond_store,
+    partition_states,
+    ways_back,
+)
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
 from pipeline.errors import StoreNotReadyError, TopicsError

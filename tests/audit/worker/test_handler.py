@@ -20,8 +20,7 @@ from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.run import Auditing
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff
-from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.core.progress import Progress
 from pipeline.errors import BrokerError, HelperError, StoreError
 from pipeline.settings import Settings

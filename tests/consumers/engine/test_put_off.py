@@ -7,11 +7,10 @@ from typing import Any, cast
 import pytest
 from aiokafka import TopicPartition
 
-from pipeline.consumers.engine import put_off
+from pipeline.consumers.engine import readiness
 from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.liveness import Observation
-from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT, PutOff
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
@@ -86,7 +85,7 @@ def test_a_partition_without_a_record_any_more_is_no_reason_for_ever(
     for _ in range(PUT_OFF_LIMIT + 1):
         noted.note(batch((3, 17)), "Away.")
     assert standing.reasons
-    monkeypatch.setattr(put_off, "PUT_OFF_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(readiness, "PUT_OFF_KEPT_SECONDS", 0.0)
     noted.forget(batch((5, 1)))
     assert standing.reasons == ()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.consumers.engine import topic_watch
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.topic_watch import LOOKS_WITHOUT_ANSWER, TopicWatch
 from pipeline.consumers.start.checks import Start
 from pipeline.errors import BrokerError

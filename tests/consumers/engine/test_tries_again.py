@@ -8,8 +8,7 @@ import pytest
 
 from pipeline.audit.worker import schedule as audit_scheduling
 from pipeline.audit.worker.schedule import AuditScheduler
-from pipeline.consumers.engine.put_off import PUT_OFF_LIMIT
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from pipeline import metrics
-from pipeline.consumers.engine.standing import Standing
+from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.health import HealthServer
 
 
