@@ -60,7 +60,7 @@ async def prepared_audit(
         requests = AuditRequests(settings, handler.handle, handler.standing)
         stack.push_async_callback(requests.stop)
         await requests.start()
-        settling = await stack.enter_async_context(running(requests.run()))
+        handling = await stack.enter_async_context(running(requests.run()))
         asking = RequestSender(settings)
         stack.push_async_callback(asking.stop)
         scheduler = AuditScheduler(settings, asking, clock, handler.standing)
@@ -70,7 +70,7 @@ async def prepared_audit(
             # Its loop is its own: FastStream's would not poll during an audit of hours.
             WorkerBroker(settings, requests.group),
             requests,
-            [settling, scheduling],
+            [handling, scheduling],
             [handler.standing],
             {"store": str(settings.data_dir), "store_id": identity.store_id},
         )

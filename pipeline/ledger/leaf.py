@@ -131,7 +131,7 @@ def run_leaf(
     """Return the leaf of a record of a run request topic.
 
     Args:
-        outcome: What became of the record, settled as if the run's file were intact.
+        outcome: What became of the record, resolved as if the run's file were intact.
         source: Where the broker keeps the record; its epoch is that of the log.
         body_sha256: Of the untouched value; of no bytes for a tombstone.
         timestamp_ms: Its broker time.
@@ -159,7 +159,7 @@ def advisory_leaf(
     It is the same whether the advisory is linked or waits for its run: runs come by another topic.
 
     Args:
-        outcome: What became of the record, settled as if the link were intact.
+        outcome: What became of the record, resolved as if the link were intact.
         source: Where the broker keeps the record; its epoch is that of the log.
         body_sha256: Of the untouched value; of no bytes for a tombstone.
         timestamp_ms: Its broker time.
@@ -188,7 +188,7 @@ def _leaf_of(
     """Return a leaf with what any record tells, and what its kind tells besides."""
     if outcome.code == "ARTIFACT_CORRUPT":
         raise ValueError(
-            "expected an outcome settled as if the file were intact, found ARTIFACT_CORRUPT"
+            "expected an outcome resolved as if the file were intact, found ARTIFACT_CORRUPT"
         )
     return LedgerLeaf(
         kind=_KINDS[outcome.kind],

@@ -14,8 +14,8 @@ from typing import TypeAlias
 from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
     StoredAdvisory,
-    settle_advisory,
-    settle_rejected_advisory,
+    resolve_advisory,
+    resolve_rejected_advisory,
     stored_advisory,
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -63,7 +63,7 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
         judged, row = planned.record.verdict, planned.row
         assert isinstance(judged, JudgedAdvisory)
         assert isinstance(row, StoredAdvisory)
-        return settle_advisory(judged, row, planned.record.source, intact=False)
+        return resolve_advisory(judged, row, planned.record.source, intact=False)
 
 
 def plan_advisories(
@@ -76,7 +76,7 @@ def plan_advisories(
     for record in records:
         judged = record.verdict
         if isinstance(judged, Rejected):
-            planned.append(_planned(record, None, settle_rejected_advisory(judged)))
+            planned.append(_planned(record, None, resolve_rejected_advisory(judged)))
             continue
         key = judged.key
         path = _link_path(judged, known.runs.get(judged.run_id))
@@ -89,7 +89,7 @@ def plan_advisories(
         else:
             makes_link = False
         advisories[key] = advisory
-        outcome = settle_advisory(judged, advisory, record.source, intact=True)
+        outcome = resolve_advisory(judged, advisory, record.source, intact=True)
         planned.append(_planned(record, advisory, outcome, is_new=makes_link))
     rows = NewRows(claimed=list(claimed.values()), linked=list(linked.values()))
     return BatchPlan(planned, known.advisories, rows)

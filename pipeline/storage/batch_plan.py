@@ -19,7 +19,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.storage.index.transaction import NewRows
 
 Verdict = TypeVar("Verdict")
-Settled = TypeVar("Settled")
+AnyOutcome = TypeVar("AnyOutcome")
 StoredRow: TypeAlias = StoredRun | StoredAdvisory
 
 INTERNAL_ERROR = "INTERNAL_ERROR"
@@ -77,7 +77,7 @@ def apply_recorded_verdict(
     return replace(record, verdict=rejected)
 
 
-class PlannedRecord(NamedTuple, Generic[Verdict, Settled]):
+class PlannedRecord(NamedTuple, Generic[Verdict, AnyOutcome]):
     """What becomes of one record, where every file is intact.
 
     A tuple, as there is one for every record: it takes a third of the time of a frozen dataclass.
@@ -96,7 +96,7 @@ class PlannedRecord(NamedTuple, Generic[Verdict, Settled]):
 
     record: JudgedRecord[Verdict | Rejected]
     row: StoredRow | None
-    outcome: Settled
+    outcome: AnyOutcome
     leaf: LedgerLeaf
     is_failure: bool
     files: Sequence[NewFile] | None = ()
@@ -115,7 +115,7 @@ def path_of_row(row: StoredRow) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchPlan(Generic[Verdict, Settled]):
+class BatchPlan(Generic[Verdict, AnyOutcome]):
     """What a batch will do, and what becomes of each of its records.
 
     Attributes:
@@ -124,7 +124,7 @@ class BatchPlan(Generic[Verdict, Settled]):
         rows: What is to be written into it.
     """
 
-    records: Sequence[PlannedRecord[Verdict, Settled]]
+    records: Sequence[PlannedRecord[Verdict, AnyOutcome]]
     known: Mapping[Any, StoredRow]
     rows: NewRows
 

@@ -59,7 +59,7 @@ from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import Restoration, restore_files
 
 Verdict = TypeVar("Verdict")
-Settled = TypeVar("Settled")
+AnyOutcome = TypeVar("AnyOutcome")
 
 
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
@@ -74,7 +74,7 @@ class RejectLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchResult(Generic[Settled]):
+class BatchResult(Generic[AnyOutcome]):
     """What became of a batch.
 
     Attributes:
@@ -82,11 +82,11 @@ class BatchResult(Generic[Settled]):
         accepted_rejects: Failures that went through because the operator accepts them.
     """
 
-    outcomes: list[Settled]
+    outcomes: list[AnyOutcome]
     accepted_rejects: int
 
 
-class BatchStore(ABC, Generic[Verdict, Settled]):
+class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     """A store on disk. One thread at a time; other processes take turns by the store's lock."""
 
     def __init__(
@@ -130,7 +130,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
         limit: RejectLimit | None = None,
-    ) -> BatchResult[Settled]:
+    ) -> BatchResult[AnyOutcome]:
         """Store a batch; return what became of each record.
 
         Args:
@@ -150,7 +150,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         limit: RejectLimit | None,
         *,
         is_consumed: bool,
-    ) -> BatchResult[Settled]:
+    ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
             self._check_index_in_place()
@@ -220,7 +220,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
 
     def _plan(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]], connection: Connection
-    ) -> BatchPlan[Verdict, Settled]:
+    ) -> BatchPlan[Verdict, AnyOutcome]:
         known = queries.known_rows(connection, (record.verdict for record in records))
         return self.plan_batch(records, known)
 
@@ -228,15 +228,15 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
     @abstractmethod
     def plan_batch(
         records: Sequence[JudgedRecord[Verdict | Rejected]], known: KnownRows
-    ) -> BatchPlan[Verdict, Settled]:
+    ) -> BatchPlan[Verdict, AnyOutcome]:
         """Return what becomes of a batch where every file is intact; a pure function."""
 
     @staticmethod
     @abstractmethod
-    def _corrupt(planned: PlannedRecord[Verdict, Settled]) -> Settled:
+    def _corrupt(planned: PlannedRecord[Verdict, AnyOutcome]) -> AnyOutcome:
         """Return the outcome of a record whose document is not what its row says."""
 
-    def _damaged(self, plan: BatchPlan[Verdict, Settled]) -> set[str]:
+    def _damaged(self, plan: BatchPlan[Verdict, AnyOutcome]) -> set[str]:
         """Return the paths of known documents that are not what their rows say."""
         rows = plan.known.values()
         documents = ((path_of_row(row), row) for row in rows)
@@ -251,7 +251,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
 
     def _create_files(
         self,
-        plan: BatchPlan[Verdict, Settled],
+        plan: BatchPlan[Verdict, AnyOutcome],
         leaves: Mapping[LogId, Sequence[LedgerLeaf]],
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
@@ -264,7 +264,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
         return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
     def _create(
-        self, plan: BatchPlan[Verdict, Settled], tiles: Iterable[NewFile]
+        self, plan: BatchPlan[Verdict, AnyOutcome], tiles: Iterable[NewFile]
     ) -> Mapping[str, Creation]:
         """Create files; return what came of each.
 
@@ -288,7 +288,7 @@ class BatchStore(ABC, Generic[Verdict, Settled]):
             )
 
 
-def _by_log(plan: BatchPlan[Verdict, Settled]) -> dict[LogId, list[LedgerLeaf]]:
+def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf]]:
     leaves: defaultdict[LogId, list[LedgerLeaf]] = defaultdict(list)
     for each in plan.records:
         leaves[each.record.log].append(each.leaf)
@@ -304,7 +304,7 @@ def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, i
 
 
 def check_reject_limit(
-    plan: BatchPlan[Verdict, Settled],
+    plan: BatchPlan[Verdict, AnyOutcome],
     damaged: Collection[str],
     transaction: IndexTransaction,
     limit: RejectLimit | None,

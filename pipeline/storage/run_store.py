@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
-from pipeline.core.runs.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
@@ -55,7 +55,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         judged, row = planned.record.verdict, planned.row
         assert isinstance(judged, JudgedRun)
         assert isinstance(row, StoredRun)
-        return settle_run(judged, row, planned.record.source, intact=False)
+        return resolve_run(judged, row, planned.record.source, intact=False)
 
 
 def plan_runs(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[JudgedRun, Outcome]:
@@ -66,13 +66,13 @@ def plan_runs(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[Judge
     for record in records:
         judged = record.verdict
         if isinstance(judged, Rejected):
-            planned.append(_planned(record, None, settle_rejected(judged)))
+            planned.append(_planned(record, None, resolve_rejected(judged)))
             continue
         run = runs.get(judged.run_id)
         if is_new := run is None:
             run = runs[judged.run_id] = stored_run(judged, record.source)
             rows.append(indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads))
-        outcome = settle_run(judged, run, record.source, intact=True)
+        outcome = resolve_run(judged, run, record.source, intact=True)
         planned.append(_planned(record, run, outcome, is_new=is_new))
     return BatchPlan(planned, known.runs, NewRows(runs=rows))
 

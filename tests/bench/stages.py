@@ -70,7 +70,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (artifact, "canonical_json", "canonical JSON of the artifact"),
     (artifact, "withhold", "withhold"),
     (run_store, "indexed_run", "rows of the index"),
-    (run_store, "settle_run", "outcomes"),
+    (run_store, "resolve_run", "outcomes"),
     (run_store, "_files_of", "list of files"),
     (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_plan", "plan"),

@@ -41,7 +41,7 @@ def _killing(original: Callable[..., Any], passing: Callable[[], None], *, befor
     if original.__code__.co_flags & 0x80:  # a coroutine
 
         async def awaited(*args: Any) -> Any:
-            if before and _is_settled(args):
+            if before and _is_handled(args):
                 passing()
             result = await original(*args)
             if not before:
@@ -58,9 +58,9 @@ def _killing(original: Callable[..., Any], passing: Callable[[], None], *, befor
     return called
 
 
-def _is_settled(args: tuple[Any, ...]) -> bool:
+def _is_handled(args: tuple[Any, ...]) -> bool:
     """The loop comes by `_commit` at every poll; only one with something to commit counts."""
-    return bool(args[0]._settled)
+    return bool(args[0]._resolved)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ async def dead_letters(settings: Settings, count: int) -> list[dict[str, str]]:
     ]
 
 
-async def wait_until_settled(settings: Settings, places: Iterable[Place]) -> None:
+async def wait_until_committed(settings: Settings, places: Iterable[Place]) -> None:
     """Wait until the audit group has committed past `places`."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,

@@ -56,7 +56,7 @@ async def test_killed_at_a_step_it_goes_on_after_the_last_whole_part(
     async with auditing(store.model_copy(update={"instance": INSTANCE})):
         await audits.wait_for_reports(store)
         places = await ask(store, asking(audit_request("a2")))
-        await audits.wait_until_settled(store, places)
+        await audits.wait_until_committed(store, places)
     by_id = {each.audit_id: each for each in await audits.reports(store)}
     assert told(by_id["a1"]) == told(by_id["a2"])
     assert by_id["a1"].counts.findings == 3

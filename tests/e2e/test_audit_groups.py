@@ -91,7 +91,7 @@ async def test_an_audit_longer_than_every_time_out_keeps_its_partition(
             assert audit.under_way == ["a1"]
             audit.go_on.set()
             await audits.wait_for_reports(store, 4)
-            await audits.wait_until_settled(store, places)
+            await audits.wait_until_committed(store, places)
             assert await group_members(store, store.topics.audit_group) == [member]
     assert sorted(audit.under_way) == ["a1", "b0", "b1", "b2"]
 
@@ -141,7 +141,7 @@ async def test_a_rebalance_does_not_end_an_audit_that_stays(
                 await wait_for_begun(1 if place.partition in held_by_first else 2)
             audit.go_on.set()
             await audits.wait_for_reports(store)
-            await audits.wait_until_settled(store, [place])
+            await audits.wait_until_committed(store, [place])
     assert len(await audits.reports(store)) >= 1
     assert len({each.model_dump_json() for each in await audits.reports(store)}) == 1
 
@@ -193,7 +193,7 @@ async def test_two_schedulers_make_one_audit(store: Settings) -> None:
         await audits.wait_for_reports(store, 2)
         async with auditing(scheduled, **options):
             places = await ask(store, asking(audit_request("last", mode="quick")))
-            await audits.wait_until_settled(store, places)
+            await audits.wait_until_committed(store, places)
     found = await audits.reports(store)
     assert {(each.audit_id, each.mode) for each in found} == {
         ("daily-2026-02-01", "full"),

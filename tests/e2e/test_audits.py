@@ -33,7 +33,7 @@ async def test_a_clean_store_has_a_clean_report_and_nothing_else_is_written(
     async with auditing(store):
         places = await ask(store, asking(audit_request()))
         (report,) = await audits.wait_for_reports(store)
-        await audits.wait_until_settled(store, places)
+        await audits.wait_until_committed(store, places)
     assert report.codes == {}
     results = {name: each["result"] for name, each in report.verdicts.model_dump().items()}
     assert results == {
@@ -103,7 +103,7 @@ async def test_what_can_be_no_audit_is_a_dead_letter_and_holds_up_nothing(
         await audits.wait_for_reports(store)
         places = await ask(store, asking(audit_request("a1", mode="full")))
         letters = await audits.dead_letters(store, 4)
-        await audits.wait_until_settled(store, places)
+        await audits.wait_until_committed(store, places)
     codes = [each["rmos-error-code"] for each in letters]
     assert sorted(codes) == ["AUDIT_CONFLICT", *["INVALID_AUDIT"] * 3]
     assert {each["rmos-group"] for each in letters} == {store.topics.audit_group}

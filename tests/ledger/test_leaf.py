@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
     StoredAdvisory,
-    settle_advisory,
-    settle_rejected_advisory,
+    resolve_advisory,
+    resolve_rejected_advisory,
     stored_advisory,
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.core.runs.outcome import Outcome, StoredRun, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
 from pipeline.ledger.tlog.errors import EvidenceError
@@ -40,8 +40,8 @@ def leaf_of(outcome: Outcome, source: RecordSource = SOURCE) -> LedgerLeaf:
     return run_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
 
 
-def settled(verdict: JudgedRun, run: StoredRun, source: RecordSource = SOURCE) -> LedgerLeaf:
-    return leaf_of(settle_run(verdict, run, source, intact=True), source)
+def resolved(verdict: JudgedRun, run: StoredRun, source: RecordSource = SOURCE) -> LedgerLeaf:
+    return leaf_of(resolve_run(verdict, run, source, intact=True), source)
 
 
 RUN = stored_run(judged(run_id="run_a"), SOURCE)
@@ -54,13 +54,13 @@ LATER = replace(SOURCE, id=replace(SOURCE.id, offset=42))
 
 
 def test_the_leaf_of_a_new_run() -> None:
-    assert settled(judged(run_id="run_a"), RUN).encode().decode() == (
+    assert resolved(judged(run_id="run_a"), RUN).encode().decode() == (
         f'{{"body_sha256":"{BODY_SHA256}","kind":"run",{ARTIFACT},"source":{{{PLACE}}},"v":1}}'
     )
 
 
 def test_the_leaf_of_a_duplicate_names_the_stored_run() -> None:
-    found = json.loads(settled(judged(run_id="run_a"), RUN, LATER).encode())
+    found = json.loads(resolved(judged(run_id="run_a"), RUN, LATER).encode())
     assert found == {
         "v": 1,
         "kind": "duplicate",
@@ -79,7 +79,7 @@ def test_the_leaf_of_a_duplicate_names_the_stored_run() -> None:
 
 
 def test_the_leaf_of_a_conflict_names_the_stored_run_and_the_code() -> None:
-    found = json.loads(settled(judged(run_id="run_a", notes="changed"), RUN, LATER).encode())
+    found = json.loads(resolved(judged(run_id="run_a", notes="changed"), RUN, LATER).encode())
     assert (found["kind"], found["code"]) == ("conflict", "RUN_CONFLICT")
     assert (found["path"], found["sha256"]) == (RUN.artifact_path, RUN.artifact_sha256)
 
@@ -87,7 +87,7 @@ def test_the_leaf_of_a_conflict_names_the_stored_run_and_the_code() -> None:
 @pytest.mark.parametrize("run_id", [None, "run_a"])
 def test_the_leaf_of_a_rejected_record_has_a_code_and_no_artifact(run_id: str | None) -> None:
     rejected = Rejected("KEY_MISMATCH", "a message that may be put better one day", run_id)
-    found = leaf_of(settle_rejected(rejected)).encode().decode()
+    found = leaf_of(resolve_rejected(rejected)).encode().decode()
     expected = '"run_id":"run_a",' if run_id else ""
     assert found == (
         f'{{"body_sha256":"{BODY_SHA256}","code":"KEY_MISMATCH","kind":"rejected",'
@@ -98,16 +98,16 @@ def test_the_leaf_of_a_rejected_record_has_a_code_and_no_artifact(run_id: str | 
 def test_a_blocked_run_is_a_run() -> None:
     verdict = judge_run_record(*record(red_request()))
     assert isinstance(verdict, JudgedRun)
-    assert settled(verdict, stored_run(verdict, SOURCE)).kind == "run"
+    assert resolved(verdict, stored_run(verdict, SOURCE)).kind == "run"
 
 
 def test_a_run_delivered_again_has_the_same_leaf() -> None:
-    assert settled(judged(run_id="run_a"), RUN) == settled(judged(run_id="run_a"), RUN)
+    assert resolved(judged(run_id="run_a"), RUN) == resolved(judged(run_id="run_a"), RUN)
 
 
 def test_the_leaf_is_that_of_the_stored_run_whatever_we_render_today() -> None:
     once = replace(RUN, artifact_sha256="cd" * 32, size_bytes=7)
-    outcome = settle_run(judged(run_id="run_a"), once, SOURCE, intact=True)
+    outcome = resolve_run(judged(run_id="run_a"), once, SOURCE, intact=True)
     assert outcome.drifted
     leaf = leaf_of(outcome)
     assert (leaf.sha256, leaf.size_bytes) == ("cd" * 32, 7)
@@ -117,10 +117,10 @@ def test_the_leaf_is_that_of_the_stored_run_whatever_we_render_today() -> None:
 @pytest.mark.parametrize("source", [SOURCE, LATER])
 def test_the_leaf_of_a_damaged_run_must_be_made_as_if_it_were_intact(source: RecordSource) -> None:
     verdict = judged(run_id="run_a")
-    damaged = settle_run(verdict, RUN, source, intact=False)
+    damaged = resolve_run(verdict, RUN, source, intact=False)
     with pytest.raises(ValueError, match="as if the file were intact"):
         leaf_of(damaged, source)
-    assert settled(verdict, RUN, source).kind == ("run" if source == SOURCE else "duplicate")
+    assert resolved(verdict, RUN, source).kind == ("run" if source == SOURCE else "duplicate")
 
 
 ADVISORY_SOURCE = RecordSource(1, RecordId("rmos.advisories.requests", 3, 41))
@@ -141,10 +141,10 @@ def advisory_leaf_of(
     return advisory_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
 
 
-def settled_advisory(
+def resolved_advisory(
     verdict: JudgedAdvisory, advisory: StoredAdvisory, source: RecordSource = ADVISORY_SOURCE
 ) -> LedgerLeaf:
-    return advisory_leaf_of(settle_advisory(verdict, advisory, source, intact=True), source)
+    return advisory_leaf_of(resolve_advisory(verdict, advisory, source, intact=True), source)
 
 
 WAITING = stored_advisory(advised(), ADVISORY_SOURCE, None)
@@ -152,8 +152,8 @@ LINKED = stored_advisory(advised(), ADVISORY_SOURCE, LINK_PATH)
 
 
 def test_the_leaf_of_an_advisory_is_the_same_linked_or_waiting() -> None:
-    leaf = settled_advisory(advised(), LINKED)
-    assert leaf == settled_advisory(advised(), WAITING)
+    leaf = resolved_advisory(advised(), LINKED)
+    assert leaf == resolved_advisory(advised(), WAITING)
     assert json.loads(leaf.encode()) == {
         "v": 1,
         "kind": "advisory",
@@ -171,33 +171,33 @@ def test_the_leaf_of_an_advisory_is_the_same_linked_or_waiting() -> None:
 
 
 def test_another_advisory_under_the_same_id_names_the_stored_link_and_the_code() -> None:
-    leaf = settled_advisory(advised(title="t", content_text="other"), LINKED, LATER_ADVISORY)
+    leaf = resolved_advisory(advised(title="t", content_text="other"), LINKED, LATER_ADVISORY)
     assert (leaf.kind, leaf.code) == ("conflict", "ADVISORY_CONFLICT")
     assert leaf.link_sha256 == LINKED.link_sha256
 
 
 def test_the_leaf_of_a_damaged_link_must_be_made_as_if_it_were_intact() -> None:
-    damaged = settle_advisory(advised(), LINKED, ADVISORY_SOURCE, intact=False)
+    damaged = resolve_advisory(advised(), LINKED, ADVISORY_SOURCE, intact=False)
     with pytest.raises(ValueError, match="as if the file were intact"):
         advisory_leaf_of(damaged)
 
 
 def test_another_epoch_changes_nothing_but_whose_run_it_is() -> None:
     """The epoch is in the origin of the log, so no leaf repeats it."""
-    assert "epoch" not in settled(judged(run_id="run_a"), RUN).encode().decode()
-    assert settled(judged(run_id="run_a"), RUN, replace(SOURCE, epoch=2)).kind == "duplicate"
+    assert "epoch" not in resolved(judged(run_id="run_a"), RUN).encode().decode()
+    assert resolved(judged(run_id="run_a"), RUN, replace(SOURCE, epoch=2)).kind == "duplicate"
 
 
 LEAVES = [
-    settled(judged(run_id="run_a"), RUN),
-    settled(judged(run_id="run_a"), RUN, LATER),
-    settled(judged(run_id="run_a", notes="changed"), RUN, LATER),
-    leaf_of(settle_rejected(Rejected("INVALID_JSON", "text"))),
-    leaf_of(settle_rejected(Rejected("KEY_MISMATCH", "text", "run_a"))),
-    settled_advisory(advised(), LINKED),
-    settled_advisory(advised(), LINKED, LATER_ADVISORY),
-    settled_advisory(advised(content_text="other"), LINKED, LATER_ADVISORY),
-    advisory_leaf_of(settle_rejected_advisory(Rejected("INVALID_ADVISORY", "text", "run_a"))),
+    resolved(judged(run_id="run_a"), RUN),
+    resolved(judged(run_id="run_a"), RUN, LATER),
+    resolved(judged(run_id="run_a", notes="changed"), RUN, LATER),
+    leaf_of(resolve_rejected(Rejected("INVALID_JSON", "text"))),
+    leaf_of(resolve_rejected(Rejected("KEY_MISMATCH", "text", "run_a"))),
+    resolved_advisory(advised(), LINKED),
+    resolved_advisory(advised(), LINKED, LATER_ADVISORY),
+    resolved_advisory(advised(content_text="other"), LINKED, LATER_ADVISORY),
+    advisory_leaf_of(resolve_rejected_advisory(Rejected("INVALID_ADVISORY", "text", "run_a"))),
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.core.runs.outcome import settle_run, stored_run
+from pipeline.core.runs.outcome import resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.recovery.replay.request_topics import request_topics
@@ -68,7 +68,7 @@ def test_no_machine_may_cut_by_history_however_green_it_is() -> None:
     run = mapped(v1_row(decision={"risk_level": "GREEN"})).judged
     stored = stored_run(run, SOURCE)
     assert (stored.status, stored.risk_level, stored.legacy) == ("OK", "GREEN", True)
-    outcome = settle_run(run, stored, SOURCE, intact=True)
+    outcome = resolve_run(run, stored, SOURCE, intact=True)
     assert (outcome.kind, outcome.may_cut) == ("persisted", False)
 
 
@@ -77,7 +77,7 @@ def test_the_same_run_as_a_request_is_another_request() -> None:
     asked = judge_run_record(*record(run_request(run_id=legacy.run_id)))
     assert isinstance(asked, JudgedRun)
     later = RecordSource(1, RecordId("rmos.runs.requests", 2, 7))
-    outcome = settle_run(asked, stored_run(legacy, SOURCE), later, intact=True)
+    outcome = resolve_run(asked, stored_run(legacy, SOURCE), later, intact=True)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
 
 

@@ -21,13 +21,13 @@ from jsonschema.validators import extend
 from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisories.event import advisory_event
-from pipeline.core.advisories.outcome import settle_advisory, stored_advisory
+from pipeline.core.advisories.outcome import resolve_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.dead_letters.letter import dead_letter, read_dead_letter
 from pipeline.core.dead_letters.redrive import redrive_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
-from pipeline.core.runs.outcome import settle_rejected, settle_run, stored_run
+from pipeline.core.runs.outcome import resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import Rejected
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
@@ -229,11 +229,11 @@ def test_every_event_that_we_write_fits_model_and_schema(request_: dict[str, Any
     later = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
     other = judged(request_ | {"notes": "changed"})
     outcomes = [
-        settle_run(run, stored, SOURCE, intact=True),
-        settle_run(run, stored, later, intact=True),
-        settle_run(other, stored, later, intact=True),
-        settle_run(run, stored, later, intact=False),
-        settle_rejected(Rejected("INVALID_JSON", "Expected an object.")),
+        resolve_run(run, stored, SOURCE, intact=True),
+        resolve_run(run, stored, later, intact=True),
+        resolve_run(other, stored, later, intact=True),
+        resolve_run(run, stored, later, intact=False),
+        resolve_rejected(Rejected("INVALID_JSON", "Expected an object.")),
     ]
     kinds = [outcome.kind for outcome in outcomes]
     assert kinds == ["persisted", "duplicate", "conflict", "rejected", "rejected"]
@@ -285,7 +285,7 @@ def test_the_links_and_events_of_advisories_fit_models_and_schemas() -> None:
         links[name] = json.loads(advisory.content)
         for path, intact in product((None, "runs/2025-12-18/r_advisory_a.json"), (True, False)):
             stored = stored_advisory(advisory, SOURCE, path)
-            outcome = settle_advisory(advisory, stored, SOURCE, intact=intact)
+            outcome = resolve_advisory(advisory, stored, SOURCE, intact=intact)
             events[f"{name}, {path}, {intact}"] = json.loads(advisory_event(outcome, SOURCE))
     assert misjudged(links, {}, AdvisoryLink, "rmos.advisory_link-1") == []
     assert misjudged(events, {}, AdvisoryEvent, "rmos.advisory_event-1") == []

@@ -1,14 +1,14 @@
 """The audit request topic: one request at a time, however many hours it takes.
 
-A bare aiokafka loop: while a request is being settled, every partition is paused and the poll goes
+A bare aiokafka loop: while a request is being handled, every partition is paused and the poll goes
 on, so the group keeps its member. The states of a request, and what happens if the process dies
 there:
 
 | state | if the process dies here |
 |---|---|
 | fetched | fetched again |
-| being settled | fetched again; its audit goes on after the last whole part |
-| settled: report or dead letter confirmed | the report is published again |
+| being handled | fetched again; its audit goes on after the last whole part |
+| handled: report or dead letter confirmed | the report is published again |
 | offset committed | done |
 
 A rebalance does not end an audit: it goes on while the group sorts itself out, and is only given up
@@ -41,30 +41,30 @@ _log = structlog.get_logger(__name__)
 
 
 class AuditRequests:
-    """Reads the request topic in one consumer group, and settles one request at a time."""
+    """Reads the request topic in one consumer group, and handles one request at a time."""
 
     def __init__(
         self,
         settings: Settings,
-        settle: Callable[[Record], Coroutine[Any, Any, None]],
+        handle: Callable[[Record], Coroutine[Any, Any, None]],
         standing: Standing,
     ) -> None:
         """Prepare; nothing is consumed before `start`.
 
         Args:
             settings: The broker and the group.
-            settle: Does what a record asks for; cancelled where the record is another's.
+            handle: Does what a record asks for; cancelled where the record is another's.
             standing: Gets the reasons why the worker is not ready although it polls.
         """
         topics = settings.topics
         self.group = topics.audit_group
         self._settings = settings
-        self._settle = settle
+        self._handle = handle
         self._refusals = Refusals(settings, standing)
         self._uncommitted = PutOff(standing, "commit")
-        self._settling: asyncio.Task[None] | None = None
+        self._handling: asyncio.Task[None] | None = None
         self._record: Record | None = None
-        self._settled: dict[TopicPartition, int] = {}
+        self._handled: dict[TopicPartition, int] = {}
         self._consumer = group_member(settings, self.group)
         self._consumer.subscribe([topics.audit_requests], listener=_AfterRebalance(self._keep_only))
         self._observation = Observation(self.group, lambda: self._consumer)
@@ -83,7 +83,7 @@ class AuditRequests:
 
     async def stop(self) -> None:
         """Leave the group; an audit under way is left for whoever comes next."""
-        for task in (self._observing, self._settling):
+        for task in (self._observing, self._handling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -101,7 +101,7 @@ class AuditRequests:
         return self._observation.is_ready
 
     async def run(self) -> None:
-        """Fetch and settle until cancelled.
+        """Fetch and handle until cancelled.
 
         Raises:
             StoreError: The disk failed.
@@ -116,7 +116,7 @@ class AuditRequests:
 
     async def _fetched(self) -> list[Record]:
         # Each time, as a rebalance forgets what was paused.
-        busy = self._settling is not None or bool(self._settled)
+        busy = self._handling is not None or bool(self._handled)
         move = self._consumer.pause if busy else self._consumer.resume
         with suppress(IllegalStateError):  # given away meanwhile
             move(*self._consumer.assignment())
@@ -135,27 +135,27 @@ class AuditRequests:
 
     def _begin(self, record: Record) -> None:
         place = _place(record)
-        if self._settling is not None or place not in self._consumer.assignment():
+        if self._handling is not None or place not in self._consumer.assignment():
             # It was fetched before it could be paused: for later, or another worker's.
             with suppress(IllegalStateError):
                 self._consumer.seek(place, record.offset)
             return
         self._record = record
-        self._settling = asyncio.create_task(self._settle(record))
+        self._handling = asyncio.create_task(self._handle(record))
 
     def _end(self) -> None:
-        """Take note of a request that is settled, or given up."""
-        settling, record = self._settling, self._record
-        if settling is None or record is None or not settling.done():
+        """Take note of a request that is handled, or given up."""
+        handling, record = self._handling, self._record
+        if handling is None or record is None or not handling.done():
             return
-        self._settling = self._record = None
-        if settling.cancelled():
+        self._handling = self._record = None
+        if handling.cancelled():
             return
-        error = settling.exception()
+        error = handling.exception()
         if error is not None:
             self._tell_fault(error)
             raise error
-        self._settled[_place(record)] = record.offset + 1
+        self._handled[_place(record)] = record.offset + 1
 
     def _tell_fault(self, error: BaseException) -> None:
         if isinstance(error, StoreError):
@@ -164,10 +164,10 @@ class AuditRequests:
             _log.error("audit failed", group=self.group, exc_info=error)
 
     async def _commit(self) -> None:
-        """Commit what is settled; a fault of the broker leaves it for the next time."""
-        for place, offset in list(self._settled.items()):
+        """Commit what is handled; a fault of the broker leaves it for the next time."""
+        for place, offset in list(self._handled.items()):
             try:
-                # A rebalance may have put the position back to the request that is settled.
+                # A rebalance may have put the position back to the request that is handled.
                 self._consumer.seek(place, offset)
                 # Without a broker it tries for ever, and the poll must go on.
                 async with asyncio.timeout(COMMIT_SECONDS):
@@ -178,17 +178,17 @@ class AuditRequests:
                 _log.warning("audit not committed yet", why=str(error))
                 self._uncommitted.note([record_at(place, offset - 1)], f"not committed: {error}")
                 return
-            self._settled.pop(place, None)
+            self._handled.pop(place, None)
         self._uncommitted.forget_all()
 
     async def _keep_only(self, assigned: set[TopicPartition]) -> None:
         """Give up what went to another worker."""
-        settling, record = self._settling, self._record
-        if settling is not None and record is not None and _place(record) not in assigned:
+        handling, record = self._handling, self._record
+        if handling is not None and record is not None and _place(record) not in assigned:
             _log.warning("audit given up to another worker", group=self.group)
-            settling.cancel()
-        for place in self._settled.keys() - assigned:
-            self._settled.pop(place, None)
+            handling.cancel()
+        for place in self._handled.keys() - assigned:
+            self._handled.pop(place, None)
 
 
 def _place(record: Record) -> TopicPartition:

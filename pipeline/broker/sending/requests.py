@@ -96,7 +96,7 @@ class RequestSender:
         except BaseException:
             report.cancel()
             raise
-        confirmation.add_done_callback(partial(self._settle, channel, report))
+        confirmation.add_done_callback(partial(self._resolve, channel, report))
         return report
 
     async def stop(self) -> None:
@@ -158,7 +158,7 @@ class RequestSender:
             raise await broker_error(self._settings, error) from error
         return confirmation
 
-    def _settle(
+    def _resolve(
         self, channel: _Channel, report: DeliveryReport, confirmation: asyncio.Future[Any]
     ) -> None:
         error = confirmation.exception()

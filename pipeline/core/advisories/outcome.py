@@ -104,14 +104,14 @@ def advisory_of_link(
     )
 
 
-def settle_rejected_advisory(rejected: Rejected) -> AdvisoryOutcome:
+def resolve_rejected_advisory(rejected: Rejected) -> AdvisoryOutcome:
     """Return the outcome of a record that can never make an advisory."""
     return AdvisoryOutcome(
         "rejected", run_id=rejected.run_id, code=rejected.code, message=rejected.message
     )
 
 
-def settle_advisory(
+def resolve_advisory(
     judged: JudgedAdvisory, advisory: StoredAdvisory, source: RecordSource, *, intact: bool
 ) -> AdvisoryOutcome:
     """Return the outcome of a record whose id the store now holds.

@@ -114,12 +114,14 @@ def run_of_document(
     )
 
 
-def settle_rejected(rejected: Rejected) -> Outcome:
+def resolve_rejected(rejected: Rejected) -> Outcome:
     """Return the outcome of a record that can never make a run."""
     return Outcome("rejected", run_id=rejected.run_id, code=rejected.code, message=rejected.message)
 
 
-def settle_run(judged: JudgedRun, run: StoredRun, source: RecordSource, *, intact: bool) -> Outcome:
+def resolve_run(
+    judged: JudgedRun, run: StoredRun, source: RecordSource, *, intact: bool
+) -> Outcome:
     """Return the outcome of a record whose run_id the store now holds.
 
     Args:

@@ -95,7 +95,7 @@ class V1Outcome:
         return False
 
 
-def settle_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1Source) -> V1Outcome:
+def resolve_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1Source) -> V1Outcome:
     """Return the outcome of a record whose run_id the file now holds.
 
     Args:

@@ -15,7 +15,7 @@ from pipeline.core.reject_limit import RejectWindow, after_verdicts
 from pipeline.legacy.v1.file import V1Store, V1Transaction
 from pipeline.legacy.v1.row import RowMark, V1Source, marked
 from pipeline.legacy.v1.text import parse_row
-from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, settle_row
+from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, resolve_row
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 
@@ -55,7 +55,7 @@ class V1Runs:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
         with self._store.transaction() as transaction:
-            outcomes = self._settle(records, transaction)
+            outcomes = self._resolve(records, transaction)
             accepted_rejects = limit.accepted_rejects if limit else 0
             window, accepted = self._check_reject_limit(records, outcomes, accepted_rejects)
         self._window = window
@@ -63,14 +63,14 @@ class V1Runs:
             self._judged[record.source.id.topic_partition] = record.source.id.offset + 1
         return BatchResult(outcomes, accepted)
 
-    def _settle(
+    def _resolve(
         self, records: Sequence[JudgedV1Record], transaction: V1Transaction
     ) -> list[V1Outcome]:
         # Every row is read once a batch, however often it is asked for.
         rows: dict[str, dict[str, Any] | None] = {}
-        return [self._settled(record, transaction, rows) for record in records]
+        return [self._resolved(record, transaction, rows) for record in records]
 
-    def _settled(
+    def _resolved(
         self,
         record: JudgedV1Record,
         transaction: V1Transaction,
@@ -86,7 +86,7 @@ class V1Runs:
             else:
                 rows[run_id] = row = _new_row(judged, source)
                 transaction.add(run_id, row)
-        return settle_row(judged, rows[run_id], source)
+        return resolve_row(judged, rows[run_id], source)
 
     def _source_of(self, source: RecordSource) -> V1Source:
         return V1Source(self._cluster_id, source.id)

@@ -178,13 +178,13 @@ async def test_a_report_that_is_gone_is_not_made_anew(audits: Audits) -> None:
 async def test_an_audit_that_another_process_does_is_waited_for(audits: Audits) -> None:
     other = AuditJournal.take(audits.root, "a")
     assert other is not None
-    settling = asyncio.create_task(audits.handle())
+    handling = asyncio.create_task(audits.handle())
     # It looks again and again, and does nothing.
-    done, _ = await asyncio.wait([settling], timeout=0.1)
+    done, _ = await asyncio.wait([handling], timeout=0.1)
     assert not done
     assert audits.told.messages == []
     other.close()
-    await settling
+    await handling
     assert len(audits.told.of("reports")) == 1
 
 
@@ -264,11 +264,11 @@ async def test_a_request_that_is_cancelled_lets_go_of_its_journal(
 ) -> None:
     begun = threading.Event()
     counted(monkeypatch, forever=begun)
-    settling = asyncio.create_task(audits.handle())
+    handling = asyncio.create_task(audits.handle())
     await asyncio.to_thread(begun.wait)
-    settling.cancel()
-    await asyncio.wait([settling])
-    assert settling.cancelled()
+    handling.cancel()
+    await asyncio.wait([handling])
+    assert handling.cancelled()
     journal = AuditJournal.take(audits.root, "a")
     assert journal is not None
     journal.close()

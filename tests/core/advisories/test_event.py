@@ -10,9 +10,9 @@ import pytest
 from pipeline.core.advisories.event import advisory_event, advisory_event_headers
 from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
+    resolve_advisory,
+    resolve_rejected_advisory,
     run_not_found,
-    settle_advisory,
-    settle_rejected_advisory,
     stored_advisory,
 )
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
@@ -32,10 +32,10 @@ def judged(**changes: Any) -> JudgedAdvisory:
     return verdict
 
 
-def settled(
+def resolved(
     asked: JudgedAdvisory, source: RecordSource, path: str | None = PATH, *, intact: bool = True
 ) -> AdvisoryOutcome:
-    return settle_advisory(asked, stored_advisory(judged(), SOURCE, path), source, intact=intact)
+    return resolve_advisory(asked, stored_advisory(judged(), SOURCE, path), source, intact=intact)
 
 
 def told(outcome: AdvisoryOutcome, source: RecordSource = SOURCE) -> dict[str, Any]:
@@ -48,16 +48,16 @@ def told(outcome: AdvisoryOutcome, source: RecordSource = SOURCE) -> dict[str, A
 @pytest.mark.parametrize(
     ("outcome", "word"),
     [
-        (settled(judged(), SOURCE), "linked"),
-        (settled(judged(), SOURCE, None), "waiting"),
-        (settled(judged(), OTHER), "duplicate"),
-        (settled(judged(), OTHER, None), "duplicate"),
-        (settled(judged(title="other"), OTHER), "duplicate"),
-        (settled(judged(kind="note"), OTHER), "ADVISORY_CONFLICT"),
-        (settled(judged(kind="note"), OTHER, None), "ADVISORY_CONFLICT"),
-        (settled(judged(), SOURCE, intact=False), "ARTIFACT_CORRUPT"),
-        (settled(judged(kind="note"), OTHER, intact=False), "ARTIFACT_CORRUPT"),
-        (settled(judged(), replace(SOURCE, epoch=1)), "duplicate"),
+        (resolved(judged(), SOURCE), "linked"),
+        (resolved(judged(), SOURCE, None), "waiting"),
+        (resolved(judged(), OTHER), "duplicate"),
+        (resolved(judged(), OTHER, None), "duplicate"),
+        (resolved(judged(title="other"), OTHER), "duplicate"),
+        (resolved(judged(kind="note"), OTHER), "ADVISORY_CONFLICT"),
+        (resolved(judged(kind="note"), OTHER, None), "ADVISORY_CONFLICT"),
+        (resolved(judged(), SOURCE, intact=False), "ARTIFACT_CORRUPT"),
+        (resolved(judged(kind="note"), OTHER, intact=False), "ARTIFACT_CORRUPT"),
+        (resolved(judged(), replace(SOURCE, epoch=1)), "duplicate"),
     ],
 )
 def test_the_first_line_that_fits_is_the_outcome(outcome: AdvisoryOutcome, word: str) -> None:
@@ -66,16 +66,16 @@ def test_the_first_line_that_fits_is_the_outcome(outcome: AdvisoryOutcome, word:
 
 def test_an_advisory_without_a_known_record_is_a_duplicate() -> None:
     known = stored_advisory(judged(), None, PATH)
-    assert settle_advisory(judged(), known, SOURCE, intact=True).kind == "duplicate"
+    assert resolve_advisory(judged(), known, SOURCE, intact=True).kind == "duplicate"
 
 
 def test_another_link_from_the_record_that_claimed_it_is_drift() -> None:
-    assert settled(judged(title="other"), SOURCE).drifted
-    assert not settled(judged(title="other"), OTHER).drifted
+    assert resolved(judged(title="other"), SOURCE).drifted
+    assert not resolved(judged(title="other"), OTHER).drifted
 
 
 def test_linked_tells_where_the_link_is() -> None:
-    event = told(settled(judged(), SOURCE))
+    event = told(resolved(judged(), SOURCE))
     assert event == {
         "schema_version": "rmos.advisory_event/1",
         "event_id": hashlib.sha256(b"2/rmos.advisories.requests/3/41/linked").hexdigest(),
@@ -94,16 +94,16 @@ def test_linked_tells_where_the_link_is() -> None:
 def test_a_later_request_is_told_of_the_first_whether_it_is_linked_or_not(
     asked: JudgedAdvisory,
 ) -> None:
-    event = told(settled(asked, OTHER), OTHER)
-    assert event == told(settled(asked, OTHER, None), OTHER)
+    event = told(resolved(asked, OTHER), OTHER)
+    assert event == told(resolved(asked, OTHER, None), OTHER)
     assert event["link_sha256"] == judged().link_sha256
     assert event["kind"] == "explanation"
     assert "link_path" not in event
 
 
 def test_waiting_not_found_and_linked_are_three_events_of_one_record() -> None:
-    waiting = settled(judged(), SOURCE, None)
-    outcomes = (waiting, run_not_found(waiting), settled(judged(), SOURCE))
+    waiting = resolved(judged(), SOURCE, None)
+    outcomes = (waiting, run_not_found(waiting), resolved(judged(), SOURCE))
     events = [told(outcome) for outcome in outcomes]
     assert [event["outcome"] for event in events] == ["waiting", "rejected", "linked"]
     assert len({event["event_id"] for event in events}) == 3
@@ -111,14 +111,14 @@ def test_waiting_not_found_and_linked_are_three_events_of_one_record() -> None:
 
 
 def test_a_rejected_record_is_told_with_its_reason_alone() -> None:
-    outcome = settle_rejected_advisory(Rejected("INVALID_JSON", "Expected an object."))
+    outcome = resolve_rejected_advisory(Rejected("INVALID_JSON", "Expected an object."))
     event = told(outcome)
     assert event["error"] == {"code": "INVALID_JSON", "message": "Expected an object."}
     assert not {"run_id", "advisory_id", "kind"} & event.keys()
 
 
 def test_headers_are_those_of_a_cloud_event() -> None:
-    outcome = settled(judged(), SOURCE, None)
+    outcome = resolved(judged(), SOURCE, None)
     headers = dict(advisory_event_headers(outcome, SOURCE, 1_700_000_000_123))
     assert headers == {
         "ce_specversion": b"1.0",

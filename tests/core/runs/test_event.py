@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import broker_time, event_id, run_event, run_event_headers
-from pipeline.core.runs.outcome import Outcome, settle_rejected, settle_run, stored_run
+from pipeline.core.runs.outcome import Outcome, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import Rejected
 from schemas.run_event import RunEvent
 from schemas.timestamps import parse_timestamp
@@ -24,7 +24,7 @@ SOURCE = RecordSource(1, RecordId("rmos.runs.requests", 3, 42))
 def outcome_of(request: dict[str, Any], **changes: Any) -> Outcome:
     verdict = judged(request)
     run = replace(stored_run(verdict, SOURCE), **changes)
-    return settle_run(verdict, run, SOURCE, intact=True)
+    return resolve_run(verdict, run, SOURCE, intact=True)
 
 
 OUTCOMES = {
@@ -34,8 +34,8 @@ OUTCOMES = {
         run_request(), source=replace(SOURCE, id=replace(SOURCE.id, offset=41))
     ),
     "conflict": outcome_of(run_request(), request_sha256="0" * 64),
-    "rejected": settle_rejected(Rejected("TOMBSTONE", "Expected a request.")),
-    "rejected with a run_id": settle_rejected(Rejected("KEY_MISMATCH", "Expected.", "run_1")),
+    "rejected": resolve_rejected(Rejected("TOMBSTONE", "Expected a request.")),
+    "rejected with a run_id": resolve_rejected(Rejected("KEY_MISMATCH", "Expected.", "run_1")),
 }
 
 

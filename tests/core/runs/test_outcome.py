@@ -9,9 +9,9 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import (
     Outcome,
     StoredRun,
+    resolve_rejected,
+    resolve_run,
     run_of_document,
-    settle_rejected,
-    settle_run,
     stored_run,
 )
 from pipeline.core.runs.verdict import Rejected
@@ -22,12 +22,12 @@ JUDGED = judged(run_request())
 STORED = stored_run(JUDGED, SOURCE)
 
 
-def settle(run: StoredRun = STORED, source: RecordSource = SOURCE, **options: Any) -> Outcome:
-    return settle_run(JUDGED, run, source, **({"intact": True} | options))
+def resolve(run: StoredRun = STORED, source: RecordSource = SOURCE, **options: Any) -> Outcome:
+    return resolve_run(JUDGED, run, source, **({"intact": True} | options))
 
 
 def test_the_record_that_made_a_run_is_persisted() -> None:
-    outcome = settle()
+    outcome = resolve()
     assert (outcome.kind, outcome.code, outcome.drifted) == ("persisted", None, False)
     assert (outcome.run, outcome.run_id) == (STORED, STORED.run_id)
     assert not outcome.is_dead_letter
@@ -44,18 +44,18 @@ def test_the_record_that_made_a_run_is_persisted() -> None:
     ],
 )
 def test_the_same_request_from_any_other_source_is_a_duplicate(other: RecordSource) -> None:
-    outcome = settle(source=other)
+    outcome = resolve(source=other)
     assert (outcome.kind, outcome.may_cut, outcome.is_dead_letter) == ("duplicate", True, False)
 
 
 def test_a_run_of_which_its_file_alone_tells_has_duplicates_only() -> None:
-    outcome = settle(replace(STORED, source=None))
+    outcome = resolve(replace(STORED, source=None))
     # Nobody vouches for its file, so no machine may cut by it.
     assert (outcome.kind, outcome.may_cut) == ("duplicate", False)
 
 
 def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None:
-    outcome = settle(replace(STORED, request_sha256="0" * 64))
+    outcome = resolve(replace(STORED, request_sha256="0" * 64))
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
     assert outcome.is_dead_letter
     assert outcome.message is not None
@@ -65,7 +65,7 @@ def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None
 
 @pytest.mark.parametrize("request_sha256", [STORED.request_sha256, "0" * 64])
 def test_a_damaged_file_comes_first_and_nothing_is_told_of_the_run(request_sha256: str) -> None:
-    outcome = settle(replace(STORED, request_sha256=request_sha256), intact=False)
+    outcome = resolve(replace(STORED, request_sha256=request_sha256), intact=False)
     assert (outcome.kind, outcome.code) == ("rejected", "ARTIFACT_CORRUPT")
     assert (outcome.run, outcome.may_cut, outcome.run_id) == (None, False, STORED.run_id)
     assert outcome.message is not None
@@ -73,7 +73,7 @@ def test_a_damaged_file_comes_first_and_nothing_is_told_of_the_run(request_sha25
 
 
 def test_a_rejected_record_keeps_its_reason() -> None:
-    outcome = settle_rejected(Rejected("KEY_MISMATCH", "Expected the key.", "run_1"))
+    outcome = resolve_rejected(Rejected("KEY_MISMATCH", "Expected the key.", "run_1"))
     assert outcome == Outcome(
         "rejected", run_id="run_1", code="KEY_MISMATCH", message="Expected the key."
     )
@@ -83,7 +83,7 @@ def test_a_rejected_record_keeps_its_reason() -> None:
 
 def test_drift_describes_the_stored_run() -> None:
     old = replace(STORED, artifact_sha256="1" * 64)
-    outcome = settle(old)
+    outcome = resolve(old)
     assert (outcome.kind, outcome.drifted, outcome.run) == ("persisted", True, old)
     assert outcome.may_cut
 
@@ -99,15 +99,15 @@ def test_drift_describes_the_stored_run() -> None:
     ],
 )
 def test_a_stored_run_that_may_not_be_cut_stays_so(old: dict[str, Any]) -> None:
-    assert not settle(replace(STORED, **old)).may_cut
-    assert not settle(replace(STORED, artifact_sha256="1" * 64, **old)).may_cut
+    assert not resolve(replace(STORED, **old)).may_cut
+    assert not resolve(replace(STORED, artifact_sha256="1" * 64, **old)).may_cut
 
 
 def test_after_drift_the_new_rendering_has_a_say_too() -> None:
     blocked = judged(red_request())
     said_ok = replace(STORED, request_sha256=blocked.request_sha256, artifact_sha256="1" * 64)
     assert said_ok.may_cut
-    outcome = settle_run(blocked, said_ok, SOURCE, intact=True)
+    outcome = resolve_run(blocked, said_ok, SOURCE, intact=True)
     assert outcome.drifted
     assert not outcome.may_cut
 
@@ -130,7 +130,7 @@ def test_without_drift_the_row_describes_the_very_bytes() -> None:
 
 def test_a_conflict_describes_the_stored_run() -> None:
     other = judged(run_request(notes="changed"))
-    assert settle_run(other, STORED, SOURCE, intact=True).run == STORED
+    assert resolve_run(other, STORED, SOURCE, intact=True).run == STORED
 
 
 def test_the_index_holds_what_the_artifact_of_a_blocked_run_says() -> None:

@@ -14,7 +14,7 @@ from pipeline.legacy.v1_mode.outcome import (
     V1Outcome,
     epoch_of_cluster,
     judge_run_as_row,
-    settle_row,
+    resolve_row,
     v1_run_event,
 )
 from schemas.run_event import RunEvent
@@ -40,7 +40,7 @@ def event(outcome: V1Outcome) -> RunEvent:
 
 
 def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
-    outcome = settle_row(GREEN, STORED, SOURCE)
+    outcome = resolve_row(GREEN, STORED, SOURCE)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("persisted", None, True)
     told = event(outcome)
     assert told.event_id == event_id(EVENT_SOURCE)
@@ -58,17 +58,17 @@ def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
     ],
 )
 def test_the_same_request_from_any_other_source_is_a_duplicate(other: V1Source) -> None:
-    outcome = settle_row(GREEN, STORED, other)
+    outcome = resolve_row(GREEN, STORED, other)
     assert (outcome.kind, outcome.may_cut) == ("duplicate", True)
 
 
 def test_a_row_exported_from_the_other_store_makes_its_request_a_duplicate() -> None:
-    outcome = settle_row(GREEN, marked(GREEN.row, replace(MARK, source=None)), SOURCE)
+    outcome = resolve_row(GREEN, marked(GREEN.row, replace(MARK, source=None)), SOURCE)
     assert (outcome.kind, outcome.may_cut) == ("duplicate", True)
 
 
 def test_another_request_is_a_conflict_that_describes_the_stored_run() -> None:
-    outcome = settle_row(judged(red_request(run_id=GREEN.run_id)), STORED, SOURCE)
+    outcome = resolve_row(judged(red_request(run_id=GREEN.run_id)), STORED, SOURCE)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
     told = event(outcome)
     assert (told.status, told.risk_level, told.may_cut) == ("OK", "GREEN", False)
@@ -77,15 +77,15 @@ def test_another_request_is_a_conflict_that_describes_the_stored_run() -> None:
 
 
 def test_a_row_of_v1_itself_is_in_conflict_with_every_request() -> None:
-    outcome = settle_row(GREEN, GREEN.row, SOURCE)
+    outcome = resolve_row(GREEN, GREEN.row, SOURCE)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
     assert "one that nobody knows" in (outcome.message or "")
-    bare = settle_row(GREEN, {"run_id": GREEN.run_id, "status": "OK"}, SOURCE)
+    bare = resolve_row(GREEN, {"run_id": GREEN.run_id, "status": "OK"}, SOURCE)
     assert (bare.told, event(bare).status) == (None, None)
 
 
 def test_a_row_that_cannot_be_read_is_told_and_not_touched() -> None:
-    outcome = settle_row(GREEN, None, SOURCE)
+    outcome = resolve_row(GREEN, None, SOURCE)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("rejected", "ARTIFACT_CORRUPT", False)
     assert event(outcome).run_id == GREEN.run_id
 
@@ -97,13 +97,13 @@ def test_a_row_that_cannot_be_read_is_told_and_not_touched() -> None:
 def test_both_the_row_and_the_request_must_say_that_a_machine_may_cut(
     change: dict[str, Any],
 ) -> None:
-    assert not settle_row(GREEN, STORED | change, SOURCE).may_cut
+    assert not resolve_row(GREEN, STORED | change, SOURCE).may_cut
     red = judged(red_request())
     opened = marked(red.row, replace(red.mark, source=SOURCE)) | {
         "status": "OK",
         "decision": {"risk_level": "GREEN"},
     }
-    assert not settle_row(red, opened, SOURCE).may_cut
+    assert not resolve_row(red, opened, SOURCE).may_cut
 
 
 def test_an_event_of_a_record_that_is_no_run_tells_why() -> None:
