@@ -46,7 +46,7 @@ from pipeline.storage.batch_store import BatchResult, RejectLimit
 
 LOOK_SECONDS = 1.0
 LOOK_SHARE = 9.0
-"""However many claims wait, looking takes at most a tenth of the time."""
+"""However many claims wait, looking in vain takes at most a tenth of the time."""
 
 PAUSE_SECONDS = 5.0
 """Time to the next look where a claim could not be read or published."""
@@ -99,6 +99,7 @@ class AdvisoryClaims:
             executor=executor,
         )
         self._put_off = PutOff(self.standing, "claims")
+        self._has_found = False
         self._overdue: set[RecordSource] = set()
         # Of each partition what the last look has tried to link.
         self._tried: dict[Partition, set[int]] = {}
@@ -111,10 +112,12 @@ class AdvisoryClaims:
         """
         while True:
             began = time.monotonic()
+            self._has_found = False
             is_done = await self.look()
-            took = time.monotonic() - began
             pause = LOOK_SECONDS if is_done else PAUSE_SECONDS
-            await asyncio.sleep(max(pause, LOOK_SHARE * took))
+            if not self._has_found:
+                pause = max(pause, LOOK_SHARE * (time.monotonic() - began))
+            await asyncio.sleep(pause)
 
     async def look(self) -> bool:
         """Link and report every claim that is due; return whether all of it could be done.
@@ -183,6 +186,7 @@ class AdvisoryClaims:
         """Take the requests at `offsets` through the three steps."""
         if not offsets:
             return
+        self._has_found = True
         found = 0
         batch: list[ConsumerRecord] = []
         size = 0
