@@ -264,7 +264,7 @@ async def test_a_kill_between_any_two_steps_of_a_batch_repeats_work_and_loses_no
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["judged", "to be told", "to be committed"])
+@pytest.mark.parametrize("step", ["judged", "to be published", "to be committed"])
 async def test_a_worker_that_halts_until_another_took_over_changes_nothing(
     store_settings: Settings, workers: WorkerPool, step: str
 ) -> None:

@@ -30,10 +30,10 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 from pipeline import metrics
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
-from pipeline.broker.connection import broker_errors, client_options
+from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
 from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
-from pipeline.consumers.engine.liveness import OBSERVE_SECONDS, HeldUp, Observation, Refusals
+from pipeline.consumers.engine.liveness import HeldUp, Observation, Refusals
 from pipeline.consumers.engine.log_guard import LogGuard
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
@@ -202,7 +202,7 @@ class Subscription:
         Raises:
             BrokerError: The broker does not answer.
         """
-        async with broker_errors(self.settings), asyncio.timeout(OBSERVE_SECONDS):
+        async with broker_errors(self.settings), asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             if self._consumer is None:
                 return 0
             end = (await self._consumer.end_offsets([place]))[place]
