@@ -222,45 +222,64 @@ def rows_of_the_table(text: str) -> list[tuple[str, ...]]:
     return [row for row in rows if row[0]]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_up_takes_a_request_and_stops_in_order(
-    up: Up, request_file: Path, number: signal.Signals
+async def test_up_takes_requests_and_goes_on_where_it_stopped_in_order(
+    up: Up, request_file: Path
 ) -> None:
-    up.start()
+    up.start(RMOS_LOG_FORMAT="console")
     await up.wait_until_ready()
+    assert "(new; keep a copy" in up.text
     published = up.run("publish", "run", "--wait", str(request_file))
     assert published.returncode == 0, published.stderr
     assert published.stdout == "from_a_file  persisted  OK  may_cut=true\n"
-    assert await up.stop(number) == 0
+    await assert_that_no_path_acts_on_the_terminal(up)
+    assert_that_another_says_who_runs(up)
+    assert await up.stop(signal.SIGINT) == 0
     assert up.errors == []
     assert brokers_below(up.data_dir) == []
     assert len(list(find_run_files(up.data_dir))) == 1
 
+    up.start()
+    await up.wait_until_ready()
+    assert "(new; keep a copy" not in up.text
+    assert "building the ledger" not in up.text
+    assert_that_it_is_a_duplicate(up, request_file)
+    assert await up.stop(signal.SIGTERM) == 0
+    assert up.errors == []
+    assert brokers_below(up.data_dir) == []
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_ledger", [True, False])
-async def test_up_goes_on_where_it_stopped(up: Up, request_file: Path, *, has_ledger: bool) -> None:
-    up.start(RMOS_LEDGER_ENABLED=str(has_ledger))
+async def test_up_builds_the_ledger_that_is_missing_and_ends_when_its_broker_ends(
+    up: Up, request_file: Path
+) -> None:
+    # As after an update from a version that had no ledger.
+    up.start(RMOS_LEDGER_ENABLED="False")
     await up.wait_until_ready()
     up.run("publish", "run", "--wait", str(request_file))
     await up.stop(signal.SIGTERM)
-    assert ("(new; keep a copy" in up.text) is has_ledger
+    assert "(new; keep a copy" not in up.text
     up.start()
     await up.wait_until_ready()
-    # As after an update from a version that had no ledger.
-    built = "building the ledger of 1 records that were consumed before"
-    assert (built in up.text) is not has_ledger
-    assert ("(new; keep a copy" in up.text) is not has_ledger
+    assert "building the ledger of 1 records that were consumed before" in up.text
+    assert "(new; keep a copy" in up.text
+    assert_that_it_is_a_duplicate(up, request_file)
+
+    os.kill(up.broker["pid"], signal.SIGKILL)
+    assert await up.ended() == 6
+    assert len(up.errors) == 1
+    assert up.errors[0].startswith("Error: The local broker ended by itself (exit status -9)")
+    assert "Traceback" not in up.text
+
+
+def assert_that_it_is_a_duplicate(up: Up, request_file: Path) -> None:
     again = up.run("publish", "run", "--wait", "--json", str(request_file))
     event, summary = map(json.loads, again.stdout.splitlines())
     assert event["outcome"] == "duplicate"
     assert summary == {"summary": {"published": 1, "duplicate": 1, "refused": 0}}
-    assert await up.stop(signal.SIGTERM) == 0
 
 
-async def test_a_path_that_a_web_page_asks_for_cannot_act_on_the_terminal(up: Up) -> None:
-    up.start(RMOS_LOG_FORMAT="console")
-    await up.wait_until_ready()
+async def assert_that_no_path_acts_on_the_terminal(up: Up) -> None:
+    """Ask as a web page may, for a path of control characters."""
     port = int(re.search(r"http://127\.0\.0\.1:([0-9]+)", up.text)[1])  # type: ignore[index]
     asked = HTTPConnection("127.0.0.1", port, timeout=STOP_SECONDS)
     asked.request("GET", "/api/rmos/runs/x%1b%5d2;pwned%07%c2%9b31m%e2%80%ae")
@@ -268,17 +287,13 @@ async def test_a_path_that_a_web_page_asks_for_cannot_act_on_the_terminal(up: Up
     asked.close()
     await wait_until(lambda: "pwned" in up.text, "the request is logged")
     assert [bad for bad in ("\x1b", "\x07", "\x9b", "\u202e") if bad in up.text] == []
-    assert await up.stop(signal.SIGTERM) == 0
 
 
-async def test_up_ends_when_its_broker_ends(up: Up) -> None:
-    up.start()
-    await up.wait_until_ready()
-    os.kill(up.broker["pid"], signal.SIGKILL)
-    assert await up.ended() == 6
-    assert len(up.errors) == 1
-    assert up.errors[0].startswith("Error: The local broker ended by itself (exit status -9)")
-    assert "Traceback" not in up.text
+def assert_that_another_says_who_runs(up: Up) -> None:
+    second = up.run("up")
+    assert second.returncode == 6
+    assert second.stderr.startswith("Error: Another broker already uses ")
+    assert second.stderr.count("\n") == 1
 
 
 async def test_up_says_that_its_port_is_taken(up: Up) -> None:
@@ -291,16 +306,6 @@ async def test_up_says_that_its_port_is_taken(up: Up) -> None:
         "RMOS_BROKER_PORT to another one (RMOS_BROKER_PORT=0 takes any that is free).\n"
     )
     assert not (up.data_dir / "store.json").exists()
-
-
-async def test_an_up_beside_another_says_who_runs(up: Up) -> None:
-    up.start()
-    await up.wait_until_ready()
-    second = up.run("up")
-    assert second.returncode == 6
-    assert second.stderr.startswith("Error: Another broker already uses ")
-    assert second.stderr.count("\n") == 1
-    assert await up.stop(signal.SIGTERM) == 0
 
 
 @contextmanager
