@@ -24,6 +24,7 @@ from tests.e2e.kafka_reading import (
     read_topic,
     sending,
     topics_and_store,
+    wait_for_records,
     wait_until,
 )
 
@@ -55,8 +56,14 @@ async def store_of(
 
 async def outcomes(settings: Settings) -> dict[Place, list[AdvisoryEvent]]:
     """Return the different events about each record, in the order of their delivery."""
+    return outcomes_of(settings, await read_topic(settings, settings.topics.advisory_events))
+
+
+def outcomes_of(
+    settings: Settings, records: list[ConsumerRecord]
+) -> dict[Place, list[AdvisoryEvent]]:
     found: dict[Place, dict[str, AdvisoryEvent]] = {}
-    for each in await read_topic(settings, settings.topics.advisory_events):
+    for each in records:
         event = AdvisoryEvent.model_validate_json(each.value)
         assert event.source.topic == settings.topics.advisory_requests
         place = Place(event.source.partition, event.source.offset)
@@ -66,22 +73,27 @@ async def outcomes(settings: Settings) -> dict[Place, list[AdvisoryEvent]]:
 
 
 async def words(settings: Settings, place: Place) -> list[str]:
-    events = (await outcomes(settings)).get(place, [])
+    return words_of((await outcomes(settings)).get(place, []))
+
+
+def words_of(events: list[AdvisoryEvent]) -> list[str]:
     return [event.error.code if event.error else event.outcome for event in events]
 
 
 async def wait_for(settings: Settings, place: Place, word: str) -> None:
-    async def is_told() -> bool:
-        return word in await words(settings, place)
+    def is_told(found: list[ConsumerRecord]) -> bool:
+        return word in words_of(outcomes_of(settings, found).get(place, []))
 
-    await wait_until(is_told, f"{word} of {place}")
+    topic = settings.topics.advisory_events
+    await wait_for_records(settings, topic, is_told, f"{word} of {place}")
 
 
 async def wait_until_all_told(settings: Settings, places: list[Place]) -> None:
-    async def are_told() -> bool:
-        return set(places) <= (await outcomes(settings)).keys()
+    def are_told(found: list[ConsumerRecord]) -> bool:
+        return set(places) <= outcomes_of(settings, found).keys()
 
-    await wait_until(are_told, f"events of {len(places)} records")
+    topic = settings.topics.advisory_events
+    await wait_for_records(settings, topic, are_told, f"events of {len(places)} records")
 
 
 def links(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from tests.e2e.kafka_reading import (
     read_topic,
     sending,
     topics_and_store,
+    wait_for_records,
     wait_until,
     wait_until_consumed,
 )
@@ -77,11 +78,12 @@ async def reports(settings: Settings) -> list[AuditReport]:
 
 async def wait_for_reports(settings: Settings, count: int = 1) -> list[AuditReport]:
     """Wait until there are so many reports, however often each; return all of them."""
-
-    async def are_there() -> bool:
-        return len(await reports(settings)) >= count
-
-    await wait_until(are_there, f"{count} reports")
+    await wait_for_records(
+        settings,
+        settings.topics.audit_reports,
+        lambda found: len(found) >= count,
+        f"{count} reports",
+    )
     return await reports(settings)
 
 
@@ -93,11 +95,9 @@ async def findings(settings: Settings) -> list[dict[str, Any]]:
 async def dead_letters(settings: Settings, count: int) -> list[dict[str, str]]:
     """Wait for so many dead letters; return our headers of each."""
     topic = settings.topics.audit_dead_letters
-
-    async def are_there() -> bool:
-        return len(await read_topic(settings, topic)) >= count
-
-    await wait_until(are_there, f"{count} dead letters")
+    await wait_for_records(
+        settings, topic, lambda found: len(found) >= count, f"{count} dead letters"
+    )
     return [
         {name: value.decode() for name, value in each.headers if name.startswith("rmos-")}
         for each in await read_topic(settings, topic)

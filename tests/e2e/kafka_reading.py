@@ -198,6 +198,45 @@ async def read_topic(settings: Settings, topic: str) -> list[ConsumerRecord]:
     return sorted(found, key=lambda each: (each.partition, each.offset))
 
 
+async def wait_for_records(
+    settings: Settings,
+    topic: str,
+    condition: Callable[[list[ConsumerRecord]], bool],
+    what: str,
+    *,
+    seconds: float = PATIENCE_SECONDS,
+) -> list[ConsumerRecord]:
+    """Follow `topic` from its start until `condition` holds of what was read; return that.
+
+    One client reads each record once, whatever the number of looks.
+
+    Args:
+        settings: Where the topic is.
+        topic: What to follow.
+        condition: Asked whenever some came, with all so far, in the order of their arrival.
+        what: What is waited for, in a few words.
+        seconds: Longest wait.
+    """
+    async with AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+        auto_offset_reset="earliest",
+    ) as consumer:
+        consumer.assign(partitions_of(settings, topic))
+        await consumer.seek_to_beginning()
+        found: list[ConsumerRecord] = []
+
+        async def holds() -> bool:
+            batches = await consumer.getmany(timeout_ms=20)
+            found.extend(each for batch in batches.values() for each in batch)
+            return bool(batches) and condition(found)
+
+        await wait_until(holds, what, seconds=seconds)
+    return found
+
+
 def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
     (number,) = [each.partitions for each in topic_table(settings.prefix) if each.name == topic]
     return [TopicPartition(topic, partition) for partition in range(number)]
