@@ -47,7 +47,7 @@ def runs(count: int, start: int = 0) -> Iterator[Sending]:
 ORPHAN = """
 import multiprocessing, os, signal, sys, time
 from pathlib import Path
-from pipeline.child_process import init_child
+from pipeline.consumers.engine.child_process import init_child
 
 def begin_late(folder):
     worker = os.getppid()

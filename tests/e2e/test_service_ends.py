@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import child_process as helper_process
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
+from pipeline.consumers.engine import child_process as helper_process
 from pipeline.errors import HelperError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, Self, TypeVar
 
-from pipeline.child_process import child_pool, init_child, submitted
+from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
 from pipeline.consumers.engine.outbox import Request
 from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.errors import HelperError
