@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pipeline.broker.admin.groups import describe_group
-from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.times import ranges_since
 from pipeline.cli.options import MOMENT, AsJson, moment_ms
 from pipeline.cli.views.offsets import (

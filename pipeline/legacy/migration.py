@@ -28,7 +28,7 @@ from pathlib import Path
 from aiokafka.partitioner import DefaultPartitioner
 
 from pipeline.broker.admin.groups import waiting_ranges
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.group_reader import group_reader
 from pipeline.broker.reading.ranges import Ranges, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message

@@ -25,6 +25,7 @@ from pipeline.core.runs.artifact_parts import (
     payload_hashes,
     provenance_of,
     show,
+    values_without_place,
     withhold,
     without_nulls,
 )
@@ -34,7 +35,6 @@ from pipeline.core.runs.attachments import (
     Blob,
     read_attachments,
 )
-from pipeline.core.runs.given_values import values_without_place
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.runs.safety import Judgement
 from pipeline.core.runs.verdict import JudgedRun, judged_run

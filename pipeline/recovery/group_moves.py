@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.broker.admin.group_offsets import commit_offsets, delete_offsets, groups_named
 from pipeline.broker.admin.groups import (
     CommittedOffset,
+    commit_offsets,
     committed_offsets,
     committed_with_metadata,
+    delete_offsets,
     describe_group,
+    groups_named,
 )
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, NotFoundError, RefusedError
 from pipeline.settings import Settings

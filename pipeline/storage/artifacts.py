@@ -13,7 +13,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import parse_by_rule
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.runs.artifact import generated_by_row, generated_hashes
-from pipeline.core.runs.given_values import is_shown
+from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.recorded_verdict import is_called_safe
 from pipeline.core.violations import first_difference

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.json.strict import parse_object
 from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
-from pipeline.core.runs.given_values import is_shown, values_without_place
+from pipeline.core.runs.artifact_parts import is_shown, values_without_place
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import advisory_request, attachment, red_request, run_request

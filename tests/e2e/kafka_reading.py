@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import NewTopic
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings

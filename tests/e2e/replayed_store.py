@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.settings import Settings

@@ -11,8 +11,7 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from pipeline.app import advise_worker, persist_worker
-from pipeline.broker.admin.offsets import partition_offsets
-from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.admin.topics import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.topics import former_topics

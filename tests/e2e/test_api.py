@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.client import RunsClient
 from pipeline.core.hashing import sha256_of_bytes

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.settings import Settings

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.reading.log_holes import find_holes
 from pipeline.disk.store_identity import create_store, read_store

@@ -7,8 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.group_offsets import commit_offsets
-from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
+from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.group_moves import (
     group_positions,

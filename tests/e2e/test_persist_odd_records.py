@@ -12,8 +12,8 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from pipeline.app import persist_worker
 from pipeline.broker.aiokafka_fixes.installed import install
+from pipeline.core.dead_letters.carried_record import bytes_of_name
 from pipeline.core.dead_letters.selection import DeadLetterFilter
-from pipeline.core.header_names import bytes_of_name
 from pipeline.core.record import RecordId
 from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.recovery.rebuild.index import rebuild_index

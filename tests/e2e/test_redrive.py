@@ -12,9 +12,9 @@ from pipeline.broker.reading import ranges as topic_reader
 from pipeline.broker.sending import transactions
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.transactions import TransactionalSender
+from pipeline.core.dead_letters.carried_record import name_of_bytes
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import DeadLetterFilter
-from pipeline.core.header_names import name_of_bytes
 from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.dead_letters import redriving

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pipeline.app import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.hashing import sha256_of_json
 from pipeline.settings import Settings

@@ -10,7 +10,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.reading.ranges import read_topic as read_any_topic

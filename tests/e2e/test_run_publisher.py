@@ -17,8 +17,7 @@ from confluent_kafka import Message as DeliveredMessage
 from confluent_kafka import Producer
 
 from pipeline.app import persist_worker
-from pipeline.broker.admin.offsets import partition_offsets
-from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.admin.topics import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.event_reader import EventReader
 from pipeline.broker.local.broker import LocalBroker

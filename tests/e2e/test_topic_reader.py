@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
-from pipeline.broker.admin.topics import apply_topics
+from pipeline.broker.admin.topics import OffsetRange, apply_topics, partition_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.reading.ranges import read_ranges, read_topic
 from pipeline.errors import BrokerError

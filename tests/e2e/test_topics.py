@@ -11,8 +11,13 @@ from aiokafka.errors import MessageSizeTooLargeError
 from typer.testing import CliRunner
 
 from pipeline.broker.admin.groups import committed_offsets, group_members
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
-from pipeline.broker.admin.topics import TopicDifference, apply_topics, compare_topics
+from pipeline.broker.admin.topics import (
+    OffsetRange,
+    TopicDifference,
+    apply_topics,
+    compare_topics,
+    partition_offsets,
+)
 from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.cli.topics import app

@@ -12,8 +12,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline.app import legacy_persist_worker, persist_worker
-from pipeline.broker.admin.group_offsets import commit_offsets
-from pipeline.broker.admin.groups import CommittedOffset, committed_offsets
+from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.row import MARK
 from pipeline.legacy.v1_mode import start as legacy_start

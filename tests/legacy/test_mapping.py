@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.given_values import values_without_place
+from pipeline.core.runs.artifact_parts import values_without_place
 from pipeline.legacy.mapping import LegacyRowError, map_row
 from schemas.run_artifact import RunArtifact
 from tests.builders import ABSENT, sha256

@@ -16,8 +16,8 @@ from pipeline.core.hashing import sha256_of_json, sha256_of_text
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
+from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.cut_program import attachment_at_gcode_path
-from pipeline.core.runs.given_values import is_shown
 from pipeline.core.violations import first_difference
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact

@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import record_reader
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.core.dead_letters.letter import read_dead_letter

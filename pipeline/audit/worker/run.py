@@ -22,7 +22,7 @@ from pipeline.audit.parts import LEDGER_PART, PartDone, Tally
 from pipeline.audit.rules.finding import Finding, severity_of
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.json.canonical import canonical_json

@@ -1,4 +1,4 @@
-"""Topics as the broker has them: created, compared and looked up, never altered."""
+"""Topics and their offsets as the broker has them: created, compared, looked up, never altered."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -19,10 +19,13 @@ from aiokafka.errors import (
 from pipeline.broker.aiokafka_fixes.clients import ask
 from pipeline.broker.aiokafka_fixes.requests import NO_TOPIC_ID, TopicIdRequest
 from pipeline.broker.connection import (
+    ANSWER_TIMEOUT_MS,
     ANSWER_TIMEOUT_SECONDS,
     admin_client,
+    reader,
     refuse_hidden,
 )
+from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.settings import Settings
 from pipeline.topics import Topic, former_topics, topic_table
@@ -296,3 +299,38 @@ async def topic_partitions(settings: Settings, topics: Iterable[str]) -> list[To
         for name in names
         for number in sorted(each["partition"] for each in there[name]["partitions"])
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """The offsets that a partition holds.
+
+    Attributes:
+        beginning: Offset of the first record that is still there.
+        end: Offset of the next record to come; equal to `beginning` where there is none.
+    """
+
+    beginning: int
+    end: int
+
+
+async def partition_offsets(
+    settings: Settings, topics: Iterable[str]
+) -> dict[Partition, OffsetRange]:
+    """Return the offsets that each partition of `topics` holds, open transactions included.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    partitions = await topic_partitions(settings, topics)
+    # One that reads committed records would be told where an open transaction begins.
+    async with reader(
+        settings, isolation_level="read_uncommitted", request_timeout_ms=ANSWER_TIMEOUT_MS
+    ) as consumer:
+        beginnings = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+    return {
+        (each.topic, each.partition): OffsetRange(beginnings[each], ends[each])
+        for each in partitions
+    }

@@ -6,7 +6,7 @@ from typing import Any
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchBuilderPy
 
-from pipeline.core.header_names import NAME_ERRORS
+from pipeline.core.dead_letters.carried_record import NAME_ERRORS
 
 
 class AnyNameBatch(BatchBuilder):  # type: ignore[misc]

@@ -20,8 +20,8 @@ from pipeline.core.dead_letters.carried_record import (
     LeftAtSource,
     ReadContent,
     header_bytes,
+    name_of_bytes,
 )
-from pipeline.core.header_names import name_of_bytes
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 
 _LONGEST_NUMBER_BITS = 63

@@ -28,8 +28,7 @@ from aiokafka.record.util import decode_varint_py
 
 from pipeline.broker.aiokafka_fixes.decompression import decompress, inflate, largest_size
 from pipeline.broker.aiokafka_fixes.streamed_batch import streamed_records
-from pipeline.core.dead_letters.carried_record import held_bytes, passed_bytes
-from pipeline.core.header_names import name_of_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes, name_of_bytes, passed_bytes
 
 INFLATED_LIMIT_BYTES = 16 * 1024 * 1024
 """A batch that could be larger than this is never unpacked at once. A request has at most 4 MiB,

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import broker_errors, connected_consumer
 from pipeline.broker.reading.ranges import Ranges, waits_for_transaction

@@ -19,7 +19,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import LeaderNotAvailableError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.aiokafka_fixes.tolerant_records import TolerantRecords
 from pipeline.broker.connection import broker_errors, client_options
 from pipeline.broker.reading.ranges import Ranges

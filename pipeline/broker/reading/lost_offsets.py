@@ -11,7 +11,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import reader
 from pipeline.core.record import Partition

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, reader
 from pipeline.broker.reading.ranges import Ranges, polls, record_reader
 from pipeline.core.record import Partition

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cli.options import moment_text
-from pipeline.core.dead_letters.carried_record import Header
+from pipeline.core.dead_letters.carried_record import Header, bytes_of_name
 from pipeline.core.dead_letters.codes import dead_letter_code
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import Redrive
-from pipeline.core.header_names import bytes_of_name
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible
 from pipeline.recovery.dead_letters.reading import DeadLetterContent

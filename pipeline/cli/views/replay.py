@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.cli.options import moment_text
 from pipeline.cli.views.terminal import note, print_json, print_table

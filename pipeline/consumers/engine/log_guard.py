@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import StartOffset

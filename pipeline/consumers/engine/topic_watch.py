@@ -23,9 +23,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import partition_offsets
 from pipeline.broker.admin.topic_promises import Consequence, broken_promise
-from pipeline.broker.admin.topics import TopicDifference, TopicLook, look_at_topic
+from pipeline.broker.admin.topics import (
+    TopicDifference,
+    TopicLook,
+    look_at_topic,
+    partition_offsets,
+)
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_SECONDS,

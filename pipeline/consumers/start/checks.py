@@ -22,9 +22,8 @@ from dataclasses import dataclass
 import structlog
 
 from pipeline import metrics
-from pipeline.broker.admin.offsets import OffsetRange
 from pipeline.broker.admin.topic_promises import BrokenPromise, Consequence, broken_promise
-from pipeline.broker.admin.topics import compare_topics
+from pipeline.broker.admin.topics import OffsetRange, compare_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets

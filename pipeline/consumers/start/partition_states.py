@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.record import Partition
 from pipeline.ledger.log_id import LogId

@@ -4,6 +4,11 @@ Compression lets records in that are far above every limit of a topic: a header 
 million headers, a value of 900 MB of zeros. What we publish about a record must fit whatever came,
 so a dead letter carries a record whole or, where it is too large for that, what is small of it. Of
 the rest it has size and SHA-256, and the record's offset, where the topic keeps every byte.
+
+Header names are text here that becomes the same bytes again, also where it is not UTF-8. Kafka
+calls a header's name a string, and no broker checks it: clients on librdkafka send any bytes. A
+byte that is not UTF-8 is held as a lone surrogate, as Python does it for file names, so two
+different names are never one text.
 """
 
 import hashlib
@@ -11,8 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pipeline.core.header_names import bytes_of_name
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, DEAD_LETTER_MESSAGE_LIMIT_BYTES
+
+NAME_ERRORS = "surrogateescape"
+
+
+def name_of_bytes(name: bytes) -> str:
+    """Return a header's name as text."""
+    return name.decode(errors=NAME_ERRORS)
+
+
+def bytes_of_name(name: str) -> bytes:
+    """Return the bytes that `name` was read from."""
+    return name.encode(errors=NAME_ERRORS)
+
 
 Header = tuple[str, bytes | None]
 

@@ -24,6 +24,7 @@ from pipeline.core.runs.artifact_parts import (
     payload_hashes,
     provenance_of,
     show,
+    values_without_place,
     withhold,
     without_nulls,
 )
@@ -33,7 +34,6 @@ from pipeline.core.runs.attachments import (
     read_attachments,
 )
 from pipeline.core.runs.cut_program import OLD_HASHES, old_hashes_alone
-from pipeline.core.runs.given_values import values_without_place
 from pipeline.core.runs.safety import Judgement, judge_safety
 from pipeline.core.violations import (
     Violation,

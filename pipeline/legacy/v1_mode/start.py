@@ -9,9 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from pipeline.broker.admin.group_offsets import commit_offsets
-from pipeline.broker.admin.groups import CommittedOffset, committed_offsets, group_members
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.groups import (
+    CommittedOffset,
+    commit_offsets,
+    committed_offsets,
+    group_members,
+)
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
 from pipeline.consumers.engine.topic_identity import current_topic_id

@@ -11,7 +11,7 @@ from typing import Literal
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import read_ranges, read_topic
 from pipeline.broker.reading.times import ranges_since
 from pipeline.core.dead_letters.carried_record import (

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
 from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes

@@ -25,7 +25,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from pipeline.broker.admin.groups import committed_offsets, refuse_running_workers
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges

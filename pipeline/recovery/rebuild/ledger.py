@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.broker.admin.groups import refuse_running_workers
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import holds_records

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from aiokafka import ConsumerRecord
 
-from pipeline.broker.admin.offsets import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.core.dead_letters.carried_record import LeftAtSource, held_bytes, split_headers

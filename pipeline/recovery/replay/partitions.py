@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.core.record import Partition
 from pipeline.ledger.log_id import LogId

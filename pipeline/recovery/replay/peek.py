@@ -15,11 +15,10 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.admin.groups import waiting_ranges
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.reading.ranges import read_ranges
-from pipeline.core.dead_letters.carried_record import split_headers
+from pipeline.core.dead_letters.carried_record import bytes_of_name, split_headers
 from pipeline.core.envelope import Rejected
-from pipeline.core.header_names import bytes_of_name
 from pipeline.core.record import Partition, RecordId
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.recovery.replay.request_topics import RequestTopic

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.broker.admin.groups import committed_offsets
-from pipeline.broker.admin.offsets import OffsetRange
-from pipeline.broker.admin.topics import topic_retention_ms
+from pipeline.broker.admin.topics import OffsetRange, topic_retention_ms
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.broker.reading.times import record_times
 from pipeline.consumers.engine.topic_identity import check_topic_ids

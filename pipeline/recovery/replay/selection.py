@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiokafka.partitioner import DefaultPartitioner
 
-from pipeline.broker.admin.offsets import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.times import ranges_since
 from pipeline.core.record import Partition
 from pipeline.errors import InputError

@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.aiokafka_fixes.decompression import decompress
 from pipeline.broker.sending.batches import BATCH_BYTES, Message, _batches
-from pipeline.core.header_names import bytes_of_name, name_of_bytes
+from pipeline.core.dead_letters.carried_record import bytes_of_name, name_of_bytes
 from tests.broker.aiokafka_fixes.record_batches import (
     LZ4,
     ODD_NAMES,

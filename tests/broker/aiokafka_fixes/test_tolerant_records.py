@@ -18,7 +18,7 @@ from pipeline.broker.aiokafka_fixes.tolerant_records import (
     TolerantRecords,
     install_tolerant_records,
 )
-from pipeline.core.header_names import bytes_of_name, name_of_bytes
+from pipeline.core.dead_letters.carried_record import bytes_of_name, name_of_bytes
 from tests.broker.aiokafka_fixes.record_batches import (
     GZIP,
     LZ4,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.cli.views.replay import (
     TOLD_FINDINGS,
     FindingView,

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.consumers.engine import log_guard
 from pipeline.consumers.engine.log_guard import LogGuard
 from pipeline.consumers.engine.topic_watch import TopicWatch

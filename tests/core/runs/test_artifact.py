@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES
-from pipeline.core.runs.given_values import values_without_place
+from pipeline.core.runs.artifact_parts import INLINE_GCODE_LIMIT_BYTES, values_without_place
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from schemas.run_artifact import RunArtifact
 from tests.builders import (

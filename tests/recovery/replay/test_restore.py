@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.broker.admin.offsets import OffsetRange
+from pipeline.broker.admin.topics import OffsetRange
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.history import ObservedRecord

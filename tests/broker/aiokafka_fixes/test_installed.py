@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
-from pipeline.broker.aiokafka_fixes import closed_bootstraps
-from pipeline.broker.aiokafka_fixes.closed_bootstraps import install_closed_bootstraps
+from pipeline.broker.aiokafka_fixes import installed
+from pipeline.broker.aiokafka_fixes.installed import install_closed_bootstraps
 
 VERSIONS = b"".join(number.to_bytes(2) for key in range(64) for number in (key, 0, 1))
 
@@ -65,11 +65,11 @@ async def test_a_cancelled_start_leaves_no_connection_unlike_that_of_aiokafka(
     opened: list[AIOKafkaConnection] = []
 
     async def create_conn(*address: Any, **options: Any) -> AIOKafkaConnection:
-        opened.append(await closed_bootstraps._create_conn(*address, **options))
+        opened.append(await installed._create_conn(*address, **options))
         return opened[-1]
 
     monkeypatch.setattr(client, "create_conn", create_conn)
-    monkeypatch.setattr(AIOKafkaClient, "bootstrap", closed_bootstraps._bootstrap)
+    monkeypatch.setattr(AIOKafkaClient, "bootstrap", installed._bootstrap)
     if mended:
         install_closed_bootstraps()
     async with broker_without_metadata() as (address, asked, left):
@@ -78,4 +78,4 @@ async def test_a_cancelled_start_leaves_no_connection_unlike_that_of_aiokafka(
         for connection in opened:
             connection.close()
         assert await left_at_once(left)
-    assert closed_bootstraps._opened == {}
+    assert installed._opened == {}
