@@ -1,8 +1,9 @@
 """Claims that wait for their run: linked once it is there, reported once they wait too long.
 
 The row of a claim is the queue. Every second the index is asked for the claims whose run has come
-and for those that have waited too long; their requests are read again at their offsets. So a link
-exists exactly where its run does. A worker looks at the partitions that it holds.
+and for those that have waited too long; their requests are read again at their offsets, and from
+their dead letters where the log no longer holds them. So a link exists exactly where its run does.
+A worker looks at the partitions that it holds.
 
 | state | if the process dies here |
 |---|---|
@@ -15,7 +16,7 @@ exists exactly where its run does. A worker looks at the partitions that it hold
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
@@ -26,7 +27,8 @@ import structlog
 from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline import metrics
-from pipeline.broker.reading.ranges import read_offsets
+from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
@@ -37,6 +39,7 @@ from pipeline.consumers.requests import advisory_messages
 from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.core.dead_letters.letter import read_dead_letter, record_headers
 from pipeline.core.envelope import Rejected
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.errors import BrokerError
@@ -88,6 +91,7 @@ class AdvisoryClaims:
         self._subscription = subscription
         self._executor = executor
         self._topic = topics.advisory_requests
+        self._judging = judging
         self._outbox = Outbox(
             topics.advise_group, topics.advisory_events, topics.advisory_dead_letters
         )
@@ -187,27 +191,63 @@ class AdvisoryClaims:
         if not offsets:
             return
         self._has_found = True
-        found = 0
         batch: list[ConsumerRecord] = []
         size = 0
-        async with aclosing(_in_time(read_offsets(self._settings, {place: offsets}))) as records:
-            async for record in records:
-                found += 1
-                batch.append(record)
-                size += held_bytes(record)
+        async with aclosing(self._requests(place, offsets)) as requests:
+            async for request in requests:
+                batch.append(request)
+                size += held_bytes(request)
                 if size >= CHUNK_BYTES:
                     await self._worker.process(batch)
                     batch, size = [], 0
         if batch:
             await self._worker.process(batch)
-        if found < len(offsets):
-            _log.warning(
-                "claims whose request the log has no more",
-                topic=place[0],
-                partition=place[1],
-                count=len(offsets) - found,
-            )
         await self._on_disk(self._claims.release, place, offsets[-1])
+
+    async def _requests(
+        self, place: Partition, offsets: Sequence[int]
+    ) -> AsyncGenerator[ConsumerRecord]:
+        """Yield the requests at `offsets`, from the log or else from their dead letters."""
+        gone = set(offsets)
+        async with aclosing(_in_time(read_offsets(self._settings, {place: offsets}))) as records:
+            async for record in records:
+                gone.discard(record.offset)
+                yield record
+        if not gone:
+            return
+        async with aclosing(self._requests_of_letters(place, gone)) as requests:
+            async for request in requests:
+                gone.discard(request.offset)
+                yield request
+        if gone:
+            _log.warning("claims whose request is gone", why=_why_gone(place, gone))
+
+    async def _requests_of_letters(
+        self, place: Partition, wanted: Collection[int]
+    ) -> AsyncGenerator[ConsumerRecord]:
+        """Yield those requests at `wanted` that a dead letter carries.
+
+        A letter carries the request if it makes the link that the claim names. The headers alone
+        prove nothing: they do not name the epoch, and others may write to the topic.
+        """
+        letters = _letters(self._settings, self._outbox.dead_letters, place[1])
+        async with aclosing(_in_time(letters)) as records:
+            async for record in records:
+                request = _carried_request(record)
+                if (
+                    request is not None
+                    and RecordId.of(request).topic_partition == place
+                    and request.offset in wanted
+                    and await self._has_claimed(request)
+                ):
+                    yield request
+
+    async def _has_claimed(self, request: ConsumerRecord) -> bool:
+        (verdict,) = await self._judging.judge([(request.key, request.value)])
+        source = RecordSource(self._store.identity.epoch, RecordId.of(request))
+        return not isinstance(verdict, Rejected) and bool(
+            await self._on_disk(self._claims.is_made_by, verdict, source)
+        )
 
     def _store_again(
         self, judged: Sequence[AdvisoryRecord], limit: RejectLimit
@@ -232,6 +272,44 @@ class AdvisoryClaims:
     async def _on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, partial(work, *arguments))
+
+
+async def _letters(
+    settings: Settings, topic: str, source_partition: int
+) -> AsyncGenerator[ConsumerRecord]:
+    """Yield the dead letters among which are those of one partition of requests."""
+    ranges = await partition_offsets(settings, [topic])
+    place = (topic, source_partition % len(ranges))
+    async with aclosing(read_ranges(settings, {place: ranges[place]})) as records:
+        async for record in records:
+            yield record
+
+
+def _carried_request(record: ConsumerRecord) -> ConsumerRecord | None:
+    """Return the request that a dead letter carries, at its source; None where it carries none."""
+    letter = read_dead_letter(
+        RecordId.of(record), record.timestamp, record.key, record.value, record.headers
+    )
+    source = letter.source
+    if source is None or letter.source_timestamp_ms is None or letter.body != "carried":
+        return None
+    return replace(
+        record,
+        topic=source.topic,
+        partition=source.partition,
+        offset=source.offset,
+        timestamp=letter.source_timestamp_ms,
+        headers=tuple(record_headers(record.headers)),
+    )
+
+
+def _why_gone(place: Partition, gone: Collection[int]) -> str:
+    first = RecordId(*place, min(gone))
+    more = f" and {len(gone) - 1} others of its partition" if len(gone) > 1 else ""
+    return (
+        f"The topic no longer holds {first}{more}, and no dead letter carries the request: it "
+        "cannot be linked. Publish the advisory again under a new advisory_id."
+    )
 
 
 async def _in_time(

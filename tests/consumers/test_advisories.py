@@ -5,12 +5,13 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
 from aiokafka import TopicPartition
 
 from pipeline.broker.sending.batches import Message
@@ -56,6 +57,7 @@ class Shop:
 
     Attributes:
         log: The records of the request topic.
+        letters: Those of the dead letter topic.
         sent: What was published since it was last looked at.
         overdue_to: The first offset that is not overdue, by the broker.
         is_away: Whether the broker refuses.
@@ -64,6 +66,7 @@ class Shop:
     def __init__(self, root: Path, executor: ThreadPoolExecutor) -> None:
         self.log: dict[int, Record] = {}
         self.reads: list[list[int]] = []
+        self.letters: list[Record] = []
         self.sent: list[Message] = []
         self.overdue_to = 0
         self.is_away = False
@@ -107,6 +110,17 @@ class Shop:
             if offset in self.log:
                 yield self.log[offset]
 
+    async def read_letters(self, *_place: Any) -> AsyncGenerator[Any]:
+        for letter in self.letters:
+            yield letter
+
+    async def report(self) -> Record:
+        """Let the claim be overdue and its request leave the log; return its dead letter."""
+        self.overdue_to = 42
+        _event, sent = await self.look()
+        self.log = {}
+        return Record(sent.key, sent.value, sent.topic, 0, 7, 5, tuple(sent.headers))
+
     async def consume(self, *records: Record) -> list[Message]:
         self.log |= {each.offset: each for each in records}
         await self.worker.process(cast("Any", records))
@@ -132,6 +146,7 @@ async def shop(root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sho
     with ThreadPoolExecutor(1) as executor:
         made = Shop(root, executor)
         monkeypatch.setattr(advisory_claims, "read_offsets", made.read)
+        monkeypatch.setattr(advisory_claims, "_letters", made.read_letters)
         yield made
     made.store.close()
 
@@ -256,6 +271,51 @@ async def test_what_can_never_be_linked_is_read_once_and_reported_never(
     shop.overdue_to = 42
     assert [await shop.look() for _ in range(3)] == [[], [], []]
     assert shop.reads == [[41]]
+
+
+async def test_a_request_that_the_log_no_longer_holds_is_linked_from_its_dead_letter(
+    root: Path, shop: Shop
+) -> None:
+    await shop.consume(ASKED)
+    letter = await shop.report()
+    make_run(root)
+    # The last is delivered twice, as the topic may.
+    shop.letters = [Record(b"run_1", b"{"), letter, letter]
+    (linked,) = await shop.look()
+    assert outcome(linked) == "linked"
+    (link,) = (root / "runs").rglob("*_advisory_*")
+    assert b'"title":"' + advisory_request()["title"].encode() in link.read_bytes()
+    assert await shop.look() == []
+    assert await shop.consume(ASKED) == [linked]
+
+
+async def test_a_dead_letter_without_the_request_that_made_the_claim_links_nothing(
+    root: Path, shop: Shop
+) -> None:
+    """Its topic did not take the value, it is of an earlier epoch, or it is not ours."""
+    await shop.consume(ASKED)
+    letter = await shop.report()
+    make_run(root)
+    another = record(advisory_request(run_id="run_1", kind="note"))[1]
+    size = ("rmos-body-size", b"%d" % len(letter.value or b""))
+    shop.letters = [
+        replace(letter, value=another),
+        replace(letter, value=b"{"),
+        replace(letter, value=None, headers=(*letter.headers, size)),
+        replace(letter, headers=HEADERS),
+        replace(
+            letter,
+            headers=[
+                (name, b"42" if name == "rmos-source-offset" else value)
+                for name, value in letter.headers
+            ],
+        ),
+    ]
+    with structlog.testing.capture_logs() as logs:
+        assert [await shop.look() for _ in range(2)] == [[], []]
+    (reason,) = [each["why"] for each in logs if each["log_level"] == "warning"]
+    assert f"no longer holds {REQUESTS}/3/41, and no dead letter" in reason
+    assert not list((root / "runs").rglob("*_advisory_*"))
 
 
 async def test_claims_that_cannot_be_read_are_a_reason_until_none_waits(shop: Shop) -> None:

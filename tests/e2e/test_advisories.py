@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic, RecordsToDelete
 
 from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.admin.topics import apply_topics, partition_offsets
@@ -154,6 +155,28 @@ async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
         letters = await read_topic(settings, settings.topics.advisory_dead_letters)
         assert len(letters) == 1
+
+
+async def test_a_request_that_retention_removed_is_linked_from_its_dead_letter(
+    broker: LocalBroker, tmp_path: Path
+) -> None:
+    async with store_of(broker, tmp_path / "s", 0.5) as settings:
+        requests = Sending(*record(advisory_request(run_id="run_1")), AWKWARD_HEADERS, 4)
+        other = Sending(*record(advisory_request(run_id="run_2")), partition=4)
+        async with persist_worker(settings), advise_worker(settings):
+            places = await publish(settings, requests, other)
+            for place in places:
+                await wait_for(settings, place, "RUN_NOT_FOUND")
+            removed = TopicPartition(settings.topics.advisory_requests, 4)
+            async with admin_client(settings) as admin:
+                await admin.delete_records({removed: RecordsToDelete(before_offset=2)})
+            await produce(settings, [run_of("run_1"), run_of("run_2")])
+            for place in places:
+                await wait_for(settings, place, "linked")
+        assert await words(settings, places[0]) == ["waiting", "RUN_NOT_FOUND", "linked"]
+        assert list(links(settings)) == [f"run_{n}_advisory_adv_1.json" for n in (1, 2)]
+        told = await read_topic(settings, settings.topics.advisory_events)
+        assert sum(TRACEPARENT in each.headers for each in told) == 3
 
 
 async def test_an_advisory_with_headers_that_no_topic_takes_is_told_and_linked_like_any_other(

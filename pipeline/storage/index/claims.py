@@ -7,9 +7,10 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, union
 from sqlalchemy.dialects.sqlite import insert
 
-from pipeline.core.record import Partition
+from pipeline.core.advisories.verdict import JudgedAdvisory
+from pipeline.core.record import Partition, RecordSource
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.storage.index.queries import reported_claims
+from pipeline.storage.index.queries import known_advisories, reported_claims
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import advisories, claims_in_hand, runs
 from pipeline.storage.index.transaction import IndexTransaction
@@ -87,6 +88,14 @@ class ClaimQueue:
         query = select(claims_in_hand.c.offset).where(*self._of(place)).order_by("offset")
         with self._index.reading() as connection:
             return list(connection.execute(query).scalars())
+
+    def is_made_by(self, judged: JudgedAdvisory, source: RecordSource) -> bool:
+        """Return whether `judged` is the request at `source` that made its claim."""
+        with self._index.reading() as connection:
+            claim = known_advisories(connection, [judged.key]).get(judged.key)
+        return (
+            claim is not None and claim.source == source and claim.link_sha256 == judged.link_sha256
+        )
 
     def take(self, place: Partition, offsets: Sequence[int]) -> None:
         """Note that claims are to be linked, and that their events are to be sent."""
