@@ -89,7 +89,9 @@ async def test_a_port_that_is_taken_is_one_sentence(
         port = taken.getsockname()[1]
         status, sentence = await refused(workers, settings, RMOS_API_PORT=str(port))
     assert status == 6
-    assert sentence.startswith(f"The API cannot listen at 127.0.0.1:{port} (")
+    assert sentence.startswith(
+        f"The API cannot listen at 127.0.0.1:{port} (Address already in use): set "
+    )
 
 
 async def test_beyond_loopback_it_refuses_to_start_without_tokens(

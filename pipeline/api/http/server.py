@@ -35,8 +35,10 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
     except OSError as error:
+        # The standard library repeats the address, which the sentence has.
+        reason = (error.strerror or str(error)).partition(" (")[0]
         message = (
-            f"The API cannot listen at {host}:{port} ({error.strerror}): set RMOS_API_HOST and "
+            f"The API cannot listen at {host}:{port} ({reason}): set RMOS_API_HOST and "
             "RMOS_API_PORT to a free address."
         )
         raise AddressTakenError(message) from error

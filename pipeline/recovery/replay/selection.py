@@ -93,7 +93,7 @@ def parse_selection(
 def _refuse_reversed(what: str, begin: int | None, end: int | None) -> None:
     """Refuse a range that can hold nothing: a proof of it would say that all is well."""
     if begin is not None and end is not None and end < begin:
-        raise InputError(f"Expected {what} of which the end is not before the beginning.")
+        raise InputError(f"Expected {what} that do not end before they begin.")
 
 
 def _parse_time(text: str | None) -> int | None:
@@ -113,7 +113,7 @@ def _parse_offsets(text: str) -> OffsetSelection:
     found = _OFFSETS.fullmatch(text)
     if found is None:
         raise InputError(
-            "Expected a range such as rmos.runs.requests/3:100-200, of which 200 is not a part, "
+            "Expected a range such as rmos.runs.requests/3:100-200, which ends before offset 200; "
             f"found {text[:300]!r}."
         )
     topic, partition, *ends = found.groups()

@@ -95,7 +95,7 @@ def test_two_ranges_of_one_partition_are_refused() -> None:
     ],
 )
 def test_what_ends_before_it_begins_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="the end is not before the beginning"):
+    with pytest.raises(InputError, match="that do not end before they begin"):
         parse_selection(**options)
 
 
