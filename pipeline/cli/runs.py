@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
+from pydantic.fields import FieldInfo
 from rich.text import Text
 
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import (
+    counted,
     is_watched,
     note,
     print_bytes,
@@ -61,14 +63,7 @@ def _with_filter(command: Callable[[RunFilter, bool], None]) -> Callable[..., No
         command(wanted, as_json)
 
     options = [
-        Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=Annotated[
-                field.annotation, typer.Option(case_sensitive=False, help=field.description)
-            ],
-        )
+        Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=_option(field))
         for name, field in RunFilter.model_fields.items()
     ]
     as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -76,6 +71,20 @@ def _with_filter(command: Callable[[RunFilter, bool], None]) -> Callable[..., No
     run.__annotations__ = {each.name: each.annotation for each in (*options, as_json)}
     run.__doc__ = command.__doc__
     return run
+
+
+def _option(field: FieldInfo) -> object:
+    """Return the annotation of the option for a field; words to choose from may be lower case."""
+    words = [word for each in get_args(field.annotation) for word in get_args(each)]
+    if not words:
+        return Annotated[field.annotation, typer.Option(help=field.description)]
+    option = typer.Option(
+        metavar="|".join(words),
+        parser=str.upper,
+        autocompletion=lambda: words,
+        help=field.description,
+    )
+    return Annotated[str | None, option]
 
 
 @app.command("list")
@@ -148,7 +157,7 @@ def download(
             file.write(content)
     except OSError as error:
         raise InputError(f"{to} cannot be written: {error.strerror}; name a new file.") from error
-    note(f"{len(content):,} bytes to {to}")
+    note(f"{counted(len(content), 'byte')} to {to}")
 
 
 @app.command()
@@ -202,7 +211,7 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     else:
         _print_fields(_VERIFIED_COLUMNS, verification["results"], whole="sha256")
         bad = sum(not result["ok"] for result in verification["results"])
-        note(f"{verification['count']} attachments, {bad} not as they were")
+        note(f"{counted(verification['count'], 'attachment')}, {bad} not as written")
     if not verification["ok"]:
         raise typer.Exit(IntegrityError.exit_status)
 

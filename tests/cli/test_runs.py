@@ -132,6 +132,14 @@ def test_a_value_outside_a_closed_set_is_refused(
     assert done.out == b""
 
 
+def test_a_word_outside_a_closed_set_is_answered_with_the_words_in_it(
+    rmos_with_runs: CommandLine,
+) -> None:
+    done = rmos_with_runs("runs", "list", "--status", "nope")
+    assert done.sentence == "--status: Input should be 'OK', 'BLOCKED' or 'ERROR'."
+    assert "OK|BLOCKED|ERROR" in rmos_with_runs("runs", "list", "--help").text
+
+
 @pytest.mark.parametrize("cursor", ["!!!", "YWJj", "x"])
 def test_a_cursor_that_is_none_of_ours_is_refused(rmos_with_runs: CommandLine, cursor: str) -> None:
     done = rmos_with_runs("runs", "list", "--cursor", cursor)
