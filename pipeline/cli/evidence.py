@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.ledger import Keys, open_logs, read_trusted
+from pipeline.cli.ledger import HeldFile, Keys, TrustedFile, open_logs, read_trusted
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_pairs
 from pipeline.settings import read_settings
 
 if TYPE_CHECKING:
     from pipeline.evidence.evidence import RunEvidence
-    from pipeline.evidence.gather import Trusted
 
 
 def evidence(
@@ -22,44 +21,48 @@ def evidence(
         Path | None,
         typer.Option("-o", "--output", help="New file; evidence-RUN_ID.zip if not given."),
     ] = None,
-    trusted: Annotated[
-        Path | None,
-        typer.Option(
-            "--trusted",
-            "--held",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="Trusted checkpoints of the reader: the bundle proves that the log begins so. "
-            "--held is its older name.",
-        ),
-    ] = None,
+    trusted: TrustedFile = None,
+    held: HeldFile = None,
     key: Keys = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier."""
+    """Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier.
+
+    With --trusted, it also proves that each log still begins with the reader's checkpoint.
+    """
     from pipeline.evidence.bundle import write_evidence
     from pipeline.evidence.gather import gather_evidence
     from pipeline.storage.reader import RunReader
 
     settings = read_settings()
     logs = open_logs(settings, key)
-    kept = None if trusted is None else _by_origin(trusted)
+    path = trusted or held
+    kept = (
+        None
+        if path is None
+        else {each.checkpoint.origin: each.checkpoint for each in read_trusted(path)}
+    )
     with closing(RunReader(settings.data_dir)) as reader:
         found = gather_evidence(reader, logs, run_id, kept)
-        path = output or Path(f"evidence-{run_id}.zip")
-        write_evidence(path, found, reader.attachments)
+        bundle = output or Path(f"evidence-{run_id}.zip")
+        write_evidence(bundle, found, reader.attachments)
     if as_json:
-        print_json(_document(path, found))
+        print_json(_document(bundle, found))
         return
-    _tell(path, found)
-    if kept is not None:
-        _tell_not_trusted(found)
-
-
-def _by_origin(trusted: Path) -> "Trusted":
-    kept = read_trusted(trusted.read_bytes(), str(trusted))
-    return {each.checkpoint.origin: each.checkpoint for each in kept}
+    print_pairs(
+        [
+            ("file", bundle),
+            ("size_bytes", f"{bundle.stat().st_size:,}"),
+            ("links", len(found.files) - 1),
+            ("attachments", len(found.included)),
+            *((each.state, f"{each.sha256}  {each.kind}") for each in found.left_out),
+            *(("key", key) for key in found.keys),
+        ]
+    )
+    note("To check it, a reader needs the key or checkpoints from another source than this file.")
+    for file in found.files:
+        if kept is not None and file.consistency is None:
+            note(f"{file.name}: no trusted checkpoint of {file.checkpoint.origin} was given.")
 
 
 def _document(path: Path, found: "RunEvidence") -> dict[str, object]:
@@ -74,25 +77,3 @@ def _document(path: Path, found: "RunEvidence") -> dict[str, object]:
         ],
         "keys": [str(key) for key in found.keys],
     }
-
-
-def _tell(path: Path, found: "RunEvidence") -> None:
-    print_pairs(
-        [
-            ("file", path),
-            ("size_bytes", f"{path.stat().st_size:,}"),
-            ("links", len(found.files) - 1),
-            ("attachments", len(found.included)),
-            *((each.state, f"{each.sha256}  {each.kind}") for each in found.left_out),
-            *(("key", key) for key in found.keys),
-        ]
-    )
-    note(
-        "To check it, a reader needs the key or checkpoints from another source than this file.",
-    )
-
-
-def _tell_not_trusted(found: "RunEvidence") -> None:
-    for file in found.files:
-        if file.consistency is None:
-            note(f"{file.name}: no trusted checkpoint of {file.checkpoint.origin} was given.")

@@ -4,7 +4,7 @@ A command trusts the keys that its caller names, else the store's own.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import (
+    counted,
     note,
     print_bytes,
     print_json,
@@ -31,7 +32,7 @@ from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.tlog.checkpoints import TrustedCheckpoint, parse_trusted, write_trusted
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
-from pipeline.ledger.tlog.notes import VerifierKey, parse_vkey
+from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.witnessed import ComparedLog, compare_trusted
 from pipeline.settings import Settings, read_settings
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 
 
+@app.command()
 def init(
     accept_loss: Annotated[
         bool,
@@ -76,7 +78,7 @@ def init(
     else:
         note("There is a key already; it was not touched.")
     if built:
-        note(f"{built:,} records that were consumed before have their leaves now.")
+        note(f"Leaves were made for {counted(built, 'record')} consumed before.")
     print_pairs(document.items())
 
 
@@ -91,6 +93,7 @@ def _build(settings: Settings, *, accept_loss: bool) -> int:
         return asyncio.run(build_logs(settings, missing, progress))
 
 
+@app.command()
 def rotate(as_json: AsJson = False) -> None:
     """Replace the key: every log is signed by both keys, then by the new one alone.
 
@@ -136,52 +139,44 @@ def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
         StoreNotReadyError: There is no store, or no key is given and it has none of its own here.
         StoreError: The disk failed.
     """
-    return StoreLogs(settings.data_dir, _keys(settings, given))
-
-
-def _keys(settings: Settings, given: list[str] | None) -> list[VerifierKey]:
-    if given:
-        return list(map(_parse, given))
-    from pipeline.storage.ledger_key import verifier_keys
-
-    return verifier_keys(settings, read_store(settings.data_dir))
-
-
-def _parse(text: str) -> VerifierKey:
     try:
-        return parse_vkey(text)
+        keys = [parse_vkey(text) for text in given or ()]
     except EvidenceError as error:
         raise InputError(f"--key: {error}.") from error
+    if not keys:
+        from pipeline.storage.ledger_key import verifier_keys
 
-
-def read_trusted(content: bytes, name: str) -> tuple[TrustedCheckpoint, ...]:
-    """Return the trusted checkpoints of a file.
-
-    Raises:
-        InputError: `content` is no file of checkpoints.
-    """
-    try:
-        return parse_trusted(content)
-    except EvidenceError as error:
-        raise InputError(
-            f"{name} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
-        ) from error
+        keys = verifier_keys(settings, read_store(settings.data_dir))
+    return StoreLogs(settings.data_dir, keys)
 
 
 TrustedFile = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--trusted",
-        "--held",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="Trusted checkpoints: a file that rmos ledger checkpoint printed earlier. --held is "
-        "its older name.",
+        metavar="FILE",
+        help="Trusted checkpoints: a file that rmos ledger checkpoint printed earlier.",
     ),
 ]
+HeldFile = Annotated[Path | None, typer.Option("--held", hidden=True)]  # its former name
 
 
+def read_trusted(path: Path) -> tuple[TrustedCheckpoint, ...]:
+    """Return the trusted checkpoints of a file.
+
+    Raises:
+        InputError: It cannot be read, or holds no checkpoints.
+    """
+    try:
+        return parse_trusted(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except EvidenceError as error:
+        raise InputError(
+            f"{path} holds no checkpoints as rmos ledger checkpoint prints them: {error}."
+        ) from error
+
+
+@app.command()
 def checkpoint(key: Keys = None) -> None:
     """Print the checkpoints of all logs of all epochs: the one file to hand out."""
     logs = open_logs(read_settings(), key)
@@ -192,16 +187,22 @@ def checkpoint(key: Keys = None) -> None:
         )
     print_bytes(write_trusted(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
-    note(f"{len(opened)} logs with {leaves:,} leaves")
+    note(f"{counted(len(opened), 'log')} with {counted(leaves, 'leaf')}")
 
 
-def verify(trusted: TrustedFile, key: Keys = None, as_json: AsJson = False) -> None:
+@app.command()
+def verify(
+    trusted: TrustedFile = None, held: HeldFile = None, key: Keys = None, as_json: AsJson = False
+) -> None:
     """Prove that every log still begins with its trusted checkpoint; exit 5 if one does not.
 
     Each leaf that a trusted checkpoint covers is read and hashed again. Newer leaves are not read:
     rmos audit run reads them all.
     """
-    kept = read_trusted(trusted.read_bytes(), str(trusted))
+    path = trusted or held
+    if path is None:
+        raise InputError("Expected --trusted FILE, as rmos ledger checkpoint printed it.")
+    kept = read_trusted(path)
     logs = open_logs(read_settings(), key)
     with progress_bar() as progress:
         found = list(compare_trusted(logs, kept, progress))
@@ -211,8 +212,8 @@ def verify(trusted: TrustedFile, key: Keys = None, as_json: AsJson = False) -> N
         compared = list(map(_document, found))
         print_json({"logs": compared, "not_held": not_held, "ok": not faults})
     else:
-        _tell(logs, found)
-        _tell_trust(str(trusted), found, not_held, given=bool(key))
+        print_table(("log", "trusted", "now", "result"), (_row(logs, each) for each in found))
+        _note_trust(path, found, not_held, given=bool(key))
     if faults:
         raise typer.Exit(IntegrityError.exit_status)
 
@@ -227,28 +228,18 @@ def _document(found: ComparedLog) -> dict[str, object]:
     }
 
 
-def _tell(logs: StoreLogs, found: Iterable[ComparedLog]) -> None:
-    own = f"rmos/{logs.store_id}/"
-    print_table(
-        ("log", "trusted", "now", "result"),
-        [
-            (
-                each.origin.removeprefix(own),
-                each.trusted_size,
-                "-" if each.size is None else each.size,
-                each.fault or "begins with the trusted checkpoint",
-            )
-            for each in found
-        ],
-    )
+def _row(logs: StoreLogs, found: ComparedLog) -> tuple[object, ...]:
+    name = found.origin.removeprefix(f"rmos/{logs.store_id}/")
+    size = "-" if found.size is None else found.size
+    return name, found.trusted_size, size, found.fault or "begins with the trusted checkpoint"
 
 
-def _tell_trust(name: str, found: list[ComparedLog], not_held: list[str], *, given: bool) -> None:
+def _note_trust(name: Path, found: list[ComparedLog], not_held: list[str], *, given: bool) -> None:
     good = sum(each.fault is None for each in found)
     note(f"{good} of {len(found)} logs begin with their trusted checkpoint.")
     newer = sum((each.size or 0) - each.trusted_size for each in found if each.fault is None)
     if newer:
-        note(f"{newer:,} leaves that are newer than the trusted checkpoints were not read.")
+        note(f"Newer than the trusted checkpoints, so not read: {counted(newer, 'leaf')}.")
     if not_held:
         note(f"Not in {name}, so keep their checkpoints from now on: {len(not_held)} more.")
     if not given:
@@ -258,6 +249,7 @@ def _tell_trust(name: str, found: list[ComparedLog], not_held: list[str], *, giv
         )
 
 
+@app.command()
 def prove(
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
     advisory: Annotated[
@@ -314,6 +306,8 @@ def _as_json(found: FoundLeaf) -> dict[str, Any]:
     }
 
 
+@app.command("sums", hidden=True)  # its former name
+@app.command()
 def checksums(
     date: Annotated[
         datetime | None,
@@ -350,14 +344,4 @@ def checksums(
         print_text(store_root)
     else:
         whole = f"; store root {store_root}" if store_root else ""
-        note(f"{tree.size:,} files{whole}")
-
-
-app.command()(init)
-app.command()(rotate)
-app.command()(checkpoint)
-app.command()(verify)
-app.command()(prove)
-app.command()(checksums)
-# Its former name.
-app.command("sums", hidden=True)(checksums)
+        note(f"{counted(tree.size, 'file')}{whole}")
