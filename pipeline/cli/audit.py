@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.options import AsJson, AsNdjson
-from pipeline.cli.views.terminal import note, print_json, print_table, progress_bar
+from pipeline.cli.views.terminal import counted, note, print_json, print_table, progress_bar
 from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import (
     InputError,
@@ -139,7 +139,7 @@ def audit_file(
         print_json({"summary": {"files": len(paths), "findings": len(findings)}})
     else:
         print_findings(findings)
-        note(f"{len(paths):,} files checked, {len(findings):,} findings")
+        note(f"{counted(len(paths), 'file')} checked, {counted(len(findings), 'finding')}")
     if findings:
         raise typer.Exit(FINDING)
 

@@ -21,6 +21,7 @@ from pipeline.cli.views.dead_letters import (
     list_row,
 )
 from pipeline.cli.views.terminal import (
+    counted,
     note,
     print_cells,
     print_json,
@@ -86,7 +87,7 @@ def list_command(
     print_table(LIST_COLUMNS, map(list_row, documents), whole="source")
     counts = counted_codes(letters)
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    note(f"{len(letters):,} refused records{': ' if told else ''}{told}")
+    note(f"{counted(len(letters), 'refused record')}{': ' if told else ''}{told}")
 
 
 @app.command()
@@ -130,7 +131,7 @@ def export(
     else:
         count = asyncio.run(_print_contents(settings, letters, redrives))
         print_json({"summary": {"count": count}})
-    note(f"{count:,} refused records written")
+    note(f"{counted(count, 'refused record')} written")
 
 
 @app.command("redrive")

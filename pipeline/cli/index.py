@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from pipeline.cli.options import AsJson
-from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
+from pipeline.cli.views.terminal import (
+    counted,
+    note,
+    print_json,
+    print_table,
+    print_text,
+    progress_bar,
+)
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import read_settings
 
@@ -93,7 +100,8 @@ def _tell(report: "RebuildReport") -> None:
 
 
 def _counted(runs: int, advisories: int) -> str:
-    return f"{runs:,} runs, {advisories:,} advisories" if advisories else f"{runs:,} runs"
+    both = counted(runs, "run"), counted(advisories, "advisory")
+    return ", ".join(both) if advisories else both[0]
 
 
 def _tell_some(lines: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import (
+    counted,
     note,
     print_json,
     print_pairs,
@@ -173,7 +174,9 @@ def verify(
     if as_json:
         print_json({"summary": summary})
     else:
-        note(f"{len(source.rows):,} rows compared, {counts.total():,} differences")
+        note(
+            f"{counted(len(source.rows), 'row')} compared, {counted(counts.total(), 'difference')}"
+        )
     if counts:
         raise typer.Exit(DIFFERENT)
 
@@ -329,7 +332,7 @@ def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, object]]:
         counts = (f"{count:,} {kind}" for kind, count in summary["outcomes"].items())
         yield "stored now", ", ".join(counts)
     if summary["withheld"]:
-        yield "withheld in", f"{summary['withheld']:,} rows"
+        yield "withheld in", counted(summary["withheld"], "row")
     if summary["attachments"]:
         counts = (f"{count:,} {state}" for state, count in summary["attachments"].items())
         yield "attachments", ", ".join(counts)

@@ -27,7 +27,7 @@ from pipeline.cli.request_files import (
     refuse_bad_requests,
     run_fault,
 )
-from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar
+from pipeline.cli.views.terminal import counted, note, print_json, print_text, progress_bar
 from pipeline.core.runs.safety import explained
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
@@ -189,7 +189,7 @@ async def _waited_for(errand: Errand[Event], published: Published) -> str:
         why = str(error)
     else:
         why = (
-            f"the group {errand.group} has {len(members)} workers, which are behind or wait; "
+            f"the group {errand.group} has {counted(len(members), 'worker')}, behind or waiting; "
             "`rmos offsets show` shows its lag."
             if members
             else f"no worker of the group {errand.group} runs; `rmos worker` starts one."

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.options import MOMENT, AsNdjson
-from pipeline.cli.views.terminal import note, print_json, print_table, print_text, progress_bar
+from pipeline.cli.views.terminal import (
+    counted,
+    note,
+    print_json,
+    print_table,
+    print_text,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from pipeline.recovery.replay.reading import Reading
@@ -161,7 +168,7 @@ def forward(
     if as_json:
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
     else:
-        print_text(f"{count:,} records sent to {to}")
+        print_text(f"{counted(count, 'record')} sent to {to}")
 
 
 def _selection(

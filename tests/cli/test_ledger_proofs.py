@@ -119,7 +119,7 @@ def test_verify_says_what_it_rests_on(proven: CommandLine, trusted: str) -> None
     assert "1/rmos.runs.requests/0\t4\t5\tbegins with the trusted checkpoint" in lines
     assert done.err == (
         "4 of 4 logs begin with their trusted checkpoint.\n"
-        "1 leaves that are newer than the trusted checkpoints were not read.\n"
+        "Newer than the trusted checkpoints, so not read: 1 leaf.\n"
         "Not in trusted, so keep their checkpoints from now on: 1 more.\n"
         "Signatures were checked with the store's own key: the proof rests on nobody having "
         "changed trusted since. Give --key to rest it on a key of your own too.\n"

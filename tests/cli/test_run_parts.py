@@ -111,7 +111,7 @@ def test_advisories_and_attachments_are_listed(store: CommandLine) -> None:
 
 def test_verify_finds_a_flipped_byte(store: CommandLine) -> None:
     done = store("runs", "verify", "saw_1")
-    assert (done.status, done.err) == (0, "1 attachments, 0 not as they were\n")
+    assert (done.status, done.err) == (0, "1 attachment, 0 not as written\n")
     blob = store.data_dir / attachment_path(sha256(DXF))
     blob.unlink()
     blob.write_bytes(DXF[:-1] + b"x")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.audit.rules.finding import severity_of, worst_severity
-from pipeline.cli.views.terminal import print_pairs, print_table, print_text
+from pipeline.cli.views.terminal import counted, print_pairs, print_table, print_text
 
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
@@ -41,16 +41,20 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 def _head(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     counts = report["counts"]
+
+    def number(name: str, noun: str) -> str:
+        return counted(counts[name], noun)
+
     head: list[tuple[str, object]] = [
         ("audit_id", report["audit_id"]),
         ("scope", _scope(report["scope"])),
         ("mode", report["mode"]),
         ("started", report["started_at_utc"]),
         ("finished", report["finished_at_utc"]),
-        ("runs", f"{counts['artifacts']:,} artifacts and {counts['links']:,} links"),
-        ("blobs", f"{counts['attachments']:,} attachments, {counts['quarantined']:,} quarantined"),
-        ("read", f"{counts['files_read']:,} files, {counts['bytes_read']:,} bytes"),
-        ("ledger", f"{counts['leaves']:,} leaves in {counts['logs']:,} logs"),
+        ("runs", f"{number('artifacts', 'artifact')} and {number('links', 'link')}"),
+        ("blobs", f"{number('attachments', 'attachment')}, {counts['quarantined']:,} quarantined"),
+        ("read", f"{number('files_read', 'file')}, {number('bytes_read', 'byte')}"),
+        ("ledger", f"{number('leaves', 'leaf')} in {number('logs', 'log')}"),
     ]
     if "sample_share" in report:
         head.append(("sample_share", report["sample_share"]))

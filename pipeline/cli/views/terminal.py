@@ -27,6 +27,7 @@ from pipeline.core.visible_text import visible, visible_json
 _NARROWEST = 6
 """Cells of a column that is cut: enough to tell values apart."""
 
+_PLURALS = {"advisory": "advisories", "leaf": "leaves"}
 _GAP = 2
 """Cells between two columns of a table without frames."""
 
@@ -88,6 +89,11 @@ def progress_bar() -> Iterator[Progress]:
     finally:
         if tasks:
             bars.stop()
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 leaf`, `2,000 leaves`."""
+    return f"{count:,} {noun if count == 1 else _PLURALS.get(noun, f'{noun}s')}"
 
 
 def print_text(text: object = "", *, at_once: bool = True) -> None:
