@@ -6,19 +6,19 @@ REGISTRY = CollectorRegistry()
 
 RECORDS = Counter(
     "rmos_records_total",
-    "Records judged, by what became of them",
+    "Records judged, by outcome",
     ["group", "outcome"],
     registry=REGISTRY,
 )
 DEAD_LETTERS = Counter(
     "rmos_dead_letters_total",
-    "Records that can never succeed, by why",
+    "Records that can never succeed, by error code",
     ["group", "code"],
     registry=REGISTRY,
 )
 CONFLICTS = Counter(
     "rmos_conflicts_total",
-    "Requests that came with the run_id of another request; each is an alarm",
+    "Requests with the run_id of another request; each is an alarm",
     ["group"],
     registry=REGISTRY,
 )
@@ -30,20 +30,20 @@ CORRUPT_ARTIFACTS = Counter(
 )
 RENDER_DRIFT = Counter(
     "rmos_render_drift_total",
-    "Requests that this program renders to other bytes than are stored; each is our fault",
+    "Requests that this program renders to other bytes than are stored; each is a fault of it",
     ["group"],
     registry=REGISTRY,
 )
 BATCH_RECORDS = Histogram(
     "rmos_batch_records",
-    "Records of a batch",
+    "Records in a batch",
     ["group"],
     buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096),
     registry=REGISTRY,
 )
 STAGE_SECONDS = Histogram(
     "rmos_stage_seconds",
-    "Seconds that one stage of a batch took: judge, store, publish",
+    "Duration of one stage of a batch: judge, store, publish",
     ["group", "stage"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
@@ -63,47 +63,47 @@ LAG_RECORDS = Gauge(
 )
 LOST_OFFSETS = Gauge(
     "rmos_lost_offsets",
-    "Offsets that a group counts on and the log does not hold; each is an alarm",
+    "Offsets that a group needs and the log no longer has; each is an alarm",
     ["group", "topic", "partition"],
     registry=REGISTRY,
 )
 ASSIGNED_PARTITIONS = Gauge(
     "rmos_assigned_partitions",
-    "Partitions that this worker holds",
+    "Partitions that are assigned to this worker",
     ["group"],
     registry=REGISTRY,
 )
 LAST_POLL_AGE_SECONDS = Gauge(
     "rmos_last_poll_age_seconds",
-    "Seconds since the worker last asked for records; it asks many times a second",
+    "Seconds since the last poll of the worker; it polls many times a second",
     ["group"],
     registry=REGISTRY,
 )
 NOT_READY_REASONS = Gauge(
     "rmos_not_ready_reasons",
-    "Reasons for which a consumer of this process is not ready; each is an alarm",
+    "Reasons why a consumer of this process is not ready; each is an alarm",
     ["group", "kind"],
     registry=REGISTRY,
 )
 FAULTS = Counter(
     "rmos_faults_total",
-    "Batches that a fault of the infrastructure put off, by whose: broker or store",
+    "Batches put off by a fault of the infrastructure, by side: broker or store",
     ["group", "side"],
     registry=REGISTRY,
 )
 FREE_INODES = Gauge(
     "rmos_free_inodes",
-    "Files that the volume of the store has still room for; 0 where it has no fixed number",
+    "Free inodes of the store's volume; 0 where it has no fixed number of them",
     registry=REGISTRY,
 )
 INODES = Gauge(
     "rmos_inodes",
-    "Files that the volume of the store can hold; 0 where it has no fixed number",
+    "Inodes of the store's volume; 0 where it has no fixed number of them",
     registry=REGISTRY,
 )
 HTTP_REQUESTS = Counter(
     "rmos_http_requests_total",
-    "Requests of the API, by route and status; status 0 is a connection that was cut",
+    "HTTP requests, by method, route and status; status 0 is a connection that was cut",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
@@ -116,31 +116,31 @@ HTTP_SECONDS = Histogram(
 )
 UNREADABLE_BATCHES = Counter(
     "rmos_unreadable_batches_total",
-    "Times that a batch of records could not be read; its partition waits meanwhile",
+    "Failed reads of a batch on the broker; its partition waits meanwhile",
     ["topic", "partition"],
     registry=REGISTRY,
 )
 AUDITS = Counter(
     "rmos_audits_total",
-    "Audits done, by mode, verdict (integrity, completeness, anchored, late) and its result",
+    "Finished audits, by mode, verdict (integrity, completeness, anchored, late) and its result",
     ["mode", "verdict", "result"],
     registry=REGISTRY,
 )
 AUDIT_FINDINGS = Counter(
     "rmos_audit_findings_total",
-    "Findings of audits; each of severity error is an alarm",
+    "Findings of audits, by code and severity; each of severity error is an alarm",
     ["code", "severity"],
     registry=REGISTRY,
 )
 AUDIT_SECONDS = Gauge(
     "rmos_audit_seconds",
-    "Seconds that the last audit of this worker took, by mode",
+    "Duration of the last audit of this worker, by mode",
     ["mode"],
     registry=REGISTRY,
 )
 LAST_CLEAN_AUDIT = Gauge(
     "rmos_last_clean_audit_timestamp_seconds",
-    "When the last audit without an error among its findings ended; seconds since 1970",
+    "End of the last audit that found no error, in seconds since 1970",
     ["mode"],
     registry=REGISTRY,
 )

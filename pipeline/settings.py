@@ -66,24 +66,24 @@ class Settings(BaseSettings):
     request_retention_ms: int = Field(
         KEEP_FOREVER_MS,
         ge=-1,
-        description="how long request topics are kept; less than for ever gives up restoring",
+        description="retention of request topics; with any limit older files cannot be restored",
     )
     request_partitions: int = Field(
         REQUEST_PARTITIONS,
         ge=REQUEST_PARTITIONS,
-        description="most partitions of a request topic that are consumed; raise it only where "
-        "somebody added some",
+        description="most partitions of a request topic that are consumed; raise it only after "
+        "partitions were added",
     )
 
     runs_v2_enabled: bool = Field(
-        True, description="false, 0, no or off for v1 mode: runs go to the file of a v1 store"
+        True, description="false, 0, no or off for v1 mode: runs are stored in the file of v1"
     )
     run_store_path: Path = Field(
-        Path("runs.json"), description="file of the v1 store; used in v1 mode alone"
+        Path("runs.json"), description="file of the v1 store; used only in v1 mode"
     )
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how clients talk to the broker"
+        "PLAINTEXT", description="protocol between clients and broker"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="SASL mechanism"
@@ -103,20 +103,20 @@ class Settings(BaseSettings):
     batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
     judge_in_helper: bool = Field(
         True,
-        description="whether large batches are judged in a process beside the worker",
+        description="whether large batches are judged in a child process of the worker",
     )
     batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
     session_timeout_ms: int = Field(
         10_000,
         ge=500,
-        description="silence after which the group drops a worker; Kafka takes 6 s and more, "
+        description="silence after which the group drops a worker; Kafka accepts 6 s or more, "
         "unless its `group.min.session.timeout.ms` is set",
     )
     max_poll_interval_ms: int = Field(
         300_000, ge=1000, description="longest time between two polls of a worker"
     )
     stop_timeout_seconds: float = Field(
-        30.0, gt=0, description="longest time that a service takes to stop, whatever hangs"
+        30.0, gt=0, description="longest time for a service to stop; then it is cut off"
     )
     broker_pause_seconds: float = Field(
         1.0, gt=0, description="pause after a broker fault, with jitter up to twice as long"
@@ -124,22 +124,22 @@ class Settings(BaseSettings):
     advisory_wait_seconds: float = Field(
         755.0,
         ge=0,
-        description="how long after its broker time an advisory waits for its run until it is "
+        description="how long an advisory waits for its run, from its broker time on; then it is "
         "reported as RUN_NOT_FOUND",
     )
     ledger_key_file: Path | None = Field(
         None,
-        description="private key of the ledger; unset for a file of the store's own in the "
-        "user's configuration folder",
+        description="private key of the ledger; unset for a file in the user's configuration "
+        "folder, one for each store",
     )
     ledger_enabled: bool = Field(
-        True, description="whether workers write the ledger; false is for measuring alone"
+        True, description="whether workers write the ledger; false is only for measurements"
     )
     audit_daily_at: int = Field(
         2,
         ge=-1,
         le=23,
-        description="hour, UTC, from which on a day's full audit is due; -1 for none",
+        description="hour of the day, UTC, when the daily full audit is due; -1 for none",
     )
     audit_hourly: bool = Field(True, description="whether a quick audit is due every hour")
     audit_trusted_dir: Path | None = Field(
@@ -160,12 +160,12 @@ class Settings(BaseSettings):
     )
     api_port: int = Field(8080, ge=0, le=65535, description="port of the HTTP API; 0 for any")
     api_tokens_file: Path | None = Field(
-        None, description="who may use the API: a line `name role sha256hex` for each token"
+        None, description="tokens of the API: a line `name role sha256hex` for each"
     )
     api_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
         (),
-        description="names in Host under which the API answers, comma separated; without tokens "
-        "those of loopback need not be named",
+        description="names that the API accepts in Host, comma separated; without tokens those "
+        "of loopback are accepted too",
     )
     api_allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
         (),
@@ -173,14 +173,14 @@ class Settings(BaseSettings):
         "https://cam.example",
     )
     api_idle_seconds: float = Field(
-        60.0, gt=0, description="longest silence of a client that sends or takes a body"
+        60.0, gt=0, description="longest pause of a client that sends or receives a body"
     )
-    api_requests: int = Field(500, ge=1, description="most requests of the API at a time")
+    api_requests: int = Field(500, ge=1, description="most concurrent requests of the API")
     api_client_requests: int = Field(
-        200, ge=1, description="most of them from one address; a proxy in front is one address"
+        200, ge=1, description="most of these from one address; a proxy in front is one address"
     )
     upload_limit_bytes: int = Field(
-        2 * 1024**3, ge=1, description="largest blob that the API takes"
+        2 * 1024**3, ge=1, description="largest blob that the API accepts"
     )
 
     metrics_host: str = Field("127.0.0.1", description="address of metrics and health")
@@ -191,14 +191,14 @@ class Settings(BaseSettings):
         "auto", description="auto is console on a terminal, else json"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least level that is logged"
+        "info", description="lowest level that is logged"
     )
 
     broker_port: int = Field(
         9092, ge=0, le=65535, description="port of the local broker; 0 for any free one"
     )
     broker_cache_dir: Path | None = Field(
-        None, description="where the local broker's jars are kept; unset for the user's cache"
+        None, description="folder of the local broker's jars; unset for the user's cache"
     )
 
     @property

@@ -74,7 +74,7 @@ def promises_table() -> str:
 def reasons_table() -> str:
     """Return the table of why a worker may not be ready although it polls."""
     return markdown_table(
-        ("kind", "what is wrong"), ((f"`{kind}`", meaning) for kind, meaning in KINDS.items())
+        ("kind", "cause"), ((f"`{kind}`", meaning) for kind, meaning in KINDS.items())
     )
 
 

@@ -116,7 +116,7 @@ def test_the_table_of_alarms_is_that_of_the_rules() -> None:
     assert [(row[0].strip("`"), row[2], re.findall(r"\(([^)]*)\)", row[3])[0]) for row in rows] == [
         (
             rule["alert"],
-            {"page": "wake somebody", "ticket": "in the morning"}[rule["labels"]["severity"]],
+            {"page": "at once", "ticket": "next working day"}[rule["labels"]["severity"]],
             rule["annotations"]["runbook"].removeprefix("operations.md"),
         )
         for rule in RULES

@@ -26,7 +26,7 @@ def test_a_drill_says_what_to_see_to_run_and_to_see_then() -> None:
 
 
 def test_a_drill_is_found_by_what_is_seen() -> None:
-    seen = section(text_of("operations.md"), "What you see")
+    seen = section(text_of("operations.md"), "Symptoms")
     assert [
         name for page, name in DRILLS if f"(runbook/{page.name}#{anchor_of(name)})" not in seen
     ] == []

@@ -257,7 +257,7 @@ async def _are_stored(settings: Settings, count: int) -> bool:
         ({"message.timestamp.type": "CreateTime"}, "go by the broker's time of a record"),
         ({"retention.ms": "3600000"}, "what is not consumed by then is lost"),
         ({"retention.bytes": "1000000"}, "what is not consumed by then is lost"),
-        ({"max.message.bytes": "1000"}, "what it refuses would hold up its partition"),
+        ({"max.message.bytes": "1000"}, "a message that it refuses would hold up its partition"),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
 )

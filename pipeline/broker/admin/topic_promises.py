@@ -1,6 +1,6 @@
-"""What rests on each setting of a topic, and what a worker does where it is another.
+"""The promise behind each setting of a topic, and the action of a worker where it differs.
 
-Whether a worker goes on is decided by one question: would going on make it worse?
+A worker goes on unless that would make things worse.
 
 | consequence | at start | while running |
 |---|---|---|
@@ -146,7 +146,7 @@ RULES = (
         "compact",
         "all",
         Consequence.REPORTED,
-        "compaction removes what was reported of a run before its time is over; set it back",
+        "compaction removes events and reports before their retention is over; set it back",
     ),
     Rule(
         "partitions",
@@ -161,8 +161,8 @@ RULES = (
         "more",
         "request topics",
         Consequence.REPORTED,
-        "a run_id may be in two partitions now, and nobody consumes those that were added; the "
-        "records in them are not lost, they wait: when the others are consumed, set "
+        "a run_id may be in two partitions now, and no worker consumes the added ones; the "
+        "records in them wait and are not lost: when the others are consumed, set "
         "RMOS_REQUEST_PARTITIONS to the number that was found, and start all workers again",
     ),
     Rule(
@@ -178,14 +178,14 @@ RULES = (
         "less",
         "all",
         Consequence.REFUSED,
-        "what it refuses would hold up its partition; raise its max.message.bytes",
+        "a message that it refuses would hold up its partition; raise its max.message.bytes",
     ),
     Rule(
         "retention.ms",
         "less",
         "request topics",
         Consequence.REPORTED,
-        "the broker removes requests before their time: what is not consumed by then is lost, "
+        "the broker removes requests before their time: those not consumed by then are lost, "
         "and nothing older can be restored; set it back, or set RMOS_REQUEST_RETENTION_MS",
     ),
     Rule(
@@ -193,7 +193,7 @@ RULES = (
         "less",
         "request topics",
         Consequence.REPORTED,
-        "the broker removes requests as soon as there are many: what is not consumed by then is "
+        "the broker removes requests as soon as there are many: those not consumed by then are "
         "lost, and nothing older can be restored; set it back",
     ),
     Rule(
@@ -216,6 +216,6 @@ RULES = (
         "less",
         "dead letters",
         Consequence.REPORTED,
-        "dead letters go before somebody can bring them back; set it back",
+        "dead letters are removed before they can be redriven; set it back",
     ),
 )

@@ -12,18 +12,18 @@ from pipeline import metrics
 from pipeline.core.record import Located, Partition, RecordId
 
 KINDS = {
-    "broker": "the broker refuses what the consumer asks, such as where a right was taken away",
+    "broker": "the broker refuses a request of the consumer, such as after a right was revoked",
     "batch": "the same records are put off again and again",
-    "commit": "what is done cannot be committed",
+    "commit": "offsets of finished records cannot be committed",
     "claims": "claims whose run has come cannot be linked",
-    "schedule": "an audit that is due cannot be asked for",
+    "schedule": "an audit that is due cannot be requested",
     "unreadable": "a batch of the broker cannot be read",
-    "group": "somebody else has committed records in the name of the group",
+    "group": "another program has committed offsets in the name of the group",
     "partitions": "a topic has another number of partitions than it must have",
     "transaction": "an open transaction of a producer holds records up",
     "settings": "a setting of a topic was changed, and a promise rests on it",
     "topic": "the request topic is missing",
-    "unconfirmed": "the broker does not say whether topic and group are those of the store",
+    "unconfirmed": "the broker does not confirm that topic and group are those of the store",
 }
 """Every kind of reason: what is wrong."""
 
