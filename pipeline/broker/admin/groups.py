@@ -28,8 +28,8 @@ from pipeline.broker.admin.topics import (
     topic_partitions,
     with_retries,
 )
+from pipeline.broker.aiokafka_fixes import requests
 from pipeline.broker.aiokafka_fixes.clients import ask
-from pipeline.broker.aiokafka_fixes.requests import OffsetDeleteRequest
 from pipeline.broker.connection import admin_client
 from pipeline.core.record import Partition
 from pipeline.errors import RefusedError, RmosError, StoreNotReadyError
@@ -254,7 +254,7 @@ async def delete_offsets(settings: Settings, group: str, places: Iterable[Partit
     by_topic: dict[str, list[int]] = {}
     for topic, partition in places:
         by_topic.setdefault(topic, []).append(partition)
-    await _ask_coordinator(settings, group, OffsetDeleteRequest(group, list(by_topic.items())))
+    await _ask_coordinator(settings, group, requests.delete_offsets(group, list(by_topic.items())))
 
 
 async def _ask_coordinator(settings: Settings, group: str, request: Request[Any]) -> None:

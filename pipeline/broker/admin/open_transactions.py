@@ -17,9 +17,9 @@ from aiokafka.errors import KafkaError, for_code
 from pipeline.broker.admin.topics import with_retries
 from pipeline.broker.aiokafka_fixes.clients import ask, broker_ids
 from pipeline.broker.aiokafka_fixes.requests import (
-    DescribeProducersRequest,
-    DescribeTransactionsRequest,
-    ListTransactionsRequest,
+    describe_producers,
+    describe_transactions,
+    list_transactions,
 )
 from pipeline.broker.connection import admin_client
 from pipeline.core.record import Partition
@@ -100,7 +100,7 @@ async def _found(
 ) -> dict[Partition, OpenTransaction]:
     found: dict[Partition, OpenTransaction] = {}
     for node, topics in (await _by_leader(admin, places)).items():
-        response = await ask(admin, DescribeProducersRequest(topics), node)
+        response = await ask(admin, describe_producers(topics), node)
         found |= _first_open(response)
     return found
 
@@ -145,10 +145,10 @@ async def _named(
     for broker in broker_ids(admin):
         # The right to read the topic does not include the right to look at transactions.
         with suppress(KafkaError):
-            listed = await ask(admin, ListTransactionsRequest(producer_ids), broker)
+            listed = await ask(admin, list_transactions(producer_ids), broker)
             ids = [transactional_id for transactional_id, *_ in listed.transaction_states]
             if ids:
-                described = await ask(admin, DescribeTransactionsRequest(ids), broker)
+                described = await ask(admin, describe_transactions(ids), broker)
                 known |= _described(described)
     return {
         place: replace(each, **known.get(each.producer_id, {})) for place, each in found.items()

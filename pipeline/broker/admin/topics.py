@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 
 from pipeline.broker.aiokafka_fixes.clients import ask
-from pipeline.broker.aiokafka_fixes.requests import NO_TOPIC_ID, TopicIdRequest
+from pipeline.broker.aiokafka_fixes.requests import NO_TOPIC_ID, topic_with_id
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_MS,
     ANSWER_TIMEOUT_SECONDS,
@@ -136,7 +136,7 @@ async def look_at_topic(admin: AIOKafkaAdminClient, topic: str) -> TopicLook | N
     Raises:
         KafkaError: The broker does not answer, or does not show it.
     """
-    response = await ask(admin, TopicIdRequest(topic))
+    response = await ask(admin, topic_with_id(topic))
     (found,) = response.to_object()["topics"]
     if found["error_code"] == UnknownTopicOrPartitionError.errno:
         return None

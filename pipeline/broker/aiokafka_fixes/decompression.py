@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator
 
 import cramjam
-from aiokafka.codec import zstd_decode
 from aiokafka.record.default_records import DefaultRecordBatch
 
 PIECE_BYTES = 1024 * 1024
@@ -39,21 +38,13 @@ _ZSTD_BLOCK_BYTES = 1 << 17
 _ZSTD_RAW, _ZSTD_REPEATED = 0, 1
 
 
-def decompress(codec: int, data: bytes) -> bytes:
-    """Return what the broker saw in `data`.
+def inflate(codec: int, data: bytes) -> Iterator[bytes]:
+    """Yield what the broker saw in `data`, in pieces of bounded size.
 
     Args:
         codec: The codec of a batch's attributes.
         data: The batch without its header.
     """
-    if codec == DefaultRecordBatch.CODEC_ZSTD:
-        # No difference was found.
-        return zstd_decode(data)  # type: ignore[no-any-return]
-    return b"".join(inflate(codec, data))
-
-
-def inflate(codec: int, data: bytes) -> Iterator[bytes]:
-    """Yield what the broker saw in `data`, in pieces of bounded size."""
     if codec == DefaultRecordBatch.CODEC_GZIP:
         return _gzip_pieces(data)
     if codec == DefaultRecordBatch.CODEC_SNAPPY:

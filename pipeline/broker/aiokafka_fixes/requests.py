@@ -26,122 +26,88 @@ from aiokafka.protocol.types import (
 )
 
 NO_TOPIC_ID = uuid.UUID(int=0)
+_STRING = String("utf-8")
 _TEXT = CompactString("utf-8")
 _TAGS = ("tags", TaggedFields)
+_NO_TAGS: dict[int, bytes] = {}
 
 
-class _DescribeProducersResponse(Response):  # type: ignore[misc]
-    API_KEY = 61
-    API_VERSION = 0
-    SCHEMA = Schema(
+def _structs(*fields: tuple[str, Any]) -> CompactArray:
+    return CompactArray(*fields, _TAGS)
+
+
+def _kind(
+    key: int, version: int, asked: Schema, answered: Schema, *, flexible: bool = True
+) -> type[RequestStruct]:
+    """Return one version of a request, with the form of its answer."""
+    identity = {"API_KEY": key, "API_VERSION": version}
+    answer = type("_Response", (Response,), identity | {"SCHEMA": answered})
+    form = {"SCHEMA": asked, "RESPONSE_TYPE": answer, "FLEXIBLE_VERSION": flexible}
+    return type("_Request", (RequestStruct,), identity | form)
+
+
+DESCRIBE_PRODUCERS = _kind(
+    61,
+    0,
+    Schema(("topics", _structs(("name", _TEXT), ("partitions", CompactArray(Int32)))), _TAGS),
+    Schema(
         ("throttle_time_ms", Int32),
         (
             "topics",
-            CompactArray(
+            _structs(
                 ("name", _TEXT),
                 (
                     "partitions",
-                    CompactArray(
+                    _structs(
                         ("partition", Int32),
                         ("error_code", Int16),
                         ("error_message", _TEXT),
                         (
                             "active_producers",
-                            CompactArray(
+                            _structs(
                                 ("producer_id", Int64),
                                 ("producer_epoch", Int32),
                                 ("last_sequence", Int32),
                                 ("last_timestamp", Int64),
                                 ("coordinator_epoch", Int32),
                                 ("current_txn_start_offset", Int64),
-                                _TAGS,
                             ),
                         ),
-                        _TAGS,
                     ),
                 ),
-                _TAGS,
             ),
         ),
         _TAGS,
-    )
-
-
-class _DescribeProducers(RequestStruct):  # type: ignore[misc]
-    FLEXIBLE_VERSION = True
-    API_KEY = 61
-    API_VERSION = 0
-    RESPONSE_TYPE = _DescribeProducersResponse
-    SCHEMA = Schema(
-        ("topics", CompactArray(("name", _TEXT), ("partitions", CompactArray(Int32)), _TAGS)),
-        _TAGS,
-    )
-
-
-class DescribeProducersRequest(Request[_DescribeProducers]):  # type: ignore[misc]
-    """Asks the leader of partitions which producers write there."""
-
-    API_KEY = 61
-
-    def __init__(self, topics: Sequence[tuple[str, Sequence[int]]]) -> None:
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_DescribeProducers]) -> _DescribeProducers:
-        """Return the request as it is sent."""
-        return request_struct_class([(name, list(each), {}) for name, each in self._topics], {})
-
-
-class _ListTransactionsResponse(Response):  # type: ignore[misc]
-    API_KEY = 66
-    API_VERSION = 0
-    SCHEMA = Schema(
+    ),
+)
+LIST_TRANSACTIONS = _kind(
+    66,
+    0,
+    Schema(
+        ("state_filters", CompactArray(_TEXT)), ("producer_id_filters", CompactArray(Int64)), _TAGS
+    ),
+    Schema(
         ("throttle_time_ms", Int32),
         ("error_code", Int16),
         ("unknown_state_filters", CompactArray(_TEXT)),
         (
             "transaction_states",
-            CompactArray(
-                ("transactional_id", _TEXT),
-                ("producer_id", Int64),
-                ("transaction_state", _TEXT),
-                _TAGS,
+            _structs(
+                ("transactional_id", _TEXT), ("producer_id", Int64), ("transaction_state", _TEXT)
             ),
         ),
         _TAGS,
-    )
-
-
-class _ListTransactions(RequestStruct):  # type: ignore[misc]
-    FLEXIBLE_VERSION = True
-    API_KEY = 66
-    API_VERSION = 0
-    RESPONSE_TYPE = _ListTransactionsResponse
-    SCHEMA = Schema(
-        ("state_filters", CompactArray(_TEXT)), ("producer_id_filters", CompactArray(Int64)), _TAGS
-    )
-
-
-class ListTransactionsRequest(Request[_ListTransactions]):  # type: ignore[misc]
-    """Asks a coordinator for the transactions of some producers."""
-
-    API_KEY = 66
-
-    def __init__(self, producer_ids: Sequence[int]) -> None:
-        self._producer_ids = producer_ids
-
-    def build(self, request_struct_class: type[_ListTransactions]) -> _ListTransactions:
-        """Return the request as it is sent."""
-        return request_struct_class([], list(self._producer_ids), {})
-
-
-class _DescribeTransactionsResponse(Response):  # type: ignore[misc]
-    API_KEY = 65
-    API_VERSION = 0
-    SCHEMA = Schema(
+    ),
+)
+DESCRIBE_TRANSACTIONS = _kind(
+    65,
+    0,
+    Schema(("transactional_ids", CompactArray(_TEXT)), _TAGS),
+    Schema(
         ("throttle_time_ms", Int32),
         (
             "transaction_states",
-            CompactArray(
+            _structs(
                 ("error_code", Int16),
                 ("transactional_id", _TEXT),
                 ("transaction_state", _TEXT),
@@ -149,76 +115,32 @@ class _DescribeTransactionsResponse(Response):  # type: ignore[misc]
                 ("transaction_start_time_ms", Int64),
                 ("producer_id", Int64),
                 ("producer_epoch", Int16),
-                (
-                    "topics",
-                    CompactArray(("topic", _TEXT), ("partitions", CompactArray(Int32)), _TAGS),
-                ),
-                _TAGS,
+                ("topics", _structs(("topic", _TEXT), ("partitions", CompactArray(Int32)))),
             ),
         ),
         _TAGS,
-    )
-
-
-class _DescribeTransactions(RequestStruct):  # type: ignore[misc]
-    FLEXIBLE_VERSION = True
-    API_KEY = 65
-    API_VERSION = 0
-    RESPONSE_TYPE = _DescribeTransactionsResponse
-    SCHEMA = Schema(("transactional_ids", CompactArray(_TEXT)), _TAGS)
-
-
-class DescribeTransactionsRequest(Request[_DescribeTransactions]):  # type: ignore[misc]
-    """Asks a coordinator about its transactions."""
-
-    API_KEY = 65
-
-    def __init__(self, transactional_ids: Sequence[str]) -> None:
-        self._transactional_ids = transactional_ids
-
-    def build(self, request_struct_class: type[_DescribeTransactions]) -> _DescribeTransactions:
-        """Return the request as it is sent."""
-        return request_struct_class(list(self._transactional_ids), {})
-
-
-class _OffsetDeleteResponse(Response):  # type: ignore[misc]
-    API_KEY = 47
-    API_VERSION = 0
-    SCHEMA = Schema(
+    ),
+)
+OFFSET_DELETE = _kind(
+    47,
+    0,
+    Schema(
+        ("group", _STRING),
+        ("topics", Array(("topic", _STRING), ("partitions", Array(Int32)))),
+    ),
+    Schema(
         ("error_code", Int16),
         ("throttle_time_ms", Int32),
         (
             "topics",
             Array(
-                ("topic", String("utf-8")),
+                ("topic", _STRING),
                 ("partitions", Array(("partition", Int32), ("error_code", Int16))),
             ),
         ),
-    )
-
-
-class _OffsetDelete(RequestStruct):  # type: ignore[misc]
-    API_KEY = 47
-    API_VERSION = 0
-    RESPONSE_TYPE = _OffsetDeleteResponse
-    SCHEMA = Schema(
-        ("group", String("utf-8")),
-        ("topics", Array(("topic", String("utf-8")), ("partitions", Array(Int32)))),
-    )
-
-
-class OffsetDeleteRequest(Request[_OffsetDelete]):  # type: ignore[misc]
-    """Deletes what a group committed of some partitions (KIP-496)."""
-
-    API_KEY = 47
-
-    def __init__(self, group: str, topics: list[tuple[str, list[int]]]) -> None:
-        self._group = group
-        self._topics = topics
-
-    def build(self, request_struct_class: type[_OffsetDelete]) -> _OffsetDelete:
-        """Return the request as it is sent."""
-        return request_struct_class(self._group, self._topics)
+    ),
+    flexible=False,
+)
 
 
 class _Uuid(AbstractType[uuid.UUID]):  # type: ignore[misc]
@@ -233,33 +155,34 @@ class _Uuid(AbstractType[uuid.UUID]):  # type: ignore[misc]
         return uuid.UUID(bytes=data.read(16))
 
 
-class _MetadataResponseV10(Response):  # type: ignore[misc]
-    API_KEY = 3
-    API_VERSION = 10
-    SCHEMA = Schema(
+METADATA_WITH_IDS = _kind(
+    3,
+    10,
+    Schema(
+        ("topics", _structs(("topic_id", _Uuid), ("topic", _TEXT))),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        _TAGS,
+    ),
+    Schema(
         ("throttle_time_ms", Int32),
         (
             "brokers",
-            CompactArray(
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("rack", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
+            _structs(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT)),
         ),
-        ("cluster_id", CompactString("utf-8")),
+        ("cluster_id", _TEXT),
         ("controller_id", Int32),
         (
             "topics",
-            CompactArray(
+            _structs(
                 ("error_code", Int16),
-                ("topic", CompactString("utf-8")),
+                ("topic", _TEXT),
                 ("topic_id", _Uuid),
                 ("is_internal", Boolean),
                 (
                     "partitions",
-                    CompactArray(
+                    _structs(
                         ("error_code", Int16),
                         ("partition", Int32),
                         ("leader", Int32),
@@ -267,52 +190,59 @@ class _MetadataResponseV10(Response):  # type: ignore[misc]
                         ("replicas", CompactArray(Int32)),
                         ("isr", CompactArray(Int32)),
                         ("offline_replicas", CompactArray(Int32)),
-                        ("tags", TaggedFields),
                     ),
                 ),
                 ("authorized_operations", Int32),
-                ("tags", TaggedFields),
             ),
         ),
         ("cluster_authorized_operations", Int32),
-        ("tags", TaggedFields),
-    )
+        _TAGS,
+    ),
+)
 
 
-class _MetadataV10(RequestStruct):  # type: ignore[misc]
-    FLEXIBLE_VERSION = True
-    API_KEY = 3
-    API_VERSION = 10
-    RESPONSE_TYPE = _MetadataResponseV10
-    SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(
-                ("topic_id", _Uuid), ("topic", CompactString("utf-8")), ("tags", TaggedFields)
-            ),
-        ),
-        ("allow_auto_topic_creation", Boolean),
-        ("include_cluster_authorized_operations", Boolean),
-        ("include_topic_authorized_operations", Boolean),
-        ("tags", TaggedFields),
-    )
+class _Question(Request[Any]):  # type: ignore[misc]
+    """A request with its values for each of the versions in which it can be sent, older first."""
+
+    API_KEY = -1
+
+    def __init__(self, *versions: tuple[type[RequestStruct], tuple[Any, ...]]) -> None:
+        self._values = dict(versions)
+        self._CLASSES = tuple(self._values)
+        self.API_KEY = self._CLASSES[0].API_KEY
+
+    def build(self, request_struct_class: type[RequestStruct]) -> RequestStruct:
+        return request_struct_class(*self._values[request_struct_class])
 
 
-class TopicIdRequest(Request[MetadataRequest_v5 | _MetadataV10]):  # type: ignore[misc]
-    """Asks for the id of one topic (KIP-516), and makes none.
+def describe_producers(topics: Sequence[tuple[str, Sequence[int]]]) -> Request[Any]:
+    """Ask the leader of partitions which producers write there."""
+    listed = [(name, list(partitions), _NO_TAGS) for name, partitions in topics]
+    return _Question((DESCRIBE_PRODUCERS, (listed, _NO_TAGS)))
+
+
+def list_transactions(producer_ids: Sequence[int]) -> Request[Any]:
+    """Ask a coordinator for the transactions of some producers."""
+    return _Question((LIST_TRANSACTIONS, ([], list(producer_ids), _NO_TAGS)))
+
+
+def describe_transactions(transactional_ids: Sequence[str]) -> Request[Any]:
+    """Ask a coordinator about its transactions."""
+    return _Question((DESCRIBE_TRANSACTIONS, (list(transactional_ids), _NO_TAGS)))
+
+
+def delete_offsets(group: str, topics: list[tuple[str, list[int]]]) -> Request[Any]:
+    """Delete what a group committed of some partitions (KIP-496)."""
+    return _Question((OFFSET_DELETE, (group, topics)))
+
+
+def topic_with_id(topic: str) -> Request[Any]:
+    """Ask for one topic and its id (KIP-516), and make none.
 
     A broker of before Kafka 2.8 answers in a version without ids.
     """
-
-    API_KEY = 3
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-
-    def build(self, request_struct_class: type[Any]) -> Any:  # noqa: ANN401
-        """Return the request as it is sent."""
-        if request_struct_class is _MetadataV10:
-            no_tags: dict[int, bytes] = {}
-            named = [(NO_TOPIC_ID, self._topic, no_tags)]
-            return _MetadataV10(named, False, False, False, no_tags)
-        return request_struct_class([self._topic], False)
+    named = [(NO_TOPIC_ID, topic, _NO_TAGS)]
+    return _Question(
+        (MetadataRequest_v5, ([topic], False)),
+        (METADATA_WITH_IDS, (named, False, False, False, _NO_TAGS)),
+    )

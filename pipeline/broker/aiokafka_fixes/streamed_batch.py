@@ -1,4 +1,4 @@
-"""A batch that is too large to be unpacked at once, read as a stream in bounded memory.
+"""A batch that aiokafka's parser cannot or must not read at once, as a stream in bounded memory.
 
 Every record is found and keeps its offset. What of a record is larger than anything that is ever
 judged or carried (`carried_record`) is hashed as it passes by and not kept.

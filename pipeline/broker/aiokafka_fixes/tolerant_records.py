@@ -4,8 +4,8 @@ aiokafka 0.14 decodes header names as UTF-8 while it parses, and a name that is 
 the poll, before any code of ours has seen the record: its partition would stand still for ever.
 Some compressed batches do the same (`decompression`). aiokafka has no setting for it, so
 `install_tolerant_records` puts a class of ours in the place where its fetcher takes the parser
-from. The fast parser still reads every batch; only one that it cannot is read again here, and one
-that could be too large when it is unpacked is read as a stream (`streamed_batch`).
+from. The fast parser still reads every batch; only one that it cannot, and one that could be too
+large when it is unpacked, is read as a stream (`streamed_batch`).
 """
 
 import struct
@@ -16,19 +16,12 @@ import cramjam
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import (
-    DefaultRecordBatch,
-    _DefaultRecordBatchPy,
-    _DefaultRecordPy,
-)
+from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 
-# The fast one reads beyond the end of its buffer where a number is cut off.
-from aiokafka.record.util import decode_varint_py
-
-from pipeline.broker.aiokafka_fixes.decompression import decompress, inflate, largest_size
+from pipeline.broker.aiokafka_fixes.decompression import inflate, largest_size
 from pipeline.broker.aiokafka_fixes.streamed_batch import streamed_records
-from pipeline.core.dead_letters.carried_record import held_bytes, name_of_bytes, passed_bytes
+from pipeline.core.dead_letters.carried_record import held_bytes, passed_bytes
 
 INFLATED_LIMIT_BYTES = 16 * 1024 * 1024
 """A batch that could be larger than this is never unpacked at once. A request has at most 4 MiB,
@@ -131,16 +124,14 @@ class _Batch:
         return next(self._fast)
 
     def __iter__(self) -> Iterator[Any]:
-        codec = self._fast.compression_type
-        if codec != DefaultRecordBatch.CODEC_NONE:
-            body = bytes(self._data[_BEFORE_RECORDS:])
-            if self._could_be_large(codec, body):
-                return self._streamed(codec, body)
+        codec, body = self._fast.compression_type, bytes(self._data[_BEFORE_RECORDS:])
+        if codec != DefaultRecordBatch.CODEC_NONE and self._could_be_large(codec, body):
+            return self._streamed(codec, body)
         # All at once: a batch is read by one parser or by the other, never half by each.
         try:
             return iter(list(self._fast))
         except _GIVEN_UP as error:
-            return iter(self._read_again(error))
+            return iter(list(self._streamed(codec, body, error)))
 
     def _could_be_large(self, codec: int, body: bytes) -> bool:
         try:
@@ -148,82 +139,14 @@ class _Batch:
         except Exception as error:
             raise self._unreadable(error) from error
 
-    def _streamed(self, codec: int, body: bytes) -> Iterator[Any]:
+    def _streamed(self, codec: int, body: bytes, *given_up: Exception) -> Iterator[Any]:
         try:
             yield from streamed_records(self._fast, self._data, inflate(codec, body))
         except Exception as error:
-            raise self._unreadable(error) from error
-
-    def _read_again(self, given_up: Exception) -> list[Any]:
-        try:
-            return list(_TolerantBatch(self._data))
-        except Exception as error:
-            raise self._unreadable(given_up, error) from error
+            raise self._unreadable(*given_up, error) from error
 
     def _unreadable(self, *found: Exception) -> CorruptRecordException:
         return CorruptRecordException(
             f"expected records that can be read in the batch at offset "
             f"{self._fast.base_offset}, found {', then '.join(map(repr, found))}"
         )
-
-
-class _TolerantBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
-    """aiokafka's parser in pure Python, with the parts replaced that are stricter than Kafka."""
-
-    _buffer: bytearray
-    _pos: int
-    _decompressed: bool
-
-    def _maybe_uncompress(self) -> None:
-        if not self._decompressed:
-            body = bytes(memoryview(self._buffer)[self._pos :])
-            self._buffer = bytearray(decompress(self.compression_type, body))
-            self._pos = 0
-            self._decompressed = True
-
-    def _read_msg(self) -> _DefaultRecordPy:
-        cursor = _Cursor(self._buffer, self._pos)
-        length = cursor.number()
-        end = cursor.at + length
-        cursor.at += 1  # attributes, in which Kafka has not defined anything
-        timestamp = self.first_timestamp + cursor.number()
-        if self.timestamp_type == self.LOG_APPEND_TIME:
-            timestamp = self.max_timestamp
-        offset = self.base_offset + cursor.number()
-        key, value = cursor.content(), cursor.content()
-        headers = [cursor.header() for _ in range(cursor.number())]
-        if cursor.at != end:
-            raise CorruptRecordException(
-                f"expected a record of {length} bytes, found {cursor.at - end + length}"
-            )
-        self._pos = end
-        return _DefaultRecordPy(offset, timestamp, self.timestamp_type, key, value, headers)
-
-
-class _Cursor:
-    """Where the next field of a record begins."""
-
-    __slots__ = ("_data", "at")
-
-    def __init__(self, data: bytearray, at: int) -> None:
-        self._data = data
-        self.at = at
-
-    def number(self) -> int:
-        value: int
-        value, self.at = decode_varint_py(self._data, self.at)
-        return value
-
-    def content(self) -> bytes | None:
-        size = self.number()
-        if size < 0:
-            return None
-        start = self.at
-        self.at += size
-        return bytes(self._data[start : self.at])
-
-    def header(self) -> tuple[str, bytes | None]:
-        name = self.content()
-        if name is None:
-            raise CorruptRecordException("expected a header with a name, found none")
-        return name_of_bytes(name), self.content()

@@ -8,6 +8,8 @@ import cramjam
 from aiokafka.codec import zstd_encode
 from aiokafka.record.util import calc_crc32c, encode_varint
 
+from pipeline.broker.aiokafka_fixes.decompression import inflate
+
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 PLAIN_NAMES = ((b"traceparent", b"00-1"), (b"none", None))
 ODD_NAMES = ((b"caf\xe9", b"latin"), (b"\xff\xfe\x00", None), (b"\xed\xa0\x80", b""), *PLAIN_NAMES)
@@ -87,3 +89,8 @@ STRANGE_BODIES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "zstd, two frames": (ZSTD, twice(zstd_encode)),
 }
 """How else records may be packed so that Kafka 4.3.1 takes them; aiokafka reads about half."""
+
+
+def unpacked(codec: int, body: bytes) -> bytes:
+    """Return what a batch holds, unpacked."""
+    return b"".join(inflate(codec, body))

@@ -9,7 +9,6 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
-from pipeline.broker.aiokafka_fixes.decompression import decompress
 from pipeline.broker.sending.batches import BATCH_BYTES, Message, _batches
 from pipeline.core.dead_letters.carried_record import bytes_of_name, name_of_bytes
 from tests.broker.aiokafka_fixes.record_batches import (
@@ -18,6 +17,7 @@ from tests.broker.aiokafka_fixes.record_batches import (
     PLAIN_NAMES,
     ByteHeaders,
     record_bytes,
+    unpacked,
 )
 from tests.broker.aiokafka_fixes.test_tolerant_records import byte_headers, fetched
 
@@ -57,7 +57,7 @@ def test_the_fast_builder_still_refuses_such_names() -> None:
 def test_the_bytes_of_a_name_are_in_the_batch() -> None:
     (data,) = built([message(b"k", ODD_NAMES)])
     (codec,) = struct.unpack_from(">h", data, 21)
-    body = decompress(codec & DefaultRecordBatch.CODEC_MASK, data[HEADER_BYTES:])
+    body = unpacked(codec & DefaultRecordBatch.CODEC_MASK, data[HEADER_BYTES:])
     assert body == record_bytes(0, b"k", b"v", ODD_NAMES)
 
 

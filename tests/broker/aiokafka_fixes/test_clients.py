@@ -25,10 +25,10 @@ from pipeline.broker.aiokafka_fixes import unreadable_batches
 from pipeline.broker.aiokafka_fixes.clients import close_consumer, close_producer
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.aiokafka_fixes.requests import (
-    DescribeProducersRequest,
-    DescribeTransactionsRequest,
-    ListTransactionsRequest,
-    OffsetDeleteRequest,
+    DESCRIBE_PRODUCERS,
+    DESCRIBE_TRANSACTIONS,
+    LIST_TRANSACTIONS,
+    OFFSET_DELETE,
 )
 
 USED = [
@@ -54,10 +54,10 @@ USED = [
 """What of aiokafka has no public name: a function of it, and what must stand there."""
 
 WITHOUT_REQUEST = [
-    DescribeProducersRequest,
-    DescribeTransactionsRequest,
-    ListTransactionsRequest,
-    OffsetDeleteRequest,
+    DESCRIBE_PRODUCERS,
+    DESCRIBE_TRANSACTIONS,
+    LIST_TRANSACTIONS,
+    OFFSET_DELETE,
 ]
 PROTOCOL = ("admin", "commit", "coordination", "fetch", "metadata", "offset", "transaction")
 
