@@ -16,8 +16,8 @@ from pipeline.errors import InputError, StoreError
 from pipeline.evidence.evidence import RunEvidence
 from pipeline.evidence.page import evidence_page
 from pipeline.evidence.words import readme
-from pipeline.ledger.checksums import sum_line
 from pipeline.storage.attachments import AttachmentFiles, OpenBlob
+from pipeline.storage.checksums import sum_line
 
 FORMAT: Final = "rmos.evidence/2"
 _MOMENT = (1980, 1, 1, 0, 0, 0)

@@ -9,7 +9,7 @@ from pipeline.core.layout import attachment_path
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey, encode_base64
-from pipeline.ledger.tlog.proof_file import TlogProof
+from pipeline.ledger.tlog.proofs import TlogProof
 
 BlobState = Literal["included", "missing", "withheld"]
 

@@ -30,8 +30,14 @@ from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.folder import LogFolder, find_logs
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.key_rotation import KeyRotation, open_rotation
-from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey, parse_note, parse_vkey
+from pipeline.ledger.tlog.notes import (
+    KeyRotation,
+    NoteSigner,
+    VerifierKey,
+    open_rotation,
+    parse_note,
+    parse_vkey,
+)
 
 KEY_MODE = 0o600
 _OF_OTHERS = 0o077

@@ -15,8 +15,8 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.ledger.tlog.proof_file import TlogProof
 from pipeline.ledger.tlog.proofs import (
+    TlogProof,
     prove_consistency,
     prove_inclusion,
     root_of_size,

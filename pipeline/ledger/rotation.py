@@ -34,8 +34,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.key_rotation import sign_rotation
-from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
+from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey, sign_rotation
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ from pipeline.ledger.leaf import advisory_leaf
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore
 from pipeline.storage.index.claims import ClaimQueue
-from pipeline.storage.index.queries import KnownRows
-from pipeline.storage.index.transaction import NewRows
+from pipeline.storage.index.queries import KnownRows, NewRows
 
 AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
 

@@ -16,7 +16,7 @@ from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
-from pipeline.storage.index.transaction import NewRows
+from pipeline.storage.index.queries import NewRows
 
 Verdict = TypeVar("Verdict")
 AnyOutcome = TypeVar("AnyOutcome")

@@ -53,9 +53,8 @@ from pipeline.storage.batch_plan import (
     path_of_row,
 )
 from pipeline.storage.index import queries
-from pipeline.storage.index.queries import KnownRows
+from pipeline.storage.index.queries import IndexTransaction, KnownRows
 from pipeline.storage.index.run_index import open_index
-from pipeline.storage.index.transaction import IndexTransaction
 from pipeline.storage.restoring import Restoration, restore_files
 
 Verdict = TypeVar("Verdict")

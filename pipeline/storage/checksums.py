@@ -1,4 +1,9 @@
-"""The sums of a store or of one of its days, from the leaves of its ledger.
+"""The sums of a store: a line for `sha256sum -c` for each file, and one root over all of them.
+
+A line is the SHA-256 in hex, two spaces and the path relative to the store's root. Lines are a
+set: a file that several runs name has one line. The store root is the RFC 6962 root whose leaves
+are the lines, in the order of their bytes, without newline. So it is a function of which files
+there are to be, and not of when, in which order and by how many workers they were written.
 
 1. Every log is read at one checkpoint, each leaf checked against its root.
 2. A `run` leaf gives the line of an artifact, an `advisory` leaf that of a link, if its run has a
@@ -7,32 +12,102 @@
    of its leaf.
 4. The lines are a set, in the order of their bytes.
 
-Step 3 asks for artifacts and links, never for attachments: so a store that was restored has the
-same root even where a blob that was uploaded beside the topic is missing, and `sha256sum -c` tells.
+Step 3 reads artifacts and links, never attachments: so a store that was restored has the same root
+even where a blob that was uploaded beside the topic is missing, and `sha256sum -c` reports it.
 
 Leaves and lines are kept in a temporary database on disk, so memory does not grow with the store.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
-from pipeline.core.layout import LinkPath
+import msgspec
+
+from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, StoreError
-from pipeline.ledger.checksums import (
-    attachment_line,
-    attachments_of_artifact,
-    attachments_of_link,
-    root_of_lines,
-    sum_line,
-)
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.tiles import TILE_WIDTH
+from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
+from pipeline.ledger.tlog.tiles import bundles_of
 from pipeline.storage.artifacts import read_recorded
+
+
+class _Attachment(msgspec.Struct):
+    sha256: str
+
+
+class _Artifact(msgspec.Struct):
+    attachments: list[_Attachment]
+
+
+class _Link(msgspec.Struct):
+    content_sha256: str | None = None
+
+
+# They skip all the rest, which is most of a file.
+_artifact = msgspec.json.Decoder(_Artifact)
+_link = msgspec.json.Decoder(_Link)
+
+
+def sum_line(sha256: str, path: str) -> str:
+    """Return the line of one file, without its newline."""
+    return f"{sha256}  {path}"
+
+
+def attachments_of_artifact(content: bytes) -> list[str]:
+    """Return the SHA-256 of every attachment that an artifact names.
+
+    Raises:
+        EvidenceError: `content` is no artifact.
+    """
+    try:
+        return [each.sha256 for each in _artifact.decode(content).attachments]
+    except msgspec.DecodeError as error:
+        raise EvidenceError(f"expected an artifact: {error}") from error
+
+
+def attachments_of_link(content: bytes) -> list[str]:
+    """Return the SHA-256 of the content that a link names, if it names one.
+
+    Raises:
+        EvidenceError: `content` is no link.
+    """
+    try:
+        sha256 = _link.decode(content).content_sha256
+    except msgspec.DecodeError as error:
+        raise EvidenceError(f"expected a link: {error}") from error
+    return [] if sha256 is None else [sha256]
+
+
+def attachment_line(sha256: str) -> str:
+    """Return the line of an attachment, whose name is its hash."""
+    return sum_line(sha256, attachment_path(sha256))
+
+
+def root_of_lines(lines: Iterable[str]) -> bytes:
+    """Return the root over distinct lines, which come in the order of their bytes.
+
+    Raises:
+        EvidenceError: They come in another order.
+    """
+    return root_of_hashes(map(leaf_hash, _in_order(lines)))
+
+
+def _in_order(lines: Iterable[str]) -> Iterable[bytes]:
+    before = b""
+    for line in lines:
+        content = line.encode()
+        if content <= before:
+            raise EvidenceError(
+                f"expected distinct lines in order, found {line} after {before.decode()}"
+            )
+        before = content
+        yield content
+
 
 _TABLES = """
 CREATE TABLE runs (run_id TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL);
@@ -102,7 +177,7 @@ def _temporary() -> Iterator[sqlite3.Connection]:
 
 
 def _keep_leaves(database: sqlite3.Connection, reader: LogReader, date: str | None) -> None:
-    for index in range(-(-reader.size // TILE_WIDTH)):
+    for index in range(bundles_of(reader.size)):
         with ledger_faults(reader.log):
             leaves = [parse_leaf(entry) for entry in reader.bundle(index)]
         runs = [leaf for leaf in leaves if leaf.kind == "run" and _is_of(leaf, date)]

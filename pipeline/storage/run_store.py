@@ -17,9 +17,8 @@ from pipeline.ledger.leaf import run_leaf
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore, RejectLimit
-from pipeline.storage.index.queries import KnownRows
+from pipeline.storage.index.queries import KnownRows, NewRows
 from pipeline.storage.index.tables import indexed_run
-from pipeline.storage.index.transaction import NewRows
 
 RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 

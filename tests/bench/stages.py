@@ -40,7 +40,7 @@ from pipeline.storage import batch_store, run_store
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import RejectLimit
 from pipeline.storage.index import queries
-from pipeline.storage.index.transaction import IndexTransaction
+from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
 from tests.bench.requests import encoded_requests
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pipeline.evidence.verifier import verify
 from pipeline.ledger.tlog.checkpoints import parse_trusted
 from pipeline.ledger.tlog.notes import parse_vkey
-from pipeline.ledger.tlog.proof_file import parse_tlog_proof
+from pipeline.ledger.tlog.proofs import parse_tlog_proof
 from pipeline.storage.checksums import store_root
 from tests.builders import run_request, sha256
 from tests.cli.command_line import CommandLine

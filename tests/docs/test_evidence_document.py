@@ -12,8 +12,8 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.evidence.verifier import verify
-from pipeline.ledger.checksums import root_of_lines
 from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.run_store import RunStore
 from tests.docs.test_documents import _FENCED, section, text_of
 from tests.evidence.verifier.bundles import VKEY, checkpoints_now, make_bundle

@@ -22,7 +22,7 @@ from pipeline.settings import read_settings
 from pipeline.storage import batch_store
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.index.claims import ClaimQueue
-from pipeline.storage.index.transaction import IndexTransaction
+from pipeline.storage.index.queries import IndexTransaction
 from tests.builders import advisory_request, record
 from tests.e2e.advisories import run_of
 from tests.e2e.kafka_reading import Sending, produce

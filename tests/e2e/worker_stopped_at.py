@@ -25,7 +25,7 @@ from pipeline.ledger.writer import Ledger, LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
 from pipeline.storage import batch_store
-from pipeline.storage.index.transaction import IndexTransaction
+from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, produce, sending

@@ -15,7 +15,7 @@ from pipeline.evidence.words import DOES_NOT_PROVE, PROVES, readme
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.merkle import leaf_hash
-from pipeline.ledger.tlog.proof_file import TlogProof
+from pipeline.ledger.tlog.proofs import TlogProof
 from tests.builders import judged, red_request, run_request, sha256
 from tests.json_values import texts
 from tests.ledger.tlog.signers import signer

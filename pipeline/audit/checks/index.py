@@ -17,7 +17,7 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, Step, StepResult
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
-from pipeline.ledger.checksums import root_of_lines
+from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.index.tables import (
     advisories,
     advisory_row,

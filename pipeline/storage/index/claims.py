@@ -10,10 +10,13 @@ from sqlalchemy.dialects.sqlite import insert
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.record import Partition, RecordSource
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.storage.index.queries import known_advisories, reported_claims
+from pipeline.storage.index.queries import (
+    IndexTransaction,
+    known_advisories,
+    reported_claims,
+)
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import advisories, claims_in_hand, runs
-from pipeline.storage.index.transaction import IndexTransaction
 
 _HAS_RUN = exists().where(runs.c.run_id == advisories.c.run_id)
 

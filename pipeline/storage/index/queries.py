@@ -1,11 +1,12 @@
-"""Queries of the index over one connection, the same for readers and for transactions."""
+"""What one connection of the index reads, and what one transaction writes."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Executable, RowMapping, Table, select, text
+from sqlalchemy import Connection, Executable, RowMapping, Table, func, select, text
+from sqlalchemy.dialects.sqlite import dialect, insert
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -14,7 +15,14 @@ from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.index import tables
-from pipeline.storage.index.tables import STORED_COLUMNS, advisory_of_row, runs, stored_run_of_row
+from pipeline.storage.index.tables import (
+    STORED_COLUMNS,
+    IndexedRun,
+    advisory_of_row,
+    advisory_row,
+    runs,
+    stored_run_of_row,
+)
 
 LOOKUP_IDS = 500
 
@@ -95,3 +103,110 @@ def reject_window(connection: Connection, group_id: str) -> RejectWindow:
     windows = tables.reject_windows
     query = select(windows.c.verdicts).where(windows.c.group_id == group_id)
     return RejectWindow(connection.execute(query).scalar() or "")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """What the index has to hold. Also of a damaged file its row is as if the file were right.
+
+    Attributes:
+        runs: New ones.
+        claimed: New advisories, linked or not.
+        linked: Advisories that waited and now get their link.
+    """
+
+    runs: Sequence[IndexedRun] = ()
+    claimed: Sequence[StoredAdvisory] = ()
+    linked: Sequence[StoredAdvisory] = ()
+
+
+def _insert_into(table: Table) -> str:
+    """Return the insert of whole rows as SQLite reads it, values by position."""
+    return str(insert(table).compile(dialect=dialect()))
+
+
+_INSERT_RUN = _insert_into(tables.runs)
+_INSERT_ATTACHMENT = _insert_into(tables.attachments)
+_INSERT_WITHHELD = _insert_into(tables.withheld_blobs)
+_INSERT_WITHHELD_PAYLOAD = _insert_into(tables.withheld_payloads)
+_INSERT_ADVISORY = _insert_into(tables.advisories)
+_LINK_ADVISORY = "UPDATE advisories SET link_path = ? WHERE run_id = ? AND advisory_id = ?"
+
+
+class IndexTransaction:
+    """What is written between the begin and the commit of one batch.
+
+    Attributes:
+        connection: For what it reads.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def add_rows(self, rows: NewRows) -> None:
+        """Write what a batch adds."""
+        self.add_runs(rows.runs)
+        self.add_advisories(rows.claimed)
+        self._write(_LINK_ADVISORY, [(each.link_path, *each.key) for each in rows.linked])
+
+    def add_runs(self, added: Iterable[IndexedRun]) -> None:
+        """Insert new runs with their attachments."""
+        entries = list(added)
+        self._write(_INSERT_RUN, [entry.row for entry in entries])
+        self._write(_INSERT_ATTACHMENT, [row for each in entries for row in each.attachments])
+        self._write(_INSERT_WITHHELD, [row for each in entries for row in each.withheld])
+        self._write(
+            _INSERT_WITHHELD_PAYLOAD,
+            [row for each in entries for row in each.withheld_payloads or ()],
+        )
+
+    def add_advisories(self, added: Iterable[StoredAdvisory]) -> None:
+        """Insert new advisories, linked or not."""
+        self._write(_INSERT_ADVISORY, list(map(advisory_row, added)))
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        # Straight to the driver: binding 26 named values a row took longer than the insert.
+        if rows:
+            self.connection.exec_driver_sql(statement, rows)
+
+    def advance(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
+        """Note the next offset of partitions; never one that is smaller than before."""
+        self._raise_offsets(tables.positions, epoch, next_offsets)
+
+    def accept_losses(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
+        """Note that what the store misses before these offsets is given up."""
+        self._raise_offsets(tables.accepted_losses, epoch, next_offsets)
+
+    def note_reported_claims(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
+        """Note that every claim that waits before these offsets was reported."""
+        self._raise_offsets(tables.reported_claims, epoch, next_offsets)
+
+    def note_topic_id(self, epoch: int, topic: str, topic_id: str) -> None:
+        """Note which topic of its name the store keeps in `epoch`; the first one stays."""
+        self.connection.execute(
+            insert(tables.topic_ids).on_conflict_do_nothing(),
+            {"epoch": epoch, "topic": topic, "topic_id": topic_id},
+        )
+
+    def _raise_offsets(
+        self, table: Table, epoch: int, next_offsets: Mapping[Partition, int]
+    ) -> None:
+        statement = insert(table)
+        statement = statement.on_conflict_do_update(
+            index_elements=["epoch", "topic", "partition"],
+            set_={"next_offset": func.max(table.c.next_offset, statement.excluded.next_offset)},
+        )
+        rows = [
+            {"epoch": epoch, "topic": topic, "partition": partition, "next_offset": offset}
+            for (topic, partition), offset in next_offsets.items()
+        ]
+        if rows:
+            self.connection.execute(statement, rows)
+
+    def keep_reject_window(self, group_id: str, window: RejectWindow) -> None:
+        """Note the last verdicts of a consumer group."""
+        statement = insert(tables.reject_windows)
+        statement = statement.on_conflict_do_update(
+            index_elements=["group_id"], set_={"verdicts": statement.excluded.verdicts}
+        )
+        self.connection.execute(statement, {"group_id": group_id, "verdicts": window.verdicts})

@@ -27,7 +27,7 @@ from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import engine, queries
-from pipeline.storage.index.queries import LOOKUP_IDS
+from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
 from pipeline.storage.index.tables import (
     STORED_COLUMNS,
     IndexedRun,
@@ -40,7 +40,6 @@ from pipeline.storage.index.tables import (
     withheld_blobs,
     withheld_payloads,
 )
-from pipeline.storage.index.transaction import IndexTransaction
 
 INDEX_FILE = INDEX_NAME
 """Opened by SQLite alone: who closes a file ends every lock of its process on it (POSIX), those of

@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.key_rotation import KeyRotation, open_rotation, sign_rotation
-from pipeline.ledger.tlog.notes import sign_note
+from pipeline.ledger.tlog.notes import KeyRotation, open_rotation, sign_note, sign_rotation
 from tests.ledger.tlog.signers import signer
 
 OLD, NEW = signer(seed=1), signer(seed=2)

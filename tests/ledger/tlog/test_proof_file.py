@@ -6,8 +6,7 @@ import pytest
 
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.proof_file import TlogProof, parse_tlog_proof
-from pipeline.ledger.tlog.proofs import prove_inclusion
+from pipeline.ledger.tlog.proofs import TlogProof, parse_tlog_proof, prove_inclusion
 from tests.ledger.tlog.signers import signer
 from tests.ledger.tlog.trees import reader_of, root_by_definition
 

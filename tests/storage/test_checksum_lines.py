@@ -1,19 +1,19 @@
-"""Sums: lines for sha256sum, and the one root over them."""
+"""Lines of checksums for sha256sum, and the one root over them."""
 
 import random
 from hashlib import sha256
 
 import pytest
 
-from pipeline.ledger.checksums import (
+from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog.merkle import EMPTY_ROOT
+from pipeline.storage.checksums import (
     attachment_line,
     attachments_of_artifact,
     attachments_of_link,
     root_of_lines,
     sum_line,
 )
-from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from tests.builders import attachment_ref, judged, run_request
 from tests.ledger.tlog.trees import root_by_definition
 
