@@ -15,22 +15,22 @@ and folders.
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.regular_files import (
-    READ_BYTES,
     NotAFileError,
     open_below,
     open_regular,
+    sha256_of_open,
 )
 from pipeline.disk.system_calls import SystemCalls
 
@@ -196,29 +196,8 @@ class DurableFiles:
                     self._commit_named(batch, folders, creations)
         return creations
 
-    def presence_of(self, file: NewFile) -> Presence:
-        """Return what is where `file` should be; nothing is written.
-
-        Raises:
-            OSError: We may not or cannot look, so it cannot be told.
-        """
-        try:
-            descriptor, _ = open_below(self._root, file.path, self._calls)
-            try:
-                return Presence.SAME if _same(descriptor, file.content) else Presence.DIFFERENT
-            finally:
-                self._calls.close(descriptor)
-        except (FileNotFoundError, NotADirectoryError):
-            return Presence.MISSING
-        except NotAFileError:
-            return Presence.DIFFERENT
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return Presence.DIFFERENT
-            raise
-
-    def holds(self, path: str, sha256: str, size_bytes: int | None = None) -> bool:
-        """Return whether the file at `path` is there, readable, with exactly these bytes.
+    def presence_of(self, path: str, sha256: str, size_bytes: int | None = None) -> Presence:
+        """Return what is where a file with these bytes should be; nothing is written.
 
         Args:
             path: Relative to the store.
@@ -229,23 +208,22 @@ class DurableFiles:
             OSError: We may not or cannot look, so it cannot be told.
         """
         try:
-            return self._has_bytes(path, sha256, size_bytes)
-        except (FileNotFoundError, NotADirectoryError, NotAFileError):
-            return False
+            descriptor, _ = open_below(self._root, path, self._calls)
+            try:
+                same = _has_bytes(descriptor, sha256, size_bytes)
+            finally:
+                self._calls.close(descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            return Presence.MISSING
+        except NotAFileError:
+            return Presence.DIFFERENT
         except OSError as error:
             # A bad sector under one old file is a fault of that file. Stopping would meet it
             # again at every start, and hold up every record behind this one.
             if error.errno == errno.EIO:
-                return False
+                return Presence.DIFFERENT
             raise
-
-    def _has_bytes(self, path: str, sha256: str, size_bytes: int | None) -> bool:
-        descriptor, state = open_below(self._root, path, self._calls)
-        try:
-            size_fits = size_bytes is None or state.st_size == size_bytes
-            return size_fits and _sha256_of_file(descriptor) == sha256
-        finally:
-            self._calls.close(descriptor)
+        return Presence.SAME if same else Presence.DIFFERENT
 
     def _commit_unnamed(
         self,
@@ -301,7 +279,7 @@ class DurableFiles:
         except NotAFileError:
             return False
         try:
-            same = _same(descriptor, content)
+            same = _has_bytes(descriptor, sha256_of_bytes(content), len(content))
             if same and not self._unnamed:
                 self._calls.fsync(descriptor)
             return same
@@ -309,22 +287,9 @@ class DurableFiles:
             self._calls.close(descriptor)
 
 
-def _same(descriptor: int, content: bytes) -> bool:
-    if os.fstat(descriptor).st_size != len(content):
-        return False
-    rest = memoryview(content)
-    while piece := os.read(descriptor, READ_BYTES):
-        if rest[: len(piece)] != piece:
-            return False
-        rest = rest[len(piece) :]
-    return not rest
-
-
-def _sha256_of_file(descriptor: int) -> str:
-    digest = hashlib.sha256()
-    while piece := os.read(descriptor, READ_BYTES):
-        digest.update(piece)
-    return digest.hexdigest()
+def _has_bytes(descriptor: int, sha256: str, size_bytes: int | None) -> bool:
+    size_fits = size_bytes in {None, os.fstat(descriptor).st_size}
+    return size_fits and sha256_of_open(descriptor) == sha256
 
 
 class Folders:
@@ -339,31 +304,28 @@ class Folders:
     def of(self, path: str, *, private: bool = False) -> tuple[int, str]:
         """Return the descriptor of the file's folder, made where it is missing, and its name."""
         folder, _, name = path.rpartition("/")
-        mode = PRIVATE_FOLDER_MODE if private else FOLDER_MODE
-        return self._open(folder, mode), name
+        return self.open(folder, PRIVATE_FOLDER_MODE if private else FOLDER_MODE), name
 
     def flush(self) -> None:
         """Make the names in every folder of the round durable, one by one."""
         for descriptor in self._descriptors.values():
             self._calls.fsync(descriptor)
 
-    def _open(self, path: str, mode: int) -> int:
+    def open(self, path: str, mode: int | None = None) -> int:
+        """Return the descriptor of a folder; where it is missing it is made, if `mode` is given."""
         known = self._descriptors.get(path)
         if known is not None:
             return known
         above, _, name = path.rpartition("/")
-        parent = self._open(above, mode)
+        parent = self.open(above, mode)
         try:
             return self._keep(path, self._calls.open_folder(name, parent))
         except FileNotFoundError:
-            self._make(name, parent, mode)
-        return self._keep(path, self._calls.open_folder(name, parent))
-
-    def _make(self, name: str, parent: int, mode: int) -> None:
-        try:
+            if mode is None:
+                raise
+        with suppress(FileExistsError):  # another worker was faster
             self._calls.make_folder(name, parent, mode)
-        except FileExistsError:
-            return  # another worker was faster
+        return self._keep(path, self._calls.open_folder(name, parent))
 
     def _keep(self, path: str, descriptor: int) -> int:
         self._open_files.callback(self._calls.close, descriptor)

@@ -167,7 +167,11 @@ def read_below(root: Path, path: str, limit_bytes: int, calls: SystemCalls = _CA
         NotAFileError: As `open_below`, or it has more bytes than the limit.
     """
     descriptor, state = open_below(root, path, calls)
-    return _read_and_close(descriptor, state.st_size, limit_bytes, calls)
+    try:
+        _check_size(state.st_size, limit_bytes)
+        return read_open(descriptor, state.st_size)
+    finally:
+        calls.close(descriptor)
 
 
 def sha256_below(root: Path, path: str) -> str | None:
@@ -176,7 +180,16 @@ def sha256_below(root: Path, path: str) -> str | None:
         descriptor, _ = open_below(root, path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+    try:
+        return sha256_of_open(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of_open(descriptor: int) -> str:
+    """Return the SHA-256 of an open file, which stays open."""
+    # A descriptor, not a path.
+    with open(descriptor, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -210,16 +223,6 @@ def open_named(path: Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def _read_and_close(
-    descriptor: int, size_bytes: int, limit_bytes: int, calls: SystemCalls
-) -> bytes:
-    try:
-        _check_size(size_bytes, limit_bytes)
-        return read_open(descriptor, size_bytes)
-    finally:
-        calls.close(descriptor)
 
 
 def _check_size(size_bytes: int, limit_bytes: int) -> None:

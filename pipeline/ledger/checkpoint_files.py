@@ -6,11 +6,10 @@ and its superseded partial tiles are the only ones ever removed.
 
 import errno
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 
-from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.durable_files import FILE_MODE, Folders
 from pipeline.disk.small_files import open_over_leftover
 from pipeline.ledger.folder import CHECKPOINT_FILE, LedgerSystemCalls
 from pipeline.ledger.log_id import LogId
@@ -25,43 +24,20 @@ _FOLDER_TILES = 1000
 class CheckpointFiles:
     """Changes names in the folders of locked logs. Opened first, so a flush reports every fault."""
 
-    def __init__(self, root: Path, calls: LedgerSystemCalls, *, group_commits: bool) -> None:
-        self._root = root
+    def __init__(
+        self, root: Path, calls: LedgerSystemCalls, held: ExitStack, *, group_commits: bool
+    ) -> None:
+        """Open the folder of the store; `held` closes what is opened."""
         self._calls = calls
         self._group_commits = group_commits
-        self._open = ExitStack()
-        self._folders: dict[str, int] = {}
-
-    def __enter__(self) -> "CheckpointFiles":
-        self._folder("")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
-
-    def _folder(self, path: str) -> int:
-        if path not in self._folders:
-            above, _, name = path.rpartition("/")
-            descriptor = (
-                self._calls.open_folder(name, self._folder(above))
-                if path
-                else self._calls.open_folder(str(self._root))
-            )
-            self._open.callback(self._calls.close, descriptor)
-            self._folders[path] = descriptor
-        return self._folders[path]
+        self._folders = Folders(root, calls, held)
 
     def write_checkpoints(self, notes: Mapping[LogId, bytes]) -> None:
         """Write checkpoints under another name, and flush: a rename must find their bytes."""
         for log, note in notes.items():
-            self._write_new(self._folder(log.path), note)
+            self._write_new(self._folders.open(log.path), note)
         if self._group_commits:
-            self._calls.syncfs(self._folder(""))
+            self._calls.syncfs(self._folders.root)
 
     def _write_new(self, folder: int, note: bytes) -> None:
         descriptor = open_over_leftover(self._calls, NEW_CHECKPOINT_FILE, folder)
@@ -76,22 +52,22 @@ class CheckpointFiles:
     def publish_checkpoints(self, logs: Iterable[LogId]) -> None:
         """Give the new checkpoints their name; the old ones go."""
         for log in logs:
-            self._calls.replace(NEW_CHECKPOINT_FILE, CHECKPOINT_FILE, self._folder(log.path))
+            self._calls.replace(NEW_CHECKPOINT_FILE, CHECKPOINT_FILE, self._folders.open(log.path))
 
     def flush(self, logs: Iterable[LogId]) -> None:
         """Make the names in the folders of `logs` durable."""
         if self._group_commits:
-            self._calls.syncfs(self._folder(""))
+            self._calls.syncfs(self._folders.root)
             return
         for log in logs:
-            self._calls.fsync(self._folder(log.path))
+            self._calls.fsync(self._folders.open(log.path))
 
     def tiles_with_leftovers(self, log: LogId, size: int) -> Iterator[Tile]:
         """Yield tiles of a log of `size` leaves that may have narrower forms, and drop a new name.
 
         A killed process left them in its last batch, so they are near the right edge.
         """
-        self._unlink(NEW_CHECKPOINT_FILE, self._folder(log.path))
+        self._unlink(NEW_CHECKPOINT_FILE, self._folders.open(log.path))
         for tile in last_tiles(size):
             before = Tile(tile.level, max(tile.index - _FOLDER_TILES, 0))
             for folder in dict.fromkeys([before.folder, tile.folder]):
@@ -115,26 +91,24 @@ class CheckpointFiles:
         path = f"{log.path}/{tile.partials}"
         for name in self._list(path):
             if name.isascii() and name.isdigit() and int(name) < tile.width:
-                self._unlink(name, self._folder(path))
+                self._unlink(name, self._folders.open(path))
         if tile.width == TILE_WIDTH:
             self._remove_folder(path)
 
     def _list(self, path: str) -> list[str]:
         try:
-            return sorted(self._calls.list_folder(self._folder(path)))
+            return sorted(self._calls.list_folder(self._folders.open(path)))
         except FileNotFoundError:
             return []
 
     def _unlink(self, name: str, folder: int) -> None:
-        try:
+        with suppress(FileNotFoundError):
             self._calls.unlink(name, folder)
-        except FileNotFoundError:
-            return
 
     def _remove_folder(self, path: str) -> None:
         above, _, name = path.rpartition("/")
         try:
-            self._calls.remove_folder(name, self._folder(above))
+            self._calls.remove_folder(name, self._folders.open(above))
         except OSError as error:
             # Not there, or something unexpected is in it, which an audit names.
             if error.errno not in {errno.ENOENT, errno.ENOTEMPTY}:

@@ -101,9 +101,7 @@ def _sign_by_both(
         for log in logs:
             held.enter_context(exclusive_lock(root / log.path / LOCK_FILE))
         group_commits = DurableFiles(root, calls).group_commits
-        checkpoint_files = held.enter_context(
-            CheckpointFiles(root, calls, group_commits=group_commits)
-        )
+        checkpoint_files = CheckpointFiles(root, calls, held, group_commits=group_commits)
         notes = {log: _signed_by_both(root, log, store_id, signers, calls) for log in logs}
         if notes:
             checkpoint_files.write_checkpoints(notes)

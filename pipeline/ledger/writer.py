@@ -137,9 +137,8 @@ class Ledger:
             for log in logs:  # 2.
                 held.enter_context(exclusive_lock(self.root / log.path / LOCK_FILE))
             checkpoint_files = CheckpointFiles(
-                self.root, self._calls, group_commits=self._files.group_commits
+                self.root, self._calls, held, group_commits=self._files.group_commits
             )
-            held.enter_context(checkpoint_files)
             appended = [self._append(log, leaves[log]) for log in logs]  # 3.
             yield LedgerBatch(appended, checkpoint_files, self._signers, self._states)
 

@@ -34,7 +34,13 @@ from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.record import Partition
 from pipeline.core.reject_limit import after_verdicts
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, remove_leftovers
+from pipeline.disk.durable_files import (
+    Creation,
+    DurableFiles,
+    NewFile,
+    Presence,
+    remove_leftovers,
+)
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
@@ -245,8 +251,10 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
 
     def _is_intact(self, path: str, row: StoredRow) -> bool:
         if isinstance(row, StoredRun):
-            return self._files.holds(path, row.artifact_sha256, row.size_bytes)
-        return self._files.holds(path, row.link_sha256)
+            found = self._files.presence_of(path, row.artifact_sha256, row.size_bytes)
+        else:
+            found = self._files.presence_of(path, row.link_sha256)
+        return found is Presence.SAME
 
     def _create_files(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
 
@@ -58,7 +59,10 @@ def restore_files(store: DurableFiles, expected: ExpectedFiles) -> Restoration:
 
 
 def _create_missing(store: DurableFiles, files: Mapping[str, NewFile]) -> dict[str, Creation]:
-    there = {path: store.presence_of(file) for path, file in files.items()}
+    there = {
+        path: store.presence_of(path, sha256_of_bytes(file.content), len(file.content))
+        for path, file in files.items()
+    }
     missing = {path for path, presence in there.items() if presence is Presence.MISSING}
     creations: dict[str, Creation] = {}
     to_create = []

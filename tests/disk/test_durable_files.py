@@ -15,6 +15,7 @@ from pipeline.disk.durable_files import (
     Creation,
     DurableFiles,
     NewFile,
+    Presence,
     remove_leftovers,
 )
 from pipeline.disk.system_calls import SystemCalls
@@ -214,7 +215,7 @@ def test_what_is_no_file_of_ours_under_the_name_is_different_and_stays(
     writer = DurableFiles(tmp_path, calls)
     for content in (b"same", b"", bytes(before.st_size)):
         assert writer.create([NewFile("a", content)]) == {"a": Creation.DIFFERENT}
-        assert not writer.holds("a", sha256(content), len(content))
+        assert writer.presence_of("a", sha256(content), len(content)) is Presence.DIFFERENT
     after = (tmp_path / "a").lstat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert not list(tmp_path.glob(".*"))
@@ -233,7 +234,7 @@ def test_a_file_that_we_may_not_read_is_different(
 
     calls.before = refuse
     assert writer.create([NewFile("a", b"same")]) == {"a": Creation.DIFFERENT}
-    assert not writer.holds("a", "0" * 64, 4)
+    assert writer.presence_of("a", "0" * 64, 4) is Presence.DIFFERENT
 
 
 def test_a_symbolic_link_in_place_of_a_folder_is_refused(

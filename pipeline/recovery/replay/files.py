@@ -92,7 +92,7 @@ class FileChecks:
             OSError: We may not or cannot look.
         """
         self.asked_for.add(file.path)
-        return self._files.presence_of(file)
+        return self._files.presence_of(file.path, sha256_of_bytes(file.content), len(file.content))
 
     def sha256_of(self, path: str) -> str | None:
         """Return the hash of a file, in words what else there is, or None where there is nothing.
