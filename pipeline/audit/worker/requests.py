@@ -78,7 +78,7 @@ class AuditRequests:
         """
         async with broker_errors(self._settings):
             await self._consumer.start()
-        self._observation.pulse.beat()
+        self._observation.last_poll.note()
         self._observing = asyncio.create_task(self._observation.run())
 
     async def stop(self) -> None:
@@ -108,7 +108,7 @@ class AuditRequests:
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
         while True:
-            self._observation.pulse.beat()
+            self._observation.last_poll.note()
             for record in await self._fetched():
                 self._begin(record)
             self._end()

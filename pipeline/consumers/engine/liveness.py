@@ -35,26 +35,26 @@ NoteHeldUp = Callable[[Mapping[TopicPartition, int]], Awaitable[None]]
 
 
 @dataclass(slots=True)
-class Pulse:
+class LastSeen:
     """When something last happened, such as a poll of the consumer or an answer of the broker."""
 
-    last: float = 0.0
+    moment: float = 0.0
 
-    def beat(self) -> None:
+    def note(self) -> None:
         """Note that it happens now."""
-        self.last = time.monotonic()
+        self.moment = time.monotonic()
 
     @property
     def age_seconds(self) -> float:
-        """Seconds since the last beat."""
-        return time.monotonic() - self.last
+        """Seconds since then."""
+        return time.monotonic() - self.moment
 
 
 class Observation:
     """Watches one consumer of one group.
 
     Attributes:
-        pulse: Beats with every poll.
+        last_poll: Noted with every poll.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Observation:
             note_held_up: Takes how many records wait behind open transactions, by partition.
         """
         self._note_held_up = note_held_up
-        self.pulse = Pulse()
+        self.last_poll = LastSeen()
         self._group = group
         self._consumer = consumer
-        self._answers = Pulse()
+        self._last_answer = LastSeen()
         self._measured: set[TopicPartition] = set()
 
     @property
@@ -88,8 +88,8 @@ class Observation:
         """
         return (
             bool(self.assigned)
-            and self.pulse.age_seconds < READY_POLL_AGE_SECONDS
-            and self._answers.age_seconds < READY_ANSWER_AGE_SECONDS
+            and self.last_poll.age_seconds < READY_POLL_AGE_SECONDS
+            and self._last_answer.age_seconds < READY_ANSWER_AGE_SECONDS
         )
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Observation:
             await asyncio.sleep(OBSERVE_SECONDS)
 
     async def _measure(self) -> None:
-        metrics.LAST_POLL_AGE_SECONDS.labels(self._group).set(self.pulse.age_seconds)
+        metrics.LAST_POLL_AGE_SECONDS.labels(self._group).set(self.last_poll.age_seconds)
         assigned = self.assigned
         metrics.ASSIGNED_PARTITIONS.labels(self._group).set(len(assigned))
         self._forget_lag(self._measured - assigned)
@@ -117,7 +117,7 @@ class Observation:
             async with asyncio.timeout(OBSERVE_SECONDS):
                 # Of committed records: an open transaction ends them before the log's end.
                 stables = await consumer.end_offsets(assigned)
-                self._answers.beat()
+                self._last_answer.note()
                 for place, stable in stables.items():
                     position = await consumer.position(place)
                     end = max(stable, consumer.highwater(place) or 0)
@@ -140,11 +140,11 @@ class Refusals:
     def __init__(self, settings: Settings, standing: Standing) -> None:
         self._settings = settings
         self._standing = standing
-        self._last = Pulse()
+        self._last_refusal = LastSeen()
 
     async def note(self, error: KafkaError) -> BrokerError:
         """Say what a poll was refused for; return it as one sentence."""
-        self._last.beat()
+        self._last_refusal.note()
         refusal = await broker_error(self._settings, error)
         self._standing.report("broker", str(refusal))
         return refusal
@@ -152,7 +152,7 @@ class Refusals:
     def note_poll(self, *, brought: bool) -> None:
         """Take note of a poll that was not refused, and whether it brought records."""
         # An empty poll may have ended before the broker refused again.
-        if brought or self._last.age_seconds > REFUSAL_HOLDS_SECONDS:
+        if brought or self._last_refusal.age_seconds > REFUSAL_HOLDS_SECONDS:
             self._standing.clear("broker")
 
     async def rest(self) -> None:

@@ -268,7 +268,7 @@ class Subscription:
         return self._consumer
 
     async def _begin(self) -> None:
-        self._observation.pulse.beat()
+        self._observation.last_poll.note()
         watching = asyncio.create_task(self._watch.run())
         watching.add_done_callback(self._note_fault)
         self._tasks |= {watching, asyncio.create_task(self._observation.run())}
@@ -283,7 +283,7 @@ class Subscription:
     async def _poll(self, ask: Callable[..., Awaitable[Polled]]) -> Polled:
         """Poll as often as FastStream does; note, check and bound what comes."""
         assert self._guard is not None
-        self._observation.pulse.beat()
+        self._observation.last_poll.note()
         try:
             polled: Polled = await self._guard.poll(
                 partial(ask, max_records=self._poll_size.records)
