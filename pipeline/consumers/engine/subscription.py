@@ -2,7 +2,7 @@
 
 Offsets are committed only after the handler has returned; a handler that raises rewinds every
 partition of its batch. Before partitions are given away in a rebalance the batch in hand is
-finished, its commit included. Where to go on is never guessed: see `log_guard`.
+finished, its commit included. Where to go on is never guessed: see `offset_range_check`.
 
 FastStream drives the loop, the rewinding and the graceful stop. What it would decode it is not
 given, since it fails for a whole batch where one header is not UTF-8: the handler gets the records
@@ -34,7 +34,7 @@ from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, cl
 from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
 from pipeline.consumers.engine.liveness import HeldUp, Observation, Refusals
-from pipeline.consumers.engine.log_guard import LogGuard
+from pipeline.consumers.engine.offset_range_check import OffsetRangeCheck
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import Start
@@ -155,7 +155,7 @@ class Subscription:
             settings, topic=topic, group=group, start=start, standing=self.standing
         )
         self._consumer: PolledConsumer | None = None
-        self._guard: LogGuard | None = None
+        self._offset_check: OffsetRangeCheck | None = None
         self._observation = Observation(
             group, lambda: self._consumer, HeldUp(settings, self.standing).note
         )
@@ -256,7 +256,7 @@ class Subscription:
 
     def _built_consumer(self, **options: Any) -> PolledConsumer:  # noqa: ANN401
         self._consumer = PolledConsumer(self._poll, **options)
-        self._guard = LogGuard(
+        self._offset_check = OffsetRangeCheck(
             self.settings,
             self._consumer,
             group=self.group,
@@ -282,10 +282,10 @@ class Subscription:
 
     async def _poll(self, ask: Callable[..., Awaitable[Polled]]) -> Polled:
         """Poll as often as FastStream does; note, check and bound what comes."""
-        assert self._guard is not None
+        assert self._offset_check is not None
         self._observation.last_poll.note()
         try:
-            polled: Polled = await self._guard.poll(
+            polled: Polled = await self._offset_check.poll(
                 partial(ask, max_records=self._poll_size.records)
             )
         except KafkaError as error:
@@ -326,16 +326,16 @@ class Subscription:
 
     async def give_away(self) -> None:
         """Finish the batch in hand, its commit included, before partitions are given away."""
-        if self._guard is not None and self._consumer is not None:
-            # What a poll brought and the guard still holds back is for the next owner to poll.
-            self._guard.forget_places()
+        if self._offset_check is not None and self._consumer is not None:
+            # What a poll brought and the check still holds back is for the next owner to poll.
+            self._offset_check.forget_places()
             await self._consumer.finish_batch(self.settings.stop_timeout_seconds)
 
     def take_over(self, assigned: Collection[TopicPartition]) -> None:
         """Take note of the partitions that this worker holds now."""
         self._put_off.keep_only(assigned)
-        if self._guard is not None:
-            self._guard.forget_places()
+        if self._offset_check is not None:
+            self._offset_check.forget_places()
 
 
 async def parse_raw(

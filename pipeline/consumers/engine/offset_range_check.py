@@ -42,7 +42,7 @@ _REST_SECONDS = 0.5
 _log = structlog.get_logger(__name__)
 
 
-class LogGuard:
+class OffsetRangeCheck:
     """Stands between one consumer and its polls.
 
     Attributes:
@@ -60,7 +60,7 @@ class LogGuard:
         watch: TopicWatch,
         fault: asyncio.Future[None],
     ) -> None:
-        """Guard `consumer`, whose `auto_offset_reset` must be `none`.
+        """Check `consumer`, whose `auto_offset_reset` must be `none`.
 
         Args:
             settings: The broker.

@@ -1,4 +1,4 @@
-"""The guard between a consumer and its polls, where the client does not know where to go on."""
+"""The check between a consumer and its polls, where the client does not know where to go on."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,8 +10,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from pipeline.broker.admin.topics import OffsetRange
-from pipeline.consumers.engine import log_guard
-from pipeline.consumers.engine.log_guard import LogGuard
+from pipeline.consumers.engine import offset_range_check
+from pipeline.consumers.engine.offset_range_check import OffsetRangeCheck
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import StartOffset
 from pipeline.errors import BrokerError, StoreNotReadyError
@@ -22,7 +22,7 @@ PLACES = [TopicPartition(TOPIC, number) for number in range(3)]
 
 
 class Watch:
-    """What the guard asks of the watch; an error is raised."""
+    """What the check asks of the watch; an error is raised."""
 
     def __init__(self) -> None:
         self.topic: Exception | None = None
@@ -41,7 +41,7 @@ class Watch:
 
 
 class Consumer:
-    """What the guard uses of aiokafka's consumer."""
+    """What the check uses of aiokafka's consumer."""
 
     def __init__(self, *assigned: TopicPartition) -> None:
         self.assigned = set(assigned)
@@ -67,13 +67,13 @@ class Consumer:
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_guard, "_REST_SECONDS", 0)
+    monkeypatch.setattr(offset_range_check, "_REST_SECONDS", 0)
 
 
-def guard_of(consumer: Consumer, watch: Watch | None = None) -> LogGuard:
+def check_of(consumer: Consumer, watch: Watch | None = None) -> OffsetRangeCheck:
     places = {0: StartOffset(4, 2), 1: StartOffset(0, None), 2: StartOffset(7, None)}
     fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    return LogGuard(
+    return OffsetRangeCheck(
         Settings(),
         consumer,
         group="rmos.persist",
@@ -117,19 +117,19 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return answered
 
     for name in answers:
-        monkeypatch.setattr(log_guard, name, answer(name))
+        monkeypatch.setattr(offset_range_check, name, answer(name))
     return answers
 
 
 async def test_what_is_polled_goes_through_once_topic_and_group_are_confirmed() -> None:
     watch = Watch()
-    guard = guard_of(Consumer(*PLACES), watch)
-    assert len((await guard.poll(polling(5, 6)))[PLACES[0]]) == 2
+    check = check_of(Consumer(*PLACES), watch)
+    assert len((await check.poll(polling(5, 6)))[PLACES[0]]) == 2
     assert watch.asked == ["group [0, 1, 2]", "topic"]
-    await guard.poll(polling(7))
+    await check.poll(polling(7))
     assert watch.asked[2:] == ["topic"]
-    guard.forget_places()
-    await guard.poll(polling(8))
+    check.forget_places()
+    await check.poll(polling(8))
     assert watch.asked[3:] == ["group [0, 1, 2]", "topic"]
 
 
@@ -137,22 +137,22 @@ async def test_what_is_polled_goes_through_once_topic_and_group_are_confirmed() 
 async def test_what_does_not_fit_is_not_given_out_and_stops_the_worker(what: str) -> None:
     watch, consumer = Watch(), Consumer(*PLACES)
     setattr(watch, what, StoreNotReadyError("made again"))
-    guard = guard_of(consumer, watch)
-    assert await guard.poll(polling(5, 6)) == {}
+    check = check_of(consumer, watch)
+    assert await check.poll(polling(5, 6)) == {}
     with pytest.raises(StoreNotReadyError, match="made again"):
-        guard.fault.result()
+        check.fault.result()
 
 
 @pytest.mark.parametrize("what", ["topic", "group"])
 async def test_what_nobody_can_confirm_now_is_polled_again(what: str) -> None:
     watch, consumer = Watch(), Consumer(*PLACES)
     setattr(watch, what, BrokerError("no broker answers"))
-    guard = guard_of(consumer, watch)
-    assert await guard.poll(polling(5, 6)) == {}
+    check = check_of(consumer, watch)
+    assert await check.poll(polling(5, 6)) == {}
     assert consumer.sought == {PLACES[0]: 5}
-    assert not guard.fault.done()
+    assert not check.fault.done()
     setattr(watch, what, None)
-    assert len((await guard.poll(polling(5, 6)))[PLACES[0]]) == 2
+    assert len((await check.poll(polling(5, 6)))[PLACES[0]]) == 2
 
 
 async def test_a_client_that_asks_for_a_place_rests_where_nobody_can_confirm_one(
@@ -163,58 +163,58 @@ async def test_a_client_that_asks_for_a_place_rests_where_nobody_can_confirm_one
     async def rest(seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr(log_guard, "asyncio", SimpleNamespace(sleep=rest))
+    monkeypatch.setattr(offset_range_check, "asyncio", SimpleNamespace(sleep=rest))
     watch = Watch()
     watch.topic = BrokerError("the topic is missing")
-    guard = guard_of(Consumer(*PLACES), watch)
-    assert await guard.poll(raising(NoOffsetForPartitionError(PLACES[0]))) == {}
+    check = check_of(Consumer(*PLACES), watch)
+    assert await check.poll(raising(NoOffsetForPartitionError(PLACES[0]))) == {}
     assert rests == [0]
 
 
 async def test_what_is_polled_while_partitions_move_is_polled_again() -> None:
     watch, consumer = Watch(), Consumer(*PLACES)
-    guard = guard_of(consumer, watch)
+    check = check_of(consumer, watch)
 
     async def move(partitions: Iterable[int]) -> None:
         del partitions
-        guard.forget_places()
+        check.forget_places()
 
     watch.confirm_group = move  # type: ignore[method-assign]
-    assert await guard.poll(polling(5, 6)) == {}
+    assert await check.poll(polling(5, 6)) == {}
     assert consumer.sought == {PLACES[0]: 5}
 
 
 async def test_partitions_that_were_added_are_left_alone(broker: dict[str, Any]) -> None:
     added = TopicPartition(TOPIC, 17)
     consumer = Consumer(*PLACES, added)
-    guard = guard_of(consumer)
-    assert await guard.poll(raising(NoOffsetForPartitionError(added))) == {}
+    check = check_of(consumer)
+    assert await check.poll(raising(NoOffsetForPartitionError(added))) == {}
     assert consumer.at_rest == {added}
     assert consumer.sought[added] == 0
-    assert not guard.fault.done()
+    assert not check.fault.done()
 
 
 async def test_a_group_without_offsets_begins_where_the_start_check_said(
     broker: dict[str, Any],
 ) -> None:
     consumer = Consumer(*PLACES[1:])
-    guard = guard_of(consumer)
-    assert await guard.poll(raising(NoOffsetForPartitionError(PLACES[1]))) == {}
+    check = check_of(consumer)
+    assert await check.poll(raising(NoOffsetForPartitionError(PLACES[1]))) == {}
     assert consumer.sought == {PLACES[1]: 0, PLACES[2]: 7}
     # The others are consuming by now: only the one that asks is placed again.
     consumer.sought.clear()
-    await guard.poll(raising(NoOffsetForPartitionError(PLACES[1])))
+    await check.poll(raising(NoOffsetForPartitionError(PLACES[1])))
     assert consumer.sought == {PLACES[1]: 0}
 
 
 async def test_a_coordinator_that_was_loading_is_asked_again(broker: dict[str, Any]) -> None:
     consumer = Consumer(*PLACES[1:])
-    guard = guard_of(consumer)
+    check = check_of(consumer)
     broker["committed_offsets"] = BrokerError("it is loading")
-    assert await guard.poll(raising(NoOffsetForPartitionError(PLACES[1]))) == {}
+    assert await check.poll(raising(NoOffsetForPartitionError(PLACES[1]))) == {}
     assert consumer.sought == {}
     broker["committed_offsets"] = {PLACES[1]: 5, PLACES[2]: 8}
-    await guard.poll(raising(NoOffsetForPartitionError(PLACES[1])))
+    await check.poll(raising(NoOffsetForPartitionError(PLACES[1])))
     assert consumer.sought == {PLACES[1]: 5}
 
 
@@ -229,41 +229,41 @@ async def test_an_offset_outside_of_the_log_stops_the_worker_and_polls_no_more(
     broker: dict[str, Any], position: int, says: str
 ) -> None:
     consumer = Consumer(*PLACES)
-    guard = guard_of(consumer)
-    assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[1]: position}))) == {}
+    check = check_of(consumer)
+    assert await check.poll(raising(OffsetOutOfRangeError({PLACES[1]: position}))) == {}
     with pytest.raises(StoreNotReadyError, match=says):
-        guard.fault.result()
-    assert await guard.poll(raising(KafkaError("not asked"))) == {}
+        check.fault.result()
+    assert await check.poll(raising(KafkaError("not asked"))) == {}
     assert (consumer.sought, consumer.committed) == ({}, {})
 
 
 async def test_an_offset_that_is_there_again_is_no_loss(broker: dict[str, Any]) -> None:
-    guard = guard_of(Consumer(*PLACES))
+    check = check_of(Consumer(*PLACES))
     for position in (4, 9):
-        assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[1]: position}))) == {}
-    assert not guard.fault.done()
+        assert await check.poll(raising(OffsetOutOfRangeError({PLACES[1]: position}))) == {}
+    assert not check.fault.done()
 
 
 async def test_a_broker_that_does_not_answer_is_no_loss(broker: dict[str, Any]) -> None:
-    guard = guard_of(Consumer(*PLACES))
+    check = check_of(Consumer(*PLACES))
     broker["partition_offsets"] = BrokerError("no broker answers")
-    assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[1]: 3}))) == {}
-    assert not guard.fault.done()
+    assert await check.poll(raising(OffsetOutOfRangeError({PLACES[1]: 3}))) == {}
+    assert not check.fault.done()
 
 
 async def test_a_partition_that_was_given_away_is_left_to_others(broker: dict[str, Any]) -> None:
-    guard = guard_of(Consumer(PLACES[0]))
-    assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[1]: 3}))) == {}
-    assert not guard.fault.done()
+    check = check_of(Consumer(PLACES[0]))
+    assert await check.poll(raising(OffsetOutOfRangeError({PLACES[1]: 3}))) == {}
+    assert not check.fault.done()
 
 
 async def test_the_offset_that_was_given_up_goes_on_at_the_start_of_the_log(
     broker: dict[str, Any],
 ) -> None:
     consumer = Consumer(*PLACES)
-    guard = guard_of(consumer)
-    assert await guard.poll(raising(OffsetOutOfRangeError({PLACES[0]: 2}))) == {}
+    check = check_of(consumer)
+    assert await check.poll(raising(OffsetOutOfRangeError({PLACES[0]: 2}))) == {}
     assert consumer.sought == consumer.committed == {PLACES[0]: 4}
-    await guard.poll(raising(OffsetOutOfRangeError({PLACES[0]: 3})))
-    assert guard.fault.done()
-    guard.fault.exception()
+    await check.poll(raising(OffsetOutOfRangeError({PLACES[0]: 3})))
+    assert check.fault.done()
+    check.fault.exception()
