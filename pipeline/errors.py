@@ -14,7 +14,7 @@
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
-| HelperError | stops | 503 | 6 | the machine's: no process or thread can be started, or one died |
+| ExecutorError | stops | 503 | 6 | the machine's: no process or thread starts, or one died |
 | BrokerError | waits, again | 503 | 6 | the broker's or the network's; nothing was committed |
 | TopicsError | stops | 503 | 6 | the operator's: topics are missing or have other settings |
 | UnsendableError | stops | - | 6 | the operator's: a topic never takes what must be published |
@@ -121,8 +121,8 @@ class AddressTakenError(RmosError):
     exit_status = 6
 
 
-class HelperError(StoreError):
-    """A process or thread that helps this one cannot be started, or died.
+class ExecutorError(StoreError):
+    """A child process or a thread cannot be started, or died.
 
     Nothing was acknowledged.
     """
@@ -133,14 +133,14 @@ def thread_faults() -> Iterator[None]:
     """Name what Python has only a RuntimeError for: a thread that cannot be started.
 
     Raises:
-        HelperError: It cannot.
+        ExecutorError: It cannot.
     """
     try:
         yield
     except RuntimeError as error:
         if not is_thread_fault(error):
             raise
-        raise HelperError(NO_THREAD) from error
+        raise ExecutorError(NO_THREAD) from error
 
 
 def is_thread_fault(error: BaseException) -> bool:

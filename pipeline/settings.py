@@ -101,9 +101,11 @@ class Settings(BaseSettings):
         None, description="name of this worker for static group membership; unique in its group"
     )
     batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
-    judge_in_helper: bool = Field(
+    judge_in_child_process: bool = Field(
         True,
-        description="whether large batches are judged in a child process of the worker",
+        validation_alias=AliasChoices("RMOS_JUDGE_IN_CHILD_PROCESS", "RMOS_JUDGE_IN_HELPER"),
+        description="whether large batches are judged in a child process of the worker; "
+        "`RMOS_JUDGE_IN_HELPER` is its older name",
     )
     batch_wait_ms: int = Field(20, ge=1, le=5000, description="longest wait for a poll")
     session_timeout_ms: int = Field(

@@ -37,7 +37,7 @@ class ThreadPool:
         """Return what `function` returns.
 
         Raises:
-            HelperError: No thread can be started.
+            ExecutorError: No thread can be started.
         """
         loop = asyncio.get_running_loop()
         call = partial(function, *arguments, **named)

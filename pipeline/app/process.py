@@ -20,7 +20,7 @@ from pipeline.app.worker import Worker, reasons_of
 from pipeline.broker.connection import unreachable
 from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
 from pipeline.disk.locks import allow_waits, end_waits
-from pipeline.errors import NO_MEMORY, NO_THREAD, BrokerError, HelperError, is_thread_fault
+from pipeline.errors import NO_MEMORY, NO_THREAD, BrokerError, ExecutorError, is_thread_fault
 from pipeline.settings import Settings
 
 Result = TypeVar("Result")
@@ -185,7 +185,7 @@ async def stop_on_signals(
     """Stop a service, which the block starts and ends, by SIGINT and SIGTERM.
 
     Raises:
-        HelperError: A thread of this process has died.
+        ExecutorError: A thread of this process has died.
         MemoryError: The same, for want of memory.
     """
     stop = Stopping(settings, heard)
@@ -232,8 +232,8 @@ def _fault_of(thread: str, error: BaseException) -> Exception:
     if isinstance(error, MemoryError):
         return MemoryError(NO_MEMORY)
     if is_thread_fault(error):
-        return HelperError(NO_THREAD)
-    return HelperError(
+        return ExecutorError(NO_THREAD)
+    return ExecutorError(
         f"The thread {thread} of this process died ({type(error).__name__}); nothing that was in "
         "hand was acknowledged: start again, and report the line `thread died` of the log."
     )

@@ -126,7 +126,7 @@ class BatchParts(Generic[Verdict]):
         """Make them; they end with `stack`."""
         executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
         sender = await started_sender(settings, stack)
-        judging = stack.enter_context(Judging(judge, helper=settings.judge_in_helper))
+        judging = stack.enter_context(Judging(judge, in_child=settings.judge_in_child_process))
         return cls(executor, sender, judging)
 
 

@@ -152,14 +152,14 @@ class StepPool:
     """
 
     def __init__(self, processes: int, context: AuditContext) -> None:
-        """Start the processes, as helpers of this thread, and do not wait for them.
+        """Start the processes, as children of this thread, and do not wait for them.
 
         Args:
             processes: How many; 0 to run every step here.
             context: What the steps are about.
 
         Raises:
-            HelperError: No process can be started.
+            ExecutorError: No process can be started.
         """
         self.context = context
         self._processes = processes

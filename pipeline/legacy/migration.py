@@ -232,7 +232,7 @@ class _Migration:
 
         with (
             ThreadPoolExecutor(1, thread_name_prefix="store") as executor,
-            Judging(judge_legacy_record, helper=self.settings.judge_in_helper) as judging,
+            Judging(judge_legacy_record, in_child=self.settings.judge_in_child_process) as judging,
         ):
             outbox = Outbox(topics.migrate_group, topics.run_events, topics.run_dead_letters)
             worker = BatchWorker(

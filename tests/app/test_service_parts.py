@@ -15,7 +15,7 @@ from pipeline.app import http, process
 from pipeline.app.http import BrokerProbe
 from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.subscription import Subscription
-from pipeline.errors import BrokerError, HelperError, thread_faults
+from pipeline.errors import BrokerError, ExecutorError, thread_faults
 from pipeline.settings import Settings
 
 
@@ -69,7 +69,7 @@ async def test_an_answer_for_which_no_thread_can_be_started_names_it(
 ) -> None:
     threads = ThreadPool(1, "lookup")
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
-    with pytest.raises(HelperError, match="No thread can be started"):
+    with pytest.raises(ExecutorError, match="No thread can be started"):
         await threads(int)
 
 
@@ -95,5 +95,5 @@ async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_na
     record = SimpleNamespace(key=None, value=b"{}", headers=(), timestamp=0)
     with capture_logs() as logged, pytest.raises(BatchDeferred):
         await subscription.deliver([cast("Any", record)])
-    assert isinstance(subscription.fault.exception(), HelperError)
+    assert isinstance(subscription.fault.exception(), ExecutorError)
     assert logged == []

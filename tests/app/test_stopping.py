@@ -15,7 +15,7 @@ from pipeline.app.process import stop_on_signals, until_stopped
 from pipeline.broker.local.loopback import HOST
 from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging
 from pipeline.core.runs.verdict import judge_run_record
-from pipeline.errors import BrokerError, HelperError
+from pipeline.errors import BrokerError, ExecutorError
 from pipeline.settings import Settings, read_settings
 
 
@@ -101,7 +101,7 @@ async def test_a_thread_that_dies_ends_the_service(
     settings: Settings, error: Exception, said: str, *, starting: bool
 ) -> None:
     before = threading.excepthook
-    with capture_logs() as logged, pytest.raises(HelperError) as caught:
+    with capture_logs() as logged, pytest.raises(ExecutorError) as caught:
         await serve(settings, error, starting=starting)
     assert str(caught.value).startswith(said)
     assert "a producer" not in str(caught.value)
@@ -125,7 +125,7 @@ async def test_a_thread_that_ends_by_itself_is_no_fault(settings: Settings) -> N
 async def test_a_pool_whose_thread_dies_ends_the_service_and_leaves_no_process(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is being judged then never ends, and its helper waits for ever."""
+    """What is being judged then never ends, and its child process waits for ever."""
 
     def no_thread(_queue: object) -> None:
         message = "can't start new thread"
@@ -137,14 +137,14 @@ async def test_a_pool_whose_thread_dies_ends_the_service_and_leaves_no_process(
 
     async def judge() -> None:
         async with asyncio.timeout(20), stop_on_signals(settings) as stop:
-            with Judging(judge_run_record, helper=True) as judging:
+            with Judging(judge_run_record, in_child=True) as judging:
                 judged = asyncio.create_task(judging.judge(bodies))
                 await until_stopped(stop)
                 assert not judged.done()
                 judged.cancel()
 
-    with pytest.raises(HelperError, match="No thread can be started"):
+    with pytest.raises(ExecutorError, match="No thread can be started"):
         await judge()
-    for helper in set(multiprocessing.active_children()) - there:
-        helper.join(5)
-        assert not helper.is_alive()
+    for child in set(multiprocessing.active_children()) - there:
+        child.join(5)
+        assert not child.is_alive()

@@ -80,7 +80,7 @@ def audit_once(root: Path, name: str, processes: int | None) -> None:
         "seconds": seconds,
         "findings": found,
         "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "helper_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+        "child_rss_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
     }
     print(json.dumps(figures))
 
@@ -119,7 +119,7 @@ def print_results(files: int, results: dict[str, list[dict[str, float]]]) -> Non
     for column in ("audit", "us/run", "sha256sum us/run", "times sha256sum", "target"):
         table.add_column(column, justify="left" if column == "audit" else "right")
     table.add_column("RSS MB", justify="right")
-    table.add_column("of a helper", justify="right")
+    table.add_column("of a child process", justify="right")
     for name, rounds in results.items():
         table.add_row(
             name,
@@ -128,7 +128,7 @@ def print_results(files: int, results: dict[str, list[dict[str, float]]]) -> Non
             f"{median(each['ratio'] for each in rounds):.2f}",
             TARGETS[name],
             f"{max(each['rss_mb'] for each in rounds):.0f}",
-            f"{max(each['helper_rss_mb'] for each in rounds):.0f}",
+            f"{max(each['child_rss_mb'] for each in rounds):.0f}",
         )
     Console().print(table)
     assert not any(each["findings"] for rounds in results.values() for each in rounds)

@@ -5,7 +5,7 @@ event loop and collector: each poll is a chunk; while one is stored, the next on
 judged, and the one before is told and committed. What the real worker is slower than this is the
 price of its frame.
 `python -m tests.bench.bare_loop`, with settings in the environment;
-`RMOS_JUDGE_IN_HELPER=false` judges and stores in turns, in one process.
+`RMOS_JUDGE_IN_CHILD_PROCESS=false` judges and stores in turns, in one process.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def _serve(settings: Settings) -> None:
     consumer, sender = _consumer(settings), BatchSender(settings)
     await sender.start()
     await consumer.start()
-    judging = Judging(judge_run_record, helper=settings.judge_in_helper)
+    judging = Judging(judge_run_record, in_child=settings.judge_in_child_process)
     with ThreadPoolExecutor(1) as executor, judging:
         persist = BarePersist(settings, consumer, sender, executor)
         consuming = asyncio.create_task(persist.consume(judging, settings.batch_wait_ms))

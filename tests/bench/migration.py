@@ -46,7 +46,7 @@ class Measured:
 
     Attributes:
         seconds: From start to end.
-        cpu_seconds: Its own and its helper's.
+        cpu_seconds: Its own and its child process's.
         peak_mb: The largest resident set of one of both.
     """
 

@@ -139,13 +139,13 @@ ENTRIES = {
             "bare-serial",
             "b'. bare loop, one process, in turns",
             _python("bare_loop"),
-            changes=(("RMOS_JUDGE_IN_HELPER", "false"),),
+            changes=(("RMOS_JUDGE_IN_CHILD_PROCESS", "false"),),
         ),
         Entry(
             "worker-serial",
             "c'. rmos worker persist, one process",
             WORKER,
-            changes=(("RMOS_JUDGE_IN_HELPER", "false"),),
+            changes=(("RMOS_JUDGE_IN_CHILD_PROCESS", "false"),),
         ),
     )
 }

@@ -42,7 +42,7 @@ class Measured:
     Attributes:
         records: How many it judged.
         seconds: Without its start.
-        cpu_seconds: Its own and its helper's, without those of its start.
+        cpu_seconds: Its own and its child process's, without those of its start.
         peak_mb: The largest resident set of one of both.
     """
 

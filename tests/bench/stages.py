@@ -238,14 +238,14 @@ def _carried(
     records: Sequence[tuple[bytes, bytes]],
     verdicts: list[JudgedRun | Rejected],
 ) -> list[JudgedRun | Rejected]:
-    """Return the verdicts as they come back from the helper."""
-    with watch.step("helper: bodies out (worker)"):
+    """Return the verdicts as they come back from the child process."""
+    with watch.step("child: bodies out (worker)"):
         sent = pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
-    with watch.step("helper: bodies in (helper)"):
+    with watch.step("child: bodies in (child process)"):
         pickle.loads(sent)
-    with watch.step("helper: verdicts out (helper)"):
+    with watch.step("child: verdicts out (child process)"):
         answered = pickle.dumps(verdicts, pickle.HIGHEST_PROTOCOL)
-    with watch.step("helper: verdicts in (worker)"):
+    with watch.step("child: verdicts in (worker)"):
         return pickle.loads(answered)
 
 

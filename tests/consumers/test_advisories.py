@@ -72,7 +72,7 @@ class Shop:
         self.is_away = False
         self.assigned = {PLACE}
         self.store = AdvisoryStore(root)
-        judging = Judging(judge_advisory_record, helper=False)
+        judging = Judging(judge_advisory_record, in_child=False)
         outbox = Outbox(TOPICS.advise_group, TOPICS.advisory_events, TOPICS.advisory_dead_letters)
         self.worker = BatchWorker(
             Steps(judging, self.store.commit, partial(advisory_messages, outbox)),

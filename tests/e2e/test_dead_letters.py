@@ -52,7 +52,7 @@ async def test_a_corrected_program_brings_back_what_it_wrongly_refused(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     # The judge that fails is this process's own.
-    settings = new_settings(broker, tmp_path / "store", judge_in_helper=False)
+    settings = new_settings(broker, tmp_path / "store", judge_in_child_process=False)
     async with topics_and_store(broker, settings):
         request = sending(run_request(run_id="run_a"), (("traceparent", b"00-7"),))
         (refused,) = await produce(settings, [request])

@@ -71,7 +71,7 @@ async def test_v1_mode_beside_a_store_leaves_nothing_in_it(
     path.parent.mkdir()
     path.write_text("{}")
     settings = store_settings.model_copy(
-        update={"runs_v2_enabled": False, "run_store_path": path, "judge_in_helper": False}
+        update={"runs_v2_enabled": False, "run_store_path": path, "judge_in_child_process": False}
     )
     await produce(settings, REQUESTS)
     async with legacy_persist_worker(settings):

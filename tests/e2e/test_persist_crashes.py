@@ -65,7 +65,7 @@ if __name__ == "__main__":
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-"""A worker that is killed before its helper has told the kernel that it depends on it."""
+"""A worker that is killed before its child process has told the kernel that it depends on it."""
 
 
 @asynccontextmanager
@@ -175,7 +175,7 @@ async def assert_as_uninterrupted(settings: Settings, audit: StoreAudit) -> None
 
 
 def processes_of(settings: Settings) -> list[int]:
-    """Return the processes that were started over this store, helpers included."""
+    """Return the processes that were started over this store, child processes included."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -184,7 +184,7 @@ def processes_of(settings: Settings) -> list[int]:
     return found
 
 
-async def test_a_helper_whose_worker_was_killed_before_it_began_ends_by_itself(
+async def test_a_child_process_whose_worker_was_killed_before_it_began_ends_by_itself(
     settings_without_topics: Settings, workers: WorkerPool, tmp_path: Path
 ) -> None:
     program = tmp_path / "orphan.py"
@@ -192,16 +192,18 @@ async def test_a_helper_whose_worker_was_killed_before_it_began_ends_by_itself(
     command = [sys.executable, str(program), str(tmp_path)]
     worker = workers.run(command, settings_without_topics, PYTHONPATH=str(REPOSITORY))
     assert await worker.ended() == -signal.SIGKILL
-    helper = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    child = int((tmp_path / "pid").read_text(encoding="utf-8"))
     try:
-        await wait_until(lambda: not psutil.pid_exists(helper), "the helper ended", seconds=15)
+        await wait_until(
+            lambda: not psutil.pid_exists(child), "the child process ended", seconds=15
+        )
     finally:
         with suppress(ProcessLookupError):
-            os.kill(helper, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
     assert not (tmp_path / "went on").exists()
 
 
-async def test_a_helper_that_is_killed_ends_its_worker_with_one_sentence(
+async def test_a_child_process_that_is_killed_ends_its_worker_with_one_sentence(
     store_settings: Settings, workers: WorkerPool
 ) -> None:
     settings = store_settings
@@ -214,12 +216,12 @@ async def test_a_helper_that_is_killed_ends_its_worker_with_one_sentence(
     await produce(settings, large_batch("first"))
     await wait_until_consumed(settings, check=worker.check)
     # The other child is the tracker of multiprocessing.
-    (helper,) = [
+    (child,) = [
         child
         for child in psutil.Process(worker.pid).children()
         if "spawn_main" in " ".join(child.cmdline())
     ]
-    helper.kill()
+    child.kill()
     await produce(settings, large_batch("second"))
     assert await worker.ended() == 6
     said = only_sentence(worker.text)

@@ -167,7 +167,7 @@ async def table(
 ) -> AsyncIterator[Table]:
     # The judge that fails is this process's own.
     settings = new_settings(
-        broker, tmp_path_factory.mktemp("table") / "store", judge_in_helper=False
+        broker, tmp_path_factory.mktemp("table") / "store", judge_in_child_process=False
     )
     async with topics_and_store(broker, settings, RUN_TOPICS):
         placed = await produce(settings, [*ACCEPTED.values(), *REFUSED.values()])

@@ -37,7 +37,7 @@ def v1(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings_(store_settings: Settings, v1: Path) -> Settings:
     """Give settings with store and topics, and with the v1 file."""
-    return store_settings.model_copy(update={"run_store_path": v1, "judge_in_helper": False})
+    return store_settings.model_copy(update={"run_store_path": v1, "judge_in_child_process": False})
 
 
 def rows_of(path: Path) -> dict[str, Any]:

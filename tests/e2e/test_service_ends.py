@@ -15,7 +15,7 @@ from pipeline.app import advise_worker, persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
 from pipeline.consumers.engine import child_process as helper_process
-from pipeline.errors import HelperError
+from pipeline.errors import ExecutorError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
@@ -133,11 +133,13 @@ def no_room(*_arguments: Any, **_options: Any) -> None:
 
 @pytest.mark.every_topic
 @pytest.mark.parametrize("work", [persist_worker, advise_worker], ids=["persist", "advise"])
-async def test_a_machine_without_room_for_helpers_is_named_and_not_masked(
+async def test_a_machine_without_room_for_child_processes_is_named_and_not_masked(
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Any
 ) -> None:
     monkeypatch.setattr(helper_process, "ProcessPoolExecutor", no_room)
-    with pytest.raises(HelperError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_HELPER"):
+    with pytest.raises(
+        ExecutorError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_CHILD_PROCESS"
+    ):
         async with work(store_settings):
             pytest.fail("the worker started")
 

@@ -47,7 +47,11 @@ def v1_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def v1_settings(store_settings: Settings, v1_path: Path) -> Settings:
     return store_settings.model_copy(
-        update={"runs_v2_enabled": False, "run_store_path": v1_path, "judge_in_helper": False}
+        update={
+            "runs_v2_enabled": False,
+            "run_store_path": v1_path,
+            "judge_in_child_process": False,
+        }
     )
 
 

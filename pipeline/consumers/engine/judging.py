@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
 from pipeline.consumers.engine.outbox import Request
 from pipeline.core.dead_letters.carried_record import ReadContent
-from pipeline.errors import HelperError
+from pipeline.errors import ExecutorError
 from pipeline.storage.batch_plan import JudgedRecord
 
 Body = tuple[ReadContent | None, ReadContent | None]
@@ -22,7 +22,7 @@ Body = tuple[ReadContent | None, ReadContent | None]
 
 Verdict = TypeVar("Verdict")
 Judge = Callable[[ReadContent | None, ReadContent | None], Verdict]
-"""A function of a module, so that the helper finds it by its name."""
+"""A function of a module, so that the child process finds it by its name."""
 
 SMALL_BATCH_RECORDS = 64
 
@@ -32,20 +32,20 @@ its heartbeats until the group gave the worker up."""
 
 
 class Judging(Generic[Verdict]):
-    """Judges bodies, in order, with up to one helper process."""
+    """Judges bodies, in order, with up to one child process."""
 
-    def __init__(self, judge: Judge[Verdict], *, helper: bool) -> None:
-        """Prepare; the helper begins with the first batch that is not small.
+    def __init__(self, judge: Judge[Verdict], *, in_child: bool) -> None:
+        """Prepare; the child process begins with the first batch that is not small.
 
         Args:
             judge: Says what a record is.
-            helper: Whether there is one.
+            in_child: Whether there is one.
 
         Raises:
-            HelperError: There can be none.
+            ExecutorError: There can be none.
         """
         self._judge = judge
-        self._pool = child_pool(1, _init_judge) if helper else None
+        self._pool = child_pool(1, _init_judge) if in_child else None
 
     def __enter__(self) -> Self:
         return self
@@ -58,15 +58,15 @@ class Judging(Generic[Verdict]):
         """Return what each of `bodies` is.
 
         Raises:
-            HelperError: The helper cannot be started.
-            MemoryError: The helper was killed, as the kernel does where memory is short.
+            ExecutorError: The child process cannot be started.
+            MemoryError: The child process was killed, as the kernel does where memory is short.
             OSError: The machine is at fault, not a record.
         """
         if self._pool is None or _is_small(bodies):
             return _judge_all(self._judge, bodies)
         try:
             return await asyncio.wrap_future(submitted(self._pool, _judge_all, self._judge, bodies))
-        except HelperError:
+        except ExecutorError:
             self._pool = None
             raise
         except BrokenProcessPool as error:

@@ -170,7 +170,7 @@ async def _handled(
     """Yield each chunk of judged records when `handle` has returned, in a thread."""
     loop = asyncio.get_running_loop()
     with (
-        Judging(topic.judge, helper=settings.judge_in_helper) as judging,
+        Judging(topic.judge, in_child=settings.judge_in_child_process) as judging,
         ThreadPoolExecutor(1, thread_name_prefix="replay") as thread,
     ):
         async with aclosing(judged_chunks(records, judging, epoch)) as chunks:

@@ -22,7 +22,7 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.core.progress import Progress
-from pipeline.errors import BrokerError, HelperError, StoreError
+from pipeline.errors import BrokerError, ExecutorError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
 from tests.audit.audited import RUN, Template, flip, make_audited
@@ -228,7 +228,7 @@ async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(audits: Audit
         (MemoryError("a process was killed"), MemoryError),
         (StoreError("no room for the plan"), StoreError),
         (OSError("no descriptor is left"), OSError),
-        (RuntimeError("can't start new thread"), HelperError),
+        (RuntimeError("can't start new thread"), ExecutorError),
     ],
 )
 async def test_a_fault_of_the_machine_ends_the_worker_and_is_no_dead_letter(

@@ -1,4 +1,4 @@
-"""Where a batch is judged: here where that is quick, else in the helper."""
+"""Where a batch is judged: here where that is quick, else in the child process."""
 
 import multiprocessing
 import os
@@ -11,13 +11,13 @@ import pytest
 from pipeline.consumers.engine import judging
 from pipeline.consumers.engine.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.errors import HelperError
+from pipeline.errors import ExecutorError
 from tests.builders import record, run_request
 
 
 @pytest.fixture(scope="module")
 def with_helper() -> Iterator[Judging]:
-    with Judging(judge_run_record, helper=True) as running:
+    with Judging(judge_run_record, in_child=True) as running:
         yield running
 
 
@@ -27,7 +27,7 @@ def judged_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     batches: list[int] = []
     original = judging._judge_all
 
-    # A helper looks the function up by name in a module of its own, where it is the original.
+    # A child process looks the function up by name in a module of its own: the original.
     def _judge_all(*args: Any) -> Any:
         batches.append(os.getpid())
         return original(*args)
@@ -61,7 +61,7 @@ async def test_what_is_many_or_large_is_judged_in_the_helper(
 
 
 async def test_without_a_helper_all_is_judged_here(judged_here: list[int]) -> None:
-    with Judging(judge_run_record, helper=False) as alone:
+    with Judging(judge_run_record, in_child=False) as alone:
         await alone.judge(bodies(SMALL_BATCH_RECORDS, SMALL_BATCH_BYTES // 16))
     assert judged_here
 
@@ -76,10 +76,10 @@ async def test_a_helper_for_which_no_memory_is_left_is_one_sentence_and_leaves_n
     there = set(multiprocessing.active_children())
     monkeypatch.setattr(_ExecutorManagerThread, "start", no_thread)
     with (
-        pytest.raises(HelperError, match=r"can't start new thread.*nothing was acknowledged"),
-        Judging(judge_run_record, helper=True) as running,
+        pytest.raises(ExecutorError, match=r"can't start new thread.*nothing was acknowledged"),
+        Judging(judge_run_record, in_child=True) as running,
     ):
         await running.judge(bodies(SMALL_BATCH_RECORDS))
-    for helper in set(multiprocessing.active_children()) - there:
-        helper.join(5)
-        assert not helper.is_alive()
+    for child in set(multiprocessing.active_children()) - there:
+        child.join(5)
+        assert not child.is_alive()

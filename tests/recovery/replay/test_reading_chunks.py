@@ -41,7 +41,7 @@ async def test_records_come_judged_in_their_order_and_each_chunk_is_of_one_parti
     made = ConsumerRecord(TOPIC, 3, 7, 5, 1, key, value, None, 1, 1, headers=())
     first = [record_at(2, offset) for offset in range(CHUNK_RECORDS + 3)]
     source = Source([*first, made, record_at(3, 9, None)])
-    with Judging(judge_run_record, helper=False) as judging:
+    with Judging(judge_run_record, in_child=False) as judging:
         chunks = [each async for each in judged_chunks(source.read(), judging, 4)]
     assert [len(each) for each in chunks] == [CHUNK_RECORDS, 3, 2]
     ids = [each.source.id for chunk in chunks for each in chunk]
@@ -69,7 +69,7 @@ async def test_a_record_that_this_machine_cannot_judge_ends_the_reading() -> Non
             async for chunk in chunks:
                 observed.append(chunk[0].source.id.partition)  # noqa: PERF401 - kept where it ends early
 
-    with Judging(judge, helper=False) as judging, pytest.raises(MemoryError):
+    with Judging(judge, in_child=False) as judging, pytest.raises(MemoryError):
         await read_all(judging)
     assert observed == [0, 1, 2, 3, 4]
     assert source.closed
@@ -77,7 +77,7 @@ async def test_a_record_that_this_machine_cannot_judge_ends_the_reading() -> Non
 
 async def test_a_reader_that_stops_early_closes_the_source() -> None:
     source = Source([record_at(p, 0) for p in range(12)])
-    with Judging(judge_run_record, helper=False) as judging:
+    with Judging(judge_run_record, in_child=False) as judging:
         async with aclosing(judged_chunks(source.read(), judging, 1)) as chunks:
             async for _ in chunks:
                 break
