@@ -23,6 +23,12 @@ _SIMILAR = 0.8
 """From which likeness on (difflib) an unknown name is taken for a known one that is mistyped. The
 variables of the original system, which a neighbour program may read, all lie below it."""
 
+FORMER_SETTINGS = {
+    "ADVISORY_RETRY_SECONDS": "the four delays of the retry topics are now one number, "
+    "RMOS_ADVISORY_WAIT_SECONDS, by default their sum of 755. Set that, or unset both.",
+}
+"""What takes the place of a setting that an older version had."""
+
 _NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
 _HOST = re.compile(_NAME, re.IGNORECASE)
 # As a browser writes it: lower case, no path, a port only where it is not the usual one.
@@ -239,7 +245,7 @@ def unknown_variables() -> list[str]:
 
 
 def refuse_mistyped(names: Iterable[str]) -> None:
-    """Refuse a name that is nearly that of a setting: it would change nothing, without a word.
+    """Refuse a name that is nearly or was that of a setting: it would be ignored without a word.
 
     Raises:
         InputError: One of `names` is.
@@ -248,6 +254,8 @@ def refuse_mistyped(names: Iterable[str]) -> None:
     settings = [name.removeprefix(PREFIX) for name in sorted(known_variables())]
     for name in names:
         asked = name.upper().removeprefix(PREFIX)
+        if asked in FORMER_SETTINGS:
+            raise InputError(f"{name} is no longer a setting: {FORMER_SETTINGS[asked]}")
         for meant in get_close_matches(asked, settings, n=1, cutoff=_SIMILAR):
             raise InputError(
                 f"{name} is no setting: did you mean {PREFIX}{meant}? Rename or unset it."

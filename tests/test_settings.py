@@ -1,7 +1,5 @@
 """Names in the environment: a typing error does not look like a setting that is used."""
 
-from pathlib import Path
-
 import pytest
 
 from pipeline.errors import InputError
@@ -70,9 +68,26 @@ def test_a_worker_gives_three_signs_of_life_in_a_session_at_least(
     assert Settings(session_timeout_ms=session_ms).heartbeat_interval_ms == heartbeat_ms
 
 
-def test_an_older_name_of_a_setting_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RMOS_AUDIT_HELD_DIR", "/srv/older")
+@pytest.mark.parametrize(
+    ("older", "newer", "field"),
+    [
+        ("RMOS_AUDIT_HELD_DIR", "RMOS_AUDIT_TRUSTED_DIR", "audit_trusted_dir"),
+        ("RMOS_JUDGE_IN_HELPER", "RMOS_JUDGE_IN_CHILD_PROCESS", "judge_in_child_process"),
+    ],
+)
+def test_an_older_name_of_a_setting_still_works(
+    monkeypatch: pytest.MonkeyPatch, older: str, newer: str, field: str
+) -> None:
+    monkeypatch.setenv(older, "0")
     assert unknown_variables() == []
-    assert read_settings().audit_trusted_dir == Path("/srv/older")
-    monkeypatch.setenv("RMOS_AUDIT_TRUSTED_DIR", "/srv/newer")
-    assert read_settings().audit_trusted_dir == Path("/srv/newer")
+    assert str(getattr(read_settings(), field)) in {"0", "False"}
+    monkeypatch.setenv(newer, "1")
+    assert str(getattr(read_settings(), field)) in {"1", "True"}
+
+
+def test_a_setting_of_an_older_version_names_the_one_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RMOS_ADVISORY_RETRY_SECONDS", "[5.0, 30.0, 120.0, 600.0]")
+    with pytest.raises(InputError, match=r"no longer a setting.*RMOS_ADVISORY_WAIT_SECONDS"):
+        read_settings()

@@ -16,7 +16,7 @@ from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
 from pipeline.legacy.mapping import ROW_CODES
 from pipeline.legacy.record import INVALID_LEGACY_RUN
-from pipeline.settings import known_variables
+from pipeline.settings import FORMER_SETTINGS, PREFIX, known_variables
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import DAY_MS, topic_table
@@ -159,7 +159,7 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 
 
 def test_every_setting_that_a_document_names_exists() -> None:
-    known = known_variables()
+    known = known_variables() | {PREFIX + name for name in FORMER_SETTINGS}
     unknown = [
         (document.name, name)
         for document in DOCUMENTS
