@@ -128,7 +128,7 @@ async def test_nobody_who_cannot_answer_moves_a_group_without_saying_yes(
     await commit(settings, {3: 4})
     done = await rmos(settings, "offsets", "reset", "persist", "--earliest")
     assert done.status == 2
-    assert "say --yes. Nothing was moved." in done.err
+    assert "then give --yes. Nothing was moved." in done.err
     done = await rmos(settings, "offsets", "reset", "persist", "--earliest", "--dry-run", "--json")
     assert done.status == 0
     (move,) = [move for move in done.documents[0]["moves"] if move["partition"] == 3]
