@@ -95,10 +95,10 @@ async def target_of(settings: Settings, group: str, options: TargetOptions) -> T
     time_ms = moment_ms("--to-time", options.to_time)
     if time_ms is not None:
         later = await ranges_since(settings, ranges, time_ms)
-        return lambda position: later[position.topic, position.partition].beginning
+        return lambda position: later[position.place].beginning
     if options.to_offset:
         places = _places(options.to_offset, group, ranges)
-        return lambda position: places.get((position.topic, position.partition))
+        return lambda position: places.get(position.place)
     if options.to_store:
         kept = _kept_by_store(settings, group)
         return lambda position: _back_to(kept, position)
@@ -128,7 +128,7 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
 
 def _back_to(kept: Mapping[Partition, int], position: GroupPosition) -> int | None:
     """Return where the store goes on, if the group is beyond it; nobody skips by this way."""
-    stored = kept.get((position.topic, position.partition), 0)
+    stored = kept.get(position.place, 0)
     is_beyond = position.committed is not None and position.committed > stored
     return stored if is_beyond else None
 
@@ -311,7 +311,7 @@ async def _look(settings: Settings, groups: Sequence[str]) -> list[GroupView]:
 
 async def _view(settings: Settings, group: str) -> GroupView:
     positions = await group_positions(settings, group)
-    behind = [(each.topic, each.partition) for each in positions if each.lag]
+    behind = [each.place for each in positions if each.lag]
     return GroupView(
         positions=positions,
         state=await describe_group(settings, group),

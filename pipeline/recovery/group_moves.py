@@ -22,8 +22,8 @@ from pipeline.broker.admin.groups import (
     committed_offsets,
     committed_with_metadata,
     delete_offsets,
-    describe_group,
     groups_named,
+    refuse_running_workers,
 )
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.core.record import Partition
@@ -50,6 +50,11 @@ class GroupPosition:
     begin: int
     end: int
     committed: int | None
+
+    @property
+    def place(self) -> Partition:
+        """Topic and number."""
+        return self.topic, self.partition
 
     @property
     def following(self) -> int:
@@ -117,8 +122,7 @@ def moves_back(
     return [
         OffsetMove(position, to, to)
         for position in positions
-        if (place := (position.topic, position.partition)) in saved
-        and (to := saved[place]) != position.committed
+        if position.place in saved and (to := saved[position.place]) != position.committed
     ]
 
 
@@ -145,13 +149,7 @@ async def refuse_live_group(settings: Settings, group: str) -> None:
         RefusedError: It has members; each is named.
         BrokerError: The broker cannot be reached.
     """
-    members = (await describe_group(settings, group)).members
-    if members:
-        named = "; ".join(map(str, members))
-        raise RefusedError(
-            f"The group {group} is in use by {len(members)}: {named}. Stop them, then try again; "
-            "nothing was changed."
-        )
+    await refuse_running_workers(settings, "nothing was changed", [group], RefusedError)
 
 
 async def move_group(settings: Settings, group: str, moves: Sequence[OffsetMove]) -> str:
@@ -166,14 +164,14 @@ async def move_group(settings: Settings, group: str, moves: Sequence[OffsetMove]
     """
     await refuse_live_group(settings, group)
     kept_as = await _keep(settings, group)
-    forgotten = [_place(move) for move in moves if move.to is None]
-    committed = {_place(move): move.to for move in moves if move.to is not None}
-    if committed:
-        offsets = {place: CommittedOffset(to, "") for place, to in committed.items()}
+    wanted = {move.position.place: move.to for move in moves}
+    forgotten = [place for place, to in wanted.items() if to is None]
+    offsets = {place: CommittedOffset(to, "") for place, to in wanted.items() if to is not None}
+    if offsets:
         await commit_offsets(settings, group, offsets)
     if forgotten:
         await delete_offsets(settings, group, forgotten)
-    await _check(settings, group, committed | dict.fromkeys(forgotten))
+    await _check(settings, group, wanted)
     return kept_as
 
 
@@ -217,17 +215,9 @@ async def _keep(settings: Settings, group: str) -> str:
     name = f"{group}.before-{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03}Z"
     topics = consumer_groups(settings.prefix)[group]
     committed = await committed_offsets(settings, group, topics)
-    places = await partition_offsets(settings, topics)
-    await commit_offsets(
-        settings,
-        name,
-        {
-            place: CommittedOffset(committed[place], "")
-            if place in committed
-            else CommittedOffset(0, _NEVER)
-            for place in places
-        },
-    )
+    never = dict.fromkeys(await partition_offsets(settings, topics), CommittedOffset(0, _NEVER))
+    kept = {place: CommittedOffset(offset, "") for place, offset in committed.items()}
+    await commit_offsets(settings, name, never | kept)
     return name
 
 
@@ -245,7 +235,3 @@ async def _check(settings: Settings, group: str, wanted: Mapping[Partition, int 
                 f"Expected {group} to be at {offset} of {place[0]}, partition {place[1]}, found "
                 f"{found.get(place)}: somebody else moves it; look with rmos offsets show."
             )
-
-
-def _place(move: OffsetMove) -> Partition:
-    return move.position.topic, move.position.partition

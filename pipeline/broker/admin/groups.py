@@ -154,13 +154,17 @@ async def refuse_running_workers(
         error: What is raised.
 
     Raises:
-        StoreNotReadyError: A group has members; or `error`, where another is given.
+        StoreNotReadyError: A group has members, each named; or `error`, where another is given.
         BrokerError: No broker answers.
     """
     for group in store_groups(settings.prefix) if groups is None else groups:
-        members = await group_members(settings, group)
+        members = (await describe_group(settings, group)).members
         if members:
-            raise error(f"Stop the workers of {group} first, {len(members)} of them run: {reason}.")
+            named = "; ".join(map(str, members))
+            raise error(
+                f"Stop the workers of {group} first, {len(members)} of them run ({named}): "
+                f"{reason}."
+            )
 
 
 async def _committed(

@@ -96,7 +96,7 @@ class GroupView:
                     "end": each.end,
                     "lag": each.lag,
                     "lost": each.lost,
-                    **self._held_up_by((each.topic, each.partition)),
+                    **self._held_up_by(each.place),
                 }
                 for each in self.positions
             ],
@@ -106,9 +106,9 @@ class GroupView:
     def _held_up(self) -> Iterator[Partition]:
         """Yield the partitions where the group has got to a transaction that is open."""
         for each in self.positions:
-            transaction = self.transactions.get((each.topic, each.partition))
+            transaction = self.transactions.get(each.place)
             if each.lag and transaction is not None and each.following >= transaction.offset:
-                yield each.topic, each.partition
+                yield each.place
 
     def _held_up_by(self, place: Partition) -> dict[str, Any]:
         if place not in set(self._held_up()):
