@@ -24,19 +24,18 @@ from pipeline.disk.durable_files import NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.files import FileChecks
-from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, place_of, what_lies_at
+from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, what_lies_at
 from pipeline.recovery.replay.history import (
     FIRST_KINDS,
     ObservedRecord,
-    Row,
     expected_sha256,
     key_of,
-    path_of_row,
     sha256_of_leaf,
     sha256_of_row,
     uploads_of,
 )
 from pipeline.recovery.replay.request_topics import RequestTopic
+from pipeline.storage.batch_plan import StoredRow, path_of_row
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
 
@@ -54,12 +53,12 @@ class _First:
 
     observed: ObservedRecord
     judged: JudgedRun | JudgedAdvisory
-    row: Row | None
+    row: StoredRow | None
     files: Sequence[NewFile] | None
 
     @property
     def place(self) -> str:
-        return place_of(self.observed.record.source)
+        return str(self.observed.record.source.id)
 
     @property
     def known_sha256(self) -> str:
@@ -112,8 +111,10 @@ class StoreComparison:
                 if is_known and each.was_first(row):  # 2.
                     self._check_first(_First(each, judged, row, planned.files))
 
-    def _check_leaf(self, observed: ObservedRecord, row: Row | None, expected: LedgerLeaf) -> None:
-        leaf, place = observed.leaf, place_of(observed.record.source)
+    def _check_leaf(
+        self, observed: ObservedRecord, row: StoredRow | None, expected: LedgerLeaf
+    ) -> None:
+        leaf, place = observed.leaf, str(observed.record.source.id)
         if observed.is_internal_error:
             self._tally.add(Finding("internal_error", "leaf", place))
         if leaf is None or leaf == expected:
@@ -122,7 +123,7 @@ class StoreComparison:
         if row is not None and _contradicts(row, observed, leaf):
             # The leaf is right: the index is derived.
             wanted = f"{sha256_of_leaf(leaf)}, made by {place if is_first else 'another record'}"
-            maker = "no known record" if row.source is None else place_of(row.source)
+            maker = "no known record" if row.source is None else str(row.source.id)
             path = path_of_row(row) or f"advisory {key_of(observed.record.verdict)}"
             told = f"{sha256_of_row(row)}, made by {maker}"
             self._tally.add(Finding("different", "row", path, wanted, told, place))
@@ -199,7 +200,7 @@ class StoreComparison:
         return known or f"advisory {judged.advisory_id} of {judged.run_id}"
 
 
-def _contradicts(row: Row, observed: ObservedRecord, leaf: LedgerLeaf) -> bool:
+def _contradicts(row: StoredRow, observed: ObservedRecord, leaf: LedgerLeaf) -> bool:
     """Return whether a row names another maker, or another artifact or link, than a leaf does."""
     is_first = leaf.kind in FIRST_KINDS
     told = sha256_of_leaf(leaf)

@@ -20,6 +20,7 @@ import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipeline.core.hashing import sha256_of_bytes
@@ -29,12 +30,12 @@ from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, paths_below, read_below, sha256_below
-from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.findings import Finding, what_lies_at
-from pipeline.recovery.replay.history import Row, path_of_row, sha256_of_leaf, sha256_of_row
+from pipeline.recovery.replay.history import sha256_of_leaf, sha256_of_row
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.batch_plan import StoredRow, path_of_row
 from pipeline.storage.index.run_index import RunIndex
 
 _DIGEST_BYTES = 8
@@ -141,7 +142,8 @@ def find_foreign_files(
         with exclusive_lock(root / INDEX_LOCK):  # 2.
             pass
         rows = _UnreadRows(root, checks, logs)
-        for row in _rows(index):  # 3.
+        known: Iterator[StoredRow] = chain(index.all_runs(), index.all_advisories())
+        for row in known:  # 3.
             if row.source is None or not was_read(row.source):
                 rows.explain(row)
         for path in unexpected:  # 4.
@@ -152,11 +154,6 @@ def find_foreign_files(
 def _paths(root: Path) -> Iterator[str]:
     for area in ("runs", *(area.value for area in BlobArea)):
         yield from paths_below(root, area)
-
-
-def _rows(index: RunIndex) -> Iterator[Row]:
-    yield from index.all_runs()
-    yield from index.all_advisories()
 
 
 def _finding(path: str, found: str | None) -> Finding:
@@ -176,7 +173,7 @@ class _UnreadRows:
         self._log_ids = set() if logs is None else set(logs.ids())
         self._without_source: set[str] | None = None
 
-    def explain(self, row: Row) -> None:
+    def explain(self, row: StoredRow) -> None:
         """Add the files of a row."""
         path, sha256 = path_of_row(row), sha256_of_row(row)
         if path is None or not self._is_borne_out(row.source, sha256):
@@ -205,16 +202,14 @@ class _UnreadRows:
     def _hashes_of_all_leaves(self) -> set[str]:
         """Return what any leaf tells of: rows without a source, as after a new broker."""
         if self._without_source is None:
-            self._without_source = {
-                sha256 for leaf in self._leaves() if (sha256 := sha256_of_leaf(leaf)) is not None
-            }
+            assert self._logs is not None
+            told = (
+                sha256_of_leaf(reader.leaf(index))
+                for reader in self._logs.open_all()
+                for index in range(reader.size)
+            )
+            self._without_source = {sha256 for sha256 in told if sha256 is not None}
         return self._without_source
-
-    def _leaves(self) -> Iterator[LedgerLeaf]:
-        assert self._logs is not None
-        for reader in self._logs.open_all():
-            for index in range(reader.size):
-                yield reader.leaf(index)
 
 
 def _blobs_of(document: dict[str, object]) -> Iterator[str]:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
-from pipeline.core.record import RecordSource
 
 FindingKind = Literal[
     "missing",
@@ -54,11 +53,6 @@ class Finding:
         """Return it as JSON shows it, without what it has not."""
         told = {name: value for name, value in asdict(self).items() if value is not None}
         return {"finding": told.pop("kind"), **told}
-
-
-def place_of(source: RecordSource) -> str:
-    """Return where a record is, as a person names it."""
-    return str(source.id)
 
 
 def what_lies_at(path: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import attachment_path
@@ -21,10 +20,14 @@ from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.recovery.replay.findings import Finding
-from pipeline.storage.batch_plan import INTERNAL_ERROR, JudgedRecord, apply_recorded_verdict
+from pipeline.storage.batch_plan import (
+    INTERNAL_ERROR,
+    JudgedRecord,
+    StoredRow,
+    apply_recorded_verdict,
+)
 
 Verdict: TypeAlias = JudgedRun | JudgedAdvisory | Rejected
-Row: TypeAlias = StoredRun | StoredAdvisory
 Key: TypeAlias = str | tuple[str, str]
 
 FIRST_KINDS = frozenset({"run", "advisory"})
@@ -41,14 +44,9 @@ def expected_sha256(verdict: JudgedRun | JudgedAdvisory) -> str:
     return verdict.artifact_sha256 if isinstance(verdict, JudgedRun) else verdict.link_sha256
 
 
-def sha256_of_row(row: Row) -> str:
+def sha256_of_row(row: StoredRow) -> str:
     """Return the hash of the artifact or of the link that a row knows."""
     return row.artifact_sha256 if isinstance(row, StoredRun) else row.link_sha256
-
-
-def path_of_row(row: Row) -> str | None:
-    """Return where that lies; None of a link that waits for its run."""
-    return row.artifact_path if isinstance(row, StoredRun) else row.link_path
 
 
 def sha256_of_leaf(leaf: LedgerLeaf) -> str | None:
@@ -104,15 +102,6 @@ class LeafCursor:
         return leaf
 
 
-def next_offset(reader: LogReader | None) -> int:
-    """Return the offset after that of the last leaf; 0 where there is none.
-
-    Raises:
-        IntegrityError: The log is not what was written.
-    """
-    return reader.leaf(reader.size - 1).offset + 1 if reader is not None and reader.size else 0
-
-
 def covers(reader: LogReader | None, begin: int, end: int) -> bool:
     """Return whether every offset of a range has a leaf.
 
@@ -156,7 +145,7 @@ class ObservedRecord:
         verdict = self.record.verdict
         return isinstance(verdict, Rejected) and verdict.code == INTERNAL_ERROR
 
-    def was_first(self, row: Row | None) -> bool:
+    def was_first(self, row: StoredRow | None) -> bool:
         """Return whether this record made its run or claimed its advisory.
 
         Args:

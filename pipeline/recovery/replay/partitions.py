@@ -11,7 +11,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.findings import Finding
-from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, covers, next_offset
+from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, covers
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
@@ -129,7 +129,6 @@ def _partition(
     reached: tuple[int, int],
 ) -> ReplayedPartition:
     position, committed = reached
-    leaves_to = next_offset(leaves)
     begin, asked_end = asked.selected.beginning, asked.selected.end
     end = max(min(asked_end, max(position, committed)), begin)
     return ReplayedPartition(
@@ -141,6 +140,6 @@ def _partition(
         pending=asked_end - end,
         position=position,
         leaves=leaves,
-        leaves_to=leaves_to,
+        leaves_to=0 if leaves is None else leaves.next_offset,
         has_every_leaf=covers(leaves, begin, end),
     )

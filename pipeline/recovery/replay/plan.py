@@ -11,7 +11,6 @@ from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
-from pipeline.recovery.replay.history import next_offset
 from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection, resolve
@@ -128,4 +127,7 @@ async def _stored(
 
 
 def _leaves_to(store: OpenedStore, log: LogId) -> int | None:
-    return None if store.ledger is None else next_offset(store.ledger.reader(log))
+    if store.ledger is None:
+        return None
+    reader = store.ledger.reader(log)
+    return 0 if reader is None else reader.next_offset

@@ -4,15 +4,13 @@ What reads topics again goes through this table in its order: runs come before a
 links find their runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.consumers.engine.judging import Judge
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.runs.verdict import judge_run_record
-from pipeline.ledger.writer import Ledger
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord
@@ -20,22 +18,6 @@ from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.run_store import RunStore, plan_runs
 from pipeline.topics import TopicNames
-
-
-class OpenStore(Protocol):
-    """Opens a store on disk, as the class of a store does."""
-
-    def __call__(self, root: Path, *, ledger: Ledger | None) -> BatchStore[Any, Any]:
-        """Open the store at `root`."""
-
-
-class PlanBatch(Protocol):
-    """Plans a batch as if every known file were intact."""
-
-    def __call__(
-        self, records: Sequence[JudgedRecord[Any]], known: KnownRows
-    ) -> BatchPlan[Any, Any]:
-        """Plan; nothing is read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +28,15 @@ class RequestTopic:
         name: Full name.
         group: The consumer group that reads it, and writes what its records make.
         judge: Says what a record is.
-        open_store: Opens what keeps it.
+        open_store: What keeps it, opened by the store's folder and its ledger.
         plan: Says what the store would do with records, from its rows alone.
     """
 
     name: str
     group: str
     judge: Judge[Any]
-    open_store: OpenStore
-    plan: PlanBatch
+    open_store: type[BatchStore[Any, Any]]
+    plan: Callable[[Sequence[JudgedRecord[Any]], KnownRows], BatchPlan[Any, Any]]
 
 
 def request_topics(topics: TopicNames) -> list[RequestTopic]:

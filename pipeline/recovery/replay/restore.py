@@ -38,7 +38,7 @@ from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
-from pipeline.recovery.replay.findings import Finding, Tally, place_of, what_lies_at
+from pipeline.recovery.replay.findings import Finding, Tally, what_lies_at
 from pipeline.recovery.replay.history import (
     ObservedRecord,
     PartitionHistory,
@@ -320,7 +320,7 @@ class _Restorer:
         """Restore what known records have made; return those that are to be compared."""
         for each in known:
             if each.is_internal_error:
-                self.tally.add(Finding("internal_error", "leaf", place_of(each.record.source)))
+                self.tally.add(Finding("internal_error", "leaf", str(each.record.source.id)))
         firsts = self._firsts(steps, known)
         same = [each.record for each in firsts if _makes_what_its_leaf_names(each)]
         # Only where nothing was left out before may the store say that it has come so far.
@@ -336,7 +336,7 @@ class _Restorer:
                 self.tally.counts["intact"] += 1
             else:
                 path, sha256 = file.file.path, sha256_of_bytes(file.file.content)
-                place = place_of(file.source)
+                place = str(file.source.id)
                 self.tally.add(Finding("restored", what_lies_at(path), path, sha256, source=place))
         return {
             each.record.source
@@ -367,7 +367,7 @@ class _Restorer:
         for each, outcome in zip(new, result.outcomes, strict=True):
             source = each.record.source
             if outcome.code == INTERNAL_ERROR:
-                self.tally.add(Finding("internal_error", "leaf", place_of(source)))
+                self.tally.add(Finding("internal_error", "leaf", str(source.id)))
             is_first = outcome.kind in _FIRST_OUTCOMES and uploads_of(each.record.verdict)
             if is_first or outcome.code == "ARTIFACT_CORRUPT":
                 unfinished.add(source)

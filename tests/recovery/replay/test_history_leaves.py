@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.ledger.reader import LogReader
-from pipeline.recovery.replay.history import LeafCursor, covers, next_offset
+from pipeline.recovery.replay.history import LeafCursor, covers
 from tests.ledger.ledgers import LOG, leaf, ledger
 
 OFFSETS = [*range(300), *range(303, 310), 400]
@@ -53,13 +53,9 @@ def test_a_range_is_covered_where_every_offset_has_a_leaf(
     assert covers(reader, begin, end) is covered
 
 
-def test_the_next_offset_follows_the_last_leaf(reader: LogReader) -> None:
-    assert next_offset(reader) == 401
-
-
 def test_a_log_that_does_not_exist_covers_nothing(tmp_path: Path) -> None:
     missing = ledger(tmp_path).reader(LOG)
-    assert (missing, next_offset(missing)) == (None, 0)
+    assert missing is None
     assert covers(missing, 4, 4)
     assert not covers(missing, 0, 1)
     cursor = LeafCursor(missing, 0, 9)
