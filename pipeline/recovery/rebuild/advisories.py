@@ -15,7 +15,7 @@ from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.layout import LinkPath, parse_path
 from pipeline.core.record import RecordSource
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.recovery.replay.history import Verdict
+from pipeline.recovery.rebuild.runs import differs
 from pipeline.storage.artifacts import UnexpectedFile
 
 _Key = tuple[str, str]
@@ -28,17 +28,17 @@ class RebuiltAdvisories:
     Attributes:
         rows: By run_id and advisory_id.
         changed: Those whose link file is not what their first request makes.
-        wanted: Leaves without a link: the rest of their row only their record can tell.
+        wanted: By run_id and advisory_id the record and the leaf of a claim without its link: the
+            rest of its row only that record can tell.
         differing: Sentences about links that are not what their leaf says.
         unexpected: Path and SHA-256 of what is in the place of a link and is none.
     """
 
     rows: dict[_Key, StoredAdvisory] = field(default_factory=dict)
     changed: list[_Key] = field(default_factory=list)
-    wanted: dict[RecordSource, LedgerLeaf] = field(default_factory=dict)
+    wanted: dict[_Key, tuple[RecordSource, LedgerLeaf]] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
     unexpected: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
-    _wanted_keys: set[_Key] = field(default_factory=set)
 
     def add_link(self, advisory: StoredAdvisory) -> UnexpectedFile | None:
         """Take the row of a link file; return the file where another one has told of it."""
@@ -61,7 +61,7 @@ class RebuiltAdvisories:
         assert leaf.advisory_id is not None
         key = leaf.run_id, leaf.advisory_id
         known = self.rows.get(key)
-        if key in self._wanted_keys or (known is not None and known.source is not None):
+        if key in self.wanted or (known is not None and known.source is not None):
             return
         if known is not None and known.link_sha256 == leaf.link_sha256:
             self.rows[key] = replace(known, source=source)
@@ -70,24 +70,18 @@ class RebuiltAdvisories:
         if known is not None:
             path, found = known.link_path, known.link_sha256
         if path is not None:
-            self.differing.append(
-                f"expected {path} to have SHA-256 {leaf.link_sha256}, as the leaf of offset "
-                f"{source.id.offset} of {source.id.topic}, partition {source.id.partition} says, "
-                f"found {found}"
-            )
-        self.wanted[source] = leaf
-        self._wanted_keys.add(key)
+            self.differing.append(differs(path, leaf.link_sha256, source, found))
+        self.wanted[key] = source, leaf
 
-    def take_record(self, source: RecordSource, judged: Verdict) -> bool:
-        """Make the row of a wanted leaf from its record; tell whether the record is that of it."""
-        leaf = self.wanted[source]
-        if not isinstance(judged, JudgedAdvisory) or judged.key != (leaf.run_id, leaf.advisory_id):
-            return False
+    def take_record(self, source: RecordSource, judged: JudgedAdvisory) -> None:
+        """Make the row of a wanted leaf from its record."""
+        wanted_source, leaf = self.wanted.get(judged.key, (None, None))
+        if leaf is None or wanted_source != source:
+            return
         assert leaf.link_sha256 is not None, "the leaf of an advisory has the hash of its link"
         row = stored_advisory(judged, source, None)
         self.rows[judged.key] = replace(row, link_sha256=leaf.link_sha256)
-        del self.wanted[source]
-        return True
+        del self.wanted[judged.key]
 
     def explain(self, source: RecordSource, judged: JudgedAdvisory, *, is_consumed: bool) -> None:
         """Let a record explain its advisory, unless an earlier record has."""
@@ -113,9 +107,8 @@ class RebuiltAdvisories:
         Args:
             artifact_paths: Of the runs, by run_id.
         """
-        for key, row in sorted(self.rows.items()):
-            if row.link_path is None and row.run_id in artifact_paths:
-                yield key
+        waiting = (key for key, row in sorted(self.rows.items()) if row.link_path is None)
+        return (key for key in waiting if key[0] in artifact_paths)
 
     def misplaced(self, artifact_paths: Mapping[str, str]) -> Iterator[UnexpectedFile]:
         """Give the links that lie in another folder than their run, or have none.

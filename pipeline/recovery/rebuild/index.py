@@ -24,10 +24,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from pipeline.broker.admin.groups import committed_offsets, refuse_running_workers
+from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.reading.log_holes import describe_holes, find_holes
+from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
@@ -36,7 +36,11 @@ from pipeline.disk.store_identity import StoreIdentity, check_identity, read_sto
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.rows import RebuiltRows
-from pipeline.recovery.replay.request_topics import request_topics
+from pipeline.recovery.replay.request_topics import (
+    consumed_offsets,
+    holes_in_consumed,
+    request_topics,
+)
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.index.replacement import (
@@ -111,7 +115,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         # A batch that died before its leaves: its records come again, and are first again.
         begin, committed = positions[identity.epoch], {}
     else:
-        begin, committed = {}, await _committed(settings)  # 5.
+        begin, committed = {}, await consumed_offsets(settings)  # 5.
         await _refuse_holes(settings, committed)
         positions[identity.epoch] = committed
     if not has_ledger or rows.has_unexplained:
@@ -121,7 +125,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
     report = _report(rows)
     with store_faults(root):
         with new_index(root) as index, index.transaction() as transaction:  # 6.
-            for batch in batches(rows.runs.indexed()):
+            for batch in batches(row.indexed for row in rows.runs.rows.values()):
                 transaction.add_runs(batch)
             for claims in batches(rows.advisories.rows.values()):
                 transaction.add_advisories(claims)
@@ -166,7 +170,7 @@ async def _take_records(
 ) -> None:
     """Read the records of the wanted leaves, each by its offset."""
     offsets: dict[Partition, set[int]] = {}
-    for source in rows.wanted:
+    for source, _ in rows.wanted:
         if source.epoch == epoch:
             offsets.setdefault(source.id.topic_partition, set()).add(source.id.offset)
     if not offsets:
@@ -214,25 +218,13 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
         StoreNotReadyError: Records are gone from the middle of a log.
     """
     there = await partition_offsets(settings, sorted({topic for topic, _ in committed}))
-    consumed = {
-        place: OffsetRange(each.beginning, min(each.end, committed.get(place, 0)))
-        for place, each in there.items()
-    }
-    holes = await find_holes(settings, consumed)
-    if holes:
+    if holes := await holes_in_consumed(settings, there, committed):
         told = "; ".join(describe_holes(place, found) for place, found in holes.items())
         raise StoreNotReadyError(
             f"Records are gone from the middle of the log: {told}. Nobody can tell which record "
             "made a file, and the store has no leaves that say it: put back the folder ledger of a "
             "backup of this store first. The old index is in place."
         )
-
-
-async def _committed(settings: Settings) -> dict[Partition, int]:
-    committed: dict[Partition, int] = {}
-    for topic in request_topics(settings.topics):
-        committed |= await committed_offsets(settings, topic.group, [topic.name])
-    return committed
 
 
 def _report(rows: RebuiltRows) -> RebuildReport:
@@ -248,7 +240,7 @@ def _report(rows: RebuiltRows) -> RebuildReport:
         links_to_make=_names(rows.advisories.to_be_linked(paths)),
         lost=[
             f"{leaf.run_id} {leaf.advisory_id}" if leaf.advisory_id else str(leaf.run_id)
-            for leaf in rows.wanted.values()
+            for _, leaf in rows.wanted
         ],
     )
 

@@ -10,7 +10,7 @@ middle of the log. What the store went past without storing it, as an operator h
 consumed now.
 """
 
-from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from pipeline.broker.admin.groups import refuse_running_workers
@@ -25,7 +25,7 @@ from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.reading import commit_ranges
-from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
+from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import open_index_to_read
 from pipeline.storage.ledger_key import open_ledger
@@ -99,7 +99,9 @@ def _behind(
     """Return the partitions whose log ends before the store's position, and what is between."""
     behind = {}
     names = {topic.name for topic in request_topics(settings.topics)}
-    for place, position in sorted(_positions(settings, epoch).items()):
+    with closing(open_index_to_read(settings.data_dir)) as index:
+        positions = sorted(index.positions(epoch).items())
+    for place, position in positions:
         if place[0] not in names or not position:
             continue
         log = LogId(epoch, *place)
@@ -110,14 +112,6 @@ def _behind(
         if following < position:
             behind[place] = OffsetRange(following, position)
     return behind
-
-
-def _positions(settings: Settings, epoch: int) -> Mapping[Partition, int]:
-    index = open_index_to_read(settings.data_dir)
-    try:
-        return index.positions(epoch)
-    finally:
-        index.close()
 
 
 async def _look(
@@ -170,22 +164,11 @@ async def build_logs(
     for topic in request_topics(settings.topics):
         ranges = {place: each for place, each in missing.ranges.items() if place[0] == topic.name}
         if ranges:
-            done += await _build(settings, topic, ranges, progress)
+            opened = topic.open_store(settings.data_dir, ledger=open_ledger(settings))
+            with closing(opened) as store:
+                done += await commit_ranges(settings, topic, store, ranges, progress)
     ledger = open_ledger(settings)
     if ledger is not None:
         # Of a partition whose records are all gone the log is empty, and there.
         ledger.begin(missing.without_log)
     return done
-
-
-async def _build(
-    settings: Settings,
-    topic: RequestTopic,
-    ranges: Mapping[Partition, OffsetRange],
-    progress: Progress,
-) -> int:
-    store = topic.open_store(settings.data_dir, ledger=open_ledger(settings))
-    try:
-        return await commit_ranges(settings, topic, store, ranges, progress)
-    finally:
-        store.close()

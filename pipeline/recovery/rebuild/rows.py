@@ -1,6 +1,5 @@
 """Rows of a new index, as far as the disk alone tells: files, and the leaves that explain them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -73,23 +72,21 @@ class RebuiltRows:
                 with ledger_faults(log):
                     leaf = parse_leaf(entry)
                 record = RecordId(log.topic, log.partition, leaf.offset)
-                self._take(RecordSource(log.epoch, record), leaf)
+                source = RecordSource(log.epoch, record)
+                if leaf.kind == "run":
+                    self._note(self.runs.take_leaf(source, leaf))
+                elif leaf.kind == "advisory":
+                    self.advisories.take_leaf(source, leaf)
                 count += 1
                 progress("leaves", count, None)
             positions.setdefault(log.epoch, {})[log.topic, log.partition] = reader.next_offset
         return positions
 
-    def _take(self, source: RecordSource, leaf: LedgerLeaf) -> None:
-        if leaf.kind == "run":
-            self._note(self.runs.take_leaf(source, leaf))
-        elif leaf.kind == "advisory":
-            self.advisories.take_leaf(source, leaf)
-
     def take_record(self, source: RecordSource, verdict: Verdict) -> None:
         """Let the record of a wanted leaf complete its row."""
-        if source in self.runs.wanted:
+        if isinstance(verdict, JudgedRun):
             self.runs.take_record(source, verdict)
-        else:
+        elif isinstance(verdict, JudgedAdvisory):
             self.advisories.take_record(source, verdict)
 
     def explain(self, source: RecordSource, verdict: Verdict, *, is_consumed: bool) -> None:
@@ -120,9 +117,9 @@ class RebuiltRows:
             )
 
     @property
-    def wanted(self) -> Mapping[RecordSource, LedgerLeaf]:
+    def wanted(self) -> list[tuple[RecordSource, LedgerLeaf]]:
         """Leaves without a file, of which only the record tells the rest of the row."""
-        return {**self.runs.wanted, **self.advisories.wanted}
+        return [*self.runs.wanted.values(), *self.advisories.wanted.values()]
 
     @property
     def has_unexplained(self) -> bool:

@@ -5,14 +5,13 @@ it came and which bytes its file has; a file with others is a fault that no row 
 there is no ledger, the records of the topics say which of them made each file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile
 from pipeline.storage.index.tables import IndexedRun, indexed_run, with_source
 
@@ -42,15 +41,15 @@ class RebuiltRuns:
     Attributes:
         hash_at: Gives the SHA-256 of the file at a path, whatever it is; None where there is none.
         rows: By run_id.
-        wanted: Leaves whose file is missing: the rest of their row only their record can tell.
+        wanted: By run_id the record and the leaf of a run whose file is missing: the rest of its
+            row only that record can tell.
         differing: Sentences about files that are not what their leaf says.
     """
 
     hash_at: Callable[[str], str | None]
     rows: dict[str, RebuiltRun] = field(default_factory=dict)
-    wanted: dict[RecordSource, LedgerLeaf] = field(default_factory=dict)
+    wanted: dict[str, tuple[RecordSource, LedgerLeaf]] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
-    _wanted_ids: set[str] = field(default_factory=set)
 
     def add_file(self, found: FoundArtifact) -> UnexpectedFile | None:
         """Take the row of an artifact; return the file where another one has told of its run."""
@@ -72,7 +71,7 @@ class RebuiltRuns:
         assert path is not None
         assert sha256 is not None
         known = self.rows.get(run_id)
-        if run_id in self._wanted_ids or (known is not None and known.run.source is not None):
+        if run_id in self.wanted or (known is not None and known.run.source is not None):
             return None
         if known is not None and (known.run.artifact_path, known.file_sha256) == (path, sha256):
             run = replace(known.run, source=source)
@@ -80,27 +79,22 @@ class RebuiltRuns:
             return None
         found = self.hash_at(path)
         if found not in {None, sha256}:
-            self.differing.append(_differs(path, sha256, source, found))
-        self.wanted[source] = leaf
-        self._wanted_ids.add(run_id)
-        return self._drop_elsewhere(run_id, path)
-
-    def _drop_elsewhere(self, run_id: str, path: str) -> UnexpectedFile | None:
-        known = self.rows.pop(run_id, None)
-        if known is None or known.run.artifact_path == path:
+            self.differing.append(differs(path, sha256, source, found))
+        self.wanted[run_id] = source, leaf
+        if known is None or self.rows.pop(run_id).run.artifact_path == path:
             return None
         return UnexpectedFile(
             known.run.artifact_path, f"expected the artifact of {run_id} at {path}"
         )
 
-    def take_record(self, source: RecordSource, judged: Verdict) -> bool:
-        """Make the row of a wanted leaf from its record; tell whether the record is that of it.
+    def take_record(self, source: RecordSource, judged: JudgedRun) -> None:
+        """Make the row of a wanted leaf from its record.
 
         The row is as if the file were right, so that the loss is found and not papered over.
         """
-        leaf = self.wanted[source]
-        if not isinstance(judged, JudgedRun) or judged.run_id != leaf.run_id:
-            return False
+        wanted_source, leaf = self.wanted.get(judged.run_id, (None, None))
+        if leaf is None or wanted_source != source:
+            return
         assert leaf.path is not None, "the leaf of a run names its file"
         assert leaf.sha256 is not None
         assert leaf.size_bytes is not None
@@ -110,10 +104,8 @@ class RebuiltRuns:
             artifact_sha256=leaf.sha256,
             size_bytes=leaf.size_bytes,
         )
-        row = RebuiltRun(run, _indexed(judged, run), self.hash_at(leaf.path))
-        self.rows[run.run_id] = row
-        del self.wanted[source]
-        return True
+        self.rows[run.run_id] = RebuiltRun(run, _indexed(judged, run), self.hash_at(leaf.path))
+        del self.wanted[run.run_id]
 
     def explain(self, source: RecordSource, judged: JudgedRun, *, is_consumed: bool) -> None:
         """Let a record explain its run, unless an earlier record has.
@@ -148,16 +140,13 @@ class RebuiltRuns:
         """Return the paths of the artifacts by run_id."""
         return {run_id: row.run.artifact_path for run_id, row in self.rows.items()}
 
-    def indexed(self) -> Iterator[IndexedRun]:
-        """Yield the rows."""
-        return (row.indexed for row in self.rows.values())
-
 
 def _indexed(judged: JudgedRun, run: StoredRun) -> IndexedRun:
     return indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads)
 
 
-def _differs(path: str, expected: str, source: RecordSource, found: str | None) -> str:
+def differs(path: str, expected: str | None, source: RecordSource, found: str | None) -> str:
+    """Return the sentence about a file that is not what its leaf says."""
     return (
         f"expected {path} to have SHA-256 {expected}, as the leaf of offset {source.id.offset} of "
         f"{source.id.topic}, partition {source.id.partition} says, found {found}"

@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange, topic_retention_ms
-from pipeline.broker.reading.log_holes import Hole, find_holes
+from pipeline.broker.reading.log_holes import Hole
 from pipeline.broker.reading.times import record_times
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
-from pipeline.recovery.replay.request_topics import request_topics
+from pipeline.recovery.replay.request_topics import (
+    consumed_offsets,
+    holes_in_consumed,
+    request_topics,
+)
 from pipeline.recovery.replay.selection import Selection, resolve
 from pipeline.settings import Settings
 
@@ -80,19 +83,13 @@ async def plan(settings: Settings, selection: Selection) -> ReplayPlan:
         StoreError: There is a store that does not fit the broker, or that cannot be read.
         BrokerError: The broker cannot be reached, or a topic is missing.
     """
-    topics = request_topics(settings.topics)
-    names = [topic.name for topic in topics]
+    names = [topic.name for topic in request_topics(settings.topics)]
     ranges = await resolve(settings, selection, names)
     times = await record_times(settings, {place: each.selected for place, each in ranges.items()})
-    committed: dict[Partition, int] = {}
-    for topic in topics:
-        committed |= await committed_offsets(settings, topic.group, [topic.name])
+    committed = await consumed_offsets(settings)
     store_id, stored = await _stored(settings, list(ranges))
-    consumed = {
-        place: OffsetRange(each.log.beginning, min(each.log.end, committed.get(place, 0)))
-        for place, each in ranges.items()
-    }
-    holes = await find_holes(settings, consumed)
+    logs = {place: each.log for place, each in ranges.items()}
+    holes = await holes_in_consumed(settings, logs, committed)
     order = {name: number for number, name in enumerate(names)}
     partitions = [
         PlannedPartition(

@@ -4,14 +4,19 @@ What reads topics again goes through this table in its order: runs come before a
 links find their runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.consumers.engine.judging import Judge
 from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.record import Partition
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.record import judge_legacy_record
+from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord
 from pipeline.storage.batch_store import BatchStore
@@ -56,3 +61,30 @@ def request_topics(topics: TopicNames) -> list[RequestTopic]:
             plan_advisories,
         ),
     ]
+
+
+async def consumed_offsets(settings: Settings) -> dict[Partition, int]:
+    """Return what the group of each request topic has committed, for all of them.
+
+    Raises:
+        BrokerError: The broker cannot be reached, or a topic is missing.
+    """
+    committed: dict[Partition, int] = {}
+    for topic in request_topics(settings.topics):
+        committed |= await committed_offsets(settings, topic.group, [topic.name])
+    return committed
+
+
+async def holes_in_consumed(
+    settings: Settings, logs: Mapping[Partition, OffsetRange], committed: Mapping[Partition, int]
+) -> dict[Partition, list[Hole]]:
+    """Return the offsets of records that were consumed and are gone from the middle of a log.
+
+    Raises:
+        BrokerError: The broker cannot be reached.
+    """
+    consumed = {
+        place: OffsetRange(log.beginning, min(log.end, committed.get(place, 0)))
+        for place, log in logs.items()
+    }
+    return await find_holes(settings, consumed)
