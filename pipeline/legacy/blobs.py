@@ -5,8 +5,7 @@ hash differs from its name. The canonical form is what we store: its bytes have 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -21,19 +20,6 @@ BlobState = Literal["as named", "pretty-printed", "missing", "mismatch"]
 """`pretty-printed`: the name is the hash of the canonical JSON, not of the file."""
 
 _NAME_LENGTH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class BlobSearch:
-    """What came of looking for some contents.
-
-    Attributes:
-        found: Those whose hash is right, by their name.
-        states: What was found of each.
-    """
-
-    found: dict[str, FoundBlob] = field(default_factory=dict)
-    states: dict[str, BlobState] = field(default_factory=dict)
 
 
 class LegacyBlobs:
@@ -51,26 +37,16 @@ class LegacyBlobs:
             for path in _files_below(folder):
                 self._paths.setdefault(path.name[:_NAME_LENGTH], []).append(path)
 
-    def find(self, names: Iterable[str]) -> BlobSearch:
-        """Read what is there of `names`, and compare it with them.
+    def find(self, name: str) -> tuple[BlobState, FoundBlob | None]:
+        """Read what is there under `name`; return what it is, and the content if its hash is right.
 
         Raises:
             InputError: A file cannot be read.
         """
-        search = BlobSearch()
-        for name in names:
-            search.states[name], blob = self._look(name)
-            if blob is not None:
-                search.found[name] = blob
-        return search
-
-    def _look(self, name: str) -> tuple[BlobState, FoundBlob | None]:
         paths = self._paths.get(name, [])
-        for path in paths:
-            state, blob = _read(path, name)
-            if blob is not None:
-                return state, blob
-        return ("mismatch" if paths else "missing"), None
+        read = (_read(path, name) for path in paths)
+        wrong: BlobState = "mismatch" if paths else "missing"
+        return next((each for each in read if each[1] is not None), (wrong, None))
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of a content that was found, as we store them.
@@ -83,7 +59,7 @@ class LegacyBlobs:
             if blob is None:
                 continue
             if state == "pretty-printed":
-                yield canonical_form(_bytes_of(path)) or b""
+                yield canonical_form(b"".join(_pieces_of(path))) or b""
             else:
                 yield from _pieces_of(path)
             return
@@ -124,10 +100,6 @@ def _read(path: Path, name: str) -> tuple[BlobState, FoundBlob | None]:
 def _found(name: str, size_bytes: int, suffix: str, content: bytes | None) -> FoundBlob:
     is_small = size_bytes <= INLINE_LIMIT_BYTES
     return FoundBlob(name, size_bytes, suffix, content if is_small else None)
-
-
-def _bytes_of(path: Path) -> bytes:
-    return b"".join(_pieces_of(path))
 
 
 def _pieces_of(path: Path) -> Iterator[bytes]:

@@ -142,14 +142,14 @@ async def roll_back(
     chosen = None if without_backup else backup or _newest(path, backup_dir)
     content = _content(chosen)  # 2.
     report = RollbackReport(path, chosen)
-    with V1Store(path).replacing() as replacement:  # 3.
+    with V1Store(path).locked() as replace:  # 3.
         report.replaced = keep_replaced(path, sha256_of_bytes(content))
         texts = _rows_in(content, chosen)  # 4.
         report.from_backup = len(texts)
         _add_newer(path, texts, report)
         _export(settings.data_dir, texts, report, progress)
         is_whole = report.rows == report.from_backup
-        replacement.content = content if is_whole else format_rows(texts)  # 5.
+        replace(content if is_whole else format_rows(texts))  # 5.
     _check(path, report)
     return report
 

@@ -251,6 +251,9 @@ def _read(source: OlderStore, each: SourceRow) -> CarriedRow | OwnRow:
     if mark is not None:
         return OwnRow(each.run_id, mark)
     links, unread = each.advisories()
-    search = source.blobs.find(blob_names(row, advisories_of(row, links)))
-    mapped = map_row(each.run_id, row, origin=source.format, blobs=search.found, links=links)
-    return CarriedRow(each.run_id, row, mapped, search.states, tuple(unread))
+    names = blob_names(row, advisories_of(row, links))
+    looked_up = {name: source.blobs.find(name) for name in names}
+    found = {name: blob for name, (_, blob) in looked_up.items() if blob is not None}
+    mapped = map_row(each.run_id, row, origin=source.format, blobs=found, links=links)
+    states = {name: state for name, (state, _) in looked_up.items()}
+    return CarriedRow(each.run_id, row, mapped, states, tuple(unread))

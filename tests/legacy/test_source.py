@@ -220,6 +220,6 @@ DATA = Path(__file__).parents[3] / "shared" / "data" / "attachments"
 )
 def test_the_shops_own_json_was_hashed_in_another_form_than_it_was_stored() -> None:
     names = {path.name[:64]: path.suffix for path in DATA.rglob("*") if path.is_file()}
-    states = LegacyBlobs(DATA).find(names).states
+    blobs = LegacyBlobs(DATA)
     for name, suffix in names.items():
-        assert states[name] == ("pretty-printed" if suffix == ".json" else "as named")
+        assert blobs.find(name)[0] == ("pretty-printed" if suffix == ".json" else "as named")

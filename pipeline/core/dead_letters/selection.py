@@ -61,19 +61,12 @@ class DeadLetterCollection:
         return sorted(fitting, key=lambda letter: (letter.timestamp_ms, letter.identity))
 
 
-def named_by_none(
-    sources: Iterable[RecordId], letters: Iterable[DeadLetterRecord]
-) -> list[RecordId]:
-    """Return those of `sources` that no dead letter is about, in their order."""
-    there = {place for letter in letters for place in (letter.source, letter.place)}
-    return [source for source in sources if source not in there]
-
-
 def missing_dead_letter(
     wanted: DeadLetterFilter, letters: Iterable[DeadLetterRecord]
 ) -> str | None:
     """Say which record that is named in `wanted` has none of `letters`; None where each has one."""
-    unknown = named_by_none(sorted(wanted.sources), letters)
+    there = {place for letter in letters for place in (letter.source, letter.place)}
+    unknown = sorted(wanted.sources - there)
     if not unknown:
         return None
     has_others = replace(wanted, sources=frozenset()) != DeadLetterFilter()

@@ -15,9 +15,8 @@ that take it: the program of v1 did not.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +54,6 @@ class V1Transaction:
         if run_id in self.texts or run_id in self.added:
             raise ValueError(f"expected a new run_id, found {run_id} in the v1 store")
         self.added[run_id] = format_row(value)
-
-
-@dataclass(slots=True)
-class V1Replacement:
-    """What takes the place of the whole file.
-
-    Attributes:
-        content: The new bytes; None to leave the file as it is.
-    """
-
-    content: bytes | None = None
 
 
 class V1Store:
@@ -106,26 +94,20 @@ class V1Store:
         Raises:
             StoreError: The disk failed.
         """
-        with store_faults(self.path), exclusive_lock(self._lock):
+        with self.locked() as replace:
             if self._stat() is None:
-                self._write(format_rows({}))
+                replace(format_rows({}))
 
     @contextmanager
-    def replacing(self) -> Iterator[V1Replacement]:
-        """Replace the whole file, also one that nobody can read, while nobody else writes.
+    def locked(self) -> Iterator[Callable[[bytes], _Identity]]:
+        """Give what replaces the whole file, also one that nobody can read; nobody else writes.
 
         Raises:
             StoreError: The disk failed; the file is the old one or the new one.
         """
-        with store_faults(self.path), exclusive_lock(self._lock):
-            replacement = V1Replacement()
-            yield replacement
-            if replacement.content is not None:
-                self._write(replacement.content)
-
-    @property
-    def _lock(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.lock")
+        lock = self.path.with_name(f"{self.path.name}.lock")
+        with store_faults(self.path), exclusive_lock(lock):
+            yield self._write
 
     @contextmanager
     def transaction(self) -> Iterator[V1Transaction]:
@@ -134,12 +116,12 @@ class V1Store:
         Raises:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
-        with store_faults(self.path), exclusive_lock(self._lock):  # 1.
+        with self.locked() as replace:  # 1.
             transaction = V1Transaction(self._read())
             yield transaction
             if transaction.added:
                 texts = {**transaction.texts, **transaction.added}
-                self._known = (self._write(format_rows(texts)), texts)
+                self._known = (replace(format_rows(texts)), texts)
 
     def _stat(self) -> os.stat_result | None:
         try:

@@ -5,15 +5,16 @@ again finds its own row, whose mark names it: it is `persisted` again.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.strict import InvalidJsonError
-from pipeline.core.record import Partition, RecordSource
+from pipeline.core.record import Partition
 from pipeline.core.reject_limit import RejectWindow, after_verdicts
 from pipeline.legacy.v1.file import V1Store, V1Transaction
-from pipeline.legacy.v1.row import RowMark, V1Source, marked
+from pipeline.legacy.v1.row import V1Source, marked
 from pipeline.legacy.v1.text import parse_row
 from pipeline.legacy.v1_mode.outcome import JudgedRow, V1Outcome, resolve_row
 from pipeline.storage.batch_plan import JudgedRecord
@@ -55,20 +56,20 @@ class V1Runs:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.
         """
         with self._store.transaction() as transaction:
-            outcomes = self._resolve(records, transaction)
+            # Every row is read once a batch, however often it is asked for.
+            rows: dict[str, dict[str, Any] | None] = {}
+            outcomes = [self._resolved(record, transaction, rows) for record in records]
+            failures = [
+                _is_failure(record, outcome)
+                for record, outcome in zip(records, outcomes, strict=True)
+                if record.source.id.offset >= self._judged.get(record.source.id.topic_partition, 0)
+            ]
             accepted_rejects = limit.accepted_rejects if limit else 0
-            window, accepted = self._check_reject_limit(records, outcomes, accepted_rejects)
+            window, accepted = after_verdicts(self._window, failures, accepted_rejects)
         self._window = window
         for record in records:
             self._judged[record.source.id.topic_partition] = record.source.id.offset + 1
         return BatchResult(outcomes, accepted)
-
-    def _resolve(
-        self, records: Sequence[JudgedV1Record], transaction: V1Transaction
-    ) -> list[V1Outcome]:
-        # Every row is read once a batch, however often it is asked for.
-        rows: dict[str, dict[str, Any] | None] = {}
-        return [self._resolved(record, transaction, rows) for record in records]
 
     def _resolved(
         self,
@@ -79,35 +80,15 @@ class V1Runs:
         judged = record.verdict
         if isinstance(judged, Rejected):
             return V1Outcome("rejected", judged.run_id, None, judged.code, judged.message)
-        run_id, source = judged.run_id, self._source_of(record.source)
+        run_id, source = judged.run_id, V1Source(self._cluster_id, record.source.id)
         if run_id not in rows:
             if run_id in transaction.texts:
                 rows[run_id] = _read(transaction.texts, run_id)
             else:
-                rows[run_id] = row = _new_row(judged, source)
+                row = marked(judged.row, replace(judged.mark, source=source))
                 transaction.add(run_id, row)
+                rows[run_id] = row
         return resolve_row(judged, rows[run_id], source)
-
-    def _source_of(self, source: RecordSource) -> V1Source:
-        return V1Source(self._cluster_id, source.id)
-
-    def _check_reject_limit(
-        self,
-        records: Sequence[JudgedV1Record],
-        outcomes: Sequence[V1Outcome],
-        accepted_rejects: int,
-    ) -> tuple[RejectWindow, int]:
-        failures = [
-            _is_failure(record, outcome)
-            for record, outcome in zip(records, outcomes, strict=True)
-            if record.source.id.offset >= self._judged.get(record.source.id.topic_partition, 0)
-        ]
-        return after_verdicts(self._window, failures, accepted_rejects)
-
-
-def _new_row(judged: JudgedRow, source: V1Source) -> dict[str, Any]:
-    mark = RowMark(judged.mark.request_sha256, judged.mark.artifact_sha256, source)
-    return marked(judged.row, mark)
 
 
 def _read(texts: Mapping[str, str], run_id: str) -> dict[str, Any] | None:

@@ -12,7 +12,6 @@ from pipeline.core.dead_letters.selection import (
     DeadLetterCollection,
     DeadLetterFilter,
     missing_dead_letter,
-    named_by_none,
 )
 from pipeline.core.record import RecordId
 
@@ -87,11 +86,6 @@ def test_a_filter_asks_for_all_that_it_names(wanted: DeadLetterFilter, fits: boo
     assert wanted.fits(LETTER) is fits
 
 
-def test_named_records_without_a_letter_are_found() -> None:
-    unknown = replace(SOURCE, offset=1)
-    assert named_by_none([unknown, SOURCE, LETTER.place], [LETTER]) == [unknown]
-
-
 def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
     core = Path(__file__).parents[3] / "pipeline" / "core"
     written = set()
@@ -107,6 +101,10 @@ def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
 def test_a_record_that_is_named_and_does_not_fit_is_not_said_to_have_no_letter() -> None:
     named = DeadLetterFilter(sources=frozenset({SOURCE}))
     assert missing_dead_letter(named, [LETTER]) is None
+    by_either = frozenset({SOURCE, LETTER.place, replace(SOURCE, offset=1)})
+    assert missing_dead_letter(DeadLetterFilter(by_either), [LETTER]) == (
+        "There is no dead letter of rmos.runs.requests/3/1"
+    )
     assert missing_dead_letter(named, []) == "There is no dead letter of rmos.runs.requests/3/41"
     with_code = replace(named, codes=frozenset({"TOMBSTONE"}))
     assert missing_dead_letter(with_code, []) == (
