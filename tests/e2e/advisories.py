@@ -1,7 +1,7 @@
 """Advisories to publish, and what became of them, read without the program under test."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,15 @@ async def publish(settings: Settings, *sendings: Sending) -> list[Place]:
 
 @asynccontextmanager
 async def store_of(
-    broker: LocalBroker, folder: Path, wait_seconds: float
+    broker: LocalBroker,
+    folder: Path,
+    wait_seconds: float,
+    topics: Collection[str] | None = (*RUN_TOPICS, *ADVISORY_TOPICS),
 ) -> AsyncIterator[Settings]:
     settings = new_settings(
         broker, folder, advisory_wait_seconds=wait_seconds, session_timeout_ms=6000
     )
-    async with topics_and_store(broker, settings, (*RUN_TOPICS, *ADVISORY_TOPICS)) as ready:
+    async with topics_and_store(broker, settings, topics) as ready:
         yield ready
 
 

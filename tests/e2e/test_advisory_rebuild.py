@@ -36,7 +36,7 @@ from tests.e2e.advisories import (
     wait_until_all_told,
     wait_until_persisted,
 )
-from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
+from tests.e2e.kafka_reading import EVERY_TOPIC, Sending, produce, sending, wait_until_consumed
 from tests.e2e.prepared_store import prepare_store
 from tests.storage.stores import rows
 
@@ -65,7 +65,7 @@ async def test_a_lost_index_is_made_again_row_for_row(
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
-    async with store_of(broker, tmp_path / "s", NEVER) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER, EVERY_TOPIC) as settings:
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of(f"run_{n}") for n in range(20)])
             await wait_until_persisted(settings, 20)
@@ -102,7 +102,7 @@ async def test_links_that_are_lost_changed_or_unexpected_are_found_without_a_led
     broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
-    async with store_of(broker, tmp_path / "s", NEVER) as with_ledger:
+    async with store_of(broker, tmp_path / "s", NEVER, EVERY_TOPIC) as with_ledger:
         settings = with_ledger.model_copy(update={"ledger_enabled": False})
         async with persist_worker(settings), advise_worker(settings):
             await produce(settings, [run_of(f"run_{n}") for n in range(3)])
@@ -135,7 +135,7 @@ async def test_what_is_missing_has_its_row_from_the_record_of_its_leaf(
 ) -> None:
     monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", NEVER)
     monkeypatch.setattr(single_records, "_NEAR_OFFSETS", 3)
-    async with store_of(broker, tmp_path / "s", NEVER) as settings:
+    async with store_of(broker, tmp_path / "s", NEVER, EVERY_TOPIC) as settings:
         async with persist_worker(settings), advise_worker(settings):
             runs = (run_request(run_id=f"run_{n}") for n in range(30))
             await produce(settings, [sending(each, partition=4) for each in runs])
