@@ -169,24 +169,31 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+def siblings(
+    place: int, last: int, proof: Sequence[bytes], kind: str
+) -> Iterator[Tuple[bytes, bool]]:
+    """Yield the hashes of a proof, each with whether it is the left one, from a place to the root.
+
+    Both procedures of RFC 9162 go this way; a proof of another length is refused.
+    """
+    for sibling in proof:
+        expect(last != 0, f"expected a shorter {kind} proof")
+        is_left = bool(place & 1) or place == last
+        yield sibling, is_left
+        while is_left and place and not place & 1:
+            place, last = place >> 1, last >> 1
+        place, last = place >> 1, last >> 1
+    expect(last == 0, f"expected a longer {kind} proof")
+
+
 def verify_inclusion(
     leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
 ) -> None:
     """Check that the leaf with this hash is at `index` (RFC 9162 section 2.1.3.2)."""
     expect(0 <= index < size, f"expected a leaf below {size}, found {index}")
-    place, last, found = index, size - 1, leaf
-    for sibling in path:
-        expect(last != 0, "expected a shorter inclusion proof")
-        if place & 1 or place == last:
-            found = node_hash(sibling, found)
-            while place and not place & 1:
-                place >>= 1
-                last >>= 1
-        else:
-            found = node_hash(found, sibling)
-        place >>= 1
-        last >>= 1
-    expect(last == 0, "expected a longer inclusion proof")
+    found = leaf
+    for sibling, is_left in siblings(index, size - 1, path, "inclusion"):
+        found = node_hash(sibling, found) if is_left else node_hash(found, sibling)
     expect(found == root, f"expected the root {root.hex()}, the leaf leads to {found.hex()}")
 
 
@@ -203,22 +210,12 @@ def verify_consistency(
     hashes = list(proof) if old_size & (old_size - 1) else [old_root, *proof]
     place, last = old_size - 1, size - 1
     while place & 1:
-        place >>= 1
-        last >>= 1
+        place, last = place >> 1, last >> 1
     old_found = found = hashes[0]
-    for sibling in hashes[1:]:
-        expect(last != 0, "expected a shorter consistency proof")
-        if place & 1 or place == last:
+    for sibling, is_left in siblings(place, last, hashes[1:], "consistency"):
+        if is_left:
             old_found = node_hash(sibling, old_found)
-            found = node_hash(sibling, found)
-            while place and not place & 1:
-                place >>= 1
-                last >>= 1
-        else:
-            found = node_hash(found, sibling)
-        place >>= 1
-        last >>= 1
-    expect(last == 0, "expected a longer consistency proof")
+        found = node_hash(sibling, found) if is_left else node_hash(found, sibling)
     expect(old_found == old_root, f"expected the old root {old_root.hex()}")
     expect(found == root, f"expected the root {root.hex()}, found {found.hex()}")
 
@@ -243,8 +240,7 @@ def decode_base64(text: str) -> bytes:
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError as error:
-        message = f"expected base64, found {visible(text[:80])}"
-        raise RefusedError(message) from error
+        raise RefusedError(f"expected base64, found {visible(text[:80])}") from error
     expect(base64.b64encode(content).decode() == text, "expected base64 in its one form")
     return content
 
@@ -282,18 +278,12 @@ def parse_vkey(text: str) -> Key:
     key = Key(name, content[1:])
     well_formed = bool(name) and not re.search(r"\s", name) and content[:1] == ED25519
     if not well_formed or len(content) != 1 + HALF_LENGTH or key.key_id.hex() != key_id:
-        message = f"expected the vkey of an Ed25519 key, found {visible(text[:200])}"
-        raise UnreadableError(message)
+        raise UnreadableError(f"expected the vkey of an Ed25519 key, found {visible(text[:200])}")
     return key
 
 
-@dataclass(frozen=True)
-class Signature:
-    """One signature line of a note."""
-
-    name: str
-    key_id: bytes
-    signature: bytes
+Signature = Tuple[str, bytes, bytes]
+"""One signature line of a note: name, key id, signature."""
 
 
 @dataclass(frozen=True)
@@ -309,9 +299,10 @@ class Checkpoint:
 
     def is_signed_by(self, key: Key) -> bool:
         """Tell whether the key signed it; a signature in its name that does not fit refuses it."""
-        found = [s for s in self.signatures if (s.name, s.key_id) == (key.name, key.key_id)]
+        own = (key.name, key.key_id)
+        found = [signature for *signer, signature in self.signatures if tuple(signer) == own]
         for each in found:
-            fits = verify_ed25519(key.public_key, self.text.encode(), each.signature)
+            fits = verify_ed25519(key.public_key, self.text.encode(), each)
             expect(fits, f"expected a signature of {visible(key.name)} that fits the checkpoint")
         return bool(found)
 
@@ -341,7 +332,7 @@ def parse_signature(line: str) -> Signature:
     name, content = parts[1], decode_base64(parts[2])
     expect(bool(name) and "+" not in name and not re.search(r"\s", name), "expected a key's name")
     expect(len(content) > KEY_ID_BYTES, "expected a key id and a signature")
-    return Signature(name, content[:KEY_ID_BYTES], content[KEY_ID_BYTES:])
+    return name, content[:KEY_ID_BYTES], content[KEY_ID_BYTES:]
 
 
 def parse_held(content: bytes) -> Dict[str, Checkpoint]:
@@ -356,8 +347,7 @@ def parse_held(content: bytes) -> Dict[str, Checkpoint]:
             expect(found.origin not in held, f"expected one checkpoint of {visible(found.origin)}")
             held[found.origin] = found
     except RefusedError as error:
-        message = f"the trusted checkpoints cannot be read: {error}"
-        raise UnreadableError(message) from error
+        raise UnreadableError(f"the trusted checkpoints cannot be read: {error}") from error
     return held
 
 
@@ -380,12 +370,8 @@ def parse_inclusion(content: bytes) -> Inclusion:
     return Inclusion(index, tuple(map(decode_hash, lines[2:])), parse_checkpoint(note))
 
 
-@dataclass(frozen=True)
-class Consistency:
-    """That a checkpoint's tree begins with the tree of an older size."""
-
-    old_size: int
-    proof: Tuple[bytes, ...]
+Consistency = Tuple[int, List[bytes]]
+"""That a checkpoint's tree begins with the tree of an older size: that size, and the proof."""
 
 
 def parse_consistency(content: bytes, checkpoint: Checkpoint) -> Consistency:
@@ -394,7 +380,7 @@ def parse_consistency(content: bytes, checkpoint: Checkpoint) -> Consistency:
     lines = decode_text(head, "a consistency proof").split("\n")
     expect(bool(separator), "expected a consistency proof and its checkpoint")
     expect(note == checkpoint.note, "expected a consistency proof up to the same checkpoint")
-    return Consistency(number_after("old ", lines[0]), tuple(map(decode_hash, lines[1:])))
+    return number_after("old ", lines[0]), [decode_hash(each) for each in lines[1:]]
 
 
 def number_after(word: str, line: str) -> int:
@@ -410,8 +396,7 @@ def decode_text(content: bytes, what: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        message = f"expected {what} in UTF-8"
-        raise RefusedError(message) from error
+        raise RefusedError(f"expected {what} in UTF-8") from error
 
 
 # Canonical JSON.
@@ -432,8 +417,7 @@ def parse_canonical(content: bytes, what: str) -> Dict[str, Any]:
         # Of two equal keys one would be lost here, and the bytes would differ.
         same = canonical_json(value) == content
     except (ValueError, RecursionError) as error:
-        message = f"expected JSON in {what}"
-        raise RefusedError(message) from error
+        raise RefusedError(f"expected JSON in {what}") from error
     expect(same and isinstance(value, dict), f"expected one object in canonical JSON in {what}")
     found: Dict[str, Any] = value
     return found
@@ -486,15 +470,13 @@ class Bundle:
             else:
                 self._find_members(path)
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            message = f"{path} cannot be read: {error}"
-            raise UnreadableError(message) from error
+            raise UnreadableError(f"{path} cannot be read: {error}") from error
         self.check_format()
 
     def check_format(self) -> None:
         """Check that this program knows the format."""
         if self.read("FORMAT", 100) != f"{FORMAT}\n".encode():
-            message = f"expected a bundle of the format {FORMAT}"
-            raise UnreadableError(message)
+            raise UnreadableError(f"expected a bundle of the format {FORMAT}")
 
     def _find_files(self, root: Path) -> None:
         for path in sorted(root.rglob("*")):
@@ -504,8 +486,7 @@ class Bundle:
             elif path.is_file() and not path.is_symlink():
                 self._names[name] = partial(open_file, path)
             else:
-                message = f"expected a file at {visible(name)}, found something else"
-                raise UnreadableError(message)
+                raise UnreadableError(f"expected a file at {visible(name)}, found something else")
 
     def _find_members(self, path: Path) -> None:
         archive = zipfile.ZipFile(path)
@@ -515,8 +496,7 @@ class Bundle:
                 message = f"expected every name once, found {visible(member.filename)} twice"
                 raise UnreadableError(message)
             if member.flag_bits & 1 or member.compress_type not in _METHODS:
-                message = f"expected {visible(member.filename)} stored or deflated"
-                raise UnreadableError(message)
+                raise UnreadableError(f"expected {visible(member.filename)} stored or deflated")
             if member.is_dir():
                 self._folders.append(member.filename[:-1])
             else:
@@ -538,8 +518,7 @@ class Bundle:
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file."""
         if name not in self._names:
-            message = f"expected {visible(name)} in the bundle"
-            raise UnreadableError(message)
+            raise UnreadableError(f"expected {visible(name)} in the bundle")
         try:
             with self._names[name]() as file:
                 yield file
@@ -552,8 +531,7 @@ class Bundle:
         with self.open(name) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
-            message = f"expected at most {limit} bytes in {visible(name)}"
-            raise UnreadableError(message)
+            raise UnreadableError(f"expected at most {limit} bytes in {visible(name)}")
         return content
 
     def sha256(self, name: str) -> str:
@@ -591,8 +569,7 @@ def refuse_hidden_bytes(archive: zipfile.ZipFile, size: int) -> None:
 def refuse_gap(found: int, known: Sequence[int]) -> None:
     """Refuse a zip file that has another number of bytes between two of its parts."""
     if found not in known:
-        message = "it has bytes that are no part of a file in it"
-        raise ValueError(message)
+        raise ValueError("it has bytes that are no part of a file in it")
 
 
 def header_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
@@ -603,8 +580,7 @@ def header_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
     file.seek(member.header_offset)
     header = file.read(_LOCAL_HEADER)
     if len(header) != _LOCAL_HEADER:
-        message = "a header is cut"
-        raise ValueError(message)
+        raise ValueError("a header is cut")
     name, extra = struct.unpack("<HH", header[-4:])
     return _LOCAL_HEADER + int(name) + int(extra)
 
@@ -659,17 +635,15 @@ def read_records(bundle: Bundle) -> List[Record]:
     found = [_RECORD.fullmatch(name) for name in bundle.names("records")]
     for name, match in zip(bundle.names("records"), found):
         expect(match is not None, f"nothing explains {visible(name)}")
-    names = sorted({match[1] for match in found if match is not None}, key=record_order)
+    # The run before its advisories, and those by number.
+    names = sorted(
+        {match[1] for match in found if match is not None},
+        key=lambda name: int(name.partition("-")[2] or 0),
+    )
     if names[:1] != ["run"]:
-        message = "expected records/run.leaf in the bundle"
-        raise UnreadableError(message)
+        raise UnreadableError("expected records/run.leaf in the bundle")
     run = read_record(bundle, "run", None)
     return [run, *(read_record(bundle, name, run) for name in names[1:])]
-
-
-def record_order(name: str) -> Tuple[bool, int]:
-    """Sort the run before its advisories, and those by number."""
-    return name != "run", int(name.partition("-")[2] or 0)
 
 
 def read_record(bundle: Bundle, name: str, run: Optional[Record]) -> Record:
@@ -872,50 +846,35 @@ def check_signature(record: Record, keys: Sequence[Key]) -> str:
     return f"{signed[0].name}+{signed[0].key_id.hex()}"
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """What a held checkpoint says of a record.
+def check_held(
+    record: Record, held: Dict[str, Checkpoint], keys: Sequence[Key]
+) -> Tuple[bool, str]:
+    """7. Compare the record's log with the checkpoint of it that is held.
 
-    Attributes:
-        fits: Whether the log was shown to begin with what is held.
-        covers: Whether what is held has the leaf.
-        sentence: The same in words.
+    Return whether that proves where the record comes from, and what was found.
     """
-
-    fits: bool
-    covers: bool
-    sentence: str
-
-
-def check_held(record: Record, held: Dict[str, Checkpoint]) -> Anchor:
-    """7. Compare the record's log with the checkpoint of it that is held."""
     now, index = record.inclusion.checkpoint, record.inclusion.index
     old = held.get(now.origin)
     if old is None:
-        return Anchor(False, False, f"you hold no checkpoint of {now.origin}")
+        return False, f"you hold no checkpoint of {now.origin}"
     if old.size == now.size:
-        expect(
-            old.root == now.root,
-            f"the log was rewritten: of {now.size} leaves you hold another root",
-        )
-        return Anchor(True, True, f"it is the checkpoint of {old.size} leaves that you hold")
+        rewritten = f"the log was rewritten: of {now.size} leaves you hold another root"
+        expect(old.root == now.root, rewritten)
+        return True, f"it is the checkpoint of {old.size} leaves that you hold"
     if old.size > now.size:
         sizes = f"you hold a checkpoint of {old.size} leaves, the bundle has one of {now.size}"
-        return Anchor(False, False, f"{sizes}: {ASK}")
-    consistency = record.consistency
-    if consistency is None or consistency.old_size != old.size:
-        made_for = "none" if consistency is None else f"one of {consistency.old_size} leaves"
-        return Anchor(
-            False,
-            False,
-            f"the bundle fits {made_for}, or a checkpoint of {now.size} leaves, you hold one of "
-            f"{old.size}: {ASK}",
-        )
-    verify_consistency(old.size, now.size, consistency.proof, old.root, now.root)
+        return False, f"{sizes}: {ASK}"
+    old_size, proof = record.consistency or (None, [])
+    if old_size != old.size:
+        made_for = "none" if old_size is None else f"one of {old_size} leaves"
+        sizes = f"or a checkpoint of {now.size} leaves, you hold one of {old.size}"
+        return False, f"the bundle fits {made_for}, {sizes}: {ASK}"
+    verify_consistency(old.size, now.size, proof, old.root, now.root)
     begins = f"the log begins with the {old.size} leaves of the checkpoint that you hold"
     if index < old.size:
-        return Anchor(True, True, f"{begins}, and this is one of them")
-    return Anchor(True, False, f"{begins}, and this leaf came after them: give --key too")
+        return True, f"{begins}, and this is one of them"
+    # What comes after the held tree is only said by a signature.
+    return bool(keys), f"{begins}, and this leaf came after them: give --key too"
 
 
 # The whole.
@@ -953,9 +912,9 @@ class Account:
         missing: What is named and not there.
     """
 
-    lines: Tuple[str, ...]
-    reasons: Tuple[str, ...]
-    missing: Tuple[str, ...] = ()
+    lines: List[str]
+    reasons: List[str]
+    missing: List[str]
 
 
 def lines_of_run(record: Record, document: Dict[str, Any]) -> Iterator[str]:
@@ -1011,18 +970,17 @@ def check_bundle(
     lines += [line("MISSING", each) for each in missing.values()]
     # 6. and 7.
     listed_keys = check_vkeys(bundle, records)
-    origins = [check_origin(record, keys, held) for record in records]
-    return Account(
-        (
-            *lines,
-            *(each for origin in origins for each in origin.lines),
-            *lines_of_keys(listed_keys, keys),
-            line("explained", "README.txt, report.html and verify.py are not proven by a leaf"),
-            *lines_of_verifier(bundle),
-        ),
-        tuple(reason for origin in origins for reason in origin.reasons),
-        tuple(missing),
+    reasons: List[str] = []
+    for record in records:
+        found, unproven = check_origin(record, keys, held)
+        lines += found
+        reasons += unproven
+    lines += lines_of_keys(listed_keys, keys)
+    lines.append(
+        line("explained", "README.txt, report.html and verify.py are not proven by a leaf")
     )
+    lines += lines_of_verifier(bundle)
+    return Account(lines, reasons, list(missing))
 
 
 def lines_of_verifier(bundle: Bundle) -> Iterator[str]:
@@ -1045,8 +1003,8 @@ def lines_of_keys(listed: Sequence[Key], given: Sequence[Key]) -> Iterator[str]:
 
 def check_origin(
     record: Record, keys: Sequence[Key], held: Optional[Dict[str, Checkpoint]]
-) -> Account:
-    """Check where one record comes from."""
+) -> Tuple[List[str], List[str]]:
+    """Return the lines about where one record comes from, and why that is not proven."""
     inclusion, checkpoint = record.inclusion, record.inclusion.checkpoint
     place = f"leaf {inclusion.index} of {checkpoint.size} in {checkpoint.origin}"
     lines, reasons = [line(record.name, place)], []
@@ -1055,13 +1013,13 @@ def check_origin(
         lines.append(line("", "signed by", check_signature(record, keys)))
     # 7.
     if held is not None:
-        anchor = check_held(record, held)
-        lines.append(line("", anchor.sentence))
-        if not anchor.fits or not (anchor.covers or keys):
-            reasons.append(f"{record.name}: {anchor.sentence}")
+        is_proven, sentence = check_held(record, held, keys)
+        lines.append(line("", sentence))
+        if not is_proven:
+            reasons.append(f"{record.name}: {sentence}")
     if not keys and held is None:
         reasons.append(f"{record.name}: no key and no trusted checkpoint was given")
-    return Account(tuple(lines), tuple(reasons))
+    return lines, reasons
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -1127,8 +1085,7 @@ def read_held(path: Path) -> Dict[str, Checkpoint]:
     try:
         return parse_held(path.read_bytes())
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise UnreadableError(message) from error
+        raise UnreadableError(f"{path} cannot be read: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -182,9 +182,9 @@ def test_no_changed_consistency_file_verifies() -> None:
 
 
 def verify_consistency_file(content: bytes) -> None:
-    found = verify.parse_consistency(content, verify.parse_checkpoint(NOTE))
-    verify.expect(found.old_size == 23, "expected the size that is held")
-    verify.verify_consistency(23, 40, found.proof, ROOTS[23], ROOTS[40])
+    old_size, proof = verify.parse_consistency(content, verify.parse_checkpoint(NOTE))
+    verify.expect(old_size == 23, "expected the size that is held")
+    verify.verify_consistency(23, 40, proof, ROOTS[23], ROOTS[40])
 
 
 def test_both_read_the_same_files_of_trusted_checkpoints() -> None:

@@ -668,7 +668,7 @@ def test_any_changed_byte_of_a_consistency_proof_or_a_held_checkpoint_is_not_pro
     files = members(path)
     held = verify.parse_held(before)
     name = "records/run.consistency"
-    assert verify.check_bundle(InMemory(files), [], held).reasons == ()
+    assert verify.check_bundle(InMemory(files), [], held).reasons == []
     for place in range(len(files[name])):
         changed = bytearray(files[name])
         changed[place] ^= 1
