@@ -58,12 +58,11 @@ def tokens_for(host: str, file: Path | None) -> Tokens | None:
         return read_tokens(file)
     if is_loopback(host):
         return None
-    message = (
+    raise InputError(
         f"RMOS_API_HOST={host} can be reached from other machines: set RMOS_API_TOKENS_FILE to a "
         "file with a line `name role sha256hex` for each token (roles: read, publish), or bind "
         "to 127.0.0.1."
     )
-    raise InputError(message)
 
 
 def read_tokens(file: Path) -> Tokens:

@@ -139,11 +139,10 @@ def _wanted(request: Request, blob: OpenBlob, tag: str) -> range | None:
 def _check(blob: OpenBlob) -> None:
     found = blob.check()
     if found.error is not None:
-        message = (
+        raise IntegrityError(
             f"ATTACHMENT_CORRUPT: Expected the blob {found.sha256} to have this SHA-256, found "
             f"{found.actual_sha256}."
         )
-        raise IntegrityError(message)
 
 
 def _of_part(blob: OpenBlob, wanted: range | None, headers: dict[str, str]) -> dict[str, str]:
