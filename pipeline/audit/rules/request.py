@@ -4,7 +4,6 @@ The audit_id of a schedule is that of the hour or the date, so any number of sch
 audit. An hour without a worker is not made up for: an audit sees the store as it is.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
@@ -105,27 +104,18 @@ def is_sampled(audit_id: str, path: str, share: float = SAMPLE_SHARE) -> bool:
 _EVERYTHING: Final = AuditScope(all=True)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditSchedule:
-    """When to audit, in UTC.
+def due_audits(moment: datetime, *, daily_at: int, hourly: bool) -> list[AuditRequest]:
+    """Return what is due at `moment`, the quick one first; all in UTC.
 
-    Attributes:
-        daily_at: Hour from which on the daily full audit is due; None for none.
+    Args:
+        moment: Any time.
+        daily_at: Hour from which on the daily full audit is due; below zero for none.
         hourly: Whether a quick one is due every hour.
     """
-
-    daily_at: int | None
-    hourly: bool
-
-    def due(self, moment: datetime) -> list[AuditRequest]:
-        """Return what is due at `moment`, the quick one first."""
-        utc = moment.astimezone(UTC)
-        due = []
-        if self.hourly:
-            due.append(_request(hourly_id(utc), "quick"))
-        if self.daily_at is not None and utc.hour >= self.daily_at:
-            due.append(_request(daily_id(utc), "full"))
-        return due
+    due = [_request(hourly_id(moment), "quick")] if hourly else []
+    if 0 <= daily_at <= moment.astimezone(UTC).hour:
+        due.append(_request(daily_id(moment), "full"))
+    return due
 
 
 def hourly_id(moment: datetime) -> str:

@@ -11,7 +11,7 @@ import structlog
 from pipeline import metrics
 from pipeline.audit.report import has_report, read_report
 from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
-from pipeline.audit.rules.request import AuditSchedule, daily_id, hourly_id, seconds_to_next_hour
+from pipeline.audit.rules.request import daily_id, due_audits, hourly_id, seconds_to_next_hour
 from pipeline.audit.worker.asking import publish_audit
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
@@ -41,8 +41,6 @@ class AuditScheduler:
         self._clock = clock
         self._standing = standing
         self._failures = 0
-        daily_at = settings.audit_daily_at if settings.audit_daily_at >= 0 else None
-        self._schedule = AuditSchedule(daily_at, settings.audit_hourly)
         self._asked: set[str] = set()
 
     async def run(self) -> None:
@@ -53,7 +51,10 @@ class AuditScheduler:
 
     async def ask(self) -> list[str]:
         """Ask for what is due now and was not asked for yet; return the audit_ids."""
-        due = self._schedule.due(self._clock())
+        settings = self._settings
+        due = due_audits(
+            self._clock(), daily_at=settings.audit_daily_at, hourly=settings.audit_hourly
+        )
         self._asked &= {each.audit_id for each in due}
         asked = []
         try:
