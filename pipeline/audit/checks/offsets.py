@@ -6,6 +6,7 @@ between two leaves is only a fault where the broker shows a record in it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from pipeline.audit.checks.logs import AuditedLog
@@ -63,16 +64,16 @@ def _neighbours(
     gaps: Iterable[tuple[LogId, int, int]],
 ) -> Iterator[tuple[LogId, list[tuple[int, int]]]]:
     """Yield gaps that one question can be about: those of one log, near each other."""
-    asked: tuple[LogId, list[tuple[int, int]]] | None = None
+    asked: list[tuple[int, int]] = []
+    of: LogId | None = None
     for log, start, end in gaps:
-        if asked is not None and log == asked[0] and start - asked[1][-1][1] <= READ_OVER:
-            asked[1].append((start, end))
-            continue
-        if asked is not None:
-            yield asked
-        asked = log, [(start, end)]
-    if asked is not None:
-        yield asked
+        if of is not None and (log != of or start - asked[-1][1] > READ_OVER):
+            yield of, asked
+            asked = []
+        of = log
+        asked.append((start, end))
+    if of is not None:
+        yield of, asked
 
 
 def _inside(gaps: Sequence[tuple[int, int]], offsets: Iterable[int]) -> Iterator[int]:
@@ -88,13 +89,7 @@ def _inside(gaps: Sequence[tuple[int, int]], offsets: Iterable[int]) -> Iterator
 
 def _without_breaks(offsets: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield the first and the last of each stretch of offsets that follow on each other."""
-    stretch: tuple[int, int] | None = None
-    for offset in offsets:
-        if stretch is not None and offset == stretch[1] + 1:
-            stretch = (stretch[0], offset)
-            continue
-        if stretch is not None:
-            yield stretch
-        stretch = (offset, offset)
-    if stretch is not None:
-        yield stretch
+    # In a stretch, offset and number rise together.
+    for _, stretch in groupby(enumerate(offsets), key=lambda pair: pair[1] - pair[0]):
+        _, first = next(stretch)
+        yield first, max((offset for _, offset in stretch), default=first)  # noqa: B031  # the rest

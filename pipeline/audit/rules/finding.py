@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Any, Final, get_args
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.event import Headers, cloud_event_headers
 from schemas.audit_finding import AUDIT_FINDING_VERSION, AuditCode, AuditSeverity
 from schemas.audit_report import VerdictResult
@@ -270,11 +269,6 @@ def mode_finding(path: str, mode: int, expected: int) -> list[Finding]:
 AUDIT_EVENT_SOURCE: Final = "/rmos/audit"
 FINDING_EVENT_TYPE: Final = "rmos.audit.finding.v1"
 REPORT_EVENT_TYPE: Final = "rmos.audit.report.v1"
-
-
-def audit_event(document: dict[str, Any]) -> bytes:
-    """Return the value of a finding or a report: its canonical JSON."""
-    return canonical_json(document)
 
 
 def audit_event_headers(kind: str, audit_id: str, value: bytes, timestamp_ms: int) -> Headers:
