@@ -12,8 +12,8 @@ A file that was replaced together with its hashes is not found here: its leaf fi
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,56 +33,53 @@ from schemas.fields import is_sha256
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a file lies.
-
-    Attributes:
-        root: Folder of the store; None where it lies in none.
-        path: As the layout writes it, as far as it follows it; else its name.
-    """
-
-    root: Path | None
-    path: str
-
-
 def check_file(file: Path) -> list[Finding]:
     """Return what is wrong with a file.
 
     Raises:
         InputError: It cannot be read.
     """
-    place = _place_of(file)
+    root, path = _place_of(file)
     try:
         # A symbolic link that the caller names is followed; inside a store one is a fault.
         whole = file.resolve()
         with opened(whole.parent, whole.name) as found:
-            findings = None if found is None else _check(file, place, *found)
+            findings = None if found is None else _check(root, path, *found)
     except OSError as error:
         raise InputError(f"{file} cannot be checked: {error.strerror or error}.") from error
     if findings is None:
         raise InputError(f"{file} cannot be checked: there is no such file.")
     # Blobs that it names are reported by their own paths, the file as the caller named it.
-    return [replace(each, path=str(file)) if each.path == place.path else each for each in findings]
+    return [replace(each, path=str(file)) if each.path == path else each for each in findings]
 
 
-def _check(file: Path, place: _Place, descriptor: int, state: os.stat_result) -> list[Finding]:
-    if is_sha256(file.name):
-        return _check_blob(place, descriptor)
-    return _check_document(place, descriptor, state.st_size)
+def _check(root: Path | None, path: str, descriptor: int, state: os.stat_result) -> list[Finding]:
+    if is_sha256(path.rpartition("/")[2]):
+        found, result = parse_path(path), StepResult()
+        area = found.area if isinstance(found, BlobPath) else BlobArea.ATTACHMENTS
+        check_bytes(path, area, descriptor, result)
+        return result.findings
+    if state.st_size > DOCUMENT_LIMIT_BYTES:
+        expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
+        return [Finding("FILE_UNREADABLE", path, expected, f"{state.st_size:,} bytes")]
+    check = _content_check(path, read_open(descriptor, state.st_size))
+    findings = check.findings
+    if root is not None:
+        for blob in check.blobs:
+            findings += _check_blob(root, blob, path)
+    return findings
 
 
-def _place_of(file: Path) -> _Place:
+def _place_of(file: Path) -> tuple[Path | None, str]:
+    """Return the store in which a file lies, if any, and its path as far as the layout has it."""
     whole = file.absolute()
     folder = whole.parent
     if _DATE.fullmatch(folder.name):
         is_run_folder = folder.parent.name == "runs"
         root = _root(folder.parent.parent) if is_run_folder else None
-        return _Place(root, f"runs/{folder.name}/{file.name}")
+        return root, f"runs/{folder.name}/{file.name}"
     blob = "/".join(whole.parts[-4:])
-    if isinstance(parse_path(blob), BlobPath):
-        return _Place(None, blob)
-    return _Place(None, file.name)
+    return None, blob if isinstance(parse_path(blob), BlobPath) else file.name
 
 
 def _root(folder: Path) -> Path | None:
@@ -91,48 +88,26 @@ def _root(folder: Path) -> Path | None:
     return folder if is_one else None
 
 
-def _check_blob(place: _Place, descriptor: int) -> list[Finding]:
-    found = parse_path(place.path)
-    area = found.area if isinstance(found, BlobPath) else BlobArea.ATTACHMENTS
-    result = StepResult()
-    check_bytes(place.path, area, descriptor, result)
-    return result.findings
-
-
-def _check_document(place: _Place, descriptor: int, size_bytes: int) -> list[Finding]:
-    if size_bytes > DOCUMENT_LIMIT_BYTES:
-        expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
-        return [Finding("FILE_UNREADABLE", place.path, expected, f"{size_bytes:,} bytes")]
-    check = _content_check(place, read_open(descriptor, size_bytes))
-    return [*check.findings, *_check_blobs(place, check.blobs)]
-
-
-def _content_check(place: _Place, content: bytes) -> ContentCheck:
-    own = parse_path(place.path)
+def _content_check(path: str, content: bytes) -> ContentCheck:
+    own = parse_path(path)
     if isinstance(own, LinkPath):
-        return check_link(place.path, content, own)
+        return check_link(path, content, own)
     if isinstance(own, ArtifactPath):
-        return check_artifact(place.path, content, own)
-    if _is_link(content):
-        return check_link(place.path, content, None)
-    return check_artifact(place.path, content, None)
+        return check_artifact(path, content, own)
+    return (check_link if _is_link(content) else check_artifact)(path, content, None)
 
 
 def _is_link(content: bytes) -> bool:
     """Return whether a document is a link by its schema_version, as its name is not known."""
     try:
-        document, _ = parse_object(content)
+        return parse_object(content)[0].get("schema_version") == ADVISORY_LINK_VERSION
     except InvalidJsonError:
         return False
-    return document.get("schema_version") == ADVISORY_LINK_VERSION
 
 
-def _check_blobs(place: _Place, blobs: Iterable[str]) -> Iterator[Finding]:
-    if place.root is None:
-        return
-    for path in blobs:
-        result = StepResult()
-        if not check_blob(place.root, path, reads=True, result=result):
-            yield missing_blob(place.root, path, place.path)
-        # A file that was sent to somebody has its bytes, not its mode.
-        yield from (each for each in result.findings if each.code != "MODE_DIFFERS")
+def _check_blob(root: Path, path: str, named_by: str) -> Iterator[Finding]:
+    result = StepResult()
+    if not check_blob(root, path, reads=True, result=result):
+        yield missing_blob(root, path, named_by)
+    # A file that was sent to somebody has its bytes, not its mode.
+    yield from (each for each in result.findings if each.code != "MODE_DIFFERS")
