@@ -7,8 +7,9 @@ is flushed: killed anywhere, the audit resumes after the last whole part.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
@@ -154,31 +155,23 @@ class Auditing:
         return format_timestamp(self.clock().astimezone(UTC))
 
 
+@dataclass(slots=True)
 class AuditRun:
-    """One audit, from where its journal stands to its report."""
+    """One audit, from where its journal stands to its report.
 
-    def __init__(
-        self,
-        auditing: Auditing,
-        request: AuditRequest,
-        journal: AuditJournal,
-        publish: Callable[[list[bytes]], Awaitable[None]],
-    ) -> None:
-        """Prepare.
+    Attributes:
+        auditing: What every audit needs.
+        request: What is asked.
+        journal: Its journal, begun.
+        publish: Publishes findings; returns when the broker has them.
+    """
 
-        Args:
-            auditing: What every audit needs.
-            request: What is asked.
-            journal: Its journal, begun.
-            publish: Publishes findings; returns when the broker has them.
-        """
-        self._auditing = auditing
-        self._request = request
-        self._journal = journal
-        self._publish = publish
-        self._files = 0
-        self._broker: BrokerView | None = None
-        self._report: dict[str, Any] = {}
+    auditing: Auditing
+    request: AuditRequest
+    journal: AuditJournal
+    publish: Callable[[list[bytes]], Awaitable[None]]
+    _files: int = 0
+    _report: dict[str, Any] = field(default_factory=dict)
 
     async def report(self) -> dict[str, Any]:
         """Audit what is not done yet, and return the report of the whole.
@@ -188,8 +181,8 @@ class AuditRun:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        self._broker = await broker_view(self._auditing.settings, self._auditing.epoch)
-        async with handed_over(self._work) as received:
+        broker = await broker_view(self.auditing.settings, self.auditing.epoch)
+        async with handed_over(partial(self._work, broker)) as received:
             await self._take(received)
         return self._report
 
@@ -201,15 +194,15 @@ class AuditRun:
                 take = self._finish if kind is PartDone else self._keep
                 await take(list(group))
 
-    def _work(self, hand: Callable[[Finding | PartDone], None]) -> None:
+    def _work(self, broker: BrokerView, hand: Callable[[Finding | PartDone], None]) -> None:
         """Run the audit in its thread."""
-        state = self._journal.state
+        state = self.journal.state
         assert state.begun is not None, "a journal is begun before its audit"
         done = {name: part for name, part in state.parts.items() if name != LEDGER_PART}
         tally = Tally()
         for part in done.values():
             tally.add(Tally.of(part))
-        with self._audit() as audit:
+        with self._audit(broker) as audit:
             for found in audit.run(done, self._note_progress, state.missing_blobs):
                 if isinstance(found, PartDone):
                     tally.add(found.tally)
@@ -217,17 +210,17 @@ class AuditRun:
             self._report = audit.report(
                 tally,
                 started_at_utc=state.begun["started_at_utc"],
-                finished_at_utc=self._auditing.now(),
+                finished_at_utc=self.auditing.now(),
             )
 
-    def _audit(self) -> StoreAudit:
-        auditing = self._auditing
+    def _audit(self, broker: BrokerView) -> StoreAudit:
+        auditing = self.auditing
         return StoreAudit(
             auditing.settings.data_dir,
-            self._request,
+            self.request,
             auditing.keys(),
             trusted=auditing.trusted(),
-            broker=self._broker,
+            broker=broker,
             processes=auditing.settings.audit_processes,
         )
 
@@ -236,14 +229,14 @@ class AuditRun:
         from_thread.check_cancelled()
 
     async def _keep(self, findings: list[Any]) -> None:
-        values = [canonical_json(each.document(self._request.audit_id)) for each in findings]
-        new = [each for each in values if not self._journal.has(each)]
+        values = [canonical_json(each.document(self.request.audit_id)) for each in findings]
+        new = [each for each in values if not self.journal.has(each)]
         for start in range(0, len(new), MESSAGE_LIMIT):
-            await self._publish(new[start : start + MESSAGE_LIMIT])
-        await self._journal.add(new)
+            await self.publish(new[start : start + MESSAGE_LIMIT])
+        await self.journal.add(new)
 
     async def _finish(self, parts: list[Any]) -> None:
         for part in parts:
-            await self._journal.finish_part(part.name, part.tally.document(self._files))
+            await self.journal.finish_part(part.name, part.tally.document(self._files))
             for code, number in part.tally.codes.items():
                 metrics.AUDIT_FINDINGS.labels(code, severity_of(code)).inc(number)
