@@ -174,15 +174,8 @@ class AuditPlan:
         """Return the dates of the files that are expected."""
         return [date for (date,) in self._db.execute(queries.EXPECTED_DATES)]
 
-    def slices_of(self, date: str, size: int) -> Iterator[tuple[str, str]]:
-        """Yield the first and the last name of each `size` files of a date."""
-        return self._slices(queries.EXPECTED_NAMES, date, size)
-
-    def slices_of_blobs(self, area: str, size: int) -> Iterator[tuple[str, str]]:
-        """Yield the first and the last path of each `size` blobs of an area that rows name."""
-        return self._slices(queries.BLOB_PATHS, area, size)
-
-    def _slices(self, query: str, value: str, size: int) -> Iterator[tuple[str, str]]:
+    def slices(self, query: str, value: str, size: int) -> Iterator[tuple[str, str]]:
+        """Yield the first and the last of each `size` names that a query about `value` gives."""
         names = self._db.execute(query, (value,))
         while rows := names.fetchmany(size):
             yield rows[0][0], rows[-1][0]

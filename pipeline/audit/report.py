@@ -1,27 +1,19 @@
-"""The report of an audit: verdicts, counts, and how far each log went.
-
-It is `audits/<audit_id>.json`, written once, when every part is done.
-"""
+"""The report of an audit as a file: `audits/<audit_id>.json`, written once, when it is done."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.audit.checks.logs import AuditedLog
 from pipeline.audit.journal import AUDITS_FOLDER
-from pipeline.audit.parts import Tally
-from pipeline.audit.rules.finding import Asked, verdicts
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
-from schemas.audit_report import AUDIT_REPORT_VERSION, AuditReport
-from schemas.audit_request import AuditRequest
+from schemas.audit_report import AuditReport
 
 REPORT_LIMIT_BYTES: Final = 16 << 20
 """No report is nearly as large: it has a line a log and a count a kind."""
@@ -84,65 +76,3 @@ def _no_report(audit_id: str, found: str) -> IntegrityError:
         f"Expected the report of the audit {audit_id} at {report_name(audit_id)}, found {found}. "
         "Nothing was touched."
     )
-
-
-_COUNTED: Final = (
-    "days",
-    "artifacts",
-    "links",
-    "attachments",
-    "quarantined",
-    "files_read",
-    "bytes_read",
-    "findings",
-)
-
-
-def audit_report(
-    request: AuditRequest,
-    tally: Tally,
-    logs: Sequence[AuditedLog],
-    *,
-    store_id: str,
-    trusted: int,
-    asked_broker: bool,
-    **optional: Any,  # noqa: ANN401
-) -> dict[str, Any]:
-    """Return the report in the shape of `AuditReport`.
-
-    Args:
-        request: What was asked.
-        tally: Of all parts.
-        logs: As they were when the audit began.
-        store_id: Of the store.
-        trusted: How many trusted checkpoints were given.
-        asked_broker: Whether the broker was asked which offsets it can show.
-        optional: More fields; those that are None are left out.
-    """
-    leaves = sum(log.size for log in logs)
-    anchored = sum(log.anchored_size for log in logs)
-    asked = Asked(request.mode, asked_broker, trusted, leaves, anchored)
-    counts = {name: tally.counts[name] for name in _COUNTED}
-    report: dict[str, Any] = {
-        "schema_version": AUDIT_REPORT_VERSION,
-        "audit_id": request.audit_id,
-        "scope": request.scope.model_dump(exclude_none=True),
-        "mode": request.mode,
-        "verdicts": verdicts(tally.codes, asked),
-        "counts": counts | {"logs": len(logs), "leaves": leaves, "anchored_leaves": anchored},
-        "codes": dict(sorted(tally.codes.items())),
-        "logs": [_log_document(log, store_id) for log in logs],
-    }
-    if report["verdicts"]["integrity"]["result"] != "ok" or tally.codes["LINK_WAITING"]:
-        # It is that of the files on the disk only if all that leaves name are there.
-        optional.pop("store_root", None)
-    return report | {name: value for name, value in optional.items() if value is not None}
-
-
-def _log_document(log: AuditedLog, store_id: str) -> dict[str, Any]:
-    return {
-        "origin": log.log.origin(store_id),
-        "size": log.size,
-        "root_sha256": log.root.hex(),
-        "anchored_size": log.anchored_size,
-    }

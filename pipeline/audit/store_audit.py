@@ -18,22 +18,26 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pipeline.audit import queries
-from pipeline.audit.checks.blobs import SLICE_BLOBS, check_area, check_blob_folder, check_blob_names
+from pipeline.audit.checks.blobs import (
+    BLOB_FOLDER,
+    SLICE_BLOBS,
+    check_area,
+    check_blob_folder,
+    check_blob_names,
+)
 from pipeline.audit.checks.files import SLICE_FILES, check_files
 from pipeline.audit.checks.index import comparisons, compute_store_root
 from pipeline.audit.checks.logs import AuditedLog, check_logs, check_trusted, open_log, read_notes
 from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
-from pipeline.audit.checks.places import blob_folders, check_places, dates_on_disk
+from pipeline.audit.checks.places import check_places, dates_on_disk, folders_on_disk
 from pipeline.audit.parts import LEDGER_PART, PLACES_PART, PartDone, Parts, Tally
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
-from pipeline.audit.report import audit_report
-from pipeline.audit.rules.finding import Finding
+from pipeline.audit.rules.finding import Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.steps import AuditContext, Depth, Step, StepPool, StepResult
 from pipeline.core.layout import ArtifactPath, BlobArea
@@ -45,6 +49,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.index.run_index import INDEX_FILE
+from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
 
 SUSPECTS_LIMIT: Final = 10_000
@@ -52,6 +57,11 @@ SUSPECTS_LIMIT: Final = 10_000
 
 SMALL_STORE_LEAVES: Final = 5_000
 """Fewer leaves are audited here: to start a process takes half a second."""
+
+_COUNTED: Final = (
+    *("days", "artifacts", "links", "attachments", "quarantined"),
+    *("files_read", "bytes_read", "findings"),
+)
 
 
 class StoreAudit:
@@ -125,26 +135,30 @@ class StoreAudit:
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
         with store_faults(self.root), plan_faults():
-            moment = self._begin()  # 1.
+            plan, pool, failed = self._begin()  # 1.
             parts = Parts(skip, known_missing)
-            yield from parts.add(LEDGER_PART, StepResult(moment.findings))
-            for finding in self._check_ledger(moment):  # 2.
+            yield from parts.add(LEDGER_PART, StepResult(failed))
+            for finding in self._check_ledger(plan, pool):  # 2.
                 yield from parts.add(LEDGER_PART, StepResult([finding]))
-            total = moment.plan.value(queries.COUNT_EXPECTED)
+            total = plan.value(queries.COUNT_EXPECTED)
             part, suspects = LEDGER_PART, list[str]()
-            for step, result in moment.pool.run(self._steps(moment, skip)):  # 3. to 5.
+            for step, result in pool.run(self._steps(plan, pool.context, skip)):  # 3. to 5.
                 if step.part != part or len(suspects) >= SUSPECTS_LIMIT:
-                    yield from parts.add(part, self._unexplained(moment.plan, suspects))
+                    yield from parts.add(part, self._unexplained(plan, suspects))
                     part, suspects = step.part, []
                 suspects += result.suspects
                 self._store_root = self._store_root or result.store_root
                 yield from parts.add(step.part, result)
                 progress("files of runs", parts.files, total)
-            yield from parts.add(part, self._unexplained(moment.plan, suspects))
+            yield from parts.add(part, self._unexplained(plan, suspects))
             yield from parts.end()
 
-    def _begin(self) -> "_Moment":
-        """Take the moment that everything is compared as of."""
+    def _begin(self) -> tuple[AuditPlan, StepPool, list[Finding]]:
+        """Take the moment that everything is compared as of.
+
+        The plan has the rows of the index and no leaf, the processes of the pool are starting, and
+        the findings are about checkpoints and index.
+        """
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
         plan = AuditPlan(Path(folder) / "plan.sqlite3")
         self._open.callback(plan.close)
@@ -164,7 +178,7 @@ class StoreAudit:
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
-        return _Moment(plan, pool, findings)
+        return plan, pool, findings
 
     def _open_logs(self, notes: Mapping[LogId, bytes | None]) -> list[Finding]:
         findings = []
@@ -194,9 +208,8 @@ class StoreAudit:
             of_some_runs=self.request.scope.run_ids is not None,
         )
 
-    def _check_ledger(self, moment: "_Moment") -> Iterator[Finding]:
-        plan = moment.plan
-        yield from check_logs(self.root, self.logs, plan, moment.pool, LEDGER_PART)
+    def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
+        yield from check_logs(self.root, self.logs, plan, pool, LEDGER_PART)
         yield from check_trusted(self.root, self.logs, self._trusted, self.identity.store_id)
         if self._broker is not None:
             yield from offsets_without_leaf(self.logs, self._broker)
@@ -210,19 +223,20 @@ class StoreAudit:
                 path = f"runs/*/{run_id}.json"
                 yield Finding("RUN_UNKNOWN", path, f"a leaf of the run {run_id}", "none, no file")
 
-    def _steps(self, moment: "_Moment", skip: Collection[str]) -> Iterator[Step]:
-        plan, context = moment.plan, moment.pool.context
+    def _steps(
+        self, plan: AuditPlan, context: AuditContext, skip: Collection[str]
+    ) -> Iterator[Step]:
         # 3. Without logs the rows stand for leaves, and there is nothing to compare.
         if self.logs and LEDGER_PART not in skip:
             yield from comparisons(LEDGER_PART, has_rows=plan.has_rows)
         for date in self._dates(plan):  # 4.
             if date not in skip:
-                for ends in plan.slices_of(date, SLICE_FILES):
+                for ends in plan.slices(queries.EXPECTED_NAMES, date, SLICE_FILES):
                     yield Step(date, check_files, (date, *ends))
                 yield Step(date, check_names, (date,))
         for area in BlobArea:  # 5.
             if area.value not in skip:
-                yield from self._steps_of(area, moment)
+                yield from self._steps_of(area.value, plan, context)
         if self.logs and context.is_whole and context.follows_names:
             yield Step(PLACES_PART, compute_store_root)
         if PLACES_PART not in skip:
@@ -248,13 +262,13 @@ class StoreAudit:
             if os.path.lexists(self.root / str(ArtifactPath(date, run_id)))
         ]
 
-    def _steps_of(self, area: BlobArea, moment: "_Moment") -> Iterator[Step]:
-        part, context = area.value, moment.pool.context
+    def _steps_of(self, part: str, plan: AuditPlan, context: AuditContext) -> Iterator[Step]:
         yield Step(part, check_area, (part,))
-        for prefix in blob_folders(self.root, area) if context.is_whole else ():
-            yield Step(part, check_blob_folder, (part, prefix))
+        if context.is_whole:
+            for prefix in folders_on_disk(self.root, part, BLOB_FOLDER):
+                yield Step(part, check_blob_folder, (part, prefix))
         if not context.follows_names:
-            for ends in moment.plan.slices_of_blobs(part, SLICE_BLOBS):
+            for ends in plan.slices(queries.BLOB_PATHS, part, SLICE_BLOBS):
                 yield Step(part, check_blob_names, ends)
 
     def _unexplained(self, plan: AuditPlan, suspects: Sequence[str]) -> StepResult:
@@ -275,30 +289,37 @@ class StoreAudit:
             started_at_utc: When the audit began, as stored times are written.
             finished_at_utc: When it ended.
         """
-        return audit_report(
-            self.request,
-            tally,
-            self.logs,
-            store_id=self.identity.store_id,
-            trusted=len(self._trusted),
-            asked_broker=self._broker is not None,
-            sample_share=self.share,
-            started_at_utc=started_at_utc,
-            finished_at_utc=finished_at_utc,
-            store_root=self._store_root,
+        leaves = sum(log.size for log in self.logs)
+        anchored = sum(log.anchored_size for log in self.logs)
+        asked = Asked(
+            self.request.mode, self._broker is not None, len(self._trusted), leaves, anchored
         )
+        found = verdicts(tally.codes, asked)
+        of_logs = {"logs": len(self.logs), "leaves": leaves, "anchored_leaves": anchored}
+        report: dict[str, Any] = {
+            "schema_version": AUDIT_REPORT_VERSION,
+            "audit_id": self.request.audit_id,
+            "scope": self.request.scope.model_dump(exclude_none=True),
+            "mode": self.request.mode,
+            "verdicts": found,
+            "counts": {name: tally.counts[name] for name in _COUNTED} | of_logs,
+            "codes": dict(sorted(tally.codes.items())),
+            "logs": [self._log_document(log) for log in self.logs],
+            "started_at_utc": started_at_utc,
+            "finished_at_utc": finished_at_utc,
+        }
+        if self.share is not None:
+            report["sample_share"] = self.share
+        # It is that of the files on the disk only if all that leaves name are there.
+        is_whole = found["integrity"]["result"] == "ok" and not tally.codes["LINK_WAITING"]
+        if self._store_root is not None and is_whole:
+            report["store_root"] = self._store_root
+        return report
 
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """What an audit begins with.
-
-    Attributes:
-        plan: With the rows of the index, and no leaf yet.
-        pool: Whose processes are starting.
-        findings: What is wrong with checkpoints and index.
-    """
-
-    plan: AuditPlan
-    pool: StepPool
-    findings: list[Finding]
+    def _log_document(self, log: AuditedLog) -> dict[str, Any]:
+        return {
+            "origin": log.log.origin(self.identity.store_id),
+            "size": log.size,
+            "root_sha256": log.root.hex(),
+            "anchored_size": log.anchored_size,
+        }

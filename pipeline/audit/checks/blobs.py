@@ -9,10 +9,10 @@ import os
 import re
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.audit import queries
-from pipeline.audit.checks.places import unexpected_blob_folders
+from pipeline.audit.checks.places import unexplained_in
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
@@ -31,16 +31,32 @@ from schemas.audit_finding import AuditCode
 SLICE_BLOBS: Final = 2_000
 """Names looked for in one step."""
 
-FOLDER_NAME: Final = re.compile(r"[0-9a-f]{2}")
-FILE_MODES: Final = {BlobArea.ATTACHMENTS: FILE_MODE, BlobArea.QUARANTINE: PRIVATE_FILE_MODE}
-_COUNTS: Final = {BlobArea.ATTACHMENTS: "attachments", BlobArea.QUARANTINE: "quarantined"}
-_MISSING: Final[dict[BlobArea, AuditCode]] = {
-    BlobArea.ATTACHMENTS: "ATTACHMENT_MISSING",
-    BlobArea.QUARANTINE: "QUARANTINE_MISSING",
-}
-_DIFFERS: Final[dict[BlobArea, AuditCode]] = {
-    BlobArea.ATTACHMENTS: "ATTACHMENT_DIFFERS",
-    BlobArea.QUARANTINE: "QUARANTINE_DIFFERS",
+BLOB_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+
+
+class _Area(NamedTuple):
+    """What holds of the blobs of one area.
+
+    Attributes:
+        mode: Of their files.
+        counted: Under which they are counted.
+        missing: Code of one that is not there.
+        differs: Code of one with other bytes.
+    """
+
+    mode: int
+    counted: str
+    missing: AuditCode
+    differs: AuditCode
+
+
+_AREAS: Final = {
+    BlobArea.ATTACHMENTS: _Area(
+        FILE_MODE, "attachments", "ATTACHMENT_MISSING", "ATTACHMENT_DIFFERS"
+    ),
+    BlobArea.QUARANTINE: _Area(
+        PRIVATE_FILE_MODE, "quarantined", "QUARANTINE_MISSING", "QUARANTINE_DIFFERS"
+    ),
 }
 
 
@@ -48,7 +64,10 @@ def check_area(reader: AuditReader, area_name: str) -> StepResult:
     """Check what lies beside the folders of blobs of an area."""
     result = StepResult()
     if reader.context.is_whole:
-        result.add(*unexpected_blob_folders(reader.root, BlobArea(area_name)))
+        if (reader.root / area_name).is_dir():
+            _check_folder(reader, area_name, result)
+        expected = "a folder of blobs"
+        result.add(*unexplained_in(reader.root, area_name, BLOB_FOLDER, expected))
     return result
 
 
@@ -57,12 +76,12 @@ def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepR
     area = BlobArea(area_name)
     result = StepResult()
     folder = f"{area_name}/{prefix}"
-    _check_folder(reader, area, folder, result)
+    _check_folder(reader, folder, result)
     for inner, is_folder in entries_below(reader.root, folder):
-        if not is_folder or not FOLDER_NAME.fullmatch(inner.rpartition("/")[2]):
+        if not is_folder or not BLOB_FOLDER.fullmatch(inner.rpartition("/")[2]):
             result.suspects.append(inner)
             continue
-        _check_folder(reader, area, inner, result)
+        _check_folder(reader, inner, result)
         for path, is_folder_too in entries_below(reader.root, inner):
             if is_folder_too or not isinstance(parse_path(path), BlobPath):
                 result.suspects.append(path)
@@ -105,7 +124,7 @@ def missing_blob(root: Path, path: str, named_by: str) -> Finding:
     expected, area = f"the blob that {named_by} names", BlobArea(path.partition("/")[0])
     if area is BlobArea.ATTACHMENTS and is_awaited(root, path.rpartition("/")[2]):
         return Finding("ATTACHMENT_AWAITED", path, expected, "no file, and none ever came")
-    return Finding(_MISSING[area], path, expected, "no file")
+    return Finding(_AREAS[area].missing, path, expected, "no file")
 
 
 def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> bool:
@@ -123,8 +142,8 @@ def check_blob(root: Path, path: str, *, reads: bool, result: StepResult) -> boo
             if file is None:
                 return False
             descriptor, state = file
-            result.count(_COUNTS[area])
-            result.add(*mode_finding(path, state.st_mode, FILE_MODES[area]))
+            result.count(_AREAS[area].counted)
+            result.add(*mode_finding(path, state.st_mode, _AREAS[area].mode))
             if reads:
                 check_bytes(path, area, descriptor, result)
     except NotAFileError as error:
@@ -150,7 +169,7 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
     result.count("bytes_read", size_bytes)
     name, found = path.rpartition("/")[2], digest.hexdigest()
     if found != name and not _is_legacy(descriptor, name):
-        result.add(Finding(_DIFFERS[area], path, f"SHA-256 {name}", f"SHA-256 {found}"))
+        result.add(Finding(_AREAS[area].differs, path, f"SHA-256 {name}", f"SHA-256 {found}"))
 
 
 def _is_legacy(descriptor: int, name: str) -> bool:
@@ -162,7 +181,7 @@ def _is_legacy(descriptor: int, name: str) -> bool:
         blob.close()
 
 
-def _check_folder(reader: AuditReader, area: BlobArea, path: str, result: StepResult) -> None:
-    if area is BlobArea.QUARANTINE:
+def _check_folder(reader: AuditReader, path: str, result: StepResult) -> None:
+    if path.partition("/")[0] == BlobArea.QUARANTINE.value:
         state = os.stat(reader.root / path, follow_symlinks=False)  # noqa: PTH116
         result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))

@@ -15,8 +15,7 @@ from typing import Final
 from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
-from pipeline.core.layout import BlobArea
-from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.regular_files import entries_below, is_regular_below
 from pipeline.disk.store_identity import STORE_FILE
@@ -44,69 +43,56 @@ _TEMPORARY: Final = re.compile(r"\.[0-9a-f]{32}\.(tmp|upload)")
 _AUDIT_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(json|ndjson)")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TILE_FOLDER: Final = re.compile(r"tile(/(entries|[0-9]{1,2})(/(x[0-9]{3}|[0-9]{3}\.p))*)?")
-_BLOB_FOLDER: Final = re.compile(r"[0-9a-f]{2}")
+
+
+def folders_on_disk(root: Path, above: str, name: re.Pattern[str]) -> list[str]:
+    """Return the folders in the folder `above` of the store that have such a name."""
+    return [
+        found
+        for path, is_folder in entries_below(root, above)
+        if is_folder and name.fullmatch(found := path.rpartition("/")[2])
+    ]
 
 
 def dates_on_disk(root: Path) -> list[str]:
     """Return the dates that have a folder of runs."""
-    return [
-        path.removeprefix("runs/")
-        for path, is_folder in entries_below(root, "runs")
-        if is_folder and _DATE.fullmatch(path.removeprefix("runs/"))
-    ]
+    return folders_on_disk(root, "runs", _DATE)
 
 
-def unexpected_run_folders(root: Path) -> Iterator[Finding]:
-    """Yield what lies in `runs` and is no folder of a date."""
-    for path, is_folder in entries_below(root, "runs"):
-        if not is_folder or not _DATE.fullmatch(path.removeprefix("runs/")):
-            yield _unexplained(path, "a folder of a date", is_folder=is_folder)
-
-
-def blob_folders(root: Path, area: BlobArea) -> list[str]:
-    """Return the names of the outer folders of an area."""
-    return [
-        path.rpartition("/")[2]
-        for path, is_folder in entries_below(root, area.value)
-        if is_folder and _BLOB_FOLDER.fullmatch(path.rpartition("/")[2])
-    ]
-
-
-def unexpected_blob_folders(root: Path, area: BlobArea) -> Iterator[Finding]:
-    """Yield what lies in an area and is no folder of blobs, and a mode that is wrong."""
-    if area is BlobArea.QUARANTINE and (root / area.value).is_dir():
-        mode = os.stat(root / area.value, follow_symlinks=False).st_mode  # noqa: PTH116
-        yield from mode_finding(area.value, mode, PRIVATE_FOLDER_MODE)
-    for path, is_folder in entries_below(root, area.value):
-        if not is_folder or not _BLOB_FOLDER.fullmatch(path.rpartition("/")[2]):
-            yield _unexplained(path, "a folder of blobs", is_folder=is_folder)
-
-
-def _unexplained(path: str, expected: str, *, is_folder: bool) -> Finding:
-    return Finding("FILE_UNEXPLAINED", path, expected, "a folder" if is_folder else "a file")
+def unexplained_in(
+    root: Path, above: str, name: re.Pattern[str], expected: str
+) -> Iterator[Finding]:
+    """Yield what lies in the folder `above` of the store and is no folder of such a name."""
+    for path, is_folder in entries_below(root, above):
+        if not is_folder or not name.fullmatch(path.rpartition("/")[2]):
+            found = "a folder" if is_folder else "a file"
+            yield Finding("FILE_UNEXPLAINED", path, expected, found)
 
 
 def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> StepResult:
     """Check what lies beside runs and blobs; `logs` have so many leaves each."""
     result = StepResult()
     if reader.context.is_whole:
-        result.add(*unexpected_run_folders(reader.root))
+        result.add(*unexplained_in(reader.root, "runs", _DATE, "a folder of a date"))
         result.add(*_unexpected_places(reader.root, dict(logs)))
     return result
 
 
+def _is_known(path: str, *, is_folder: bool) -> bool:
+    """Return whether the layout has an entry at `path`: in the store, in `audits`, of a note."""
+    above, _, name = path.rpartition("/")
+    if not above:
+        return path in _FOLDERS if is_folder else path in _FILES or bool(_TEMPORARY.fullmatch(path))
+    is_file_of_ours = _AUDIT_FILE.fullmatch(name) if above == "audits" else is_awaited_note(path)
+    return not is_folder and bool(is_file_of_ours)
+
+
 def _unexpected_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
-    for path, is_folder in entries_below(root, ""):
-        known = path in _FOLDERS if is_folder else path in _FILES or _TEMPORARY.fullmatch(path)
-        if not known:
-            yield _unexpected(path, is_folder=is_folder)
+    for above in ("", "audits", AWAITED_FOLDER):
+        for path, is_folder in entries_below(root, above):
+            if not _is_known(path, is_folder=is_folder):
+                yield _unexpected(path, is_folder=is_folder)
     yield from _file_mode(root, STORE_FILE)
-    for path, is_folder in entries_below(root, "audits"):
-        if is_folder or not _AUDIT_FILE.fullmatch(path.removeprefix("audits/")):
-            yield _unexpected(path, is_folder=is_folder)
-    for path, is_folder in entries_below(root, AWAITED_FOLDER):
-        if is_folder or not is_awaited_note(path):
-            yield _unexpected(path, is_folder=is_folder)
     yield from _unexpected_in_ledger(root, sizes)
 
 
