@@ -9,6 +9,9 @@ REQUEST_PARTITIONS = 12
 """Fixed for ever: the partition of a run_id must never change. Where somebody adds partitions all
 the same, what we publish goes by this number as before."""
 
+AREAS = ("runs", "advisories", "audits")
+"""What has requests and dead letters of its own."""
+
 FORMER_TOPICS = tuple(f"advisories.retry-{step}" for step in range(1, 5))
 """Names, without the prefix, of topics of an older version: no longer made, read or written."""
 
@@ -24,6 +27,7 @@ DEAD_LETTER_MESSAGE_LIMIT_BYTES = 6 * 1024 * 1024
 
 # Of topics whose records are the source of what is stored. Kept for long they may be large, and a
 # broker that removes by size would take them before their time.
+_SOURCES = ("runs.requests", "advisories.requests", "runs.legacy")
 _SOURCE = {"message.timestamp.type": "LogAppendTime", "retention.bytes": "-1"}
 
 
@@ -37,6 +41,16 @@ class Topic:
     summary: str = ""
 
 
+class _Name:
+    """A full name: the part that follows the prefix, whatever the prefix is."""
+
+    def __init__(self, rest: str) -> None:
+        self._rest = rest
+
+    def __get__(self, names: "TopicNames", _kind: type) -> str:
+        return f"{names.prefix}.{self._rest}"
+
+
 @dataclass(frozen=True, slots=True)
 class TopicNames:
     """Full names under one prefix.
@@ -47,85 +61,53 @@ class TopicNames:
 
     prefix: str = "rmos"
 
-    @property
-    def run_requests(self) -> str:
-        """Run requests: the source of every artifact."""
-        return f"{self.prefix}.runs.requests"
+    run_requests = _Name("runs.requests")
+    """Run requests: the source of every artifact."""
 
-    @property
-    def run_events(self) -> str:
-        """What became of each run request."""
-        return f"{self.prefix}.runs.events"
+    run_events = _Name("runs.events")
+    """What became of each run request."""
 
-    @property
-    def run_dead_letters(self) -> str:
-        """Run requests that can never succeed."""
-        return f"{self.prefix}.runs.dead-letters"
+    run_dead_letters = _Name("runs.dead-letters")
+    """Run requests that can never succeed."""
 
-    @property
-    def persist_group(self) -> str:
-        """Consumer group of the persist worker."""
-        return f"{self.prefix}.persist"
+    persist_group = _Name("persist")
+    """Consumer group of the persist worker."""
 
-    @property
-    def persist_v1_group(self) -> str:
-        """Consumer group of the persist worker while it stores in the v1 store."""
-        return f"{self.prefix}.persist-v1"
+    persist_v1_group = _Name("persist-v1")
+    """Consumer group of the persist worker while it stores in the v1 store."""
 
-    @property
-    def legacy_runs(self) -> str:
-        """Rows of older stores: the source of the artifacts of history."""
-        return f"{self.prefix}.runs.legacy"
+    legacy_runs = _Name("runs.legacy")
+    """Rows of older stores: the source of the artifacts of history."""
 
-    @property
-    def migrate_group(self) -> str:
-        """Consumer group of `rmos migrate run`."""
-        return f"{self.prefix}.migrate"
+    migrate_group = _Name("migrate")
+    """Consumer group of `rmos migrate run`."""
 
-    @property
-    def advisory_requests(self) -> str:
-        """Advisory requests: the source of every link."""
-        return f"{self.prefix}.advisories.requests"
+    advisory_requests = _Name("advisories.requests")
+    """Advisory requests: the source of every link."""
 
-    @property
-    def advisory_events(self) -> str:
-        """What became of each advisory request."""
-        return f"{self.prefix}.advisories.events"
+    advisory_events = _Name("advisories.events")
+    """What became of each advisory request."""
 
-    @property
-    def advisory_dead_letters(self) -> str:
-        """Advisory requests that can never succeed, and those whose run has not come."""
-        return f"{self.prefix}.advisories.dead-letters"
+    advisory_dead_letters = _Name("advisories.dead-letters")
+    """Advisory requests that can never succeed, and those whose run has not come."""
 
-    @property
-    def advise_group(self) -> str:
-        """Consumer group of the advise worker."""
-        return f"{self.prefix}.advise"
+    advise_group = _Name("advise")
+    """Consumer group of the advise worker."""
 
-    @property
-    def audit_requests(self) -> str:
-        """What somebody asks to be audited."""
-        return f"{self.prefix}.audits.requests"
+    audit_requests = _Name("audits.requests")
+    """What somebody asks to be audited."""
 
-    @property
-    def audit_findings(self) -> str:
-        """What audits find, as they find it."""
-        return f"{self.prefix}.audits.findings"
+    audit_findings = _Name("audits.findings")
+    """What audits find, as they find it."""
 
-    @property
-    def audit_reports(self) -> str:
-        """The report of each audit, once it is done."""
-        return f"{self.prefix}.audits.reports"
+    audit_reports = _Name("audits.reports")
+    """The report of each audit, once it is done."""
 
-    @property
-    def audit_dead_letters(self) -> str:
-        """Audit requests that can never succeed."""
-        return f"{self.prefix}.audits.dead-letters"
+    audit_dead_letters = _Name("audits.dead-letters")
+    """Audit requests that can never succeed."""
 
-    @property
-    def audit_group(self) -> str:
-        """Consumer group of the audit worker."""
-        return f"{self.prefix}.audit"
+    audit_group = _Name("audit")
+    """Consumer group of the audit worker."""
 
 
 def topic_table(
@@ -141,75 +123,51 @@ def topic_table(
     """
     quorum = {"min.insync.replicas": "2"} if replication >= 3 else {}  # noqa: PLR2004
 
-    def topic(
-        name: str,
-        partitions: int,
-        retention_ms: int,
-        summary: str,
-        *,
-        limit_bytes: int = BROKER_MESSAGE_LIMIT_BYTES,
-        broker_time: bool = False,
-    ) -> Topic:
+    def topic(name: str, partitions: int, retention_ms: int, summary: str) -> Topic:
+        is_letter, is_source = name.endswith(".dead-letters"), name in _SOURCES
+        limit_bytes = DEAD_LETTER_MESSAGE_LIMIT_BYTES if is_letter else BROKER_MESSAGE_LIMIT_BYTES
         configs = {
             "cleanup.policy": "delete",
             "retention.ms": str(retention_ms),
             "max.message.bytes": str(limit_bytes),
-            **(_SOURCE if broker_time else {}),
+            **(_SOURCE if is_source else {}),
             **quorum,
         }
         return Topic(f"{prefix}.{name}", partitions, configs, summary)
 
-    def dead_letters(area: str) -> Topic:
-        return topic(
-            f"{area}.dead-letters",
-            3,
-            365 * DAY_MS,
-            f"{area} requests that can never succeed, untouched, with the reason in headers",
-            limit_bytes=DEAD_LETTER_MESSAGE_LIMIT_BYTES,
-        )
-
-    requests = [
-        topic(
-            f"{area}.requests", REQUEST_PARTITIONS, request_retention_ms, summary, broker_time=True
-        )
-        for area, summary in (
-            ("runs", "run requests from CAM systems, key run_id"),
-            ("advisories", "advisory requests from explainer engines, key run_id"),
-        )
-    ]
-    events = [
-        topic(f"{area}.events", REQUEST_PARTITIONS, 30 * DAY_MS, f"what became of {area} requests")
-        for area in ("runs", "advisories")
-    ]
-    audits = [
-        topic(f"audits.{name}", 3, 90 * DAY_MS, f"audit {name}")
-        for name in ("requests", "findings", "reports")
-    ]
+    of_runs, of_engines = (
+        "run requests from CAM systems",
+        "advisory requests from explainer engines",
+    )
+    of_history = "rows of an older store, read by migration and replay only"
+    letters = "requests that can never succeed, untouched, with the reason in headers"
     return (
-        *requests,
-        *events,
+        topic("runs.requests", REQUEST_PARTITIONS, request_retention_ms, f"{of_runs}, key run_id"),
         topic(
-            "runs.legacy",
-            3,
-            KEEP_FOREVER_MS,
-            "rows of an older store, read by migration and replay only",
-            broker_time=True,
+            "advisories.requests",
+            REQUEST_PARTITIONS,
+            request_retention_ms,
+            f"{of_engines}, key run_id",
         ),
+        topic("runs.events", REQUEST_PARTITIONS, 30 * DAY_MS, "what became of runs requests"),
+        topic(
+            "advisories.events",
+            REQUEST_PARTITIONS,
+            30 * DAY_MS,
+            "what became of advisories requests",
+        ),
+        topic("runs.legacy", 3, KEEP_FOREVER_MS, of_history),
         topic("redrives", 1, KEEP_FOREVER_MS, "which dead letters were brought back"),
-        *audits,
-        dead_letters("runs"),
-        dead_letters("advisories"),
-        dead_letters("audits"),
+        topic("audits.requests", 3, 90 * DAY_MS, "audit requests"),
+        topic("audits.findings", 3, 90 * DAY_MS, "audit findings"),
+        topic("audits.reports", 3, 90 * DAY_MS, "audit reports"),
+        *(topic(f"{area}.dead-letters", 3, 365 * DAY_MS, f"{area} {letters}") for area in AREAS),
     )
 
 
 def former_topics(prefix: str) -> tuple[str, ...]:
     """Return the topics of an older version that a broker may still have."""
     return tuple(f"{prefix}.{name}" for name in FORMER_TOPICS)
-
-
-AREAS = ("runs", "advisories", "audits")
-"""What has requests and dead letters of its own."""
 
 
 def request_topics(prefix: str) -> tuple[str, ...]:
@@ -233,7 +191,7 @@ def consumer_groups(prefix: str) -> dict[str, tuple[str, ...]]:
     return {
         names.persist_group: (names.run_requests,),
         names.advise_group: (names.advisory_requests,),
-        f"{prefix}.audit": (f"{prefix}.audits.requests",),
+        names.audit_group: (names.audit_requests,),
         names.migrate_group: (names.legacy_runs,),
         names.persist_v1_group: (names.run_requests,),
     }
