@@ -77,54 +77,26 @@ def _sentence(difference: TopicDifference, promise: str) -> str:
     )
 
 
-def _is_request(name: str, topics: TopicNames) -> bool:
-    return name in {topics.run_requests, topics.advisory_requests, topics.legacy_runs}
-
-
-def _is_dead_letter(name: str, topics: TopicNames) -> bool:
-    return name in dead_letter_topics(topics.prefix)
-
-
-def _is_any(name: str, topics: TopicNames) -> bool:
-    del name, topics
-    return True
-
-
-def _is_less(difference: TopicDifference) -> bool:
-    """Tell whether a number is smaller than it must be; -1 stands for no limit."""
-    return _number(difference.found) < _number(difference.expected)
-
-
 def _number(text: str | None) -> float:
+    """Return a limit as a number; -1 stands for none."""
     number = int(text) if text else 0
     return float("inf") if number < 0 else number
 
 
-def _is_more(difference: TopicDifference) -> bool:
-    return _number(difference.found) > _number(difference.expected)
-
-
-def _is_compacted(difference: TopicDifference) -> bool:
-    return "compact" in (difference.found or "")
-
-
-def _always(difference: TopicDifference) -> bool:
-    del difference
-    return True
-
-
 WHEN: dict[str, Callable[[TopicDifference], bool]] = {
-    "less": _is_less,
-    "more": _is_more,
-    "compact": _is_compacted,
-    "another": _always,
+    "less": lambda each: _number(each.found) < _number(each.expected),
+    "more": lambda each: _number(each.found) > _number(each.expected),
+    "compact": lambda each: "compact" in (each.found or ""),
+    "another": lambda _each: True,
 }
 """How a setting differs."""
 
 TOPICS: dict[str, Callable[[str, TopicNames], bool]] = {
-    "request topics": _is_request,
-    "dead letters": _is_dead_letter,
-    "all": _is_any,
+    "request topics": lambda name, topics: (
+        name in {topics.run_requests, topics.advisory_requests, topics.legacy_runs}
+    ),
+    "dead letters": lambda name, topics: name in dead_letter_topics(topics.prefix),
+    "all": lambda _name, _topics: True,
 }
 
 _NO_PROMISE = (
