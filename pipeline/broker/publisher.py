@@ -9,10 +9,8 @@ This is what a CAM system or an explainer engine imports; the base install has a
 """
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Generic, Self
 
 from pipeline.broker.admin.topics import topic_partitions
@@ -28,33 +26,20 @@ from pipeline.broker.sending.requests import (
 from pipeline.core.record import Located, RecordId
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
-from pipeline.topics import TopicNames
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
 
 
-@dataclass(frozen=True)
-class Contract(Generic[Event]):
-    """What is published, where, and what comes back.
-
-    Attributes:
-        requests: Topic of the requests.
-        events: Topic of their events.
-        event_shape: Of an event.
-    """
-
-    requests: str
-    events: str
-    event_shape: type[Event]
-
-
-class RequestPublisher(ABC, Generic[Event]):
+class RequestPublisher(Generic[Event]):
     """Publishes requests of one kind from one event loop, any number of them at once.
 
     What the caller gives is sent unchanged: nothing is added, defaulted or normalised, no
     header either. The events of all requests are read by one consumer, made with the first
     request whose event is wanted, and before that request is sent.
     """
+
+    _area: str
+    _event_shape: type[Event]
 
     def __init__(
         self,
@@ -79,15 +64,12 @@ class RequestPublisher(ABC, Generic[Event]):
         else:
             given = {name: value for name, value in overrides.items() if value is not None}
             self._settings = settings.model_copy(update=given)
-        self._contract = self._contract_of(self._settings.topics)
+        self._requests = f"{self._settings.prefix}.{self._area}.requests"
+        self._events = f"{self._settings.prefix}.{self._area}.events"
         self._sender = RequestSender(self._settings)
         self._reader: EventReader | None = None
         self._event_partitions: list[int] = []
         self._starting_reader = asyncio.Lock()
-
-    @abstractmethod
-    def _contract_of(self, topics: TopicNames) -> Contract[Event]:
-        """Return what is published, where, and what comes back."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -103,9 +85,8 @@ class RequestPublisher(ABC, Generic[Event]):
             TopicsError: A topic is missing.
             BrokerError: No broker answers.
         """
-        requests, events = self._contract.requests, self._contract.events
-        there = await topic_partitions(self._settings, [requests, events])
-        self._event_partitions = [each.partition for each in there if each.topic == events]
+        there = await topic_partitions(self._settings, [self._requests, self._events])
+        self._event_partitions = [each.partition for each in there if each.topic == self._events]
         await self._sender.start()
 
     async def stop(self) -> None:
@@ -225,19 +206,19 @@ class RequestPublisher(ABC, Generic[Event]):
         self, report: DeliveryReport, run_id: str | None, event: EventFuture
     ) -> Receipt[Event]:
         timeout_seconds = self._settings.receipt_timeout_seconds
-        return Receipt(report, run_id, timeout_seconds, event, self._contract.event_shape)
+        return Receipt(report, run_id, timeout_seconds, event, self._event_shape)
 
     async def _send(
         self, key: bytes | None, value: bytes | None, headers: Headers
     ) -> DeliveryReport:
         if key is None and value is None:
             raise InputError("Expected a record with a key or a value. Nothing was sent.")
-        return await self._sender.send(self._contract.requests, key, value, headers)
+        return await self._sender.send(self._requests, key, value, headers)
 
     async def _live_reader(self) -> EventReader:
         async with self._starting_reader:
             if self._reader is None or not self._reader.is_alive:
-                reader = EventReader(self._settings, self._contract.events, self._event_partitions)
+                reader = EventReader(self._settings, self._events, self._event_partitions)
                 await reader.start()
                 self._reader = reader
             return self._reader
@@ -262,8 +243,8 @@ class RunPublisher(RequestPublisher[RunEvent]):
     not.
     """
 
-    def _contract_of(self, topics: TopicNames) -> Contract[RunEvent]:
-        return Contract(topics.run_requests, topics.run_events, RunEvent)
+    _area = "runs"
+    _event_shape = RunEvent
 
 
 class AdvisoryPublisher(RequestPublisher[AdvisoryEvent]):
@@ -273,5 +254,5 @@ class AdvisoryPublisher(RequestPublisher[AdvisoryEvent]):
     advisory keeps its id, and is linked once the run comes.
     """
 
-    def _contract_of(self, topics: TopicNames) -> Contract[AdvisoryEvent]:
-        return Contract(topics.advisory_requests, topics.advisory_events, AdvisoryEvent)
+    _area = "advisories"
+    _event_shape = AdvisoryEvent

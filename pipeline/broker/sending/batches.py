@@ -18,7 +18,7 @@ from pipeline.broker.aiokafka_fixes.any_name_batch import AnyNameBatch
 from pipeline.broker.aiokafka_fixes.clients import close_producer
 from pipeline.broker.connection import broker_errors, start_producer
 from pipeline.core.dead_letters.carried_record import record_bytes
-from pipeline.core.record import Partition
+from pipeline.core.record import Partition, RecordId
 from pipeline.errors import UnsendableError
 from pipeline.settings import Settings
 
@@ -119,51 +119,54 @@ class BatchSender:
             # aiokafka's idempotent producer tries for ever: the end of our patience is ours
             # to set, so that a worker without a broker can still be stopped.
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
-                await self._send(self._producer, messages)
+                await send_all(self._producer, messages)
         except (KafkaError, OSError):
             await self.stop()
             raise
 
-    async def _send(self, producer: AIOKafkaProducer, messages: Iterable[Message]) -> None:
-        by_partition: dict[Partition, list[Message]] = {}
-        for message in messages:
-            place = (message.topic, message.partition)
-            by_partition.setdefault(place, []).append(message)
-        await asyncio.gather(
-            *(
-                send_partition(producer, topic, partition, queue)
-                for (topic, partition), queue in by_partition.items()
-            )
-        )
 
-
-async def send_partition(
-    producer: AIOKafkaProducer,
-    topic: str,
-    partition: int,
-    queue: Sequence[Message],
-    *,
-    transactional: bool = False,
-) -> list[int]:
-    """Send `queue` to one partition; return its offsets when the broker has all of it.
+async def send_all(
+    producer: AIOKafkaProducer, messages: Iterable[Message], *, transactional: bool = False
+) -> list[RecordId]:
+    """Send `messages`, in order within each partition; return where the broker has each.
 
     Args:
         producer: Connected.
-        topic: Of all of `queue`.
-        partition: Taken modulo those of `topic`.
-        queue: In order.
+        messages: To any topics.
         transactional: Whether the producer is.
 
     Raises:
-        KafkaError: The broker did not confirm all of it.
+        KafkaError: The broker did not confirm all of them.
     """
+    by_partition: dict[Partition, list[tuple[int, Message]]] = {}
+    for index, message in enumerate(messages):
+        by_partition.setdefault((message.topic, message.partition), []).append((index, message))
+    offsets = await asyncio.gather(
+        *(
+            _send_partition(producer, partition, [each for _, each in queue], transactional)
+            for partition, queue in by_partition.items()
+        )
+    )
+    sent = {
+        index: RecordId(*partition, offset)
+        for (partition, queue), found in zip(by_partition.items(), offsets, strict=True)
+        for (index, _), offset in zip(queue, found, strict=True)
+    }
+    return [sent[index] for index in sorted(sent)]
+
+
+async def _send_partition(
+    producer: AIOKafkaProducer, to: Partition, queue: Sequence[Message], transactional: bool
+) -> list[int]:
+    """Send `queue` to one partition; return its offsets when the broker has all of it."""
+    topic, partition = to
     count = len(await producer.partitions_for(topic))
     batches = [
         (
             batch.record_count(),
             await producer.send_batch(batch, topic, partition=partition % count),
         )
-        for batch in _batches(producer, queue, transactional=transactional)
+        for batch in _batches(producer, queue, transactional)
     ]
     confirmed = await asyncio.gather(*(confirmation for _, confirmation in batches))
     return [
@@ -174,30 +177,22 @@ async def send_partition(
 
 
 def _batches(
-    producer: AIOKafkaProducer, queue: Sequence[Message], *, transactional: bool = False
+    producer: AIOKafkaProducer, queue: Sequence[Message], transactional: bool = False
 ) -> Iterator[BatchBuilder]:
     batch: BatchBuilder | None = None
     for message in queue:
-        if batch is not None and _append(batch, message):
-            continue
         if batch is not None:
+            if _append(batch, message):
+                continue
             batch.close()
             yield batch
-        batch = _batch_with(producer, message, transactional=transactional)
+        batch = producer.create_batch()
+        if not _append(batch, message):
+            batch = AnyNameBatch(BATCH_BYTES, transactional=transactional)
+            _append(batch, message)
     if batch is not None:
         batch.close()
         yield batch
-
-
-def _batch_with(
-    producer: AIOKafkaProducer, message: Message, *, transactional: bool
-) -> BatchBuilder:
-    """Begin a batch with `message`."""
-    batch = producer.create_batch()
-    if not _append(batch, message):
-        batch = AnyNameBatch(BATCH_BYTES, transactional=transactional)
-        _append(batch, message)
-    return batch
 
 
 def _append(batch: BatchBuilder, message: Message) -> bool:

@@ -23,9 +23,9 @@ from pipeline.broker.sending.batches import (
     BATCH_BYTES,
     CONFIRM_TIMEOUT_SECONDS,
     Message,
-    send_partition,
+    send_all,
 )
-from pipeline.core.record import Partition, RecordId
+from pipeline.core.record import RecordId
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
 
@@ -99,11 +99,11 @@ class TransactionalSender:
     ) -> list[RecordId]:
         async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
             await producer.begin_transaction()
-            places = await _send_all(producer, messages)
-            await _send_all(producer, remember(places))
+            sent = await send_all(producer, messages, transactional=True)
+            await send_all(producer, remember(sent), transactional=True)
         async with asyncio.timeout(_END_TIMEOUT_SECONDS):
             await producer.commit_transaction()
-        return places
+        return sent
 
     async def _abandon(self, producer: AIOKafkaProducer) -> None:
         """End the open transaction, or leave it to whoever starts next, and disconnect."""
@@ -113,28 +113,3 @@ class TransactionalSender:
                 await producer.abort_transaction()
         retrieve_failures(producer)
         await self.stop()
-
-
-async def _send_all(producer: AIOKafkaProducer, messages: Sequence[Message]) -> list[RecordId]:
-    """Send `messages`, in order within each partition; return where each is."""
-    by_partition: dict[Partition, list[int]] = {}
-    for index, message in enumerate(messages):
-        by_partition.setdefault((message.topic, message.partition), []).append(index)
-    offsets = await asyncio.gather(
-        *(
-            send_partition(
-                producer,
-                topic,
-                partition,
-                [messages[index] for index in indexes],
-                transactional=True,
-            )
-            for (topic, partition), indexes in by_partition.items()
-        )
-    )
-    places = {
-        index: RecordId(topic, partition, offset)
-        for ((topic, partition), indexes), found in zip(by_partition.items(), offsets, strict=True)
-        for index, offset in zip(indexes, found, strict=True)
-    }
-    return [places[index] for index in range(len(messages))]
