@@ -12,7 +12,7 @@ from pipeline.app.worker import Worker, read_whatever_comes, running, started, s
 from pipeline.audit.worker.handler import AuditHandler
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.audit.worker.run import Auditing
-from pipeline.audit.worker.schedule import AuditScheduler, tell_before
+from pipeline.audit.worker.schedule import AuditScheduler, show_last_audits
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
@@ -44,10 +44,10 @@ async def prepared_audit(
     read_whatever_comes()
     async with AsyncExitStack() as stack:
         identity = await check_audit_start(settings)
-        # A key that is missing, or a file that cannot be used, is told now, not at the first audit.
+        # A missing key or a file that cannot be used is reported now, not at the first audit.
         verifier_keys(settings, identity)
         trusted_checkpoints(settings.audit_trusted_dir)
-        tell_before(settings.data_dir, clock())
+        show_last_audits(settings.data_dir, clock())
         sender = await started_sender(settings, stack)
         auditing = Auditing(
             settings,

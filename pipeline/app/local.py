@@ -17,7 +17,7 @@ _WATCH_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def local_broker(settings: Settings, tell: ReportStep) -> AsyncIterator[LocalBroker]:
+async def local_broker(settings: Settings, report: ReportStep) -> AsyncIterator[LocalBroker]:
     """Run the local broker for the length of a block.
 
     Raises:
@@ -28,21 +28,21 @@ async def local_broker(settings: Settings, tell: ReportStep) -> AsyncIterator[Lo
         settings.data_dir / "kafka",
         port=settings.broker_port,
         cache_dir=settings.broker_cache_dir,
-        on_progress=tell,
+        on_progress=report,
     )
     starting = asyncio.create_task(asyncio.to_thread(broker.start))
     try:
         await asyncio.shield(starting)
         yield broker
     finally:
-        # Where the start is cancelled, its thread goes on until it is told.
+        # Where the start is cancelled, its thread goes on until it is signalled.
         broker.give_up()
         await asyncio.wait([starting])
         starting.exception()
         await asyncio.to_thread(broker.stop)
 
 
-async def prepare_local(settings: Settings, broker: LocalBroker, tell: ReportStep) -> list[str]:
+async def prepare_local(settings: Settings, broker: LocalBroker, report: ReportStep) -> list[str]:
     """Make what is missing for a local broker: the store, the ledger's key and the topics.
 
     Returns:
@@ -63,16 +63,16 @@ async def prepare_local(settings: Settings, broker: LocalBroker, tell: ReportSte
         )
         raise TopicsError(message)
     if settings.runs_v2_enabled:
-        await _complete_logs(settings, tell)
+        await _complete_logs(settings, report)
     return places
 
 
-async def _complete_logs(settings: Settings, tell: ReportStep) -> None:
+async def _complete_logs(settings: Settings, report: ReportStep) -> None:
     """Build the logs of a store that was written without a ledger, by an older version."""
     missing = await find_missing_leaves(settings)
     missing.refuse_loss()
     if missing.offsets:
-        tell(f"building the ledger of {missing.offsets:,} records that were consumed before")
+        report(f"building the ledger of {missing.offsets:,} records that were consumed before")
         await build_logs(settings, missing)
 
 
@@ -112,5 +112,5 @@ async def watch(broker: LocalBroker) -> AsyncIterator[asyncio.Future[None]]:
         with suppress(asyncio.CancelledError):
             await task
         if fault.done():
-            # Another part may have been the first to fail; its error is the one that is told.
+            # Another part may have been the first to fail; its error is the one that is reported.
             fault.exception()

@@ -69,29 +69,29 @@ async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> N
                 await until_stopped(stop, *faults)
 
 
-async def run_everything(settings: Settings, tell: ReportStep) -> None:
+async def run_everything(settings: Settings, report: ReportStep) -> None:
     """Run a local broker, topics, a store, all consumers and the API until a signal stops them.
 
     One part stops, all stop.
 
     Args:
         settings: The broker's port and the store's folder; its address is the broker's own.
-        tell: Told what is being done, and where things are.
+        report: Called with what is being done, and where things are.
 
     Raises:
         RmosError: A part could not start or go on; the text says what to do.
     """
-    async with stop_on_signals(settings, lambda: tell("stopping")) as stop:
+    async with stop_on_signals(settings, lambda: report("stopping")) as stop:
         with serve_health(settings) as health:
-            async with local_broker(settings, tell) as broker:
+            async with local_broker(settings, report) as broker:
                 stop.at_cut(broker.kill)
-                await _run_beside(broker, settings, tell, stop, health)
+                await _run_beside(broker, settings, report, stop, health)
 
 
 async def _run_beside(
     broker: LocalBroker,
     settings: Settings,
-    tell: ReportStep,
+    report: ReportStep,
     stop: Stopping,
     health: ServiceHealth,
 ) -> None:
@@ -100,7 +100,7 @@ async def _run_beside(
     from pipeline.app.http import api_server  # noqa: PLC0415
 
     settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-    places = await prepare_local(settings, broker, tell)
+    places = await prepare_local(settings, broker, report)
     async with (
         _all_workers(settings) as workers,
         watch(broker) as broker_fault,
@@ -108,7 +108,7 @@ async def _run_beside(
     ):
         health.watch(workers)
         for line in _welcome(settings, api.address, places):
-            tell(line)
+            report(line)
         faults = (fault for worker in workers for fault in worker.faults)
         await until_stopped(stop, *faults, api.fault, broker_fault)
 

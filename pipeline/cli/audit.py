@@ -72,10 +72,10 @@ def run(
 
     settings = read_settings()
     request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
-    tell = print_json if as_json else print_finding
+    print_one = print_json if as_json else print_finding
     with progress_bar() as progress:
         asked = partial(note, f"audit {request.audit_id}")
-        asking = ask_audit(settings, request, tell, asked=asked, progress=progress)
+        asking = ask_audit(settings, request, print_one, asked=asked, progress=progress)
         report = asyncio.run(_in_time(asking, request.audit_id, timeout))
     if as_json:
         print_json({"summary": report})
@@ -135,7 +135,7 @@ def audit_file(
     findings = [finding for path in paths for finding in check_file(path)]
     if as_json:
         for finding in findings:
-            print_json(told(finding))
+            print_json(shown(finding))
         print_json({"summary": {"files": len(paths), "findings": len(findings)}})
     else:
         print_findings(findings)
@@ -144,7 +144,7 @@ def audit_file(
         raise typer.Exit(FINDING)
 
 
-def told(finding: "Finding") -> dict[str, str]:
+def shown(finding: "Finding") -> dict[str, str]:
     """Return a finding as it is printed."""
     from pipeline.audit.rules.finding import readable
 
@@ -164,7 +164,7 @@ def print_findings(findings: list["Finding"]) -> None:
             ["severity", "code", "path", "expected", "found"],
             [
                 [row["severity"], row["code"], row["path"], row["expected"], row["found"]]
-                for row in map(told, findings)
+                for row in map(shown, findings)
             ],
         )
 
@@ -210,7 +210,7 @@ async def _in_time(
 async def ask_audit(
     settings: Settings,
     request: "AuditRequest",
-    tell: Callable[[dict[str, Any]], None],
+    report: Callable[[dict[str, Any]], None],
     *,
     asked: Callable[[], None] = lambda: None,
     progress: Progress = no_progress,
@@ -220,7 +220,7 @@ async def ask_audit(
     Args:
         settings: The broker, and the store if it is on this host.
         request: What is asked.
-        tell: Called with each finding as it comes.
+        report: Called with each finding as it comes.
         asked: Called once the broker has the request.
         progress: Told how far it is, where the store is on this host.
 
@@ -242,7 +242,7 @@ async def ask_audit(
             async with aclosing(listener.news(place)) as heard:
                 async for news in heard:
                     for finding in news.findings:
-                        tell(finding)
+                        report(finding)
                     if news.report is not None:
                         return news.report
                     if news.refusal is not None:

@@ -82,7 +82,7 @@ def starting(note_step: Callable[[str], None] = note) -> Iterator[ReportStep]:
     """
     quarter = -1
 
-    def tell(what: str | Downloaded) -> None:
+    def report(what: str | Downloaded) -> None:
         nonlocal quarter
         if isinstance(what, str):
             note_step(what)
@@ -99,17 +99,17 @@ def starting(note_step: Callable[[str], None] = note) -> Iterator[ReportStep]:
 
     is_watched = stderr().is_terminal
     with progress_bar() as progress:
-        yield tell
+        yield report
 
 
 def _started(settings: Settings) -> str:
     refuse_as_root(settings.data_dir)
-    with starting() as tell:
+    with starting() as report:
         broker = LocalBroker(
             _folder(settings),
             port=settings.broker_port,
             cache_dir=settings.broker_cache_dir,
-            on_progress=tell,
+            on_progress=report,
         )
         broker.start()
     broker.detach()

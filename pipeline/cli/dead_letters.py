@@ -86,8 +86,8 @@ def list_command(
         return
     print_table(LIST_COLUMNS, map(list_row, documents), whole="source")
     counts = counted_codes(letters)
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    note(f"{counted(len(letters), 'refused record')}{': ' if told else ''}{told}")
+    shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    note(f"{counted(len(letters), 'refused record')}{': ' if shown else ''}{shown}")
 
 
 @app.command()
@@ -166,8 +166,8 @@ def redrive_command(
     if as_json:
         print_json({"summary": dict(counts)})
     else:
-        told = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-        note(told or "No refused record fits.")
+        shown = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+        note(shown or "No refused record fits.")
     if counts["changed"]:
         raise typer.Exit(IntegrityError.exit_status)
     if counts["refused"] or counts["gone"]:
@@ -237,11 +237,11 @@ def _tell(result: RedriveResult, *, as_json: bool) -> None:
         "redriven_as": str(result.redriven_as) if result.redriven_as is not None else None,
         "why": result.why,
     }
-    told = {name: value for name, value in document.items() if value is not None}
+    shown = {name: value for name, value in document.items() if value is not None}
     if as_json:
-        print_json(told)
+        print_json(shown)
     else:
-        print_cells(told.values())
+        print_cells(shown.values())
 
 
 def _filter(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DIFFERENCE_FOUND = 5
 """Exit status where files and index, or files and topic, do not tell the same."""
 
-TOLD_OF_A_KIND = 10
+SHOWN_OF_A_KIND = 10
 """Most lines about one kind of finding; after a new broker every older run is such a finding."""
 
 app = typer.Typer(
@@ -105,7 +105,7 @@ def _counted(runs: int, advisories: int) -> str:
 
 
 def _tell_some(lines: Sequence[str]) -> None:
-    for line in lines[:TOLD_OF_A_KIND]:
+    for line in lines[:SHOWN_OF_A_KIND]:
         note(line)
-    if len(lines) > TOLD_OF_A_KIND:
-        note(f"and {len(lines) - TOLD_OF_A_KIND:,} more; --json names all")
+    if len(lines) > SHOWN_OF_A_KIND:
+        note(f"and {len(lines) - SHOWN_OF_A_KIND:,} more; --json names all")

@@ -31,10 +31,10 @@ REFUSED = 4
 """Exit status where a row cannot be carried over, or is in conflict."""
 
 DIFFERENT = 5
-"""Exit status where source and store do not tell the same."""
+"""Exit status where source and store differ."""
 
-TOLD_ROWS = 20
-"""Most rows that a person is told of one by one; --json names all."""
+SHOWN_ROWS = 20
+"""Most rows that are shown to a person; --json names all."""
 
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
@@ -91,20 +91,20 @@ def run(
     settings = _settings()
     source = _source(settings, from_, attachments)
     options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
-    told: list[RowResult] = []
+    rows: list[RowResult] = []
     with progress_bar() as progress:
 
-        def tell(row: "RowResult") -> None:
+        def report(row: "RowResult") -> None:
             if as_json:
                 print_json(_row_document(row))
             elif row.state not in _QUIET_STATES:
-                told.append(row)
+                rows.append(row)
 
         if dry_run:
-            result = preview(source, tell, progress)
+            result = preview(source, report, progress)
         else:
-            result = asyncio.run(migrate_into_store(settings, source, options, tell, progress))
-    _report(result, told, dry_run=dry_run, as_json=as_json)
+            result = asyncio.run(migrate_into_store(settings, source, options, report, progress))
+    _report(result, rows, dry_run=dry_run, as_json=as_json)
     if not result.is_complete:
         raise typer.Exit(REFUSED)
 
@@ -239,10 +239,10 @@ def rollback(
     else:
         print_pairs(_shown(document))
         if report.file_fault is not None:
-            told = (
+            why = (
                 f"{report.file_fault} Rows that the backup has not are in {report.replaced} alone."
             )
-            note(told)
+            note(why)
         note("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
         raise typer.Exit(DIFFERENT)
@@ -265,7 +265,7 @@ def _settings() -> Settings:
     from pipeline.logs import configure_logging
 
     settings = read_settings()
-    # What becomes of the rows is told by the command itself.
+    # What becomes of the rows is reported by the command itself.
     if settings.log_level == "info":
         settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
@@ -292,7 +292,7 @@ def _row_document(row: "RowResult") -> dict[str, Any]:
 
 
 def _report(
-    result: "MigrationResult", told: list["RowResult"], *, dry_run: bool, as_json: bool
+    result: "MigrationResult", rows: list["RowResult"], *, dry_run: bool, as_json: bool
 ) -> None:
     summary = result.summary() | {"dry_run": dry_run}
     if as_json:
@@ -302,14 +302,14 @@ def _report(
     print_pairs(_totals(summary))
     for sentence in summary["findings"]:
         print_text(sentence)
-    for row in told[:TOLD_ROWS]:
+    for row in rows[:SHOWN_ROWS]:
         note(f"{row.run_id}: {row.code}: {row.message or ''}")
-    if len(told) > TOLD_ROWS:
-        note(f"and {len(told) - TOLD_ROWS:,} more; --json names all")
+    if len(rows) > SHOWN_ROWS:
+        note(f"and {len(rows) - SHOWN_ROWS:,} more; --json names all")
 
 
 def _comparison(result: "MigrationResult") -> Iterator[tuple[str, str, str]]:
-    """Yield the counts that a person compares: what the old store told, and what this one does."""
+    """Yield the counts that a person compares: those of the old store, and those of this one."""
     counts = result.counts
     statuses = counts["statuses"]
     for status in sorted(statuses):

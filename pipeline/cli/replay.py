@@ -97,7 +97,7 @@ def verify(
     selection = _selection(since, until, ranges, run_id)
     findings = view.FindingView(as_json=as_json)
     with _reading(rate) as reading:
-        verified = run_service(verify_store(read_settings(), selection, findings.tell, reading))
+        verified = run_service(verify_store(read_settings(), selection, findings.add, reading))
     findings.show()
     if as_json:
         print_json({"summary": view.verified_summary(verified)})
@@ -134,7 +134,7 @@ def restore(
     with _reading(rate) as reading:
         restored = run_service(
             restore_store(
-                read_settings(), selection, findings.tell, accept_loss=accept_loss, reading=reading
+                read_settings(), selection, findings.add, accept_loss=accept_loss, reading=reading
             )
         )
     findings.show()

@@ -94,8 +94,8 @@ def up() -> None:
         # What the services say of each batch would push the addresses away.
         settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
-    with starting() as tell:
-        run_service(run_everything(settings, tell))
+    with starting() as report:
+        run_service(run_everything(settings, report))
 
 
 def _settings(instance: str | None = None) -> "Settings":

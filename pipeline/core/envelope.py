@@ -17,7 +17,7 @@ Judged = TypeVar("Judged")
 Parsed = tuple[dict[str, Any], bytes]
 """An object and its canonical bytes."""
 
-_TOLD_CHARACTERS = 80
+_SHOWN_CHARACTERS = 80
 """Of what came, in a message: enough to see what it is."""
 
 
@@ -128,14 +128,14 @@ def _identity(request: dict[str, Any]) -> tuple[str, str]:
     run_id = request.get("run_id")
     if not isinstance(run_id, str) or not is_run_id(run_id):
         raise RejectionError(
-            "INVALID_IDENTITY", f"Expected a run_id of {RUN_ID_RULE}; found {_told(run_id)}."
+            "INVALID_IDENTITY", f"Expected a run_id of {RUN_ID_RULE}; found {_shown(run_id)}."
         )
     created_at_utc = request.get("created_at_utc")
     if not isinstance(created_at_utc, str):
         raise RejectionError(
             "INVALID_IDENTITY",
             "Expected created_at_utc, a time such as 2025-12-18T14:03:22Z, found "
-            f"{_told(created_at_utc)}.",
+            f"{_shown(created_at_utc)}.",
             run_id,
         )
     try:
@@ -144,14 +144,14 @@ def _identity(request: dict[str, Any]) -> tuple[str, str]:
         raise RejectionError(
             "INVALID_IDENTITY",
             "Expected created_at_utc to be a time that exists, 2000 to 2099, with an offset, found "
-            f"{_told(created_at_utc)}.",
+            f"{_shown(created_at_utc)}.",
             run_id,
         ) from error
 
 
 def _check_key(key: ReadContent | None, run_id: str) -> None:
     if key != run_id.encode():
-        found = repr(key[:_TOLD_CHARACTERS]) if isinstance(key, bytes) else _told(None)
+        found = repr(key[:_SHOWN_CHARACTERS]) if isinstance(key, bytes) else _shown(None)
         raise RejectionError(
             "KEY_MISMATCH",
             f"Expected the record's key to be its run_id {run_id}, found {found}.",
@@ -166,13 +166,15 @@ def _check_version(
     if found != version and (needs_version or found is not None):
         raise RejectionError(
             "UNSUPPORTED_VERSION",
-            f"Expected schema_version {version}, found {_told(found)}.",
+            f"Expected schema_version {version}, found {_shown(found)}.",
             run_id,
         )
 
 
-def _told(found: object) -> str:
+def _shown(found: object) -> str:
     """Return what came, for a message."""
     if found is None:
         return "none"
-    return repr(found[:_TOLD_CHARACTERS]) if isinstance(found, str) else f"a {type(found).__name__}"
+    return (
+        repr(found[:_SHOWN_CHARACTERS]) if isinstance(found, str) else f"a {type(found).__name__}"
+    )

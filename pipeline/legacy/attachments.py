@@ -57,8 +57,8 @@ def blob_names(row: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]]) 
     """Return the hash of every content that a row or its advisories name, each once, in order."""
     listed = row.get("attachments")
     named = [each.get("sha256") for each in listed if isinstance(each, dict)] if listed else []
-    told = (name for advisory in advisories for name in _content_names(advisory))
-    return list(dict.fromkeys(name for name in [*named, *told] if _is_name(name)))
+    in_advisories = (name for advisory in advisories for name in _content_names(advisory))
+    return list(dict.fromkeys(name for name in [*named, *in_advisories] if _is_name(name)))
 
 
 def take_attachments(
@@ -238,7 +238,7 @@ def _content_names(advisory: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _mime(advisory: Mapping[str, Any], blob: FoundBlob) -> str:
-    told = advisory.get("mime")
-    if told is not None and ATTACHMENT_FIELDS["mime"](told):
-        return str(told)
+    mime = advisory.get("mime")
+    if mime is not None and ATTACHMENT_FIELDS["mime"](mime):
+        return str(mime)
     return _MIMES.get(blob.suffix, _OTHER_MIME)

@@ -162,10 +162,10 @@ def _judged(
 
 
 def _take_run_id(unmapped: UnmappedFields, key: str) -> str:
-    told = unmapped.get("run_id")
-    if told is not None and told != key:
+    stated = unmapped.get("run_id")
+    if stated is not None and stated != key:
         raise LegacyRowError(
-            "BAD_RUN_ID", f"Expected the run_id that the row is filed under, found {told!r:.80}."
+            "BAD_RUN_ID", f"Expected the run_id that the row is filed under, found {stated!r:.80}."
         )
     if not is_run_id(key):
         raise LegacyRowError("BAD_RUN_ID", f"Expected a run_id of {RUN_ID_RULE}.")
@@ -228,9 +228,9 @@ def _take_decision(unmapped: UnmappedFields, feasibility: dict[str, Any]) -> dic
     found = unmapped.get("decision")
     decision = recorded_decision(found, feasibility)
     if isinstance(found, dict):
-        told = {name: value for name, value in found.items() if value not in (None, [], {})}
-        mapped = {name: decision.get(name) for name in told}
-        unmapped.keep_rest("decision", None if same_json(told, mapped) else found)
+        given = {name: value for name, value in found.items() if value not in (None, [], {})}
+        mapped = {name: decision.get(name) for name in given}
+        unmapped.keep_rest("decision", None if same_json(given, mapped) else found)
     return decision
 
 

@@ -47,7 +47,7 @@ from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
 from pipeline.legacy.backup import make_backup
 from pipeline.legacy.record import judge_legacy_record
-from pipeline.legacy.report import MigrationResult, RowState, Tell
+from pipeline.legacy.report import MigrationResult, ReportRow, RowState
 from pipeline.legacy.source import (
     CarriedRow,
     OlderStore,
@@ -66,7 +66,7 @@ CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
 
 
-def preview(source: OlderStore, tell: Tell, progress: Progress) -> MigrationResult:
+def preview(source: OlderStore, report: ReportRow, progress: Progress) -> MigrationResult:
     """Return what a migration would make of `source`; nothing is written and nobody is asked.
 
     Raises:
@@ -74,8 +74,8 @@ def preview(source: OlderStore, tell: Tell, progress: Progress) -> MigrationResu
     """
     result = MigrationResult.of(source)
     for count, each in enumerate(read_source(source), start=1):
-        for told in result.add(each, "mapped"):
-            tell(told)
+        for changed in result.add(each, "mapped"):
+            report(changed)
         progress("rows read", count, len(source.rows))
     return result
 
@@ -105,7 +105,7 @@ class _Migration:
     store: RunStore
     source: OlderStore
     options: MigrationOptions
-    tell: Tell
+    report: ReportRow
     progress: Progress
     result: MigrationResult
 
@@ -194,8 +194,8 @@ class _Migration:
                         key = row.run_id.encode()
                         partition = partition_of(key, partitions, partitions)
                         messages.append(Message(self.topic, partition, key, row.mapped.body))
-                for told in self.result.add(row, state):
-                    self.tell(told)
+                for changed in self.result.add(row, state):
+                    self.report(changed)
             await sender.send(messages)
             done += len(chunk)
             self.progress("rows read", done, len(self.source.rows))
@@ -275,7 +275,7 @@ async def migrate_into_store(
     settings: Settings,
     source: OlderStore,
     options: MigrationOptions,
-    tell: Tell,
+    report: ReportRow,
     progress: Progress,
 ) -> MigrationResult:
     """Carry over the rows of `source` that the store at `settings.data_dir` does not have yet.
@@ -284,7 +284,7 @@ async def migrate_into_store(
         settings: Which broker, prefix and folder.
         source: The opened source.
         options: How to migrate.
-        tell: Called with the result of each row.
+        report: Called with the result of each row.
         progress: Called with how far it is.
 
     Raises:
@@ -296,4 +296,4 @@ async def migrate_into_store(
     """
     with closing(RunStore(settings.data_dir, ledger=open_ledger(settings))) as store:
         result = MigrationResult.of(source)
-        return await _Migration(settings, store, source, options, tell, progress, result).run()
+        return await _Migration(settings, store, source, options, report, progress, result).run()

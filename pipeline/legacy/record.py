@@ -57,7 +57,7 @@ GENERATED_VALUES = frozenset(
 """Names under `meta.v1` that may hold what could be cut."""
 
 _TYPED_OBJECTS = ("decision", "outputs")
-_TOLD_FIELDS = 10
+_NAMED_FIELDS = 10
 
 
 def judge_legacy_record(key: ReadContent | None, value: ReadContent | None) -> JudgedRun | Rejected:
@@ -126,9 +126,9 @@ def _checked(request: Envelope) -> tuple[dict[str, Any], AttachmentSet]:
 
 
 def _refused(request: Envelope, violations: list[Violation]) -> RejectionError:
-    ordered = sorted(set(violations))[:_TOLD_FIELDS]
-    told = "; ".join(f"{each.field}: {each.code}" for each in ordered)
-    message = f"Expected a mapped row of an older store, found {told}."
+    ordered = sorted(set(violations))[:_NAMED_FIELDS]
+    named = "; ".join(f"{each.field}: {each.code}" for each in ordered)
+    message = f"Expected a mapped row of an older store, found {named}."
     return RejectionError(INVALID_LEGACY_RUN, message, request.run_id)
 
 

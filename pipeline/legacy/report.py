@@ -58,7 +58,7 @@ class RowReport:
     """One row before and after.
 
     Attributes:
-        risk_before: As the older store told it.
+        risk_before: As the older store had it.
         evaluation_hash: Whether the old hash of the evaluation is right: agrees, differs or none.
         wrong: What the older store got wrong, names of `WRONG`.
         withheld: How many things are withheld.
@@ -75,29 +75,29 @@ class RowReport:
 
 
 def report_row(row: Mapping[str, Any], artifact: Mapping[str, Any], sha256: str) -> RowReport:
-    """Return what is told of `row`, which makes `artifact` with this SHA-256."""
+    """Return what is reported of `row`, which makes `artifact` with this SHA-256."""
     decision = artifact["decision"]
-    told = _risk_told(row)
+    stored_risk = _stored_risk(row)
     return RowReport(
         artifact["run_id"],
         artifact["status"],
-        told,
+        stored_risk,
         decision["risk_level"],
         _agreement(row),
         sha256,
-        tuple(_faults(row, artifact, told)),
+        tuple(_faults(row, artifact, stored_risk)),
         len(artifact["provenance"].get("withheld", ())),
     )
 
 
-def _faults(row: Mapping[str, Any], artifact: Mapping[str, Any], risk_told: str) -> Iterable[str]:
+def _faults(row: Mapping[str, Any], artifact: Mapping[str, Any], stored_risk: str) -> Iterable[str]:
     risk = artifact["decision"]["risk_level"]
     evaluated = evaluated_risk(_object(row, "feasibility"))
     if _agreement(row) == "differs":
         yield "hash_of_something_else"
-    if risk_told != risk:
+    if stored_risk != risk:
         yield "verdict_not_seen"
-    if "block_reason" in artifact["decision"] and not _reason_told(row):
+    if "block_reason" in artifact["decision"] and not _has_reason(row):
         yield "reason_not_seen"
     if artifact["status"] == "OK" and risk not in CUTTABLE_RISKS:
         yield _why_ok_is_wrong(risk, evaluated)
@@ -120,7 +120,7 @@ def _object(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _risk_told(row: Mapping[str, Any]) -> str:
+def _stored_risk(row: Mapping[str, Any]) -> str:
     """Return the risk as the older store read it."""
     decision, feasibility = _object(row, "decision"), _object(row, "feasibility")
     for place in (decision, feasibility):
@@ -131,7 +131,7 @@ def _risk_told(row: Mapping[str, Any]) -> str:
     return "UNKNOWN"
 
 
-def _reason_told(row: Mapping[str, Any]) -> bool:
+def _has_reason(row: Mapping[str, Any]) -> bool:
     places = (_object(row, "decision"), _object(row, "feasibility"))
     return any(place.get("block_reason") for place in places)
 
@@ -181,7 +181,7 @@ class RowResult:
     attachments: dict[str, str] = field(default_factory=dict)
 
 
-Tell: TypeAlias = Callable[[RowResult], None]
+ReportRow: TypeAlias = Callable[[RowResult], None]
 
 
 def _no_counts() -> dict[str, Counter[str]]:
@@ -231,8 +231,8 @@ class MigrationResult:
             result = RowResult(row.run_id, "refused", code=row.code, message=row.message)
             self.counts["refused"][row.code] += 1
         elif isinstance(row, OwnRow):
-            told = "This program wrote the row: its run comes from the request topic."
-            result = RowResult(row.run_id, "ours", message=told)
+            why = "This program wrote the row: its run comes from the request topic."
+            result = RowResult(row.run_id, "ours", message=why)
         else:
             result, unread = self._carried(row, state), row.unread
         self.rows += 1
@@ -250,8 +250,8 @@ class MigrationResult:
         self.count(report, artifact, row.blobs.values())
         if state != "conflict":
             return RowResult(row.run_id, state, report, attachments=dict(row.blobs))
-        told = "Another request has made the run of this run_id: the row was not published."
-        return RowResult(row.run_id, state, report, "RUN_CONFLICT", told, dict(row.blobs))
+        why = "Another request has made the run of this run_id: the row was not published."
+        return RowResult(row.run_id, state, report, "RUN_CONFLICT", why, dict(row.blobs))
 
     def count(self, report: RowReport, artifact: Mapping[str, Any], blobs: Iterable[str]) -> None:
         """Count a row that can be carried over.

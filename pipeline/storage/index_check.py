@@ -45,7 +45,7 @@ def check_index(
             wanted = "nothing" if expected is None else f"SHA-256 {expected}"
             yield IndexDifference(found.path, wanted, found.reason)
             continue
-        path, sha256, what = _told_by(found)
+        path, sha256, what = _read_from(found)
         expected = rows.pop(path, None)
         if expected != sha256:
             wanted = f"no file: the index has no such {what}"
@@ -113,7 +113,7 @@ def _expected(index: RunIndex) -> tuple[dict[str, str], set[str]]:
     return rows, unexplained
 
 
-def _told_by(found: FoundArtifact | FoundLink) -> tuple[str, str, str]:
+def _read_from(found: FoundArtifact | FoundLink) -> tuple[str, str, str]:
     if isinstance(found, FoundArtifact):
         return found.run.artifact_path, found.run.artifact_sha256, "run"
     advisory = found.advisory

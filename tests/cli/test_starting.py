@@ -19,12 +19,12 @@ JARS = 92
 
 def download_and_start() -> None:
     """Report every file of a first download, as it comes."""
-    with starting() as tell:
+    with starting() as report:
         for number in range(DESCRIPTIONS + 1):
-            tell(Downloaded(number, 0, None, 0))
+            report(Downloaded(number, 0, None, 0))
         for number in range(JARS + 1):
-            tell(Downloaded(DESCRIPTIONS, number, JARS, number * 600_000))
-        tell("starting Apache Kafka")
+            report(Downloaded(DESCRIPTIONS, number, JARS, number * 600_000))
+        report("starting Apache Kafka")
 
 
 def test_where_nobody_watches_a_download_has_six_lines(

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from pipeline.cli import main
-from pipeline.cli.index import TOLD_OF_A_KIND, _tell
+from pipeline.cli.index import SHOWN_OF_A_KIND, _tell
 from pipeline.disk import locks
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.recovery.rebuild.index import RebuildReport
@@ -217,13 +217,13 @@ def test_an_index_of_another_format_is_refused(rmos_with_runs: CommandLine) -> N
 def test_a_rebuild_tells_ten_of_a_kind_and_how_many_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    many = [f"run_{number}" for number in range(TOLD_OF_A_KIND + 3)]
+    many = [f"run_{number}" for number in range(SHOWN_OF_A_KIND + 3)]
     _tell(RebuildReport(20, many, ["lost_1"], [UnexpectedFile("runs/a", "expected [a] date")]))
     out, err = capsys.readouterr()
     assert out == "20 runs in the new index\n"
     told = err.splitlines()
-    assert len(told) == TOLD_OF_A_KIND + 1 + 1 + 1
-    assert told[TOLD_OF_A_KIND] == "and 3 more; --json names all"
+    assert len(told) == SHOWN_OF_A_KIND + 1 + 1 + 1
+    assert told[SHOWN_OF_A_KIND] == "and 3 more; --json names all"
     assert told[-2:] == [
         "lost_1: its file is missing or has other bytes",
         "runs/a: expected [a] date",

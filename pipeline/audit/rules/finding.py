@@ -214,7 +214,7 @@ def _anchored(asked: Asked) -> dict[str, Any]:
     return _verdict("ok", reason)
 
 
-_TOLD_CHARACTERS = 2_000
+_SHOWN_CHARACTERS = 2_000
 """Of what was expected or found: what a producer wrote may be long."""
 
 
@@ -254,7 +254,7 @@ class Finding:
 
 def readable(text: str) -> str:
     """Return `text` without lone surrogates, which stand for bytes of a name that is not UTF-8."""
-    shown = text if len(text) <= _TOLD_CHARACTERS else f"{text[:_TOLD_CHARACTERS]}..."
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
     return shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

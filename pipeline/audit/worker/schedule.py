@@ -86,7 +86,7 @@ _LOOKED_BACK: Final[tuple[tuple[AuditMode, Callable[[datetime], str], timedelta,
 )
 
 
-def tell_before(root: Path, moment: datetime) -> None:
+def show_last_audits(root: Path, moment: datetime) -> None:
     """Set the metrics of audits as they stand at `moment`: when the last clean one ended.
 
     Without it, every restart would look like a worker that has never had a clean audit.

@@ -356,6 +356,6 @@ def start_error(lines: list[str], log: Path) -> BrokerError:
 
 def last_meaningful_line(lines: list[str]) -> str:
     """Return the last line that tells of a fault, else the last that is no stack frame."""
-    told = [line for line in lines if not line.startswith(("at ", "... "))]
-    faults = [line for line in told if "ERROR" in line or "Exception" in line or "FATAL" in line]
-    return [*(faults or told or ["nothing"])][-1]
+    said = [line for line in lines if not line.startswith(("at ", "... "))]
+    faults = [line for line in said if "ERROR" in line or "Exception" in line or "FATAL" in line]
+    return [*(faults or said or ["nothing"])][-1]

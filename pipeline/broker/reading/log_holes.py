@@ -74,11 +74,11 @@ async def find_holes(
 
 def describe_holes(place: Partition, holes: list[Hole]) -> str:
     """Return the holes of a partition in words."""
-    told = ", ".join(
+    named = ", ".join(
         f"{begin}" if end - begin == 1 else f"{begin} to {end - 1}" for begin, end in holes[:10]
     )
     more = f" and {len(holes) - 10} more ranges" if len(holes) > 10 else ""  # noqa: PLR2004
-    return f"offsets {told}{more} of {place[0]}, partition {place[1]}"
+    return f"offsets {named}{more} of {place[0]}, partition {place[1]}"
 
 
 async def _holes_of(

@@ -64,11 +64,11 @@ class LostOffsets:
             f"{self.first}: the broker has lost offsets {self.first} to {self.last}"
         )
 
-    def tell(self, group: str, *, accepted: bool = False) -> None:
+    def report(self, group: str, *, accepted: bool = False) -> None:
         """Log them, and show them in the metric of this process."""
         metrics.LOST_OFFSETS.labels(group, self.topic, self.partition).set(self.count)
-        say = _log.warning if accepted else _log.error
-        say(
+        log = _log.warning if accepted else _log.error
+        log(
             "loss accepted" if accepted else "offsets lost",
             group=group,
             topic=self.topic,

@@ -40,10 +40,10 @@ async def run_demo(settings: Settings, screen: Screen) -> None:
         RmosError: A part could not start, or something is not as the demo shows it.
     """
     screen.chapter("A broker, a store, three workers and the API")
-    with starting(screen.note) as tell:
-        async with local_broker(settings, tell) as broker:
+    with starting(screen.note) as report:
+        async with local_broker(settings, report) as broker:
             settings = settings.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-            for line in await prepare_local(settings, broker, tell):
+            for line in await prepare_local(settings, broker, report):
                 screen.note(line)
             screen.note(f"Apache Kafka at {broker.bootstrap_servers}")
             async with (

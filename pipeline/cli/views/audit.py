@@ -27,8 +27,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     print_table(
         ("verdict", "result", "reason"),
         [
-            (name.upper(), told["result"], told["reason"])
-            for name, told in report["verdicts"].items()
+            (name.upper(), verdict["result"], verdict["reason"])
+            for name, verdict in report["verdicts"].items()
         ],
     )
     if report["codes"]:

@@ -113,9 +113,13 @@ class GroupView:
     def _held_up_by(self, place: Partition) -> dict[str, Any]:
         if place not in set(self._held_up()):
             return {}
-        told = asdict(self.transactions[place])
+        transaction = asdict(self.transactions[place])
         named = ("offset", "producer_id", "transactional_id", "since_ms", "timeout_ms")
-        return {"held_up_by": {name: told[name] for name in named if told[name] is not None}}
+        return {
+            "held_up_by": {
+                name: transaction[name] for name in named if transaction[name] is not None
+            }
+        }
 
 
 def move_row(move: OffsetMove) -> list[Any]:

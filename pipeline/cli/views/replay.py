@@ -12,7 +12,7 @@ from pipeline.recovery.replay.plan import PlannedPartition, ReplayPlan
 from pipeline.recovery.replay.restore import Restored
 from pipeline.recovery.replay.verify import Verified
 
-TOLD_FINDINGS = 40
+SHOWN_FINDINGS = 40
 """Most findings that a person is shown; JSON has all."""
 
 PLAN_COLUMNS = (
@@ -33,7 +33,7 @@ class FindingView:
         self._restored: list[Finding] = []
         self._count = 0
 
-    def tell(self, finding: Finding) -> None:
+    def add(self, finding: Finding) -> None:
         """Take one more."""
         if self._as_json:
             print_json(finding.document())
@@ -41,12 +41,12 @@ class FindingView:
         self._count += 1
         # Apart, as what was restored of a lost store would push out the rest.
         kept = self._restored if finding.kind == "restored" else self._kept
-        if len(kept) < TOLD_FINDINGS:
+        if len(kept) < SHOWN_FINDINGS:
             kept.append(finding)
 
     def show(self) -> None:
         """Print the table, if there is one."""
-        shown = [*self._kept, *self._restored][:TOLD_FINDINGS]
+        shown = [*self._kept, *self._restored][:SHOWN_FINDINGS]
         if not shown:
             return
         print_table(_FINDING_COLUMNS, map(_finding_row, shown))
@@ -96,29 +96,29 @@ def _counted(counts: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int
 def verified_line(verified: Verified) -> str:
     """Return the same for a person."""
     counts = verified.counts
-    told = [f"{counts.get('identical', 0):,} files identical", *_told(counts)]
+    shown = [f"{counts.get('identical', 0):,} files identical", *_other_counts(counts)]
     if not verified.foreign_asked:
-        told.append("foreign files not asked for")
-    return f"{counts.get('records', 0):,} records: {', '.join(told)}{_pending(verified.pending)}"
+        shown.append("foreign files not asked for")
+    return f"{counts.get('records', 0):,} records: {', '.join(shown)}{_pending(verified.pending)}"
 
 
 def restored_lines(restored: Restored) -> Iterator[str]:
     """Yield the same for a person."""
     counts = restored.counts
-    told = [
+    shown = [
         f"{counts.get('consumed', 0):,} consumed",
         f"{counts.get('restored', 0):,} files restored",
         f"{counts.get('intact', 0):,} files were there",
-        *_told(counts),
+        *_other_counts(counts),
     ]
-    yield f"{counts.get('records', 0):,} records: {', '.join(told)}{_pending(restored.pending)}"
+    yield f"{counts.get('records', 0):,} records: {', '.join(shown)}{_pending(restored.pending)}"
     if restored.store_root is not None:
         yield f"store root {restored.store_root}"
     else:
         yield "no store root: there is no ledger, or a file that is not as it was written"
 
 
-def _told(counts: Mapping[str, int]) -> Iterator[str]:
+def _other_counts(counts: Mapping[str, int]) -> Iterator[str]:
     words = {
         "missing": "missing",
         "different": "different",
@@ -201,8 +201,8 @@ def plan_lines(plan: ReplayPlan) -> Iterator[str]:
         )
     for each in plan.partitions:
         if each.holes:
-            told = describe_holes((each.topic, each.partition), list(each.holes))
-            yield f"Records are gone from the middle of the log: {told}."
+            shown = describe_holes((each.topic, each.partition), list(each.holes))
+            yield f"Records are gone from the middle of the log: {shown}."
     for topic, kept_ms in plan.retention_ms.items():
         if kept_ms != _FOREVER:
             yield (

@@ -187,7 +187,7 @@ class OffsetRangeCheck:
             # As from a replica that was behind. The client asks at the same offset again.
             _log.warning("offset is there again", partition=place.partition, offset=position)
             return
-        lost.tell(self._group)
+        lost.report(self._group)
         message = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
         self._stop(StoreNotReadyError(message))
 

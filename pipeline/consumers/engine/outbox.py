@@ -15,7 +15,7 @@ from pipeline.core.dead_letters.carried_record import (
     AllHeaders,
     ReadContent,
     split_headers,
-    told_record,
+    summarized_record,
 )
 from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
 from pipeline.core.record import RecordId, RecordSource
@@ -129,7 +129,7 @@ class Outbox:
         )
 
         def smaller() -> Message:
-            return self._letter(request, make(carry=told_record))
+            return self._letter(request, make(carry=summarized_record))
 
         return self._letter(request, make(), smaller)
 

@@ -218,7 +218,7 @@ def _check_group(states: list[PartitionState], group: str, *, accept_loss: bool)
         found = lost_offsets(state.topic, state.partition, state.following, state.offsets)
         if found is not None:
             lost[state.partition] = found
-            found.tell(group, accepted=accept_loss)
+            found.report(group, accepted=accept_loss)
     if lost and not accept_loss:
         ways_out = dict.fromkeys(each.way_out for each in lost.values())
         raise StoreNotReadyError(f"{'; '.join(map(str, lost.values()))}; {'; or '.join(ways_out)}.")
@@ -271,19 +271,19 @@ async def _check_holes(
     before = {place: OffsetRange(log.beginning, reached[place]) for place, log in logs.items()}
     behind = {place: OffsetRange(reached[place], log.end) for place, log in logs.items()}
     for place, holes in (await find_holes(settings, before, peek=True)).items():
-        told = describe_holes(place, holes)
-        _log.error("records are gone from the log", consumed=True, gone=told)
+        named = describe_holes(place, holes)
+        _log.error("records are gone from the log", consumed=True, gone=named)
     # Whole: the worker is about to decide who is first in it.
     found = await find_holes(settings, behind)
     if not found:
         return
-    told = "; ".join(describe_holes(place, holes) for place, holes in found.items())
+    named = "; ".join(describe_holes(place, holes) for place, holes in found.items())
     if not accept_loss:
         raise StoreNotReadyError(
-            f"Records are gone from the middle of the log before they were consumed: {told}: have "
+            f"Records are gone from the middle of the log before they were consumed: {named}: have "
             "their producers send them again, then start with --accept-loss."
         )
-    _log.warning("loss accepted", gone=told)
+    _log.warning("loss accepted", gone=named)
 
 
 def _note_topic(store: Store, topic: str, topic_id: str | None) -> None:

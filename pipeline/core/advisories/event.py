@@ -30,16 +30,16 @@ def advisory_event(outcome: AdvisoryOutcome, source: RecordSource) -> bytes:
         "outcome": outcome.kind,
         "source": event_source(source),
     }
-    told: dict[str, Any] = {"run_id": outcome.run_id, "advisory_id": outcome.advisory_id}
+    fields: dict[str, Any] = {"run_id": outcome.run_id, "advisory_id": outcome.advisory_id}
     advisory = outcome.advisory
     if advisory is not None:
-        told |= {
+        fields |= {
             "kind": advisory.claim.kind,
             "content_sha256": advisory.claim.content_sha256,
             "link_sha256": advisory.link_sha256,
             "link_path": advisory.link_path if outcome.kind == "linked" else None,
         }
-    event |= {name: value for name, value in told.items() if value is not None}
+    event |= {name: value for name, value in fields.items() if value is not None}
     if outcome.code is not None:
         event["error"] = {"code": outcome.code, "message": outcome.message}
     return canonical_json(event)

@@ -55,7 +55,7 @@ class AdvisoryOutcome:
         kind: One of five; conflict and rejected mean a dead letter.
         run_id: Where it could be read.
         advisory_id: Likewise.
-        advisory: What the store holds under this id, as far as it may be told.
+        advisory: What the store holds under this id, as far as it may be shown.
         code: Why there is a dead letter; None where there is none.
         message: The same in one sentence.
         drifted: Our program renders another link than it once did: our fault, and an alarm.

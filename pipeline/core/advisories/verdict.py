@@ -19,7 +19,7 @@ from schemas.advisory_request import ADVISORY_REQUEST_VERSION, AdvisoryRequest
 
 TEXT_MIME = "text/markdown"
 JSON_MIME = "application/json"
-_TOLD_FIELDS = 10
+_NAMED_FIELDS = 10
 _CONTENTS = ("content_text", "content_json", "content_sha256")
 _COPIED = ("kind", "engine_id", "engine_version", "request_id", "title")
 
@@ -108,8 +108,8 @@ def _check_shape(document: dict[str, Any], run_id: str) -> None:
         raise RejectionError(code, message, run_id)
     violations = sorted(set(shape_violations(document, AdvisoryRequest)))
     if violations:
-        told = "; ".join(f"{each.field}: {each.code}" for each in violations[:_TOLD_FIELDS])
-        raise RejectionError(code, f"Expected an advisory request, found {told}.", run_id)
+        named = "; ".join(f"{each.field}: {each.code}" for each in violations[:_NAMED_FIELDS])
+        raise RejectionError(code, f"Expected an advisory request, found {named}.", run_id)
 
 
 def _content(document: dict[str, Any]) -> tuple[Blob | None, str | None]:

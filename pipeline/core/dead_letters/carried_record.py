@@ -207,13 +207,13 @@ class CarriedRecord:
         key: The record's; None also where it was left.
         value: The same.
         headers: The record's, in their order, but for those that were left.
-        told: What is said of a value and of what was left, by the names of headers of ours.
+        summary: What is said of a value and of what was left, by the names of headers of ours.
     """
 
     key: bytes | None
     value: bytes | None
     headers: list[Header]
-    told: dict[str, str]
+    summary: dict[str, str]
 
 
 def carried_record(
@@ -230,54 +230,54 @@ def carried_record(
         headers: Of the record; those that were kept of them where it was read.
         all_headers: What is said of all, where not all were kept.
     """
-    told = {}
+    summary = {}
     carried_value = None
     if value is not None:
-        told["rmos-body-sha256"] = sha256_of_content(value)
+        summary["rmos-body-sha256"] = sha256_of_content(value)
         if isinstance(value, bytes) and len(value) <= BROKER_MESSAGE_LIMIT_BYTES:
             carried_value = value
         else:
-            told["rmos-body-size"] = str(len(value))
+            summary["rmos-body-size"] = str(len(value))
     if (
         isinstance(key, bytes | None)
         and all_headers is None
         and record_bytes(key, carried_value, headers) <= CARRIED_LIMIT_BYTES
     ):
-        return CarriedRecord(key, carried_value, list(headers), told)
+        return CarriedRecord(key, carried_value, list(headers), summary)
     carried_key = None
     if isinstance(key, bytes) and len(key) <= KEY_LIMIT_BYTES:
         carried_key = key
     elif key is not None:
-        told |= _told_of_key(key)
-    kept, told_headers = list(headers), all_headers
-    if told_headers is None:
-        kept, told_headers = keep_headers(headers)
-    if len(kept) < told_headers.count:
-        told |= told_of_headers(told_headers)
-    return CarriedRecord(carried_key, carried_value, kept, told)
+        summary |= _summary_of_key(key)
+    kept, summarized = list(headers), all_headers
+    if summarized is None:
+        kept, summarized = keep_headers(headers)
+    if len(kept) < summarized.count:
+        summary |= summary_of_headers(summarized)
+    return CarriedRecord(carried_key, carried_value, kept, summary)
 
 
-def told_record(
+def summarized_record(
     key: ReadContent | None,
     value: ReadContent | None,
     headers: Sequence[Header],
     all_headers: AllHeaders | None = None,
 ) -> CarriedRecord:
     """Return what is left of a dead letter whose topic does not take what `carried_record` says."""
-    told = {} if key is None else _told_of_key(key)
+    summary = {} if key is None else _summary_of_key(key)
     if value is not None:
-        told |= {"rmos-body-sha256": sha256_of_content(value), "rmos-body-size": str(len(value))}
-    told_headers = all_headers or keep_headers(headers)[1]
-    if told_headers.count:
-        told |= told_of_headers(told_headers)
-    return CarriedRecord(None, None, [], told)
+        summary |= {"rmos-body-sha256": sha256_of_content(value), "rmos-body-size": str(len(value))}
+    summarized = all_headers or keep_headers(headers)[1]
+    if summarized.count:
+        summary |= summary_of_headers(summarized)
+    return CarriedRecord(None, None, [], summary)
 
 
-def _told_of_key(key: ReadContent) -> dict[str, str]:
+def _summary_of_key(key: ReadContent) -> dict[str, str]:
     return {"rmos-key-sha256": sha256_of_content(key), "rmos-key-size": str(len(key))}
 
 
-def told_of_headers(headers: AllHeaders) -> dict[str, str]:
+def summary_of_headers(headers: AllHeaders) -> dict[str, str]:
     """Return what is said of all headers, by the names of headers of ours."""
     return {
         "rmos-headers-sha256": headers.sha256,

@@ -173,7 +173,7 @@ _ATTEMPT = re.compile(rb"[1-9][0-9]{0,8}")
 Carry = Callable[
     [ReadContent | None, ReadContent | None, Sequence[Header], AllHeaders | None], CarriedRecord
 ]
-"""Says how much of a record a dead letter has: `carried_record`, or `told_record`."""
+"""Says how much of a record a dead letter has: `carried_record`, or `summarized_record`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def dead_letter(
         "rmos-source-timestamp": str(max(timestamp_ms, 0)),
         "rmos-group": group,
         "rmos-attempt": _attempt(headers),
-        **carried.told,
+        **carried.summary,
     }
     added = [(name, text.encode()) for name, text in ours.items()]
     return DeadLetter(carried.key, carried.value, [*carried.headers, *added])

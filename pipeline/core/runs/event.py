@@ -54,14 +54,14 @@ class ReportedOutcome(Protocol):
 
 def run_event(outcome: Outcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent`."""
-    told = {} if outcome.run is None else _told_of(outcome.run)
+    fields = {} if outcome.run is None else _fields_of(outcome.run)
     if outcome.missing_attachments:
-        told["missing_attachments"] = list(outcome.missing_attachments)
-    return event_with(outcome, source, told)
+        fields["missing_attachments"] = list(outcome.missing_attachments)
+    return event_with(outcome, source, fields)
 
 
-def _told_of(run: StoredRun) -> dict[str, Any]:
-    told = {
+def _fields_of(run: StoredRun) -> dict[str, Any]:
+    fields = {
         "status": run.status,
         "risk_level": run.risk_level,
         "hashes": run.hashes,
@@ -70,15 +70,15 @@ def _told_of(run: StoredRun) -> dict[str, Any]:
         "size_bytes": run.size_bytes,
     }
     if run.block_reason is not None:
-        told["block_reason"] = run.block_reason
+        fields["block_reason"] = run.block_reason
     if run.program is not None:
-        told["gcode_sha256"] = run.program.sha256
-        told["gcode_known_by"] = run.program.known_by
-    return told
+        fields["gcode_sha256"] = run.program.sha256
+        fields["gcode_known_by"] = run.program.known_by
+    return fields
 
 
-def event_with(outcome: ReportedOutcome, source: RecordSource, told: Mapping[str, Any]) -> bytes:
-    """Return the value of the event of `outcome`, with what is `told` of the stored run."""
+def event_with(outcome: ReportedOutcome, source: RecordSource, fields: Mapping[str, Any]) -> bytes:
+    """Return the value of the event of `outcome`, with `fields` of the stored run."""
     event: dict[str, Any] = {
         "schema_version": RUN_EVENT_VERSION,
         "event_id": event_id(source),
@@ -90,7 +90,7 @@ def event_with(outcome: ReportedOutcome, source: RecordSource, told: Mapping[str
         event["run_id"] = outcome.run_id
     if outcome.code is not None:
         event["error"] = {"code": outcome.code, "message": outcome.message}
-    return canonical_json(event | dict(told))
+    return canonical_json(event | dict(fields))
 
 
 def run_event_headers(outcome: ReportedOutcome, source: RecordSource, timestamp_ms: int) -> Headers:

@@ -54,7 +54,7 @@ class Outcome:
     Attributes:
         kind: One of four; conflict and rejected mean a dead letter.
         run_id: Where it could be read.
-        run: The run that the store holds under this run_id, as far as it may be told.
+        run: The run that the store holds under this run_id, as far as it may be shown.
         code: Why there is a dead letter; None where there is none.
         message: The same in one sentence.
         drifted: Our program renders other bytes than it once did: our fault, and an alarm.

@@ -85,25 +85,25 @@ def v1_row(artifact: Mapping[str, Any]) -> dict[str, Any]:
 
 def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
     """Return a row that carries `mark`."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "request_sha256": mark.request_sha256,
         "artifact_sha256": mark.artifact_sha256,
     }
     if mark.source is not None:
-        told["source"] = {"cluster_id": mark.source.cluster_id, **asdict(mark.source.id)}
-    return {**row, "meta": {**row["meta"], MARK: told}}
+        fields["source"] = {"cluster_id": mark.source.cluster_id, **asdict(mark.source.id)}
+    return {**row, "meta": {**row["meta"], MARK: fields}}
 
 
 def mark_of(row: Mapping[str, Any]) -> RowMark | None:
     """Return the mark of a row; None where it is not ours, or somebody has damaged it."""
     meta = row.get("meta")
-    told = meta.get(MARK) if isinstance(meta, dict) else None
-    if not isinstance(told, dict):
+    fields = meta.get(MARK) if isinstance(meta, dict) else None
+    if not isinstance(fields, dict):
         return None
-    request_sha256, artifact_sha256 = told.get("request_sha256"), told.get("artifact_sha256")
+    request_sha256, artifact_sha256 = fields.get("request_sha256"), fields.get("artifact_sha256")
     if not is_hash(request_sha256) or not is_hash(artifact_sha256):
         return None
-    return RowMark(request_sha256, artifact_sha256, _source_of(told.get("source")))
+    return RowMark(request_sha256, artifact_sha256, _source_of(fields.get("source")))
 
 
 def is_hash(value: object) -> TypeGuard[str]:
@@ -111,11 +111,11 @@ def is_hash(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and is_sha256(value)
 
 
-def _source_of(told: object) -> V1Source | None:
-    if not isinstance(told, dict) or "cluster_id" not in told:
+def _source_of(fields: object) -> V1Source | None:
+    if not isinstance(fields, dict) or "cluster_id" not in fields:
         return None
-    record = {key: value for key, value in told.items() if key != "cluster_id"}
+    record = {key: value for key, value in fields.items() if key != "cluster_id"}
     try:
-        return V1Source(told["cluster_id"], RecordId(**record))
+        return V1Source(fields["cluster_id"], RecordId(**record))
     except TypeError:
         return None

@@ -76,7 +76,7 @@ class V1Outcome:
     Attributes:
         kind: One of four; conflict and rejected mean a dead letter.
         run_id: Where it could be read.
-        told: What an event tells of the stored run; no artifact is named, as there is none.
+        fields: What an event says of the stored run; no artifact is named, as there is none.
         code: Why there is a dead letter; None where there is none.
         message: The same in one sentence.
         may_cut: Whether a machine may cut by what this record asked for.
@@ -84,7 +84,7 @@ class V1Outcome:
 
     kind: OutcomeKind
     run_id: str | None = None
-    told: dict[str, Any] | None = None
+    fields: dict[str, Any] | None = None
     code: str | None = None
     message: str | None = None
     may_cut: bool = False
@@ -107,27 +107,30 @@ def resolve_row(judged: JudgedRow, row: dict[str, Any] | None, source: V1Source)
     if row is None:
         message = "Expected a row of this run, found one that cannot be read. Nothing was touched."
         return V1Outcome("rejected", judged.run_id, None, "ARTIFACT_CORRUPT", message)
-    mark, told = mark_of(row), event_fields(row)
+    mark, fields = mark_of(row), event_fields(row)
     if mark is None or mark.request_sha256 != judged.mark.request_sha256:
         known = "one that nobody knows" if mark is None else f"that with {mark.request_sha256}"
         message = (
             f"Expected the request that made this row, {known}, found that with SHA-256 "
             f"{judged.mark.request_sha256}. A changed request needs a new run_id."
         )
-        return V1Outcome("conflict", judged.run_id, told, "RUN_CONFLICT", message)
+        return V1Outcome("conflict", judged.run_id, fields, "RUN_CONFLICT", message)
     kind: OutcomeKind = "persisted" if mark.source == source else "duplicate"
     return V1Outcome(
-        kind, judged.run_id, told, may_cut=judged.may_cut and told is not None and _may_cut(told)
+        kind,
+        judged.run_id,
+        fields,
+        may_cut=judged.may_cut and fields is not None and _may_cut(fields),
     )
 
 
-def _may_cut(told: dict[str, Any]) -> bool:
-    return may_cut(status=told["status"], risk_level=told["risk_level"])
+def _may_cut(fields: dict[str, Any]) -> bool:
+    return may_cut(status=fields["status"], risk_level=fields["risk_level"])
 
 
 def v1_run_event(outcome: V1Outcome, source: RecordSource) -> bytes:
     """Return the value of the event: canonical JSON of a `RunEvent` without an artifact."""
-    return event_with(outcome, source, outcome.told or {})
+    return event_with(outcome, source, outcome.fields or {})
 
 
 def epoch_of_cluster(cluster_id: str) -> int:
@@ -153,15 +156,15 @@ def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
         or not all(map(is_hash, hashes.values()))
     ):
         return None
-    told = {
+    fields = {
         "status": status,
         "risk_level": risk_level,
         "hashes": hashes,
         **_program_of(row, hashes),
     }
     if isinstance(decision.get("block_reason"), str):
-        told["block_reason"] = decision["block_reason"]
-    return told
+        fields["block_reason"] = decision["block_reason"]
+    return fields
 
 
 def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any]:

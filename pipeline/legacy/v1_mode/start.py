@@ -66,7 +66,7 @@ async def check_v1_start(
     offsets = await partition_offsets(settings, [topics.run_requests])
     lost = _lost(starts, offsets)
     for each in lost:
-        each.tell(topics.persist_v1_group, accepted=accept_loss)
+        each.report(topics.persist_v1_group, accepted=accept_loss)
     if lost and not accept_loss:
         raise StoreNotReadyError(
             f"{'; '.join(map(str, lost))}: to go on all the same, start rmos worker persist "

@@ -33,7 +33,7 @@ from pipeline.core.record import Partition, RecordId
 from pipeline.settings import Settings
 from pipeline.topics import dead_letter_topics, redrive_topic
 
-_TOLD_EVERY = 1000
+_PROGRESS_EVERY = 1000
 
 FaultKind = Literal["changed", "too large", "gone"]
 
@@ -78,7 +78,7 @@ async def read_dead_letters(
         async for record in records:
             letters.add(_dead_letter_of(record))
             count += 1
-            if count % _TOLD_EVERY == 0:
+            if count % _PROGRESS_EVERY == 0:
                 progress("dead letters", count, None)
     return letters
 

@@ -219,9 +219,9 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
     """
     there = await partition_offsets(settings, sorted({topic for topic, _ in committed}))
     if holes := await holes_in_consumed(settings, there, committed):
-        told = "; ".join(describe_holes(place, found) for place, found in holes.items())
+        gone = "; ".join(describe_holes(place, found) for place, found in holes.items())
         raise StoreNotReadyError(
-            f"Records are gone from the middle of the log: {told}. Nobody can tell which record "
+            f"Records are gone from the middle of the log: {gone}. Nobody can tell which record "
             "made a file, and the store has no leaves that say it: put back the folder ledger of a "
             "backup of this store first. The old index is in place."
         )

@@ -125,11 +125,11 @@ class StoreComparison:
             wanted = f"{sha256_of_leaf(leaf)}, made by {place if is_first else 'another record'}"
             maker = "no known record" if row.source is None else str(row.source.id)
             path = path_of_row(row) or f"advisory {key_of(observed.record.verdict)}"
-            told = f"{sha256_of_row(row)}, made by {maker}"
-            self._tally.add(Finding("different", "row", path, wanted, told, place))
+            stored = f"{sha256_of_row(row)}, made by {maker}"
+            self._tally.add(Finding("different", "row", path, wanted, stored, place))
         elif row is not None or is_first or leaf.body_sha256 != expected.body_sha256:
-            wanted, told = expected.encode().decode(), leaf.encode().decode()
-            self._tally.add(Finding("different", "leaf", place, wanted, told, place))
+            wanted, stored = expected.encode().decode(), leaf.encode().decode()
+            self._tally.add(Finding("different", "leaf", place, wanted, stored, place))
 
     def _check_first(self, first: _First) -> None:
         if first.row is None and isinstance(first.judged, JudgedRun):
@@ -203,8 +203,8 @@ class StoreComparison:
 def _contradicts(row: StoredRow, observed: ObservedRecord, leaf: LedgerLeaf) -> bool:
     """Return whether a row names another maker, or another artifact or link, than a leaf does."""
     is_first = leaf.kind in FIRST_KINDS
-    told = sha256_of_leaf(leaf)
-    return is_first != (row.source == observed.record.source) or told not in {
+    stored = sha256_of_leaf(leaf)
+    return is_first != (row.source == observed.record.source) or stored not in {
         None,
         sha256_of_row(row),
     }

@@ -21,7 +21,7 @@ FindingKind = Literal[
 DIFFERENCES: frozenset[FindingKind] = frozenset(
     {"missing", "different", "foreign", "upload_missing"}
 )
-"""Kinds that say that topic and store do not tell the same."""
+"""Kinds that say that topic and store disagree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Finding:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON shows it, without what it has not."""
-        told = {name: value for name, value in asdict(self).items() if value is not None}
-        return {"finding": told.pop("kind"), **told}
+        document = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"finding": document.pop("kind"), **document}
 
 
 def what_lies_at(path: str) -> str:
@@ -74,24 +74,24 @@ class Tally:
     """Findings on their way to whoever reads them, and the counts.
 
     Attributes:
-        tell: Gets each finding once.
+        report: Gets each finding once.
         counts: By kind, and of whatever else is counted.
     """
 
-    tell: Callable[[Finding], None]
+    report: Callable[[Finding], None]
     counts: Counter[str] = field(default_factory=Counter)
-    _told: set[tuple[str, str, str, str | None]] = field(default_factory=set)
+    _reported: set[tuple[str, str, str, str | None]] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
-        """Count and tell a finding, once for what it is about and the file that names it."""
+        """Count and report a finding, once for what it is about and the file that names it."""
         key = (finding.kind, finding.what, finding.path, finding.named_by)
-        if key in self._told:
+        if key in self._reported:
             return
-        self._told.add(key)
+        self._reported.add(key)
         self.counts[finding.kind] += 1
-        self.tell(finding)
+        self.report(finding)
 
     @property
     def differs(self) -> bool:
-        """Whether topic and store do not tell the same."""
+        """Whether topic and store disagree."""
         return any(self.counts[kind] for kind in DIFFERENCES)

@@ -87,7 +87,7 @@ class Restored:
 async def restore(
     settings: Settings,
     selection: Selection,
-    tell: Callable[[Finding], None],
+    report: Callable[[Finding], None],
     *,
     accept_loss: bool = False,
     reading: Reading = UNLIMITED,
@@ -97,7 +97,7 @@ async def restore(
     Args:
         settings: Broker, store and ledger key.
         selection: What is asked for.
-        tell: Called with each finding.
+        report: Called with each finding.
         accept_loss: The operator accepts that the start of a log is gone.
         reading: Rate limit and progress.
 
@@ -129,7 +129,7 @@ async def restore(
             refuse_loss(steps)  # 2.
         await _refuse_undecided(settings, partitions)
         await _refuse_workers_ahead(settings, steps)
-        tally = Tally(tell)
+        tally = Tally(report)
         for partition in partitions:
             for finding in partition.hole_findings():
                 tally.add(finding)

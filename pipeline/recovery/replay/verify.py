@@ -33,7 +33,7 @@ class Verified:
         counts: Records and files, and findings by kind.
         pending: Offsets that are asked for and were not consumed yet.
         foreign_asked: Whether foreign files were looked for.
-        differs: Whether topic and store do not tell the same.
+        differs: Whether topic and store disagree.
     """
 
     counts: dict[str, int]
@@ -45,7 +45,7 @@ class Verified:
 async def verify(
     settings: Settings,
     selection: Selection,
-    tell: Callable[[Finding], None],
+    report: Callable[[Finding], None],
     reading: Reading = UNLIMITED,
 ) -> Verified:
     """Compare what is asked for with the store at `settings.data_dir`.
@@ -66,7 +66,7 @@ async def verify(
             epoch=identity.epoch,
             positions=lambda: store.index.positions(identity.epoch),
         )
-        tally = Tally(tell)
+        tally = Tally(report)
         verification = _Verification(store, partitions, tally)
         await read_partitions(  # 2.
             settings,
@@ -117,9 +117,9 @@ class _Verification:
                 self._tally.add(finding)
             history.leaves.finish()
             for leaf in history.leaves.without_record if whole_ranges else ():
-                told = str(RecordId.of(leaf))
+                path = str(RecordId.of(leaf))
                 found = leaf.encode().decode()
-                self._tally.add(Finding("foreign", "leaf", told, "a record of it", found))
+                self._tally.add(Finding("foreign", "leaf", path, "a record of it", found))
 
     def find_foreign_files(self) -> None:
         """Tell of files that nothing explains."""

@@ -87,7 +87,7 @@ def is_made(path: Path) -> bool:
     check_is_file(path)
     engine = open_engine(path)
     try:
-        with damage_told(path), engine.connect() as connection:
+        with damage_reported(path), engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
     finally:
@@ -100,7 +100,7 @@ def is_made(path: Path) -> bool:
 
 def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
     """Make the tables of a new file, check the format of an old one."""
-    with damage_told(path), engine.connect() as connection:
+    with damage_reported(path), engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found == INDEX_FORMAT:
@@ -120,7 +120,7 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def damage_reported(path: Path) -> Iterator[None]:
     """Turn what SQLite says of a damaged file into the way out."""
     try:
         yield

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.broker.admin.topics import OffsetRange
 from pipeline.cli.views.replay import (
-    TOLD_FINDINGS,
+    SHOWN_FINDINGS,
     FindingView,
     plan_documents,
     plan_lines,
@@ -55,11 +55,11 @@ def test_json_has_every_finding_without_what_it_has_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     view = FindingView(as_json=True)
-    for _ in range(TOLD_FINDINGS + 5):
-        view.tell(MISSING)
+    for _ in range(SHOWN_FINDINGS + 5):
+        view.add(MISSING)
     view.show()
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == TOLD_FINDINGS + 5
+    assert len(lines) == SHOWN_FINDINGS + 5
     assert json.loads(lines[0]) == {
         "finding": "missing",
         "what": "artifact",
@@ -73,15 +73,15 @@ def test_a_table_shows_what_is_wrong_before_what_was_restored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     view = FindingView(as_json=False)
-    for number in range(TOLD_FINDINGS):
-        view.tell(Finding("restored", "artifact", f"runs/{number}"))
-    view.tell(Finding("different", "artifact", "runs/\x1b[2Jred", "ab", "cd"))
+    for number in range(SHOWN_FINDINGS):
+        view.add(Finding("restored", "artifact", f"runs/{number}"))
+    view.add(Finding("different", "artifact", "runs/\x1b[2Jred", "ab", "cd"))
     view.show()
     shown = capsys.readouterr()
     rows = shown.out.splitlines()
     assert rows[1].startswith("different\tartifact\truns/\\u001b[2Jred\tab\tcd")
-    assert len(rows) == TOLD_FINDINGS + 1
-    assert f"{TOLD_FINDINGS} of {TOLD_FINDINGS + 1} findings" in shown.err
+    assert len(rows) == SHOWN_FINDINGS + 1
+    assert f"{SHOWN_FINDINGS} of {SHOWN_FINDINGS + 1} findings" in shown.err
 
 
 def test_nothing_found_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from pipeline.core.dead_letters.carried_record import (
     LeftAtSource,
     carried_record,
     record_bytes,
-    told_record,
+    summarized_record,
 )
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES, DEAD_LETTER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
@@ -36,7 +36,7 @@ def hash_by_rule(headers: list[Header]) -> str:
 
 
 def size_of(carried: Any) -> int:
-    told = [(name, text.encode()) for name, text in carried.told.items()]
+    told = [(name, text.encode()) for name, text in carried.summary.items()]
     return record_bytes(carried.key, carried.value, [*carried.headers, *told])
 
 
@@ -45,7 +45,7 @@ def test_a_record_of_the_largest_size_that_comes_uncompressed_is_carried_whole()
     headers: list[Header] = [("document", value), ("none", None), ("twice", b""), ("twice", b"2")]
     carried = carried_record(b"run_1", value, headers)
     assert (carried.key, carried.value, carried.headers) == (b"run_1", value, headers)
-    assert carried.told == {"rmos-body-sha256": sha256(value)}
+    assert carried.summary == {"rmos-body-sha256": sha256(value)}
 
 
 def test_a_large_header_is_left_and_the_small_ones_around_it_are_carried() -> None:
@@ -53,7 +53,7 @@ def test_a_large_header_is_left_and_the_small_ones_around_it_are_carried() -> No
     carried = carried_record(b"run_1", b"{}", headers)
     assert (carried.key, carried.value) == (b"run_1", b"{}")
     assert carried.headers == [headers[0], headers[2]]
-    assert carried.told == {
+    assert carried.summary == {
         "rmos-body-sha256": sha256(b"{}"),
         "rmos-headers-sha256": hash_by_rule(headers),
         "rmos-headers-size": str(6 + 8 + len(LARGE) + 4),
@@ -64,9 +64,9 @@ def test_a_large_header_is_left_and_the_small_ones_around_it_are_carried() -> No
 def test_a_large_key_is_left() -> None:
     carried = carried_record(LARGE, b"{}", [("small", b"1")])
     assert (carried.key, carried.value, carried.headers) == (None, b"{}", [("small", b"1")])
-    assert carried.told["rmos-key-sha256"] == sha256(LARGE)
-    assert carried.told["rmos-key-size"] == str(len(LARGE))
-    assert "rmos-headers-sha256" not in carried.told
+    assert carried.summary["rmos-key-sha256"] == sha256(LARGE)
+    assert carried.summary["rmos-key-size"] == str(len(LARGE))
+    assert "rmos-headers-sha256" not in carried.summary
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_is_carried_of_any_record_is_within_the_limit(
     carried = carried_record(key, value, headers)
     assert size_of(carried) <= CARRIED_LIMIT_BYTES < DEAD_LETTER_MESSAGE_LIMIT_BYTES
     assert sum(map(len, (name for name, _ in carried.headers))) <= HEADERS_LIMIT_BYTES
-    assert carried.told["rmos-headers-count"] == str(len(headers))
-    assert size_of(told_record(key, value, headers)) < 1024
+    assert carried.summary["rmos-headers-count"] == str(len(headers))
+    assert size_of(summarized_record(key, value, headers)) < 1024
 
 
 def test_what_was_left_as_the_record_was_read_is_told_by_its_hash() -> None:
@@ -98,7 +98,7 @@ def test_what_was_left_as_the_record_was_read_is_told_by_its_hash() -> None:
     all_headers = AllHeaders(2_000_000, 5_000_000, sha256(b"of them"))
     carried = carried_record(left, left, [("kept", b"1")], all_headers)
     assert (carried.key, carried.value, carried.headers) == (None, None, [("kept", b"1")])
-    assert carried.told == {
+    assert carried.summary == {
         "rmos-body-sha256": left.sha256,
         "rmos-body-size": "900000000",
         "rmos-key-sha256": left.sha256,
@@ -107,10 +107,15 @@ def test_what_was_left_as_the_record_was_read_is_told_by_its_hash() -> None:
         "rmos-headers-size": "5000000",
         "rmos-headers-count": "2000000",
     }
-    assert told_record(left, left, [("kept", b"1")], all_headers).told == carried.told
+    assert summarized_record(left, left, [("kept", b"1")], all_headers).summary == carried.summary
 
 
 def test_a_record_without_anything_has_nothing_to_tell() -> None:
-    for carry in (carried_record, told_record):
+    for carry in (carried_record, summarized_record):
         carried = carry(None, None, [])
-        assert (carried.key, carried.value, carried.headers, carried.told) == (None, None, [], {})
+        assert (carried.key, carried.value, carried.headers, carried.summary) == (
+            None,
+            None,
+            [],
+            {},
+        )

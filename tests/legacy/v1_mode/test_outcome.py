@@ -81,7 +81,7 @@ def test_a_row_of_v1_itself_is_in_conflict_with_every_request() -> None:
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("conflict", "RUN_CONFLICT", False)
     assert "one that nobody knows" in (outcome.message or "")
     bare = resolve_row(GREEN, {"run_id": GREEN.run_id, "status": "OK"}, SOURCE)
-    assert (bare.told, event(bare).status) == (None, None)
+    assert (bare.fields, event(bare).status) == (None, None)
 
 
 def test_a_row_that_cannot_be_read_is_told_and_not_touched() -> None:
