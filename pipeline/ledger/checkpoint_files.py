@@ -87,7 +87,12 @@ class CheckpointFiles:
                 yield last
 
     def remove_narrower(self, log: LogId, tile: Tile) -> None:
-        """Remove the partial forms of `tile` that are narrower than it."""
+        """Remove the partial forms of `tile` that are narrower than it.
+
+        tlog-tiles ("Partial Tiles") lets a log drop a partial tile once the full one is there. One
+        that a wider partial tile begins with goes too: so the files of a log depend on its leaves
+        alone, and not on how they were batched.
+        """
         path = f"{log.path}/{tile.partials}"
         for name in self._list(path):
             if name.isascii() and name.isdigit() and int(name) < tile.width:

@@ -12,7 +12,8 @@ that the store ever signed can be checked without the private key.
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import read_named
+from pipeline.disk.regular_files import NotAFileError, open_named, read_named
 from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.folder import LogFolder, find_logs
@@ -52,15 +53,19 @@ def make_key(path: Path, name: str) -> NoteSigner:
     """
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
+    with _written("The ledger key", path):
         made = create_file(path, content, KEY_MODE)
-    except OSError as error:
-        raise StoreError(
-            f"The ledger key cannot be written at {path}: {error.strerror}."
-        ) from error
     if not made:
         raise StoreNotReadyError(f"There is a ledger key at {path} already; it was not touched.")
     return NoteSigner(name, key)
+
+
+@contextmanager
+def _written(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{what} cannot be written at {path}: {error.strerror}.") from error
 
 
 class KeyInUse:
@@ -105,6 +110,8 @@ def load_key(path: Path, name: str) -> NoteSigner:
         raise StoreNotReadyError(
             f"There is no ledger key at {path}: run rmos ledger init."
         ) from None
+    except NotAFileError as error:
+        raise StoreNotReadyError(f"Expected a file at {path}, found {error}.") from error
     except OSError as error:
         raise StoreNotReadyError(
             f"The ledger key at {path} cannot be read: {error.strerror}."
@@ -121,12 +128,8 @@ def load_key(path: Path, name: str) -> NoteSigner:
 
 
 def _read_private(path: Path) -> bytes:
-    # Without waiting: a pipe in place of the file would hold the caller.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise StoreNotReadyError(f"Expected a file at {path}, found something else.")
+    with open_named(path) as file:
+        state = os.fstat(file.fileno())
         if state.st_mode & _OF_OTHERS:
             raise StoreNotReadyError(
                 f"The ledger key at {path} has mode {stat.S_IMODE(state.st_mode):04o}, so others "
@@ -152,12 +155,8 @@ def vkey_file_of(key_file: Path) -> Path:
 def write_vkey(key_file: Path, key: VerifierKey) -> None:
     """Write the public part of a key beside it, in place of that of the key before."""
     path = vkey_file_of(key_file)
-    try:
+    with _written("The public key of the ledger", path):
         replace_file(path, f"{key}\n".encode(), PUBLIC_MODE)
-    except OSError as error:
-        raise StoreError(
-            f"The public key of the ledger cannot be written at {path}: {error.strerror}."
-        ) from error
 
 
 def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
@@ -180,7 +179,11 @@ def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
         raise StoreNotReadyError(
             f"Expected the public key of the ledger at {path}: {error}."
         ) from error
-    _check_name(path, key, name)
+    if key.name != name:
+        raise StoreNotReadyError(
+            f"Expected the public key of {name} at {path}, found that of {key.name}: set "
+            "RMOS_LEDGER_KEY_FILE to the key of this store."
+        )
     return key
 
 
@@ -237,19 +240,11 @@ def earlier_keys(key_file: Path, current: VerifierKey) -> list[VerifierKey]:
         StoreNotReadyError: A note is not what was written.
     """
     keys = [current]
-    for _, rotation in reversed(rotations_of(key_file)):
+    for _, path in reversed(_numbered(key_file)):
+        rotation = _read_rotation(path)
         if rotation.new == keys[-1]:
             keys.append(rotation.old)
     return keys[1:]
-
-
-def rotations_of(key_file: Path) -> Sequence[tuple[Path, KeyRotation]]:
-    """Return the notes of changes of the key, the first one first.
-
-    Raises:
-        StoreNotReadyError: A note is not what was written.
-    """
-    return [(path, _read_rotation(path)) for _, path in _numbered(key_file)]
 
 
 def write_rotation(key_file: Path, note: bytes) -> Path:
@@ -260,12 +255,8 @@ def write_rotation(key_file: Path, note: bytes) -> Path:
             return path
     number = before[-1][0] + 1 if before else 1
     path = key_file.with_name(f"{key_file.name}.rotation-{number}")
-    try:
+    with _written("The note of the new key", path):
         made = create_file(path, note, PUBLIC_MODE)
-    except OSError as error:
-        raise StoreError(
-            f"The note of the new key cannot be written at {path}: {error.strerror}."
-        ) from error
     if not made:
         raise StoreError(f"Another process changes the key too: there is {path} already.")
     return path
@@ -308,11 +299,3 @@ def _read(path: Path) -> bytes | None:
         raise StoreNotReadyError(
             f"The file {path} cannot be read: {error.strerror or error}."
         ) from error
-
-
-def _check_name(path: Path, key: VerifierKey, name: str) -> None:
-    if key.name != name:
-        raise StoreNotReadyError(
-            f"Expected the public key of {name} at {path}, found that of {key.name}: set "
-            "RMOS_LEDGER_KEY_FILE to the key of this store."
-        )

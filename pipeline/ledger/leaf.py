@@ -9,7 +9,8 @@ has the same leaf whether its run is there or not.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome
@@ -96,27 +97,9 @@ class LedgerLeaf:
         Raises:
             EvidenceError: They are more than a bundle can hold.
         """
-        optional = {
-            "code": self.code,
-            "run_id": self.run_id,
-            "path": self.path,
-            "sha256": self.sha256,
-            "size_bytes": self.size_bytes,
-            "advisory_id": self.advisory_id,
-            "link_sha256": self.link_sha256,
-        }
-        leaf = {
-            "v": LEAF_VERSION,
-            "kind": self.kind,
-            **{name: value for name, value in optional.items() if value is not None},
-            "body_sha256": self.body_sha256,
-            "source": {
-                "topic": self.topic,
-                "partition": self.partition,
-                "offset": self.offset,
-                "timestamp_ms": self.timestamp_ms,
-            },
-        }
+        found = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        source = {name: found.pop(name) for name in _SOURCE_FIELDS}
+        leaf = {"v": LEAF_VERSION, **found, "source": source}
         content = canonical_json(leaf)
         if len(content) > ENTRY_LIMIT_BYTES:
             raise EvidenceError(
@@ -125,67 +108,31 @@ class LedgerLeaf:
         return content
 
 
-def run_leaf(
-    outcome: Outcome, source: RecordSource, *, body_sha256: str, timestamp_ms: int
-) -> LedgerLeaf:
-    """Return the leaf of a record of a run request topic.
-
-    Args:
-        outcome: What became of the record, resolved as if the run's file were intact.
-        source: Where the broker keeps the record; its epoch is that of the log.
-        body_sha256: Of the untouched value; of no bytes for a tombstone.
-        timestamp_ms: Its broker time.
-
-    Raises:
-        ValueError: The outcome depends on the state of a file.
-    """
-    run = outcome.run
-    return _leaf_of(
-        outcome,
-        source,
-        body_sha256,
-        timestamp_ms,
-        path=None if run is None else run.artifact_path,
-        sha256=None if run is None else run.artifact_sha256,
-        size_bytes=None if run is None else run.size_bytes,
-    )
+_NAMES = tuple(field.name for field in fields(LedgerLeaf))
 
 
-def advisory_leaf(
-    outcome: AdvisoryOutcome, source: RecordSource, *, body_sha256: str, timestamp_ms: int
-) -> LedgerLeaf:
-    """Return the leaf of a record of an advisory request topic.
-
-    It is the same whether the advisory is linked or waits for its run: runs come by another topic.
-
-    Args:
-        outcome: What became of the record, resolved as if the link were intact.
-        source: Where the broker keeps the record; its epoch is that of the log.
-        body_sha256: Of the untouched value; of no bytes for a tombstone.
-        timestamp_ms: Its broker time.
-
-    Raises:
-        ValueError: The outcome depends on the state of a file.
-    """
-    advisory = outcome.advisory
-    return _leaf_of(
-        outcome,
-        source,
-        body_sha256,
-        timestamp_ms,
-        advisory_id=None if advisory is None else advisory.advisory_id,
-        link_sha256=None if advisory is None else advisory.link_sha256,
-    )
-
-
-def _leaf_of(
+def leaf_of_outcome(
     outcome: Outcome | AdvisoryOutcome,
     source: RecordSource,
+    *,
     body_sha256: str,
     timestamp_ms: int,
-    **of_kind: Any,  # noqa: ANN401
 ) -> LedgerLeaf:
-    """Return a leaf with what any record tells, and what its kind tells besides."""
+    """Return the leaf of a record of a request topic.
+
+    That of an advisory is the same whether it is linked or waits for its run: runs come by another
+    topic.
+
+    Args:
+        outcome: What became of the record, resolved as if the file of its run or its link were
+            intact.
+        source: Where the broker keeps the record; its epoch is that of the log.
+        body_sha256: Of the untouched value; of no bytes for a tombstone.
+        timestamp_ms: Its broker time.
+
+    Raises:
+        ValueError: The outcome depends on the state of a file.
+    """
     if outcome.code == "ARTIFACT_CORRUPT":
         raise ValueError(
             "expected an outcome resolved as if the file were intact, found ARTIFACT_CORRUPT"
@@ -199,8 +146,19 @@ def _leaf_of(
         body_sha256=body_sha256,
         code=outcome.code,
         run_id=outcome.run_id,
-        **of_kind,
+        **_row_fields(outcome),
     )
+
+
+def _row_fields(outcome: Outcome | AdvisoryOutcome) -> dict[str, Any]:
+    """Return what a leaf has from the row of a run or of an advisory."""
+    if isinstance(outcome, AdvisoryOutcome):
+        row = outcome.advisory
+        return {"advisory_id": row.advisory_id, "link_sha256": row.link_sha256} if row else {}
+    run = outcome.run
+    if run is None:
+        return {}
+    return {"path": run.artifact_path, "sha256": run.artifact_sha256, "size_bytes": run.size_bytes}
 
 
 def parse_leaf(content: bytes) -> LedgerLeaf:
@@ -222,43 +180,17 @@ def parse_leaf(content: bytes) -> LedgerLeaf:
         )
     if not isinstance(source, dict) or source.keys() != _SOURCE_FIELDS:
         raise EvidenceError("expected the fields of a leaf's source")
-    fields = {**leaf, **source}
-    _check_values(fields)
-    del fields["v"], fields["source"]
-    return LedgerLeaf(**fields)
+    values = {**leaf, **source}
+    _check_values(values)
+    del values["v"], values["source"]
+    return LedgerLeaf(**values)
 
 
-def _check_values(fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        if not _is_valid(name, value, fields):
+def _check_values(leaf: dict[str, Any]) -> None:
+    for name, value in leaf.items():
+        # The kind and the source are checked already.
+        if name in _CHECKS and not _CHECKS[name](value, leaf):
             raise EvidenceError(f"expected another value of {name} in a leaf, found {value!r}")
-
-
-def _is_valid(name: str, value: Any, fields: dict[str, Any]) -> bool:  # noqa: ANN401
-    match name:
-        case "v":
-            return type(value) is int and value == LEAF_VERSION
-        case "body_sha256" | "sha256" | "link_sha256":
-            return _matches(_SHA256, value)
-        case "code":
-            return _matches(_CODE, value) and _is_code_of(value, fields)
-        case "topic":
-            return _matches(_TOPIC, value)
-        case "run_id":
-            return isinstance(value, str) and is_run_id(value)
-        case "advisory_id":
-            return isinstance(value, str) and is_advisory_id(value)
-        case "path":
-            return isinstance(value, str) and _is_path_of(value, fields["run_id"])
-        case "size_bytes":
-            return _is_between(1, value, LARGEST_EXACT_INTEGER)
-        case "partition":
-            return _is_between(0, value, _LARGEST_INT32)
-        case "offset":
-            return _is_between(0, value, _LARGEST_INT64)
-        case "timestamp_ms":
-            return _is_between(-_LARGEST_INT64 - 1, value, _LARGEST_INT64)
-    return True  # kind and source are checked already
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
@@ -278,3 +210,21 @@ def _is_between(least: int, value: object, most: int) -> bool:
 def _is_path_of(path: str, run_id: str) -> bool:
     place = parse_path(path)
     return isinstance(place, ArtifactPath) and place.run_id == run_id
+
+
+_CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {
+    "v": lambda value, _: _is_between(LEAF_VERSION, value, LEAF_VERSION),
+    "body_sha256": lambda value, _: _matches(_SHA256, value),
+    "sha256": lambda value, _: _matches(_SHA256, value),
+    "link_sha256": lambda value, _: _matches(_SHA256, value),
+    "code": lambda value, leaf: _matches(_CODE, value) and _is_code_of(value, leaf),
+    "topic": lambda value, _: _matches(_TOPIC, value),
+    "run_id": lambda value, _: isinstance(value, str) and is_run_id(value),
+    "advisory_id": lambda value, _: isinstance(value, str) and is_advisory_id(value),
+    "path": lambda value, leaf: isinstance(value, str) and _is_path_of(value, leaf["run_id"]),
+    "size_bytes": lambda value, _: _is_between(1, value, LARGEST_EXACT_INTEGER),
+    "partition": lambda value, _: _is_between(0, value, _LARGEST_INT32),
+    "offset": lambda value, _: _is_between(0, value, _LARGEST_INT64),
+    "timestamp_ms": lambda value, _: _is_between(-_LARGEST_INT64 - 1, value, _LARGEST_INT64),
+}
+"""Whether a value is one that its field may have, given all fields of the leaf."""

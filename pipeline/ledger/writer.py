@@ -50,7 +50,7 @@ from pipeline.ledger.tlog.checkpoints import (
     sign_checkpoint,
 )
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey
+from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile
 
 Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
@@ -84,7 +84,6 @@ class Ledger:
         store_id: str,
         signers: Sequence[NoteSigner],
         *,
-        trusted: Sequence[VerifierKey] = (),
         key_in_use: KeyInUse | None = None,
         calls: LedgerSystemCalls | None = None,
     ) -> None:
@@ -94,14 +93,13 @@ class Ledger:
             root: Folder of the store.
             store_id: Of the store; a part of every checkpoint's origin.
             signers: Who signs checkpoints; two while a new key takes over from an old one.
-            trusted: More keys whose checkpoints are gone on with.
             key_in_use: Tells when another key has taken over; None for a key of no file.
             calls: System calls, for tests.
         """
         self.root = root
         self._store_id = store_id
         self._signers = signers
-        self._keys = [*(signer.key for signer in signers), *trusted]
+        self._keys = [signer.key for signer in signers]
         self._key_in_use = key_in_use
         self._calls = calls or LedgerSystemCalls()
         self._states: dict[LogId, _LogState] = {}
@@ -217,7 +215,9 @@ class Ledger:
             _compare(LogReader(folder, state.checkpoint), known)
             tree = state.tree.copy()
             tree.extend([leaf.encode() for leaf in leaves[len(known) :]])
-        return _LogBatch(folder, state, tree, max(state.next_offset, leaves[-1].offset + 1))
+        following = max(state.next_offset, leaves[-1].offset + 1)
+        checkpoint = Checkpoint(state.checkpoint.origin, tree.size, tree.root())
+        return _LogBatch(folder, state, tree, following, checkpoint, tree.new_tiles())
 
     def _read(self, folder: LogFolder) -> _LogState:
         """Return the state of a log: what this process knows, unless the checkpoint differs.
@@ -277,20 +277,17 @@ def _compare(reader: LogReader, leaves: Sequence[LedgerLeaf]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _LogBatch:
-    """What a batch makes of one log."""
+    """What a batch makes of one log; no tiles where it has no new leaves."""
 
     folder: LogFolder
     before: _LogState
     tree: TreeAppender
     next_offset: int
+    checkpoint: Checkpoint
+    tiles: Mapping[Tile, bytes]
 
-    @property
-    def has_new_leaves(self) -> bool:
-        return self.tree.size > self.before.checkpoint.size
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.before.checkpoint.origin, self.tree.size, self.tree.root())
+    def path_of(self, tile: Tile) -> str:
+        return f"{self.folder.log.path}/{tile}"
 
 
 class LedgerBatch:
@@ -311,11 +308,10 @@ class LedgerBatch:
         self._checkpoint_files = checkpoint_files
         self._signers = signers
         self._states = states
-        self._tiles = {log.folder.log: log.tree.new_tiles() for log in logs if log.has_new_leaves}
         self.files = [
-            NewFile(f"{log.path}/{tile}", content)
-            for log, tiles in self._tiles.items()
-            for tile, content in tiles.items()
+            NewFile(log.path_of(tile), content)
+            for log in logs
+            for tile, content in log.tiles.items()
         ]
 
     def publish(self, creations: Mapping[str, Creation]) -> dict[LogId, Checkpoint]:
@@ -328,7 +324,7 @@ class LedgerBatch:
             IntegrityError: A tile is not what it must be; no checkpoint was signed.
             StoreError: The disk failed; nothing may be acknowledged.
         """
-        changed = [log for log in self._logs if log.has_new_leaves]
+        changed = [log for log in self._logs if log.tiles]
         notes = {log.folder.log: self._sign(log, creations) for log in changed}  # 5.
         if notes:
             self._checkpoint_files.write_checkpoints(notes)  # 6.
@@ -348,35 +344,30 @@ class LedgerBatch:
 
     def _sign(self, log: _LogBatch, creations: Mapping[str, Creation]) -> bytes:
         with ledger_faults(log.folder.log):
-            self._check_created(log.folder, creations)
+            for tile in log.tiles:
+                if creations[log.path_of(tile)] not in {Creation.CREATED, Creation.SAME}:
+                    raise EvidenceError(
+                        f"expected no {tile}, or one with the same bytes, found other bytes that "
+                        "no checkpoint here covers"
+                    )
             self._read_back(log)
             return sign_checkpoint(log.checkpoint, self._signers)
-
-    def _check_created(self, folder: LogFolder, creations: Mapping[str, Creation]) -> None:
-        for tile in self._tiles[folder.log]:
-            if creations[f"{folder.log.path}/{tile}"] not in {Creation.CREATED, Creation.SAME}:
-                raise EvidenceError(
-                    f"expected no {tile}, or one with the same bytes, found other bytes that no "
-                    "checkpoint here covers"
-                )
 
     def _read_back(self, log: _LogBatch) -> None:
         """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
 
         Every tile is read, every leaf of a new bundle hashed again, and followed to the root.
         """
-        for tile, content in self._tiles[log.folder.log].items():
+        for tile, content in log.tiles.items():
             if log.folder.read_tile(tile) != content:
                 raise EvidenceError(f"expected {tile} as it was written, found other bytes")
         reader = LogReader(log.folder, log.checkpoint)
-        for tile in self._tiles[log.folder.log]:
+        for tile in log.tiles:
             if tile.level == ENTRIES:
                 reader.bundle(tile.index)
 
     def _clean(self, log: _LogBatch) -> None:
-        tiles: list[Tile] = []
-        if log.has_new_leaves:
-            tiles += self._tiles[log.folder.log]
+        tiles = list(log.tiles)
         if not log.before.swept:
             tiles += self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
         for tile in dict.fromkeys(tiles):

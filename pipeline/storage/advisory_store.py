@@ -23,7 +23,7 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
-from pipeline.ledger.leaf import advisory_leaf
+from pipeline.ledger.leaf import leaf_of_outcome
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore
 from pipeline.storage.index.claims import ClaimQueue
@@ -101,7 +101,7 @@ def _planned(
     *,
     is_new: bool = False,
 ) -> PlannedRecord[JudgedAdvisory, AdvisoryOutcome]:
-    leaf = advisory_leaf(
+    leaf = leaf_of_outcome(
         outcome, record.source, body_sha256=record.body_sha256, timestamp_ms=record.timestamp_ms
     )
     judged = record.verdict

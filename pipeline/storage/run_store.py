@@ -13,7 +13,7 @@ from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, res
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
-from pipeline.ledger.leaf import run_leaf
+from pipeline.ledger.leaf import leaf_of_outcome
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore, RejectLimit
@@ -79,7 +79,7 @@ def plan_runs(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[Judge
 def _planned(
     record: RunRecord, run: StoredRun | None, outcome: Outcome, *, is_new: bool = False
 ) -> PlannedRecord[JudgedRun, Outcome]:
-    leaf = run_leaf(
+    leaf = leaf_of_outcome(
         outcome, record.source, body_sha256=record.body_sha256, timestamp_ms=record.timestamp_ms
     )
     judged = record.verdict

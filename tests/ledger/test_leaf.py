@@ -19,7 +19,7 @@ from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_reco
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
-from pipeline.ledger.leaf import LedgerLeaf, advisory_leaf, parse_leaf, run_leaf
+from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome, parse_leaf
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from tests.builders import advisory_request, record, red_request, run_request
@@ -37,7 +37,7 @@ def judged(**changes: Any) -> JudgedRun:
 
 
 def leaf_of(outcome: Outcome, source: RecordSource = SOURCE) -> LedgerLeaf:
-    return run_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
+    return leaf_of_outcome(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
 
 
 def resolved(verdict: JudgedRun, run: StoredRun, source: RecordSource = SOURCE) -> LedgerLeaf:
@@ -138,7 +138,7 @@ def advised(**changes: Any) -> JudgedAdvisory:
 def advisory_leaf_of(
     outcome: AdvisoryOutcome, source: RecordSource = ADVISORY_SOURCE
 ) -> LedgerLeaf:
-    return advisory_leaf(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
+    return leaf_of_outcome(outcome, source, body_sha256=BODY_SHA256, timestamp_ms=TIMESTAMP_MS)
 
 
 def resolved_advisory(

@@ -126,7 +126,7 @@ def write_trusted(notes: Iterable[bytes]) -> bytes:
     Raises:
         EvidenceError: One is no checkpoint, a log has two, or there is none.
     """
-    trusted = sorted(map(_read_one, notes), key=_origin)
+    trusted = sorted(map(_read_one, notes), key=lambda each: each.checkpoint.origin)
     _check_order(trusted)
     return b"\n".join(each.note for each in trusted)
 
@@ -166,12 +166,8 @@ def _read_one(note: bytes) -> TrustedCheckpoint:
     return TrustedCheckpoint(note, parse_checkpoint(parse_note(note).text))
 
 
-def _origin(trusted: TrustedCheckpoint) -> str:
-    return trusted.checkpoint.origin
-
-
 def _check_order(trusted: Iterable[TrustedCheckpoint]) -> None:
-    origins = list(map(_origin, trusted))
+    origins = [each.checkpoint.origin for each in trusted]
     if not origins:
         raise EvidenceError("expected a checkpoint, found none")
     for before, after in pairwise(origins):

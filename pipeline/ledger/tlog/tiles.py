@@ -134,17 +134,6 @@ def tiles_of_append(old_size: int, size: int) -> Iterator[Tile]:
             yield Tile(level, count // TILE_WIDTH, count % TILE_WIDTH)
 
 
-def superseded_tiles(old_size: int, size: int) -> list[Tile]:
-    """Return the partial tiles of the smaller log that the larger one has no use for.
-
-    tlog-tiles ("Partial Tiles") lets a log drop a partial tile once the full one is there. We
-    also drop one that a wider partial tile replaces, which begins with the same bytes: so the
-    files of a log depend on its leaves alone, and not on how they were batched.
-    """
-    kept = set(rightmost_tiles(size))
-    return [tile for tile in rightmost_tiles(old_size) if tile not in kept]
-
-
 def _level_counts(size: int) -> Iterator[tuple[int, int]]:
     """Yield (level, number of hashes on it) from the bundles up, while there are any."""
     if size:
