@@ -204,9 +204,9 @@ def _add_newer(path: Path, texts: dict[str, str], report: RollbackReport) -> Non
 
 def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress: Progress) -> None:
     with closing(RunReader(root)) as reader:
-        total = reader.count()
-        for count, run_id in enumerate(reader.run_ids(), start=1):
-            progress("runs looked at", count, total)
+        run_ids = reader.run_ids()
+        for count, run_id in enumerate(run_ids, start=1):
+            progress("runs looked at", count, len(run_ids))
             if run_id in texts:
                 continue
             try:

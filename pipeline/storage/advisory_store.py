@@ -54,8 +54,30 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
     def plan_batch(
         records: Sequence[AdvisoryRecord], known: KnownRows
     ) -> BatchPlan[JudgedAdvisory, AdvisoryOutcome]:
-        """Return `plan_advisories`."""
-        return plan_advisories(records, known)
+        """Plan a batch of advisory requests: a pure function of the records and the rows."""
+        advisories = dict(known.advisories)
+        claimed, linked = {}, {}
+        planned = []
+        for record in records:
+            judged = record.verdict
+            if isinstance(judged, Rejected):
+                planned.append(_planned(record, None, resolve_rejected_advisory(judged)))
+                continue
+            key = judged.key
+            path = _link_path(judged, known.runs.get(judged.run_id))
+            advisory = advisories.get(key)
+            makes_link = path is not None
+            if advisory is None:
+                advisory = claimed[key] = stored_advisory(judged, record.source, path)
+            elif path is not None and _makes_link(record, judged, advisory):
+                advisory = linked[key] = replace(advisory, link_path=path)
+            else:
+                makes_link = False
+            advisories[key] = advisory
+            outcome = resolve_advisory(judged, advisory, record.source, intact=True)
+            planned.append(_planned(record, advisory, outcome, is_new=makes_link))
+        rows = NewRows(claimed=list(claimed.values()), linked=list(linked.values()))
+        return BatchPlan(planned, known.advisories, rows)
 
     @staticmethod
     def _corrupt(planned: PlannedRecord[JudgedAdvisory, AdvisoryOutcome]) -> AdvisoryOutcome:
@@ -63,35 +85,6 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
         assert isinstance(judged, JudgedAdvisory)
         assert isinstance(row, StoredAdvisory)
         return resolve_advisory(judged, row, planned.record.source, intact=False)
-
-
-def plan_advisories(
-    records: Sequence[AdvisoryRecord], known: KnownRows
-) -> BatchPlan[JudgedAdvisory, AdvisoryOutcome]:
-    """Plan a batch of advisory requests: a pure function of the records and the rows."""
-    advisories = dict(known.advisories)
-    claimed, linked = {}, {}
-    planned = []
-    for record in records:
-        judged = record.verdict
-        if isinstance(judged, Rejected):
-            planned.append(_planned(record, None, resolve_rejected_advisory(judged)))
-            continue
-        key = judged.key
-        path = _link_path(judged, known.runs.get(judged.run_id))
-        advisory = advisories.get(key)
-        makes_link = path is not None
-        if advisory is None:
-            advisory = claimed[key] = stored_advisory(judged, record.source, path)
-        elif path is not None and _makes_link(record, judged, advisory):
-            advisory = linked[key] = replace(advisory, link_path=path)
-        else:
-            makes_link = False
-        advisories[key] = advisory
-        outcome = resolve_advisory(judged, advisory, record.source, intact=True)
-        planned.append(_planned(record, advisory, outcome, is_new=makes_link))
-    rows = NewRows(claimed=list(claimed.values()), linked=list(linked.values()))
-    return BatchPlan(planned, known.advisories, rows)
 
 
 def _planned(

@@ -37,13 +37,6 @@ class FoundArtifact:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundLink:
-    """A file that links an advisory to its run, as the index would keep it."""
-
-    advisory: StoredAdvisory
-
-
-@dataclass(frozen=True, slots=True)
 class UnexpectedFile:
     """A file below `runs` that is no artifact and no link of its place.
 
@@ -89,8 +82,8 @@ def read_recorded(
     return content
 
 
-def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | UnexpectedFile]:
-    """Read every file below `runs`, in the order of their paths."""
+def find_run_files(root: Path) -> Iterator[FoundArtifact | StoredAdvisory | UnexpectedFile]:
+    """Read every file below `runs`, in the order of their paths: artifacts, links and others."""
     with store_faults(root):
         for folder, is_folder in entries_below(root, "runs"):
             paths = entries_below(root, folder) if is_folder else [(folder, False)]
@@ -98,7 +91,7 @@ def find_run_files(root: Path) -> Iterator[FoundArtifact | FoundLink | Unexpecte
                 yield _read(root, path)
 
 
-def _read(root: Path, path: str) -> FoundArtifact | FoundLink | UnexpectedFile:
+def _read(root: Path, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:
     place = parse_path(path)
     if place is None or isinstance(place, BlobPath):
         return UnexpectedFile(path, "expected a date folder and a file named by its run")
@@ -150,7 +143,7 @@ def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
     return content if sha256_of_bytes(content) == sha256 else None
 
 
-def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | UnexpectedFile:
+def _link(content: bytes, relative: str, place: LinkPath) -> StoredAdvisory | UnexpectedFile:
     document = _document(content, AdvisoryLink)
     if isinstance(document, str):
         return UnexpectedFile(relative, f"expected a link, found something else ({document})")
@@ -158,7 +151,7 @@ def _link(content: bytes, relative: str, place: LinkPath) -> FoundLink | Unexpec
     expected = str(LinkPath(place.date, document["run_id"], document["advisory_id"]))
     if expected != relative:
         return UnexpectedFile(relative, f"expected the link of {expected} at its own place")
-    return FoundLink(advisory_of_link(document, sha256_of_bytes(content), relative, source=None))
+    return advisory_of_link(document, sha256_of_bytes(content), relative, source=None)
 
 
 def _document(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:

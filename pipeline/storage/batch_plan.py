@@ -114,6 +114,11 @@ def path_of_row(row: StoredRow) -> str | None:
     return row.artifact_path if isinstance(row, StoredRun) else row.link_path
 
 
+def sha256_of_row(row: StoredRow) -> str:
+    """Return the hash of that document."""
+    return row.artifact_sha256 if isinstance(row, StoredRun) else row.link_sha256
+
+
 @dataclass(frozen=True, slots=True)
 class BatchPlan(Generic[Verdict, AnyOutcome]):
     """What a batch will do, and what becomes of each of its records.

@@ -57,6 +57,7 @@ from pipeline.storage.batch_plan import (
     StoredRow,
     apply_recorded_verdict,
     path_of_row,
+    sha256_of_row,
 )
 from pipeline.storage.index import queries
 from pipeline.storage.index.queries import IndexTransaction, KnownRows
@@ -108,7 +109,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             StoreNotReadyError: There is no store, or its index is missing or damaged.
         """
         self.root = root
-        self._ledger = ledger
+        self.ledger = ledger
         self.identity: StoreIdentity = read_store(root)
         refuse_as_root(root)
         with store_faults(root):
@@ -120,11 +121,6 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     def close(self) -> None:
         """Let go of the index."""
         self.index.close()
-
-    @property
-    def ledger(self) -> Ledger | None:
-        """Its logs; None where no leaves are appended."""
-        return self._ledger
 
     @property
     def group_commits(self) -> bool:
@@ -209,7 +205,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
     ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
         """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program says today."""
-        if self._ledger is None:
+        if self.ledger is None:
             return records
         offsets = defaultdict(list)
         for record in records:
@@ -217,7 +213,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         found = {
             (log, offset): leaf
             for log, wanted in offsets.items()
-            for offset, leaf in self._ledger.leaves_of(log, wanted).items()
+            for offset, leaf in self.ledger.leaves_of(log, wanted).items()
         }
         if not found:
             return records
@@ -250,10 +246,9 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         }
 
     def _is_intact(self, path: str, row: StoredRow) -> bool:
-        if isinstance(row, StoredRun):
-            found = self._files.presence_of(path, row.artifact_sha256, row.size_bytes)
-        else:
-            found = self._files.presence_of(path, row.link_sha256)
+        # That of an advisory is the size of its content, not of its link.
+        size_bytes = row.size_bytes if isinstance(row, StoredRun) else None
+        found = self._files.presence_of(path, sha256_of_row(row), size_bytes)
         return found is Presence.SAME
 
     def _create_files(
@@ -262,10 +257,10 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         leaves: Mapping[LogId, Sequence[LedgerLeaf]],
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
-        if self._ledger is None or not leaves:
+        if self.ledger is None or not leaves:
             creations = self._create(plan, [])
         else:
-            with self._ledger.appending(leaves) as batch:  # 3.
+            with self.ledger.appending(leaves) as batch:  # 3.
                 creations = self._create(plan, batch.files)
                 batch.publish(creations)  # 4. and 5.
         return {path for path, creation in creations.items() if creation in _NOT_STORED}

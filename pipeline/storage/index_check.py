@@ -3,19 +3,16 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
-from pipeline.storage.artifacts import (
-    FoundArtifact,
-    FoundLink,
-    UnexpectedFile,
-    find_run_files,
-)
+from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile, find_run_files
 from pipeline.storage.attachments import OpenBlob
+from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.run_index import RunIndex
 
 
@@ -45,7 +42,9 @@ def check_index(
             wanted = "nothing" if expected is None else f"SHA-256 {expected}"
             yield IndexDifference(found.path, wanted, found.reason)
             continue
-        path, sha256, what = _read_from(found)
+        row, what = (found.run, "run") if isinstance(found, FoundArtifact) else (found, "advisory")
+        path, sha256 = path_of_row(row), sha256_of_row(row)
+        assert path is not None, "a link that was found has a path"
         expected = rows.pop(path, None)
         if expected != sha256:
             wanted = f"no file: the index has no such {what}"
@@ -101,21 +100,11 @@ def _expected(index: RunIndex) -> tuple[dict[str, str], set[str]]:
     A claim that waits has no file yet.
     """
     rows, unexplained = {}, set()
-    for run in index.all_runs():
-        rows[run.artifact_path] = run.artifact_sha256
-        if run.source is None:
-            unexplained.add(run.artifact_path)
-    for advisory in index.all_advisories():
-        if advisory.link_path is not None:
-            rows[advisory.link_path] = advisory.link_sha256
-            if advisory.source is None:
-                unexplained.add(advisory.link_path)
+    every: Iterator[StoredRow] = chain(index.all_runs(), index.all_advisories())
+    for row in every:
+        path = path_of_row(row)
+        if path is not None:
+            rows[path] = sha256_of_row(row)
+            if row.source is None:
+                unexplained.add(path)
     return rows, unexplained
-
-
-def _read_from(found: FoundArtifact | FoundLink) -> tuple[str, str, str]:
-    if isinstance(found, FoundArtifact):
-        return found.run.artifact_path, found.run.artifact_sha256, "run"
-    advisory = found.advisory
-    assert advisory.link_path is not None, "a link that was found has a path"
-    return advisory.link_path, advisory.link_sha256, "advisory"

@@ -5,7 +5,7 @@ index, the artifact from its file. Any number of threads may use it at once. Wha
 the routes of the API answer and the commands print.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -29,31 +29,6 @@ from schemas.http_answers import RUNS_PATH
 from schemas.run_filter import RunFilter
 
 
-def advisories_answer(run_id: str, advisories: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the document of a run's advisories."""
-    listed = [_with_content_url(run_id, each) for each in advisories]
-    return {"run_id": run_id, "count": len(listed), "advisories": listed}
-
-
-def attachments_answer(run_id: str, refs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the document of a run's attachments."""
-    listed = [{**ref, "download_url": _download_url(run_id, ref["sha256"])} for ref in refs]
-    return {"run_id": run_id, "count": len(listed), "attachments": listed}
-
-
-def verification_answer(
-    run_id: str, checks: Iterable[tuple[dict[str, Any], BlobCheck]]
-) -> dict[str, Any]:
-    """Return the document of a verification."""
-    results = [_result(ref, check) for ref, check in checks]
-    verification = {
-        "ok": all(result["ok"] for result in results),
-        "count": len(results),
-        "results": results,
-    }
-    return {"run_id": run_id, "verification": verification}
-
-
 def stored_answer(stored: StoredBlob) -> dict[str, Any]:
     """Return the document of an upload."""
     return {
@@ -74,13 +49,6 @@ def _result(ref: dict[str, Any], check: BlobCheck) -> dict[str, Any]:
         "filename": ref["filename"],
         "rule": check.rule,
     }
-
-
-def _with_content_url(run_id: str, advisory: dict[str, Any]) -> dict[str, Any]:
-    sha256 = advisory.get("content_sha256")
-    if sha256 is None:
-        return advisory
-    return {**advisory, "download_url": _download_url(run_id, sha256)}
 
 
 def _download_url(run_id: str, sha256: str) -> str:
@@ -153,18 +121,12 @@ class RunReader:
         Raises:
             InputError: The cursor is none of ours.
         """
-        with store_faults(self.root), self._index().reading() as connection:
+        with self._index().reading() as connection:
             return list_runs(connection, wanted)
-
-    def count(self) -> int:
-        """Return the number of runs."""
-        with store_faults(self.root):
-            return self._index().count()
 
     def run_ids(self) -> list[str]:
         """Return every run_id, in order."""
-        with store_faults(self.root):
-            return [run.run_id for run in self._index().all_runs()]
+        return [run.run_id for run in self._index().all_runs()]
 
     def find(self, run_id: str) -> FoundRun:
         """Return a run, its file compared with the index.
@@ -173,7 +135,7 @@ class RunReader:
             NotFoundError: There is none, or `run_id` cannot name one.
             IntegrityError: Its file is missing, has other bytes, or no record explains it.
         """
-        run, links = self._rows(run_id)
+        run, links = self.rows_of(run_id)
         return FoundRun(run, links, read_artifact(self.root, run))
 
     def missing_attachments(self, document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -199,23 +161,20 @@ class RunReader:
             kept = read_kept_request(self.root, artifact)
         return {} if kept is None else values_without_place(parse_object(kept)[0], artifact)
 
-    def check_exists(self, run_id: str) -> None:
-        """Look a run up without opening it.
-
-        Raises:
-            NotFoundError: There is none, or `run_id` cannot name one.
-            IntegrityError: No record explains it.
-        """
-        self._rows(run_id)
-
     def advisories(self, run_id: str) -> dict[str, Any]:
         """Return the advisories of a run, oldest first, as the API answers them."""
         found = self.find(run_id)
-        return advisories_answer(run_id, merged_advisories(found.document(), found.links))
+        listed = merged_advisories(found.document(), found.links)
+        for each in listed:
+            if each.get("content_sha256") is not None:
+                each["download_url"] = _download_url(run_id, each["content_sha256"])
+        return {"run_id": run_id, "count": len(listed), "advisories": listed}
 
     def attachments_of(self, run_id: str) -> dict[str, Any]:
         """Return the attachments that a run lists, in its order, as the API answers them."""
-        return attachments_answer(run_id, self._refs(run_id))
+        refs = self._refs(run_id)
+        listed = [{**ref, "download_url": _download_url(run_id, ref["sha256"])} for ref in refs]
+        return {"run_id": run_id, "count": len(listed), "attachments": listed}
 
     def verify_attachments(self, run_id: str) -> dict[str, Any]:
         """Read every byte of the attachments of a run; return what the API answers.
@@ -223,10 +182,14 @@ class RunReader:
         Raises:
             IntegrityError: As `find`; what is wrong with an attachment is no error here.
         """
-        refs = self._refs(run_id)
-        return verification_answer(
-            run_id, [(ref, self.attachments.check(ref["sha256"])) for ref in refs]
-        )
+        results = [
+            _result(ref, self.attachments.check(ref["sha256"])) for ref in self._refs(run_id)
+        ]
+        is_ok = all(result["ok"] for result in results)
+        return {
+            "run_id": run_id,
+            "verification": {"ok": is_ok, "count": len(results), "results": results},
+        }
 
     def _refs(self, run_id: str) -> list[dict[str, Any]]:
         refs: list[dict[str, Any]] = self.find(run_id).document()["attachments"]
@@ -254,17 +217,17 @@ class RunReader:
         )
 
     def _is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
-        if sha256 in withheld_blobs(document):
-            return True
-        with store_faults(self.root):
-            return self._index().is_withheld(sha256)
+        return sha256 in withheld_blobs(document) or self._index().is_withheld(sha256)
 
-    def _rows(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:
-        run = None
-        if is_run_id(run_id):
-            with store_faults(self.root):
-                index = self._index()
-                run = index.find(run_id)
+    def rows_of(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:
+        """Return the rows of a run and of its links; its file is not opened.
+
+        Raises:
+            NotFoundError: There is none, or `run_id` cannot name one.
+            IntegrityError: No record explains it.
+        """
+        index = self._index()
+        run = index.find(run_id) if is_run_id(run_id) else None
         if run is None:
             raise run_not_found(run_id)
         if run.source is None:
@@ -272,20 +235,20 @@ class RunReader:
                 f"RUN_UNEXPLAINED: Expected a leaf or a record that explains {run.artifact_path}, "
                 "found none: nobody vouches for this file."
             )
-        with store_faults(self.root):
-            return run, index.linked_advisories(run_id)
+        return run, index.linked_advisories(run_id)
 
     def _index(self) -> RunIndex:
         """Return the index, opened again where a rebuild has replaced its file."""
-        opened = self._opened
-        if opened is not None and not opened.was_replaced:
-            return opened
-        with self._opening:
-            if self._opened is None or self._opened.was_replaced:
-                self.close()
-                self._opened = None
-                self._opened = open_index_to_read(self.root)
-            return self._opened
+        with store_faults(self.root):
+            opened = self._opened
+            if opened is not None and not opened.was_replaced:
+                return opened
+            with self._opening:
+                if self._opened is None or self._opened.was_replaced:
+                    self.close()
+                    self._opened = None
+                    self._opened = open_index_to_read(self.root)
+                return self._opened
 
 
 def run_not_found(run_id: str) -> NotFoundError:

@@ -46,8 +46,24 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
 
     @staticmethod
     def plan_batch(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[JudgedRun, Outcome]:
-        """Return `plan_runs`."""
-        return plan_runs(records, known)
+        """Plan a batch of run requests: a pure function of the records and the rows."""
+        runs = dict(known.runs)
+        rows = []
+        planned = []
+        for record in records:
+            judged = record.verdict
+            if isinstance(judged, Rejected):
+                planned.append(_planned(record, None, resolve_rejected(judged)))
+                continue
+            run = runs.get(judged.run_id)
+            if is_new := run is None:
+                run = runs[judged.run_id] = stored_run(judged, record.source)
+                rows.append(
+                    indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads)
+                )
+            outcome = resolve_run(judged, run, record.source, intact=True)
+            planned.append(_planned(record, run, outcome, is_new=is_new))
+        return BatchPlan(planned, known.runs, NewRows(runs=rows))
 
     @staticmethod
     def _corrupt(planned: PlannedRecord[JudgedRun, Outcome]) -> Outcome:
@@ -55,25 +71,6 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         assert isinstance(judged, JudgedRun)
         assert isinstance(row, StoredRun)
         return resolve_run(judged, row, planned.record.source, intact=False)
-
-
-def plan_runs(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[JudgedRun, Outcome]:
-    """Plan a batch of run requests: a pure function of the records and the rows of the index."""
-    runs = dict(known.runs)
-    rows = []
-    planned = []
-    for record in records:
-        judged = record.verdict
-        if isinstance(judged, Rejected):
-            planned.append(_planned(record, None, resolve_rejected(judged)))
-            continue
-        run = runs.get(judged.run_id)
-        if is_new := run is None:
-            run = runs[judged.run_id] = stored_run(judged, record.source)
-            rows.append(indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads))
-        outcome = resolve_run(judged, run, record.source, intact=True)
-        planned.append(_planned(record, run, outcome, is_new=is_new))
-    return BatchPlan(planned, known.runs, NewRows(runs=rows))
 
 
 def _planned(

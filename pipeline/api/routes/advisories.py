@@ -63,7 +63,7 @@ async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) ->
     Its run is that of the path. It never changes the run.
     """
     body = await read_request(request, deps.settings.api_idle_seconds)
-    await deps.lookup(deps.reader.check_exists, run_id)
+    await deps.lookup(deps.reader.rows_of, run_id)
     submission = await deps.lookup(_submission, run_id, body)
     return _answer(submission, await publish(deps.advisories, submission, request))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.progress import Progress
@@ -19,7 +20,6 @@ from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import (
     DOCUMENT_LIMIT_BYTES,
     FoundArtifact,
-    FoundLink,
     UnexpectedFile,
     find_run_files,
 )
@@ -49,8 +49,8 @@ class RebuiltRows:
         """
         for count, found in enumerate(find_run_files(self._root), start=1):
             progress("files", count, None)
-            if isinstance(found, FoundLink):
-                self._note(self.advisories.add_link(found.advisory))
+            if isinstance(found, StoredAdvisory):
+                self._note(self.advisories.add_link(found))
             elif isinstance(found, FoundArtifact):
                 self._note(self.runs.add_file(found))
             else:

@@ -31,11 +31,10 @@ from pipeline.recovery.replay.history import (
     expected_sha256,
     key_of,
     sha256_of_leaf,
-    sha256_of_row,
     uploads_of,
 )
 from pipeline.recovery.replay.request_topics import RequestTopic
-from pipeline.storage.batch_plan import StoredRow, path_of_row
+from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
 

@@ -33,9 +33,9 @@ from pipeline.disk.regular_files import NotAFileError, paths_below, read_below, 
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.findings import Finding, what_lies_at
-from pipeline.recovery.replay.history import sha256_of_leaf, sha256_of_row
+from pipeline.recovery.replay.history import sha256_of_leaf
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
-from pipeline.storage.batch_plan import StoredRow, path_of_row
+from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.run_index import RunIndex
 
 _DIGEST_BYTES = 8

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import attachment_path
-from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
@@ -42,11 +41,6 @@ def key_of(verdict: JudgedRun | JudgedAdvisory) -> Key:
 def expected_sha256(verdict: JudgedRun | JudgedAdvisory) -> str:
     """Return the hash of the artifact or of the link."""
     return verdict.artifact_sha256 if isinstance(verdict, JudgedRun) else verdict.link_sha256
-
-
-def sha256_of_row(row: StoredRow) -> str:
-    """Return the hash of the artifact or of the link that a row knows."""
-    return row.artifact_sha256 if isinstance(row, StoredRun) else row.link_sha256
 
 
 def sha256_of_leaf(leaf: LedgerLeaf) -> str | None:

@@ -17,11 +17,11 @@ from pipeline.core.record import Partition
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.settings import Settings
-from pipeline.storage.advisory_store import AdvisoryStore, plan_advisories
+from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord
 from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.index.queries import KnownRows
-from pipeline.storage.run_store import RunStore, plan_runs
+from pipeline.storage.run_store import RunStore
 from pipeline.topics import TopicNames
 
 
@@ -48,17 +48,25 @@ def request_topics(topics: TopicNames) -> list[RequestTopic]:
     """Return every request topic, in the order in which they are replayed."""
     return [
         RequestTopic(
-            topics.run_requests, topics.persist_group, judge_run_record, RunStore, plan_runs
+            topics.run_requests,
+            topics.persist_group,
+            judge_run_record,
+            RunStore,
+            RunStore.plan_batch,
         ),
         RequestTopic(
-            topics.legacy_runs, topics.migrate_group, judge_legacy_record, RunStore, plan_runs
+            topics.legacy_runs,
+            topics.migrate_group,
+            judge_legacy_record,
+            RunStore,
+            RunStore.plan_batch,
         ),
         RequestTopic(
             topics.advisory_requests,
             topics.advise_group,
             judge_advisory_record,
             AdvisoryStore,
-            plan_advisories,
+            AdvisoryStore.plan_batch,
         ),
     ]
 

@@ -6,30 +6,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import (
-    URL,
-    Engine,
-    create_engine,
-    event,
-)
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index.tables import (
-    accepted_losses,
-    claims_in_hand,
-    metadata,
-    reported_claims,
-    run_indexes,
-    topic_ids,
-)
+from pipeline.storage.index import tables
 
 INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
-_ADDED_TABLES = (accepted_losses, topic_ids, reported_claims, claims_in_hand)
+_ADDED_TABLES = (
+    tables.accepted_losses,
+    tables.topic_ids,
+    tables.reported_claims,
+    tables.claims_in_hand,
+)
 """Missing in an older index of this format."""
 
 
@@ -94,7 +87,10 @@ def is_made(path: Path) -> bool:
         engine.dispose()
     if found != 0:
         _check_format(found, path)
-    expected = {*(table.name for table in _ADDED_TABLES), *(index.name for index in run_indexes)}
+    expected = {
+        *(table.name for table in _ADDED_TABLES),
+        *(index.name for index in tables.run_indexes),
+    }
     return found != 0 and expected <= set(names)
 
 
@@ -104,11 +100,11 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found == INDEX_FORMAT:
-            metadata.create_all(connection, tables=_ADDED_TABLES)
-            for made in run_indexes:
+            tables.metadata.create_all(connection, tables=_ADDED_TABLES)
+            for made in tables.run_indexes:
                 made.create(connection, checkfirst=True)
         if found == 0 and may_be_new:
-            metadata.create_all(connection)
+            tables.metadata.create_all(connection)
             connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
         connection.exec_driver_sql("COMMIT")
     if found == 0 and not may_be_new:

@@ -16,11 +16,9 @@ from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.index import tables
 from pipeline.storage.index.tables import (
-    STORED_COLUMNS,
     IndexedRun,
     advisory_of_row,
     advisory_row,
-    runs,
     stored_run_of_row,
 )
 
@@ -28,9 +26,8 @@ LOOKUP_IDS = 500
 
 # One value for all the ids: binding each took as long as finding it.
 _KNOWN_RUNS = text(
-    f"SELECT {', '.join(STORED_COLUMNS)} FROM runs "  # noqa: S608
-    "WHERE run_id IN (SELECT value FROM json_each(:ids))"
-).columns(*(runs.c[name] for name in STORED_COLUMNS))
+    "SELECT * FROM runs WHERE run_id IN (SELECT value FROM json_each(:ids))"
+).columns(*tables.runs.c)
 
 _KNOWN_ADVISORIES = text(
     "SELECT * FROM advisories WHERE (run_id, advisory_id) IN "

@@ -7,10 +7,13 @@ power cut.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Connection,
     Index,
+    RowMapping,
+    Select,
     Table,
     bindparam,
     exists,
@@ -26,19 +29,14 @@ from pipeline.disk.faults import INDEX_NAME, store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index import engine, queries
+from pipeline.storage.index import engine, queries, tables
 from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
 from pipeline.storage.index.tables import (
-    STORED_COLUMNS,
     IndexedRun,
     advisories,
     advisory_of_row,
-    attachments,
     runs,
     stored_run_of_row,
-    topic_ids,
-    withheld_blobs,
-    withheld_payloads,
 )
 
 INDEX_FILE = INDEX_NAME
@@ -144,8 +142,7 @@ class RunIndex:
 
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
-        with self.reading() as connection:
-            return queries.known_runs(connection, [run_id]).get(run_id)
+        return self.find_all([run_id]).get(run_id)
 
     def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return those of `run_ids` that the index holds, by run_id."""
@@ -173,16 +170,22 @@ class RunIndex:
     def topic_ids(self, epoch: int) -> dict[str, str]:
         """Return the id of each topic that the store keeps in `epoch`, where it is known."""
         with self.reading() as connection:
-            rows = connection.execute(select(topic_ids).where(topic_ids.c.epoch == epoch))
+            rows = connection.execute(select(tables.topic_ids).filter_by(epoch=epoch))
             return {row.topic: row.topic_id for row in rows}
 
     def all_runs(self) -> Iterator[StoredRun]:
         """Return every run, in the order of run_ids."""
+        return map(stored_run_of_row, self._all(select(runs).order_by(runs.c.run_id)))
+
+    def all_advisories(self) -> Iterator[StoredAdvisory]:
+        """Return every advisory, linked or not, in the order of run_id and advisory_id."""
+        query = select(advisories).order_by(advisories.c.run_id, advisories.c.advisory_id)
+        return map(advisory_of_row, self._all(query))
+
+    def _all(self, query: Select[Any]) -> Iterator[RowMapping]:
         with self.reading() as connection:
-            query = select(*(runs.c[name] for name in STORED_COLUMNS)).order_by(runs.c.run_id)
-            result = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
-            for row in result.mappings():
-                yield stored_run_of_row(row)
+            found = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
+            yield from found.mappings()
 
     def differing_columns(self, expected: IndexedRun) -> list[str]:
         """Return what the index tells of a run otherwise than `expected`, but for its source.
@@ -200,9 +203,9 @@ class RunIndex:
                 if found != wanted and not column.name.startswith("source_")
             ]
             parts = (
-                (attachments, expected.attachments),
-                (withheld_blobs, expected.withheld),
-                (withheld_payloads, expected.withheld_payloads),
+                (tables.attachments, expected.attachments),
+                (tables.withheld_blobs, expected.withheld),
+                (tables.withheld_payloads, expected.withheld_payloads),
             )
             for table, wanted_rows in parts:
                 if wanted_rows is None:
@@ -215,8 +218,8 @@ class RunIndex:
 
     def is_withheld(self, sha256: str) -> bool:
         """Return whether any run names this blob, or had its bytes inline, without showing it."""
-        tables = (withheld_blobs, withheld_payloads)
-        query = select(or_(*(exists().where(table.c.sha256 == sha256) for table in tables)))
+        withheld = (tables.withheld_blobs, tables.withheld_payloads)
+        query = select(or_(*(exists().where(table.c.sha256 == sha256) for table in withheld)))
         with self.reading() as connection:
             return bool(connection.execute(query).scalar_one())
 
@@ -228,14 +231,6 @@ class RunIndex:
         with self.reading() as connection:
             found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
             return [advisory_of_row(row) for row in found.mappings()]
-
-    def all_advisories(self) -> Iterator[StoredAdvisory]:
-        """Return every advisory, linked or not, in the order of run_id and advisory_id."""
-        query = select(advisories).order_by(advisories.c.run_id, advisories.c.advisory_id)
-        with self.reading() as connection:
-            result = connection.execution_options(yield_per=LOOKUP_IDS).execute(query)
-            for row in result.mappings():
-                yield advisory_of_row(row)
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""

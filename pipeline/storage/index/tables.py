@@ -195,15 +195,7 @@ topic_ids = Table(
 
 # Before which offset of an advisory topic every claim that waited too long was reported. Made in
 # indexes of before too, as above.
-reported_claims = Table(
-    "reported_claims",
-    metadata,
-    Column("epoch", Integer, primary_key=True),
-    Column("topic", String, primary_key=True),
-    Column("partition", Integer, primary_key=True),
-    Column("next_offset", BigInteger, nullable=False),
-)
-
+reported_claims = _offsets_table("reported_claims")
 
 # Claims that are being linked, until their events are confirmed. Made in indexes of before too.
 claims_in_hand = Table(
@@ -224,24 +216,6 @@ reject_windows = Table(
 )
 
 _HASHES = ("feasibility_sha256", "toolpaths_sha256", "gcode_sha256", "opplan_sha256")
-
-STORED_COLUMNS = (
-    *_HASHES,
-    "gcode_known_by",
-    "run_id",
-    "status",
-    "risk_level",
-    "block_reason",
-    "legacy",
-    "artifact_sha256",
-    "artifact_path",
-    "size_bytes",
-    "request_sha256",
-    "source_epoch",
-    "source_topic",
-    "source_partition",
-    "source_offset",
-)
 
 _WITHHELD_BLOB = "attachments."
 
@@ -301,35 +275,29 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
 
 def stored_run_of_row(row: RowMapping) -> StoredRun:
     """Return what a row of `runs` tells of its run."""
+    gcode_sha256 = row["gcode_sha256"]
     return StoredRun(
         run_id=row["run_id"],
         source=_source_of_row(row),
         status=row["status"],
         risk_level=row["risk_level"],
         block_reason=row["block_reason"],
-        hashes=artifact_hashes(row),
+        hashes=_artifact_hashes(row),
         artifact_sha256=row["artifact_sha256"],
         artifact_path=row["artifact_path"],
         size_bytes=row["size_bytes"],
         request_sha256=row["request_sha256"],
         legacy=row["legacy"],
-        program=program_of_row(row),
+        program=gcode_sha256 and CutProgram(gcode_sha256, row["gcode_known_by"]),
     )
 
 
-def artifact_hashes(row: RowMapping) -> dict[str, str]:
+def _artifact_hashes(row: RowMapping) -> dict[str, str]:
     """Return the hashes of the artifact: what the program's is known by otherwise is none."""
     found = {name: row[name] for name in _HASHES if row[name] is not None}
     if row["gcode_known_by"] != "stored":
         found.pop("gcode_sha256", None)
     return found
-
-
-def program_of_row(row: RowMapping) -> CutProgram | None:
-    """Return the program that would be cut by the run of a row; None where it is not known."""
-    if row["gcode_sha256"] is None:
-        return None
-    return CutProgram(row["gcode_sha256"], row["gcode_known_by"])
 
 
 def _source_of_row(row: RowMapping) -> RecordSource | None:
