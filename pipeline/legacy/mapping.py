@@ -41,10 +41,10 @@ ROW_CODES = {
     "BAD_DATE": "a time is missing or cannot be read; it is never guessed",
     "BAD_RUN_ID": "the run_id is not of the pattern, or not the one that the row is filed under",
     "BAD_STATUS": "the status is none of OK, BLOCKED, ERROR",
-    "NO_RUN": "there is an advisory, and not the run that it is about",
-    "NOT_CARRIED": "no message can hold the row",
-    "TWICE": "two files have this run_id, and which one is the run is nobody's guess",
-    "UNREADABLE": "the row is not strict JSON, or no object",
+    "NO_RUN": "the run of an advisory is missing",
+    "NOT_CARRIED": "the row does not fit into a message",
+    "TWICE": "two files have this run_id, and it cannot be decided which one is the run",
+    "UNREADABLE": "the row is not strict JSON, or not an object",
 }
 """Why a row, or one file beside it, cannot be carried over."""
 

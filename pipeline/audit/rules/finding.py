@@ -70,7 +70,7 @@ MEANINGS: dict[AuditCode, CodeMeaning] = {
     "LINK_WITHOUT_RUN": _error("A link is there, but no leaf names its run."),
     "LINK_WAITING": _warning(
         "The run of an advisory is there, and its link is not made yet: the worker makes it "
-        "within a minute. One that stays was lost, with its row.",
+        "within seconds. One that stays was lost, with its row.",
         Verdict.COMPLETENESS,
     ),
     "ATTACHMENT_MISSING": _error(
