@@ -125,14 +125,15 @@ async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_agai
     confirm = sender.send_partition
     failures, confirmed, offsets_when_failing = [0], [0], []
 
-    async def failing(*args: Any) -> None:
+    async def failing(*args: Any) -> list[int]:
         # The third queue of a batch fails: some events of the batch are there, others are not.
         failures[0] += 1
         if failures[0] in {3, 6, 9}:
             offsets_when_failing.append((sum((await committed(settings)).values()), confirmed[0]))
             raise fault
-        await confirm(*args)
-        confirmed[0] += len(args[-1])
+        sent = await confirm(*args)
+        confirmed[0] += len(sent)
+        return sent
 
     monkeypatch.setattr(sender, "send_partition", failing)
     requests = [run_request(run_id=f"run_{number}") for number in range(400)]

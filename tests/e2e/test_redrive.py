@@ -270,8 +270,8 @@ from pipeline.settings import read_settings
 
 async def die_before_commit(sender, producer, messages, remember):
     await producer.begin_transaction()
-    places = await transactions._send_all(producer, messages)
-    await transactions._send_all(producer, remember(places))
+    places = await transactions.send_all(producer, messages, transactional=True)
+    await transactions.send_all(producer, remember(places), transactional=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():

@@ -143,7 +143,7 @@ async def send_all(
         by_partition.setdefault((message.topic, message.partition), []).append((index, message))
     offsets = await asyncio.gather(
         *(
-            _send_partition(producer, partition, [each for _, each in queue], transactional)
+            send_partition(producer, transactional, partition, [each for _, each in queue])
             for partition, queue in by_partition.items()
         )
     )
@@ -155,8 +155,8 @@ async def send_all(
     return [sent[index] for index in sorted(sent)]
 
 
-async def _send_partition(
-    producer: AIOKafkaProducer, to: Partition, queue: Sequence[Message], transactional: bool
+async def send_partition(
+    producer: AIOKafkaProducer, transactional: bool, to: Partition, queue: Sequence[Message]
 ) -> list[int]:
     """Send `queue` to one partition; return its offsets when the broker has all of it."""
     topic, partition = to
