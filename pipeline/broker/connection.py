@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from pipeline.broker.aiokafka_fixes.clients import ask, close_consumer
 from pipeline.broker.local.folder import LocalFolder
 from pipeline.broker.local.loopback import HOST
-from pipeline.broker.reachability import Reachability
+from pipeline.broker.reachability import why_unreachable
 from pipeline.errors import BrokerError, InputError
 from pipeline.settings import Settings
 
@@ -193,7 +193,7 @@ async def broker_error(settings: Settings, error: BaseException | None = None) -
 
 async def unreachable(settings: Settings) -> BrokerError | None:
     """Return why no broker can be used, asked anew; None where one can."""
-    why = await Reachability(client_options(settings), is_ours=_is_local(settings)).why()
+    why = await why_unreachable(client_options(settings), is_ours=_is_local(settings))
     return None if why is None else BrokerError(why)
 
 

@@ -16,6 +16,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
@@ -31,180 +32,218 @@ from aiokafka.protocol.metadata import MetadataRequest
 PROBE_SECONDS = 3.0
 """Longest wait for each step."""
 
-_NOT_YET_VALID, _EXPIRED, _OTHER_NAMES = 9, 10, (62, 64)
-"""Verification errors of X509_verify_cert(3)."""
-
 _NO_SUCH_MECHANISM = "-"
 _NOTHING_LISTENS = "nothing listens there"
+_FAULTS = (OSError, KafkaError)
 
-Address = tuple[str, int]
+_OF_ANOTHER_HOST = (
+    "is of another host: use a name that stands in it in RMOS_BOOTSTRAP_SERVERS ({reason})."
+)
+_CERTIFICATE_FAULTS = {
+    9: "is not valid yet: look at the clock of this machine.",
+    10: "is out of date: the broker needs a new one.",
+    62: _OF_ANOTHER_HOST,
+    64: _OF_ANOTHER_HOST,
+}
+"""By the verification errors of X509_verify_cert(3)."""
+
+_OF_NOBODY = (
+    "is signed by nobody whom this machine knows: name its certificate authority in "
+    "RMOS_SSL_CAFILE ({reason})."
+)
 
 
-class Reachability:
-    """Tries what a client has tried, and says what fails."""
+async def why_unreachable(options: Mapping[str, Any], *, is_ours: bool) -> str | None:
+    """Return one sentence for each of the servers, unless one of them can be used.
 
-    def __init__(self, options: Mapping[str, Any], *, is_ours: bool) -> None:
-        """Prepare; nothing is connected yet.
+    Args:
+        options: Those of the client: see `client_options`.
+        is_ours: Whether the broker is one that `rmos broker start` starts.
+    """
+    ways = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    addresses = sorted(
+        (host, port) for host, port, _ in collect_hosts(options["bootstrap_servers"])
+    )
+    found = await asyncio.gather(*(_Probe(*each, ways, is_ours).why() for each in addresses))
+    # One server is enough to begin with.
+    return None if None in found else " ".join(dict.fromkeys(map(str, found)))
 
-        Args:
-            options: Those of the client: see `client_options`.
-            is_ours: Whether the broker is one that `rmos broker start` starts.
-        """
-        self._servers = str(options["bootstrap_servers"])
-        self._protocol = str(options["security_protocol"])
-        self._options = {
-            name: value for name, value in options.items() if name != "bootstrap_servers"
-        }
-        self._is_ours = is_ours
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """Tries at one address what a client has tried, and says what fails."""
+
+    host: str
+    port: int
+    options: Mapping[str, Any]
+    is_ours: bool
 
     async def why(self) -> str | None:
-        """Return one sentence for each of the servers, unless one of them can be used."""
-        addresses = [(host, port) for host, port, _ in collect_hosts(self._servers)]
-        found = await asyncio.gather(*map(self._why_not, sorted(addresses)))
-        if None in found:
-            # One server is enough to begin with.
-            return None
-        return " ".join(dict.fromkeys(map(str, found)))
-
-    async def _why_not(self, address: Address) -> str | None:
         try:
-            connection = await self._connected(address)
-        except (OSError, KafkaError) as error:
-            return await self._named(address, error)
+            connection = await self._connected()
+        except _FAULTS as error:
+            return await self._why_not_connected(error)
         try:
             metadata = await connection.send(MetadataRequest([]))
         except TimeoutError:
-            return _hangs(address)
-        except (OSError, KafkaError):
-            mechanisms = await self._mechanisms(address)
-            if not mechanisms:
-                return f"The Kafka broker at {_text(address)} closes the connection."
-            return self._needs_sasl(address, mechanisms)
+            return self._hangs
+        except _FAULTS:
+            return await self._why_closed()
         finally:
             connection.close()
-        return await self._why_not_advertised(address, metadata)
-
-    async def _why_not_advertised(self, address: Address, metadata: Any) -> str | None:  # noqa: ANN401 - aiokafka has no types
-        """Look at the addresses by which the brokers of a cluster want to be called."""
         if not metadata.brokers:
-            return f"The Kafka broker at {_text(address)} is not ready yet."
+            return f"{self._broker} is not ready yet."
+        return await self._why_not_advertised(metadata)
+
+    @property
+    def _address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def _broker(self) -> str:
+        return f"The Kafka broker at {self._address}"
+
+    @property
+    def _protocol(self) -> str:
+        return str(self.options["security_protocol"])
+
+    @property
+    def _hangs(self) -> str:
+        return (
+            f"{self._broker} takes connections and does not answer within {PROBE_SECONDS:g} s: "
+            "it hangs, or something else listens there."
+        )
+
+    async def _connected(self, **changes: Any) -> AIOKafkaConnection:  # noqa: ANN401
+        return await create_conn(
+            self.host,
+            self.port,
+            client_id="rmos-diagnosis",
+            request_timeout_ms=int(PROBE_SECONDS * 1000),
+            **{**self.options, **changes},
+        )
+
+    async def _why_not_advertised(self, metadata: Any) -> str | None:  # noqa: ANN401 - aiokafka has no types
+        """Look at the addresses by which the brokers of a cluster want to be called."""
         for _node, host, port, *_ in metadata.brokers:
-            advertised = (host, port)
-            if advertised == address:
+            other = replace(self, host=host, port=port)
+            if other == self:
                 continue
             try:
-                (await self._connected(advertised)).close()
-            except (OSError, KafkaError) as error:
-                why = _network_cause(error) or await self._named(advertised, error)
+                (await other._connected()).close()
+            except _FAULTS as error:
+                why = _network_cause(error) or await other._why_not_connected(error)
                 return (
-                    f"The Kafka broker at {_text(address)} answers, and sends its clients on to "
-                    f"{_text(advertised)}, which this machine does not reach ({why.rstrip('.')}): "
-                    "set its advertised.listeners to an address that clients reach."
+                    f"{self._broker} answers, and sends its clients on to {other._address}, which "
+                    f"this machine does not reach ({why.rstrip('.')}): set its "
+                    "advertised.listeners to an address that clients reach."
                 )
         return None
 
-    async def _connected(self, address: Address, **changes: Any) -> AIOKafkaConnection:  # noqa: ANN401
-        return await create_conn(
-            *address,
-            client_id="rmos-diagnosis",
-            request_timeout_ms=int(PROBE_SECONDS * 1000),
-            **{**self._options, **changes},
-        )
-
-    async def _named(self, address: Address, error: BaseException) -> str:
-        """Say what kept us from `address`."""
+    async def _why_not_connected(self, error: BaseException) -> str:
         if isinstance(error, SaslAuthenticationFailed):
-            user, mechanism = (
-                self._options[name] for name in ("sasl_plain_username", "sasl_mechanism")
-            )
+            user, mechanism = self.options["sasl_plain_username"], self.options["sasl_mechanism"]
             return (
-                f"The Kafka broker at {_text(address)} refuses the user {user} ({mechanism}): "
+                f"{self._broker} refuses the user {user} ({mechanism}): "
                 "RMOS_SASL_USERNAME or RMOS_SASL_PASSWORD is wrong."
             )
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
-            return await self._other_sasl(address)
-        return (
-            self._named_by_network(address, error)
-            or _named_by_certificate(address, error)
-            or await self._named_by_trying(address, error)
-        )
+            return await self._why_another_sasl()
+        if (why := _network_cause(error)) is not None:
+            way_out = f"{why}; start that broker"
+            if self.is_ours and why == _NOTHING_LISTENS:
+                way_out = "start one with `rmos broker start`"
+            return (
+                f"No Kafka broker answers at {self._address} ({self._protocol}): {way_out}, or "
+                "set RMOS_BOOTSTRAP_SERVERS."
+            )
+        return self._why_no_certificate(error) or await self._why_another_protocol(error)
 
-    def _named_by_network(self, address: Address, error: BaseException) -> str | None:
-        why = _network_cause(error)
-        if why is None:
-            return None
-        way_out = f"{why}; start that broker"
-        if self._is_ours and why == _NOTHING_LISTENS:
-            way_out = "start one with `rmos broker start`"
-        return (
-            f"No Kafka broker answers at {_text(address)} ({self._protocol}): {way_out}, or "
-            "set RMOS_BOOTSTRAP_SERVERS."
-        )
+    def _why_no_certificate(self, error: BaseException) -> str | None:
+        refused = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+        if isinstance(refused, ssl.SSLCertVerificationError):
+            fault = _CERTIFICATE_FAULTS.get(refused.verify_code, _OF_NOBODY)
+            whose = f"The certificate of the Kafka broker at {self._address}"
+            return f"{whose} {fault.format(reason=refused.verify_message)}"
+        if refused is not None and "CERTIFICATE" in (refused.reason or ""):
+            return (
+                f"{self._broker} takes no client without a certificate that it knows: set "
+                "RMOS_SSL_CERTFILE and RMOS_SSL_KEYFILE."
+            )
+        return None
 
-    async def _named_by_trying(self, address: Address, error: BaseException) -> str:
+    async def _why_another_protocol(self, error: BaseException) -> str:
         """Find out what the other side speaks: both kinds of TLS fault look like a lost line."""
+        asks_tls = self._protocol.endswith("SSL")
+        if not await self._opens():
+            return f"Nothing answers at {self._address}: no connection within {PROBE_SECONDS:g} s."
+        if isinstance(error, TimeoutError) and not asks_tls:
+            # Who speaks TLS would have hung up.
+            return self._hangs
+        speaks_tls = await self._opens(_trusting_context())
+        if speaks_tls and not asks_tls:
+            return (
+                f"{self._broker} speaks TLS, RMOS_SECURITY_PROTOCOL={self._protocol} does not: "
+                "set SSL or SASL_SSL."
+            )
+        if not speaks_tls and asks_tls and await self._speaks_plain():
+            return (
+                f"{self._broker} does not speak TLS, RMOS_SECURITY_PROTOCOL={self._protocol} "
+                "does: set PLAINTEXT or SASL_PLAINTEXT."
+            )
+        return self._hangs
+
+    async def _opens(self, tls: ssl.SSLContext | None = None) -> bool:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                _, writer = await asyncio.open_connection(*address)
-            writer.close()
+                _, writer = await asyncio.open_connection(self.host, self.port, ssl=tls)
         except OSError:
-            return f"Nothing answers at {_text(address)}: no connection within {PROBE_SECONDS:g} s."
-        if isinstance(error, TimeoutError) and not self._protocol.endswith("SSL"):
-            # Who speaks TLS would have hung up.
-            return _hangs(address)
-        speaks_tls = await _speaks_tls(address)
-        if speaks_tls and not self._protocol.endswith("SSL"):
-            return (
-                f"The Kafka broker at {_text(address)} speaks TLS, "
-                f"RMOS_SECURITY_PROTOCOL={self._protocol} does not: set SSL or SASL_SSL."
-            )
-        if not speaks_tls and self._protocol.endswith("SSL") and await self._speaks_plain(address):
-            return (
-                f"The Kafka broker at {_text(address)} does not speak TLS, "
-                f"RMOS_SECURITY_PROTOCOL={self._protocol} does: set PLAINTEXT or SASL_PLAINTEXT."
-            )
-        return _hangs(address)
+            return False
+        writer.close()
+        return True
 
-    async def _speaks_plain(self, address: Address) -> bool:
+    async def _speaks_plain(self) -> bool:
         try:
-            (await self._connected(address, security_protocol="PLAINTEXT")).close()
-        except (OSError, KafkaError):
+            (await self._connected(security_protocol="PLAINTEXT")).close()
+        except _FAULTS:
             return False
         return True
 
-    async def _other_sasl(self, address: Address) -> str:
-        mechanisms = await self._mechanisms(address)
+    async def _why_another_sasl(self) -> str:
+        mechanisms = await self._mechanisms()
         if not mechanisms:
-            other = self._protocol.removeprefix("SASL_")
-            other = "SSL" if other == "SSL" else "PLAINTEXT"
+            other = "SSL" if self._protocol == "SASL_SSL" else "PLAINTEXT"
             return (
-                f"The Kafka broker at {_text(address)} takes no SASL, "
-                f"RMOS_SECURITY_PROTOCOL={self._protocol} needs it: set {other}."
+                f"{self._broker} takes no SASL, RMOS_SECURITY_PROTOCOL={self._protocol} needs it: "
+                f"set {other}."
             )
         return (
-            f"The Kafka broker at {_text(address)} does not take "
-            f"RMOS_SASL_MECHANISM={self._options['sasl_mechanism']}; "
+            f"{self._broker} does not take RMOS_SASL_MECHANISM={self.options['sasl_mechanism']}; "
             f"it takes {', '.join(mechanisms)}."
         )
 
-    def _needs_sasl(self, address: Address, mechanisms: list[str]) -> str:
+    async def _why_closed(self) -> str:
+        mechanisms = await self._mechanisms()
+        if not mechanisms:
+            return f"{self._broker} closes the connection."
         other = "SASL_SSL" if self._protocol == "SSL" else "SASL_PLAINTEXT"
         return (
-            f"The Kafka broker at {_text(address)} asks for SASL ({', '.join(mechanisms)}), "
-            f"RMOS_SECURITY_PROTOCOL={self._protocol} has none: set {other}, RMOS_SASL_MECHANISM, "
-            "RMOS_SASL_USERNAME and RMOS_SASL_PASSWORD."
+            f"{self._broker} asks for SASL ({', '.join(mechanisms)}), RMOS_SECURITY_PROTOCOL="
+            f"{self._protocol} has none: set {other}, RMOS_SASL_MECHANISM, RMOS_SASL_USERNAME and "
+            "RMOS_SASL_PASSWORD."
         )
 
-    async def _mechanisms(self, address: Address) -> list[str]:
+    async def _mechanisms(self) -> list[str]:
         """Return the SASL mechanisms of the broker; none where it takes no SASL."""
-        protocol = self._protocol.removeprefix("SASL_")
         try:
-            connection = await self._connected(address, security_protocol=protocol)
+            connection = await self._connected(
+                security_protocol=self._protocol.removeprefix("SASL_")
+            )
             try:
                 answer = await connection.send(SaslHandShakeRequest(_NO_SUCH_MECHANISM))
             finally:
                 connection.close()
-        except (OSError, KafkaError):
+        except _FAULTS:
             return []
         return sorted(answer.enabled_mechanisms)
 
@@ -219,38 +258,11 @@ def _network_cause(error: BaseException) -> str | None:
     return None
 
 
-def _named_by_certificate(address: Address, error: BaseException) -> str | None:
-    refused = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
-    if isinstance(refused, ssl.SSLCertVerificationError):
-        whose = f"The certificate of the Kafka broker at {_text(address)}"
-        if refused.verify_code == _EXPIRED:
-            return f"{whose} is out of date: the broker needs a new one."
-        if refused.verify_code == _NOT_YET_VALID:
-            return f"{whose} is not valid yet: look at the clock of this machine."
-        if refused.verify_code in _OTHER_NAMES:
-            return (
-                f"{whose} is of another host: use a name that stands in it in "
-                f"RMOS_BOOTSTRAP_SERVERS ({refused.verify_message})."
-            )
-        return (
-            f"{whose} is signed by nobody whom this machine knows: name its certificate "
-            f"authority in RMOS_SSL_CAFILE ({refused.verify_message})."
-        )
-    if refused is not None and "CERTIFICATE" in (refused.reason or ""):
-        return (
-            f"The Kafka broker at {_text(address)} takes no client without a certificate that it "
-            "knows: set RMOS_SSL_CERTFILE and RMOS_SSL_KEYFILE."
-        )
-    return None
-
-
 def _all_refused(error: BaseException) -> bool:
     """Tell whether every address of a name refused; asyncio then raises a plain OSError."""
-    return (
-        isinstance(error, OSError)
-        and str(error).startswith("Multiple exceptions")
-        and (str(error).count("[Errno") == str(error).count(f"[Errno {errno.ECONNREFUSED}]"))
-    )
+    text = str(error) if isinstance(error, OSError) else ""
+    refused = text.count(f"[Errno {errno.ECONNREFUSED}]")
+    return text.startswith("Multiple exceptions") and text.count("[Errno") == refused
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -259,27 +271,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-async def _speaks_tls(address: Address) -> bool:
-    """Tell whether a TLS handshake succeeds, whoever the other side is."""
-    anybody = ssl.create_default_context()
-    anybody.check_hostname = False
-    anybody.verify_mode = ssl.CERT_NONE
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(*address, ssl=anybody)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _hangs(address: Address) -> str:
-    return (
-        f"The Kafka broker at {_text(address)} takes connections and does not answer within "
-        f"{PROBE_SECONDS:g} s: it hangs, or something else listens there."
-    )
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _trusting_context() -> ssl.SSLContext:
+    """Return a context with which a TLS handshake succeeds, whoever the other side is."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
