@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -64,7 +63,8 @@ def status(
         note(_none_runs(folder))
         raise typer.Exit(NONE_RUNS)
     if as_json:
-        print_json(asdict(running))
+        shown = ("pid", "bootstrap_servers", "cluster_id")
+        print_json({name: getattr(running, name) for name in shown})
         return
     print_text(f"address     {running.bootstrap_servers}")
     print_text(f"pid         {running.pid}")

@@ -5,17 +5,16 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pipeline.broker.local.folder import (
     BROKER_CLASS,
     BrokerState,
     LocalFolder,
-    Remembered,
     folder_errors,
     folders_in_use,
     new_cluster_id,
@@ -32,6 +31,7 @@ FORMAT_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
 KILL_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.05
+_FAULT_WORDS = ("ERROR", "Exception", "FATAL")
 
 # Kept so that Python does not warn of a child that outlives its handle, as it is meant to.
 _detached: list[subprocess.Popen[bytes]] = []
@@ -62,19 +62,19 @@ class LocalBroker:
             data_dir: Folder of data, configuration, log and state; made where it is missing.
             port: Port of the clients, 0 for any free one, at best the same as last time.
             cache_dir: Folder of the downloaded jars, None for the user's cache.
-            on_progress: Told in a few words what is being done.
+            on_progress: Called with what is being done, in a few words.
             startup_timeout_seconds: Longest wait for the first answer, without the download.
             properties: Kafka's, in place of ours or besides them.
         """
         self._folder = LocalFolder(data_dir)
         self._port_wanted = port
         self._cache_dir = cache_dir
-        self._tell: ReportStep = on_progress or (lambda _what: None)
+        self._report: ReportStep = on_progress or (lambda _what: None)
         self._given_up = False
         self._startup_timeout_seconds = startup_timeout_seconds
         self._properties = dict(properties or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._state: Remembered | None = None
+        self._state: BrokerState | None = None
         self._log_start_bytes = 0
 
     @property
@@ -84,7 +84,7 @@ class LocalBroker:
         Raises:
             BrokerError: It was never started.
         """
-        return f"{HOST}:{self._known().port}"
+        return self._known().bootstrap_servers
 
     @property
     def cluster_id(self) -> str:
@@ -166,20 +166,15 @@ class LocalBroker:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.stop()
 
     def _on_progress(self, what: str | Downloaded) -> None:
         if self._given_up:
             raise BrokerError("The start of the local broker was given up.")
-        self._tell(what)
+        self._report(what)
 
-    def _known(self) -> Remembered:
+    def _known(self) -> BrokerState:
         state = self._state or self._folder.remembered()
         if state is None:
             raise BrokerError(f"The local broker in {self._folder.root} was never started.")
@@ -196,7 +191,9 @@ class LocalBroker:
             error = self._start_error(self._log_start_bytes, process.poll())
             self.kill()
             # Somebody took a port after we had looked: look again.
-            if not self._is_port_clash() or attempt == PORT_ATTEMPTS:
+            lines = self._folder.log_lines(self._log_start_bytes)
+            is_clash = any("Address already in use" in line for line in lines)
+            if not is_clash or attempt == PORT_ATTEMPTS:
                 raise error
 
     def _choose_ports(self) -> tuple[int, int]:
@@ -204,7 +201,10 @@ class LocalBroker:
         last = self._folder.remembered()
         port = self._port_wanted
         if port != 0 and not is_free(port):
-            raise port_taken(port)
+            raise BrokerError(
+                f"Port {port} at {HOST} is taken: stop what listens there, or set RMOS_BROKER_PORT "
+                "to another one (RMOS_BROKER_PORT=0 takes any that is free)."
+            )
         if port == 0:
             port = last.port if last and is_free(last.port) else free_port()
         if last and last.controller_port != port and is_free(last.controller_port):
@@ -215,22 +215,19 @@ class LocalBroker:
         text = server_properties(self._folder.data, port, controller_port, self._properties)
         self._folder.properties.write_text(text, encoding="ascii")
         cluster_id = self._folder.cluster_id() or self._format(runtime)
-        self._state = Remembered(None, port, controller_port, cluster_id)
+        self._state = BrokerState(None, port, controller_port, cluster_id)
 
     def _format(self, runtime: KafkaRuntime) -> str:
         self._on_progress(f"formatting {self._folder.data}")
         cluster_id, config = new_cluster_id(), str(self._folder.properties)
         arguments = ("format", "--cluster-id", cluster_id, "--config", config)
         start_bytes = self._folder.log_size_bytes()
-        with self._folder.log.open("ab") as log:
+        with self._into_log() as options:
             done = subprocess.run(
                 runtime.command("kafka.tools.StorageTool", *arguments),
-                cwd=self._folder.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
                 timeout=FORMAT_TIMEOUT_SECONDS,
                 check=False,
+                **options,
             )
         if done.returncode != 0:
             raise self._start_error(start_bytes, done.returncode)
@@ -239,20 +236,23 @@ class LocalBroker:
     def _spawn(self, runtime: KafkaRuntime, lock: int) -> subprocess.Popen[bytes]:
         self._on_progress("starting Apache Kafka")
         self._log_start_bytes = self._folder.log_size_bytes()
-        with self._folder.log.open("ab") as log:
-            process = subprocess.Popen(
+        with self._into_log() as options:
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 runtime.command(BROKER_CLASS, str(self._folder.properties)),
-                cwd=self._folder.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
                 start_new_session=True,
                 pass_fds=(lock,),
+                **options,
             )
         self._process = process
         self._state = replace(self._known(), pid=process.pid)
         self._folder.remember(self._state)
         return process
+
+    @contextmanager
+    def _into_log(self) -> Iterator[dict[str, Any]]:
+        with self._folder.log.open("ab") as log:
+            ends = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            yield {"cwd": self._folder.root, **ends}
 
     def _wait_until_it_answers(self) -> bool:
         state = self._known()
@@ -263,10 +263,6 @@ class LocalBroker:
                 return True
             time.sleep(POLL_SECONDS)
         return False
-
-    def _is_port_clash(self) -> bool:
-        lines = self._folder.log_lines(self._log_start_bytes)
-        return any("Address already in use" in line for line in lines)
 
     def _start_error(self, start_bytes: int, exit_status: int | None) -> BrokerError:
         lines = self._folder.log_lines(start_bytes)
@@ -303,59 +299,43 @@ def stop_running(data_dir: Path) -> bool:
     """
     folder = LocalFolder(data_dir)
     state = folder.running()
-    if state is None:
+    if state is None or state.pid is None:
         return False
-    if not (
-        _signalled(folder, state.pid, signal.SIGTERM, STOP_TIMEOUT_SECONDS)
-        or _signalled(folder, state.pid, signal.SIGKILL, KILL_TIMEOUT_SECONDS)
+    whose = f"The local broker in {folder.root} (process {state.pid})"
+    for number, seconds in (
+        (signal.SIGTERM, STOP_TIMEOUT_SECONDS),
+        (signal.SIGKILL, KILL_TIMEOUT_SECONDS),
     ):
-        raise BrokerError(f"The local broker in {folder.root} (process {state.pid}) does not end.")
-    return True
-
-
-def _signalled(folder: LocalFolder, pid: int, number: signal.Signals, seconds: float) -> bool:
-    """Send a signal and tell whether the folder became free within `seconds`."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError as error:
-        raise BrokerError(
-            f"The local broker in {folder.root} (process {pid}) belongs to another user."
-        ) from error
-    deadline = time.monotonic() + seconds
-    while folder.is_locked():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
-
-
-def port_taken(port: int) -> BrokerError:
-    """Say that somebody else listens on `port`."""
-    return BrokerError(
-        f"Port {port} at {HOST} is taken: stop what listens there, or set RMOS_BROKER_PORT "
-        "to another one (RMOS_BROKER_PORT=0 takes any that is free)."
-    )
+        try:
+            with suppress(ProcessLookupError):
+                os.kill(state.pid, number)
+        except PermissionError as error:
+            raise BrokerError(f"{whose} belongs to another user.") from error
+        deadline = time.monotonic() + seconds
+        while folder.is_locked() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if not folder.is_locked():
+            return True
+    raise BrokerError(f"{whose} does not end.")
 
 
 def start_error(lines: list[str], log: Path) -> BrokerError:
-    """Say why a broker did not come up, as far as what it logged tells.
+    """Return why a broker did not come up, as far as its log shows.
 
     Args:
         lines: What it logged.
         log: The file where that stands.
     """
     if any("No space left on device" in line for line in lines):
-        message = f"No space left for the local broker in {log.parent}: free some, start again."
-    else:
-        said = last_meaningful_line(lines)
-        message = f"The local broker did not come up (see {log}); it last said: {said}"
-    return BrokerError(message)
+        return BrokerError(
+            f"No space left for the local broker in {log.parent}: free some, start again."
+        )
+    last = last_meaningful_line(lines)
+    return BrokerError(f"The local broker did not come up (see {log}); it last said: {last}")
 
 
 def last_meaningful_line(lines: list[str]) -> str:
-    """Return the last line that tells of a fault, else the last that is no stack frame."""
-    said = [line for line in lines if not line.startswith(("at ", "... "))]
-    faults = [line for line in said if "ERROR" in line or "Exception" in line or "FATAL" in line]
-    return [*(faults or said or ["nothing"])][-1]
+    """Return the last line with a fault, else the last that is no stack frame."""
+    logged = [line for line in lines if not line.startswith(("at ", "... "))]
+    faults = [line for line in logged if any(each in line for each in _FAULT_WORDS)]
+    return (faults or logged or ["nothing"])[-1]

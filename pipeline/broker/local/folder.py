@@ -26,35 +26,25 @@ BROKER_CLASS = "kafka.Kafka"
 
 @dataclass(frozen=True, slots=True)
 class BrokerState:
-    """A local broker that runs.
+    """What the state file holds of a local broker, also of one that ended.
 
     Attributes:
-        pid: Process id of its Java.
-        bootstrap_servers: Where clients connect, `127.0.0.1:PORT`.
-        cluster_id: Id of its cluster, the same for as long as its folder lives.
-    """
-
-    pid: int
-    bootstrap_servers: str
-    cluster_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What the state file holds, also of a broker that ended.
-
-    Attributes:
-        pid: Process id of the last broker, None while one is being started. It means nothing
-            unless the folder is locked.
+        pid: Process id of its Java, None while one is being started. It means nothing unless the
+            folder is locked.
         port: Port of the clients' listener.
         controller_port: Port of the controller's listener.
-        cluster_id: Id of the cluster.
+        cluster_id: Id of its cluster, the same for as long as its folder lives.
     """
 
     pid: int | None
     port: int
     controller_port: int
     cluster_id: str
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients connect, `127.0.0.1:PORT`."""
+        return f"{HOST}:{self.port}"
 
 
 class LocalFolder:
@@ -89,8 +79,11 @@ class LocalFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if not _lock_within(descriptor, LOCK_WAIT_SECONDS):
-                raise self._in_use()
+            deadline = time.monotonic() + LOCK_WAIT_SECONDS
+            while not _lock_now(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise self._in_use()
+                time.sleep(0.02)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -108,20 +101,17 @@ class LocalFolder:
 
     def running(self) -> BrokerState | None:
         """Return the broker that lives here, None where none does."""
-        remembered = self.remembered() if self.is_locked() else None
-        if remembered is None or remembered.pid is None or not self._is_ours(remembered.pid):
-            return None
-        address = f"{HOST}:{remembered.port}"
-        return BrokerState(remembered.pid, address, remembered.cluster_id)
+        state = self.remembered() if self.is_locked() else None
+        return state if state and state.pid is not None and self._is_ours(state.pid) else None
 
-    def remembered(self) -> Remembered | None:
+    def remembered(self) -> BrokerState | None:
         """Return what the state file holds, None where it is missing or not ours."""
         try:
-            return Remembered(**json.loads(self._state.read_text(encoding="utf-8")))
+            return BrokerState(**json.loads(self._state.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def remember(self, state: Remembered) -> None:
+    def remember(self, state: BrokerState) -> None:
         """Replace the state file."""
         part = self._state.with_suffix(".part")
         part.write_text(json.dumps(asdict(state)) + "\n", encoding="utf-8")
@@ -167,7 +157,11 @@ class LocalFolder:
 
     def _in_use(self) -> BrokerError:
         state = self.remembered()
-        who = f"process {state.pid} at {HOST}:{state.port}" if state and state.pid else "starting"
+        who = (
+            f"process {state.pid} at {state.bootstrap_servers}"
+            if state and state.pid
+            else "starting"
+        )
         return BrokerError(
             f"Another broker already uses {self.root} ({who}): "
             "use that one, or stop it with `rmos broker stop`."
@@ -271,15 +265,6 @@ def _escaped(value: str) -> str:
     return "".join(
         chr(unit) if ord(" ") <= unit <= ord("~") else f"\\u{unit:04x}" for unit in pairs
     )
-
-
-def _lock_within(descriptor: int, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not _lock_now(descriptor, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _lock_now(descriptor: int, kind: int) -> bool:

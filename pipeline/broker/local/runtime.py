@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from pipeline.errors import BrokerError
 
@@ -113,9 +112,18 @@ def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRunti
     """
     java = _java()
     home = (cache_dir or default_cache_dir()).expanduser().resolve() / KAFKA_VERSION
-    if not _is_complete(home):
-        with _download_errors(home):
-            _fill_once(home, on_progress)
+    try:
+        if not _is_complete(home):
+            home.parent.mkdir(parents=True, exist_ok=True)
+            with (home.parent / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Another process may have filled it while we waited.
+                if not _is_complete(home):
+                    _fill(home, on_progress)
+    # jgo raises RuntimeError for what the repository does not give; what a captive portal
+    # answers in its place is no XML (SyntaxError) and no zip.
+    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+        raise download_error(error, home.parent) from error
     return KafkaRuntime(java, home / "jars")
 
 
@@ -151,15 +159,6 @@ def _is_complete(home: Path) -> bool:
         return False
 
 
-def _fill_once(home: Path, on_progress: ReportStep) -> None:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with (home.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another process may have filled it while we waited.
-        if not _is_complete(home):
-            _fill(home, on_progress)
-
-
 def _fill(home: Path, on_progress: ReportStep) -> None:
     # jgo writes under the final names and trusts what it finds there, so what an
     # interrupted download left is never used: each attempt has an empty repository.
@@ -172,60 +171,14 @@ def _fill(home: Path, on_progress: ReportStep) -> None:
             # A jar that was cut short has no directory at its end and does not open.
             sizes[source.name] = source.stat().st_size
         source.rename(jars / source.name)
-    _write_marker(home, sizes)
-    shutil.rmtree(home / "repository")
-
-
-def _write_marker(home: Path, sizes: dict[str, int]) -> None:
     part = home / "jars.json.part"
     part.write_text(json.dumps(sizes, indent=1, sort_keys=True), encoding="utf-8")
     part.replace(home / "jars.json")
+    shutil.rmtree(home / "repository")
 
 
 def _resolve(repository: Path, on_progress: ReportStep) -> list[Path]:
     """Download the jars of COORDINATES and all that they need at run time."""
-    # jgo's `build` would also fetch a Java 11 of its own, only to sort jars from modules.
-    download = _Download(on_progress)
-    context = _maven(repository, download)
-    roots = [context.create_dependency(coordinate) for coordinate in COORDINATES]
-    named, needed = context.resolver.resolve(roots)
-    wanted = [*named, *(each for each in needed if each.scope in ("compile", "runtime"))]
-    download.needs(len(wanted))
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        return list(pool.map(lambda each: each.artifact.resolve(), wanted))
-
-
-class _Download:
-    """Counts what comes, in whichever thread, and tells how far the whole is."""
-
-    def __init__(self, on_progress: ReportStep) -> None:
-        self._on_progress = on_progress
-        self._lock = Lock()
-        self._state = Downloaded(0, 0, None, 0)
-
-    def needs(self, jars: int) -> None:
-        """Take note of how many jars there are."""
-        self._tell(jars_needed=jars)
-
-    @contextmanager
-    def file(self, name: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
-        """Count one file; give what is told of each piece of it."""
-        is_jar = name.endswith(".jar")
-        yield lambda size_bytes: self._tell(size_bytes=size_bytes if is_jar else 0)
-        self._tell(jars=int(is_jar), descriptions=int(not is_jar))
-
-    def _tell(self, *, jars_needed: int | None = None, **more: int) -> None:
-        with self._lock:
-            state = self._state
-            self._state = replace(
-                state,
-                jars_needed=state.jars_needed if jars_needed is None else jars_needed,
-                **{name: getattr(state, name) + count for name, count in more.items()},
-            )
-            self._on_progress(self._state)
-
-
-def _maven(repository: Path, download: _Download) -> Any:  # noqa: ANN401 - jgo has no types
     try:
         from jgo.maven import (  # noqa: PLC0415 - only the extra `local` brings it
             MavenContext,
@@ -233,18 +186,39 @@ def _maven(repository: Path, download: _Download) -> Any:  # noqa: ANN401 - jgo 
         )
     except ImportError as error:
         raise _not_installed(error) from error
+    # jgo's `build` would also fetch a Java 11 of its own, only to sort jars from modules.
+    download = _Download(on_progress)
     resolver = PythonResolver(progress_callback=download.file)
-    return MavenContext(resolver=resolver, repo_cache=repository)
+    context = MavenContext(resolver=resolver, repo_cache=repository)
+    roots = [context.create_dependency(coordinate) for coordinate in COORDINATES]
+    named, needed = context.resolver.resolve(roots)
+    wanted = [*named, *(each for each in needed if each.scope in ("compile", "runtime"))]
+    download.add(jars_needed=len(wanted))
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        return list(pool.map(lambda each: each.artifact.resolve(), wanted))
 
 
-@contextmanager
-def _download_errors(home: Path) -> Iterator[None]:
-    try:
-        yield
-    # jgo raises RuntimeError for what the repository does not give; what a captive portal
-    # answers in its place is no XML (SyntaxError) and no zip.
-    except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
-        raise download_error(error, home.parent) from error
+class _Download:
+    """Counts what comes, in any thread, and reports how far the whole is."""
+
+    def __init__(self, on_progress: ReportStep) -> None:
+        self._on_progress = on_progress
+        self._lock = Lock()
+        self._state = Downloaded(0, 0, None, 0)
+
+    @contextmanager
+    def file(self, name: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
+        """Count one file; give what is told of each piece of it."""
+        is_jar = name.endswith(".jar")
+        yield lambda size_bytes: self.add(size_bytes=size_bytes if is_jar else 0)
+        self.add(jars=int(is_jar), descriptions=int(not is_jar))
+
+    def add(self, **more: int) -> None:
+        """Add to the numbers, and report them."""
+        with self._lock:
+            sums = {name: (getattr(self._state, name) or 0) + each for name, each in more.items()}
+            self._state = replace(self._state, **sums)
+            self._on_progress(self._state)
 
 
 def download_error(error: Exception, cache_dir: Path) -> BrokerError:

@@ -26,7 +26,6 @@ from pipeline.broker.local.broker import (
 from pipeline.broker.local.folder import (
     BrokerState,
     LocalFolder,
-    Remembered,
     folder_errors,
     new_cluster_id,
     server_properties,
@@ -35,7 +34,7 @@ from pipeline.broker.local.loopback import cluster_id_at, free_port, is_free
 from pipeline.broker.local.runtime import default_cache_dir, download_error, kafka_runtime
 from pipeline.errors import BrokerError
 
-STATE = Remembered(pid=None, port=9092, controller_port=9093, cluster_id="c")
+STATE = BrokerState(pid=None, port=9092, controller_port=9093, cluster_id="c")
 
 
 def properties_of(text: str) -> dict[str, str]:
@@ -100,7 +99,7 @@ def test_a_folder_that_is_not_locked_has_no_broker_whatever_its_file_says(tmp_pa
     folder = LocalFolder(tmp_path)
     with folder.locked():
         pass
-    folder.remember(Remembered(os.getpid(), 9092, 9093, "c"))
+    folder.remember(BrokerState(os.getpid(), 9092, 9093, "c"))
     assert running_broker(tmp_path) is None
     assert stop_running(tmp_path) is False
 
@@ -108,7 +107,7 @@ def test_a_folder_that_is_not_locked_has_no_broker_whatever_its_file_says(tmp_pa
 def test_a_locked_folder_whose_process_is_another_program_has_no_broker(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
     with folder.locked():
-        folder.remember(Remembered(os.getpid(), 9092, 9093, "c"))
+        folder.remember(BrokerState(os.getpid(), 9092, 9093, "c"))
         assert folder.is_locked()
         assert stop_running(tmp_path) is False
 
@@ -119,8 +118,8 @@ def test_a_locked_folder_whose_process_has_our_properties_is_a_broker(
     folder = LocalFolder(tmp_path)
     monkeypatch.setattr(LocalFolder, "_is_ours", lambda _self, pid: pid == 7)
     with folder.locked():
-        folder.remember(Remembered(7, 9092, 9093, "c"))
-        assert running_broker(tmp_path) == BrokerState(7, "127.0.0.1:9092", "c")
+        folder.remember(BrokerState(7, 9092, 9093, "c"))
+        assert running_broker(tmp_path) == BrokerState(7, 9092, 9093, "c")
         folder.forget_pid()
         assert running_broker(tmp_path) is None
     assert folder.remembered() == STATE
@@ -293,7 +292,7 @@ def test_a_download_is_told_as_one_that_grows() -> None:
     download = runtime._Download(told.append)
     with download.file("kafka.pom", 700) as read:
         read(700)
-    download.needs(2)
+    download.add(jars_needed=2)
     for name in ("kafka.jar", "tools.jar"):
         with download.file(name, 20_000_000) as read:
             read(15_000_000)
