@@ -80,9 +80,9 @@ class _Probe:
 
     async def why(self) -> str | None:
         try:
-            connection = await self._connected()
+            connection = await self.connected()
         except _FAULTS as error:
-            return await self._why_not_connected(error)
+            return await self.why_not_connected(error)
         try:
             metadata = await connection.send(MetadataRequest([]))
         except TimeoutError:
@@ -96,12 +96,12 @@ class _Probe:
         return await self._why_not_advertised(metadata)
 
     @property
-    def _address(self) -> str:
+    def address(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def _broker(self) -> str:
-        return f"The Kafka broker at {self._address}"
+        return f"The Kafka broker at {self.address}"
 
     @property
     def _protocol(self) -> str:
@@ -114,7 +114,7 @@ class _Probe:
             "it hangs, or something else listens there."
         )
 
-    async def _connected(self, **changes: Any) -> AIOKafkaConnection:  # noqa: ANN401
+    async def connected(self, **changes: Any) -> AIOKafkaConnection:  # noqa: ANN401
         return await create_conn(
             self.host,
             self.port,
@@ -130,17 +130,17 @@ class _Probe:
             if other == self:
                 continue
             try:
-                (await other._connected()).close()
+                (await other.connected()).close()
             except _FAULTS as error:
-                why = _network_cause(error) or await other._why_not_connected(error)
+                why = _network_cause(error) or await other.why_not_connected(error)
                 return (
-                    f"{self._broker} answers, and sends its clients on to {other._address}, which "
+                    f"{self._broker} answers, and sends its clients on to {other.address}, which "
                     f"this machine does not reach ({why.rstrip('.')}): set its "
                     "advertised.listeners to an address that clients reach."
                 )
         return None
 
-    async def _why_not_connected(self, error: BaseException) -> str:
+    async def why_not_connected(self, error: BaseException) -> str:
         if isinstance(error, SaslAuthenticationFailed):
             user, mechanism = self.options["sasl_plain_username"], self.options["sasl_mechanism"]
             return (
@@ -154,7 +154,7 @@ class _Probe:
             if self.is_ours and why == _NOTHING_LISTENS:
                 way_out = "start one with `rmos broker start`"
             return (
-                f"No Kafka broker answers at {self._address} ({self._protocol}): {way_out}, or "
+                f"No Kafka broker answers at {self.address} ({self._protocol}): {way_out}, or "
                 "set RMOS_BOOTSTRAP_SERVERS."
             )
         return self._why_no_certificate(error) or await self._why_another_protocol(error)
@@ -163,7 +163,7 @@ class _Probe:
         refused = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
         if isinstance(refused, ssl.SSLCertVerificationError):
             fault = _CERTIFICATE_FAULTS.get(refused.verify_code, _OF_NOBODY)
-            whose = f"The certificate of the Kafka broker at {self._address}"
+            whose = f"The certificate of the Kafka broker at {self.address}"
             return f"{whose} {fault.format(reason=refused.verify_message)}"
         if refused is not None and "CERTIFICATE" in (refused.reason or ""):
             return (
@@ -176,7 +176,7 @@ class _Probe:
         """Find out what the other side speaks: both kinds of TLS fault look like a lost line."""
         asks_tls = self._protocol.endswith("SSL")
         if not await self._opens():
-            return f"Nothing answers at {self._address}: no connection within {PROBE_SECONDS:g} s."
+            return f"Nothing answers at {self.address}: no connection within {PROBE_SECONDS:g} s."
         if isinstance(error, TimeoutError) and not asks_tls:
             # Who speaks TLS would have hung up.
             return self._hangs
@@ -204,7 +204,7 @@ class _Probe:
 
     async def _speaks_plain(self) -> bool:
         try:
-            (await self._connected(security_protocol="PLAINTEXT")).close()
+            (await self.connected(security_protocol="PLAINTEXT")).close()
         except _FAULTS:
             return False
         return True
@@ -236,7 +236,7 @@ class _Probe:
     async def _mechanisms(self) -> list[str]:
         """Return the SASL mechanisms of the broker; none where it takes no SASL."""
         try:
-            connection = await self._connected(
+            connection = await self.connected(
                 security_protocol=self._protocol.removeprefix("SASL_")
             )
             try:
