@@ -21,7 +21,7 @@ from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
 from pipeline.api.http.request_body import is_unasked
 from pipeline.api.http.request_head import READING, HeadRules, has_hidden_slash, in_origin_form
-from pipeline.api.http.tokens import OPEN_PATHS, Role, Token, Tokens
+from pipeline.api.http.tokens import OPEN_PATHS, Tokens
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -177,7 +177,7 @@ class RequestMiddleware:
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         if self._tokens is not None and scope["path"] not in OPEN_PATHS:
-            refused = _check_token(self._tokens, Headers(scope=scope), scope["method"])
+            refused = self._tokens.refusal(Headers(scope=scope), scope["method"])
             if refused is not None:
                 return refused
         if has_hidden_slash(scope):
@@ -253,26 +253,3 @@ def _route_of(scope: Mapping[str, object]) -> str:
 def _request_id(headers: Headers) -> str:
     given = headers.get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _check_token(tokens: Tokens, headers: Headers, method: str) -> ApiError | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    known = tokens.find(token.strip()) if scheme.lower() == "bearer" else None
-    if known is None:
-        message = "Expected the header Authorization: Bearer with a token that is known here."
-        return ApiError(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": "Bearer"})
-    structlog.contextvars.bind_contextvars(token=known.name)
-    return None if _may(known, _needed(method)) else _forbidden(known)
-
-
-def _needed(method: str) -> Role:
-    return "read" if method in READING else "publish"
-
-
-def _may(token: Token, needed: Role) -> bool:
-    return token.role == "publish" or needed == "read"
-
-
-def _forbidden(token: Token) -> ApiError:
-    message = f"This needs a token of the role publish; that of {token.name} may read."
-    return ApiError(403, "FORBIDDEN", message)

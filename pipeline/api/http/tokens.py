@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import structlog
+from starlette.datastructures import Headers
+
+from pipeline.api.answers import ApiError
+from pipeline.api.http.request_head import READING
 from pipeline.core.http_hosts import is_loopback
 from pipeline.errors import InputError
 from schemas.fields import is_sha256
@@ -45,6 +50,19 @@ class Tokens:
             if hmac.compare_digest(digest, known.sha256):
                 found = known
         return found
+
+    def refusal(self, headers: Headers, method: str) -> ApiError | None:
+        """Return why a request is refused by its token, or None; the log line names the token."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        known = self.find(token.strip()) if scheme.lower() == "bearer" else None
+        if known is None:
+            message = "Expected the header Authorization: Bearer with a token that is known here."
+            return ApiError(401, "UNAUTHORIZED", message, headers={"WWW-Authenticate": "Bearer"})
+        structlog.contextvars.bind_contextvars(token=known.name)
+        if known.role == "publish" or method in READING:
+            return None
+        message = f"This needs a token of the role publish; that of {known.name} may read."
+        return ApiError(403, "FORBIDDEN", message)
 
 
 def tokens_for(host: str, file: Path | None) -> Tokens | None:
