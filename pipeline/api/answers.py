@@ -77,20 +77,10 @@ def error_answer(error: ApiError) -> Response:
     return json_answer(document, error.status, error.headers)
 
 
-def run_not_found(run_id: str, *, is_name: bool = True) -> ApiError:
-    """Return the answer that there is no such run; what cannot name a run is not repeated."""
-    if not is_name:
-        return ApiError(404, "RUN_NOT_FOUND", "There is no such run.")
-    return ApiError(404, "RUN_NOT_FOUND", f"There is no run {run_id}.", {"run_id": run_id})
-
-
 def add_error_answers(app: FastAPI) -> None:
     """Give `app` an answer to every error."""
-    app.add_exception_handler(ApiError, _answer)
-    app.add_exception_handler(RmosError, _answer)
-    app.add_exception_handler(HTTPException, _answer)
-    app.add_exception_handler(RequestValidationError, _answer)
-    app.add_exception_handler(ClientDisconnect, _answer)
+    for kind in (ApiError, RmosError, HTTPException, RequestValidationError, ClientDisconnect):
+        app.add_exception_handler(kind, _answer)
     # Raised on after it is answered; the middleware logs it.
     app.add_exception_handler(Exception, _answer)
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
 
@@ -86,22 +86,11 @@ class LegacyDependencies(Dependencies):
     reader: V1Reader
 
 
-# Not plain functions: FastAPI would call them in a thread for every request.
-async def _dependencies(request: Request) -> Dependencies:
-    deps: Dependencies = request.app.state.dependencies
-    return deps
-
-
-async def _api_dependencies(request: Request) -> ApiDependencies:
-    deps: ApiDependencies = request.app.state.dependencies
-    return deps
-
-
-async def _legacy_dependencies(request: Request) -> LegacyDependencies:
-    deps: LegacyDependencies = request.app.state.dependencies
-    return deps
+# Not a plain function: FastAPI would call it in a thread for every request.
+async def _dependencies(request: Request) -> Any:  # noqa: ANN401  # as each route names them
+    return request.app.state.dependencies
 
 
 Deps = Annotated[Dependencies, Depends(_dependencies)]
-ApiDeps = Annotated[ApiDependencies, Depends(_api_dependencies)]
-LegacyDeps = Annotated[LegacyDependencies, Depends(_legacy_dependencies)]
+ApiDeps = Annotated[ApiDependencies, Depends(_dependencies)]
+LegacyDeps = Annotated[LegacyDependencies, Depends(_dependencies)]
