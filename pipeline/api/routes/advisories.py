@@ -3,33 +3,18 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api import examples
+from pipeline.api import examples, publishing
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import answer, errors, json_body
-from pipeline.api.publishing import (
-    Submission,
-    accepted,
-    now,
-    parse_body,
-    publish,
-    read_request,
-    refused,
-    rejected,
-)
+from pipeline.api.publishing import Submission
 from pipeline.api.routes.runs import RunIdPath
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.envelope import Rejected
 from pipeline.core.json.canonical import canonical_json
+from schemas import http_answers as shapes
 from schemas.advisory_event import AdvisoryEvent
-from schemas.http_answers import (
-    AcceptedAnswer,
-    AdvisoriesAnswer,
-    AdvisorySubmission,
-    AttachedAnswer,
-    RetryAnswer,
-)
 
 router = APIRouter(route_class=ExactQueryRoute)
 
@@ -41,17 +26,17 @@ _KIND_NOT_GIVEN = "unknown"
 @router.post(
     "/{run_id}/attach-advisory",
     summary="Attach an advisory to a run",
-    openapi_extra=json_body(AdvisorySubmission, examples.ADVISORY_REQUEST),
+    openapi_extra=json_body(shapes.AdvisorySubmission, examples.ADVISORY_REQUEST),
     responses={
         **errors(404, 408, 409, 413, 415, 422, e422=_INVALID, e409="ADVISORY_CONFLICT"),
-        200: answer(AttachedAnswer, examples.ATTACHED, "It is linked to its run."),
+        200: answer(shapes.AttachedAnswer, examples.ATTACHED, "It is linked to its run."),
         202: answer(
-            AcceptedAnswer,
+            shapes.AcceptedAnswer,
             {**examples.ACCEPTED, "advisory_id": "adv_1"},
             "Not judged in time; it will be.",
         ),
         503: answer(
-            RetryAnswer,
+            shapes.RetryAnswer,
             examples.UNCONFIRMED,
             "The broker cannot be used now; send the same again.",
         ),
@@ -62,14 +47,14 @@ async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) ->
 
     Its run is that of the path. It never changes the run.
     """
-    body = await read_request(request, deps.settings.api_idle_seconds)
+    body = await publishing.read_request(request, deps.settings.api_idle_seconds)
     await deps.lookup(deps.reader.rows_of, run_id)
     submission = await deps.lookup(_submission, run_id, body)
-    return _answer(submission, await publish(deps.advisories, submission, request))
+    return _answer(submission, await publishing.publish(deps.advisories, submission, request))
 
 
 def _submission(run_id: str, body: bytes) -> Submission:
-    document, _ = parse_body(body, _INVALID)
+    document, _ = publishing.parse_body(body, _INVALID)
     if document.get("run_id") is not None:
         message = "Expected no run_id in the body: the run is that of the path."
         raise ApiError(422, _INVALID, message)
@@ -78,17 +63,17 @@ def _submission(run_id: str, body: bytes) -> Submission:
         document["kind"] = _KIND_NOT_GIVEN
     if document.get("created_at_utc") is None:
         # Not part of what makes two advisories the same, so a retry may have another time.
-        document["created_at_utc"] = now()
+        document["created_at_utc"] = publishing.now()
     content = canonical_json(document)
     verdict = judge_advisory_record(run_id.encode(), content)
     if isinstance(verdict, Rejected):
-        raise rejected(verdict.code, verdict.message, _INVALID)
+        raise publishing.rejected(verdict.code, verdict.message, _INVALID)
     return Submission(run_id, document["created_at_utc"], content, verdict.advisory_id)
 
 
 def _answer(submission: Submission, event: AdvisoryEvent) -> Response:
     if event.outcome == "waiting":
-        raise accepted(submission)
+        raise publishing.accepted(submission)
     if event.outcome == "conflict":
         message = (
             "This advisory_id belongs to an advisory of another kind, engine or content; a "
@@ -96,7 +81,7 @@ def _answer(submission: Submission, event: AdvisoryEvent) -> Response:
         )
         raise ApiError(409, "ADVISORY_CONFLICT", message, {"run_id": submission.run_id})
     if event.outcome == "rejected":
-        raise refused(event.error, submission)
+        raise publishing.refused(event.error, submission)
     return json_answer(
         {
             "run_id": submission.run_id,
@@ -111,7 +96,7 @@ def _answer(submission: Submission, event: AdvisoryEvent) -> Response:
     summary="List the advisories of a run",
     responses={
         **errors(404),
-        200: answer(AdvisoriesAnswer, examples.ADVISORIES, "Oldest first."),
+        200: answer(shapes.AdvisoriesAnswer, examples.ADVISORIES, "Oldest first."),
     },
 )
 async def list_advisories(deps: ApiDeps, run_id: RunIdPath) -> Response:

@@ -7,35 +7,19 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipeline.api import examples
+from pipeline.api import examples, publishing
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDeps, ThreadPool
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import answer, errors, json_body
-from pipeline.api.publishing import (
-    Submission,
-    now,
-    parse_body,
-    publish,
-    read_request,
-    refused,
-    rejected,
-)
+from pipeline.api.publishing import Submission
 from pipeline.core.envelope import Parsed
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.safety import explained
 from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.errors import NotFoundError
 from pipeline.storage.reader import FoundRun
-from schemas.http_answers import (
-    AcceptedAnswer,
-    BlockedRun,
-    ErrorAnswer,
-    InvalidRequestAnswer,
-    RetryAnswer,
-    RunSubmission,
-    SubmittedRun,
-)
+from schemas import http_answers as shapes
 from schemas.run_event import RunEvent
 
 router = APIRouter(route_class=ExactQueryRoute)
@@ -53,22 +37,26 @@ _ALIAS = "request_summary"
     "",
     summary="Ask for a run",
     status_code=201,
-    openapi_extra=json_body(RunSubmission, examples.RUN_REQUEST),
+    openapi_extra=json_body(shapes.RunSubmission, examples.RUN_REQUEST),
     responses={
         **errors(408, 413, 415),
         200: answer(
-            SubmittedRun, {**examples.SUBMITTED, "outcome": "duplicate"}, "It was stored before."
+            shapes.SubmittedRun,
+            {**examples.SUBMITTED, "outcome": "duplicate"},
+            "It was stored before.",
         ),
-        201: answer(SubmittedRun, examples.SUBMITTED, "The run is stored and OK."),
-        202: answer(AcceptedAnswer, examples.ACCEPTED, "Not judged in time; it will be."),
+        201: answer(shapes.SubmittedRun, examples.SUBMITTED, "The run is stored and OK."),
+        202: answer(shapes.AcceptedAnswer, examples.ACCEPTED, "Not judged in time; it will be."),
         409: answer(
-            BlockedRun | ErrorAnswer,  # type: ignore[arg-type]
+            shapes.BlockedRun | shapes.ErrorAnswer,  # type: ignore[arg-type]
             examples.BLOCKED,
             "SAFETY_BLOCKED: stored, and not OK. RUN_CONFLICT: the run_id is another request's.",
         ),
-        422: answer(InvalidRequestAnswer, examples.INVALID_REQUEST, "Nothing was published."),
+        422: answer(
+            shapes.InvalidRequestAnswer, examples.INVALID_REQUEST, "Nothing was published."
+        ),
         503: answer(
-            RetryAnswer,
+            shapes.RetryAnswer,
             examples.UNCONFIRMED,
             "The broker cannot be used now; send the same again.",
         ),
@@ -79,9 +67,9 @@ async def submit_run(deps: ApiDeps, request: Request) -> Response:
 
     A request that is incomplete is refused here, before anything is published.
     """
-    body = await read_request(request, deps.settings.api_idle_seconds)
+    body = await publishing.read_request(request, deps.settings.api_idle_seconds)
     submission = await deps.lookup(submission_of, body)
-    event = await publish(deps.runs, submission, request)
+    event = await publishing.publish(deps.runs, submission, request)
     found = await stored_run(deps.lookup, deps.reader.find, submission, event)
     return _answer(found, submission, event)
 
@@ -92,7 +80,7 @@ def submission_of(body: bytes) -> Submission:
     Raises:
         ApiError: It is not a complete request; nothing was published.
     """
-    document, canonical = parse_body(body, _INVALID)
+    document, canonical = publishing.parse_body(body, _INVALID)
     has_alias = _ALIAS in document
     if has_alias:
         _take_alias(document)
@@ -101,7 +89,7 @@ def submission_of(body: bytes) -> Submission:
         raise ApiError(422, _INVALID, "Expected run_id and created_at_utc both, or none of them.")
     has_identity = run_id is not None
     if not has_identity:
-        run_id, created_at_utc = f"run_{uuid.uuid4().hex}", now()
+        run_id, created_at_utc = f"run_{uuid.uuid4().hex}", publishing.now()
         document |= {"run_id": run_id, "created_at_utc": created_at_utc}
     if has_alias or not has_identity:
         # The same value in all else, so the client's own body with both is the same request.
@@ -127,7 +115,7 @@ def _check(body: bytes, parsed: Parsed, *, name_of_request: str) -> None:
     key = run_id.encode() if isinstance(run_id, str) else None
     verdict = judge_run_record(key, body, parsed)
     if isinstance(verdict, Rejected):
-        raise rejected(verdict.code, verdict.message, _INVALID)
+        raise publishing.rejected(verdict.code, verdict.message, _INVALID)
     if verdict.is_incomplete:
         violations = verdict.built.document["decision"]["details"]["violations"]
         as_sent = {"request": name_of_request}
@@ -143,7 +131,10 @@ def _incomplete(violations: list[dict[str, Any]]) -> ApiError:
 
 
 async def stored_run(
-    lookup: ThreadPool, find: Callable[[str], Found], submission: Submission, event: RunEvent
+    lookup: ThreadPool,
+    find: Callable[[str], Found],
+    submission: Submission,
+    event: RunEvent,
 ) -> Found:
     """Return the run that is stored for a request.
 
@@ -154,7 +145,7 @@ async def stored_run(
         message = "This run_id belongs to another request; a changed one needs a new run_id."
         raise ApiError(409, "RUN_CONFLICT", message, {"run_id": submission.run_id})
     if event.outcome == "rejected":
-        raise refused(event.error, submission)
+        raise publishing.refused(event.error, submission)
     try:
         return await lookup(find, submission.run_id)
     except NotFoundError as missing:
