@@ -68,14 +68,10 @@ _BY_CODE: Final[dict[str, type[RmosError]]] = {
     "STORE_UNAVAILABLE": StoreError,
 }
 _BY_STATUS: Final[dict[int, type[RmosError]]] = {
-    401: RefusedError,
-    403: RefusedError,
+    _ACCEPTED: ReceiptTimeoutError,
     404: NotFoundError,
-    409: RefusedError,
-    413: InputError,
-    415: InputError,
-    416: InputError,
-    422: InputError,
+    **dict.fromkeys((401, 403, 409), RefusedError),
+    **dict.fromkeys((413, 415, 416, 422), InputError),
 }
 
 
@@ -308,11 +304,7 @@ def _raise_error(answer: httpx.Response) -> None:
         return
     document = _document(answer)
     code = str(document.get("error", ""))
-    kind: type[RmosError] = ServiceError
-    if answer.status_code == _ACCEPTED:
-        kind = ReceiptTimeoutError
-    else:
-        kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code, ServiceError)
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(answer.status_code, ServiceError)
     message = document.get("message", f"The API answered {answer.status_code}.")
     raise kind(f"{code}: {message}" if code else str(message), details=document)
 
