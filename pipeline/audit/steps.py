@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -72,17 +72,16 @@ class AuditReader:
     def __init__(self, context: AuditContext) -> None:
         self.context = context
         self.root = Path(context.root)
-        self._open: list[sqlite3.Connection] = []
+        self._open = ExitStack()
 
     def close(self) -> None:
         """Close them."""
-        for connection in self._open:
-            connection.close()
+        self._open.close()
 
     @cached_property
     def plan(self) -> sqlite3.Connection:
         """The plan, which is resolved."""
-        return self._kept(open_plan(self.context.plan))
+        return self._open.enter_context(closing(open_plan(self.context.plan)))
 
     @cached_property
     def index(self) -> sqlite3.Connection | None:
@@ -91,11 +90,7 @@ class AuditReader:
             return None
         if self.plan.execute(queries.HAS_RUN_ROWS).fetchone() is None:
             return None
-        return self._kept(read_only(self.root / INDEX_FILE))
-
-    def _kept(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        self._open.append(connection)
-        return connection
+        return self._open.enter_context(closing(read_only(self.root / INDEX_FILE)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -64,48 +65,39 @@ _COUNTED: Final = (
 )
 
 
+@dataclass(eq=False)
 class StoreAudit:
-    """One audit. Use it as a context: its temporary files and processes are gone at its end."""
+    """One audit. Use it as a context: its temporary files and processes are gone at its end.
 
-    def __init__(
-        self,
-        root: Path,
-        request: AuditRequest,
-        keys: Sequence[VerifierKey],
-        *,
-        trusted: Sequence[Checkpoint] = (),
-        broker: BrokerView | None = None,
-        processes: int | None = None,
-        share: float = SAMPLE_SHARE,
-        depth: Depth = "content",
-    ) -> None:
-        """Prepare; only the store's identity is read.
+    Only the store's identity is read before it runs; where there is no store, that raises
+    StoreNotReadyError.
 
-        Args:
-            root: Folder of the store.
-            request: What is asked.
-            keys: Whose signatures under checkpoints count.
-            trusted: Checkpoints that somebody else kept; the caller has checked who signed them.
-            broker: The broker's view of the logs; None where it is not asked.
-            processes: How many; 0 for none beside this one; None for as many as there are
-                processors, or none for a small store.
-            share: Of the files that are read in mode `sampled`.
-            depth: How closely files are checked that are read.
+    Attributes:
+        root: Folder of the store.
+        request: What is asked.
+        keys: Whose signatures under checkpoints count.
+        trusted: Checkpoints that somebody else kept; the caller has checked who signed them.
+        broker: The broker's view of the logs; None where it is not asked.
+        processes: How many; 0 for none beside this one; None for as many as there are processors,
+            or none for a small store.
+        share: Of the files that are read in mode `sampled`.
+        depth: How closely files are checked that are read.
+    """
 
-        Raises:
-            StoreNotReadyError: There is no store.
-            StoreError: The disk failed.
-        """
-        self.root = root
-        self.request = request
-        self.identity: StoreIdentity = read_store(root)
+    root: Path
+    request: AuditRequest
+    keys: Sequence[VerifierKey]
+    _: KW_ONLY
+    trusted: Sequence[Checkpoint] = ()
+    broker: BrokerView | None = None
+    processes: int | None = None
+    share: float = SAMPLE_SHARE
+    depth: Depth = "content"
+
+    def __post_init__(self) -> None:
+        """Read who the store is."""
+        self.identity: StoreIdentity = read_store(self.root)
         self.logs: list[AuditedLog] = []
-        self.share = share if request.mode == "sampled" else None
-        self._keys = keys
-        self._trusted = trusted
-        self._broker = broker
-        self._processes = processes
-        self._depth: Depth = depth
         self._store_root: str | None = None
         self._open = ExitStack()
 
@@ -184,25 +176,25 @@ class StoreAudit:
         findings = []
         for number, (log, note) in enumerate(sorted(notes.items())):
             opened, found = open_log(
-                self.root, number, log, note, store_id=self.identity.store_id, keys=self._keys
+                self.root, number, log, note, store_id=self.identity.store_id, keys=self.keys
             )
             self.logs.append(opened)
             findings += found
         return findings
 
     def _count_processes(self) -> int:
-        if self._processes is not None:
-            return self._processes
+        if self.processes is not None:
+            return self.processes
         leaves = sum(log.size for log in self.logs)
         return len(os.sched_getaffinity(0)) if leaves > SMALL_STORE_LEAVES else 0
 
     def _context(self, plan: AuditPlan) -> AuditContext:
-        shares = {"quick": 0.0, "full": 1.0, "sampled": self.share or 0.0}
+        shares = {"quick": 0.0, "full": 1.0, "sampled": self.share}
         return AuditContext(
             root=str(self.root),
             plan=str(plan.path),
             audit_id=self.request.audit_id,
-            depth=self._depth,
+            depth=self.depth,
             share=shares[self.request.mode],
             is_whole=self.request.scope.all is not None,
             of_some_runs=self.request.scope.run_ids is not None,
@@ -210,9 +202,9 @@ class StoreAudit:
 
     def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
         yield from check_logs(self.root, self.logs, plan, pool, LEDGER_PART)
-        yield from check_trusted(self.root, self.logs, self._trusted, self.identity.store_id)
-        if self._broker is not None:
-            yield from offsets_without_leaf(self.logs, self._broker)
+        yield from check_trusted(self.root, self.logs, self.trusted, self.identity.store_id)
+        if self.broker is not None:
+            yield from offsets_without_leaf(self.logs, self.broker)
         if not self.logs and (plan.knows_runs or dates_on_disk(self.root)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
@@ -275,7 +267,7 @@ class StoreAudit:
         if not suspects:
             return StepResult()
         # Many at a time: each look waits for the store's lock, which writers hold most of the time.
-        store_id, keys = self.identity.store_id, self._keys
+        store_id, keys = self.identity.store_id, self.keys
         found = still_unexplained(
             self.root, plan, self.logs, suspects, store_id=store_id, keys=keys
         )
@@ -292,7 +284,7 @@ class StoreAudit:
         leaves = sum(log.size for log in self.logs)
         anchored = sum(log.anchored_size for log in self.logs)
         asked = Asked(
-            self.request.mode, self._broker is not None, len(self._trusted), leaves, anchored
+            self.request.mode, self.broker is not None, len(self.trusted), leaves, anchored
         )
         found = verdicts(tally.codes, asked)
         of_logs = {"logs": len(self.logs), "leaves": leaves, "anchored_leaves": anchored}
@@ -308,7 +300,7 @@ class StoreAudit:
             "started_at_utc": started_at_utc,
             "finished_at_utc": finished_at_utc,
         }
-        if self.share is not None:
+        if self.request.mode == "sampled":
             report["sample_share"] = self.share
         # It is that of the files on the disk only if all that leaves name are there.
         is_whole = found["integrity"]["result"] == "ok" and not tally.codes["LINK_WAITING"]

@@ -6,6 +6,7 @@ hash of every other one.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -54,11 +55,8 @@ def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles)
             hashes[name] = sha256(content).hexdigest()
         for named in evidence.included:
             name = f"files/{named.path}"
-            blob = attachments.open(named.sha256)
-            try:
+            with closing(attachments.open(named.sha256)) as blob:
                 hashes[name] = _write_blob(bundle, name, blob)
-            finally:
-                blob.close()
         sums = "".join(f"{sum_line(hashes[name], name)}\n" for name in sorted(hashes))
         bundle.writestr(_member("SHA256SUMS"), sums)
 

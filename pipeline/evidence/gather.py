@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 from pipeline.core.advisories.outcome import StoredAdvisory
@@ -175,10 +176,6 @@ def _excerpt(
     readable = str(ref.get("mime")).startswith(_READABLE)
     if named.kind != _OF_LINK or not readable:
         return None
-    blob = reader.attachments.open(named.sha256)
-    try:
-        with store_faults(reader.root):
-            content = blob.read(0, EXCERPT_LIMIT_BYTES + 1)
-    finally:
-        blob.close()
+    with closing(reader.attachments.open(named.sha256)) as blob, store_faults(reader.root):
+        content = blob.read(0, EXCERPT_LIMIT_BYTES + 1)
     return content.decode(errors="replace") if len(content) <= EXCERPT_LIMIT_BYTES else None

@@ -7,6 +7,7 @@ of a run.
 
 import os
 import re
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -174,11 +175,8 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
 
 def _is_legacy(descriptor: int, name: str) -> bool:
     """Return whether it is pretty-printed JSON of an older store, named by its canonical form."""
-    blob = OpenBlob(os.dup(descriptor), name)
-    try:
+    with closing(OpenBlob(os.dup(descriptor), name)) as blob:
         return blob.check().rule is not None
-    finally:
-        blob.close()
 
 
 def _check_folder(reader: AuditReader, path: str, result: StepResult) -> None:

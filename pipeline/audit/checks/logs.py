@@ -90,19 +90,15 @@ def open_log(
 ) -> tuple[AuditedLog, list[Finding]]:
     """Return the log at its checkpoint, and what is wrong with that (1)."""
     try:
-        checkpoint = _open(note, keys, log.origin(store_id))
+        if note is None:
+            raise EvidenceError("no such file")  # noqa: TRY301  # as any other that is not good
+        checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
     except EvidenceError as error:
         path = f"{log.path}/{CHECKPOINT_FILE}"
         expected = f"a checkpoint of {log.origin(store_id)}, signed by a key of the store"
         opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(root, log.path))
         return opened, [Finding("CHECKPOINT_DIFFERS", path, expected, str(error))]
-    return AuditedLog(number, log, checkpoint, note or b"", checkpoint.size), []
-
-
-def _open(note: bytes | None, keys: Sequence[VerifierKey], origin: str) -> Checkpoint:
-    if note is None:
-        raise EvidenceError("no such file")
-    return open_checkpoint(note, keys, origin=origin)
+    return AuditedLog(number, log, checkpoint, note, checkpoint.size), []
 
 
 def _size_of_tiles(root: Path, folder: str) -> int:

@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -151,11 +152,8 @@ def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> s
     # One question for all: the index has no order by request.
     hashes = json.dumps([place.sha256 for place in places])
     try:
-        index = read_only(root / INDEX_FILE)
-        try:
+        with closing(read_only(root / INDEX_FILE)) as index:
             return {row[0] for row in index.execute(queries.INDEX_REQUESTS, (hashes,))}
-        finally:
-            index.close()
     except sqlite3.Error:
         return set()
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -54,14 +54,14 @@ async def listening(settings: Settings, audit_id: str) -> AsyncIterator["AuditLi
         yield AuditListener(settings, consumer, audit_id)
 
 
+@dataclass(slots=True)
 class AuditListener:
     """Reads the findings, the report and the dead letter of one audit, each once."""
 
-    def __init__(self, settings: Settings, consumer: Any, audit_id: str) -> None:  # noqa: ANN401
-        self._settings = settings
-        self._consumer = consumer
-        self._audit_id = audit_id
-        self._seen: set[bytes] = set()
+    settings: Settings
+    consumer: Any
+    audit_id: str
+    _seen: set[bytes] = field(default_factory=set)
 
     async def news(self, request: RecordMetadata) -> AsyncGenerator[AuditNews]:
         """Yield what is published, several times a second, until the report or the dead letter.
@@ -82,12 +82,12 @@ class AuditListener:
                 return
 
     async def _polled(self) -> list[ConsumerRecord]:
-        fetched = await self._consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
+        fetched = await self.consumer.getmany(timeout_ms=int(POLL_SECONDS * 1000))
         return [record for records in fetched.values() for record in records]
 
     async def _until_now(self) -> AsyncGenerator[ConsumerRecord]:
         """Yield what is left of the findings' topic, up to where it ends now."""
-        ends = await partition_offsets(self._settings, [self._settings.topics.audit_findings])
+        ends = await partition_offsets(self.settings, [self.settings.topics.audit_findings])
         left = {TopicPartition(*place): offsets.end for place, offsets in ends.items()}
         while left:
             for record in await self._polled():
@@ -95,12 +95,12 @@ class AuditListener:
             left = {
                 place: end
                 for place, end in left.items()
-                if await self._consumer.position(place) < end
+                if await self.consumer.position(place) < end
             }
 
     def _read(self, records: Iterable[ConsumerRecord], request: RecordMetadata) -> AuditNews:
         listed = list(records)
-        topics = self._settings.topics
+        topics = self.settings.topics
         report = refusal = None
         for record in listed:
             if record.topic == topics.audit_reports and self._is_ours(record):
@@ -111,7 +111,7 @@ class AuditListener:
 
     def _findings(self, records: Iterable[ConsumerRecord]) -> Iterator[dict[str, Any]]:
         for record in records:
-            if record.topic != self._settings.topics.audit_findings or not self._is_ours(record):
+            if record.topic != self.settings.topics.audit_findings or not self._is_ours(record):
                 continue
             finding = _document(record)
             if finding is not None and record.value not in self._seen:
@@ -119,7 +119,7 @@ class AuditListener:
                 yield finding
 
     def _is_ours(self, record: ConsumerRecord) -> bool:
-        return bool(record.key == self._audit_id.encode())
+        return bool(record.key == self.audit_id.encode())
 
 
 def _document(record: ConsumerRecord) -> dict[str, Any] | None:

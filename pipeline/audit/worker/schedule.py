@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -26,41 +27,33 @@ LONGEST_WAIT_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
 class AuditScheduler:
     """Publishes what is due, each request once a process, and none whose report is there."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        sender: RequestSender,
-        clock: Callable[[], datetime],
-        standing: Standing,
-    ) -> None:
-        self._settings = settings
-        self._sender = sender
-        self._clock = clock
-        self._standing = standing
-        self._failures = 0
-        self._asked: set[str] = set()
+    settings: Settings
+    sender: RequestSender
+    clock: Callable[[], datetime]
+    standing: Standing
+    _failures: int = 0
+    _asked: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Ask until cancelled."""
         while True:
             await self.ask()
-            await asyncio.sleep(min(LONGEST_WAIT_SECONDS, seconds_to_next_hour(self._clock())))
+            await asyncio.sleep(min(LONGEST_WAIT_SECONDS, seconds_to_next_hour(self.clock())))
 
     async def ask(self) -> list[str]:
         """Ask for what is due now and was not asked for yet; return the audit_ids."""
-        settings = self._settings
-        due = due_audits(
-            self._clock(), daily_at=settings.audit_daily_at, hourly=settings.audit_hourly
-        )
+        daily_at, hourly = self.settings.audit_daily_at, self.settings.audit_hourly
+        due = due_audits(self.clock(), daily_at=daily_at, hourly=hourly)
         self._asked &= {each.audit_id for each in due}
         asked = []
         try:
             for request in due:
                 if not self._is_known(request.audit_id):
-                    await publish_audit(self._sender, self._settings, request)
+                    await publish_audit(self.sender, self.settings, request)
                     self._asked.add(request.audit_id)
                     asked.append(request.audit_id)
         except BrokerError as error:
@@ -70,14 +63,14 @@ class AuditScheduler:
                 why = (
                     f"An audit that is due could not be asked for in {PUT_OFF_LIMIT} tries: {error}"
                 )
-                self._standing.report("schedule", why)
+                self.standing.report("schedule", why)
         else:
             self._failures = 0
-            self._standing.clear("schedule")
+            self.standing.clear("schedule")
         return asked
 
     def _is_known(self, audit_id: str) -> bool:
-        return audit_id in self._asked or has_report(self._settings.data_dir, audit_id)
+        return audit_id in self._asked or has_report(self.settings.data_dir, audit_id)
 
 
 _LOOKED_BACK: Final[tuple[tuple[AuditMode, Callable[[datetime], str], timedelta, int], ...]] = (
