@@ -131,14 +131,11 @@ def _of_ours(request: Request, error: RmosError) -> ApiError:
     known = {"run_id": run_id} if isinstance(run_id, str) and is_run_id(run_id) else {}
     details = {**known, **error.details}
     code, _, text = str(error).partition(": ")
-    if isinstance(error, NotFoundError):
-        return ApiError(404, code, text, details)
-    if isinstance(error, HashMismatchError):
-        return ApiError(422, "HASH_MISMATCH", str(error))
+    if isinstance(error, NotFoundError | IntegrityError):
+        return ApiError(404 if isinstance(error, NotFoundError) else 500, code, text, details)
     if isinstance(error, InputError):
-        return ApiError(422, "INVALID_QUERY", str(error))
-    if isinstance(error, IntegrityError):
-        return ApiError(500, code, text, details)
+        code = "HASH_MISMATCH" if isinstance(error, HashMismatchError) else "INVALID_QUERY"
+        return ApiError(422, code, str(error))
     if isinstance(error, DiskFullError):
         return ApiError(507, "DISK_FULL", "There is no room for the blob; nothing of it was kept.")
     if isinstance(error, BrokerError):

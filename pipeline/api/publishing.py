@@ -10,13 +10,11 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from pipeline.api.answers import ApiError
-from pipeline.api.http.request_body import drain, read_json_body
 from pipeline.broker.publisher import RequestPublisher
 from pipeline.broker.sending.requests import Headers
 from pipeline.core.envelope import Parsed
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, StoreNotReadyError
-from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.http_answers import RUNS_PATH
 from schemas.run_event import EventError
 from schemas.timestamps import format_timestamp
@@ -24,6 +22,8 @@ from schemas.timestamps import format_timestamp
 Event = TypeVar("Event", bound=BaseModel)
 
 _TRACEPARENT_LIMIT_CHARACTERS = 200
+_STATUSES = {"ARTIFACT_CORRUPT": 500, "INTERNAL_ERROR": 500, "RUN_NOT_FOUND": 404}
+"""Of rejections that are not the client's fault, or that name no run; of any other 422."""
 
 
 class LazyPublisher(Generic[Event]):
@@ -123,21 +123,6 @@ class Submission:
         return f"{RUNS_PATH}/{self.run_id}"
 
 
-async def read_request(request: Request, idle_seconds: float) -> bytes:
-    """Return the JSON body of a request to publish.
-
-    Raises:
-        ApiError: As `read_json_body`.
-    """
-    try:
-        return await read_json_body(
-            request, limit_bytes=REQUEST_VALUE_LIMIT_BYTES, idle_seconds=idle_seconds
-        )
-    except ApiError:
-        await drain(request)
-        raise
-
-
 def parse_body(body: bytes, code: str) -> Parsed:
     """Return the object that `body` holds, by the rules of the topic, and its canonical bytes.
 
@@ -215,11 +200,7 @@ def refused(error: EventError | None, submission: Submission) -> ApiError:
     details = {"run_id": submission.run_id}
     if error is None:
         return ApiError(422, "INVALID_REQUEST", "The request was rejected.", details)
-    if error.code in {"ARTIFACT_CORRUPT", "INTERNAL_ERROR"}:
-        return ApiError(500, error.code, error.message, details)
-    if error.code == "RUN_NOT_FOUND":
-        return ApiError(404, error.code, error.message, details)
-    return ApiError(422, error.code, error.message, details)
+    return ApiError(_STATUSES.get(error.code, 422), error.code, error.message, details)
 
 
 def _headers(request: Request) -> Headers:

@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import structlog
@@ -231,7 +231,8 @@ class _Exchange:
 
     def report(self) -> None:
         seconds = time.perf_counter() - self._begin
-        route = _route_of(self._scope)
+        # The template, never the path: labels must not grow with what clients send.
+        route = str(getattr(self._scope.get("route"), "path", "none"))
         status = str(self.status or 0)
         method = self._method if self._method in _METHODS else "other"
         metrics.HTTP_REQUESTS.labels(method, route, status).inc()
@@ -243,11 +244,6 @@ class _Exchange:
             status=self.status,
             milliseconds=round(seconds * 1000, 1),
         )
-
-
-def _route_of(scope: Mapping[str, object]) -> str:
-    # The template, never the path: labels must not grow with what clients send.
-    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _request_id(headers: Headers) -> str:

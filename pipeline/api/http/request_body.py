@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from pipeline.api.answers import ApiError
+from pipeline.errors import RmosError
+from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 
 _DRAIN_SECONDS = 2.0
 LEAST_BYTES_PER_SECOND = 16 * 1024
@@ -19,36 +21,30 @@ slower line has other troubles, and one byte a second would hold a slot for 68 y
 _UPLOAD = "PUT large contents under /attachments/{sha256} and name them as attachments"
 
 
-async def read_json_body(request: Request, *, limit_bytes: int, idle_seconds: float) -> bytes:
-    """Return the body of a request that must be JSON.
+async def read_json_body(request: Request, idle_seconds: float) -> bytes:
+    """Return the body of a request to publish, which must be JSON.
 
     Raises:
         ApiError: It is of another type (415), too large (413) or too slow (408).
     """
-    kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    charset = parameters.partition("charset=")[2].strip().strip('"').lower()
-    if kind.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
-        message = "Expected a body of Content-Type application/json in UTF-8."
-        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
     body = bytearray()
-    # The whole of it within the time: a few MiB a byte at a time would hold a slot for ever.
-    async with _time_limit(idle_seconds, f"Expected the whole body within {idle_seconds:g} s."):
-        limited = limited_body(
-            request, limit_bytes=limit_bytes, idle_seconds=idle_seconds, way_out=_UPLOAD
-        )
-        async with aclosing(limited) as pieces:
+    whole = f"Expected the whole body within {idle_seconds:g} s."
+    async with drained(request):
+        kind, _, parameters = request.headers.get("content-type", "").partition(";")
+        charset = parameters.partition("charset=")[2].strip().strip('"').lower()
+        if kind.strip().lower() != "application/json" or charset not in {"", "utf-8", "utf8"}:
+            message = "Expected a body of Content-Type application/json in UTF-8."
+            raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+        limited = limited_body(request, REQUEST_VALUE_LIMIT_BYTES, idle_seconds, _UPLOAD)
+        # The whole of it within the time: a few MiB a byte at a time would hold a slot for ever.
+        async with _time_limit(idle_seconds, whole), aclosing(limited) as pieces:
             async for piece in pieces:
                 body += piece
     return bytes(body)
 
 
 async def limited_body(
-    request: Request,
-    *,
-    limit_bytes: int,
-    idle_seconds: float,
-    way_out: str,
-    least_bytes_per_second: int = LEAST_BYTES_PER_SECOND,
+    request: Request, limit_bytes: int, idle_seconds: float, way_out: str
 ) -> AsyncGenerator[bytes]:
     """Yield the body piece by piece.
 
@@ -57,7 +53,6 @@ async def limited_body(
         limit_bytes: Most bytes.
         idle_seconds: Longest silence, and how much later than its least rate it may come.
         way_out: What a client does with a larger one, for the message.
-        least_bytes_per_second: Its least rate.
 
     Raises:
         ApiError: It is encoded (415), too large (413), silent for too long or too slow (408).
@@ -73,12 +68,12 @@ async def limited_body(
     request.state.is_body_asked_for = True
     message = (
         f"Expected a body without a pause of {idle_seconds:g} s, and after that time at "
-        f"{least_bytes_per_second:,} bytes a second or more."
+        f"{LEAST_BYTES_PER_SECOND:,} bytes a second or more."
     )
     pieces = request.stream()
     while True:
         # Silence costs a client all of its patience; what it sent earns it more.
-        late = begin + idle_seconds + received / least_bytes_per_second - loop.time()
+        late = begin + idle_seconds + received / LEAST_BYTES_PER_SECOND - loop.time()
         async with _time_limit(min(idle_seconds, max(late, 0.0)), message):
             piece = await anext(pieces, None)
         if piece is None:
@@ -90,12 +85,21 @@ async def limited_body(
             yield piece
 
 
-async def drain(request: Request) -> None:
-    """Read what a client still sends, for a moment, so that it receives the answer.
+@asynccontextmanager
+async def drained(request: Request) -> AsyncIterator[None]:
+    """Where a block refuses a request, read what its client still sends, for a moment.
 
     Closing a connection with unread bytes resets it, and a client that is writing would see
     the reset alone. A client that waits for `100 Continue` is not writing: reading would make it.
     """
+    try:
+        yield
+    except (ApiError, RmosError):
+        await _drain(request)
+        raise
+
+
+async def _drain(request: Request) -> None:
     if is_unasked(request.scope):
         return
     with suppress(TimeoutError, ClientDisconnect, RuntimeError):

@@ -7,6 +7,7 @@ from pipeline.api import examples, publishing
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.http.request_body import read_json_body
 from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import Submission
 from pipeline.api.routes.runs import RunIdPath
@@ -47,7 +48,7 @@ async def attach_advisory(deps: ApiDeps, request: Request, run_id: RunIdPath) ->
 
     Its run is that of the path. It never changes the run.
     """
-    body = await publishing.read_request(request, deps.settings.api_idle_seconds)
+    body = await read_json_body(request, deps.settings.api_idle_seconds)
     await deps.lookup(deps.reader.rows_of, run_id)
     submission = await deps.lookup(_submission, run_id, body)
     return _answer(submission, await publishing.publish(deps.advisories, submission, request))

@@ -22,10 +22,10 @@ from pipeline.api.http.headers import (
     parse_range,
 )
 from pipeline.api.http.query import ExactQueryRoute
-from pipeline.api.http.request_body import drain, limited_body
+from pipeline.api.http.request_body import drained, limited_body
 from pipeline.api.openapi import SHA256, answer, errors, raw_answer, raw_body
 from pipeline.api.routes.runs import RunIdPath
-from pipeline.errors import IntegrityError, NotFoundError, RmosError, thread_faults
+from pipeline.errors import IntegrityError, NotFoundError, thread_faults
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
 from pipeline.storage.reader import NamedBlob, stored_answer
 from schemas.fields import is_sha256
@@ -241,20 +241,11 @@ class _BlobResponse(StreamingResponse):
 )
 async def upload_attachment(deps: ApiDeps, request: Request, sha256: Sha256Path) -> Response:
     """Store raw bytes under their SHA-256; bytes of another hash leave nothing behind."""
-    if not is_sha256(sha256):
-        await drain(request)
-        raise ApiError(404, "NOT_FOUND", "A blob is named by 64 lower-case hex digits.")
-    settings = deps.settings
-    pieces = limited_body(
-        request,
-        limit_bytes=settings.upload_limit_bytes,
-        idle_seconds=settings.api_idle_seconds,
-        way_out="the operator of the API sets RMOS_UPLOAD_LIMIT_BYTES",
-    )
-    try:
-        async with aclosing(pieces):
+    async with drained(request):
+        if not is_sha256(sha256):
+            raise ApiError(404, "NOT_FOUND", "A blob is named by 64 lower-case hex digits.")
+        limit, idle = deps.settings.upload_limit_bytes, deps.settings.api_idle_seconds
+        way_out = "the operator of the API sets RMOS_UPLOAD_LIMIT_BYTES"
+        async with aclosing(limited_body(request, limit, idle, way_out)) as pieces:
             stored = await deps.reader.attachments.receive(sha256, pieces, deps.transfer)
-    except (ApiError, RmosError):
-        await drain(request)
-        raise
     return json_answer(stored_answer(stored), 201 if stored.created else 200)

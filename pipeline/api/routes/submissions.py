@@ -11,6 +11,7 @@ from pipeline.api import examples, publishing
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDeps, ThreadPool
 from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.http.request_body import read_json_body
 from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import Submission
 from pipeline.core.envelope import Parsed
@@ -67,7 +68,7 @@ async def submit_run(deps: ApiDeps, request: Request) -> Response:
 
     A request that is incomplete is refused here, before anything is published.
     """
-    body = await publishing.read_request(request, deps.settings.api_idle_seconds)
+    body = await read_json_body(request, deps.settings.api_idle_seconds)
     submission = await deps.lookup(submission_of, body)
     event = await publishing.publish(deps.runs, submission, request)
     found = await stored_run(deps.lookup, deps.reader.find, submission, event)

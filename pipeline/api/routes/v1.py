@@ -15,8 +15,9 @@ from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import LegacyDeps
 from pipeline.api.http.query import ExactQueryRoute
+from pipeline.api.http.request_body import read_json_body
 from pipeline.api.openapi import errors, json_body
-from pipeline.api.publishing import Submission, publish, read_request
+from pipeline.api.publishing import Submission, publish
 from pipeline.api.routes.runs import RunIdPath, RunIdQuery
 from pipeline.api.routes.submissions import stored_run, submission_of
 from pipeline.core.runs.safety import explained
@@ -77,7 +78,7 @@ async def list_runs(
 )
 async def submit_run(deps: LegacyDeps, request: Request) -> Response:
     """Publish a request, and wait for the event of this very record."""
-    body = await read_request(request, deps.settings.api_idle_seconds)
+    body = await read_json_body(request, deps.settings.api_idle_seconds)
     submission = await deps.lookup(submission_of, body)
     event = await publish(deps.runs, submission, request)
     row = await stored_run(deps.lookup, deps.reader.find, submission, event)
