@@ -17,8 +17,6 @@ from typing import Final
 
 from pipeline.disk.system_calls import SystemCalls
 
-READ_BYTES: Final = 1 << 20
-
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
     stat.S_IFLNK: "a symbolic link",

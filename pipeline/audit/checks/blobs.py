@@ -8,7 +8,6 @@ of a run.
 import os
 import re
 from contextlib import closing
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,10 +18,10 @@ from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
 from pipeline.disk.regular_files import (
-    READ_BYTES,
     NotAFileError,
     entries_below,
     opened,
+    sha256_of_open,
     state_of,
 )
 from pipeline.storage.attachments import OpenBlob
@@ -158,17 +157,13 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
     Raises:
         NotAFileError: The disk failed.
     """
-    digest = sha256()
-    size_bytes = 0
     try:
-        while piece := os.read(descriptor, READ_BYTES):
-            digest.update(piece)
-            size_bytes += len(piece)
+        found = sha256_of_open(descriptor)
     except OSError as error:
         raise NotAFileError(error.strerror) from error
     result.count("files_read")
-    result.count("bytes_read", size_bytes)
-    name, found = path.rpartition("/")[2], digest.hexdigest()
+    result.count("bytes_read", os.lseek(descriptor, 0, os.SEEK_CUR))
+    name = path.rpartition("/")[2]
     if found != name and not _is_legacy(descriptor, name):
         result.add(Finding(_AREAS[area].differs, path, f"SHA-256 {name}", f"SHA-256 {found}"))
 
