@@ -69,9 +69,13 @@ class AuditHandler:
         self._group = topics.audit_group
         self.standing = Standing(self._group)
         self._put_off = PutOff(self.standing)
-        dead_letters = topics.audit_dead_letters
-        self._findings = Outbox(self._group, topics.audit_findings, dead_letters)
-        self._reports = Outbox(self._group, topics.audit_reports, dead_letters)
+        self._outboxes = {
+            kind: Outbox(self._group, topic, topics.audit_dead_letters)
+            for kind, topic in (
+                (FINDING_EVENT_TYPE, topics.audit_findings),
+                (REPORT_EVENT_TYPE, topics.audit_reports),
+            )
+        }
 
     async def handle(self, record: Record) -> None:
         """Do what a record requests; return when the broker has confirmed all that is published.
@@ -113,7 +117,7 @@ class AuditHandler:
             _log.exception("audit failed", audit_id=verdict.audit_id)
             failed = Rejected(AUDIT_FAILED, f"{type(error).__name__} while auditing.")
             return await self._refuse(incoming, failed)
-        await self._publish(self._reports, REPORT_EVENT_TYPE, incoming, verdict.audit_id, [content])
+        await self._publish(REPORT_EVENT_TYPE, incoming, verdict.audit_id, [content])
         _log.info("audit reported", audit_id=verdict.audit_id, outcome=outcome)
         return outcome
 
@@ -161,9 +165,7 @@ class AuditHandler:
             _check_is_of(request, begun.get("request"))
         started = monotonic()
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
-        publish = partial(
-            self._publish, self._findings, FINDING_EVENT_TYPE, incoming, request.audit_id
-        )
+        publish = partial(self._publish, FINDING_EVENT_TYPE, incoming, request.audit_id)
         report = await AuditRun(auditing, request, journal, publish).report()  # 4.
         content = await asyncio.to_thread(write_report, auditing.settings.data_dir, report)  # 5.
         await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
@@ -179,20 +181,11 @@ class AuditHandler:
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(self._auditing.clock().timestamp())
 
     async def _publish(
-        self, outbox: Outbox, kind: str, incoming: Request, audit_id: str, values: list[bytes]
+        self, kind: str, incoming: Request, audit_id: str, values: list[bytes]
     ) -> None:
-        await self._send(
-            incoming,
-            [
-                outbox.event(
-                    incoming,
-                    audit_id,
-                    value,
-                    audit_event_headers(kind, audit_id, value, incoming.timestamp_ms),
-                )
-                for value in values
-            ],
-        )
+        event = partial(self._outboxes[kind].event, incoming, audit_id)
+        headers = partial(audit_event_headers, kind, audit_id, timestamp_ms=incoming.timestamp_ms)
+        await self._send(incoming, [event(value, headers(value)) for value in values])
 
     async def _send(self, incoming: Request, messages: list[Message]) -> None:
         """Send `messages`, and retry until the broker has them: an audit may take hours."""
@@ -212,7 +205,9 @@ class AuditHandler:
         await self._backoff.rest()
 
     async def _refuse(self, incoming: Request, rejected: Rejected) -> str:
-        letter = self._reports.dead_letter(incoming, rejected.code, rejected.message)
+        letter = self._outboxes[REPORT_EVENT_TYPE].dead_letter(
+            incoming, rejected.code, rejected.message
+        )
         await self._send(incoming, [letter])
         metrics.DEAD_LETTERS.labels(self._group, rejected.code).inc()
         _log.warning("audit refused", code=rejected.code, offset=incoming.source.id.offset)

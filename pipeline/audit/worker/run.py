@@ -202,7 +202,15 @@ class AuditRun:
         tally = Tally()
         for part in done.values():
             tally.add(Tally.of(part))
-        with self._audit(broker) as audit:
+        audit = StoreAudit(
+            self.auditing.settings.data_dir,
+            self.request,
+            self.auditing.keys(),
+            trusted=self.auditing.trusted(),
+            broker=broker,
+            processes=self.auditing.settings.audit_processes,
+        )
+        with audit:
             for found in audit.run(done, self._note_progress, state.missing_blobs):
                 if isinstance(found, PartDone):
                     tally.add(found.tally)
@@ -212,17 +220,6 @@ class AuditRun:
                 started_at_utc=state.begun["started_at_utc"],
                 finished_at_utc=self.auditing.now(),
             )
-
-    def _audit(self, broker: BrokerView) -> StoreAudit:
-        auditing = self.auditing
-        return StoreAudit(
-            auditing.settings.data_dir,
-            self.request,
-            auditing.keys(),
-            trusted=auditing.trusted(),
-            broker=broker,
-            processes=auditing.settings.audit_processes,
-        )
 
     def _note_progress(self, _what: str, _done: int, total: int | None) -> None:
         self._files = total or 0
