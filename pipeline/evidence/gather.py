@@ -10,8 +10,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
-from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.evidence.evidence import (
@@ -28,13 +28,16 @@ from pipeline.ledger.search import (
     has_run_leaf,
 )
 from pipeline.ledger.tlog.checkpoints import Checkpoint
-from pipeline.ledger.tlog.notes import VerifierKey, parse_note
+from pipeline.ledger.tlog.notes import parse_note
 from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.reader import FoundRun, RunReader
 
 EXCERPT_LIMIT_BYTES = 20_000
 _OF_LINK = "advisory"
 _READABLE = ("text/", "application/json")
+
+Ref = Mapping[str, Any]
+"""An attachment as an artifact names it; that of a link in the same form."""
 
 Trusted = Mapping[str, Checkpoint]
 """Trusted checkpoints, by origin."""
@@ -55,22 +58,18 @@ def gather_evidence(
     leaf = find_run_leaf(logs, found.run)  # 2.
     files = [_proven("run", found.run.artifact_path, found.content, leaf, trusted or {})]
     for number, link in enumerate(found.links, 1):  # 3.
-        files.append(_proven_link(f"advisory-{number}", reader, logs, link, trusted or {}))
+        leaf, path = find_advisory_leaf(logs, link), str(link.link_path)
+        content = read_recorded(reader.root, path, link.link_sha256)
+        files.append(_proven(f"advisory-{number}", path, content, leaf, trusted or {}))
+    signatures = [each for file in files for each in parse_note(file.proof.checkpoint).signatures]
+    signers = {(each.name, each.key_id) for each in signatures}
     return RunEvidence(
         logs.store_id,
         found.run.may_cut,
         files,
         list(_attachments(reader, run_id, files)),  # 4.
-        [key for key in logs.keys if _has_signed(key, files)],
+        [key for key in logs.keys if (key.name, key.key_id) in signers],
     )
-
-
-def _has_signed(key: VerifierKey, files: Sequence[ProvenFile]) -> bool:
-    for file in files:
-        signatures = parse_note(file.proof.checkpoint).signatures
-        if any((each.name, each.key_id) == (key.name, key.key_id) for each in signatures):
-            return True
-    return False
 
 
 def find_run(reader: RunReader, logs: StoreLogs, run_id: str) -> FoundRun:
@@ -90,15 +89,6 @@ def find_run(reader: RunReader, logs: StoreLogs, run_id: str) -> FoundRun:
         f"The ledger has a leaf of the run {run_id}, the index does not know it: run rmos index "
         "rebuild."
     )
-
-
-def _proven_link(
-    name: str, reader: RunReader, logs: StoreLogs, link: StoredAdvisory, trusted: Trusted
-) -> ProvenFile:
-    leaf = find_advisory_leaf(logs, link)
-    path = str(link.link_path)
-    content = read_recorded(reader.root, path, link.link_sha256)
-    return _proven(name, path, content, leaf, trusted)
 
 
 def _proven(name: str, path: str, content: bytes, found: FoundLeaf, trusted: Trusted) -> ProvenFile:
@@ -122,7 +112,7 @@ def _attachments(
             yield _attachment(reader, run_id, ref)
 
 
-def _refs(files: Sequence[ProvenFile]) -> Iterator[dict[str, str | int | None]]:
+def _refs(files: Sequence[ProvenFile]) -> Iterator[Ref]:
     artifact, *links = (file.document() for file in files)
     yield from artifact["attachments"]
     for link in links:
@@ -136,17 +126,9 @@ def _refs(files: Sequence[ProvenFile]) -> Iterator[dict[str, str | int | None]]:
             }
 
 
-def _attachment(
-    reader: RunReader, run_id: str, ref: Mapping[str, str | int | None]
-) -> NamedAttachment:
-    sha256, size = str(ref["sha256"]), ref["size_bytes"]
-    named = NamedAttachment(
-        sha256,
-        str(ref["kind"]),
-        str(ref["filename"]),
-        size if isinstance(size, int) else None,
-        "missing",
-    )
+def _attachment(reader: RunReader, run_id: str, ref: Ref) -> NamedAttachment:
+    sha256 = ref["sha256"]
+    named = NamedAttachment(sha256, ref["kind"], ref["filename"], ref["size_bytes"], "missing")
     if named.kind == _OF_LINK and _is_withheld(reader, run_id, sha256):
         return replace(named, state="withheld")
     check = reader.attachments.check(sha256)
@@ -169,9 +151,7 @@ def _is_withheld(reader: RunReader, run_id: str, sha256: str) -> bool:
     return False
 
 
-def _excerpt(
-    reader: RunReader, named: NamedAttachment, ref: Mapping[str, str | int | None]
-) -> str | None:
+def _excerpt(reader: RunReader, named: NamedAttachment, ref: Ref) -> str | None:
     """Return the content of an advisory, where it is a text that fits on a page."""
     readable = str(ref.get("mime")).startswith(_READABLE)
     if named.kind != _OF_LINK or not readable:
