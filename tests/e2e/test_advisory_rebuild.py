@@ -77,7 +77,8 @@ async def test_a_lost_index_is_made_again_row_for_row(
                 advisory_of("run_never"),
                 Sending(b"run_1", b"{"),
             ]
-            await wait_until_all_told(settings, await publish(settings, *sent))
+            places = await publish(settings, *sent)
+            await wait_until_all_told(settings, places)
             with pytest.raises(StoreNotReadyError, match="Stop the workers"):
                 await rebuild_index(settings)
             await produce(settings, [sending(run_request(run_id="run_later"))])
@@ -92,9 +93,11 @@ async def test_a_lost_index_is_made_again_row_for_row(
         assert report.links_to_make == ["run_later adv_1"]
         assert derived(rows(settings.data_dir)) == derived(before)
         assert differences(settings) == []
+        monkeypatch.setattr(advisory_claims, "LOOK_SECONDS", 0.1)
         async with advise_worker(settings):
-            place = next(each for each in await publish(settings, advisory_of("run_later")))
+            (place,) = await publish(settings, advisory_of("run_later"))
             await wait_for(settings, place, "duplicate")
+            await wait_for(settings, places[-3], "linked")
         assert "run_later_advisory_adv_1.json" in links(settings)
 
 
