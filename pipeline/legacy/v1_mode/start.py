@@ -15,9 +15,9 @@ from pipeline.broker.admin.groups import (
     committed_offsets,
     group_members,
 )
-from pipeline.broker.admin.topics import OffsetRange, partition_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import describe_cluster
-from pipeline.broker.reading.lost_offsets import LostOffsets, lost_offsets
+from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.engine.topic_identity import current_topic_id
 from pipeline.consumers.start.checks import Start, StartOffset, check_topics
 from pipeline.core.record import Partition
@@ -64,21 +64,27 @@ async def check_v1_start(
     starts = await _starts(settings)
     _refuse_unfit_file(settings.run_store_path, starts, accept_loss=accept_loss)
     offsets = await partition_offsets(settings, [topics.run_requests])
-    lost = _lost(starts, offsets)
-    for each in lost:
+    missed = {
+        place: lost_offsets(*place, starts.get(place, 0), offsets[place])
+        for place in sorted(offsets)
+    }
+    lost = {place: found for place, found in missed.items() if found is not None}
+    for each in lost.values():
         each.report(topics.persist_v1_group, accepted=accept_loss)
     if lost and not accept_loss:
         raise StoreNotReadyError(
-            f"{'; '.join(map(str, lost))}: to go on all the same, start rmos worker persist "
-            "--accept-loss once."
+            f"{'; '.join(map(str, lost.values()))}: to go on all the same, start rmos worker "
+            "persist --accept-loss once."
         )
     await _begin(settings, starts)
     if await group_members(settings, topics.persist_group):
         _log.warning("workers of the v2 store still run: stop them", group=topics.persist_group)
-    places = _places(starts, offsets, {each.partition for each in lost})
-    accepted = {number: places[number] for number in sorted(places)[: settings.request_partitions]}
+    places = {
+        place[1]: StartOffset(log.beginning, starts.get(place) if place in lost else None)
+        for place, log in sorted(offsets.items())[: settings.request_partitions]
+    }
     # Rows of the v1 store do not tell from which offsets they came.
-    return cluster_id, epoch, Start(accepted, topic_id, needed, None)
+    return cluster_id, epoch, Start(places, topic_id, needed, None)
 
 
 def check_v2_store(settings: Settings, cluster_id: str) -> int | None:
@@ -144,20 +150,3 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
         "RMOS_RUN_STORE_PATH, or make it from the v2 store by rmos migrate rollback; to begin "
         "without the earlier runs, start rmos worker persist --accept-loss once."
     )
-
-
-def _lost(starts: Offsets, offsets: Mapping[Partition, OffsetRange]) -> list[LostOffsets]:
-    """Return where the log is not what the group left."""
-    found = [
-        lost_offsets(*place, starts.get(place, 0), offsets[place]) for place in sorted(offsets)
-    ]
-    return [lost for lost in found if lost is not None]
-
-
-def _places(
-    starts: Offsets, offsets: Mapping[Partition, OffsetRange], lost: set[int]
-) -> dict[int, StartOffset]:
-    return {
-        place[1]: StartOffset(found.beginning, starts.get(place) if place[1] in lost else None)
-        for place, found in offsets.items()
-    }

@@ -35,7 +35,7 @@ from pipeline.topics import dead_letter_topics, redrive_topic
 
 _PROGRESS_EVERY = 1000
 
-FaultKind = Literal["changed", "too large", "gone"]
+Unsendable = Literal["changed", "refused", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class DeadLetterContent:
         value: The same; None where it had none or where `fault` says why it cannot be had.
         headers: The record's, then ours; the same.
         fault: Why this is not all of the record; None where it is.
-        kind: What the fault is: bytes that are not those that were refused, bytes that are there
-            and too many to be held, or bytes that are there no more.
+        unsendable: What a redrive reports of it: bytes that are not those that were refused, bytes
+            that are there and too many to be held, or bytes that are there no more.
     """
 
     letter: DeadLetterRecord
@@ -57,7 +57,7 @@ class DeadLetterContent:
     value: bytes | None
     headers: list[Header]
     fault: str | None = None
-    kind: FaultKind | None = None
+    unsendable: Unsendable | None = None
 
 
 async def read_dead_letters(
@@ -123,7 +123,7 @@ async def _content(
     if _is_left(record):
         fault = "It is too large to be read here: no worker of ours wrote it."
         headers = list(split_headers(record.headers)[0])
-        return DeadLetterContent(letter, None, None, headers, fault, "too large")
+        return DeadLetterContent(letter, None, None, headers, fault, "refused")
     if letter.is_whole:
         return _checked(letter, record.key, record.value, list(record.headers))
     source = await _record_at(settings, letter.source)
@@ -133,7 +133,7 @@ async def _content(
         return DeadLetterContent(letter, record.key, record.value, headers, fault, "gone")
     if _is_left(source):
         fault = f"It is too large to be read here: {letter.source} keeps it."
-        return DeadLetterContent(letter, record.key, record.value, headers, fault, "too large")
+        return DeadLetterContent(letter, record.key, record.value, headers, fault, "refused")
     ours = dead_letter_headers(record.headers)
     return _checked(letter, source.key, source.value, [*source.headers, *ours], source.headers)
 
@@ -154,12 +154,9 @@ def _checked(
     own: Sequence[Header] = (),
 ) -> DeadLetterContent:
     """Return the content; with a fault where its hashes are not those of what was refused."""
+    body_sha256 = None if value is None else letter.body_sha256
     pairs = (
-        (
-            "value has",
-            letter.body_sha256 if value is not None else None,
-            sha256_of_bytes(value or b""),
-        ),
+        ("value has", body_sha256, sha256_of_bytes(value or b"")),
         ("key has", letter.key_sha256, None if key is None else sha256_of_bytes(key)),
         ("headers have", letter.headers_sha256, keep_headers(own)[1].sha256),
     )

@@ -27,7 +27,6 @@ from pipeline.core.dead_letters.carried_record import record_bytes
 from pipeline.core.dead_letters.letter import DeadLetterRecord
 from pipeline.core.dead_letters.redrive import (
     RedriveResult,
-    RedriveStatus,
     plan_redrive,
     redrive_record,
     redriven_headers,
@@ -39,7 +38,6 @@ from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.chunks import in_chunks
 from pipeline.recovery.dead_letters.reading import (
     DeadLetterContent,
-    FaultKind,
     read_contents,
     read_dead_letters,
     read_redrives,
@@ -148,10 +146,9 @@ async def _send(
         async for chunk in chunks:
             for content in chunk:
                 del removed[content.letter.place]
-                if content.kind is not None:
-                    status = _STATUS_OF_FAULT[content.kind]
-                    yield RedriveResult(content.letter, status, why=content.fault)
-            whole = [content for content in chunk if content.kind is None]
+                if content.unsendable is not None:
+                    yield RedriveResult(content.letter, content.unsendable, why=content.fault)
+            whole = [content for content in chunk if content.unsendable is None]
             for result in await _send_chunk(settings, sender, whole) if whole else []:
                 yield result
     for letter in removed.values():
@@ -159,15 +156,8 @@ async def _send(
 
 
 def _bytes_of(content: DeadLetterContent) -> int:
-    is_sent = content.kind is None
+    is_sent = content.unsendable is None
     return record_bytes(content.key, content.value, content.headers) if is_sent else 0
-
-
-_STATUS_OF_FAULT: dict[FaultKind, RedriveStatus] = {
-    "changed": "changed",
-    "too large": "refused",
-    "gone": "gone",
-}
 
 
 async def _send_chunk(

@@ -20,6 +20,7 @@ import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -78,13 +79,14 @@ class FileChecks:
 
     Attributes:
         asked_for: Every path that a record, or something that it made, explains.
+        sha256_of_upload: As `sha256_of`, for a blob that many may name: it is read once.
     """
 
     def __init__(self, root: Path) -> None:
         self.asked_for = PathDigests()
         self._root = root
         self._files = DurableFiles(root)
-        self._uploads: dict[str, str | None] = {}
+        self.sha256_of_upload = cache(self.sha256_of)
 
     def presence_of(self, file: NewFile) -> Presence:
         """Tell what is where `file` should be.
@@ -103,12 +105,6 @@ class FileChecks:
         """
         self.asked_for.add(path)
         return self.sha256_of_any(path)
-
-    def sha256_of_upload(self, path: str) -> str | None:
-        """Return the same of a blob that many may name: it is read once."""
-        if path not in self._uploads:
-            self._uploads[path] = self.sha256_of(path)
-        return self._uploads[path]
 
     def sha256_of_any(self, path: str) -> str | None:
         """Return the same of a file that nothing explains."""

@@ -1,7 +1,7 @@
 """What a replay finds, and how much of it: one line each, then a summary."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -90,6 +90,11 @@ class Tally:
         self._reported.add(key)
         self.counts[finding.kind] += 1
         self.report(finding)
+
+    def add_all(self, findings: Iterable[Finding]) -> None:
+        """Count and tell findings."""
+        for finding in findings:
+            self.add(finding)
 
     @property
     def differs(self) -> bool:

@@ -21,7 +21,7 @@ again and comes to the same end.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,8 +131,7 @@ async def restore(
         await _refuse_workers_ahead(settings, steps)
         tally = Tally(report)
         for partition in partitions:
-            for finding in partition.hole_findings():
-                tally.add(finding)
+            tally.add_all(partition.hole_findings())
         restorer = _Restorer(stores, StoreComparison(settings.data_dir, index, tally), tally)
         by_place = {each.partition.place: each for each in steps}
         await read_partitions(  # 3.
@@ -159,12 +158,13 @@ def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
 
 @contextmanager
 def _opened_stores(settings: Settings, ledger: Ledger | None) -> Iterator[Stores]:
-    stores: Stores = {}
     with ExitStack() as stack:
-        for topic in request_topics(settings.topics):
-            stores[topic.name] = topic.open_store(settings.data_dir, ledger=ledger)
-            stack.callback(stores[topic.name].close)
-        yield stores
+        yield {
+            topic.name: stack.enter_context(
+                closing(topic.open_store(settings.data_dir, ledger=ledger))
+            )
+            for topic in request_topics(settings.topics)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +318,11 @@ class _Restorer:
 
     def _restore(self, steps: RestoreSteps, known: Sequence[ObservedRecord]) -> set[RecordSource]:
         """Restore what known records have made; return those that are to be compared."""
-        for each in known:
-            if each.is_internal_error:
-                self.tally.add(Finding("internal_error", "leaf", str(each.record.source.id)))
+        self.tally.add_all(
+            Finding("internal_error", "leaf", str(each.record.source.id))
+            for each in known
+            if each.is_internal_error
+        )
         firsts = self._firsts(steps, known)
         same = [each.record for each in firsts if _makes_what_its_leaf_names(each)]
         # Only where nothing was left out before may the store say that it has come so far.

@@ -110,11 +110,9 @@ class _Verification:
             whole_ranges: Whether every record of the ranges was read.
         """
         for partition in self._partitions.values():
-            for finding in partition.hole_findings():
-                self._tally.add(finding)
+            self._tally.add_all(partition.hole_findings())
         for place, history in self._histories.items():
-            for finding in self._gaps[place].findings():
-                self._tally.add(finding)
+            self._tally.add_all(self._gaps[place].findings())
             history.leaves.finish()
             for leaf in history.leaves.without_record if whole_ranges else ():
                 path = str(RecordId.of(leaf))
@@ -124,11 +122,10 @@ class _Verification:
     def find_foreign_files(self) -> None:
         """Tell of files that nothing explains."""
         store = self._store
-        found = find_foreign_files(
-            store.root, self._comparison.files, store.index, store.logs, self._was_read
+        files = self._comparison.files
+        self._tally.add_all(
+            find_foreign_files(store.root, files, store.index, store.logs, self._was_read)
         )
-        for finding in found:
-            self._tally.add(finding)
 
     def _was_read(self, source: RecordSource) -> bool:
         partition = self._partitions.get(source.id.topic_partition)
