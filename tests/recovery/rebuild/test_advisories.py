@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.recovery.rebuild.advisories import RebuiltAdvisories
+from pipeline.recovery.rebuild.rows import RebuiltAdvisories
 from tests.builders import advisory_request, record
 
 TOPIC = "rmos.advisories.requests"
