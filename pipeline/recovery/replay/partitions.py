@@ -1,11 +1,12 @@
 """The partitions of a replay: what is asked for, what is consumed, and how far the store has it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.reading.log_holes import Hole, find_holes
+from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
@@ -15,6 +16,7 @@ from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, cover
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
+from pipeline.storage.index.run_index import RunIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,7 @@ class ReplayedPartition:
 
 
 async def replayed_partitions(
-    settings: Settings,
-    selection: Selection,
-    ledger: Ledger | None,
-    *,
-    epoch: int,
-    positions: Callable[[], Mapping[Partition, int]],
+    settings: Settings, selection: Selection, ledger: Ledger | None, index: RunIndex, epoch: int
 ) -> list[ReplayedPartition]:
     """Return every partition that `selection` is about, in the order of a replay.
 
@@ -93,30 +90,30 @@ async def replayed_partitions(
         settings: The broker.
         selection: What is asked for.
         ledger: That of the store.
+        index: Likewise.
         epoch: Of the store.
-        positions: Tells where the index says that the store goes on.
 
     Raises:
+        StoreNotReadyError: A topic is another than the one that the store has records of.
         InputError: The selection is of no request topic.
         BrokerError: The broker cannot be reached, or a topic is missing.
         IntegrityError: A log is not what was written.
     """
+    await check_topic_ids(settings, index, epoch)
     topics = request_topics(settings.topics)
     ranges = await resolve(settings, selection, [topic.name for topic in topics])
     found = []
     for topic in topics:
         # Before the store is asked: a worker that goes on meanwhile only makes it know more.
         committed = await committed_offsets(settings, topic.group, [topic.name])
-        stored = positions()
+        stored = index.positions(epoch)
         for place, asked in ranges.items():
             if place[0] == topic.name:
-                log_id = LogId(epoch, *place)
-                leaves = None if ledger is None else ledger.reader(log_id)
+                leaves = None if ledger is None else ledger.reader(LogId(epoch, *place))
                 # Where the group never was, nothing says that a record is left to a worker.
-                reached = committed.get(place, 0) if committed else asked.log.end
-                found.append(
-                    _partition(topic, log_id, asked, leaves, (stored.get(place, 0), reached))
-                )
+                consumed = committed.get(place, 0) if committed else asked.log.end
+                reached = stored.get(place, 0), consumed
+                found.append(_partition(topic, LogId(epoch, *place), asked, leaves, reached))
     holes = await find_holes(settings, {each.place: each.to_read for each in found})
     return [replace(each, holes=tuple(holes.get(each.place, ()))) for each in found]
 
@@ -128,9 +125,9 @@ def _partition(
     leaves: LogReader | None,
     reached: tuple[int, int],
 ) -> ReplayedPartition:
-    position, committed = reached
+    position, _ = reached
     begin, asked_end = asked.selected.beginning, asked.selected.end
-    end = max(min(asked_end, max(position, committed)), begin)
+    end = max(min(asked_end, max(reached)), begin)
     return ReplayedPartition(
         topic,
         log_id,

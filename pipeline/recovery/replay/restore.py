@@ -28,7 +28,6 @@ from typing import Any
 from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import holds_records
-from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
@@ -112,13 +111,8 @@ async def restore(
     ledger = open_ledger(settings)
     with _opened_stores(settings, ledger) as stores:
         index = next(iter(stores.values())).index
-        await check_topic_ids(settings, index, identity.epoch)
         partitions = await replayed_partitions(  # 1.
-            settings,
-            selection,
-            ledger,
-            epoch=identity.epoch,
-            positions=lambda: index.positions(identity.epoch),
+            settings, selection, ledger, index, identity.epoch
         )
         is_whole = selection.run_id is None
         steps = [

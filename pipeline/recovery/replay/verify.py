@@ -12,7 +12,6 @@ Procedure, with the same numbers in the code:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.files import find_foreign_files
@@ -58,23 +57,13 @@ async def verify(
     """
     identity = await identity_for_broker(settings)
     with opened_to_read(settings, identity) as store:
-        await check_topic_ids(settings, store.index, identity.epoch)
         partitions = await replayed_partitions(  # 1.
-            settings,
-            selection,
-            store.ledger,
-            epoch=identity.epoch,
-            positions=lambda: store.index.positions(identity.epoch),
+            settings, selection, store.ledger, store.index, identity.epoch
         )
         tally = Tally(report)
         verification = _Verification(store, partitions, tally)
-        await read_partitions(  # 2.
-            settings,
-            partitions,
-            verification.handle,
-            reading=reading,
-            run_id=selection.run_id,
-        )
+        handle, run_id = verification.handle, selection.run_id
+        await read_partitions(settings, partitions, handle, reading=reading, run_id=run_id)  # 2.
         verification.finish(whole_ranges=selection.run_id is None)  # 4.
         if selection.is_everything:
             verification.find_foreign_files()  # 5.
