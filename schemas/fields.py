@@ -1,7 +1,7 @@
 """The field types that all messages and files share: identifiers, hashes, times, texts."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
@@ -56,9 +56,9 @@ def is_advisory_id(text: str) -> bool:
     return _ADVISORY_ID.fullmatch(text) is not None
 
 
-def is_sha256(text: str) -> bool:
-    """Return whether `text` is a SHA-256 as we write it."""
-    return _SHA256.fullmatch(text) is not None
+def is_sha256(value: object) -> TypeGuard[str]:
+    """Return whether `value` is the text of a SHA-256 as we write it."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _check_run_id(text: str) -> str:

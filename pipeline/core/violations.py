@@ -72,18 +72,20 @@ def _bounded_list(elements: list[Any], part: _Part) -> list[Any]:
             bounded_document(element, model) if isinstance(element, dict) else element
             for element in elements
         ]
-    if len(elements) <= WRONG_ELEMENT_LIMIT or _fits(part.elements, elements):
+    assert part.element is not None, "the part is a list"
+    assert part.elements is not None
+    if len(elements) <= WRONG_ELEMENT_LIMIT or fits(part.elements, elements):
         return elements
     wrong = 0
     for count, element in enumerate(elements, 1):
-        wrong += not _fits(part.element, element)
+        wrong += not fits(part.element, element)
         if wrong == WRONG_ELEMENT_LIMIT:
             return elements[:count]
     return elements
 
 
-def _fits(adapter: TypeAdapter[Any] | None, value: Any) -> bool:  # noqa: ANN401
-    assert adapter is not None
+def fits(adapter: TypeAdapter[Any], value: object) -> bool:
+    """Return whether a value is valid for `adapter`."""
     try:
         adapter.validate_python(value)
     except ValidationError:

@@ -58,7 +58,7 @@ def blob_names(row: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]]) 
     listed = row.get("attachments")
     named = [each.get("sha256") for each in listed if isinstance(each, dict)] if listed else []
     in_advisories = (name for advisory in advisories for name in _content_names(advisory))
-    return list(dict.fromkeys(name for name in [*named, *in_advisories] if _is_name(name)))
+    return list(dict.fromkeys(name for name in [*named, *in_advisories] if is_sha256(name)))
 
 
 def take_attachments(
@@ -86,7 +86,7 @@ def take_attachments(
     refs = [
         _reference(item, blobs, created_at_utc)
         for item in items
-        if isinstance(item, dict) and _is_name(item.get("sha256"))
+        if isinstance(item, dict) and is_sha256(item.get("sha256"))
     ]
     if isinstance(listed, list) and same_json(_in_utc(items), refs):
         unmapped.keep_rest("attachments", None)
@@ -117,7 +117,7 @@ def with_contents(
             attachments.append(ref)
             continue
         done.add(blob.sha256)
-        inlined = _inlined(ref, blob)
+        inlined = ref | {"content_base64": base64.b64encode(blob.content or b"").decode()}
         size = len(canonical_json(inlined)) - len(canonical_json(ref))
         if blob.content is None or size > room:
             oversized.append(blob.sha256)
@@ -167,14 +167,6 @@ def _output_reference(
     }
 
 
-def _inlined(ref: dict[str, Any], blob: FoundBlob) -> dict[str, Any]:
-    return ref | {"content_base64": base64.b64encode(blob.content or b"").decode()}
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and is_sha256(value)
-
-
 def _reference(
     item: Mapping[str, Any], blobs: Mapping[str, FoundBlob], created_at_utc: str
 ) -> dict[str, Any]:
@@ -219,7 +211,7 @@ def _of_advisories(
 ) -> Iterator[dict[str, Any]]:
     for advisory in advisories:
         for name in _content_names(advisory):
-            blob = blobs.get(name) if _is_name(name) else None
+            blob = blobs.get(name) if is_sha256(name) else None
             if blob is None or blob.sha256 in known:
                 continue
             known.add(blob.sha256)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.violations import fits
 from schemas.fields import Label
 from schemas.run_request import AttachmentRef, RunContext, RunOutputs
 
@@ -27,16 +28,8 @@ KNOWN_NAMES: Final = frozenset(RunContext.model_fields) | {
 }
 
 
-def _fits_adapter(adapter: TypeAdapter[Any], value: object) -> bool:
-    try:
-        adapter.validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
 def _fits(annotation: Any) -> Fits:  # noqa: ANN401
-    return partial(_fits_adapter, TypeAdapter(annotation, config=ConfigDict(strict=True)))
+    return partial(fits, TypeAdapter(annotation, config=ConfigDict(strict=True)))
 
 
 def _of_field(field: FieldInfo) -> Fits:

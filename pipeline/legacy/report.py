@@ -15,6 +15,7 @@ from pipeline.core.hashing import sha256_of_json
 from pipeline.core.json.strict import parse_object
 from pipeline.core.runs.recorded_verdict import evaluated_risk
 from pipeline.core.runs.safety import CUTTABLE_RISKS
+from pipeline.legacy.blobs import BlobState
 from pipeline.legacy.mapping import UNREAD_LINK
 from pipeline.legacy.source import CarriedRow, OlderStore, OwnRow, ReadRow, RefusedRow
 from schemas.fields import normalise_risk
@@ -226,41 +227,37 @@ class MigrationResult:
 
     def add(self, row: ReadRow, state: RowState) -> list[RowResult]:
         """Count one row; return its result, and that of each file beside it that stays behind."""
-        unread: tuple[str, ...] = ()
-        if isinstance(row, RefusedRow):
-            result = RowResult(row.run_id, "refused", code=row.code, message=row.message)
-            self.counts["refused"][row.code] += 1
-        elif isinstance(row, OwnRow):
-            why = "This program wrote the row: its run comes from the request topic."
-            result = RowResult(row.run_id, "ours", message=why)
-        else:
-            result, unread = self._carried(row, state), row.unread
+        results = self._results_of(row, state)
         self.rows += 1
-        self.counts["states"][result.state] += 1
-        self.counts["refused"].update([UNREAD_LINK] * len(unread))
-        return [
-            result,
-            *(RowResult(row.run_id, "refused", code=UNREAD_LINK, message=why) for why in unread),
+        self.counts["states"][results[0].state] += 1
+        self.counts["refused"].update(str(r.code) for r in results if r.state == "refused")
+        return results
+
+    def _results_of(self, row: ReadRow, state: RowState) -> list[RowResult]:
+        if isinstance(row, RefusedRow):
+            return [RowResult(row.run_id, "refused", code=row.code, message=row.message)]
+        if isinstance(row, OwnRow):
+            why = "This program wrote the row: its run comes from the request topic."
+            return [RowResult(row.run_id, "ours", message=why)]
+        unread = [
+            RowResult(row.run_id, "refused", code=UNREAD_LINK, message=why) for why in row.unread
         ]
+        return [self._carried(row, state), *unread]
 
     def _carried(self, row: CarriedRow, state: RowState) -> RowResult:
         judged = row.mapped.judged
         artifact, _ = parse_object(judged.built.content)
         report = report_row(row.row, artifact, judged.artifact_sha256)
-        self.count(report, artifact, row.blobs.values())
+        self._count(report, artifact, list(row.blobs.values()))
         if state != "conflict":
             return RowResult(row.run_id, state, report, attachments=dict(row.blobs))
         why = "Another request has made the run of this run_id: the row was not published."
         return RowResult(row.run_id, state, report, "RUN_CONFLICT", why, dict(row.blobs))
 
-    def count(self, report: RowReport, artifact: Mapping[str, Any], blobs: Iterable[str]) -> None:
-        """Count a row that can be carried over.
-
-        Args:
-            report: The row before and after.
-            artifact: What it makes, whose hash is computed once more here.
-            blobs: What was found of each content that it names.
-        """
+    def _count(
+        self, report: RowReport, artifact: Mapping[str, Any], blobs: list[BlobState]
+    ) -> None:
+        """Count a row that can be carried over; its artifact's hash is computed once more."""
         self.mapped += 1
         self.withheld += report.withheld > 0
         recomputed = sha256_of_json(artifact["feasibility"])
@@ -273,10 +270,9 @@ class MigrationResult:
             ("hashes_after", "agrees" if is_right else "differs"),
         ):
             self.counts[name][value] += 1
-        states = list(blobs)
-        self.counts["attachments"].update(states)
+        self.counts["attachments"].update(blobs)
         self.counts["wrong"].update(report.wrong)
-        self.counts["wrong"].update(_BLOB_FAULTS[each] for each in states if each in _BLOB_FAULTS)
+        self.counts["wrong"].update(_BLOB_FAULTS[each] for each in blobs if each in _BLOB_FAULTS)
 
     def summary(self) -> dict[str, Any]:
         """Return all of it, as JSON has it."""

@@ -209,7 +209,7 @@ def generated_hashes(request: dict[str, Any]) -> set[str]:
     return {
         sha256
         for name, sha256 in [*claims.items(), *payload_hashes({}, outputs).items()]
-        if name != "feasibility_sha256" and isinstance(sha256, str) and is_sha256(sha256)
+        if name != "feasibility_sha256" and is_sha256(sha256)
     }
 
 

@@ -53,7 +53,7 @@ def cut_program(document: Mapping[str, Any]) -> CutProgram | None:
         return CutProgram(named, "attached")
     refs = document["attachments"]
     claims = claims_of(document, "gcode_sha256")
-    claimed = next((each for each in claims if isinstance(each, str) and is_sha256(each)), None)
+    claimed = next((each for each in claims if is_sha256(each)), None)
     if claimed is None:
         attached = {ref["sha256"] for ref in refs if ref["kind"] == GCODE_KIND}
         return CutProgram(attached.pop(), "attached") if len(attached) == 1 else None

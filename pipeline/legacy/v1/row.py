@@ -7,7 +7,7 @@ row is made from the artifact, so what is withheld there is not here either.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from pipeline.core.record import RecordId
 from schemas.fields import is_sha256
@@ -101,14 +101,9 @@ def mark_of(row: Mapping[str, Any]) -> RowMark | None:
     if not isinstance(fields, dict):
         return None
     request_sha256, artifact_sha256 = fields.get("request_sha256"), fields.get("artifact_sha256")
-    if not is_hash(request_sha256) or not is_hash(artifact_sha256):
+    if not is_sha256(request_sha256) or not is_sha256(artifact_sha256):
         return None
     return RowMark(request_sha256, artifact_sha256, _source_of(fields.get("source")))
-
-
-def is_hash(value: object) -> TypeGuard[str]:
-    """Return whether a value is the text of a SHA-256."""
-    return isinstance(value, str) and is_sha256(value)
 
 
 def _source_of(fields: object) -> V1Source | None:

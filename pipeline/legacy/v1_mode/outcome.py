@@ -17,8 +17,8 @@ from pipeline.core.runs.event import event_with
 from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.legacy.v1.row import HASHES, RowMark, V1Source, is_hash, mark_of, v1_row
-from schemas.fields import RISK_LEVELS, RunStatus
+from pipeline.legacy.v1.row import HASHES, RowMark, V1Source, mark_of, v1_row
+from schemas.fields import RISK_LEVELS, RunStatus, is_sha256
 
 _STATUSES = frozenset(get_args(RunStatus))
 
@@ -153,7 +153,7 @@ def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
         status not in _STATUSES
         or risk_level not in RISK_LEVELS
         or "feasibility_sha256" not in hashes
-        or not all(map(is_hash, hashes.values()))
+        or not all(map(is_sha256, hashes.values()))
     ):
         return None
     fields = {
@@ -170,7 +170,7 @@ def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
 def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any]:
     listed = row.get("attachments")
     refs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    named = [each for each in refs if is_hash(each.get("sha256")) and "kind" in each]
+    named = [each for each in refs if is_sha256(each.get("sha256")) and "kind" in each]
     empty: dict[str, Any] = {"outputs": {}, "provenance": {}, "meta": {}}
     as_artifact = {"attachments": named, "hashes": hashes, **empty}
     program = cut_program({"status": row["status"], **as_artifact})
