@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from pipeline.audit.rules.finding import Finding
     from schemas.audit_request import AuditRequest
 
-FINDING = 5
-"""Exit status where anything was found; a note is none."""
-
 WORKER_PATIENCE_SECONDS = 30.0
 """Longest wait without any worker in the group; one that restarts is back by then."""
 
@@ -102,7 +99,7 @@ def report(
     else:
         print_report(found)
     if is_fault(found):
-        raise typer.Exit(FINDING)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
@@ -141,7 +138,7 @@ def audit_file(
         print_findings(findings)
         note(f"{counted(len(paths), 'file')} checked, {counted(len(findings), 'finding')}")
     if findings:
-        raise typer.Exit(FINDING)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def shown(finding: "Finding") -> dict[str, str]:

@@ -17,11 +17,8 @@ from pipeline.broker.local.runtime import DESCRIPTIONS, DOWNLOAD_NAME, Downloade
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar, stderr, waiting
 from pipeline.disk.store_identity import refuse_as_root
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, NotFoundError
 from pipeline.settings import Settings, read_settings
-
-NONE_RUNS = 3
-"""Exit status of `status` where no broker runs: not found."""
 
 app = typer.Typer(no_args_is_help=True, help="Run a local Apache Kafka, for trials.")
 
@@ -61,7 +58,7 @@ def status(
     running = running_broker(folder)
     if running is None:
         note(_none_runs(folder))
-        raise typer.Exit(NONE_RUNS)
+        raise typer.Exit(NotFoundError.exit_status)
     if as_json:
         shown = ("pid", "bootstrap_servers", "cluster_id")
         print_json({name: getattr(running, name) for name in shown})

@@ -18,15 +18,13 @@ from pipeline.cli.views.terminal import (
     progress_bar,
 )
 from pipeline.disk.store_identity import read_store
+from pipeline.errors import IntegrityError
 from pipeline.settings import read_settings
 
 if TYPE_CHECKING:
     from pipeline.recovery.rebuild.index import RebuildReport
 
-DIFFERENCE_FOUND = 5
-"""Exit status where files and index, or files and topic, do not tell the same."""
-
-SHOWN_OF_A_KIND = 10
+TOLD_OF_A_KIND = 10
 """Most lines about one kind of finding; after a new broker every older run is such a finding."""
 
 app = typer.Typer(
@@ -52,7 +50,7 @@ def rebuild(as_json: AsJson = False) -> None:
     else:
         _tell(report)
     if not report.is_clean:
-        raise typer.Exit(DIFFERENCE_FOUND)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 @app.command()
@@ -76,7 +74,7 @@ def check(as_json: AsJson = False) -> None:
     else:
         print_text(f"{_counted(runs, advisories)} as the index says")
     if differences:
-        raise typer.Exit(DIFFERENCE_FOUND)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def _tell(report: "RebuildReport") -> None:

@@ -20,6 +20,7 @@ from pipeline.cli.views.terminal import (
     progress_bar,
     waiting,
 )
+from pipeline.errors import IntegrityError, RefusedError
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -27,14 +28,8 @@ if TYPE_CHECKING:
     from pipeline.legacy.report import MigrationResult, RowResult
     from pipeline.legacy.source import OlderStore
 
-REFUSED = 4
-"""Exit status where a row cannot be carried over, or is in conflict."""
-
-DIFFERENT = 5
-"""Exit status where source and store differ."""
-
-SHOWN_ROWS = 20
-"""Most rows that are shown to a person; --json names all."""
+TOLD_ROWS = 20
+"""Most rows that a person is told of one by one; --json names all."""
 
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
@@ -106,7 +101,7 @@ def run(
             result = asyncio.run(migrate_into_store(settings, source, options, report, progress))
     _report(result, rows, dry_run=dry_run, as_json=as_json)
     if not result.is_complete:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(RefusedError.exit_status)
 
 
 @app.command()
@@ -178,7 +173,7 @@ def verify(
             f"{counted(len(source.rows), 'row')} compared, {counted(counts.total(), 'difference')}"
         )
     if counts:
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 @app.command()
@@ -245,7 +240,7 @@ def rollback(
             note(why)
         note("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def _tell_difference(found: "Difference", *, as_json: bool) -> None:

@@ -29,13 +29,10 @@ from pipeline.cli.request_files import (
 )
 from pipeline.cli.views.terminal import counted, note, print_json, print_text, progress_bar
 from pipeline.core.runs.safety import explained
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, RefusedError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import EventError, RunEvent
-
-REFUSED = 4
-"""Exit status where a request is blocked, in conflict or rejected."""
 
 QUIET_SECONDS = 5.0
 """Wait for an event from which on a person is told what is waited for."""
@@ -149,7 +146,7 @@ def _do(errand: Errand[Event]) -> None:
     else:
         note(", ".join(f"{count:,} {what}" for what, count in counts.items()))
     if counts["refused"] or counts["blocked"]:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(RefusedError.exit_status)
 
 
 async def _publish(errand: Errand[Event]) -> Counter[str]:

@@ -1,8 +1,8 @@
 """`rmos replay`: prove a store by its topics, restore it, or send a range elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,13 +15,11 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
+from pipeline.errors import IntegrityError
 
 if TYPE_CHECKING:
     from pipeline.recovery.replay.reading import Reading
     from pipeline.recovery.replay.selection import Selection
-
-DIFFERENCE_FOUND = 5
-"""Exit status where topic and store do not tell the same."""
 
 app = typer.Typer(help="Read the topics again: verify the store (the default), restore it.")
 
@@ -95,16 +93,10 @@ def verify(
     from pipeline.settings import read_settings
 
     selection = _selection(since, until, ranges, run_id)
-    findings = view.FindingView(as_json=as_json)
-    with _reading(rate) as reading:
-        verified = run_service(verify_store(read_settings(), selection, findings.add, reading))
-    findings.show()
-    if as_json:
-        print_json({"summary": view.verified_summary(verified)})
-    else:
-        print_text(view.verified_line(verified))
-    if verified.differs:
-        raise typer.Exit(DIFFERENCE_FOUND)
+    with view.shown_findings(as_json=as_json) as report, _reading(rate) as reading:
+        found = run_service(verify_store(read_settings(), selection, report, reading))
+    summary, lines = view.verified_summary(found), view.verified_lines(found)
+    _end(found.differs, summary, lines, as_json=as_json)
 
 
 @app.command()
@@ -130,21 +122,13 @@ def restore(
     from pipeline.settings import read_settings
 
     selection = _selection(since, until, ranges, run_id)
-    findings = view.FindingView(as_json=as_json)
-    with _reading(rate) as reading:
-        restored = run_service(
-            restore_store(
-                read_settings(), selection, findings.add, accept_loss=accept_loss, reading=reading
-            )
+    settings = read_settings()
+    with view.shown_findings(as_json=as_json) as report, _reading(rate) as reading:
+        found = run_service(
+            restore_store(settings, selection, report, accept_loss=accept_loss, reading=reading)
         )
-    findings.show()
-    if as_json:
-        print_json({"summary": view.restored_summary(restored)})
-    else:
-        for line in view.restored_lines(restored):
-            print_text(line)
-    if restored.differs:
-        raise typer.Exit(DIFFERENCE_FOUND)
+    summary, lines = view.restored_summary(found), view.restored_lines(found)
+    _end(found.differs, summary, lines, as_json=as_json)
 
 
 @app.command()
@@ -169,6 +153,16 @@ def forward(
         print_json({"summary": {"command": "forward", "topic": to, "records": count}})
     else:
         print_text(f"{counted(count, 'record')} sent to {to}")
+
+
+def _end(differs: bool, summary: dict[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"summary": summary})
+    else:
+        for line in lines:
+            print_text(line)
+    if differs:
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def _selection(

@@ -14,12 +14,9 @@ from pipeline.broker.admin.topics import (
 )
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_table, print_text
+from pipeline.errors import IntegrityError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
-
-DIFFERENT = 5
-"""Exit status where something is not as it must be."""
-
 
 app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
 
@@ -53,7 +50,7 @@ def _report(settings: Settings, differences: list[TopicDifference], *, as_json: 
         print_text(f"{number} topics as they must be")
     _tell_retention(settings)
     if differences:
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(IntegrityError.exit_status)
 
 
 def _document(

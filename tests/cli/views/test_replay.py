@@ -9,13 +9,13 @@ import pytest
 from pipeline.broker.admin.topics import OffsetRange
 from pipeline.cli.views.replay import (
     SHOWN_FINDINGS,
-    FindingView,
     plan_documents,
     plan_lines,
     plan_rows,
     plan_summary,
     restored_lines,
-    verified_line,
+    shown_findings,
+    verified_lines,
     verified_summary,
 )
 from pipeline.recovery.replay.findings import Finding, Tally
@@ -54,10 +54,9 @@ def test_what_an_operator_should_know_is_no_difference() -> None:
 def test_json_has_every_finding_without_what_it_has_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    view = FindingView(as_json=True)
-    for _ in range(SHOWN_FINDINGS + 5):
-        view.add(MISSING)
-    view.show()
+    with shown_findings(as_json=True) as report:
+        for _ in range(SHOWN_FINDINGS + 5):
+            report(MISSING)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == SHOWN_FINDINGS + 5
     assert json.loads(lines[0]) == {
@@ -72,11 +71,10 @@ def test_json_has_every_finding_without_what_it_has_not(
 def test_a_table_shows_what_is_wrong_before_what_was_restored(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    view = FindingView(as_json=False)
-    for number in range(SHOWN_FINDINGS):
-        view.add(Finding("restored", "artifact", f"runs/{number}"))
-    view.add(Finding("different", "artifact", "runs/\x1b[2Jred", "ab", "cd"))
-    view.show()
+    with shown_findings(as_json=False) as report:
+        for number in range(SHOWN_FINDINGS):
+            report(Finding("restored", "artifact", f"runs/{number}"))
+        report(Finding("different", "artifact", "runs/\x1b[2Jred", "ab", "cd"))
     shown = capsys.readouterr()
     rows = shown.out.splitlines()
     assert rows[1].startswith("different\tartifact\truns/\\u001b[2Jred\tab\tcd")
@@ -85,27 +83,28 @@ def test_a_table_shows_what_is_wrong_before_what_was_restored(
 
 
 def test_nothing_found_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:
-    FindingView(as_json=False).show()
+    with shown_findings(as_json=False):
+        pass
     assert capsys.readouterr().out == ""
 
 
 def test_a_line_counts_what_was_found() -> None:
     counts = {"records": 1500, "identical": 2000, "missing": 1, "upload_missing": 2}
     verified = Verified(counts, pending=7, foreign_asked=False, differs=True)
-    assert verified_line(verified) == (
+    assert list(verified_lines(verified)) == [
         "1,500 records: 2,000 files identical, 1 missing, 2 uploads missing, foreign files not "
-        "asked for; 7 offsets are not consumed yet and left to the workers"
-    )
+        "looked for; not consumed yet, so left to the workers: 7 offsets"
+    ]
     assert verified_summary(verified)["foreign"] is None
     asked = Verified({}, pending=0, foreign_asked=True, differs=False)
-    assert verified_line(asked) == "0 records: 0 files identical"
+    assert list(verified_lines(asked)) == ["0 records: 0 files identical"]
     assert verified_summary(asked)["foreign"] == 0
 
 
 def test_a_restore_ends_with_the_store_root_or_says_why_there_is_none() -> None:
     counts = {"records": 3, "consumed": 1, "restored": 2, "intact": 4}
     assert list(restored_lines(Restored(counts, 0, differs=False, store_root="ab" * 32))) == [
-        "3 records: 1 consumed, 2 files restored, 4 files were there",
+        "3 records: 1 consumed, 2 files restored, 4 intact",
         f"store root {'ab' * 32}",
     ]
     *_, last = restored_lines(Restored(counts, 0, differs=True, store_root=None))
