@@ -4,8 +4,8 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Generic
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import EventError, RunEvent
 
 QUIET_SECONDS = 5.0
-"""Wait for an event from which on a person is told what is waited for."""
+"""After this long without an event, a person is shown what is waited for."""
 
 IN_FLIGHT = 1000
 """Most requests on their way at a time."""
@@ -46,33 +46,6 @@ Files = Annotated[
 Raw = Annotated[bool, typer.Option("--raw", help="Send every line as it is, without checking it.")]
 
 app = typer.Typer(no_args_is_help=True, help="Publish run requests and advisories.")
-
-
-@dataclass(frozen=True)
-class Errand(Generic[Event]):
-    """One call of a command.
-
-    Attributes:
-        publisher: Not connected yet.
-        settings: Which broker; how long to wait.
-        group: The consumer group that judges the records.
-        records: What to send.
-        raw: Whether to send it as it is.
-        wait: Whether to wait for events.
-        as_json: Whether to print NDJSON.
-        fate: What a summary counts an event as, besides its outcome: refused, blocked or nothing.
-        words: What a person is shown of an event.
-    """
-
-    publisher: RequestPublisher[Event]
-    settings: Settings
-    group: str
-    records: list[FileRecord]
-    raw: bool
-    wait: bool
-    as_json: bool
-    fate: Callable[[Event], str | None]
-    words: Callable[[Event], list[str]]
 
 
 @app.command()
@@ -99,14 +72,16 @@ def run(
     settings = read_settings()
     topics = settings.topics
     group = topics.persist_group if settings.runs_v2_enabled else topics.persist_v1_group
-    _do(
-        Errand(
-            RunPublisher(settings),
-            *(settings, group, records, raw, wait, as_json),
-            fate=_fate_of_run,
-            words=_words_of_run,
+    counts = asyncio.run(
+        _publish(
+            *(RunPublisher(settings), settings, group, records),
+            *(_fate_of_run, _words_of_run),
+            raw=raw,
+            wait=wait,
+            as_json=as_json,
         )
     )
+    _end(counts, as_json=as_json)
 
 
 @app.command()
@@ -129,19 +104,20 @@ def advisory(
     if not raw:
         refuse_bad_requests(records, advisory_fault)
     settings = read_settings()
-    _do(
-        Errand(
-            AdvisoryPublisher(settings),
-            *(settings, settings.topics.advise_group, records, raw, wait, as_json),
-            fate=_fate_of_advisory,
-            words=_words_of_advisory,
+    counts = asyncio.run(
+        _publish(
+            *(AdvisoryPublisher(settings), settings, settings.topics.advise_group, records),
+            *(_fate_of_advisory, _words_of_advisory),
+            raw=raw,
+            wait=wait,
+            as_json=as_json,
         )
     )
+    _end(counts, as_json=as_json)
 
 
-def _do(errand: Errand[Event]) -> None:
-    counts = asyncio.run(_publish(errand))
-    if errand.as_json:
+def _end(counts: Counter[str], *, as_json: bool) -> None:
+    if as_json:
         print_json({"summary": dict(counts)})
     else:
         note(", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -149,66 +125,95 @@ def _do(errand: Errand[Event]) -> None:
         raise typer.Exit(RefusedError.exit_status)
 
 
-async def _publish(errand: Errand[Event]) -> Counter[str]:
+async def _publish(
+    publisher: RequestPublisher[Event],
+    settings: Settings,
+    group: str,
+    records: list[FileRecord],
+    fate_of: Callable[[Event], str | None],
+    words_of: Callable[[Event], list[str]],
+    *,
+    raw: bool,
+    wait: bool,
+    as_json: bool,
+) -> Counter[str]:
+    """Send records, print what becomes of each, and count it.
+
+    Args:
+        publisher: Not connected yet.
+        settings: Which broker; how long to wait.
+        group: The consumer group that judges the records.
+        records: What to send.
+        fate_of: What else a summary counts an event as: refused, blocked or nothing.
+        words_of: What a person is shown of an event.
+        raw: Whether to send each as it is.
+        wait: Whether to wait for its event.
+        as_json: Whether to print NDJSON.
+    """
     counts: Counter[str] = Counter()
     is_quiet = True
-    async with errand.publisher, aclosing(_sent(errand)) as receipts:
+    async with publisher, aclosing(_sent(publisher, records, raw=raw)) as receipts:
         with progress_bar() as progress:
             async for receipt in receipts:
                 published = await receipt.published()
                 counts["published"] += 1
-                if errand.wait:
+                document: Any = asdict(published)
+                words = [published.run_id or "-", str(published)]
+                if wait:
                     waiting = asyncio.ensure_future(receipt.event())
                     await asyncio.wait([waiting], timeout=QUIET_SECONDS)
                     if is_quiet and not waiting.done():
                         is_quiet = False
-                        note(await _waited_for(errand, published))
+                        note(await _waited_for(settings, group, published))
                     event = await waiting
-                    shown: Any = event.model_dump(mode="json", exclude_none=True)
-                    counts[shown["outcome"]] += 1
-                    fate = errand.fate(event)
+                    document = event.model_dump(mode="json", exclude_none=True)
+                    words = words_of(event)
+                    counts[document["outcome"]] += 1
+                    fate = fate_of(event)
                     # A summary names what was refused also where nothing was.
                     counts["refused"] += fate == "refused"
                     if fate == "blocked":
                         counts["blocked"] += 1
-                    _tell(shown, errand.words(event), as_json=errand.as_json)
+                if as_json:
+                    print_json(document)
                 else:
-                    _tell_published(published, as_json=errand.as_json)
-                progress("requests", counts["published"], len(errand.records))
+                    print_text("  ".join(words).rstrip())
+                progress("requests", counts["published"], len(records))
     return counts
 
 
-async def _waited_for(errand: Errand[Event], published: Published) -> str:
+async def _waited_for(settings: Settings, group: str, published: Published) -> str:
     """Say which event does not come, and whether anybody is there who would send it."""
     try:
-        members = await group_members(errand.settings, errand.group)
+        members = await group_members(settings, group)
     except BrokerError as error:
         why = str(error)
     else:
         why = (
-            f"the group {errand.group} has {counted(len(members), 'worker')}, behind or waiting; "
+            f"the group {group} has {counted(len(members), 'worker')}, behind or waiting; "
             "`rmos offsets show` shows its lag."
             if members
-            else f"no worker of the group {errand.group} runs; `rmos worker` starts one."
+            else f"no worker of the group {group} runs; `rmos worker` starts one."
         )
-    seconds = errand.settings.receipt_timeout_seconds
+    seconds = settings.receipt_timeout_seconds
     name = published.run_id or "the record"
     return f"Waiting up to {seconds:g} s for the event of {name} ({published}): {why}"
 
 
-async def _sent(errand: Errand[Event]) -> AsyncGenerator[Receipt[Event]]:
+async def _sent(
+    publisher: RequestPublisher[Event], records: list[FileRecord], *, raw: bool
+) -> AsyncGenerator[Receipt[Event]]:
     """Send the records, so many at a time, and give back their receipts in order."""
-    on_their_way: deque[Receipt[Event]] = deque()
-    publisher = errand.publisher
-    for record in errand.records:
-        if errand.raw:
-            on_their_way.append(await publisher.send_raw(record.key, record.body))
+    in_flight: deque[Receipt[Event]] = deque()
+    for record in records:
+        if raw:
+            in_flight.append(await publisher.send_raw(record.key, record.body))
         else:
-            on_their_way.append(await publisher.send(record.body))
-        if len(on_their_way) == IN_FLIGHT:
-            yield on_their_way.popleft()
-    while on_their_way:
-        yield on_their_way.popleft()
+            in_flight.append(await publisher.send(record.body))
+        if len(in_flight) == IN_FLIGHT:
+            yield in_flight.popleft()
+    while in_flight:
+        yield in_flight.popleft()
 
 
 def _fate_of_run(event: RunEvent) -> str | None:
@@ -241,17 +246,3 @@ def _fate_of_advisory(event: AdvisoryEvent) -> str | None:
 def _words_of_advisory(event: AdvisoryEvent) -> list[str]:
     why = _why(event.error) or event.link_path or ""
     return [event.run_id or "-", event.advisory_id or "-", event.outcome, why]
-
-
-def _tell(document: object, words: list[str], *, as_json: bool) -> None:
-    if as_json:
-        print_json(document)
-    else:
-        print_text("  ".join(words).rstrip())
-
-
-def _tell_published(published: Published, *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(published))
-        return
-    print_text(f"{published.run_id or '-'}  {published}")
