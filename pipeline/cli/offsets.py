@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -46,69 +45,8 @@ _PLACE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TargetOptions:
-    """The options that say where to; exactly one of them is given.
-
-    Attributes:
-        to_time: RFC 3339.
-        to_offset: Each `P:N`, or `TOPIC:P:N`.
-    """
-
-    to_time: str | None
-    to_offset: Sequence[str]
-    earliest: bool
-    latest: bool
-    shift_by: int | None
-    to_store: bool
-
-    def check(self) -> None:
-        """Check that one was given.
-
-        Raises:
-            InputError: None was, or several, or a time that is none.
-        """
-        given = (
-            self.to_time is not None,
-            bool(self.to_offset),
-            self.earliest,
-            self.latest,
-            self.shift_by is not None,
-            self.to_store,
-        )
-        if sum(given) != 1:
-            raise InputError(
-                "Expected one of --to-time, --to-offset, --earliest, --latest, --shift-by, "
-                "--to-store."
-            )
-        moment_ms("--to-time", self.to_time)
-
-
-async def target_of(settings: Settings, group: str, options: TargetOptions) -> Target:
-    """Return where each partition of `group` is to be moved.
-
-    Raises:
-        InputError: A place is none that the group reads.
-        BrokerError: The broker cannot be reached.
-    """
-    ranges = await partition_offsets(settings, consumer_groups(settings.prefix)[group])
-    time_ms = moment_ms("--to-time", options.to_time)
-    if time_ms is not None:
-        later = await ranges_since(settings, ranges, time_ms)
-        return lambda position: later[position.place].beginning
-    if options.to_offset:
-        places = _places(options.to_offset, group, ranges)
-        return lambda position: places.get(position.place)
-    if options.to_store:
-        kept = _kept_by_store(settings, group)
-        return lambda position: _back_to(kept, position)
-    if (shift := options.shift_by) is not None:
-        return lambda position: position.following + shift
-    return lambda position: position.begin if options.earliest else position.end
-
-
-def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
-    """Return where the store goes on in what `group` reads.
+def _back_to_store(settings: Settings, group: str) -> Target:
+    """Move a group back to where the store goes on, where it is beyond; nobody skips by this way.
 
     Raises:
         InputError: The group is none that writes into a store.
@@ -123,14 +61,26 @@ def _kept_by_store(settings: Settings, group: str) -> Mapping[Partition, int]:
 
     epoch = read_store(settings.data_dir).epoch
     with closing(open_index_to_read(settings.data_dir)) as index:
-        return index.kept_to(epoch)
+        kept = index.kept_to(epoch)
+
+    def target(position: GroupPosition) -> int | None:
+        stored = kept.get(position.place, 0)
+        is_beyond = position.committed is not None and position.committed > stored
+        return stored if is_beyond else None
+
+    return target
 
 
-def _back_to(kept: Mapping[Partition, int], position: GroupPosition) -> int | None:
-    """Return where the store goes on, if the group is beyond it; nobody skips by this way."""
-    stored = kept.get(position.place, 0)
-    is_beyond = position.committed is not None and position.committed > stored
-    return stored if is_beyond else None
+async def _named_target(
+    settings: Settings, group: str, time_ms: int | None, offsets: Sequence[str]
+) -> Target:
+    """Move to the first record of a time or later, else to the offsets that are named."""
+    ranges = await partition_offsets(settings, consumer_groups(settings.prefix)[group])
+    if time_ms is not None:
+        later = await ranges_since(settings, ranges, time_ms)
+        return lambda position: later[position.place].beginning
+    places = _places(offsets, group, ranges)
+    return lambda position: places.get(position.place)
 
 
 def _places(
@@ -226,15 +176,29 @@ def reset(
 
     Exit 4 if the group has members; they are named.
     """
-    options = TargetOptions(to_time, to_offset or (), earliest, latest, shift_by, to_store)
-    options.check()
+    ways = (to_time is not None, to_offset, earliest, latest, shift_by is not None, to_store)
+    if sum(map(bool, ways)) != 1:
+        raise InputError(
+            "Expected one of --to-time, --to-offset, --earliest, --latest, --shift-by, --to-store."
+        )
+    time_ms = moment_ms("--to-time", to_time)
     settings = read_settings()
     name = _group(settings, group)
 
     async def moves() -> list[OffsetMove]:
         await refuse_live_group(settings, name)
-        target = await target_of(settings, name, options)
+        if to_store:
+            target = _back_to_store(settings, name)
+        elif time_ms is not None or to_offset:
+            target = await _named_target(settings, name, time_ms, to_offset or ())
+        else:
+            target = shifted
         return moves_within_log(await group_positions(settings, name), target)
+
+    def shifted(position: GroupPosition) -> int:
+        if shift_by is not None:
+            return position.following + shift_by
+        return position.begin if earliest else position.end
 
     _move(settings, name, asyncio.run(moves()), dry_run=dry_run, yes=yes, as_json=as_json)
 

@@ -1,7 +1,7 @@
 """How groups and their moves are shown: rows for a person, documents for programs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.broker.admin.groups import GroupState
@@ -11,6 +11,9 @@ from pipeline.recovery.group_moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")
+_MEMBER_FIELDS = ("member_id", "client_id", "host")
+_POSITION_FIELDS = ("topic", "partition", "begin", "committed", "end", "lag", "lost")
+_TRANSACTION_FIELDS = ("offset", "producer_id", "transactional_id", "since_ms", "timeout_ms")
 MOVE_COLUMNS = ("topic", "partition", "from", "to", "difference", "note")
 
 
@@ -26,7 +29,7 @@ class GroupView:
     state: GroupState
     positions: Sequence[GroupPosition]
     kept: Sequence[str]
-    transactions: Mapping[Partition, OpenTransaction] = field(default_factory=dict)
+    transactions: Mapping[Partition, OpenTransaction]
 
     @property
     def is_new(self) -> bool:
@@ -46,35 +49,25 @@ class GroupView:
         """
         topics = sorted({each.topic for each in self.positions})
         yield [
-            self.state.name,
-            topics[0] if len(topics) == 1 else f"{len(topics)} topics",
-            f"all {len(self.positions)}",
-            *("", ""),
-            self.lag,
+            *(self.state.name, topics[0] if len(topics) == 1 else f"{len(topics)} topics"),
+            *(f"all {len(self.positions)}", "", "", self.lag),
             sum(each.lost for each in self.positions) or "",
         ]
         for each in self.positions:
-            if not (partitions or each.lag or each.lost):
-                continue
-            yield [
-                self.state.name,
-                each.topic,
-                each.partition,
-                "-" if each.committed is None else each.committed,
-                each.end,
-                each.lag,
-                each.lost or "",
-            ]
+            if partitions or each.lag or each.lost:
+                committed = "-" if each.committed is None else each.committed
+                yield [
+                    *(self.state.name, each.topic, each.partition, committed),
+                    *(each.end, each.lag, each.lost or ""),
+                ]
 
     def notes(self) -> Iterator[str]:
         """Yield what is said of the group as a whole."""
-        name = self.state.name
-        if self.is_new:
-            yield f"{name}: never used"
-        else:
-            yield f"{name}: {self.state.state}, {self.lag:,} behind"
+        name, state = self.state.name, self.state.state
+        yield f"{name}: never used" if self.is_new else f"{name}: {state}, {self.lag:,} behind"
         yield from (f"  member {member}" for member in self.state.members)
-        yield from (f"  held up by {self.transactions[place]}" for place in self._held_up())
+        held_up = filter(None, map(self._held_up_by, self.positions))
+        yield from (f"  held up by {transaction}" for transaction in held_up)
         yield from (f"  snapshot {kept}" for kept in self.kept)
 
     def document(self) -> dict[str, Any]:
@@ -83,43 +76,30 @@ class GroupView:
             "group": self.state.name,
             "state": self.state.state,
             "lag": self.lag,
-            "members": [
-                {"member_id": each.member_id, "client_id": each.client_id, "host": each.host}
-                for each in self.state.members
-            ],
-            "partitions": [
-                {
-                    "topic": each.topic,
-                    "partition": each.partition,
-                    "begin": each.begin,
-                    "committed": each.committed,
-                    "end": each.end,
-                    "lag": each.lag,
-                    "lost": each.lost,
-                    **self._held_up_by(each.place),
-                }
-                for each in self.positions
-            ],
+            "members": [_named(each, _MEMBER_FIELDS) for each in self.state.members],
+            "partitions": [self._partition(each) for each in self.positions],
             "kept": list(self.kept),
         }
 
-    def _held_up(self) -> Iterator[Partition]:
-        """Yield the partitions where the group has got to a transaction that is open."""
-        for each in self.positions:
-            transaction = self.transactions.get(each.place)
-            if each.lag and transaction is not None and each.following >= transaction.offset:
-                yield each.place
+    def _partition(self, position: GroupPosition) -> dict[str, Any]:
+        document = _named(position, _POSITION_FIELDS)
+        transaction = self._held_up_by(position)
+        if transaction is not None:
+            fields = _named(transaction, _TRANSACTION_FIELDS)
+            known = {name: value for name, value in fields.items() if value is not None}
+            document["held_up_by"] = known
+        return document
 
-    def _held_up_by(self, place: Partition) -> dict[str, Any]:
-        if place not in set(self._held_up()):
-            return {}
-        transaction = asdict(self.transactions[place])
-        named = ("offset", "producer_id", "transactional_id", "since_ms", "timeout_ms")
-        return {
-            "held_up_by": {
-                name: transaction[name] for name in named if transaction[name] is not None
-            }
-        }
+    def _held_up_by(self, position: GroupPosition) -> OpenTransaction | None:
+        """Return the open transaction that the group has got to in a partition."""
+        transaction = self.transactions.get(position.place)
+        if transaction is None or not position.lag or position.following < transaction.offset:
+            return None
+        return transaction
+
+
+def _named(value: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}
 
 
 def move_row(move: OffsetMove) -> list[Any]:
