@@ -75,7 +75,7 @@ BASE_INSTALL = (
 )
 
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
-PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.screen"}
+PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
 
 KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]

@@ -12,28 +12,12 @@ from pipeline.app import (
 from pipeline.app.http import api_server
 from pipeline.broker.publisher import RunPublisher
 from pipeline.cli.broker import starting
-from pipeline.cli.demo.proofs import (
-    show_audit,
-    show_evidence,
-    show_flipped_byte,
-    show_migration,
-    show_recovery,
-)
-from pipeline.cli.demo.runs import (
-    Demo,
-    show_advisory,
-    show_artifact,
-    show_comparison,
-    show_files,
-    show_outcomes,
-    show_refusal,
-)
-from pipeline.cli.demo.screen import Screen
+from pipeline.cli.demo import proofs, runs
 from pipeline.client import RunsClient
 from pipeline.settings import Settings
 
 
-async def run_demo(settings: Settings, screen: Screen) -> None:
+async def run_demo(settings: Settings, screen: runs.Screen) -> None:
     """Start everything, show all chapters, stop everything.
 
     Raises:
@@ -56,21 +40,21 @@ async def run_demo(settings: Settings, screen: Screen) -> None:
             ):
                 workers = "workers to persist, advise and audit"
                 screen.note(f"{workers}, the API at http://{server.address}")
-                await _show_chapters(Demo(settings, screen, publisher, client))
+                await _show_chapters(runs.Demo(settings, screen, publisher, client))
                 screen.chapter("Stop")
 
 
-async def _show_chapters(demo: Demo) -> None:
-    green, yellow, red = (await show_outcomes(demo))[:3]
-    show_artifact(demo, green)
-    show_files(demo)
-    await show_advisory(demo, red)
-    await show_refusal(demo)
-    await show_comparison(demo, green, yellow)
+async def _show_chapters(demo: runs.Demo) -> None:
+    green, yellow, red = (await runs.show_outcomes(demo))[:3]
+    runs.show_artifact(demo, green)
+    runs.show_files(demo)
+    await runs.show_advisory(demo, red)
+    await runs.show_refusal(demo)
+    await runs.show_comparison(demo, green, yellow)
     everything = "An audit of everything: each byte, each leaf, each signature"
-    await show_audit(demo, everything, "demo-clean", [])
-    changed = await show_flipped_byte(demo, yellow)
-    await show_audit(demo, "The audit names the file", "demo-changed", [changed])
-    await show_recovery(demo, green)
-    await show_migration(demo)
-    await asyncio.to_thread(show_evidence, demo, green)
+    await proofs.show_audit(demo, everything, "demo-clean", [])
+    changed = await proofs.show_flipped_byte(demo, yellow)
+    await proofs.show_audit(demo, "The audit names the file", "demo-changed", [changed])
+    await proofs.show_recovery(demo, green)
+    await proofs.show_migration(demo)
+    await asyncio.to_thread(proofs.show_evidence, demo, green)

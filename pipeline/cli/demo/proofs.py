@@ -9,8 +9,7 @@ from typing import Any
 
 from pipeline.cli.audit import ask_audit
 from pipeline.cli.demo.requests import demo_requests
-from pipeline.cli.demo.runs import Demo, hash_of
-from pipeline.cli.demo.screen import expect
+from pipeline.cli.demo.runs import Demo, expect, hash_of
 from pipeline.cli.ledger import open_logs
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.layout import attachment_path
@@ -99,7 +98,7 @@ async def show_recovery(demo: Demo, run: RunEvent) -> None:
     code = event.error.code
     screen.line(f"  its request comes again: {event.outcome}, {code}", "bold red")
     screen.command(f"rmos replay restore --run-id {run.run_id}")
-    await restore(demo.settings, Selection(run_id=run.run_id), lambda finding: None)
+    await restore(demo.settings, Selection(run_id=run.run_id), lambda _finding: None)
     screen.line(f"  {hash_of(path)}  restored")
     screen.line(f"  {run.artifact_sha256}  as the event said")
     expect(hash_of(path) == run.artifact_sha256, f"{path} came back with another hash.")
@@ -140,23 +139,20 @@ async def show_migration(demo: Demo) -> None:
 def _v1_rows() -> dict[str, Any]:
     """Return rows as v1 wrote them: the verdict deep in the evaluation, where v1 missed it."""
     blocked = {"risk_level": "UNKNOWN", "block_reason": "Unsupported mode: unknown"}
-    recorded: list[tuple[str, str, dict[str, Any]]] = [
-        ("run_v1_green", "OK", {"risk_level": "GREEN", "score": 94.0}),
-        ("run_v1_unknown", "BLOCKED", blocked),
-        ("run_v1_unevaluated", "OK", {}),
-    ]
+    shared = {
+        "created_at_utc": "2025-11-03T09:12:44.501200+00:00",
+        "event_type": "approval",
+        "workflow_mode": "router",
+        "tool_id": "router:endmill_6mm",
+        "request_hash": "0" * 64,
+    }
     return {
-        run_id: {
-            "run_id": run_id,
-            "created_at_utc": "2025-11-03T09:12:44.501200+00:00",
-            "event_type": "approval",
-            "status": status,
-            "workflow_mode": "router",
-            "tool_id": "router:endmill_6mm",
-            "feasibility": {"mode": "router", "safety": safety},
-            "request_hash": "0" * 64,
-        }
-        for run_id, status, safety in recorded
+        run_id: {"run_id": run_id, "status": status, **shared, "feasibility": {"safety": safety}}
+        for run_id, status, safety in (
+            ("run_v1_green", "OK", {"risk_level": "GREEN", "score": 94.0}),
+            ("run_v1_unknown", "BLOCKED", blocked),
+            ("run_v1_unevaluated", "OK", {}),
+        )
     }
 
 

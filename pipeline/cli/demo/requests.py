@@ -1,9 +1,8 @@
 """The requests of `rmos demo`, in the shapes of a real shop's CAM system."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 CREATED_AT_UTC = "2025-12-18T14:03:22Z"
 
@@ -23,15 +22,8 @@ M5
 M30"""
 
 
-@dataclass(frozen=True, slots=True)
-class DemoRequest:
-    """One record of the demo.
-
-    Attributes:
-        title: What it shows.
-        key: The record's key.
-        value: Its bytes.
-    """
+class DemoRequest(NamedTuple):
+    """One record of the demo: what it shows, its key and its bytes."""
 
     title: str
     key: bytes
@@ -40,27 +32,27 @@ class DemoRequest:
 
 def demo_requests() -> list[DemoRequest]:
     """Return the records of the demo, in order."""
-    green = _request("run_demo_green", _verdict("GREEN", 92.0), gcode=_SMALL_POCKET)
+    green = _request("run_demo_green", "GREEN", 92.0, gcode=_SMALL_POCKET)
     careful = "stepdown is high (> 3.0 mm); consider smaller passes"
     large = "\n".join(_raster_pocket())
-    yellow = _request("run_demo_yellow", _verdict("YELLOW", 61.5, warning=careful), gcode=large)
-    incomplete = _request("run_demo_incomplete", _verdict("GREEN", 88.0)) | {"tool_id": 42}
+    yellow = _request("run_demo_yellow", "YELLOW", 61.5, warnings=(careful,), gcode=large)
+    incomplete = {**_request("run_demo_incomplete", "GREEN", 88.0), "tool_id": 42}
     return [
         _record("GREEN", green),
         _record("YELLOW, 300 KB of G-code", yellow),
         _record("RED", red_request("run_demo_red")),
-        _record("no risk in it", _request("run_demo_unknown", _verdict(None, None))),
+        _record("no risk in it", _request("run_demo_unknown", None, None)),
         _record("incomplete: tool_id is 42", incomplete),
         DemoRequest("not JSON", b"run_demo_broken", b'{"run_id": "run_demo_broken", '),
         _record("the GREEN one again", green),
-        _record("the GREEN one, changed", green | {"tool_id": "router:endmill_3mm"}),
+        _record("the GREEN one, changed", {**green, "tool_id": "router:endmill_3mm"}),
     ]
 
 
 def red_request(run_id: str) -> dict[str, Any]:
     """Return a request that must be blocked."""
     reason = "z_rough must be negative (cutting depth)"
-    return _request(run_id, _verdict("RED", 0.0, block_reason=reason), gcode=_SMALL_POCKET)
+    return _request(run_id, "RED", 0.0, block_reason=reason, gcode=_SMALL_POCKET)
 
 
 def _record(title: str, request: dict[str, Any]) -> DemoRequest:
@@ -68,23 +60,16 @@ def _record(title: str, request: dict[str, Any]) -> DemoRequest:
     return DemoRequest(title, request["run_id"].encode(), value)
 
 
-def _verdict(
+def _request(
+    run_id: str,
     risk_level: str | None,
     score: float | None,
     *,
     block_reason: str | None = None,
-    warning: str | None = None,
+    warnings: Sequence[str] = (),
+    gcode: str | None = None,
 ) -> dict[str, Any]:
-    warnings = [] if warning is None else [warning]
-    return {
-        "risk_level": risk_level,
-        "score": score,
-        "block_reason": block_reason,
-        "warnings": warnings,
-    }
-
-
-def _request(run_id: str, verdict: dict[str, Any], gcode: str | None = None) -> dict[str, Any]:
+    verdict = {"risk_level": risk_level, "score": score, "block_reason": block_reason}
     return {
         "run_id": run_id,
         "created_at_utc": CREATED_AT_UTC,
@@ -94,7 +79,7 @@ def _request(run_id: str, verdict: dict[str, Any], gcode: str | None = None) -> 
         "machine_id": "router_1",
         "event_type": "toolpaths",
         "engine_version": "feasibility_engine_v1",
-        "feasibility": {"mode": "router", "safety": verdict},
+        "feasibility": {"mode": "router", "safety": {**verdict, "warnings": list(warnings)}},
         "request": {
             "design": {"type": "pocket", "width_mm": 100, "length_mm": 50, "depth_mm": 3},
             "context": {"strategy": "spiral", "stepover": 0.45, "stepdown_mm": 1.5},

@@ -1,4 +1,4 @@
-"""The chapters about runs: published, stored, explained, refused, compared."""
+"""The chapters of the demo about runs: published, stored, explained, refused, compared."""
 
 import hashlib
 import json
@@ -7,18 +7,60 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.cli.demo.requests import CREATED_AT_UTC, demo_requests, red_request
-from pipeline.cli.demo.screen import WIDTH, Screen, expect
 from pipeline.cli.views.diff import print_diff
 from pipeline.client import RunsClient
 from pipeline.core.visible_text import visible, visible_json
-from pipeline.errors import RefusedError
+from pipeline.errors import IntegrityError, RefusedError
 from pipeline.settings import Settings
 from schemas.run_event import RunEvent
+
+_WIDTH = 100
+
+
+class Screen:
+    """Numbered chapters on standard output."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, width=_WIDTH)
+        self._chapters = 0
+
+    def chapter(self, title: str) -> None:
+        """Begin the next chapter."""
+        self._chapters += 1
+        self.line("")
+        self.line(f"{self._chapters}. {title}", "bold")
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print one line, whole also where it is longer than the screen."""
+        self.console.print(Text(visible(text), style), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print what is being done."""
+        self.line(f"  {text}", "dim")
+
+    def command(self, text: str) -> None:
+        """Print what is run."""
+        self.line(f"  $ {text}", "bold")
+
+    def answer(self, method: str, path: str, status: str) -> None:
+        """Print what was asked over HTTP, and the status of the answer."""
+        self.line(f"  {method} /api/rmos/runs{path}  ->  {status}", "bold")
+
+
+def expect(holds: bool, otherwise: str) -> None:  # reads like an assertion
+    """Check that something is as the demo shows it.
+
+    Raises:
+        IntegrityError: It is not.
+    """
+    if not holds:
+        raise IntegrityError(otherwise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +89,7 @@ async def show_outcomes(demo: Demo) -> list[RunEvent]:
     """Publish the requests one after the other; return their events in this order."""
     demo.screen.chapter("A CAM system publishes eight requests; what became of each")
     events = []
-    table = Table("request", "outcome", "status", "may cut", "why", width=WIDTH)
+    table = Table("request", "outcome", "status", "may cut", "why", width=_WIDTH)
     for request in demo_requests():
         receipt = await demo.runs.send_raw(request.key, request.value)
         event = await receipt.event()
@@ -59,7 +101,7 @@ async def show_outcomes(demo: Demo) -> list[RunEvent]:
             Text("yes", "bold green") if event.may_cut else "no",
             Text(visible(event.error.code if event.error else event.block_reason or "")),
         )
-    demo.screen.show(table)
+    demo.screen.console.print(table)
     return events
 
 
@@ -69,7 +111,7 @@ def show_artifact(demo: Demo, run: RunEvent) -> None:
     screen, path = demo.screen, demo.root / run.artifact_path
     screen.chapter(f"One artifact: {run.artifact_path}")
     document = json.dumps(json.loads(path.read_bytes()), indent=2, ensure_ascii=False)
-    screen.show(Text(visible_json(document), "dim"))
+    screen.console.print(Text(visible_json(document), "dim"))
     screen.chapter("Its hash, checked without this program")
     program = shutil.which("sha256sum")
     if program is None:
