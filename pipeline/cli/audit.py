@@ -1,8 +1,8 @@
-"""`rmos audit`: hold what is stored against its hashes."""
+"""`rmos audit`: find what was changed, lost or added in a store."""
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.options import AsJson, AsNdjson
-from pipeline.cli.views.terminal import counted, note, print_json, print_table, progress_bar
+from pipeline.cli.views.terminal import (
+    counted,
+    note,
+    print_json,
+    print_pairs,
+    print_table,
+    print_text,
+    progress_bar,
+)
 from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import (
     InputError,
@@ -32,6 +40,7 @@ WORKER_PATIENCE_SECONDS = 30.0
 """Longest wait without any worker in the group; one that restarts is back by then."""
 
 _LOOK_SECONDS = 1.0
+_FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
 app = typer.Typer(no_args_is_help=True, help="Find what was changed, lost or added.")
 
@@ -65,21 +74,14 @@ def run(
     Findings are printed as they come, then the report. Nothing is repaired. If this
     command is interrupted, the audit goes on: wait for it again with its --audit-id.
     """
-    from pipeline.cli.views.audit import is_fault, print_finding, print_report
-
     settings = read_settings()
     request = _request(audit_id or _new_id(), _scope(everything, date, run_id), mode)
-    print_one = print_json if as_json else print_finding
+    report = print_json if as_json else _print_finding
     with progress_bar() as progress:
         asked = partial(note, f"audit {request.audit_id}")
-        asking = ask_audit(settings, request, print_one, asked=asked, progress=progress)
-        report = asyncio.run(_in_time(asking, request.audit_id, timeout))
-    if as_json:
-        print_json({"summary": report})
-    else:
-        print_report(report)
-    if is_fault(report):
-        raise typer.Exit(IntegrityError.exit_status)
+        asking = ask_audit(settings, request, report, asked=asked, progress=progress)
+        found = asyncio.run(_in_time(asking, request.audit_id, timeout))
+    _end({"summary": found} if as_json else None, found)
 
 
 @app.command()
@@ -88,18 +90,12 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
-    from pipeline.cli.views.audit import is_fault, print_report
     from pipeline.disk.store_identity import read_store
 
     root = read_settings().data_dir
     read_store(root)
     found = _read_report(root, audit_id)
-    if as_json:
-        print_json(found)
-    else:
-        print_report(found)
-    if is_fault(found):
-        raise typer.Exit(IntegrityError.exit_status)
+    _end(found if as_json else None, found)
 
 
 def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
@@ -129,20 +125,20 @@ def audit_file(
     """
     from pipeline.audit.single_files import check_file
 
-    findings = [finding for path in paths for finding in check_file(path)]
+    findings = [_document(finding) for path in paths for finding in check_file(path)]
     if as_json:
         for finding in findings:
-            print_json(shown(finding))
+            print_json(finding)
         print_json({"summary": {"files": len(paths), "findings": len(findings)}})
     else:
-        print_findings(findings)
+        if findings:
+            print_table(_FINDING_FIELDS, (_cells(finding) for finding in findings))
         note(f"{counted(len(paths), 'file')} checked, {counted(len(findings), 'finding')}")
     if findings:
         raise typer.Exit(IntegrityError.exit_status)
 
 
-def shown(finding: "Finding") -> dict[str, str]:
-    """Return a finding as it is printed."""
+def _document(finding: "Finding") -> dict[str, str]:
     from pipeline.audit.rules.finding import readable
 
     return {
@@ -154,16 +150,75 @@ def shown(finding: "Finding") -> dict[str, str]:
     }
 
 
-def print_findings(findings: list["Finding"]) -> None:
-    """Print a table of findings, and nothing where there is none."""
-    if findings:
+def _cells(finding: Mapping[str, Any]) -> list[str]:
+    return [finding.get(name, "-") for name in _FINDING_FIELDS]
+
+
+def _print_finding(finding: Mapping[str, Any]) -> None:
+    severity, code, path, expected, found = _cells(finding)
+    print_text(f"{severity}  {code}  {path}: expected {expected}, found {found}")
+
+
+def _end(document: Mapping[str, Any] | None, report: Mapping[str, Any]) -> None:
+    """Print a report, as a document or for a person; exit 5 if it has more than notes."""
+    from pipeline.audit.rules.finding import worst_severity
+
+    if document is not None:
+        print_json(document)
+    else:
+        _print_report(report)
+    if worst_severity(report["codes"]) not in {None, "note"}:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+def _print_report(report: Mapping[str, Any]) -> None:
+    """Print a report: the four verdicts each on its own, what was found and what was looked at."""
+    from pipeline.audit.rules.finding import severity_of
+
+    print_pairs(_head(report))
+    print_text()
+    print_table(
+        ("verdict", "result", "reason"),
+        [
+            (name.upper(), verdict["result"], verdict["reason"])
+            for name, verdict in report["verdicts"].items()
+        ],
+    )
+    if report["codes"]:
+        print_text()
         print_table(
-            ["severity", "code", "path", "expected", "found"],
-            [
-                [row["severity"], row["code"], row["path"], row["expected"], row["found"]]
-                for row in map(shown, findings)
-            ],
+            ("findings", "code", "severity"),
+            [(f"{count:,}", code, severity_of(code)) for code, count in report["codes"].items()],
         )
+
+
+def _head(report: Mapping[str, Any]) -> list[tuple[str, object]]:
+    counts = report["counts"]
+
+    def number(name: str, noun: str) -> str:
+        return counted(counts[name], noun)
+
+    head: list[tuple[str, object]] = [
+        ("audit_id", report["audit_id"]),
+        ("scope", _scope_text(report["scope"])),
+        ("mode", report["mode"]),
+        ("started", report["started_at_utc"]),
+        ("finished", report["finished_at_utc"]),
+        ("runs", f"{number('artifacts', 'artifact')} and {number('links', 'link')}"),
+        ("blobs", f"{number('attachments', 'attachment')}, {counts['quarantined']:,} quarantined"),
+        ("read", f"{number('files_read', 'file')}, {number('bytes_read', 'byte')}"),
+        ("ledger", f"{number('leaves', 'leaf')} in {number('logs', 'log')}"),
+    ]
+    if "sample_share" in report:
+        head.append(("sample_share", report["sample_share"]))
+    return [*head, ("store_root", report.get("store_root", "-"))]
+
+
+def _scope_text(scope: Mapping[str, Any]) -> str:
+    if scope.get("all"):
+        return "all"
+    ((name, values),) = ((name, each) for name, each in scope.items() if each)
+    return f"{len(values):,} {name.replace('_', ' ')}"
 
 
 def _new_id() -> str:
@@ -235,7 +290,8 @@ async def ask_audit(
         async with listening(settings, request.audit_id) as listener:
             place = await publish_audit(sender, settings, request)
             asked()
-            watch = _WorkerWatch(settings, request.audit_id)
+            loop = asyncio.get_running_loop()
+            seen = looked = loop.time()
             async with aclosing(listener.news(place)) as heard:
                 async for news in heard:
                     for finding in news.findings:
@@ -246,38 +302,29 @@ async def ask_audit(
                         raise RefusedError(": ".join(news.refusal))
                     done, total = journal_progress(settings.data_dir, request.audit_id) or (0, None)
                     progress("files of finished days", done, total)
-                    await watch.look()
+                    if (now := loop.time()) - looked >= _LOOK_SECONDS:
+                        looked = now
+                        seen = await _worker_seen(settings, request.audit_id, seen)
     finally:
         await sender.stop()
     raise AssertionError("an audit ends with a report or a refusal")
 
 
-class _WorkerWatch:
-    """Gives up where no worker is in the group for long."""
+async def _worker_seen(settings: Settings, audit_id: str, seen: float) -> float:
+    """Return when a worker was in the group last: now, or `seen`.
 
-    def __init__(self, settings: Settings, audit_id: str) -> None:
-        self._settings = settings
-        self._audit_id = audit_id
-        self._loop = asyncio.get_running_loop()
-        self._seen = self._looked = self._loop.time()
+    Raises:
+        ReceiptTimeoutError: There is no worker, and there has been none for 30 s.
+    """
+    from pipeline.broker.admin.groups import group_members
 
-    async def look(self) -> None:
-        """Look now and then.
-
-        Raises:
-            ReceiptTimeoutError: There is no worker, and there has been none for 30 s.
-        """
-        from pipeline.broker.admin.groups import group_members
-
-        now = self._loop.time()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        group = self._settings.topics.audit_group
-        if await group_members(self._settings, group):
-            self._seen = self._loop.time()
-        elif now - self._seen > WORKER_PATIENCE_SECONDS:
-            raise ReceiptTimeoutError(
-                f"No worker is in the group {group}: start one with rmos worker audit. It will do "
-                f"the audit {self._audit_id}, which was asked for."
-            )
+    now = asyncio.get_running_loop().time()
+    group = settings.topics.audit_group
+    if await group_members(settings, group):
+        return now
+    if now - seen > WORKER_PATIENCE_SECONDS:
+        raise ReceiptTimeoutError(
+            f"No worker is in the group {group}: start one with rmos worker audit. It will do "
+            f"the audit {audit_id}, which was asked for."
+        )
+    return seen
