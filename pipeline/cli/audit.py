@@ -42,7 +42,7 @@ WORKER_PATIENCE_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
 _FINDING_FIELDS = ("severity", "code", "path", "expected", "found")
 
-app = typer.Typer(no_args_is_help=True, help="Find what was changed, lost or added.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

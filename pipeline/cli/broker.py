@@ -20,7 +20,7 @@ from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.settings import Settings, read_settings
 
-app = typer.Typer(no_args_is_help=True, help="Run a local Apache Kafka, for trials.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -51,10 +51,13 @@ COMMANDS = {
     "schemas": ("pipeline.cli.schemas:app", "Write JSON Schemas, OpenAPI and AsyncAPI."),
     "publish": ("pipeline.cli.publish:app", "Publish run requests and advisories."),
     "runs": ("pipeline.cli.runs:app", "Read the runs of the store in RMOS_DATA_DIR."),
-    "attachments": ("pipeline.cli.attachments:app", "Put blobs into the store in RMOS_DATA_DIR."),
+    "attachments": (
+        "pipeline.cli.store:attachments_app",
+        "Put blobs into the store in RMOS_DATA_DIR.",
+    ),
     "audit": ("pipeline.cli.audit:app", "Find what was changed, lost or added."),
     "index": (
-        "pipeline.cli.index:app",
+        "pipeline.cli.store:index_app",
         "Check or rebuild the index of the store in RMOS_DATA_DIR.",
     ),
     "migrate": (
@@ -96,12 +99,12 @@ def _imports() -> Iterator[None]:
 
 def _imported(name: str) -> "Command":
     """Return the command or the group itself, with what it needs."""
-    place, _ = COMMANDS[name]
+    place, help_ = COMMANDS[name]
     with _imports():
         found = resolve_name(place)
     alone = typer.Typer()
     if isinstance(found, typer.Typer):
-        alone.add_typer(found, name=name)
+        alone.add_typer(found, name=name, help=help_)
     else:
         alone.command(name)(found)
     return typer.main.get_group(alone).commands[name]

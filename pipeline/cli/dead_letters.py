@@ -43,7 +43,7 @@ from pipeline.recovery.dead_letters.reading import (
 from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
 from pipeline.settings import Settings, read_settings
 
-app = typer.Typer(no_args_is_help=True, help="List, show, export and redrive refused records.")
+app = typer.Typer(no_args_is_help=True)
 
 Sources = Annotated[
     list[str] | None,

@@ -39,9 +39,7 @@ from pipeline.settings import Settings, read_settings
 if TYPE_CHECKING:
     from pipeline.storage.reader import RunReader
 
-app = typer.Typer(
-    no_args_is_help=True, help="Keys, checkpoints, proofs and checksums of the ledger."
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -34,9 +34,7 @@ TOLD_ROWS = 20
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
 
-app = typer.Typer(
-    no_args_is_help=True, help="Migrate the runs of an older store, verify them, and roll back."
-)
+app = typer.Typer(no_args_is_help=True)
 
 From = Annotated[
     Path | None,

@@ -102,9 +102,7 @@ def _places(
     return places
 
 
-app = typer.Typer(
-    no_args_is_help=True, help="Show where consumer groups are; move one that has no members."
-)
+app = typer.Typer(no_args_is_help=True)
 
 GroupArgument = Annotated[
     str, typer.Argument(metavar="GROUP", help="With or without the prefix: persist, rmos.persist.")

@@ -45,7 +45,7 @@ Files = Annotated[
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Send every line as it is, without checking it.")]
 
-app = typer.Typer(no_args_is_help=True, help="Publish run requests and advisories.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

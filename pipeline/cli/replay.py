@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.recovery.replay.reading import Reading
     from pipeline.recovery.replay.selection import Selection
 
-app = typer.Typer(help="Read the topics again: verify the store (the default), restore it.")
+app = typer.Typer()
 
 Since = Annotated[
     str | None, typer.Option(metavar=MOMENT, help="Records of that broker time or later.")
@@ -43,7 +43,7 @@ Rate = Annotated[float | None, typer.Option(min=0.1, metavar="N", help="Most rec
 
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
-    """Read the topics again: verify the store (the default), restore it, forward a range."""
+    """Verify the store where no command is named."""
     if context.invoked_subcommand is None:
         verify()
 

@@ -29,7 +29,7 @@ from schemas.run_filter import RunFilter
 if TYPE_CHECKING:
     from pipeline.storage.reader import RunReader
 
-app = typer.Typer(no_args_is_help=True, help="Read the runs of the store in RMOS_DATA_DIR.")
+app = typer.Typer(no_args_is_help=True)
 
 _COLUMNS = (
     "created_at_utc",

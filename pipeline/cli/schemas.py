@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ASYNCAPI_FILE = "asyncapi.json"
 OPENAPI_FILE = "openapi.json"
 
-app = typer.Typer(no_args_is_help=True, help="Write JSON Schemas, OpenAPI and AsyncAPI.")
+app = typer.Typer(no_args_is_help=True)
 
 
 # With one command alone, typer would leave its name out of the command line.

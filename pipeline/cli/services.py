@@ -9,7 +9,7 @@ from pipeline.cli.views.terminal import is_watched
 if TYPE_CHECKING:
     from pipeline.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Run one consumer until a signal stops it.")
+app = typer.Typer(no_args_is_help=True)
 
 
 Instance = Annotated[

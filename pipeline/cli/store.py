@@ -1,6 +1,7 @@
-"""`rmos store`: make a store, go on with a new broker, tell about a store."""
+"""`rmos store`, `rmos index`, `rmos attachments`: the store in RMOS_DATA_DIR, without a worker."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -10,18 +11,31 @@ import typer
 
 from pipeline.broker.admin.groups import refuse_running_workers
 from pipeline.broker.connection import describe_cluster
-from pipeline.cli.options import AsJson
-from pipeline.cli.views.terminal import note, print_json, print_pairs, print_text
+from pipeline.cli.options import AsJson, AsNdjson
+from pipeline.cli.views.terminal import (
+    counted,
+    note,
+    print_json,
+    print_pairs,
+    print_table,
+    print_text,
+    progress_bar,
+)
 from pipeline.disk.durable_files import supports_unnamed_files
 from pipeline.disk.faults import room_of, store_faults
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from pipeline.recovery.rebuild.index import RebuildReport
     from pipeline.storage.index.run_index import RunIndex
 
-app = typer.Typer(no_args_is_help=True, help="Make and inspect the store in RMOS_DATA_DIR.")
+SHOWN_OF_A_KIND = 10
+"""Most lines about one kind of finding; after a new broker every older run is such a finding."""
+
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
@@ -105,3 +119,113 @@ def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None
         return
     note(f"Store at {settings.data_dir}:")
     print_pairs(asdict(identity).items())
+
+
+index_app = typer.Typer(no_args_is_help=True)
+
+
+@index_app.command()
+def rebuild(as_json: AsJson = False) -> None:
+    """Make a new index from files, ledger and request topics; the files are not touched.
+
+    Stop the workers first. Exit 5 if files are missing, unexpected, or explained by no leaf and
+    no record: they get their rows all the same, so that every later check finds them. Nothing is
+    written if a file differs from its leaf.
+    """
+    from pipeline.recovery.rebuild.index import rebuild_index
+
+    settings = read_settings()
+    with progress_bar() as progress:
+        report = asyncio.run(rebuild_index(settings, progress))
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _show_rebuilt(report)
+    if not report.is_clean:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+@index_app.command()
+def check(as_json: AsJson = False) -> None:
+    """Compare the index with every file, by hash; exit 5 if they differ."""
+    from pipeline.storage.index.run_index import open_index_to_read
+    from pipeline.storage.index_check import check_index
+
+    root = read_settings().data_dir
+    read_store(root)
+    with closing(open_index_to_read(root)) as index:
+        with progress_bar() as progress:
+            differences = list(check_index(root, index, progress))
+        runs, advisories = index.count(), index.count_advisories()
+    if as_json:
+        found = [asdict(each) for each in differences]
+        print_json({"runs": runs, "advisories": advisories, "differences": found})
+    elif differences:
+        rows = [[each.path, each.expected, each.found] for each in differences]
+        print_table(["path", "expected", "found"], rows)
+    else:
+        print_text(f"{_runs(runs, advisories)} as the index says")
+    if differences:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+def _show_rebuilt(report: "RebuildReport") -> None:
+    print_text(f"{_runs(report.runs, report.advisories)} in the new index")
+    sentences: dict[str, Sequence[object]] = {
+        "no leaf and no record explains its file": report.without_record,
+        "its file is missing or has other bytes": report.without_file,
+        "no leaf and no record explains its link": report.links_without_record,
+        "its link has other bytes": report.links_changed,
+        "the advise worker will link it": report.links_to_make,
+    }
+    kinds = [[f"{each}: {why}" for each in found] for why, found in sentences.items()]
+    kinds.append([f"{file.path}: {file.reason}" for file in report.unexpected])
+    lost = "the ledger names it, no file and no record does: it has no row"
+    kinds.append([f"{each}: {lost}" for each in report.lost])
+    for lines in kinds:
+        for line in lines[:SHOWN_OF_A_KIND]:
+            note(line)
+        if len(lines) > SHOWN_OF_A_KIND:
+            note(f"and {len(lines) - SHOWN_OF_A_KIND:,} more; --json names all")
+
+
+def _runs(runs: int, advisories: int) -> str:
+    both = counted(runs, "run"), counted(advisories, "advisory")
+    return ", ".join(both) if advisories else both[0]
+
+
+attachments_app = typer.Typer(no_args_is_help=True)
+
+
+@attachments_app.callback()
+def _group() -> None:
+    """Stay a group, whatever the number of its commands."""
+
+
+@attachments_app.command()
+def put(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...")],
+    as_json: AsNdjson = False,
+) -> None:
+    """Store files under their SHA-256, and print it; a blob that exists already is success."""
+    from pipeline.storage.attachments import AttachmentFiles
+    from pipeline.storage.reader import stored_answer
+
+    root = read_settings().data_dir
+    read_store(root)
+    store = AttachmentFiles(root)
+    created = 0
+    for file in files:
+        try:
+            stored = store.put(file)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+        created += stored.created
+        if as_json:
+            print_json(stored_answer(stored))
+        else:
+            print_text(f"{stored.sha256}  {file}")
+    if as_json:
+        print_json({"summary": {"created": created, "exists": len(files) - created}})
+    else:
+        note(f"{created:,} created, {len(files) - created:,} there before")

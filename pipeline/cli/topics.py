@@ -18,7 +18,7 @@ from pipeline.errors import IntegrityError
 from pipeline.settings import Settings, read_settings
 from pipeline.topics import DAY_MS, KEEP_FOREVER_MS, topic_table
 
-app = typer.Typer(no_args_is_help=True, help="Create and check the topics.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from pipeline.cli import main
-from pipeline.cli.index import SHOWN_OF_A_KIND, _tell
+from pipeline.cli.store import SHOWN_OF_A_KIND, _show_rebuilt
 from pipeline.disk import locks
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.recovery.rebuild.index import RebuildReport
@@ -218,7 +218,9 @@ def test_a_rebuild_tells_ten_of_a_kind_and_how_many_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     many = [f"run_{number}" for number in range(SHOWN_OF_A_KIND + 3)]
-    _tell(RebuildReport(20, many, ["lost_1"], [UnexpectedFile("runs/a", "expected [a] date")]))
+    _show_rebuilt(
+        RebuildReport(20, many, ["lost_1"], [UnexpectedFile("runs/a", "expected [a] date")])
+    )
     out, err = capsys.readouterr()
     assert out == "20 runs in the new index\n"
     told = err.splitlines()
