@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipeline.legacy.report import MigrationResult, RowResult
     from pipeline.legacy.source import OlderStore
 
-TOLD_ROWS = 20
-"""Most rows that a person is told of one by one; --json names all."""
+SHOWN_ROWS = 20
+"""Most rows that are shown to a person; --json names all."""
 
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
