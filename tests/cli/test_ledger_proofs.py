@@ -84,26 +84,27 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_without_a_key_it_says_what_to_do(proven: CommandLine, command: str) -> None:
+def test_without_a_key_each_says_what_to_do(proven: CommandLine) -> None:
     proven.set("RMOS_LEDGER_KEY_FILE", "/nowhere/key.pem")
-    done = proven(*command.split())
-    assert done.status == 6
-    assert done.sentence == "There is no ledger key at /nowhere/key.pem: run rmos ledger init."
-    assert proven(*command.split(), "--key", VKEY).status == 0
+    done = {command: proven(*command.split()) for command in COMMANDS}
+    missing = "There is no ledger key at /nowhere/key.pem: run rmos ledger init."
+    assert {(each.status, each.sentence) for each in done.values()} == {(6, missing)}
+    given = {command: proven(*command.split(), "--key", VKEY).status for command in COMMANDS}
+    assert given == dict.fromkeys(COMMANDS, 0)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_no_key_cannot_be_used(proven: CommandLine, command: str) -> None:
-    done = proven(*command.split(), "--key", "rmos+1")
-    assert done.status == 2
-    assert done.sentence.startswith("--key: expected a vkey <name>+<key id>+<key>")
+def test_what_is_no_key_cannot_be_used(proven: CommandLine) -> None:
+    done = [proven(*command.split(), "--key", "rmos+1") for command in COMMANDS]
+    assert [each.status for each in done] == [2] * len(COMMANDS)
+    expected = "--key: expected a vkey <name>+<key id>+<key>"
+    assert all(each.sentence.startswith(expected) for each in done)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_without_a_store_is_refused(rmos: CommandLine, command: str) -> None:
+def test_a_folder_without_a_store_is_refused(rmos: CommandLine) -> None:
     rmos.data_dir.mkdir()
-    assert rmos(*command.split()).status == 6
+    assert {command: rmos(*command.split()).status for command in COMMANDS} == dict.fromkeys(
+        COMMANDS, 6
+    )
     assert list(rmos.data_dir.iterdir()) == []
 
 
