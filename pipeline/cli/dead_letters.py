@@ -22,6 +22,8 @@ from pipeline.cli.views.dead_letters import (
 )
 from pipeline.cli.views.terminal import (
     counted,
+    known,
+    listed,
     note,
     print_cells,
     print_json,
@@ -86,8 +88,7 @@ def list_command(
         return
     print_table(LIST_COLUMNS, map(list_row, documents), whole="source")
     counts = counted_codes(letters)
-    shown = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    note(f"{counted(len(letters), 'refused record')}{': ' if shown else ''}{shown}")
+    note(f"{counted(len(letters), 'refused record')}{': ' if counts else ''}{listed(counts)}")
 
 
 @app.command()
@@ -166,8 +167,7 @@ def redrive_command(
     if as_json:
         print_json({"summary": dict(counts)})
     else:
-        shown = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-        note(shown or "No refused record fits.")
+        note(listed(counts) or "No refused record fits.")
     if counts["changed"]:
         raise typer.Exit(IntegrityError.exit_status)
     if counts["refused"] or counts["gone"]:
@@ -237,7 +237,7 @@ def _tell(result: RedriveResult, *, as_json: bool) -> None:
         "redriven_as": str(result.redriven_as) if result.redriven_as is not None else None,
         "why": result.why,
     }
-    shown = {name: value for name, value in document.items() if value is not None}
+    shown = known(document)
     if as_json:
         print_json(shown)
     else:

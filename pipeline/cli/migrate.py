@@ -12,6 +12,8 @@ import typer
 from pipeline.cli.options import AsJson, AsNdjson
 from pipeline.cli.views.terminal import (
     counted,
+    known,
+    listed,
     note,
     print_json,
     print_pairs,
@@ -32,6 +34,10 @@ SHOWN_ROWS = 20
 """Most rows that are shown to a person; --json names all."""
 
 _ROW_STATES = ("migrated", "unexplained", "missing", "different", "refused")
+_ROLLBACK_FIELDS = (
+    *("path", "backup", "replaced", "rows", "from_backup", "from_file", "file_fault"),
+    *("exported", "failed"),
+)
 _QUIET_STATES = frozenset({"mapped", "published", "already", "ours"})
 
 app = typer.Typer(no_args_is_help=True)
@@ -81,8 +87,7 @@ def run(
     """
     from pipeline.legacy.migration import MigrationOptions, migrate_into_store, preview
 
-    settings = _settings()
-    source = _source(settings, from_, attachments)
+    settings, source = _opened(from_, attachments)
     options = MigrationOptions(backup_dir, resume, accept_loss, accept_rejects)
     rows: list[RowResult] = []
     with progress_bar() as progress:
@@ -112,8 +117,7 @@ def status(
     """Count the migrated rows of an older store; asks no broker and reads no artifact."""
     from pipeline.legacy.check import migration_status
 
-    settings = _settings()
-    source = _source(settings, from_, attachments)
+    settings, source = _opened(from_, attachments)
     with progress_bar() as progress:
         found = migration_status(
             source, settings.data_dir, backup_dir=backup_dir, progress=progress
@@ -154,15 +158,14 @@ def verify(
     """
     from pipeline.legacy.check import verify_migration
 
-    settings = _settings()
-    source = _source(settings, from_, attachments)
+    settings, source = _opened(from_, attachments)
     counts: Counter[str] = Counter()
     with progress_bar() as progress:
         for found in verify_migration(
             source, settings.data_dir, backup_dir=backup_dir, progress=progress
         ):
             counts[found.code] += 1
-            _tell_difference(found, as_json=as_json)
+            _print_difference(found, as_json=as_json)
     summary = {"rows": len(source.rows), "differences": counts.total(), "codes": dict(counts)}
     if as_json:
         print_json({"summary": summary})
@@ -216,72 +219,53 @@ def rollback(
                 without_broker=without_broker,
             )
         )
-    document = {
-        "path": str(report.path),
-        "backup": str(report.backup) if report.backup else None,
-        "replaced": str(report.replaced) if report.replaced else None,
-        "rows": report.rows,
-        "from_backup": report.from_backup,
-        "from_file": report.from_file,
-        "file_fault": report.file_fault,
-        "exported": report.exported,
-        "failed": report.failed,
-    }
+    fields = ((name, getattr(report, name)) for name in _ROLLBACK_FIELDS)
+    document = {name: str(each) if isinstance(each, Path) else each for name, each in fields}
     if as_json:
         print_json(document)
     else:
         print_pairs(_shown(document))
         if report.file_fault is not None:
-            why = (
+            note(
                 f"{report.file_fault} Rows that the backup has not are in {report.replaced} alone."
             )
-            note(why)
         note("RMOS_RUNS_V2_ENABLED=false lets workers and API use this file.")
     if report.failed:
         raise typer.Exit(IntegrityError.exit_status)
 
 
-def _tell_difference(found: "Difference", *, as_json: bool) -> None:
-    document = {name: value for name, value in asdict(found).items() if value is not None}
+def _print_difference(found: "Difference", *, as_json: bool) -> None:
     if as_json:
-        print_json(document)
+        print_json(known(asdict(found)))
         return
-    parts = [found.run_id or "source", found.code, found.path or ""]
-    if found.reason is not None:
-        parts.append(found.reason)
-    else:
-        parts += [f"expected {found.expected}", f"found {found.found or 'nothing'}"]
-    print_text("  ".join(part for part in parts if part))
+    why = found.reason or f"expected {found.expected}  found {found.found or 'nothing'}"
+    print_text("  ".join(filter(None, (found.run_id or "source", found.code, found.path, why))))
+
+
+def _opened(path: Path | None, attachments: Path | None) -> tuple[Settings, "OlderStore"]:
+    """Return the settings, with which logging is configured, and the older store."""
+    from pipeline.legacy.source import open_source
+
+    settings = _settings()
+    with waiting("reading the older store"):
+        return settings, open_source(path or settings.run_store_path, attachments)
 
 
 def _settings() -> Settings:
     from pipeline.logs import configure_logging
 
     settings = read_settings()
-    # What becomes of the rows is reported by the command itself.
+    # The command itself reports what becomes of the rows.
     if settings.log_level == "info":
         settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
     return settings
 
 
-def _source(settings: Settings, path: Path | None, attachments: Path | None) -> "OlderStore":
-    from pipeline.legacy.source import open_source
-
-    with waiting("reading the older store"):
-        return open_source(path or settings.run_store_path, attachments)
-
-
 def _row_document(row: "RowResult") -> dict[str, Any]:
     report = asdict(row.report) if row.report is not None else {}
-    own = {
-        "run_id": row.run_id,
-        "state": row.state,
-        "code": row.code,
-        "message": row.message,
-        "attachments": row.attachments or None,
-    }
-    return report | {name: value for name, value in own.items() if value is not None}
+    own = {"run_id": row.run_id, "state": row.state, "code": row.code, "message": row.message}
+    return report | known({**own, "attachments": row.attachments or None})
 
 
 def _report(
@@ -304,31 +288,24 @@ def _report(
 def _comparison(result: "MigrationResult") -> Iterator[tuple[str, str, str]]:
     """Yield the counts that a person compares: those of the old store, and those of this one."""
     counts = result.counts
-    statuses = counts["statuses"]
-    for status in sorted(statuses):
-        yield f"status {status}", f"{statuses[status]:,}", f"{statuses[status]:,}"
-    for risk in sorted(counts["risks_before"] | counts["risks_after"]):
-        yield (
-            f"risk {risk}",
-            f"{counts['risks_before'][risk]:,}",
-            f"{counts['risks_after'][risk]:,}",
-        )
-    for state in sorted(counts["hashes_before"] | counts["hashes_after"]):
-        before, after = counts["hashes_before"][state], counts["hashes_after"][state]
-        yield f"hash of the evaluation: {state}", f"{before:,}", f"{after:,}"
+    for words, before, after in (
+        ("status", "statuses", "statuses"),
+        ("risk", "risks_before", "risks_after"),
+        ("hash of the evaluation:", "hashes_before", "hashes_after"),
+    ):
+        for name in sorted(counts[before] | counts[after]):
+            yield f"{words} {name}", f"{counts[before][name]:,}", f"{counts[after][name]:,}"
 
 
 def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "rows", f"{summary['rows']:,}"
     yield from ((state, f"{count:,}") for state, count in summary["states"].items())
     if summary["outcomes"]:
-        counts = (f"{count:,} {kind}" for kind, count in summary["outcomes"].items())
-        yield "stored now", ", ".join(counts)
+        yield "stored now", listed(summary["outcomes"])
     if summary["withheld"]:
         yield "withheld in", counted(summary["withheld"], "row")
     if summary["attachments"]:
-        counts = (f"{count:,} {state}" for state, count in summary["attachments"].items())
-        yield "attachments", ", ".join(counts)
+        yield "attachments", listed(summary["attachments"])
     if summary["apart"]:
         yield "too large for a message", f"{len(summary['apart']):,}, put into the store directly"
     if summary["backup"]:

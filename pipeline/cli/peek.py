@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.options import AsNdjson, moment_text
-from pipeline.cli.views.terminal import note, print_json, print_table
+from pipeline.cli.views.terminal import known, note, print_json, print_table
 from pipeline.core.visible_text import visible
 from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
@@ -73,7 +73,7 @@ def _topic(settings: Settings, group: str) -> "RequestTopic":
 
 
 def _document(record: "WaitingRecord") -> dict[str, Any]:
-    document = {
+    document: dict[str, Any] = {
         "record": str(record.place),
         "broker_time_utc": moment_text(record.timestamp_ms),
         "verdict": record.verdict,
@@ -82,7 +82,7 @@ def _document(record: "WaitingRecord") -> dict[str, Any]:
         "size_bytes": record.size_bytes,
         "headers": [{"name": name, "value": value} for name, value in record.headers],
     }
-    return {name: value for name, value in document.items() if value is not None}
+    return known(document)
 
 
 def _row(record: "WaitingRecord") -> Sequence[object]:

@@ -27,7 +27,7 @@ from pipeline.cli.request_files import (
     refuse_bad_requests,
     run_fault,
 )
-from pipeline.cli.views.terminal import counted, note, print_json, print_text, progress_bar
+from pipeline.cli.views.terminal import counted, listed, note, print_json, print_text, progress_bar
 from pipeline.core.runs.safety import explained
 from pipeline.errors import BrokerError, RefusedError
 from pipeline.settings import Settings, read_settings
@@ -120,7 +120,7 @@ def _end(counts: Counter[str], *, as_json: bool) -> None:
     if as_json:
         print_json({"summary": dict(counts)})
     else:
-        note(", ".join(f"{count:,} {what}" for what, count in counts.items()))
+        note(listed(counts))
     if counts["refused"] or counts["blocked"]:
         raise typer.Exit(RefusedError.exit_status)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cli.options import moment_text
+from pipeline.cli.views.terminal import known
 from pipeline.core.dead_letters.carried_record import Header, bytes_of_name
 from pipeline.core.dead_letters.codes import dead_letter_code
 from pipeline.core.dead_letters.letter import DeadLetterRecord
@@ -44,7 +45,7 @@ LIST_COLUMNS = (
 
 def dead_letter_document(letter: DeadLetterRecord, redrive: Redrive | None) -> dict[str, Any]:
     """Return what a list says of a dead letter; absent values are left out."""
-    document = {
+    document: dict[str, Any] = {
         "source": _name(letter.source),
         "dead_letter": str(letter.place),
         "refused_at_utc": moment_text(letter.timestamp_ms),
@@ -62,7 +63,7 @@ def dead_letter_document(letter: DeadLetterRecord, redrive: Redrive | None) -> d
         "headers_sha256": letter.headers_sha256,
         "redriven_as": _name(redrive.redriven_as) if redrive is not None else None,
     }
-    return {name: value for name, value in document.items() if value is not None}
+    return known(document)
 
 
 def list_row(document: dict[str, Any]) -> list[Any]:

@@ -5,8 +5,9 @@ Every command prints by these functions alone, and each of them makes what other
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -23,6 +24,8 @@ from rich.text import Text
 
 from pipeline.core.progress import Progress
 from pipeline.core.visible_text import visible, visible_json
+
+Value = TypeVar("Value")
 
 _NARROWEST = 6
 """Cells of a column that is cut: enough to tell values apart."""
@@ -94,6 +97,16 @@ def progress_bar() -> Iterator[Progress]:
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun: `1 leaf`, `2,000 leaves`."""
     return f"{count:,} {noun if count == 1 else _PLURALS.get(noun, f'{noun}s')}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts with their names: `2 migrated, 1 refused`."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def known(document: Mapping[str, Value | None]) -> dict[str, Value]:
+    """Return a document without the fields that have no value."""
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def print_text(text: object = "", *, at_once: bool = True) -> None:
