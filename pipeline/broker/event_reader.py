@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -34,36 +33,24 @@ class EventFuture(asyncio.Future[bytes]):
     """The last event about one request.
 
     Attributes:
-        interim: The word before the last, where there is one.
+        interim: The event before the last, where there is one.
     """
 
     interim: bytes | None = None
 
+    def take(self, value: bytes, *, is_interim: bool) -> None:
+        """Take an event about the request."""
+        if is_interim:
+            self.interim = value
+        elif not self.done():
+            self.set_result(value)
 
-@dataclass(frozen=True, slots=True)
-class EventRef:
-    """What is looked at of every event; a whole one is validated for its one request alone.
-
-    Attributes:
-        place: The record that it is about.
-        is_interim: Whether another event about the same record is to come.
-    """
-
-    place: RecordId
-    is_interim: bool
-
-
-@dataclass(slots=True)
-class _EarlyEvent:
-    """An event that was read before its request's offset was known.
-
-    Attributes:
-        ticket: The youngest when it was read.
-    """
-
-    ticket: int
-    value: bytes
-    is_interim: bool
+    def fail(self, error: Exception) -> None:
+        """Fail with `error`, unless the last event is there."""
+        if not self.done():
+            self.set_exception(error)
+            # Read once, so that an exception that nobody waited for is not logged.
+            self.exception()
 
 
 class EventMatcher:
@@ -80,8 +67,8 @@ class EventMatcher:
         # Tickets of requests under way, oldest first.
         self._under_way: dict[int, None] = {}
         self._last_ticket = 0
-        # In the order of their tickets, which never decrease.
-        self._early: dict[RecordId, _EarlyEvent] = {}
+        # With the youngest ticket when each was read first: in order, as tickets never decrease.
+        self._early: dict[RecordId, tuple[int, EventFuture]] = {}
         self._failure: Exception | None = None
 
     @property
@@ -95,87 +82,72 @@ class EventMatcher:
         self._under_way[self._last_ticket] = None
         return self._last_ticket
 
-    def expect(self, ticket: int, place: RecordId, event: EventFuture) -> None:
-        """Let `event` have the value of the event about `place`, now or when it is read."""
-        early = self._early.pop(place, None)
-        if early is not None and not early.is_interim:
-            event.set_result(early.value)
+    def expect(self, ticket: int, record: RecordId, event: EventFuture) -> None:
+        """Let `event` have the value of the event about `record`, now or when it is read."""
+        _, early = self._early.pop(record, (0, EventFuture()))
+        event.interim = early.interim
+        if early.done():
+            event.take(early.result(), is_interim=False)
+        elif self._failure is not None:
+            event.fail(self._failure)
         else:
-            if early is not None:
-                event.interim = early.value
-            self._wait(place, event)
+            self._waiting[record] = event
         self.withdraw(ticket)
-
-    def _wait(self, place: RecordId, event: EventFuture) -> None:
-        if self._failure is not None:
-            _fail(event, self._failure)
-        else:
-            self._waiting[place] = event
 
     def withdraw(self, ticket: int) -> None:
         """Say that the request with this ticket is under way no longer."""
         self._under_way.pop(ticket, None)
         oldest = next(iter(self._under_way), self._last_ticket + 1)
         while self._early:
-            place, early = next(iter(self._early.items()))
-            if early.ticket >= oldest:
+            record, (read_at, _) = next(iter(self._early.items()))
+            if read_at >= oldest:
                 break
-            del self._early[place]
+            del self._early[record]
 
     def take(self, value: bytes) -> None:
         """Give the event `value` to its request; drop it where there can be none."""
         if not self._waiting and not self._under_way:
             return
-        ref = peek_event(value)
-        if ref is None:
+        found = peek_event(value)
+        if found is None:
             return
-        event = self._waiting.get(ref.place)
-        if event is None:
-            self._keep(ref, value)
-        elif ref.is_interim:
-            event.interim = value
-        else:
-            del self._waiting[ref.place]
-            if not event.done():
-                event.set_result(value)
+        record, is_interim = found
+        event = self._waiting.get(record) or self._kept(record)
+        if event is not None:
+            event.take(value, is_interim=is_interim)
+        if not is_interim:
+            self._waiting.pop(record, None)
 
     def fail(self, error: Exception) -> None:
         """Let all that wait, and all to come, fail with `error`: nothing will be read any more."""
         self._failure = error
         for event in list(self._waiting.values()):
-            _fail(event, error)
+            event.fail(error)
         self._waiting.clear()
 
-    def _keep(self, ref: "EventRef", value: bytes) -> None:
+    def _kept(self, record: RecordId) -> EventFuture | None:
+        """Return what keeps the events about `record` for a request that is under way."""
         if not self._under_way:
-            return
-        known = self._early.get(ref.place)
-        if known is None:
-            known = _EarlyEvent(self._last_ticket, value, ref.is_interim)
-            self._early[ref.place] = known
-        elif known.is_interim and not ref.is_interim:
-            # Under its first ticket: its request was under way by then, and order stays.
-            known.value, known.is_interim = value, False
+            return None
+        # Under its first ticket: its request was under way by then, and order stays.
+        _, event = self._early.setdefault(record, (self._last_ticket, EventFuture()))
         if len(self._early) > EARLY_EVENTS_LIMIT:
-            # Whose event this was waits until its time is up, and is told how to retry.
+            # The request of this event waits until its time is up, and its error says how to retry.
             del self._early[next(iter(self._early))]
+        return event
 
 
-def _fail(event: EventFuture, error: Exception) -> None:
-    if not event.done():
-        event.set_exception(error)
-        # Read once, so that nobody is told of an exception that nobody waited for.
-        event.exception()
+def peek_event(value: bytes) -> tuple[RecordId, bool] | None:
+    """Return the record that the event `value` is about, and whether another event is to come.
 
-
-def peek_event(value: bytes) -> EventRef | None:
-    """Return what the event `value` is about; None where it is no such event."""
+    A whole event is validated for its one request alone. None where it is no such event.
+    """
     try:
         event = json.loads(value)
         source = event["source"]
-        place = RecordId(source["topic"], source["partition"], source["offset"])
-        hash(place)
-        return EventRef(place, event.get("outcome") == INTERIM_OUTCOME)
+        record = RecordId(source["topic"], source["partition"], source["offset"])
+        hash(record)
+        return record, event.get("outcome") == INTERIM_OUTCOME
     # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
         return None
@@ -222,7 +194,7 @@ class EventReader:
             await self._stand_at_end(consumer)
             reading = self._read(consumer, stack.pop_all())
         self._task = asyncio.create_task(reading, name="rmos event reader")
-        self._task.add_done_callback(self._tell_end)
+        self._task.add_done_callback(self._end)
 
     async def stop(self) -> None:
         """Read no more; all that still wait are told."""
@@ -262,7 +234,7 @@ class EventReader:
     def _last_answer(self, consumer: Any) -> int:  # noqa: ANN401 - aiokafka has no types
         return max(consumer.last_poll_timestamp(each) or 0 for each in self._partitions)
 
-    def _tell_end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             error: BaseException | None = BrokerError("The publisher was stopped.")
         else:
