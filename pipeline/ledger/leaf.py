@@ -208,8 +208,8 @@ def _is_between(least: int, value: object, most: int) -> bool:
 
 
 def _is_path_of(path: str, run_id: str) -> bool:
-    place = parse_path(path)
-    return isinstance(place, ArtifactPath) and place.run_id == run_id
+    parsed = parse_path(path)
+    return isinstance(parsed, ArtifactPath) and parsed.run_id == run_id
 
 
 _CHECKS: dict[str, Callable[[Any, dict[str, Any]], bool]] = {

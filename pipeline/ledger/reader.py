@@ -111,9 +111,9 @@ class LogReader:
         Raises:
             IntegrityError: It is not what was appended.
         """
-        bundle, place = divmod(index, TILE_WIDTH)
+        bundle, position = divmod(index, TILE_WIDTH)
         with self._faults():
-            return parse_leaf(self._bundle(bundle)[place])
+            return parse_leaf(self._bundle(bundle)[position])
 
     def index_of(self, offset: int) -> int | None:
         """Return the index of the leaf of the record at `offset`; None where there is none.
@@ -126,7 +126,7 @@ class LogReader:
         guess = self.size - 1 - (self.leaf(self.size - 1).offset - offset)
         if 0 <= guess < self.size and self.leaf(guess).offset == offset:
             return guess
-        index = bisect_left(range(self.size), offset, key=lambda place: self.leaf(place).offset)
+        index = bisect_left(range(self.size), offset, key=lambda at: self.leaf(at).offset)
         found = index < self.size and self.leaf(index).offset == offset
         return index if found else None
 

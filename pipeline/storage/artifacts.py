@@ -92,16 +92,16 @@ def find_run_files(root: Path) -> Iterator[FoundArtifact | StoredAdvisory | Unex
 
 
 def _read(root: Path, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:
-    place = parse_path(path)
-    if place is None or isinstance(place, BlobPath):
+    parsed = parse_path(path)
+    if parsed is None or isinstance(parsed, BlobPath):
         return UnexpectedFile(path, "expected a date folder and a file named by its run")
     try:
         content = read_below(root, path, DOCUMENT_LIMIT_BYTES)
     except NotAFileError as error:
         return UnexpectedFile(path, f"expected a file that can be read, found {error}")
-    if isinstance(place, ArtifactPath):
+    if isinstance(parsed, ArtifactPath):
         return _artifact(root, content, path)
-    return _link(content, path, place)
+    return _link(content, path, parsed)
 
 
 def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | UnexpectedFile:
@@ -143,12 +143,12 @@ def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
     return content if sha256_of_bytes(content) == sha256 else None
 
 
-def _link(content: bytes, relative: str, place: LinkPath) -> StoredAdvisory | UnexpectedFile:
+def _link(content: bytes, relative: str, parsed: LinkPath) -> StoredAdvisory | UnexpectedFile:
     document = _document(content, AdvisoryLink)
     if isinstance(document, str):
         return UnexpectedFile(relative, f"expected a link, found something else ({document})")
     # In which folder it belongs only its run can say.
-    expected = str(LinkPath(place.date, document["run_id"], document["advisory_id"]))
+    expected = str(LinkPath(parsed.date, document["run_id"], document["advisory_id"]))
     if expected != relative:
         return UnexpectedFile(relative, f"expected the link of {expected} at its own place")
     return advisory_of_link(document, sha256_of_bytes(content), relative, source=None)

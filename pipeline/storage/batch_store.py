@@ -300,8 +300,8 @@ def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
     following: dict[Partition, int] = {}
     for record in records:
-        place = record.source.id.topic_partition
-        following[place] = max(following.get(place, 0), record.source.id.offset + 1)
+        partition = record.source.id.topic_partition
+        following[partition] = max(following.get(partition, 0), record.source.id.offset + 1)
     return following
 
 

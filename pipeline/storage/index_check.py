@@ -78,18 +78,18 @@ def _changed_blobs(root: Path) -> Iterator[IndexDifference]:
 
 
 def _blob_difference(root: Path, path: str) -> Iterator[IndexDifference]:
-    place = parse_path(path)
-    if not isinstance(place, BlobPath):
+    blob = parse_path(path)
+    if not isinstance(blob, BlobPath):
         yield IndexDifference(path, "nothing", "a file that no blob is named like")
         return
-    expected = f"SHA-256 {place.sha256}"
+    expected = f"SHA-256 {blob.sha256}"
     try:
         descriptor, _ = open_below(root, path)
     except NotAFileError as error:
         yield IndexDifference(path, expected, str(error))
         return
-    with closing(OpenBlob(descriptor, place.sha256)) as blob:
-        check = blob.check()
+    with closing(OpenBlob(descriptor, blob.sha256)) as opened:
+        check = opened.check()
     if check.rule is None:
         yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
 

@@ -97,17 +97,17 @@ def verify_inclusion(
         raise EvidenceError(f"expected a leaf below {size}, found {index}")
     _check_hashes([leaf, root, *path])
     # 2. and 3. Start at the leaf, at the left (0) or right (1) of its sibling.
-    place, last, found = index, size - 1, leaf
+    node, last, found = index, size - 1, leaf
     # 4. Hash upwards along the path.
     for sibling in path:
         if last == 0:
             raise EvidenceError(f"expected a shorter path, found {len(path)} hashes")
-        if place & 1 or place == last:
+        if node & 1 or node == last:
             found = node_hash(sibling, found)
-            place, last = _climb_right(place, last)
+            node, last = _climb_right(node, last)
         else:
             found = node_hash(found, sibling)
-        place >>= 1
+        node >>= 1
         last >>= 1
     # 5. At the top is the root.
     _check_reached(last, found, root)
@@ -135,21 +135,21 @@ def verify_consistency(
     # 2. An old tree that is one full subtree is known by its root.
     hashes = [old_root, *proof] if _is_power_of_two(old_size) else list(proof)
     # 3. and 4. Start at the last full subtree that both trees share.
-    place, last = old_size - 1, size - 1
-    place, last = _climb_ones(place, last)
+    node, last = old_size - 1, size - 1
+    node, last = _climb_ones(node, last)
     # 5. Both roots start from the first hash.
     old_found = found = hashes[0]
     # 6. Hash upwards; what lies left of the edge belongs to both trees.
     for sibling in hashes[1:]:
         if last == 0:
             raise EvidenceError(f"expected a shorter proof, found {len(proof)} hashes")
-        if place & 1 or place == last:
+        if node & 1 or node == last:
             old_found = node_hash(sibling, old_found)
             found = node_hash(sibling, found)
-            place, last = _climb_right(place, last)
+            node, last = _climb_right(node, last)
         else:
             found = node_hash(found, sibling)
-        place >>= 1
+        node >>= 1
         last >>= 1
     # 7. At the top are both roots.
     _check_reached(0, old_found, old_root)
@@ -181,19 +181,19 @@ def _check_reached(last: int, found: bytes, root: bytes) -> None:
         raise EvidenceError(f"expected the root {root.hex()}, found {found.hex()}")
 
 
-def _climb_right(place: int, last: int) -> tuple[int, int]:
+def _climb_right(node: int, last: int) -> tuple[int, int]:
     """Skip the levels on which a node at the right edge has no sibling."""
-    while place and not place & 1:
-        place >>= 1
+    while node and not node & 1:
+        node >>= 1
         last >>= 1
-    return place, last
+    return node, last
 
 
-def _climb_ones(place: int, last: int) -> tuple[int, int]:
-    while place & 1:
-        place >>= 1
+def _climb_ones(node: int, last: int) -> tuple[int, int]:
+    while node & 1:
+        node >>= 1
         last >>= 1
-    return place, last
+    return node, last
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -45,25 +45,25 @@ class RootRecomputation:
     def finish(self, partial: Sequence[bytes]) -> bytes:
         """Return the root, given the hashes of the partial tile of level 0 that ends the log."""
         peaks: list[bytes] = []
-        for place in reversed(range(len(self._rows))):
-            row = self._rows[place]
+        for position in reversed(range(len(self._rows))):
+            row = self._rows[position]
             if row:
-                self._compare(Tile(place + 1, self._full_tiles[place], len(row)), row)
+                self._compare(Tile(position + 1, self._full_tiles[position], len(row)), row)
             peaks += _peaks(row)
         return root_of_peaks([*peaks, *_peaks(partial)])
 
-    def _push(self, place: int, root: bytes) -> None:
-        """Add a hash to the row of level `place + 1`."""
-        if place == len(self._rows):
+    def _push(self, position: int, root: bytes) -> None:
+        """Add a hash to the row of level `position + 1`."""
+        if position == len(self._rows):
             self._rows.append([])
             self._full_tiles.append(0)
-        row = self._rows[place]
+        row = self._rows[position]
         row.append(root)
         if len(row) == TILE_WIDTH:
-            self._compare(Tile(place + 1, self._full_tiles[place]), row)
-            self._full_tiles[place] += 1
-            self._rows[place] = []
-            self._push(place + 1, root_of_hashes(row))
+            self._compare(Tile(position + 1, self._full_tiles[position]), row)
+            self._full_tiles[position] += 1
+            self._rows[position] = []
+            self._push(position + 1, root_of_hashes(row))
 
     def _compare(self, tile: Tile, row: Sequence[bytes]) -> None:
         if read_hashes(tile, self._read_tile) != list(row):
@@ -110,8 +110,8 @@ def _below(tile: Tile, hashes: Sequence[bytes], read_tile: TileReader) -> Iterat
         if leaf_hashes(bundle, read_tile) != list(hashes):
             yield bundle
         return
-    for place, expected in enumerate(hashes):
-        child = Tile(tile.level - 1, tile.index * TILE_WIDTH + place)
+    for position, expected in enumerate(hashes):
+        child = Tile(tile.level - 1, tile.index * TILE_WIDTH + position)
         found = read_hashes(child, read_tile)
         if found is not None and root_of_hashes(found) == expected:
             yield from _below(child, found, read_tile)

@@ -210,9 +210,9 @@ def check_bundle(tile: Tile, entries: Iterable[bytes], hashes: Iterable[bytes]) 
     Raises:
         EvidenceError: One does not.
     """
-    for place, (entry, expected) in enumerate(zip(entries, hashes, strict=True)):
+    for position, (entry, expected) in enumerate(zip(entries, hashes, strict=True)):
         if leaf_hash(entry) != expected:
-            number = tile.index * TILE_WIDTH + place
+            number = tile.index * TILE_WIDTH + position
             raise EvidenceError(
                 f"expected leaf {number} in {tile} to have the hash {expected.hex()}"
             )

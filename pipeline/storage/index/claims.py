@@ -43,21 +43,21 @@ class ClaimQueue:
         with self._index.reading() as connection:
             return set(connection.execute(query).scalars())
 
-    def has_unreported(self, place: Partition) -> bool:
+    def has_unreported(self, partition: Partition) -> bool:
         """Return whether a claim waits of which it was not reported that it waits too long."""
-        query = select(func.max(advisories.c.source_offset)).where(*self._waiting(*place))
+        query = select(func.max(advisories.c.source_offset)).where(*self._waiting(*partition))
         with self._index.reading() as connection:
             last = connection.execute(query).scalar()
             reported = reported_claims(connection, self._epoch)
-        return last is not None and last >= reported.get(place, 0)
+        return last is not None and last >= reported.get(partition, 0)
 
     def due(
-        self, place: Partition, *, after: int, overdue_to: int, limit: int
+        self, partition: Partition, *, after: int, overdue_to: int, limit: int
     ) -> list[tuple[int, bool]]:
         """Return the claims that can be linked or must be reported, in the order of their records.
 
         Args:
-            place: Where their records are.
+            partition: Where their records are.
             after: The offset that the records lie behind.
             overdue_to: A claim before this offset has waited too long for its run; it is returned
                 unless it was reported.
@@ -68,11 +68,11 @@ class ClaimQueue:
         """
         offset = advisories.c.source_offset
         with self._index.reading() as connection:
-            reported = reported_claims(connection, self._epoch).get(place, 0)
+            reported = reported_claims(connection, self._epoch).get(partition, 0)
             query = (
                 select(offset, _HAS_RUN)
                 .where(
-                    *self._waiting(*place),
+                    *self._waiting(*partition),
                     offset > after,
                     or_(_HAS_RUN, offset.between(reported, overdue_to - 1)),
                 )
@@ -81,14 +81,14 @@ class ClaimQueue:
             )
             return [(found, bool(has_run)) for found, has_run in connection.execute(query)]
 
-    def note_reported(self, place: Partition, overdue_to: int) -> None:
+    def note_reported(self, partition: Partition, overdue_to: int) -> None:
         """Note that every claim that waits before `overdue_to` was reported."""
         with self._writing() as transaction:
-            transaction.note_reported_claims(self._epoch, {place: overdue_to})
+            transaction.note_reported_claims(self._epoch, {partition: overdue_to})
 
-    def in_hand(self, place: Partition) -> list[int]:
+    def in_hand(self, partition: Partition) -> list[int]:
         """Return the offsets of the claims whose events may not have been sent."""
-        query = select(claims_in_hand.c.offset).where(*self._of(place)).order_by("offset")
+        query = select(claims_in_hand.c.offset).where(*self._of(partition)).order_by("offset")
         with self._index.reading() as connection:
             return list(connection.execute(query).scalars())
 
@@ -100,18 +100,23 @@ class ClaimQueue:
             claim is not None and claim.source == source and claim.link_sha256 == judged.link_sha256
         )
 
-    def take(self, place: Partition, offsets: Sequence[int]) -> None:
+    def take(self, partition: Partition, offsets: Sequence[int]) -> None:
         """Note that claims are to be linked, and that their events are to be sent."""
         rows = [
-            {"epoch": self._epoch, "topic": place[0], "partition": place[1], "offset": offset}
+            {
+                "epoch": self._epoch,
+                "topic": partition[0],
+                "partition": partition[1],
+                "offset": offset,
+            }
             for offset in offsets
         ]
         with self._writing() as transaction:
             transaction.connection.execute(insert(claims_in_hand).on_conflict_do_nothing(), rows)
 
-    def release(self, place: Partition, last: int) -> None:
+    def release(self, partition: Partition, last: int) -> None:
         """Note that the events of all claims in hand up to offset `last` are confirmed."""
-        done = delete(claims_in_hand).where(*self._of(place), claims_in_hand.c.offset <= last)
+        done = delete(claims_in_hand).where(*self._of(partition), claims_in_hand.c.offset <= last)
         with self._writing() as transaction:
             transaction.connection.execute(done)
 
@@ -125,9 +130,9 @@ class ClaimQueue:
             return waiting
         return (*waiting, advisories.c.source_partition == partition)
 
-    def _of(self, place: Partition) -> tuple[ColumnElement[bool], ...]:
+    def _of(self, partition: Partition) -> tuple[ColumnElement[bool], ...]:
         row = claims_in_hand.c
-        return (row.epoch == self._epoch, row.topic == place[0], row.partition == place[1])
+        return (row.epoch == self._epoch, row.topic == partition[0], row.partition == partition[1])
 
     @contextmanager
     def _writing(self) -> Iterator[IndexTransaction]:

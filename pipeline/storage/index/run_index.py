@@ -163,8 +163,8 @@ class RunIndex:
         """Return before which offset of each partition everything is here or was given up."""
         with self.reading() as connection:
             kept = queries.positions(connection, epoch)
-            for place, given_up in queries.accepted_losses(connection, epoch).items():
-                kept[place] = max(given_up, kept.get(place, 0))
+            for partition, given_up in queries.accepted_losses(connection, epoch).items():
+                kept[partition] = max(given_up, kept.get(partition, 0))
         return kept
 
     def topic_ids(self, epoch: int) -> dict[str, str]:
