@@ -26,9 +26,8 @@ from pipeline.cli.views.terminal import (
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.ledger.keys import vkey_file_of
-from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.reader import FoundLeaf, StoreLogs, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.rotation import rotate_key
-from pipeline.ledger.search import FoundLeaf, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.tlog.checkpoints import TrustedCheckpoint, parse_trusted, write_trusted
 from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash

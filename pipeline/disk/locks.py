@@ -59,11 +59,8 @@ def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         LockWaitEndedError: The process is to stop; nothing is held.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
-    _take(path, descriptor, fcntl.LOCK_EX, wait=wait)
-    try:
+    with _held(path, descriptor, fcntl.LOCK_EX, wait=wait):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -80,26 +77,27 @@ def shared_lock(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         yield
         return
-    _take(path, descriptor, fcntl.LOCK_SH, wait=True)
+    with _held(path, descriptor, fcntl.LOCK_SH, wait=True):
+        yield
+
+
+@contextmanager
+def _held(path: Path, descriptor: int, operation: int, *, wait: bool) -> Iterator[None]:
+    """Hold a lock; its descriptor is closed at the end."""
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            os.close(descriptor)
+            raise
+        _Wait(path, descriptor, operation).end()
+    except BaseException:
+        os.close(descriptor)
+        raise
     try:
         yield
     finally:
         os.close(descriptor)
-
-
-def _take(path: Path, descriptor: int, operation: int, *, wait: bool) -> None:
-    """Take a lock, or close its descriptor and raise."""
-    try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if wait:
-            _Wait(path, descriptor, operation).end()
-            return
-        os.close(descriptor)
-        raise
-    except BaseException:
-        os.close(descriptor)
-        raise
 
 
 class _Wait:

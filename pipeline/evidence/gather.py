@@ -20,9 +20,9 @@ from pipeline.evidence.evidence import (
     RunEvidence,
     consistency_proof,
 )
-from pipeline.ledger.reader import StoreLogs
-from pipeline.ledger.search import (
+from pipeline.ledger.reader import (
     FoundLeaf,
+    StoreLogs,
     find_advisory_leaf,
     find_run_leaf,
     has_run_leaf,

@@ -16,8 +16,8 @@ A worker that was running finds another key in the file at its next batch, and s
 writes anything.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def rotate_key(root: Path, key_file: Path, calls: LedgerSystemCalls | None = Non
     """
     store_id = read_store(root).store_id
     refuse_as_root(root)
-    with _nobody_writes(root):  # 1.
+    with store_faults(root), exclusive_lock(root / INDEX_LOCK):  # 1.
         old = load_own_key(root, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
         logs = _sign_by_both(root, store_id, [old, new], calls or LedgerSystemCalls())  # 3.
@@ -72,14 +72,6 @@ def rotate_key(root: Path, key_file: Path, calls: LedgerSystemCalls | None = Non
         write_vkey(key_file, new.key)  # 5.
         _take_over(key_file)  # 6.
     return RotatedKey(old.key, new.key, logs, note)
-
-
-@contextmanager
-def _nobody_writes(root: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        with store_faults(root):
-            held.enter_context(exclusive_lock(root / INDEX_LOCK))
-        yield
 
 
 def _next_file(key_file: Path) -> Path:

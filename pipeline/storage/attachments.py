@@ -22,7 +22,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
@@ -52,21 +52,8 @@ LEGACY_JSON_LIMIT_BYTES: Final = 16 << 20
 HashRule = Literal["raw", "canonical"]
 BlobError = Literal["hash_mismatch", "blob_not_found"]
 
-Arguments = ParamSpec("Arguments")
-Value = TypeVar("Value")
-
-
-class InThread(Protocol):
-    """Calls a function in a thread and waits for it: `asyncio.to_thread` or its like."""
-
-    def __call__(
-        self,
-        function: Callable[Arguments, Value],
-        /,
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Awaitable[Value]:
-        """Return what `function` returns."""
+InThread: TypeAlias = Callable[..., Awaitable[Any]]
+"""Calls a function in a thread and waits for it: `asyncio.to_thread` or its like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,12 +311,13 @@ class AttachmentFiles:
         self, expected_sha256: str, pieces: AsyncIterable[bytes], in_thread: InThread
     ) -> StoredBlob:
         """Store what `pieces` brings, at most 1 MiB of it in memory at a time."""
-        upload = await in_thread(self.begin)
+        upload: Upload = await in_thread(self.begin)
         try:
             async with aclosing(_gathered(pieces)) as joined:
                 async for piece in joined:
                     await in_thread(upload.write, piece)
-            return await in_thread(self.publish, upload, expected_sha256)
+            stored: StoredBlob = await in_thread(self.publish, upload, expected_sha256)
+            return stored
         finally:
             # Closing can wait for a piece on its way to the disk, and frees what was written.
             await asyncio.shield(asyncio.ensure_future(in_thread(upload.end)))

@@ -13,17 +13,8 @@ import structlog
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
+from pipeline.ledger import keys
 from pipeline.ledger.folder import LEDGER_FOLDER, find_logs
-from pipeline.ledger.keys import (
-    KeyInUse,
-    earlier_keys,
-    load_key,
-    load_own_key,
-    make_key,
-    read_vkey,
-    vkey_file_of,
-    write_vkey,
-)
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.writer import Ledger
@@ -57,7 +48,7 @@ class LedgerKey:
     @property
     def vkey_path(self) -> Path:
         """Where the public part is."""
-        return vkey_file_of(self.path)
+        return keys.vkey_file_of(self.path)
 
 
 def init_ledger_key(settings: Settings) -> LedgerKey:
@@ -73,11 +64,11 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
     is_new = not path.exists()
     if is_new:
         _refuse_second_key(settings.data_dir, path)
-        signer = make_key(path, signer_name(identity.store_id))
+        signer = keys.make_key(path, signer_name(identity.store_id))
     else:
-        signer = load_own_key(settings.data_dir, path, identity.store_id)
-    if read_vkey(path, signer.name) is None:
-        write_vkey(path, signer.key)
+        signer = keys.load_own_key(settings.data_dir, path, identity.store_id)
+    if keys.read_vkey(path, signer.name) is None:
+        keys.write_vkey(path, signer.key)
     return LedgerKey(path, signer.key, is_new)
 
 
@@ -89,7 +80,7 @@ def _refuse_second_key(root: Path, path: Path) -> None:
             f"The store {root} has logs that another key signs: put that key back at {path}, or "
             "set RMOS_LEDGER_KEY_FILE to where it is."
         )
-    vkey = vkey_file_of(path)
+    vkey = keys.vkey_file_of(path)
     if vkey.exists():
         # A verifier would go on with the old one.
         raise StoreNotReadyError(
@@ -109,8 +100,8 @@ def open_ledger(settings: Settings) -> Ledger | None:
     identity = read_store(root)
     if settings.ledger_enabled:
         path = key_file_of(settings, identity)
-        in_use = KeyInUse(path)
-        signer = load_own_key(root, path, identity.store_id)
+        in_use = keys.KeyInUse(path)
+        signer = keys.load_own_key(root, path, identity.store_id)
         return Ledger(root, identity.store_id, [signer], key_in_use=in_use)
     if (root / LEDGER_FOLDER).exists():
         raise StoreNotReadyError(
@@ -135,5 +126,5 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
         return []
     path = key_file_of(settings, identity)
     name = signer_name(identity.store_id)
-    current = read_vkey(path, name) or load_key(path, name).key
-    return [current, *earlier_keys(path, current)]
+    current = keys.read_vkey(path, name) or keys.load_key(path, name).key
+    return [current, *keys.earlier_keys(path, current)]

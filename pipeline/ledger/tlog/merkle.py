@@ -74,9 +74,14 @@ class CompactRange:
         return other
 
 
-def root_of_hashes(nodes: Iterable[bytes]) -> bytes:
-    """Return the root over `nodes`, the hashes of leaves or of subtrees of one size."""
+def peaks_of_hashes(nodes: Iterable[bytes]) -> list[bytes]:
+    """Return the peaks over `nodes`, the hashes of leaves or of subtrees of one size."""
     compact_range = CompactRange()
     for node in nodes:
         compact_range.append(node)
-    return compact_range.root()
+    return compact_range.peaks
+
+
+def root_of_hashes(nodes: Iterable[bytes]) -> bytes:
+    """Return the root over them."""
+    return root_of_peaks(peaks_of_hashes(nodes))

@@ -9,7 +9,7 @@ that does not give its tile is wrong.
 from collections.abc import Iterator, Sequence
 
 from pipeline.ledger.tlog.errors import EvidenceError
-from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash, root_of_hashes, root_of_peaks
+from pipeline.ledger.tlog.merkle import leaf_hash, peaks_of_hashes, root_of_hashes, root_of_peaks
 from pipeline.ledger.tlog.proofs import root_of_size
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,
@@ -49,8 +49,8 @@ class RootRecomputation:
             row = self._rows[position]
             if row:
                 self._compare(Tile(position + 1, self._full_tiles[position], len(row)), row)
-            peaks += _peaks(row)
-        return root_of_peaks([*peaks, *_peaks(partial)])
+            peaks += peaks_of_hashes(row)
+        return root_of_peaks([*peaks, *peaks_of_hashes(partial)])
 
     def _push(self, position: int, root: bytes) -> None:
         """Add a hash to the row of level `position + 1`."""
@@ -68,13 +68,6 @@ class RootRecomputation:
     def _compare(self, tile: Tile, row: Sequence[bytes]) -> None:
         if read_hashes(tile, self._read_tile) != list(row):
             self.differing.append(tile)
-
-
-def _peaks(hashes: Sequence[bytes]) -> list[bytes]:
-    compact_range = CompactRange()
-    for node in hashes:
-        compact_range.append(node)
-    return compact_range.peaks
 
 
 def read_hashes(tile: Tile, read_tile: TileReader) -> list[bytes] | None:
