@@ -1,4 +1,4 @@
-"""Log lines: JSON for machines, readable on a terminal; standard error, never standard output."""
+"""Log lines on standard error: JSON for machines, readable on a terminal."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The topics: names, numbers of partitions and settings that the pipeline relies on."""
+"""The topics of the pipeline: names, numbers of partitions, settings."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Answers as bytes: documents as canonical JSON; errors in one form, without server paths."""
+"""Answers as bytes: canonical JSON documents, and errors in one form without server paths."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the routes depend on; the composition root makes it."""
+"""The dependencies of the routes, made by the composition root."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One example of each answer, as OpenAPI shows it: the fields of its shape, each with its value."""
+"""One example of each answer for OpenAPI, with every field of its shape."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every answer of a route with its shape and an example."""
+"""The OpenAPI document: each answer of a route with its shape and an example."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Publish one request and wait for its event: the steps that runs and advisories share."""
+"""The steps that runs and advisories share: publish one request, and wait for its event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

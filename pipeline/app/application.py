@@ -1,4 +1,4 @@
-"""An application of FastStream for each worker, with what every service of ours promises.
+"""A FastStream application for each worker, with the promises of every service.
 
 FastStream's own `run` looks at a flag ten times a second and lets a stop take as long as it does.
 This one also lets a signal end the start, bounds the stop, notes threads that died, serves metrics

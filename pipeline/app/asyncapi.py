@@ -1,4 +1,4 @@
-"""Describes every topic as an AsyncAPI 3.0.0 document, seen from the pipeline.
+"""The AsyncAPI 3.0.0 document of every topic, seen from the pipeline.
 
 `receive` is what the pipeline reads, `send` what it writes; for a producer it is the reverse.
 """

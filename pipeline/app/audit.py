@@ -1,4 +1,4 @@
-"""The audit worker: requests, and the schedule of its own.
+"""The audit worker: audits on request and on its own schedule.
 
 `faststream run pipeline.app.audit:app` runs it, as `rmos worker audit` does.
 """

@@ -1,4 +1,4 @@
-"""The HTTP API as a service: of the store, and of the v1 store in an emergency."""
+"""The HTTP API as a service, over the store or, in v1 mode, over the v1 store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""The local broker as a part of this process, and what is made where it is missing."""
+"""The local broker within this process, and the preparation of its store and topics."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What the workers of one process have in common: what one is, and how it is put together."""
+"""The common parts of the workers of one process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence

@@ -1,1 +1,1 @@
-"""The audit: the store compared with its ledger. It reports and repairs nothing."""
+"""The audit: it compares the store with its ledger, reports, and repairs nothing."""

@@ -1,4 +1,4 @@
-"""The parts of an audit: what each came to, and which are done."""
+"""The parts of an audit: the result of each, and which are done."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping

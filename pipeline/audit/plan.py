@@ -1,4 +1,4 @@
-"""The plan of an audit: what its leaves make it expect, in a SQLite file of the audit's own.
+"""The plan of an audit: the files that its leaves require, in a temporary SQLite file.
 
 A store has more files than fit in memory, and their leaves come in the order of the logs, not of
 the folders. SQLite sorts them on the disk, and lets every process of an audit read its part. The

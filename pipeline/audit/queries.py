@@ -1,4 +1,4 @@
-"""Every query of an audit: of its own database, the plan, and of the store's index.
+"""The SQL of an audit, for its own database and for the store's index.
 
 The plan holds what the leaves record (`run_leaves`, `advisory_leaves`), a copy of the index's rows
 (`run_rows`, `advisory_rows`, `attachment_rows`), and what follows from both: one leaf for each run

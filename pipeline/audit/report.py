@@ -1,4 +1,4 @@
-"""The report of an audit as a file: `audits/<audit_id>.json`, written once, when it is done."""
+"""The report of an audit: verdicts, counts, and the size of each log."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Single files checked by themselves: an artifact, a link or a blob, wherever it lies.
+"""The check of a single file by itself: an artifact, a link or a blob, wherever it lies.
 
 No store is needed, no index and no ledger. What is checked follows from the file:
 

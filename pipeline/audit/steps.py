@@ -1,4 +1,4 @@
-"""The steps of an audit: what each knows, what it returns, and the processes that run them.
+"""The steps of an audit, and the processes that run them.
 
 Values alone go from process to process; a connection is opened where it is used. Results come back
 in the order of the steps. The number of steps under way is bounded, so a store of any size needs

@@ -1,4 +1,4 @@
-"""The audit of a store: it compares, reports, and changes nothing. Read-only.
+"""The audit of a store: it compares and reports, read-only.
 
 The procedure, with the same numbers in the code:
 

@@ -1,1 +1,1 @@
-"""Kafka from the outside: the local broker, connections to any broker, and its topics."""
+"""Clients of Kafka: publishing, reading, administration, the local broker."""

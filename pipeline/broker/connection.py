@@ -1,4 +1,4 @@
-"""Clients that are connected to the broker, and one sentence for each way in which that fails."""
+"""Connections of clients to the broker, with one sentence for each way in which they fail."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Why a broker cannot be reached: asked of the broker itself, once a client has failed.
+"""The reason why a broker cannot be reached, looked for once a client has failed.
 
 aiokafka names the cause in its log alone and raises the same error for all of them. So each address
 is tried again, the way the client does it, and what fails is the cause:

@@ -1,4 +1,4 @@
-"""What a publisher gives back for a request: where the broker keeps it, and later its event."""
+"""The receipt of a published request: its offset at the broker, and later its event."""
 
 import asyncio
 from dataclasses import dataclass

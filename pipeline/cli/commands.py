@@ -1,4 +1,4 @@
-"""All groups of commands under one name, and errors as one sentence with an exit status.
+"""All groups of commands under one name; an error is one sentence with an exit status.
 
 The commands stand in a table. What a command needs is imported when it runs, or when its own help
 is asked for; `rmos --help` reads the table alone.

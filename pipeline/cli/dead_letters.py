@@ -1,4 +1,4 @@
-"""`rmos dead-letters`: what was refused and why, and the way back for it."""
+"""`rmos dead-letters`: refused records, their reasons, and their redrive."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`rmos evidence`: all that proves one run, in one file for somebody who trusts nobody."""
+"""`rmos evidence`: the proof of one run, in one file for a reader who trusts nobody."""
 
 from contextlib import closing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`rmos ledger`: its key, and what it gives to third parties: checkpoints, proofs, checksums.
+"""`rmos ledger`: its key, and what third parties get: checkpoints, proofs, checksums.
 
 A command trusts the keys that its caller names, else the store's own.
 """

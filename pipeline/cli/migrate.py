@@ -1,4 +1,4 @@
-"""`rmos migrate`: bring the runs of an older store into this one, check them, and go back."""
+"""`rmos migrate`: migrate the runs of an older store, verify them, and go back."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`rmos peek`: the records that wait, and what they have in common."""
+"""`rmos peek`: the records that wait for a group, and what they share."""
 
 import asyncio
 from collections.abc import Sequence

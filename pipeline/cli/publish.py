@@ -1,4 +1,4 @@
-"""`rmos publish`: put requests on the topic, and wait for what becomes of them."""
+"""`rmos publish`: publish requests, and wait for their outcomes."""
 
 import asyncio
 from collections import Counter, deque

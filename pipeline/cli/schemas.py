@@ -1,4 +1,4 @@
-"""`rmos schemas`: the contracts as files, for those who generate code or validate by themselves."""
+"""`rmos schemas`: the contracts as files, for code generators and validators."""
 
 import json
 from collections.abc import Iterator

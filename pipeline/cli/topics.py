@@ -1,4 +1,4 @@
-"""`rmos topics`: create the topics, or compare them with what they must be."""
+"""`rmos topics`: create the topics, or compare them with the required settings."""
 
 import asyncio
 from dataclasses import asdict

@@ -1,1 +1,1 @@
-"""Kafka in, Kafka out: batches of raw records, judged one by one."""
+"""The workers: raw records from Kafka, judged one by one, events back to Kafka."""

@@ -1,4 +1,4 @@
-"""Claims that wait for their run: linked once it is there, reported once they wait too long.
+"""Claims that wait for their run: linked once it is there, reported once they are overdue.
 
 The row of a claim is the queue. Every second the index is asked for the claims whose run has come
 and for those that have waited too long; their requests are read again at their offsets, and from

@@ -1,4 +1,4 @@
-"""Run and advisory requests: the messages that report what became of one.
+"""The messages that report the outcome of a run or advisory request.
 
 Runs and rows of the v1 store differ in what their event holds; see `Steps` for what calls these.
 """

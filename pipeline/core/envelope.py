@@ -1,4 +1,4 @@
-"""What every request record has in common: strict JSON, an identity, its key, a known version.
+"""The common part of every request record: strict JSON, identity, key, known version.
 
 A record that fails here can never succeed, whatever the store holds.
 """

@@ -1,4 +1,4 @@
-"""Names under which a listener answers, and the origins of pages that may ask it.
+"""Names that a listener accepts in Host, and the origins of pages that it accepts.
 
 A page of any site can make a browser connect to this machine: by a name of its own that leads
 here (DNS rebinding), or by sending a request across sites. Host and Origin say so.

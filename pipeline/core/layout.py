@@ -1,4 +1,4 @@
-"""Where each thing lies in the store, and back: relative paths with `/`."""
+"""The path of each thing in the store, and back: relative paths with `/`."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far a long operation is: what it reports, and to whom it does not matter."""
+"""The progress of a long operation."""
 
 from collections.abc import Callable
 

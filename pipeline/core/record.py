@@ -1,4 +1,4 @@
-"""Which record: topic, partition and offset, in one form everywhere: `rmos.runs.requests/3/17`."""
+"""The id of a record: topic, partition and offset, as `rmos.runs.requests/3/17`."""
 
 import re
 from dataclasses import dataclass

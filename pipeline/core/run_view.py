@@ -1,4 +1,4 @@
-"""How a run is shown: its artifact, its linked advisories, and what follows from both.
+"""The view of a run: its artifact, its linked advisories, and the fields derived from both.
 
 Nothing of it is stored; the same artifact and the same links always give the same view.
 """

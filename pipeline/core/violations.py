@@ -1,4 +1,4 @@
-"""What is wrong with a request, in our own closed set of codes and texts.
+"""Violations of a request, in our own closed set of codes and texts.
 
 They are written into artifacts, so they must not change with the library that finds them.
 

@@ -1,4 +1,4 @@
-"""Text from outside as it may be shown: nothing in it acts on a terminal, hides or reorders.
+"""Text from outside, made safe to show: it cannot act on a terminal, hide or reorder.
 
 Whoever may publish a record writes texts that people read later: reasons, names, titles. Each
 character that moves a cursor, breaks a line, changes the direction of a line or is not seen at

@@ -1,4 +1,4 @@
-"""How bytes become durable, and whose folder it is.
+"""Durable bytes on disk, and the identity of their store.
 
 Where the disk fails, functions on files raise OSError and those on a whole store raise StoreError.
 """

@@ -1,4 +1,4 @@
-"""One open for every read of a store: a regular file, no link followed, nothing waited for.
+"""The one open for every read of a store: regular files only, no links, no waiting.
 
 A pipe, a device or a link in the place of a file would make a reader wait for ever, read without
 end, or read what is not in the store. So below the store's root no name is followed that is a

@@ -1,4 +1,4 @@
-"""The identity of a store: `store.json` says which store it is and whose log it keeps.
+"""The identity of a store: `store.json` with its id, its epoch and its Kafka cluster.
 
 A folder without it is refused: an unmounted volume must not become a new, empty store.
 """

@@ -1,1 +1,1 @@
-"""The evidence about one run, in one file that outsiders check."""
+"""The evidence about one run, in one file that third parties can check."""

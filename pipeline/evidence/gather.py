@@ -1,4 +1,4 @@
-"""Gathers the evidence about one run, and refuses where there is none to give.
+"""Gathers the evidence about one run, and refuses where there is none.
 
 1. The run as the index knows it; its file has those bytes.
 2. The leaf that made it, in a log whose checkpoint a trusted key signed, names the same bytes.

@@ -1,4 +1,4 @@
-"""The page on which a person reads a run: its verdict first, then why, then the proof.
+"""The page of a run for people: its verdict first, then the reasons, then the proof.
 
 One file without scripts, pictures or anything to fetch. It is no evidence itself, and says so. The
 template escapes every value; what would act or hide in a text is spelt out before.

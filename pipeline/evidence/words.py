@@ -1,4 +1,4 @@
-"""The words of a bundle: what it proves, what it does not, and how to check it."""
+"""The texts of a bundle: what it proves, what it does not prove, and how to check it."""
 
 from textwrap import wrap
 

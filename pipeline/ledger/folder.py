@@ -1,4 +1,4 @@
-"""The folder of one log: its checkpoint and its tiles, as bytes that nobody checked yet."""
+"""The folder of one log: its checkpoint and its tiles, as unchecked bytes."""
 
 import os
 from collections.abc import Iterator

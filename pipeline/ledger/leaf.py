@@ -1,4 +1,4 @@
-"""The leaf of one consumed record: what became of it, as the ledger keeps it for ever.
+"""The leaf of one consumed record: its outcome, as the ledger keeps it for ever.
 
 A function of the record and of those before it in its partition. It says nothing that depends
 on the moment: not when it was written or by whom, not how the records were batched, not the

@@ -1,4 +1,4 @@
-"""Which log: one for each partition of a request topic in each epoch of the store."""
+"""The id of a log: one for each partition of a request topic in each epoch."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A new key takes over from the ledger's key: every log is signed by both, then by the new alone.
+"""The replacement of the ledger's key: every log is signed by both, then by the new alone.
 
 The procedure, with the same numbers in the code, and what is left if the process dies after a
 step. Run again, it goes on from there.

@@ -1,4 +1,4 @@
-"""Trusted checkpoints compared with the logs of now: does each log still begin so?
+"""Trusted checkpoints compared with the present logs.
 
 A trusted checkpoint was printed earlier and kept by a third party, out of the owner's reach.
 

@@ -1,4 +1,4 @@
-"""The ledger on disk: logs that grow by a batch of leaves, or not at all.
+"""The ledger on disk: a batch of leaves is appended to its logs, or nothing is.
 
 The procedure of a batch, with the same numbers in the code, and what is left if the process
 dies after a step:

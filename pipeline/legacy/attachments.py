@@ -1,4 +1,4 @@
-"""Attachments of a row of an older store: references as we have them, contents where they fit."""
+"""Attachments of a row of an older store: references in our form, contents where they fit."""
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence

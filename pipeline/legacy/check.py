@@ -1,4 +1,4 @@
-"""Compare an older store with what was made of it: `rmos migrate status` and `verify`.
+"""An older store compared with its migrated runs: `rmos migrate status` and `verify`.
 
 What a row must have become is computed from the source anew, by the same mapping, and compared by
 hash with the bytes on the disk: nothing that was copied once is taken for proof of itself. No

@@ -1,4 +1,4 @@
-"""Values of a row of an older store, taken one by one into the fields that they fit.
+"""Values of a row of an older store, mapped one by one to the fields that they fit.
 
 What is not taken stays, under its own name and as it was: so nothing can be dropped by mistake.
 """

@@ -1,4 +1,4 @@
-"""A row of an older store becomes the message that carries it, with nothing dropped.
+"""The mapping of a row of an older store to its message, with nothing dropped.
 
 Every value of the row is taken into the field that it fits; what nobody took, because it has no
 field or does not fit one, stays under `meta.v1` as it was. Old hashes are such values: hashes are

@@ -1,4 +1,4 @@
-"""Bring the rows of an older store into this one: `rmos migrate run`.
+"""The migration of an older store's rows into this one: `rmos migrate run`.
 
 Each row goes onto the legacy topic first and is stored from there, by the same steps as a run
 request: so files and index can be made again from the topic. Procedure, with the same numbers in

@@ -1,4 +1,4 @@
-"""What one record of the legacy topic is: a run of an older store, kept as history.
+"""The verdict on one record of the legacy topic: a run of an older store, or rejected.
 
 Its status and decision are those that were recorded, whatever today's policy would say; the mark
 `provenance.legacy` says so, and no machine may cut by it. Procedure, with the same numbers in

@@ -1,4 +1,4 @@
-"""Go back to a v1 store: `rmos migrate rollback`. Nothing is deleted, here or there.
+"""The way back to a v1 store, which deletes nothing: `rmos migrate rollback`.
 
 Procedure, with the same numbers in `roll_back`:
 

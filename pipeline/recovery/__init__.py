@@ -1,1 +1,1 @@
-"""Recovery: the topics read again, the index rebuilt, dead letters redriven, groups moved."""
+"""Recovery: topics replayed, the index rebuilt, dead letters redriven, groups moved."""

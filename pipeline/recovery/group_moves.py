@@ -1,4 +1,4 @@
-"""Moves an empty consumer group: where it was is kept first, so that it can be undone.
+"""Moves an empty consumer group, and keeps a snapshot first so that it can be undone.
 
 The broker keeps it, as what a group of its own has committed, named `<group>.before-<time>`: it
 is there for whoever has the broker, as durable as the offsets themselves, and needs neither a

@@ -1,4 +1,4 @@
-"""The store of advisories: what a batch of advisory requests makes of links and rows.
+"""The store of advisories: the links and rows of a batch of advisory requests.
 
 The first well-formed request for an id makes its row. Its link is made with the row where the
 run is there, else when that same record is given again later; never from another record. The

@@ -1,4 +1,4 @@
-"""Artifacts and links as files: read one and check it, or find them all."""
+"""Artifacts and links as files: one read and checked, or all found."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The plan of a batch: what each record becomes, and the files and rows that it makes.
+"""The plan of a batch: the outcome of each record, with its leaf, files and row.
 
 It is a pure function of the records and of the rows that the index has under their ids. Each record
 is resolved once, as if every file were intact: whether it is, a store finds out afterwards.

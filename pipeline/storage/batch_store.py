@@ -1,4 +1,4 @@
-"""One batch of judged records becomes files and rows, or nothing does: the procedure.
+"""The procedure of a batch: judged records become files and rows, or nothing does.
 
 With the same numbers in `BatchStore._commit`, and what is left if the process dies after a step:
 

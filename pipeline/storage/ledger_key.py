@@ -1,4 +1,4 @@
-"""Open the ledger of a store as the settings say: which key, or none at all.
+"""Opens the ledger of a store with the key of the settings, or without one.
 
 The private key lies outside the store by default: an owner of the files must not own the
 key as well. Beside it lies the public part of the same name, for verifiers.

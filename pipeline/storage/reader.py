@@ -1,4 +1,4 @@
-"""Reads a store that others write: rows of the index, and the files that they name, checked.
+"""Reads a store that other processes write: rows of the index, and their files, checked.
 
 A look at a run opens the same number of files whatever is in the store: links are read from the
 index, the artifact from its file. Any number of threads may use it at once. What it answers is what

@@ -1,4 +1,4 @@
-"""Restore files that are missing; what is there, right or wrong, is not touched."""
+"""Restores missing files; existing ones, right or wrong, are not touched."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The store of runs: what a batch of run requests makes of files and rows.
+"""The store of runs: the files and rows of a batch of run requests.
 
 A record delivered again finds its own bytes, or its row, whose source it is: it is `persisted`
 again. The procedure of a batch, and what dying in between leaves, is `batch_store`'s.

@@ -1,4 +1,4 @@
-"""What every request passes: rules for its head, the limit, its token, a log line and metrics.
+"""The middleware of every request: rules for its head, limits, token, log line and metrics.
 
 It stands around the whole application, whose last resort for errors is inside too.
 """

@@ -1,4 +1,4 @@
-"""The head of a request: its target in one form, and what it must hold to be answered."""
+"""The head of a request: its target in one form, and the rules that it must satisfy."""
 
 import re
 from dataclasses import dataclass

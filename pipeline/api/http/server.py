@@ -1,4 +1,4 @@
-"""The HTTP server: its address is taken before anything else starts, and it stops in order."""
+"""The HTTP server: it binds its address before anything else starts, and stops in order."""
 
 import asyncio
 import resource

@@ -1,4 +1,4 @@
-"""Attachments: those of a run are listed, verified and downloaded; a blob is uploaded."""
+"""The routes of attachments: list, verify, download, upload."""
 
 import hashlib
 from collections.abc import AsyncGenerator

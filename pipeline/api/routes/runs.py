@@ -1,4 +1,4 @@
-"""GET runs: a page of the list, one as it is shown, its exact bytes, or beside another."""
+"""The GET routes of runs: the list, one run, its exact bytes, the difference of two."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""POST a run request: publish it, and answer with what became of it."""
+"""POST a run request: publish it, and answer with its outcome."""
 
 import uuid
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The routes of v1 mode: what v1 answered, from the rows of its file; all others answer 501.
+"""The routes of v1 mode: answers of v1 from the rows of its file; all others answer 501.
 
 v1 had two routes more. It gave blobs of attachments from a folder of its own, and this mode keeps
 rows alone. It let a client change the `meta` of a run, and this program changes no record.

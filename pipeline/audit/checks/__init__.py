@@ -1,1 +1,1 @@
-"""What an audit reads, and what it compares each thing with."""
+"""The comparisons of an audit, one module for each kind of thing."""

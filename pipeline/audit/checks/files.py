@@ -1,4 +1,4 @@
-"""Some files of one date, each compared with its leaf: one step of an audit, for any process.
+"""One step of an audit: some files of one date, each compared with its leaf.
 
 Checked of each, up to the depth of the audit:
 

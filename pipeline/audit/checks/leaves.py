@@ -1,4 +1,4 @@
-"""A range of the entry bundles of a log, read and hashed: one step of an audit, for any process.
+"""One step of an audit: a range of entry bundles of a log, read and hashed.
 
 It returns plain values. Whether the leaves are those of the signed root is only known
 once all ranges of the log are there.

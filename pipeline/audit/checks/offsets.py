@@ -1,4 +1,4 @@
-"""Offsets without a leaf, as far as the broker can still show that there were records.
+"""Offsets without a leaf that the broker can still show.
 
 A broker leaves offsets out by itself: where a transaction began, ended or was given up. So a gap
 between two leaves is only a fault where the broker shows a record in it.

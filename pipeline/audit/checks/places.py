@@ -1,4 +1,4 @@
-"""What lies in the store beside runs and blobs: only what the layout knows, with its mode.
+"""Files and folders that the layout does not know, and modes that differ.
 
 A ledger is looked at file by file too. A tile beyond the checkpoint is the next batch on its way,
 or what a killed one left, and no part of the log; a superseded one should be gone, and does no

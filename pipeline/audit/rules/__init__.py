@@ -1,1 +1,1 @@
-"""Pure rules of an audit: codes, verdicts, findings, what a request may ask for."""
+"""Pure rules of an audit: codes, verdicts, findings, requests."""

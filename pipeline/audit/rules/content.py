@@ -1,4 +1,4 @@
-"""What one artifact or link shows by itself: its form, hashes, path, blobs, and its time.
+"""Faults that one artifact or link shows by itself: form, hashes, path, blobs, time.
 
 Everything here follows from the bytes of the file, its path, and the broker's time in its leaf. A
 producer may date a record as it likes, so a record that is dated back is accepted as any other. The

@@ -1,4 +1,4 @@
-"""The findings of an audit: a closed list of codes, what each means, and the verdicts it fails.
+"""The findings of an audit: a closed list of codes, with their meanings and verdicts.
 
 A finding is what was expected at a path and what is there. It has the same bytes, and so the same
 id, however often an audit that was cut short finds it again: a reader can drop what it has seen.

@@ -1,4 +1,4 @@
-"""Requests for audits: which records are one, what a sample reads, which are due by a schedule.
+"""Requests for audits: which records are valid, which files a sample reads, when one is due.
 
 The audit_id of a schedule is that of the hour or the date, so any number of schedulers request one
 audit. An hour without a worker is not made up for: an audit sees the store as it is.

@@ -1,4 +1,4 @@
-"""Requests an audit, and reads its findings as they come and its report from their topics."""
+"""The client side of an audit: request it, read its findings as they come, then its report."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Requests the audits that are due. Any number of workers may: they request the same ones."""
+"""The schedule of audits: any number of workers request the same audits when they are due."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""Topics and groups as the broker has them: created, compared, described."""
+"""Topics and groups at the broker: created, compared, described."""

@@ -1,4 +1,4 @@
-"""Consumer groups as their coordinator sees them: members, states, committed offsets.
+"""Consumer groups at their coordinator: members, states, committed offsets.
 
 An empty group can be moved: offsets are committed in its name, or deleted. aiokafka's admin client
 neither commits nor deletes offsets of a group, so the requests are sent as the protocol has them.

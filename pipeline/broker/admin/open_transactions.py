@@ -1,4 +1,4 @@
-"""Transactions that are open: whose they are, since when, and what they hold up.
+"""Open transactions: their producers, their start, and the records that they hold up.
 
 Who reads committed records does not get past the first record of an open transaction, so those of
 other producers behind it wait. The broker ends one by itself after the time that its producer has

@@ -1,4 +1,4 @@
-"""Everything that knows a private part of aiokafka 0.14: what it lacks, and what it does wrong.
+"""All code that depends on private parts of aiokafka 0.14: what it lacks and its faults.
 
 * `tolerant_records`: its parser raises out of the poll at a header name that is not UTF-8
   (`record/default_records.py`, `_read_header`). It can go when names of any bytes are read.

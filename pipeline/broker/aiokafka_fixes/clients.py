@@ -1,4 +1,4 @@
-"""What aiokafka's clients have no public way for: some requests, and an end without a broker."""
+"""Requests and a stop without a broker, for which aiokafka's clients have no public way."""
 
 import asyncio
 from contextlib import suppress

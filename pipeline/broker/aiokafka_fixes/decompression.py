@@ -1,4 +1,4 @@
-"""Decompression of batches as the broker's own Java does it, and so of all that it accepted.
+"""Decompression as the broker's own Java does it, so that every accepted batch can be read.
 
 The broker unpacks every batch before it takes it, and so does this; but Java passes over bytes
 after the end and over some checksums where the decoders of aiokafka give up. Tried with Kafka

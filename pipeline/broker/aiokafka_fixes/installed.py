@@ -1,4 +1,4 @@
-"""The one call that changes aiokafka for this process; a publisher in other programs makes none.
+"""The one call that changes aiokafka for this process; publishers in other programs skip it.
 
 One change is made here: aiokafka 0.14 closes the connection by which a client asks for the cluster
 where the question fails, and forgets it where the task is cancelled (`client.py`, `bootstrap`). A

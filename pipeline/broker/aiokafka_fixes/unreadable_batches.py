@@ -1,4 +1,4 @@
-"""A batch that cannot be read holds up its own partition, and nothing else.
+"""A batch that cannot be read holds up only its own partition.
 
 A bit that turned on the broker's disk makes such a batch: the broker sends what it has, and the
 checksum does not fit. aiokafka 0.14 lets that rise out of the poll. What the same poll had taken

@@ -1,4 +1,4 @@
-"""Offsets of a log that nothing explains: records that were there and are gone.
+"""Offsets of a log that nothing explains: records are gone from the middle of the log.
 
 Every offset between the start of a log and its end is that of a record, of one in a transaction
 that was aborted, or of the mark that ends a transaction; all of these are still in the log. A

@@ -1,4 +1,4 @@
-"""Offsets that a group needs and the log does not hold: named, logged, measured.
+"""Offsets that a group needs and the log no longer has: named, logged, measured.
 
 The metric is kept by the process of the API too: a worker that has stopped because of lost
 offsets cannot be asked for its metrics any more.

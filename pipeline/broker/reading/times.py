@@ -1,4 +1,4 @@
-"""Broker times and offsets: when the ends of a range were written, and where a moment falls."""
+"""Offsets by broker time: the first at a given moment, and the times of a range's ends."""
 
 import asyncio
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""Sends records one by one and tells of each when the broker has it.
+"""Sends records one by one, each with a future for the broker's confirmation.
 
 Turns what a caller calls a request into the bytes that are sent, unchanged.
 """

@@ -1,4 +1,4 @@
-"""Sends messages and what is to be remembered of them in one transaction: both or neither.
+"""Sends messages and the records about them in one transaction: both or neither.
 
 One producer of a transactional id may be at work at a time. Whoever starts ends the transaction
 that another has left open and shuts that one out; what the other had committed is there to be

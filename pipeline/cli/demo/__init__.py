@@ -1,4 +1,4 @@
-"""`rmos demo`: the whole story, with a real broker and a real disk, in a temporary folder."""
+"""`rmos demo`: a tour with a real broker and a real disk, in a temporary folder."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""How a dead letter is shown: as a document for programs, and so that a person can read it.
+"""The output of a dead letter: a document for programs, text for people.
 
 Everything in it was written by somebody else, so nothing of it may act on a terminal.
 """

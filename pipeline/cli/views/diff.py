@@ -1,4 +1,4 @@
-"""How a person sees the difference of two runs: one line a difference, coloured on a terminal."""
+"""The output of a diff: one line for each difference, coloured on a terminal."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How groups and their moves are shown: rows for a person, documents for programs."""
+"""The output of groups and their moves: rows for people, documents for programs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

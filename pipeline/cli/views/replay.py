@@ -1,4 +1,4 @@
-"""How a replay shows what it found, to a person and as JSON."""
+"""The output of a replay, for people and as JSON."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a person sees: data on standard output, all else on standard error.
+"""The terminal: data on standard output, everything else on standard error.
 
 Every command prints by these functions alone, and each of them makes what others wrote visible.
 """

@@ -1,4 +1,4 @@
-"""Consumers that are members of a group: one whose polls are attended, and a bare one."""
+"""Members of consumer groups: one with checked polls, and a bare one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable

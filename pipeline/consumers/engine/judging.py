@@ -1,4 +1,4 @@
-"""Judging in a process of its own, so that it runs while this one waits for the disk.
+"""Judging in a child process, so that it runs while the worker waits for the disk.
 
 Threads would not do: judging holds the interpreter, and the many short system calls of the store
 each have to wait for it. Small batches are judged here and now: the way to the other process and

@@ -1,4 +1,4 @@
-"""What a consumer lets others see: polls, lag, what the broker refuses it, what holds it up."""
+"""The visible state of a consumer: polls, lag, refusals, and transactions that hold it up."""
 
 import asyncio
 import time

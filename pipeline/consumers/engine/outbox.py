@@ -1,4 +1,4 @@
-"""What is published of a request once its outcome is known: event, dead letter, counts."""
+"""The messages of a request whose outcome is known: event, dead letter, counts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

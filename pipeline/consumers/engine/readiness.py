@@ -1,4 +1,4 @@
-"""Why a worker is not ready although it polls, each reason as one sentence."""
+"""The reasons why a polling worker is not ready, each as one sentence."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence

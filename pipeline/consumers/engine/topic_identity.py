@@ -1,4 +1,4 @@
-"""Whether a request topic is the one that the store keeps, or another of its name.
+"""The identity of a request topic: that of the store, or another topic of the same name.
 
 A topic that was deleted and made again has the old one's name and offsets from 0 on. Nothing in its
 offsets need show that: they may be the same, with other records. Kafka gives each topic an id, and

@@ -1,4 +1,4 @@
-"""What a consumer rests on at the broker, looked at while it runs.
+"""The requirements that a running consumer has of the broker, checked at intervals.
 
 | what | how often | where it does not hold |
 |---|---|---|

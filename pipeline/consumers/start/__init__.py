@@ -1,1 +1,1 @@
-"""What must hold before a worker consumes its first record."""
+"""The checks before a worker consumes its first record."""

@@ -1,4 +1,4 @@
-"""What must fit before a worker may consume: topics, store, log, group and ledger.
+"""The conditions for a worker's start: topics, store, log, group and ledger fit together.
 
 A worker that starts over the wrong folder or the wrong broker would write a second truth beside
 the first, so each misfit is refused, with nothing committed, and the sentence names the way out.

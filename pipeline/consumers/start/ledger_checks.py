@@ -1,4 +1,4 @@
-"""Whether the ledger fits what was consumed: each partition's log, against store and broker.
+"""The ledger compared with the consumed offsets: each log, against store and broker.
 
 A log that goes on after a hole would sign another history than its older checkpoints tell, so
 no option lets a worker go on: only the log that belongs there does.

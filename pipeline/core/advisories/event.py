@@ -1,4 +1,4 @@
-"""The event that tells what became of an advisory request, and its CloudEvents headers.
+"""The event that reports the outcome of an advisory request, and its CloudEvents headers.
 
 Every delivery of one event has the same bytes. So only `linked` tells where the link is: whether
 the claim of a duplicate or a conflict has been linked by then is a matter of timing.

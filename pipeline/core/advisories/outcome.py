@@ -1,4 +1,4 @@
-"""What becomes of an advisory request: linked, duplicate, conflict, rejected or waiting.
+"""The outcome of an advisory request: linked, duplicate, conflict, rejected or waiting.
 
 The first well-formed request takes the id and keeps it. Whether it is linked or still waits
 follows from whether its run is there; what every other request is follows from the first alone.

@@ -1,4 +1,4 @@
-"""What one record of the advisory topic is, looked at alone: an advisory, or never anything.
+"""The verdict on one record of the advisory topic by itself: an advisory, or rejected.
 
 Its link is a function of the record's body. Where the link lies follows its run, and whether the
 advisory is new is the index's to say.

@@ -1,1 +1,1 @@
-"""Dead letters: how they are written, read, selected and brought back."""
+"""Dead letters: written, read, selected and redriven."""

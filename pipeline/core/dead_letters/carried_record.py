@@ -1,4 +1,4 @@
-"""How much of a record is carried to another topic; the rest stays where it is, with its hash.
+"""The bounds of a record that is carried to another topic: the rest is named by its hash.
 
 Compression lets records in that are far above every limit of a topic: a header of 8 MiB of hex, a
 million headers, a value of 900 MB of zeros. What we publish about a record must fit whatever came,

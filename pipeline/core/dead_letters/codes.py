@@ -1,4 +1,4 @@
-"""What each code of a dead letter means to an operator, and whether judging again can help."""
+"""The meaning of each code of a dead letter for an operator, and whether a redrive can help."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""A dead letter: a record that can never succeed, untouched, with headers that say why.
+"""A dead letter: an unchanged record that can never succeed, with headers for the reason.
 
 Our headers are the last ones, from the last `rmos-error-code` on. What comes before is the
 record's own, whatever its names: a producer may send `rmos-error-code` too. Any record of a dead

@@ -1,4 +1,4 @@
-"""The redrive of a dead letter: which may be sent, as what, and the record that remembers it.
+"""The redrive of a dead letter: which may be sent, in which form, and its record.
 
 What an earlier redrive added belongs to the record as it came, so the headers of a record that
 was refused three times tell all three.

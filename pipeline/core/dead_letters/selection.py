@@ -1,4 +1,4 @@
-"""Which dead letters are meant: each refused record once, by code, topic, time or name."""
+"""The selection of dead letters, each record once, by code, topic, time or name."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A run request becomes an artifact: a pure function of the request's body.
+"""The artifact of a run request: a pure function of the request's body.
 
 The procedure, with the same numbers in `build_run`:
 

@@ -1,4 +1,4 @@
-"""What an artifact shows of its request: all of it, or all but what could be cut.
+"""The parts of an artifact: all of the request, or only what cannot be cut.
 
 Shared by the requests of today and the rows of older stores, which are decided differently and
 shown alike.

@@ -1,4 +1,4 @@
-"""Which program would be cut by a run, and how its hash is known.
+"""The program that would be cut by a run, and how its hash is known.
 
 A function of the artifact alone, so an index that is made again from the files has the same.
 Whether the blob of an attachment is there at the moment is no part of it.

@@ -1,4 +1,4 @@
-"""How two runs differ: the fields that people ask about, and every value behind the decision.
+"""The difference of two runs: the fields that people ask for, and every value of the decision.
 
 `diff` compares fields as a whole, group by group; `items` goes down into the parts on which the
 decision rests. A payload is compared by its hash wherever the artifact has one: computed, claimed

@@ -1,4 +1,4 @@
-"""The event that reports what became of a run request, and its CloudEvents headers.
+"""The event that reports the outcome of a run request, and its CloudEvents headers.
 
 CloudEvents 1.0, Kafka protocol binding, binary content mode: attributes are headers `ce_*`.
 """

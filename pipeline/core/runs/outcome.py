@@ -1,4 +1,4 @@
-"""What becomes of a record, given what the store holds: persisted, duplicate, conflict, rejected.
+"""The outcome of a record given the store: persisted, duplicate, conflict, rejected.
 
 A function of the record and of those before it in its partition, never of timing: the offset
 that first made a run is `persisted` again whenever it is delivered again.

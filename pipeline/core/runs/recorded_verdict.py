@@ -1,4 +1,4 @@
-"""The verdict of a row of an older store, wherever in the row it was put.
+"""The recorded verdict of a row of an older store, wherever the row has it.
 
 What the row itself decided counts; only where it decided nothing, its evaluation does.
 """

@@ -1,4 +1,4 @@
-"""The safety policy: which risk a request carries, and which status that gives it.
+"""The safety policy: the risk of a request, and the status that follows.
 
 Unsafe is never OK. The worst risk found anywhere counts, whatever else a producer says.
 """

@@ -1,4 +1,4 @@
-"""What one record of the request topic is, looked at alone: a run, or never anything.
+"""The verdict on one record of the request topic by itself: a run, or rejected.
 
 Whether the run is new, a duplicate or in conflict is the index's to say (`pipeline.storage`).
 """

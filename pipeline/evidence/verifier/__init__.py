@@ -1,1 +1,1 @@
-"""What a bundle of evidence brings along to explain itself: a verifier, and a style sheet."""
+"""The parts of a bundle that explain it: a verifier and a style sheet."""

@@ -1,4 +1,4 @@
-"""Append leaves to a log: the tiles and the root that they make (RFC 6962, C2SP tlog-tiles).
+"""Append leaves to a log: the new tiles and the new root (RFC 6962, C2SP tlog-tiles).
 
 It keeps the partial tiles alone, so it needs the same little memory for every log. What it
 makes depends on the leaves and the size, never on how the leaves were batched.

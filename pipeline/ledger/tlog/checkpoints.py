@@ -1,4 +1,4 @@
-"""Checkpoints: what a log signs about itself, its size and its root (C2SP tlog-checkpoint).
+"""Checkpoints: the signed size and root of a log (C2SP tlog-checkpoint).
 
 The file of trusted checkpoints: what a log's owner hands out, and others check the log with.
 

@@ -1,4 +1,4 @@
-"""The one error of whatever is offered as evidence: proofs, tiles, notes, leaves."""
+"""The one error of proofs, tiles, notes and leaves that do not hold."""
 
 
 class EvidenceError(ValueError):

@@ -1,4 +1,4 @@
-"""A log computed again from its leaves, and which of its tiles are not what was signed.
+"""A log recomputed from its leaves, and the tiles that differ from the signed root.
 
 Two steps. From the leaves up, every tile is compared with the one that is there: where the root
 comes out as signed, the leaves are right, and so a tile that differs is wrong. Where it does not,

@@ -1,4 +1,4 @@
-"""The tiles of a log: which there are, where they lie, what is in them (C2SP tlog-tiles).
+"""The tiles of a log: their sizes, paths and contents (C2SP tlog-tiles).
 
 A tile holds up to 256 hashes of one level, each the root of a full tile below it; an entry
 bundle holds the leaves under a tile of level 0. The rightmost of a level may be partial.

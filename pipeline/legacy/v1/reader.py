@@ -1,4 +1,4 @@
-"""Reads the v1 store that others write: one row, rows in short, or how two rows differ.
+"""Reads a v1 store that other processes write: one row, rows in short, differences.
 
 Any number of threads may use it at once. The file is read again where it has changed.
 """

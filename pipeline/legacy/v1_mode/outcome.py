@@ -1,4 +1,4 @@
-"""A record that makes a row of the v1 store, and its outcome given the row that is there.
+"""The verdict and outcome of a record in v1 mode, given the row in the file.
 
 A row without a mark is v1's own or nobody's: which request made it cannot be known, so every
 request for its run_id is in conflict with it.

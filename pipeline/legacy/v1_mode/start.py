@@ -1,4 +1,4 @@
-"""What must fit before a worker may consume into the v1 store, and where its group begins.
+"""The conditions for a start in v1 mode, and the offsets where the group begins.
 
 The v2 store need not be usable. Where it can be read all the same, it must be that of this broker,
 and its epoch gives events the ids that it will give them when it tells the same records again.

@@ -1,4 +1,4 @@
-"""One batch of judged records becomes rows of the v1 store, or nothing does.
+"""The v1 store as a writer: a batch of judged records becomes rows, or nothing does.
 
 The file is replaced once a batch, whole and durable, before anything is told. A record delivered
 again finds its own row, whose mark names it: it is `persisted` again.

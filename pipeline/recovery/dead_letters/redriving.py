@@ -1,4 +1,4 @@
-"""Brings dead letters back: each record to where it was refused, once, as it came.
+"""Redrives dead letters: each record unchanged and once, to the topic of its refusal.
 
 1. Shut out whoever redrives under this prefix, so that nobody else can send.
 2. Read what was brought back before, and the dead letters.

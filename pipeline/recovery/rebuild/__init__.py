@@ -1,1 +1,1 @@
-"""The index made again from files, ledger and topics."""
+"""The index and the ledger rebuilt from files, ledger and topics."""

@@ -1,4 +1,4 @@
-"""Rebuild the index of a store from what it is derived from: files, ledger, and request topics.
+"""Rebuilds the index of a store from its files, ledger and request topics.
 
 The files say which runs there are; the ledger, or where there is none the topic, says which record
 made each. Procedure, with the same numbers in `rebuild_index`:

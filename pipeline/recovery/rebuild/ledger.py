@@ -1,4 +1,4 @@
-"""Logs for a store that was written without a ledger: made from the start of its topics.
+"""Builds the logs of a store without a ledger, from the start of its topics.
 
 The records that the store has consumed are judged again and committed by the function that a
 worker commits with, so the leaves are those that it would have written from the start: the rows

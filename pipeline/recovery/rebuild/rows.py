@@ -1,4 +1,4 @@
-"""Rows of a new index out of what they are derived from: files, leaves, and the request topics.
+"""The rows of a new index, rebuilt from files, leaves and the request topics.
 
 The files say which runs and links there are. The leaf of the record that made a run or claimed an
 advisory says from which offset it came and which bytes its file has; a file with others is a fault

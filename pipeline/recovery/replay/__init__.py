@@ -1,1 +1,1 @@
-"""Replay: the topics read again, to prove a store, to restore it, or to send a range elsewhere."""
+"""Replay: the topics read again, to prove or restore a store, or to forward a range."""

@@ -1,4 +1,4 @@
-"""Records of one topic against the store: what they made must be there, byte for byte.
+"""Records of one topic compared with the store: their files must be there, byte for byte.
 
 Procedure for each record, with the same numbers in the code; nothing is written:
 

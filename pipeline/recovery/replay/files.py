@@ -1,4 +1,4 @@
-"""Files of a store that nothing explains: no record, no leaf, nothing that those have made.
+"""Files of a store that no record and no leaf explains.
 
 Procedure, with the same numbers in `find_foreign_files`:
 

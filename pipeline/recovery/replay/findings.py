@@ -1,4 +1,4 @@
-"""What a replay finds, and how much of it: one line each, then a summary."""
+"""The findings of a replay, one line each, and their counts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Send a range to a topic of the operator's choice, marked, and otherwise untouched.
+"""Publishes a range of records to another topic, unchanged but for a mark.
 
 Key, value and headers are those of the record; `rmos-replay-of` is added and names it. A partition
 goes to the one of its number, or where there are fewer, to that number modulo theirs, in its order.

@@ -1,4 +1,4 @@
-"""A record beside its leaf: whether it was first, and which bytes it must have made.
+"""A record compared with its leaf: whether it was first, and the bytes that it made.
 
 A leaf says who was first. Without one the partition is read from its start, so that a range from
 its middle never lets a later record win; behind a hole in the log nobody can tell, so a later

@@ -1,4 +1,4 @@
-"""A store opened to be read alone: its identity, its index and its ledger."""
+"""A store opened read-only: its identity, its index and its ledger."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

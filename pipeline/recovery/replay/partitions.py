@@ -1,4 +1,4 @@
-"""The partitions of a replay: what is asked for, what is consumed, and how far the store has it."""
+"""The partitions of a replay: the requested range, the consumed part, the store's position."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What waits for a consumer group: who sends it, as far as a record says, and its verdict.
+"""The records that wait for a consumer group: their senders, as far as known, and verdicts.
 
 A record does not name its client. What it has is a key, headers, a broker time and its body. So
 the records that wait are judged as a worker would judge them, and what many of them have in

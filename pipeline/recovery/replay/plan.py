@@ -1,4 +1,4 @@
-"""What a replay would read, what retention has taken, what the store has. Writes nothing."""
+"""The plan of a replay: its range, what retention has removed, what the store has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The request topics: how the records of each are judged, which store keeps what they make.
+"""The request topics: how their records are judged, and the store that keeps the results.
 
 What reads topics again goes through this table in its order: runs come before advisories, so that
 links find their runs.

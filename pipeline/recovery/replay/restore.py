@@ -1,4 +1,4 @@
-"""Restore what is missing of a store, with the same bytes, from its topics; nobody is told.
+"""Restores missing files, rows and leaves from the topics, with the same bytes and no events.
 
 Procedure, with the same numbers in the code:
 

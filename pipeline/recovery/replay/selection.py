@@ -1,4 +1,4 @@
-"""What an operator asks to replay: everything, or what lies in times, offsets, or concerns a run.
+"""The selection of a replay: everything, or a range of times or offsets, or one run.
 
 Times are those of the broker. Every range is from its begin to before its end, and is fixed once,
 at the start of a replay.

@@ -1,4 +1,4 @@
-"""Prove a store by its topics: every record again, compared with what is there. Writes nothing.
+"""Verifies a store by its topics: every record is judged again and compared; read-only.
 
 Procedure, with the same numbers in the code:
 

@@ -1,4 +1,4 @@
-"""The claims that wait for their run, as a queue: rows of the index, looked at by partition."""
+"""The queue of claims that wait for their run: rows of the index, by partition."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

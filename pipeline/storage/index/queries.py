@@ -1,4 +1,4 @@
-"""What one connection of the index reads, and what one transaction writes."""
+"""The queries of one connection of the index, and the writes of one transaction."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
