@@ -130,20 +130,31 @@ class AdvisoryClaims:
             StoreError: The disk failed.
         """
         waiting = await self._on_disk(self._claims.partitions, self._topic)
-        places = [each for each in self._subscription.assigned if each.partition in waiting]
+        places = sorted(each for each in self._subscription.assigned if each.partition in waiting)
         self._put_off.keep_only(places)
-        done = [await self._look_at((each.topic, each.partition)) for each in sorted(places)]
+        # All at once: each answer waits for the poll that is under way on the same connection.
+        overdue = await asyncio.gather(*map(self._overdue_to, places), return_exceptions=True)
+        done = [
+            await self._look_at((place.topic, place.partition), overdue_to)
+            for place, overdue_to in zip(places, overdue, strict=True)
+        ]
         return all(done)
 
-    async def _look_at(self, place: Partition) -> bool:
-        """Do what is due in one partition, so that none waits for another."""
+    async def _look_at(self, place: Partition, overdue_to: int | BaseException) -> bool:
+        """Do what is due in one partition, so that none waits for another.
+
+        Args:
+            place: The partition.
+            overdue_to: Before which offset claims are overdue, or why that is not known.
+        """
         first = RecordId(*place, 0)
         try:
             self._overdue = set()
             if in_hand := await self._on_disk(self._claims.in_hand, place):
                 first = RecordId(*place, in_hand[0])
                 await self._process(place, in_hand)
-            overdue_to = await self._overdue_to(place)
+            if isinstance(overdue_to, BaseException):
+                raise overdue_to
             after, tried = -1, set[int]()
             due = partial(self._claims.due, overdue_to=overdue_to, limit=CHUNK_RECORDS)
             while page := await self._on_disk(partial(due, after=after), place):
@@ -161,14 +172,14 @@ class AdvisoryClaims:
         self._put_off.forget([first])
         return True
 
-    async def _overdue_to(self, place: Partition) -> int:
+    async def _overdue_to(self, place: TopicPartition) -> int:
         """Return before which offset claims are overdue; 0 where none waits to be reported."""
-        if not await self._on_disk(self._claims.has_unreported, place):
+        last = await self._on_disk(self._claims.last_unreported, (place.topic, place.partition))
+        if last is None:
             return 0
-        since = time.time() - self._settings.advisory_wait_seconds
-        return await self._subscription.first_offset_since(
-            TopicPartition(*place), int(since * 1000)
-        )
+        since_ms = int((time.time() - self._settings.advisory_wait_seconds) * 1000)
+        first = await self._subscription.first_offset_since(place, since_ms)
+        return int(last + 1 if first is None else min(last + 1, first))
 
     async def _process_page(self, place: Partition, page: Sequence[tuple[int, bool]]) -> set[int]:
         """Link what can be linked and report what is overdue; return what was to be linked.

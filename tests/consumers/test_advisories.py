@@ -333,6 +333,20 @@ async def test_claims_that_cannot_be_read_are_a_reason_until_none_waits(shop: Sh
     assert shop.claims.standing.reasons == ()
 
 
+async def test_a_broker_that_does_not_name_an_overdue_offset_puts_the_partition_off(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_asked: Any) -> int:
+        raise BrokerError("No Kafka broker answers.")
+
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    with monkeypatch.context() as patch:
+        patch.setattr(shop, "first_offset_since", refuse)
+        assert not await shop.claims.look()
+    assert len(await shop.look()) == 2
+
+
 async def test_claims_that_went_to_another_worker_are_no_reason_any_more(shop: Shop) -> None:
     await shop.consume(ASKED)
     shop.overdue_to = 42

@@ -334,13 +334,13 @@ def test_a_claim_that_was_reported_is_due_again_only_once_its_run_is_there(
 ) -> None:
     store.commit([asked(advisory(run_id=f"run_{n}"), n) for n in range(3)])
     claims, place = store.claims, (TOPIC, 0)
-    assert claims.has_unreported(place)
+    assert claims.last_unreported(place) == 2
     claims.note_reported(place, 2)
-    assert claims.has_unreported(place)
+    assert claims.last_unreported(place) == 2
     assert claims.due(place, after=-1, overdue_to=9, limit=9) == [(2, False)]
     claims.note_reported(place, 3)
     claims.note_reported(place, 1)
-    assert not claims.has_unreported(place)
+    assert claims.last_unreported(place) is None
     make_run(root, run_request(run_id="run_0"), 0)
     assert claims.due(place, after=-1, overdue_to=9, limit=9) == [(0, True)]
 

@@ -196,8 +196,8 @@ class Subscription:
         """Whether it holds partitions, asks for records, and the broker answers."""
         return self._observation.is_ready
 
-    async def first_offset_since(self, place: TopicPartition, since_ms: int) -> int:
-        """Return the first offset of `place` with broker time `since_ms` or later, else its end.
+    async def first_offset_since(self, place: TopicPartition, since_ms: int) -> int | None:
+        """Return the first offset of `place` with broker time `since_ms` or later, if there is one.
 
         Raises:
             BrokerError: The broker does not answer.
@@ -205,9 +205,8 @@ class Subscription:
         async with broker_errors(self.settings), asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             if self._consumer is None:
                 return 0
-            end = (await self._consumer.end_offsets([place]))[place]
             found = (await self._consumer.offsets_for_times({place: since_ms}))[place]
-            return int(min(end, found.offset if found else end))
+            return None if found is None else int(found.offset)
 
     async def deliver(self, records: Sequence[Record]) -> None:
         """Let the worker process a batch from the poll.

@@ -43,13 +43,13 @@ class ClaimQueue:
         with self._index.reading() as connection:
             return set(connection.execute(query).scalars())
 
-    def has_unreported(self, partition: Partition) -> bool:
-        """Return whether a claim waits of which it was not reported that it waits too long."""
+    def last_unreported(self, partition: Partition) -> int | None:
+        """Return the last claim that waits and was not reported; None where there is none."""
         query = select(func.max(advisories.c.source_offset)).where(*self._waiting(*partition))
         with self._index.reading() as connection:
             last = connection.execute(query).scalar()
             reported = reported_claims(connection, self._epoch)
-        return last is not None and last >= reported.get(partition, 0)
+        return last if last is not None and last >= reported.get(partition, 0) else None
 
     def due(
         self, partition: Partition, *, after: int, overdue_to: int, limit: int
