@@ -42,7 +42,7 @@ from pipeline.recovery.dead_letters.reading import (
     read_dead_letters,
     read_redrives,
 )
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
+from pipeline.recovery.dead_letters.redriving import redrive
 from pipeline.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -162,8 +162,8 @@ def redrive_command(
         raise InputError(
             "Expected SOURCE, --code, --topic, --since, --until or --all; found none of them."
         )
-    order = RedriveOrder(wanted, again=again, dry_run=dry_run)
-    counts = asyncio.run(_redrive(read_settings(), order, as_json=as_json))
+    settings = read_settings()
+    counts = asyncio.run(_redrive(settings, wanted, again=again, dry_run=dry_run, as_json=as_json))
     if as_json:
         print_json({"summary": dict(counts)})
     else:
@@ -216,14 +216,17 @@ async def _print_contents(
     return count
 
 
-async def _redrive(settings: Settings, order: RedriveOrder, *, as_json: bool) -> Counter[str]:
+async def _redrive(
+    settings: Settings, wanted: DeadLetterFilter, *, again: bool, dry_run: bool, as_json: bool
+) -> Counter[str]:
     counts: Counter[str] = Counter()
     with progress_bar() as progress:
-        async with aclosing(redrive(settings, order, progress=progress)) as results:
+        redriven = redrive(settings, wanted, again=again, dry_run=dry_run, progress=progress)
+        async with aclosing(redriven) as results:
             async for result in results:
                 counts[result.status] += 1
                 # Most that fit were brought back long ago; only who names one wants to know.
-                if as_json or order.wanted.sources or result.status != "redriven before":
+                if as_json or wanted.sources or result.status != "redriven before":
                     _tell(result, as_json=as_json)
     return counts
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.dead_letters.redrive import RedriveResult
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
+from pipeline.recovery.dead_letters.redriving import redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce
 
@@ -37,8 +38,11 @@ async def bury(settings: Settings, letters: Iterable[Sending], area: str = "runs
     await produce(settings, letters, topic=f"{settings.prefix}.{area}.dead-letters")
 
 
-async def redriven(settings: Settings, order: RedriveOrder) -> list[RedriveResult]:
-    return [result async for result in redrive(settings, order)]
+async def redriven(
+    settings: Settings, wanted: DeadLetterFilter, *, again: bool = False, dry_run: bool = False
+) -> list[RedriveResult]:
+    results = redrive(settings, wanted, again=again, dry_run=dry_run)
+    return [result async for result in results]
 
 
 def by_status(results: Sequence[RedriveResult]) -> dict[str, list[str]]:

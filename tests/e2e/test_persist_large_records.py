@@ -11,7 +11,6 @@ from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import UnsendableError
 from pipeline.recovery.dead_letters.reading import read_contents, read_dead_letters
-from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
 from tests.e2e.dead_letters import by_status, redriven
@@ -105,8 +104,8 @@ async def test_a_dead_letter_that_its_topic_does_not_take_is_sent_without_the_re
     assert (audit.letter(places[1]).key, audit.letter(places[1]).value) == (b"k", b"{")
     # It comes back whole, from where it was.
     source = RecordId(settings.topics.run_requests, 3, places[0].offset)
-    order = RedriveOrder(DeadLetterFilter(sources=frozenset({source})))
-    assert by_status(await redriven(settings, order)) == {"redriven": [str(source)]}
+    wanted = DeadLetterFilter(sources=frozenset({source}))
+    assert by_status(await redriven(settings, wanted)) == {"redriven": [str(source)]}
     again = (await read_topic(settings, source.topic))[-1]
     assert (again.key, again.value, again.headers[0]) == (b"run_bad", value, ("small", b"1"))
 
@@ -145,9 +144,7 @@ async def test_what_a_dead_letter_left_is_read_at_its_source_and_comes_back(
     assert shown[places[0].offset].headers[:3] == headers
     assert shown[places[1].offset].key == ZEROS
 
-    assert set(by_status(await redriven(settings, RedriveOrder(DeadLetterFilter())))) == {
-        "redriven"
-    }
+    assert set(by_status(await redriven(settings, DeadLetterFilter()))) == {"redriven"}
     found = await read_topic(settings, settings.topics.run_requests)
     again = {each.key == ZEROS: each for each in found[2:]}
     assert list(again[False].headers[:3]) == headers

@@ -15,7 +15,6 @@ from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.core.dead_letters.carried_record import bytes_of_name
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
-from pipeline.recovery.dead_letters.redriving import RedriveOrder
 from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from tests.broker.aiokafka_fixes.record_batches import (
@@ -185,7 +184,7 @@ async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
 
     # It is hashed as it is read, and never held; its topic still has it.
     source = RecordId(settings.topics.run_requests, 3, places[1].offset)
-    (left,) = await redriven(settings, RedriveOrder(DeadLetterFilter(sources=frozenset({source}))))
+    (left,) = await redriven(settings, DeadLetterFilter(sources=frozenset({source})))
     assert (left.status, left.why) == (
         "refused",
         f"It is too large to be read here: {source} keeps it.",

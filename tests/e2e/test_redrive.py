@@ -19,7 +19,7 @@ from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.dead_letters import redriving
 from pipeline.recovery.dead_letters.reading import read_dead_letters, read_redrives
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, transactional_id
+from pipeline.recovery.dead_letters.redriving import transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
@@ -29,7 +29,7 @@ from tests.e2e.worker_processes import REPOSITORY, worker_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
-ALL = RedriveOrder(DeadLetterFilter())
+ALL = DeadLetterFilter()
 FOREIGN = (
     ("traceparent", b"00-1"),
     ("rmos-error-code", b"forged"),
@@ -68,8 +68,8 @@ async def test_a_record_comes_back_as_it_was_in_its_partition_once(settings: Set
 
     assert set(by_status(await redriven(settings, ALL))) == {"redriven before"}
     assert len(await read_topic(settings, first.topic)) == 2
-    again = RedriveOrder(DeadLetterFilter(sources=frozenset({first})), again=True)
-    assert by_status(await redriven(settings, again)) == {"redriven": [str(first)]}
+    named = DeadLetterFilter(sources=frozenset({first}))
+    assert by_status(await redriven(settings, named, again=True)) == {"redriven": [str(first)]}
     assert len(await read_topic(settings, first.topic)) == 3
 
 
@@ -112,7 +112,7 @@ async def test_a_dry_run_sends_nothing_and_shuts_nobody_out(settings: Settings) 
     await bury(settings, [dead_letter_of(source)])
     sender = TransactionalSender(settings, transactional_id(settings.prefix))
     await sender.start()
-    results = await redriven(settings, RedriveOrder(DeadLetterFilter(), dry_run=True))
+    results = await redriven(settings, DeadLetterFilter(), dry_run=True)
     assert by_status(results) == {"ready": [str(source)]}
     assert await read_topic(settings, source.topic) == []
     assert await read_redrives(settings) == {}
@@ -141,11 +141,11 @@ async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
     found = by_status(await redriven(settings, ALL))
     assert found["redriven"] == [str(places["INVALID_JSON"])]
     assert sorted(found["held"]) == held
-    by_code = RedriveOrder(DeadLetterFilter(codes=frozenset({"RUN_CONFLICT"})))
+    by_code = DeadLetterFilter(codes=frozenset({"RUN_CONFLICT"}))
     assert by_status(await redriven(settings, by_code)) == {
         "redriven": [str(places["RUN_CONFLICT"])]
     }
-    by_name = RedriveOrder(DeadLetterFilter(sources=frozenset({places["ARTIFACT_CORRUPT"]})))
+    by_name = DeadLetterFilter(sources=frozenset({places["ARTIFACT_CORRUPT"]}))
     assert by_status(await redriven(settings, by_name)) == {
         "redriven": [str(places["ARTIFACT_CORRUPT"])]
     }
@@ -172,7 +172,7 @@ async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
     stray = f"{settings.prefix}.runs.dead-letters/0/0"
     assert sorted(found["refused"]) == sorted([stray, str(elsewhere), str(beyond)])
     assert all(result.why for result in results if result.status == "refused")
-    unknown = RedriveOrder(DeadLetterFilter(sources=frozenset({good, run_place(settings, 1, 99)})))
+    unknown = DeadLetterFilter(sources=frozenset({good, run_place(settings, 1, 99)}))
     with pytest.raises(NotFoundError, match=r"runs\.requests/1/99; nothing was redriven"):
         await redriven(settings, unknown)
 
@@ -265,7 +265,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pipeline.broker.sending import transactions
 from pipeline.core.dead_letters.selection import DeadLetterFilter
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
+from pipeline.recovery.dead_letters.redriving import redrive
 from pipeline.settings import read_settings
 
 async def die_before_commit(sender, producer, messages, remember):
@@ -276,7 +276,7 @@ async def die_before_commit(sender, producer, messages, remember):
 
 async def main():
     transactions.TransactionalSender._send = die_before_commit
-    async for _ in redrive(read_settings(), RedriveOrder(DeadLetterFilter())):
+    async for _ in redrive(read_settings(), DeadLetterFilter()):
         pass
 
 asyncio.run(main())

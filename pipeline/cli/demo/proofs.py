@@ -19,7 +19,7 @@ from pipeline.evidence.gather import gather_evidence
 from pipeline.legacy.check import verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.source import open_source
-from pipeline.recovery.dead_letters.redriving import RedriveOrder, redrive
+from pipeline.recovery.dead_letters.redriving import redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
 from pipeline.storage.reader import RunReader
@@ -103,9 +103,9 @@ async def show_recovery(demo: Demo, run: RunEvent) -> None:
     screen.line(f"  {run.artifact_sha256}  as the event said")
     expect(hash_of(path) == run.artifact_sha256, f"{path} came back with another hash.")
     screen.command(f"rmos dead-letters redrive --code {code}")
-    order = RedriveOrder(DeadLetterFilter(codes=frozenset({code})))
+    wanted = DeadLetterFilter(codes=frozenset({code}))
     async with demo.runs.following() as receipt_of:
-        (result,) = [each async for each in redrive(demo.settings, order)]
+        (result,) = [each async for each in redrive(demo.settings, wanted)]
         assert result.redriven_as is not None
         event = await receipt_of(result.redriven_as).event()
     screen.line(f"  {result.letter.identity} is now {result.redriven_as}: {event.outcome}", "green")

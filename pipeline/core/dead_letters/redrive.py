@@ -4,7 +4,7 @@ What an earlier redrive added belongs to the record as it came, so the headers o
 was refused three times tell all three.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.core.dead_letters.carried_record import Header, LeftAtSource, ReadContent
 from pipeline.core.dead_letters.codes import dead_letter_code
 from pipeline.core.dead_letters.letter import DeadLetterRecord, record_headers
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from schemas.redrive import RedriveRecord
 from schemas.run_event import EventSource
@@ -64,8 +65,8 @@ def plan_redrive(
     letters: Iterable[DeadLetterRecord],
     redrives: Mapping[RecordId, Redrive],
     partitions: Mapping[str, int],
+    wanted: DeadLetterFilter,
     *,
-    asked_for: Collection[str] | None,
     again: bool,
 ) -> list[RedriveResult]:
     """Return the status of each of `letters`, those that are to be sent last.
@@ -74,7 +75,7 @@ def plan_redrive(
         letters: Those selected.
         redrives: What was brought back before, by the record that was refused.
         partitions: How many partitions each topic has that may be sent to.
-        asked_for: The codes that were asked for; None where each dead letter was named.
+        wanted: What was asked for; what is named, by itself or by its code, is not held.
         again: Whether to bring back also what was brought back before.
     """
 
@@ -84,7 +85,8 @@ def plan_redrive(
             return RedriveResult(letter, "refused", why=why_not)
         if before is not None and not again:
             return RedriveResult(letter, "redriven before", before.redriven_as)
-        if _is_held(letter, asked_for):
+        is_named = wanted.sources or letter.code in wanted.codes
+        if not is_named and dead_letter_code(letter.code).only_if_asked:
             return RedriveResult(letter, "held", why=_HELD)
         return RedriveResult(letter, "ready")
 
@@ -127,7 +129,7 @@ def read_redrive(value: ReadContent | None) -> Redrive | None:
         record = RedriveRecord.model_validate_json(value or b"")
     except ValidationError:
         return None
-    return Redrive(_record_place(record.source), _record_place(record.redriven_as), record.attempt)
+    return Redrive(RecordId.of(record.source), RecordId.of(record.redriven_as), record.attempt)
 
 
 def _why_not(letter: DeadLetterRecord, partitions: Mapping[str, int]) -> str | None:
@@ -143,17 +145,5 @@ def _why_not(letter: DeadLetterRecord, partitions: Mapping[str, int]) -> str | N
     return None
 
 
-def _is_held(letter: DeadLetterRecord, asked_for: Collection[str] | None) -> bool:
-    return (
-        asked_for is not None
-        and letter.code not in asked_for
-        and dead_letter_code(letter.code).only_if_asked
-    )
-
-
 def _place(place: RecordId) -> EventSource:
     return EventSource(topic=place.topic, partition=place.partition, offset=place.offset)
-
-
-def _record_place(source: EventSource) -> RecordId:
-    return RecordId.of(source)

@@ -16,9 +16,8 @@ records that its producer sent before it, and the number of partitions is fixed 
 | committed | sent and remembered: the next redrive leaves it out |
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
@@ -52,54 +51,38 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """Most bytes of records of one transaction; a single larger record has one of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class RedriveOrder:
-    """What an operator asks for.
+async def redrive(
+    settings: Settings,
+    wanted: DeadLetterFilter,
+    *,
+    again: bool = False,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> AsyncGenerator[RedriveResult]:
+    """Bring back the dead letters that `wanted` fits; yield what became of each.
 
-    Attributes:
+    What is yielded as redriven is there for its consumers, and remembered.
+
+    Args:
+        settings: The broker.
         wanted: Which dead letters.
         again: Whether to bring back also what was brought back before.
         dry_run: Whether to send nothing.
-    """
-
-    wanted: DeadLetterFilter
-    again: bool = False
-    dry_run: bool = False
-
-    @property
-    def asked_for(self) -> Collection[str] | None:
-        """The codes that were asked for; None where each dead letter was named."""
-        return None if self.wanted.sources else self.wanted.codes
-
-
-async def redrive(
-    settings: Settings, order: RedriveOrder, *, progress: Progress = no_progress
-) -> AsyncGenerator[RedriveResult]:
-    """Bring back the dead letters that `order` asks for; yield what became of each.
-
-    What is yielded as redriven is there for its consumers, and remembered.
+        progress: Called with how many dead letters are read.
 
     Raises:
         NotFoundError: A record was named that has no dead letter. Nothing was sent.
         RefusedError: Another command has begun to redrive.
         BrokerError: The broker cannot be reached.
     """
-    async with _sender(settings, dry_run=order.dry_run) as sender:
+    async with _sender(settings, dry_run=dry_run) as sender:
         redrives = await read_redrives(settings)
-        letters = await read_dead_letters(
-            settings, since_ms=order.wanted.since_ms, progress=progress
-        )
-        chosen = letters.selected(order.wanted)
-        missing = missing_dead_letter(order.wanted, chosen)
+        letters = await read_dead_letters(settings, since_ms=wanted.since_ms, progress=progress)
+        chosen = letters.selected(wanted)
+        missing = missing_dead_letter(wanted, chosen)
         if missing is not None:
             raise NotFoundError(f"{missing}; nothing was redriven.")
-        plan = plan_redrive(
-            chosen,
-            redrives,
-            await _partitions(settings),
-            asked_for=order.asked_for,
-            again=order.again,
-        )
+        plan = plan_redrive(chosen, redrives, await _partitions(settings), wanted, again=again)
         for result in plan:
             if sender is None or result.status != "ready":
                 yield result

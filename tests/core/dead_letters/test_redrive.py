@@ -16,6 +16,7 @@ from pipeline.core.dead_letters.redrive import (
     redrive_record,
     redriven_headers,
 )
+from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId, RecordSource
 from tests.core.dead_letters.test_selection import LETTER, SOURCE
 
@@ -76,18 +77,21 @@ def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
     letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]
     redrives = {done.identity: Redrive(done.identity, SOURCE, 2)}
 
-    def planned(chosen: list[DeadLetterRecord], **options: Any) -> dict[str, list[Any]]:
-        plan = plan_redrive(chosen, redrives, PARTITIONS, **options)
+    def planned(
+        chosen: list[DeadLetterRecord], wanted: DeadLetterFilter, *, again: bool
+    ) -> dict[str, list[Any]]:
+        plan = plan_redrive(chosen, redrives, PARTITIONS, wanted, again=again)
         return {
             each.status: [one.letter for one in plan if one.status == each.status] for each in plan
         }
 
-    assert planned(letters, asked_for=(), again=False) == {
+    assert planned(letters, DeadLetterFilter(), again=False) == {
         "refused": [nowhere, elsewhere, beyond, unchecked],
         "held": [held],
         "redriven before": [done],
         "ready": [ready],
     }
-    by_code = planned(letters, asked_for={"RUN_CONFLICT"}, again=True)
+    by_name = DeadLetterFilter(sources=frozenset({held.place}))
+    by_code = planned(letters, DeadLetterFilter(codes=frozenset({"RUN_CONFLICT"})), again=True)
     assert by_code["ready"] == [ready, done, held]
-    assert planned([held], asked_for=None, again=False) == {"ready": [held]}
+    assert planned([held], by_name, again=False) == {"ready": [held]}
