@@ -125,9 +125,9 @@ def status(
     document = {
         "source": str(source.path),
         "format": source.format,
-        "source_sha256": found.source_sha256,
+        "source_sha256": source.sha256,
         "backups": [str(path) for path in found.backups],
-        "rows": found.rows,
+        "rows": len(source.rows),
         **{state: found.states[state] for state in _ROW_STATES},
         "runs_in_store": found.runs,
     }

@@ -8,7 +8,7 @@ broker is asked, and nothing is repaired.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -62,18 +62,14 @@ class MigrationStatus:
     """How much of a source is here.
 
     Attributes:
-        rows: Of the source.
-        states: How many of them are migrated, unexplained, missing, different and refused.
-        source_sha256: Of the v1 file.
-        backups: Those that are there, the newest first.
+        backups: Those of a v1 file that are there, the newest first.
         runs: Of the whole store.
+        states: How many rows are migrated, unexplained, missing, different and refused.
     """
 
-    rows: int
-    source_sha256: str | None
     backups: list[Path]
     runs: int
-    states: Counter[str] = field(default_factory=Counter)
+    states: Counter[str]
 
 
 def migration_status(
@@ -88,10 +84,9 @@ def migration_status(
     read_store(root)
     with closing(open_index_to_read(root)) as index:
         backups = backups_of(source.path, backup_dir) if source.sha256 else []
-        status = MigrationStatus(len(source.rows), source.sha256, backups, index.count())
-        for row, run in _with_runs(source, index, progress):
-            status.states[_state(row, run)] += 1
-    return status
+        rows = _with_runs(source, index, progress)
+        states = Counter(_state(row, run) for row, run in rows)
+        return MigrationStatus(backups, index.count(), states)
 
 
 def _state(row: ReadRow, run: StoredRun | None) -> str:
@@ -99,15 +94,9 @@ def _state(row: ReadRow, run: StoredRun | None) -> str:
         return "refused"
     if run is None:
         return "missing"
-    if run.artifact_sha256 != _expected(row):
+    if run.artifact_sha256 != row.artifact_sha256:
         return "different"
     return "unexplained" if run.source is None else "migrated"
-
-
-def _expected(row: CarriedRow | OwnRow) -> str:
-    if isinstance(row, OwnRow):
-        return row.mark.artifact_sha256
-    return row.mapped.judged.artifact_sha256
 
 
 def verify_migration(
@@ -165,7 +154,7 @@ def _with_runs(
 def _row_differences(
     root: Path, row: CarriedRow | OwnRow, run: StoredRun | None
 ) -> Iterator[Difference]:
-    expected = _expected(row)
+    expected = row.artifact_sha256
     if run is None or run.artifact_sha256 != expected:
         found = None if run is None else run.artifact_sha256
         yield Difference(row.run_id, "NOT_INDEXED", None, expected, found)

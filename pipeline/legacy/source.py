@@ -211,6 +211,11 @@ class CarriedRow:
     blobs: dict[str, BlobState]
     unread: tuple[str, ...] = ()
 
+    @property
+    def artifact_sha256(self) -> str:
+        """Of the artifact that the row makes."""
+        return self.mapped.judged.artifact_sha256
+
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
@@ -227,6 +232,11 @@ class OwnRow:
 
     run_id: str
     mark: RowMark
+
+    @property
+    def artifact_sha256(self) -> str:
+        """Of the artifact of its run, as the mark says."""
+        return self.mark.artifact_sha256
 
 
 ReadRow: TypeAlias = CarriedRow | RefusedRow | OwnRow

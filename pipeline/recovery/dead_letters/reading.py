@@ -170,12 +170,9 @@ def _checked(
 async def _record_at(settings: Settings, place: RecordId | None) -> ConsumerRecord | None:
     if place is None:
         return None
-    here = {(place.topic, place.partition): OffsetRange(place.offset, place.offset + 1)}
-    found = None
+    here = {place.topic_partition: OffsetRange(place.offset, place.offset + 1)}
     async with aclosing(read_ranges(settings, here)) as records:
-        async for record in records:
-            found = record
-    return found
+        return await anext(records, None)
 
 
 def _dead_letter_of(record: ConsumerRecord) -> DeadLetterRecord:
@@ -187,9 +184,8 @@ def _spans(places: Iterable[RecordId]) -> dict[Partition, OffsetRange]:
     """Return for each partition the range from the first of `places` to behind the last."""
     spans: dict[Partition, OffsetRange] = {}
     for place in places:
-        partition = (place.topic, place.partition)
-        known = spans.get(partition, OffsetRange(place.offset, place.offset + 1))
-        spans[partition] = OffsetRange(
+        known = spans.get(place.topic_partition, OffsetRange(place.offset, place.offset + 1))
+        spans[place.topic_partition] = OffsetRange(
             min(known.beginning, place.offset), max(known.end, place.offset + 1)
         )
     return spans
