@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.legacy.fields import ATTACHMENT_FIELDS, UnmappedFields, same_json
+from pipeline.legacy.v1.row import objects_in
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 from schemas.fields import is_sha256
 from schemas.timestamps import normalise_timestamp
@@ -55,8 +56,7 @@ class FoundBlob:
 
 def blob_names(row: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the hash of every content that a row or its advisories name, each once, in order."""
-    listed = row.get("attachments")
-    named = [each.get("sha256") for each in listed if isinstance(each, dict)] if listed else []
+    named = [each.get("sha256") for each in objects_in(row.get("attachments"))]
     in_advisories = (name for advisory in advisories for name in _content_names(advisory))
     return list(dict.fromkeys(name for name in [*named, *in_advisories] if is_sha256(name)))
 
@@ -82,13 +82,12 @@ def take_attachments(
         ValueError: A time is there and cannot be read.
     """
     listed = unmapped.get("attachments")
-    items = listed if isinstance(listed, list) else []
     refs = [
         _reference(item, blobs, created_at_utc)
-        for item in items
-        if isinstance(item, dict) and is_sha256(item.get("sha256"))
+        for item in objects_in(listed)
+        if is_sha256(item.get("sha256"))
     ]
-    if isinstance(listed, list) and same_json(_in_utc(items), refs):
+    if isinstance(listed, list) and same_json(_in_utc(listed), refs):
         unmapped.keep_rest("attachments", None)
     known = {ref["sha256"] for ref in refs}
     return [*refs, *_of_advisories(advisories, blobs, known, created_at_utc)]

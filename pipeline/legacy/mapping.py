@@ -30,6 +30,7 @@ from pipeline.legacy.fields import (
     same_json,
 )
 from pipeline.legacy.record import judge_legacy_record
+from pipeline.legacy.v1.row import objects_in
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.legacy_run import LEGACY_RUN_VERSION, LegacyFormat
 from schemas.timestamps import normalise_timestamp
@@ -90,8 +91,7 @@ def advisories_of(
 
     Of two with one advisory_id the first counts, as the older store had it.
     """
-    own = row.get("advisory_inputs")
-    advisories = [each for each in own if is_object(each)] if isinstance(own, list) else []
+    advisories = objects_in(row.get("advisory_inputs"))
     known = {canonical_json(each.get("advisory_id")) for each in advisories}
     for link in sorted(links, key=_age):
         name = canonical_json(link.get("advisory_id"))

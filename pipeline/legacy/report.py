@@ -18,6 +18,7 @@ from pipeline.core.runs.safety import CUTTABLE_RISKS
 from pipeline.legacy.blobs import BlobState
 from pipeline.legacy.mapping import UNREAD_LINK
 from pipeline.legacy.source import CarriedRow, OlderStore, OwnRow, ReadRow, RefusedRow
+from pipeline.legacy.v1.row import as_object
 from schemas.fields import normalise_risk
 
 WRONG = {
@@ -93,7 +94,7 @@ def report_row(row: Mapping[str, Any], artifact: Mapping[str, Any], sha256: str)
 
 def _faults(row: Mapping[str, Any], artifact: Mapping[str, Any], stored_risk: str) -> Iterable[str]:
     risk = artifact["decision"]["risk_level"]
-    evaluated = evaluated_risk(_object(row, "feasibility"))
+    evaluated = evaluated_risk(as_object(row.get("feasibility")))
     if _agreement(row) == "differs":
         yield "hash_of_something_else"
     if stored_risk != risk:
@@ -116,14 +117,9 @@ def _why_ok_is_wrong(risk: str, evaluated: str | None) -> str:
     return "verdict_lost" if evaluated in CUTTABLE_RISKS else "ok_though_unsafe"
 
 
-def _object(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = row.get(name)
-    return value if isinstance(value, dict) else {}
-
-
 def _stored_risk(row: Mapping[str, Any]) -> str:
     """Return the risk as the older store read it."""
-    decision, feasibility = _object(row, "decision"), _object(row, "feasibility")
+    decision, feasibility = as_object(row.get("decision")), as_object(row.get("feasibility"))
     for place in (decision, feasibility):
         for name in ("risk_level", "risk_bucket"):
             found = place.get(name)
@@ -133,19 +129,19 @@ def _stored_risk(row: Mapping[str, Any]) -> str:
 
 
 def _has_reason(row: Mapping[str, Any]) -> bool:
-    places = (_object(row, "decision"), _object(row, "feasibility"))
+    places = (as_object(row.get("decision")), as_object(row.get("feasibility")))
     return any(place.get("block_reason") for place in places)
 
 
 def _agreement(row: Mapping[str, Any]) -> str:
-    old = row.get("request_hash") or _object(row, "hashes").get("feasibility_sha256")
+    old = row.get("request_hash") or as_object(row.get("hashes")).get("feasibility_sha256")
     if old is None:
         return "none"
     return "agrees" if old == sha256_of_json(row.get("feasibility") or {}) else "differs"
 
 
 def _names_content_it_has_not(row: Mapping[str, Any]) -> bool:
-    outputs, hashes = _object(row, "outputs"), _object(row, "hashes")
+    outputs, hashes = as_object(row.get("outputs")), as_object(row.get("hashes"))
     return any(
         (row.get(name) or hashes.get(name)) and not (row.get(payload) or outputs.get(payload))
         for name, payload in _PAYLOADS.items()

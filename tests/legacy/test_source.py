@@ -76,6 +76,16 @@ def test_contents_are_found_whatever_their_names_end_in(
     assert [blob.content for blob in row.mapped.judged.built.blobs] == [b"x"]
 
 
+@pytest.mark.parametrize("attachments", [5, True, "none", {"sha256": 1}])
+def test_attachments_that_are_no_list_stay_as_they_are_and_end_nothing(
+    tmp_path: Path, attachments: Any
+) -> None:
+    path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=attachments)))
+    (row,) = read_source(open_source(path, None))
+    assert isinstance(row, CarriedRow)
+    assert row.mapped.judged.built.document["meta"]["v1"]["attachments"] == attachments
+
+
 def test_pretty_printed_json_is_stored_as_it_was_hashed(tmp_path: Path) -> None:
     value = {"b": [1, 2.5], "a": "é"}
     canonical = '{"a":"é","b":[1,2.5]}'.encode()

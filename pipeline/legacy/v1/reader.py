@@ -12,6 +12,7 @@ import structlog
 from pipeline.core.json.strict import InvalidJsonError
 from pipeline.errors import IntegrityError
 from pipeline.legacy.v1.file import V1Store
+from pipeline.legacy.v1.row import as_object, objects_in
 from pipeline.legacy.v1.text import parse_row
 from pipeline.storage.reader import run_not_found
 
@@ -98,7 +99,7 @@ def _readable(texts: Mapping[str, str], run_id: str) -> dict[str, Any] | None:
 
 def diff_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """Return how row `b` differs from row `a`, in the groups of v1, and how severe it is."""
-    before, after = _object(a.get("feasibility")), _object(b.get("feasibility"))
+    before, after = as_object(a.get("feasibility")), as_object(b.get("feasibility"))
     groups = {name: _changes(a, b, fields) for name, fields in _GROUPS.items()}
     groups["feasibility"] = _changes(before, after, sorted(before.keys() | after.keys()))
     alone = _changes(a, b, _ALONE)
@@ -130,15 +131,9 @@ def _changes(
     }
 
 
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _attachments(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    listed = row.get("attachments")
     found = [
         {name: each.get(name) for name in ("sha256", "kind", "filename")}
-        for each in (listed if isinstance(listed, list) else [])
-        if isinstance(each, dict)
+        for each in objects_in(row.get("attachments"))
     ]
     return sorted(found, key=lambda each: (str(each["kind"] or ""), str(each["sha256"] or "")))

@@ -36,6 +36,16 @@ HASHES = {
 }
 
 
+def as_object(value: object) -> dict[str, Any]:
+    """Return a value that is an object; else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_in(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a value that is a list; else none."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 @dataclass(frozen=True, slots=True)
 class V1Source:
     """The record that made a row, named without a store: by the cluster in place of the epoch."""

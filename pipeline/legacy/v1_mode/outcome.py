@@ -17,7 +17,7 @@ from pipeline.core.runs.event import event_with
 from pipeline.core.runs.outcome import OutcomeKind
 from pipeline.core.runs.safety import may_cut
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.legacy.v1.row import HASHES, RowMark, V1Source, mark_of, v1_row
+from pipeline.legacy.v1.row import HASHES, RowMark, V1Source, mark_of, objects_in, v1_row
 from schemas.fields import RISK_LEVELS, RunStatus, is_sha256
 
 _STATUSES = frozenset(get_args(RunStatus))
@@ -168,8 +168,7 @@ def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _program_of(row: Mapping[str, Any], hashes: dict[str, Any]) -> dict[str, Any]:
-    listed = row.get("attachments")
-    refs = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    refs = objects_in(row.get("attachments"))
     named = [each for each in refs if is_sha256(each.get("sha256")) and "kind" in each]
     empty: dict[str, Any] = {"outputs": {}, "provenance": {}, "meta": {}}
     as_artifact = {"attachments": named, "hashes": hashes, **empty}
