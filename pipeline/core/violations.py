@@ -220,6 +220,6 @@ def decision_on_violations(violations: list[Violation]) -> dict[str, Any]:
 def first_difference(error: ValidationError) -> str:
     """Return in a few words where a document first differs from its shape."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
+    path = ".".join(map(str, first["loc"])) or "the whole"
     # What our own validators say stands behind a prefix that means nothing to a reader.
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{path}: {first['msg'].removeprefix('Value error, ')}"

@@ -92,7 +92,7 @@ async def committed_offsets(
         BrokerError: The broker cannot be reached.
     """
     found = await committed_with_metadata(settings, group, topics)
-    return {place: committed.offset for place, committed in found.items()}
+    return {partition: committed.offset for partition, committed in found.items()}
 
 
 async def waiting_ranges(
@@ -106,8 +106,8 @@ async def waiting_ranges(
     """
     committed = await committed_offsets(settings, group, [topic])
     return {
-        place: OffsetRange(max(log.beginning, committed.get(place, 0)), log.end)
-        for place, log in (await partition_offsets(settings, [topic])).items()
+        partition: OffsetRange(max(log.beginning, committed.get(partition, 0)), log.end)
+        for partition, log in (await partition_offsets(settings, [topic])).items()
     }
 
 
@@ -248,15 +248,15 @@ async def commit_offsets(
     await _ask_coordinator(settings, group, request)
 
 
-async def delete_offsets(settings: Settings, group: str, places: Iterable[Partition]) -> None:
-    """Let `group`, which must be empty, be as if it had never been in `places`.
+async def delete_offsets(settings: Settings, group: str, partitions: Iterable[Partition]) -> None:
+    """Let `group`, which must be empty, be as if it had never been in `partitions`.
 
     Raises:
         RefusedError: The group has members. Nothing was changed.
         BrokerError: The broker cannot be reached.
     """
     by_topic: dict[str, list[int]] = {}
-    for topic, partition in places:
+    for topic, partition in partitions:
         by_topic.setdefault(topic, []).append(partition)
     await _ask_coordinator(settings, group, requests.delete_offsets(group, list(by_topic.items())))
 

@@ -69,16 +69,16 @@ class OpenTransaction:
 
 
 async def open_transactions(
-    settings: Settings, places: Collection[Partition]
+    settings: Settings, partitions: Collection[Partition]
 ) -> dict[Partition, OpenTransaction]:
-    """Return the first open transaction of each of `places` that has one.
+    """Return the first open transaction of each of `partitions` that has one.
 
     Raises:
         BrokerError: The broker cannot be reached, or does not show the producers of a partition.
     """
     async with admin_client(settings) as admin:
         # The leader of a topic that was just made may not know it yet.
-        found = await with_retries(lambda: _found(admin, places))
+        found = await with_retries(lambda: _found(admin, partitions))
         return await _named(admin, found) if found else {}
 
 
@@ -96,24 +96,24 @@ async def holder_of(
 
 
 async def _found(
-    admin: AIOKafkaAdminClient, places: Collection[Partition]
+    admin: AIOKafkaAdminClient, partitions: Collection[Partition]
 ) -> dict[Partition, OpenTransaction]:
     found: dict[Partition, OpenTransaction] = {}
-    for node, topics in (await _by_leader(admin, places)).items():
+    for node, topics in (await _by_leader(admin, partitions)).items():
         response = await ask(admin, describe_producers(topics), node)
         found |= _first_open(response)
     return found
 
 
 async def _by_leader(
-    admin: AIOKafkaAdminClient, places: Collection[Partition]
+    admin: AIOKafkaAdminClient, partitions: Collection[Partition]
 ) -> dict[int, list[tuple[str, list[int]]]]:
-    """Return which of `places` each broker leads."""
+    """Return which of `partitions` each broker leads."""
     grouped: dict[int, dict[str, list[int]]] = {}
     # Of all topics: asking for one by name would create it on some brokers.
     for topic in await admin.describe_topics():
         for each in topic["partitions"]:
-            if (topic["topic"], each["partition"]) in places and each["leader"] >= 0:
+            if (topic["topic"], each["partition"]) in partitions and each["leader"] >= 0:
                 topics = grouped.setdefault(each["leader"], {})
                 topics.setdefault(topic["topic"], []).append(each["partition"])
     return {node: list(topics.items()) for node, topics in grouped.items()}
@@ -151,7 +151,8 @@ async def _named(
                 described = await ask(admin, describe_transactions(ids), broker)
                 known |= _described(described)
     return {
-        place: replace(each, **known.get(each.producer_id, {})) for place, each in found.items()
+        partition: replace(each, **known.get(each.producer_id, {}))
+        for partition, each in found.items()
     }
 
 

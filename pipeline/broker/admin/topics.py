@@ -313,6 +313,10 @@ class OffsetRange:
     beginning: int
     end: int
 
+    def holds(self, offset: int) -> bool:
+        """Tell whether `offset` is one of them."""
+        return self.beginning <= offset < self.end
+
 
 async def partition_offsets(
     settings: Settings, topics: Iterable[str]

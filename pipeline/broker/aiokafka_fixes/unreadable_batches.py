@@ -46,9 +46,9 @@ def install_partition_holds() -> None:
 def unreadable_offsets(assigned: Collection[TopicPartition]) -> dict[TopicPartition, int]:
     """Return where those of the partitions `assigned` stand that rest again and again."""
     return {
-        place: offset
-        for place, (offset, times) in _rests.items()
-        if times > REST_LIMIT and place in assigned
+        partition: offset
+        for partition, (offset, times) in _rests.items()
+        if times > REST_LIMIT and partition in assigned
     }
 
 
@@ -77,14 +77,14 @@ def _rest(fetched: Any, error: Exception) -> None:  # noqa: ANN401
     # While it rests the partition is not fetched; afterwards its records are at their end, and
     # the batch is fetched again.
     fetched._rests_until = time.monotonic() + REST_SECONDS
-    place, offset = fetched._topic_partition, fetched._partition_records.next_fetch_offset
-    before = _rests.get(place)
-    _rests[place] = (offset, before[1] + 1 if before is not None and before[0] == offset else 1)
-    metrics.UNREADABLE_BATCHES.labels(place.topic, place.partition).inc()
+    partition, offset = fetched._topic_partition, fetched._partition_records.next_fetch_offset
+    before = _rests.get(partition)
+    _rests[partition] = (offset, before[1] + 1 if before is not None and before[0] == offset else 1)
+    metrics.UNREADABLE_BATCHES.labels(partition.topic, partition.partition).inc()
     _log.error(
         "batch cannot be read",
-        topic=place.topic,
-        partition=place.partition,
+        topic=partition.topic,
+        partition=partition.partition,
         offset=offset,
         why=repr(error),
     )

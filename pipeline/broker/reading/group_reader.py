@@ -35,8 +35,8 @@ async def group_reader(
         BrokerError: No broker answers.
     """
     wanted = {
-        TopicPartition(*place): offsets
-        for place, offsets in ranges.items()
+        TopicPartition(*partition): offsets
+        for partition, offsets in ranges.items()
         if offsets.end > offsets.beginning
     }
     install()
@@ -45,8 +45,8 @@ async def group_reader(
         async with broker_errors(settings):
             consumer = await stack.enter_async_context(connected)
             consumer.assign(list(wanted))
-            for place, offsets in wanted.items():
-                consumer.seek(place, offsets.beginning)
+            for partition, offsets in wanted.items():
+                consumer.seek(partition, offsets.beginning)
         yield GroupReader(settings, consumer, wanted)
 
 
@@ -80,9 +80,9 @@ class GroupReader:
                 )
             records = [
                 record
-                for place, found in sorted(polled.items())
+                for partition, found in sorted(polled.items())
                 for record in found
-                if record.offset < self._ranges[place].end
+                if record.offset < self._ranges[partition].end
             ]
             if records:
                 yield records
@@ -99,19 +99,19 @@ class GroupReader:
         async with broker_errors(self._settings):
             await self._consumer.commit(
                 {
-                    place: OffsetAndMetadata(min(position, self._ranges[place].end), "")
-                    for place, position in reached.items()
+                    partition: OffsetAndMetadata(min(position, self._ranges[partition].end), "")
+                    for partition, position in reached.items()
                 }
             )
 
-    async def _wait_for_transactions(self, places: Iterable[TopicPartition]) -> bool:
-        reached = await self._positions(places)
+    async def _wait_for_transactions(self, partitions: Iterable[TopicPartition]) -> bool:
+        reached = await self._positions(partitions)
         return all(waits_for_transaction(self._consumer, *each) for each in reached.items())
 
     async def _unfinished(self) -> list[TopicPartition]:
         reached = await self._positions(self._ranges)
-        return [place for place, at in reached.items() if at < self._ranges[place].end]
+        return [partition for partition, at in reached.items() if at < self._ranges[partition].end]
 
-    async def _positions(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         async with broker_errors(self._settings):
-            return {place: await self._consumer.position(place) for place in places}
+            return {partition: await self._consumer.position(partition) for partition in partitions}

@@ -54,7 +54,7 @@ async def find_holes(
     Raises:
         BrokerError: The broker cannot be reached.
     """
-    wanted = {place: each for place, each in ranges.items() if each.beginning < each.end}
+    wanted = {partition: each for partition, each in ranges.items() if each.beginning < each.end}
     if not wanted:
         return {}
     client = AIOKafkaClient(**client_options(settings))
@@ -63,33 +63,33 @@ async def find_holes(
         try:
             await client.bootstrap()
             await client.set_topics({topic for topic, _ in wanted})
-            for place, offsets in sorted(wanted.items()):
-                holes = await _holes_of(client, TopicPartition(*place), offsets, peek)
+            for partition, offsets in sorted(wanted.items()):
+                holes = await _holes_of(client, TopicPartition(*partition), offsets, peek)
                 if holes:
-                    found[place] = holes
+                    found[partition] = holes
         finally:
             await client.close()
     return found
 
 
-def describe_holes(place: Partition, holes: list[Hole]) -> str:
+def describe_holes(partition: Partition, holes: list[Hole]) -> str:
     """Return the holes of a partition in words."""
     named = ", ".join(
         f"{begin}" if end - begin == 1 else f"{begin} to {end - 1}" for begin, end in holes[:10]
     )
     more = f" and {len(holes) - 10} more ranges" if len(holes) > 10 else ""  # noqa: PLR2004
-    return f"offsets {named}{more} of {place[0]}, partition {place[1]}"
+    return f"offsets {named}{more} of {partition[0]}, partition {partition[1]}"
 
 
 async def _holes_of(
-    client: AIOKafkaClient, place: TopicPartition, offsets: OffsetRange, peek: bool
+    client: AIOKafkaClient, partition: TopicPartition, offsets: OffsetRange, peek: bool
 ) -> list[Hole]:
     holes: list[Hole] = []
     position, silent = offsets.beginning, 0
     while position < offsets.end:
         before = position
         size_bytes = _PEEK_BYTES if peek else _FETCH_BYTES
-        for begin, end in _occupied(await _fetch(client, place, position, size_bytes)):
+        for begin, end in _occupied(await _fetch(client, partition, position, size_bytes)):
             if end <= position:
                 continue
             if begin > position:
@@ -118,16 +118,16 @@ def _joined(holes: list[Hole]) -> list[Hole]:
 
 
 async def _fetch(
-    client: AIOKafkaClient, place: TopicPartition, position: int, size_bytes: int
+    client: AIOKafkaClient, partition: TopicPartition, position: int, size_bytes: int
 ) -> bytes:
     """Return the batches from `position` on, also those of transactions that were aborted."""
-    leader = client.cluster.leader_for_partition(place)
+    leader = client.cluster.leader_for_partition(partition)
     if leader is None or leader == -1:
         await client.force_metadata_update()
-        leader = client.cluster.leader_for_partition(place)
+        leader = client.cluster.leader_for_partition(partition)
     if leader is None or leader == -1:
         raise LeaderNotAvailableError
-    asked = [(place.topic, [(place.partition, position, size_bytes)])]
+    asked = [(partition.topic, [(partition.partition, position, size_bytes)])]
     answer = await client.send(leader, FetchRequest(_WAIT_MS, 1, size_bytes, 0, asked))
     for _, partitions in answer.topics:
         for _, error_code, _, *rest in partitions:
@@ -139,18 +139,18 @@ async def _fetch(
 
 def _occupied(data: bytes) -> Iterator[Hole]:
     """Yield the ranges of offsets at which there is something, in order."""
-    place = 0
-    while place + _HEAD.size <= len(data):
-        head: tuple[Any, ...] = _HEAD.unpack_from(data, place)
+    at = 0
+    while at + _HEAD.size <= len(data):
+        head: tuple[Any, ...] = _HEAD.unpack_from(data, at)
         base, length, attributes, last_delta, count = head[0], head[1], head[5], head[6], head[12]
-        end = place + _BEFORE_BATCH + length
+        end = at + _BEFORE_BATCH + length
         if end > len(data):
             return  # The last batch of an answer may be cut.
         if attributes & _CONTROL or count == last_delta + 1:
             yield base, base + last_delta + 1
         else:
-            for record in TolerantRecords(data[place:end]).next_batch() if count else ():
+            for record in TolerantRecords(data[at:end]).next_batch() if count else ():
                 yield record.offset, record.offset + 1
             # So far the batch reaches, whatever it holds: what is before is gone.
             yield base + last_delta + 1, base + last_delta + 1
-        place = end
+        at = end

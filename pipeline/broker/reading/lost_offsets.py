@@ -13,6 +13,7 @@ from pipeline import metrics
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
+from pipeline.core.record import Partition
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -53,14 +54,14 @@ class LostOffsets:
         return "run rmos store new-epoch, then start with --accept-loss"
 
     def __str__(self) -> str:
-        place = f"{self.topic}, partition {self.partition}"
+        where = f"{self.topic}, partition {self.partition}"
         if self.removed_by_retention:
             return (
-                f"Offsets {self.first} to {self.last} of {place} were removed by retention before "
+                f"Offsets {self.first} to {self.last} of {where} were removed by retention before "
                 "they were consumed"
             )
         return (
-            f"The group has committed offset {self.position} of {place}, the log ends at "
+            f"The group has committed offset {self.position} of {where}, the log ends at "
             f"{self.first}: the broker has lost offsets {self.first} to {self.last}"
         )
 
@@ -119,10 +120,15 @@ async def measure_lost_offsets(settings: Settings, group: str, topic: str) -> No
     """
     before = await partition_offsets(settings, [topic])
     committed = await committed_offsets(settings, group, [topic])
-    # Log and group go on while we look: only what is lost before and after is lost.
-    seems_lost = any(lost_offsets(*place, at, before[place]) for place, at in committed.items())
-    after = await partition_offsets(settings, [topic]) if seems_lost else before
-    for place, position in committed.items():
-        found = lost_offsets(*place, position, before[place])
-        lost = found and lost_offsets(*place, position, after[place])
-        metrics.LOST_OFFSETS.labels(group, *place).set(lost.count if lost else 0)
+
+    def lost_in(log: dict[Partition, OffsetRange]) -> dict[Partition, LostOffsets]:
+        found = ((each, lost_offsets(*each, at, log[each])) for each, at in committed.items())
+        return {each: lost for each, lost in found if lost is not None}
+
+    lost = lost_in(before)
+    if lost:
+        # Log and group go on while we look: only what is lost before and after is lost.
+        after = lost_in(await partition_offsets(settings, [topic]))
+        lost = {each: after[each] for each in lost if each in after}
+    for each in committed:
+        metrics.LOST_OFFSETS.labels(group, *each).set(lost[each].count if each in lost else 0)

@@ -68,32 +68,32 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
         TopicsError: A topic is not there any more.
         BrokerError: The broker cannot be reached, or is not any more.
     """
-    wanted = {place: each for place, each in ranges.items() if each.beginning < each.end}
+    wanted = {partition: each for partition, each in ranges.items() if each.beginning < each.end}
     if not wanted:
         return
     async with record_reader(
         settings, auto_offset_reset="earliest", fetch_max_wait_ms=_WAIT_MS
     ) as consumer:
-        for place in sorted(wanted):
-            offsets, partition = wanted[place], TopicPartition(*place)
+        for key in sorted(wanted):
+            offsets, partition = wanted[key], TopicPartition(*key)
             consumer.assign([partition])
             consumer.seek(partition, offsets.beginning)
             async with aclosing(polls(settings, consumer, partition, offsets.end)) as found:
                 async for records in found:
                     for record in records:
                         # Where the range begins beyond the log's end, aiokafka begins at its start.
-                        if offsets.beginning <= record.offset < offsets.end:
+                        if offsets.holds(record.offset):
                             yield record
 
 
 async def polls(
     settings: Settings,
     consumer: AIOKafkaConsumer,
-    place: TopicPartition,
+    partition: TopicPartition,
     end: int,
     max_records: int | None = None,
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
-    """Yield what each poll brings of `place`, from where `consumer` stands to `end` or beyond it.
+    """Yield the records of each poll of `partition`, from where `consumer` stands to `end` or beyond.
 
     It ends early before a transaction that is still open. An empty list says that nothing has
     come for five seconds, although the broker is there.
@@ -103,23 +103,25 @@ async def polls(
         BrokerError: The broker cannot be reached any more.
     """
     reached, silent = -1, 0
-    while (position := int(await consumer.position(place))) < end:
-        found = await consumer.getmany(place, timeout_ms=_POLL_MS, max_records=max_records)
+    while (position := int(await consumer.position(partition))) < end:
+        found = await consumer.getmany(partition, timeout_ms=_POLL_MS, max_records=max_records)
         if found:
-            yield found[place]
-        elif waits_for_transaction(consumer, place, position):
+            yield found[partition]
+        elif waits_for_transaction(consumer, partition, position):
             return
         silent = 0 if found or position != reached else silent + 1
         reached = position
         if silent == _SILENT_POLLS:
             silent = 0
-            await partition_offsets(settings, [place.topic])
+            await partition_offsets(settings, [partition.topic])
             yield []
 
 
-def waits_for_transaction(consumer: AIOKafkaConsumer, place: TopicPartition, position: int) -> bool:
+def waits_for_transaction(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, position: int
+) -> bool:
     """Tell whether what lies at `position` belongs to a transaction that is still open."""
-    stable = consumer.last_stable_offset(place)
+    stable = consumer.last_stable_offset(partition)
     return stable is not None and 0 <= stable <= position
 
 
@@ -157,31 +159,31 @@ async def first_record(
     wanted = [(begin, end) for begin, end in ranges if begin < end]
     if not wanted:
         return None
-    place = TopicPartition(topic, partition)
+    key = TopicPartition(topic, partition)
     async with record_reader(settings) as consumer:
-        consumer.assign([place])
+        consumer.assign([key])
         for begin, end in wanted:
-            consumer.seek(place, begin)
-            found = await _first_before(settings, consumer, place, end)
+            consumer.seek(key, begin)
+            found = await _first_before(settings, consumer, key, end)
             if found is not None:
                 return found
     return None
 
 
 async def _first_before(
-    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, end: int
+    settings: Settings, consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
 ) -> int | None:
-    async with aclosing(polls(settings, consumer, place, end, max_records=1)) as found:
+    async with aclosing(polls(settings, consumer, partition, end, max_records=1)) as found:
         async for records in found:
             for record in records:
                 return int(record.offset) if record.offset < end else None
             break
-    position = int(await consumer.position(place))
+    position = int(await consumer.position(partition))
     return position if position < end else None
 
 
 _NEAR_OFFSETS = 10_000
-"""Records that are read faster than a place further on is found."""
+"""Records that are read faster than an offset further on is found."""
 
 
 async def read_offsets(
@@ -195,21 +197,17 @@ async def read_offsets(
     """
     there = await partition_offsets(settings, {topic for topic, _ in wanted})
     spans = {
-        place: list(_spans(offset for offset in sorted(offsets) if _holds(there[place], offset)))
-        for place, offsets in wanted.items()
-        if place in there
+        partition: list(_spans(filter(there[partition].holds, sorted(offsets))))
+        for partition, offsets in wanted.items()
+        if partition in there
     }
     # Of each partition one span at a time, as a reader takes them.
     for turn in zip_longest(*spans.values()):
-        ranges = {place: span for place, span in zip(spans, turn, strict=True) if span}
+        ranges = {partition: span for partition, span in zip(spans, turn, strict=True) if span}
         async with aclosing(read_ranges(settings, ranges)) as records:
             async for record in records:
                 if record.offset in wanted[record.topic, record.partition]:
                     yield record
-
-
-def _holds(there: OffsetRange, offset: int) -> bool:
-    return there.beginning <= offset < there.end
 
 
 def _spans(offsets: Iterable[int]) -> Iterator[OffsetRange]:

@@ -26,30 +26,30 @@ async def record_times(settings: Settings, ranges: Ranges) -> dict[Partition, tu
     times = {}
     # The least that a broker sends: one batch of records.
     async with record_reader(settings, max_partition_fetch_bytes=1) as consumer:
-        for place, offsets in sorted(ranges.items()):
-            found = await _times(settings, consumer, TopicPartition(*place), offsets)
+        for partition, offsets in sorted(ranges.items()):
+            found = await _times(settings, consumer, TopicPartition(*partition), offsets)
             if found is not None:
-                times[place] = found
+                times[partition] = found
     return times
 
 
 async def _times(
-    settings: Settings, consumer: AIOKafkaConsumer, place: TopicPartition, offsets: OffsetRange
+    settings: Settings, consumer: AIOKafkaConsumer, partition: TopicPartition, offsets: OffsetRange
 ) -> tuple[int, int] | None:
     if offsets.beginning >= offsets.end:
         return None
 
     async def from_offset(start: int, most: int | None = None) -> list[int]:
-        consumer.seek(place, start)
+        consumer.seek(partition, start)
         times: list[int] = []
-        async with aclosing(polls(settings, consumer, place, offsets.end, most)) as found:
+        async with aclosing(polls(settings, consumer, partition, offsets.end, most)) as found:
             async for records in found:
                 times += [each.timestamp for each in records if each.offset < offsets.end]
                 if not records or (most is not None and len(times) >= most):
                     break
         return times
 
-    consumer.assign([place])
+    consumer.assign([partition])
     first = await from_offset(offsets.beginning, most=1)
     if not first:
         return None
@@ -83,12 +83,10 @@ async def ranges_since(
         asyncio.timeout(ANSWER_TIMEOUT_SECONDS),
     ):
         found = await consumer.offsets_for_times(
-            {TopicPartition(*place): since_ms for place in ranges}
+            {TopicPartition(*partition): since_ms for partition in ranges}
         )
-    firsts = {(place.topic, place.partition): first for place, first in found.items()}
+    firsts = {(each.topic, each.partition): first.offset for each, first in found.items() if first}
     return {
-        place: OffsetRange(
-            min(firsts[place].offset if firsts[place] else offsets.end, offsets.end), offsets.end
-        )
-        for place, offsets in ranges.items()
+        partition: OffsetRange(min(firsts.get(partition, offsets.end), offsets.end), offsets.end)
+        for partition, offsets in ranges.items()
     }

@@ -80,8 +80,6 @@ def _without_blank_risks(feasibility: dict[str, Any]) -> dict[str, Any]:
     return _without_blank_risk(feasibility) | inner
 
 
-def _without_blank_risk(place: dict[str, Any]) -> dict[str, Any]:
-    blank = [
-        name for name in _NAMES if isinstance(place.get(name), str) and not place[name].strip()
-    ]
-    return {name: value for name, value in place.items() if name not in blank} if blank else place
+def _without_blank_risk(part: dict[str, Any]) -> dict[str, Any]:
+    blank = [name for name in _NAMES if isinstance(part.get(name), str) and not part[name].strip()]
+    return {name: value for name, value in part.items() if name not in blank} if blank else part
