@@ -85,12 +85,7 @@ class GroupState:
 async def committed_offsets(
     settings: Settings, group: str, topics: Iterable[str]
 ) -> dict[Partition, int]:
-    """Return what `group` committed, without the partitions where it never did.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
+    """Return what `group` committed, without the partitions where it never did."""
     found = await committed_with_metadata(settings, group, topics)
     return {partition: committed.offset for partition, committed in found.items()}
 
@@ -98,12 +93,7 @@ async def committed_offsets(
 async def waiting_ranges(
     settings: Settings, group: str, topic: str
 ) -> dict[Partition, OffsetRange]:
-    """Return what `group` has not consumed yet of each partition of `topic`, as it ends now.
-
-    Raises:
-        TopicsError: The topic is missing.
-        BrokerError: No broker answers.
-    """
+    """Return what `group` has not consumed yet of each partition of `topic`, as it ends now."""
     committed = await committed_offsets(settings, group, [topic])
     return {
         partition: OffsetRange(max(log.beginning, committed.get(partition, 0)), log.end)
@@ -121,21 +111,13 @@ async def committed_with_metadata(
 
 
 async def describe_group(settings: Settings, group: str) -> GroupState:
-    """Return the state of `group`; one that nobody ever used is Dead.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
+    """Return the state of `group`; one that nobody ever used is Dead."""
     async with admin_client(settings) as admin:
         return await with_retries(lambda: _described_group(admin, group))
 
 
 async def group_members(settings: Settings, group: str) -> list[str]:
-    """Return the member ids of the live members of `group`, sorted; none where it is empty.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
+    """Return the member ids of the live members of `group`, sorted; none where it is empty."""
     return sorted(member.member_id for member in (await describe_group(settings, group)).members)
 
 
@@ -155,7 +137,6 @@ async def refuse_running_workers(
 
     Raises:
         StoreNotReadyError: A group has members, each named; or `error`, where another is given.
-        BrokerError: No broker answers.
     """
     for group in store_groups(settings.prefix) if groups is None else groups:
         members = (await describe_group(settings, group)).members
@@ -220,11 +201,7 @@ _LIVE = {
 
 
 async def groups_named(settings: Settings, beginning: str) -> list[str]:
-    """Return the names of all groups that begin so, sorted.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
+    """Return the names of all groups that begin so, sorted."""
     async with admin_client(settings) as admin:
         listed = await with_retries(admin.list_consumer_groups)
     return sorted(name for name, *_ in listed if name.startswith(beginning))
@@ -237,7 +214,6 @@ async def commit_offsets(
 
     Raises:
         RefusedError: The group has members. Nothing was changed.
-        BrokerError: The broker cannot be reached.
     """
     by_topic: dict[str, list[tuple[int, int, str]]] = {}
     for (topic, partition), committed in offsets.items():
@@ -253,7 +229,6 @@ async def delete_offsets(settings: Settings, group: str, partitions: Iterable[Pa
 
     Raises:
         RefusedError: The group has members. Nothing was changed.
-        BrokerError: The broker cannot be reached.
     """
     by_topic: dict[str, list[int]] = {}
     for topic, partition in partitions:

@@ -93,11 +93,7 @@ async def compare_topics(
 
 
 async def topics_no_longer_used(settings: Settings) -> list[str]:
-    """Return the topics of an older version that the broker still has.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
+    """Return the topics of an older version that the broker still has."""
     async with admin_client(settings) as admin:
         there = await _described(admin)
     return [name for name in former_topics(settings.prefix) if name in there]
@@ -281,7 +277,6 @@ async def topic_partitions(settings: Settings, topics: Iterable[str]) -> list[To
     """Return every partition of `topics`.
 
     Raises:
-        TopicsError: A topic is missing.
         BrokerError: The broker cannot be reached, or does not show a topic to this user.
     """
     names = list(topics)
@@ -321,12 +316,7 @@ class OffsetRange:
 async def partition_offsets(
     settings: Settings, topics: Iterable[str]
 ) -> dict[Partition, OffsetRange]:
-    """Return the offsets that each partition of `topics` holds, open transactions included.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
+    """Return the offsets that each partition of `topics` holds, open transactions included."""
     partitions = await topic_partitions(settings, topics)
     # One that reads committed records would be told where an open transaction begins.
     async with reader(

@@ -1,1 +1,5 @@
-"""Readers without a consumer group: ranges, single records, times."""
+"""Readers without a consumer group: ranges, single records, times.
+
+Each function that is given settings raises BrokerError where no broker answers or it refuses, and
+TopicsError, which is one, where a topic that it is asked about is missing.
+"""

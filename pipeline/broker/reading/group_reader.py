@@ -30,9 +30,6 @@ async def group_reader(
         settings: How to reach the broker, and the size of a batch.
         group: The consumer group.
         ranges: From where the group goes on to where it is to stop.
-
-    Raises:
-        BrokerError: No broker answers.
     """
     wanted = {
         TopicPartition(*partition): offsets
@@ -68,9 +65,6 @@ class GroupReader:
 
         A range ends early before a transaction that is still open: what it holds is no record
         yet.
-
-        Raises:
-            BrokerError: The broker cannot be reached.
         """
         while waiting := await self._unfinished():
             # The records are handled outside of this: their faults are not the broker's.
@@ -90,11 +84,7 @@ class GroupReader:
                 return
 
     async def commit(self) -> None:
-        """Commit everything that `batches` has yielded.
-
-        Raises:
-            BrokerError: The broker cannot be reached, or refuses.
-        """
+        """Commit everything that `batches` has yielded."""
         reached = await self._positions(self._ranges)
         async with broker_errors(self._settings):
             await self._consumer.commit(

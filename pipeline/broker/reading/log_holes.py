@@ -50,9 +50,6 @@ async def find_holes(
         ranges: What to look through.
         peek: Whether the first MiB of each range is enough. Compaction begins with what is
             oldest.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
     """
     wanted = {partition: each for partition, each in ranges.items() if each.beginning < each.end}
     if not wanted:

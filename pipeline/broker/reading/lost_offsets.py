@@ -113,11 +113,7 @@ async def watch_lost_offsets(settings: Settings) -> None:
 
 
 async def measure_lost_offsets(settings: Settings, group: str, topic: str) -> None:
-    """Set the metric for every partition of `topic` in which `group` has been.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
-    """
+    """Set the metric for every partition of `topic` in which `group` has been."""
     before = await partition_offsets(settings, [topic])
     committed = await committed_offsets(settings, group, [topic])
 

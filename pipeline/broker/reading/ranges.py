@@ -35,23 +35,14 @@ async def record_reader(
     settings: Settings,
     **options: Any,  # noqa: ANN401 - aiokafka has no types
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Connect a `reader` that is given every record that the broker accepted, whatever its bytes.
-
-    Raises:
-        BrokerError: No broker answers, or it refuses what the block asks.
-    """
+    """Connect a `reader` of every record that the broker accepted, whatever its bytes."""
     install()
     async with reader(settings, **options) as consumer:
         yield consumer
 
 
 async def read_topic(settings: Settings, topic: str) -> AsyncGenerator[ConsumerRecord, None]:
-    """Yield the records of `topic` from its start to where it ends now; see `read_ranges`.
-
-    Raises:
-        TopicsError: The topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
+    """Yield the records of `topic` from its start to where it ends now; see `read_ranges`."""
     ranges = await partition_offsets(settings, [topic])
     async with aclosing(read_ranges(settings, ranges)) as records:
         async for record in records:
@@ -63,10 +54,6 @@ async def read_ranges(settings: Settings, ranges: Ranges) -> AsyncGenerator[Cons
 
     A range ends early before a transaction that is still open: what it holds is no record yet.
     What retention has removed is left out; the offsets of the records show it.
-
-    Raises:
-        TopicsError: A topic is not there any more.
-        BrokerError: The broker cannot be reached, or is not any more.
     """
     wanted = {partition: each for partition, each in ranges.items() if each.beginning < each.end}
     if not wanted:
@@ -93,14 +80,10 @@ async def polls(
     end: int,
     max_records: int | None = None,
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
-    """Yield the records of each poll of `partition`, from where `consumer` stands to `end` or beyond.
+    """Yield the records of each poll, from where `consumer` stands to `end` or beyond.
 
     It ends early before a transaction that is still open. An empty list says that nothing has
     come for five seconds, although the broker is there.
-
-    Raises:
-        TopicsError: The topic is not there any more.
-        BrokerError: The broker cannot be reached any more.
     """
     reached, silent = -1, 0
     while (position := int(await consumer.position(partition))) < end:
@@ -128,11 +111,7 @@ def waits_for_transaction(
 async def holds_records(
     settings: Settings, topic: str, partition: int, begin: int, end: int
 ) -> bool:
-    """Tell whether there is a record from `begin` to before `end`; see `first_record`.
-
-    Raises:
-        BrokerError: No broker answers.
-    """
+    """Tell whether there is a record from `begin` to before `end`; see `first_record`."""
     return await first_record(settings, topic, partition, [(begin, end)]) is not None
 
 
@@ -152,9 +131,6 @@ async def first_record(
 
     Returns:
         None where there is no record in any of them.
-
-    Raises:
-        BrokerError: No broker answers.
     """
     wanted = [(begin, end) for begin, end in ranges if begin < end]
     if not wanted:
@@ -189,12 +165,7 @@ _NEAR_OFFSETS = 10_000
 async def read_offsets(
     settings: Settings, wanted: Mapping[Partition, Collection[int]]
 ) -> AsyncGenerator[ConsumerRecord, None]:
-    """Yield the records at `wanted` that the broker still has, by partition and offset.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
+    """Yield the records at `wanted` that the broker still has, by partition and offset."""
     there = await partition_offsets(settings, {topic for topic, _ in wanted})
     spans = {
         partition: list(_spans(filter(there[partition].holds, sorted(offsets))))

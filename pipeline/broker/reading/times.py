@@ -19,9 +19,6 @@ async def record_times(settings: Settings, ranges: Ranges) -> dict[Partition, tu
     """Return the times in ms since 1970 of the first and the last record of each range.
 
     A range without records is left out, and one whose last 256 offsets hold none.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
     """
     times = {}
     # The least that a broker sends: one batch of records.
@@ -72,9 +69,6 @@ async def ranges_since(
         settings: How to reach the broker.
         ranges: What the partitions hold.
         since_ms: A time, ms since 1970.
-
-    Raises:
-        BrokerError: The broker cannot be reached.
     """
     if not ranges:
         return {}
