@@ -1,6 +1,7 @@
 """What holds for every test: nothing of the user's own is touched."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +9,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from pipeline.disk.locks import allow_waits
+
+# Containers and machines of teams often forbid files of byte code. Each process would compile the
+# program anew, and each session rewrite six thousand assertions, which takes longer than to read
+# all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
