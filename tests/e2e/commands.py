@@ -3,7 +3,10 @@
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from typer.testing import CliRunner
@@ -11,7 +14,10 @@ from typer.testing import CliRunner
 from pipeline.cli.commands import app
 from pipeline.errors import RmosError
 from pipeline.settings import Settings
+from tests.e2e.forked import ForkedProcess
 from tests.e2e.worker_processes import REPOSITORY, RMOS, worker_environment
+
+COMMAND_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,11 @@ class Ended:
     @property
     def documents(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        last: dict[str, Any] = self.documents[-1]["summary"]
+        return last
 
 
 async def rmos(settings: Settings, *arguments: str) -> Ended:
@@ -38,6 +49,15 @@ async def rmos(settings: Settings, *arguments: str) -> Ended:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ended(done.exit_code, done.stdout, done.stderr)
+
+
+def rmos_forked(environment: Mapping[str, str], *arguments: str) -> Ended:
+    """Run a command in a process of its own, which starts in the time of a fork."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = ForkedProcess([str(RMOS), *arguments], environment, REPOSITORY, out, err)
+        status = process.wait(COMMAND_SECONDS)
+        return Ended(status, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
 
 
 async def rmos_process(settings: Settings, *arguments: str) -> Ended:

@@ -1,7 +1,5 @@
 """Migrations in this process, and `rmos migrate` in one of its own."""
 
-import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.report import MigrationResult, RowResult
 from pipeline.legacy.source import open_source
 from pipeline.settings import Settings
-from tests.e2e.worker_processes import REPOSITORY, RMOS, worker_environment
+from tests.e2e.commands import Ended, rmos_forked
+from tests.e2e.worker_processes import RMOS, worker_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +56,9 @@ def environment(settings: Settings) -> dict[str, str]:
     return worker_environment(settings, **({"RMOS_LEDGER_KEY_FILE": str(key)} if key else {}))
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    status: int
-    lines: list[dict[str, Any]]
-    err: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        last: dict[str, Any] = self.lines[-1]["summary"]
-        return last
-
-
-def rmos_migrate(settings: Settings, *words: str | Path) -> Done:
+def rmos_migrate(settings: Settings, *words: str | Path) -> Ended:
     """Run `rmos migrate ... --json` to its end."""
-    ended = subprocess.run(
-        command(*words),
-        env=environment(settings),
-        cwd=REPOSITORY,
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    return Done(ended.returncode, lines, ended.stderr.decode())
+    return rmos_forked(environment(settings), *command(*words)[1:])
 
 
 def command(*words: str | Path) -> Sequence[str]:

@@ -39,7 +39,7 @@ async def test_a_kill_between_any_two_steps_repeats_work_and_loses_nothing(
             await produce(settings, [run_of("run_1")])
             await wait_until_persisted(settings, 1)
         async with persist_worker(settings):
-            driver = workers.run(
+            driver = workers.fork(
                 [*DRIVER, "SIGKILL", *STEPS], settings, RMOS_ADVISORY_WAIT_SECONDS=str(wait_seconds)
             )
             assert await driver.ended(seconds=240) == 0

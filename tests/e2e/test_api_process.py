@@ -38,7 +38,7 @@ async def settings(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Setting
 
 async def started(workers: WorkerPool, settings: Settings, **environment: str) -> str:
     """Start an API on any free port; return its URL."""
-    process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0", **environment)
+    process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0", **environment)
     return await url_of(process)
 
 
@@ -52,13 +52,13 @@ async def url_of(process: WorkerProcess) -> str:
 
 
 async def refused(workers: WorkerPool, settings: Settings, **environment: str) -> tuple[int, str]:
-    process = workers.run([str(RMOS), "api"], settings, **environment)
+    process = workers.fork([str(RMOS), "api"], settings, **environment)
     return await process.ended(), only_sentence(process.text)
 
 
 async def test_a_signal_stops_it_in_order(workers: WorkerPool, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
+        process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0")
         url = await url_of(process)
         async with httpx.AsyncClient(base_url=url) as http:
             assert (await http.get("/health/ready")).json()["ready"] is True
@@ -70,7 +70,7 @@ async def test_a_signal_stops_it_in_order(workers: WorkerPool, settings: Setting
 async def test_a_request_under_way_is_answered_before_it_stops(
     workers: WorkerPool, settings: Settings
 ) -> None:
-    process = workers.run(
+    process = workers.fork(
         [str(RMOS), "api"], settings, RMOS_API_PORT="0", RMOS_RECEIPT_TIMEOUT_SECONDS="2"
     )
     async with httpx.AsyncClient(base_url=await url_of(process), timeout=60) as http:
@@ -102,7 +102,7 @@ async def test_beyond_loopback_it_refuses_to_start_without_tokens(
     assert "RMOS_API_HOST=0.0.0.0 can be reached from other machines" in sentence
     tokens = tmp_path / "tokens"
     tokens.write_text(f"auditor read {sha256('secret')}\n")
-    process = workers.run(
+    process = workers.fork(
         [str(RMOS), "api"],
         settings,
         RMOS_API_HOST="0.0.0.0",
@@ -131,7 +131,7 @@ async def test_without_a_store_it_does_not_start(
 async def test_killed_during_an_upload_it_leaves_nothing(
     workers: WorkerPool, settings: Settings
 ) -> None:
-    process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
+    process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0")
     url = await url_of(process)
     content = os.urandom(8 << 20)
     half, killed = asyncio.Event(), asyncio.Event()
@@ -167,7 +167,7 @@ async def test_killed_during_an_upload_it_leaves_nothing(
 async def test_killed_during_a_post_the_retry_gets_its_run(
     workers: WorkerPool, settings: Settings
 ) -> None:
-    process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
+    process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0")
     url = await url_of(process)
     body = encode(run_request())
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
@@ -189,7 +189,7 @@ async def test_killed_during_a_post_the_retry_gets_its_run(
 async def test_a_client_that_goes_away_during_an_upload_leaves_nothing(
     workers: WorkerPool, settings: Settings
 ) -> None:
-    process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
+    process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0")
     host, port = (await url_of(process)).removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         request = f"PUT {RUNS}/attachments/{'0' * 64} HTTP/1.1"
@@ -204,7 +204,7 @@ async def test_a_client_that_goes_away_during_an_upload_leaves_nothing(
 async def test_a_gibibyte_is_taken_and_given_without_being_held(
     workers: WorkerPool, settings: Settings
 ) -> None:
-    process = workers.run([str(RMOS), "api"], settings, RMOS_API_PORT="0")
+    process = workers.fork([str(RMOS), "api"], settings, RMOS_API_PORT="0")
     url = await url_of(process)
     piece = os.urandom(1 << 20)
     digest = repeated_sha256(piece, BIG_BYTES // len(piece))

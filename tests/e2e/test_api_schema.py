@@ -43,7 +43,7 @@ async def api_schema(
     with worker_pool(folder) as pool:
         async with topics_and_store(broker, chosen):
             workers = [
-                pool.run([str(RMOS), *words.split()], chosen, RMOS_API_PORT="0")
+                pool.fork([str(RMOS), *words.split()], chosen, RMOS_API_PORT="0")
                 for words in ("worker persist", "worker advisories", "api")
             ]
             started = ("persist worker started", "advise worker started", "api started")

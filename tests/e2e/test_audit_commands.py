@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.e2e import audits
 from tests.e2e.audits import ask, asking, audit_request, auditing
+from tests.e2e.commands import Ended, rmos_forked
 from tests.e2e.kafka_reading import produce, wait_until, wait_until_consumed
 from tests.e2e.worker_processes import RMOS, WorkerPool, worker_environment
 
@@ -25,26 +25,19 @@ async def store(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Settings]:
         yield settings
 
 
-async def rmos(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return await asyncio.to_thread(
-        subprocess.run,
-        [str(RMOS), *arguments],
-        env=worker_environment(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+async def rmos(settings: Settings, *arguments: str) -> Ended:
+    return await asyncio.to_thread(rmos_forked, worker_environment(settings), *arguments)
 
 
 async def test_a_clean_store_ends_with_0_and_its_report_can_be_printed(store: Settings) -> None:
     async with auditing(store):
         done = await rmos(store, "audit", "run", "--audit-id", "a1")
-    assert done.returncode == 0, done.stderr
-    assert "INTEGRITY\tok\t" in done.stdout
-    assert done.stderr == "audit a1\n"
+    assert done.status == 0, done.err
+    assert "INTEGRITY\tok\t" in done.out
+    assert done.err == "audit a1\n"
     printed = await rmos(store, "audit", "report", "a1")
-    assert printed.returncode == 0
-    assert printed.stdout == done.stdout
+    assert printed.status == 0
+    assert printed.out == done.out
 
 
 async def test_a_flipped_bit_ends_with_5_and_a_line_that_names_the_path(store: Settings) -> None:
@@ -57,26 +50,26 @@ async def test_a_flipped_bit_ends_with_5_and_a_line_that_names_the_path(store: S
         one_run = ("--run-id", damaged.stem, "--mode", "full", "--json")
         of_one = await rmos(store, "audit", "run", *one_run)
         other = await rmos(store, "audit", "run", "--audit-id", "a1", "--mode", "quick")
-    assert done.returncode == 5
-    assert done.stdout.startswith(f"error  BYTES_DIFFER  {path}: expected SHA-256 ")
+    assert done.status == 5
+    assert done.out.startswith(f"error  BYTES_DIFFER  {path}: expected SHA-256 ")
     # An audit that is done tells no finding again, but what came of it.
-    assert again.returncode == 5
-    (summary,) = map(json.loads, again.stdout.splitlines())
+    assert again.status == 5
+    (summary,) = map(json.loads, again.out.splitlines())
     assert summary["summary"]["codes"] == {"BYTES_DIFFER": 1}
-    assert of_one.returncode == 5
-    finding, summary = map(json.loads, of_one.stdout.splitlines())
+    assert of_one.status == 5
+    finding, summary = map(json.loads, of_one.out.splitlines())
     assert finding["path"] == path
     assert summary["summary"]["scope"] == {"run_ids": [damaged.stem]}
-    assert other.returncode == 4
-    assert "AUDIT_CONFLICT: " in other.stderr
-    assert other.stdout == ""
+    assert other.status == 4
+    assert "AUDIT_CONFLICT: " in other.err
+    assert other.out == ""
 
 
 async def test_without_a_worker_it_ends_with_6_and_the_request_stays(store: Settings) -> None:
     done = await rmos(store, "audit", "run", "--audit-id", "a1", "--timeout", "2")
-    assert done.returncode == 6
-    assert "The audit a1 has no report after 2 s." in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.status == 6
+    assert "The audit a1 has no report after 2 s." in done.err
+    assert "Traceback" not in done.err
     async with auditing(store):
         (report,) = await audits.wait_for_reports(store)
     assert report.audit_id == "a1"
@@ -86,7 +79,7 @@ async def test_a_worker_process_audits_on_schedule_is_ready_and_stops_in_order(
     store: Settings, workers: WorkerPool
 ) -> None:
     environment = {"RMOS_AUDIT_DAILY_AT": "-1", "RMOS_METRICS_PORT": "0"}
-    worker = workers.run([str(RMOS), "worker", "audit"], store, **environment)
+    worker = workers.fork([str(RMOS), "worker", "audit"], store, **environment)
     await wait_until(lambda: bool(worker.logged("metrics and health")), "the worker started")
     (report, *_) = await audits.wait_for_reports(store)
     assert report.audit_id.startswith("hourly-")
@@ -110,7 +103,7 @@ async def test_a_worker_process_audits_on_schedule_is_ready_and_stops_in_order(
 async def test_all_workers_in_one_process_store_audit_and_stop_in_order(
     store: Settings, workers: WorkerPool
 ) -> None:
-    worker = workers.run(
+    worker = workers.fork(
         [str(RMOS), "worker", "all"], store, RMOS_AUDIT_DAILY_AT="-1", RMOS_AUDIT_HOURLY="false"
     )
     await wait_until(lambda: bool(worker.logged("audit worker started")), "all have started")

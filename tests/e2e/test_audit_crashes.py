@@ -50,7 +50,7 @@ async def test_killed_at_a_step_it_goes_on_after_the_last_whole_part(
     store: Settings, workers: WorkerPool, step: str
 ) -> None:
     await ask(store, asking(audit_request("a1")))
-    killed = workers.run([*DRIVER, step], store, **ENVIRONMENT)
+    killed = workers.fork([*DRIVER, step], store, **ENVIRONMENT)
     assert await killed.ended() == -signal.SIGKILL
     done = {line["done"] for line in audits.journal_lines(store) if "done" in line}
     async with auditing(store.model_copy(update={"instance": INSTANCE})):

@@ -24,7 +24,7 @@ from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import SHORT_SESSION_MS, commit, committed, produce, wait_until
 from tests.e2e.store_audit import audit_store
 from tests.e2e.test_persist_start import PARTITION, consume_all, in_transaction, refusal, runs
-from tests.e2e.worker_processes import REPOSITORY, WorkerPool
+from tests.e2e.worker_processes import WorkerPool
 
 pytestmark = pytest.mark.e2e
 
@@ -224,10 +224,9 @@ async def test_a_worker_killed_between_checkpoint_and_index_starts_again(
 ) -> None:
     settings = store_settings
     driver = [sys.executable, "-m", "tests.e2e.worker_stopped_at", "SIGKILL"]
-    killed = workers.run(
+    killed = workers.fork(
         [*driver, "ledger written"],
         settings,
-        PYTHONPATH=str(REPOSITORY),
         RMOS_SESSION_TIMEOUT_MS=str(SHORT_SESSION_MS),
     )
     assert await killed.ended() == 0

@@ -1,7 +1,6 @@
 """Rows of an older store on the real broker: carried over once, kept as history, found again."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,17 @@ from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import RunReader
 from schemas.audit_request import AuditRequest
 from tests.builders import attachment_ref, run_request, sha256
-from tests.e2e.kafka_reading import produce, read_topic, sending, wait_until_consumed
+from tests.e2e.forked import ForkedProcess
+from tests.e2e.kafka_reading import (
+    produce,
+    read_topic,
+    sending,
+    wait_until,
+    wait_until_consumed,
+)
 from tests.e2e.migrations import command, differences, environment, migrate, rmos_migrate
 from tests.e2e.store_audit import index_rows, store_files
-from tests.e2e.worker_processes import REPOSITORY
+from tests.e2e.worker_processes import REPOSITORY, STOP_SECONDS
 from tests.legacy_rows import bare_row, original_v2_row, unknown_row, v1_file, v1_row
 
 pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
@@ -154,7 +160,7 @@ async def test_rows_that_cannot_be_carried_are_told_and_hold_up_no_other(
     fill(v1, *rows)
     done = rmos_migrate(home, "run", "--from", v1)
     assert done.status == 4
-    codes = {line["run_id"]: line.get("code") for line in done.lines[:-1]}
+    codes = {line["run_id"]: line.get("code") for line in done.documents[:-1]}
     assert codes == {
         "run_good": None,
         "run_date": "BAD_DATE",
@@ -244,12 +250,12 @@ def is_found(settings: Settings, source: Path) -> bool:
 
 @pytest.mark.slow
 async def test_killed_again_and_again_it_goes_on_and_publishes_each_row_once(
-    home: Settings, v1: Path
+    home: Settings, v1: Path, tmp_path: Path
 ) -> None:
     rows = [v1_row(run_id=f"run_{number:04}", notes="x" * 2000) for number in range(1500)]
     fill(v1, *rows)
-    for _ in range(3):
-        kill_midway(home, v1)
+    for number in range(3):
+        await kill_midway(home, v1, tmp_path / f"killed-{number}")
     done = rmos_migrate(home, "run", "--from", v1, "--resume")
     assert done.status == 0, done.err
     assert await legacy_records(home) == [row["run_id"] for row in rows]
@@ -260,20 +266,16 @@ async def test_killed_again_and_again_it_goes_on_and_publishes_each_row_once(
     assert {json.loads(event.value)["outcome"] for event in events} == {"persisted"}
 
 
-def kill_midway(settings: Settings, source: Path) -> None:
-    """Run a migration, and kill it once it has told of a row that it publishes, or ended."""
-    with subprocess.Popen(
-        command("run", "--from", source, "--resume"),
-        env=environment(settings),
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if b'"published"' in line:
-                break
-        process.kill()
+async def kill_midway(settings: Settings, source: Path, output: Path) -> None:
+    """Run a migration, and kill it once it has printed a row that it published, or ended."""
+    words = command("run", "--from", source, "--resume")
+    process = ForkedProcess(words, environment(settings), REPOSITORY, output)
+    await wait_until(
+        lambda: b'"published"' in output.read_bytes() or process.poll() is not None,
+        "a row is published",
+    )
+    process.kill()
+    process.wait(STOP_SECONDS)
 
 
 async def test_records_of_another_source_that_wait_are_not_stored_by_mistake(

@@ -151,7 +151,7 @@ async def test_twenty_kills_at_random_moments_lose_and_double_nothing(
         assert await worker.stop() == 0
     assert kills == 20
     assert sent[0] >= total
-    await wait_until(lambda: not processes_of(settings), "no process is left")
+    await wait_until(lambda: not children_of_workers(settings), "no child process is left")
     audit = await assert_all_stored(settings, sent[0])
     await assert_as_uninterrupted(settings, audit)
 
@@ -174,8 +174,8 @@ async def assert_as_uninterrupted(settings: Settings, audit: StoreAudit) -> None
     assert on_disk(again.data_dir) == on_disk(settings.data_dir)
 
 
-def processes_of(settings: Settings) -> list[int]:
-    """Return the processes that were started over this store, child processes included."""
+def children_of_workers(settings: Settings) -> list[int]:
+    """Return the child processes that workers over this store have started and that still run."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -241,7 +241,7 @@ async def test_a_kill_between_any_two_steps_of_a_batch_repeats_work_and_loses_no
     settings = store_settings
     # What a step left is the next one's first batch, beside records of its own.
     short = str(SHORT_SESSION_MS)
-    driver = workers.run([*DRIVER, "SIGKILL", *STEPS], settings, RMOS_SESSION_TIMEOUT_MS=short)
+    driver = workers.fork([*DRIVER, "SIGKILL", *STEPS], settings, RMOS_SESSION_TIMEOUT_MS=short)
     assert await driver.ended(seconds=120) == 0
     ends = [line for line in driver.text.splitlines() if line.partition(":")[0] in STEPS]
     assert ends == [f"{step}: {-signal.SIGKILL}" for step in STEPS], driver.text
@@ -272,7 +272,7 @@ async def test_a_worker_that_halts_until_another_took_over_changes_nothing(
 ) -> None:
     settings = store_settings
     short = str(SHORT_SESSION_MS)
-    driver = workers.run([*DRIVER, "SIGSTOP", step], settings, RMOS_SESSION_TIMEOUT_MS=short)
+    driver = workers.fork([*DRIVER, "SIGSTOP", step], settings, RMOS_SESSION_TIMEOUT_MS=short)
     (zombie,) = await halted_children(driver)
     rescuer = workers.start(settings)
     # As soon as the session time-out has passed.

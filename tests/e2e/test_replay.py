@@ -367,7 +367,7 @@ async def test_killed_ten_times_it_comes_to_the_same_end(
     while killed < 10:
         before = stored(settings)
         # As slow as it must be for the process to be met in the middle.
-        process = workers.run([str(RMOS), "replay", "restore", "--rate", "60"], settings)
+        process = workers.fork([str(RMOS), "replay", "restore", "--rate", "60"], settings)
         await wait_until(
             lambda: stored(settings) > before or process.process.poll() is not None,  # noqa: B023
             "the restore has stored something more",

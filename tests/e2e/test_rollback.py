@@ -88,7 +88,7 @@ async def test_runs_made_since_become_rows_that_v1_can_read(settings_: Settings,
     replace(v1, v1_file(v1_row(notes="patched"), unknown_row(), late))
     done = rmos_migrate(settings_, "rollback", "--to", v1)
     assert done.status == 0, done.err
-    (told,) = done.lines
+    (told,) = done.documents
     assert (told["from_backup"], told["from_file"], told["exported"]) == (3, 1, 2)
     rows = rows_of(v1)
     assert rows[v1_row()["run_id"]] == v1_row()
@@ -154,7 +154,7 @@ async def test_a_store_that_never_had_a_v1_file_can_make_one(
     path = tmp_path / "fresh.json"
     done = rmos_migrate(settings_, "rollback", "--to", path, "--without-backup")
     assert done.status == 0, done.err
-    (told,) = done.lines
+    (told,) = done.documents
     assert (told["backup"], told["from_backup"], told["exported"]) == (None, 0, 3)
     rows = rows_of(path)
     assert rows.keys() == rows_of(v1).keys()
@@ -180,7 +180,7 @@ async def test_a_run_whose_file_is_damaged_is_told_and_the_others_are_exported(
     replace(next(settings_.data_dir.glob("runs/*/run_1.json")), b"{}")
     done = rmos_migrate(settings_, "rollback", "--to", v1)
     assert done.status == 5
-    assert done.lines[0]["failed"] == ["run_1"]
+    assert done.documents[0]["failed"] == ["run_1"]
     assert {"run_0", "run_2"} <= rows_of(v1).keys()
 
 

@@ -95,7 +95,7 @@ async def test_a_broker_that_hangs_with_a_batch_in_hand_does_not_hold_up_the_end
     hanging: tuple[Settings, Callable[[], None]], workers: WorkerPool
 ) -> None:
     settings, hang = hanging
-    worker = workers.start(settings, RMOS_STOP_TIMEOUT_SECONDS="8")
+    worker = workers.run([str(RMOS), *SERVICES["persist"]], settings, RMOS_STOP_TIMEOUT_SECONDS="8")
     await worker.wait_until_started()
     await produce(settings, (sending(run_request(run_id=f"run_{n}")) for n in range(3000)))
     await wait_until(lambda: bool(worker.logged("batch stored")), "a batch in hand")
@@ -113,7 +113,7 @@ async def test_a_signal_during_the_start_ends_it_at_once(
 ) -> None:
     settings, hang = hanging
     hang()
-    worker = workers.start(settings)
+    worker = workers.run([str(RMOS), *SERVICES["persist"]], settings)
 
     def is_connecting() -> bool:
         # The handlers are there before the first connection.

@@ -218,7 +218,7 @@ async def test_the_advise_worker_says_that_it_does_not_run(
     v1_settings: Settings, workers: WorkerPool
 ) -> None:
     command = [str(RMOS), "worker", "advisories"]
-    worker = workers.run(command, v1_settings, RMOS_RUNS_V2_ENABLED="off")
+    worker = workers.fork(command, v1_settings, RMOS_RUNS_V2_ENABLED="off")
     assert await worker.ended() == 2
     assert only_sentence(worker.text).startswith("The advise worker does not run")
 

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.settings import Settings
+from tests.e2e.forked import ForkedProcess
 from tests.e2e.kafka_reading import wait_until
 
 RMOS = Path(sys.executable).with_name("rmos")
@@ -34,21 +35,35 @@ def worker_environment(settings: Settings, **changes: str) -> dict[str, str]:
     }
 
 
+def _executed(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path
+) -> subprocess.Popen[bytes]:
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def started(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start `rmos` or a module of the tests, forked where no other program or code is asked for."""
+    own = "PYTHONPATH" not in environment and command[0] in {str(RMOS), sys.executable}
+    return (ForkedProcess if own else _executed)(command, environment, folder, output)
+
+
 class WorkerProcess:
     """One worker process; what it says goes to a file, so that it never waits for a reader."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], output: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | ForkedProcess, output: Path) -> None:
         self.output = output
-        with output.open("wb") as file:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        self.process = process
 
     @property
     def pid(self) -> int:
@@ -109,13 +124,28 @@ class WorkerPool:
         self, settings: Settings, *options: str, wrapper: Sequence[str] = (), **environment: str
     ) -> WorkerProcess:
         command = [*wrapper, str(RMOS), "worker", "persist", *options]
-        return self.run(command, settings, **environment)
+        return self._begin(started, command, settings, environment)
+
+    def fork(self, command: Sequence[str], settings: Settings, **environment: str) -> WorkerProcess:
+        """Start `rmos` or a module of the tests in the time of a fork."""
+        return self._begin(started, command, settings, environment)
 
     def run(self, command: Sequence[str], settings: Settings, **environment: str) -> WorkerProcess:
+        """Start a program as a shell does."""
+        return self._begin(_executed, command, settings, environment)
+
+    def _begin(
+        self,
+        begin: Callable[..., subprocess.Popen[bytes] | ForkedProcess],
+        command: Sequence[str],
+        settings: Settings,
+        environment: Mapping[str, str],
+    ) -> WorkerProcess:
         output = self._folder / f"worker-{len(self._started)}.log"
-        worker = WorkerProcess(command, worker_environment(settings, **environment), output)
-        self._started.append(worker)
-        return worker
+        output.touch()
+        process = begin(command, worker_environment(settings, **environment), REPOSITORY, output)
+        self._started.append(WorkerProcess(process, output))
+        return self._started[-1]
 
     def kill_all(self) -> None:
         for worker in self._started:

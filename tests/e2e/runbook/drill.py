@@ -6,21 +6,19 @@ changed in a command, and nothing but that in what it prints.
 """
 
 import asyncio
-import multiprocessing
 import os
 import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.cli.commands import COMMANDS
 from pipeline.settings import Settings
 from tests.docs.transcripts import INTERRUPT, RUNBOOK, Command, commands_of, difference, parts_of
+from tests.e2e.forked import ForkedProcess
 from tests.e2e.kafka_reading import wait_until
 from tests.e2e.runbook.units import Units
 from tests.e2e.worker_processes import RMOS, STOP_SECONDS
@@ -35,15 +33,6 @@ _LOOKS = re.compile(
 _SHELL = re.compile(r"[|&;<>$(){}*?`\\]")
 _NAMES = re.compile(
     r"\brmos\.(?=(?:runs|advisories|audits|persist|advise|audit|migrate|redrives)\b)"
-)
-
-_context = multiprocessing.get_context("forkserver")
-# A command then starts in the time of a fork, as the program is read already.
-_context.set_forkserver_preload(
-    [
-        *("__main__", "pipeline.cli.commands", "tests.e2e.runbook.drill"),
-        *(place.partition(":")[0] for place, _ in COMMANDS.values()),
-    ]
 )
 
 
@@ -135,14 +124,14 @@ class Drill:
         return await asyncio.to_thread(self._in_shell, line)
 
     def _forked(self, words: list[str]) -> tuple[int, str]:
+        output = self._empty_output()
+        process = ForkedProcess(words, self.units.settings(), self.folder, output)
+        return process.wait(), output.read_text(encoding="utf-8")
+
+    def _empty_output(self) -> Path:
         output = self.folder / "output"
-        process = _context.Process(
-            target=_rmos, args=(words, self.units.settings(), str(self.folder), str(output))
-        )
-        process.start()
-        process.join()
-        assert process.exitcode is not None
-        return process.exitcode, output.read_text(encoding="utf-8")
+        output.write_bytes(b"")
+        return output
 
     def _in_shell(self, line: str) -> tuple[int, str]:
         path = f"{RMOS.parent}:{os.environ['PATH']}"
@@ -162,8 +151,8 @@ class Drill:
         """Run what ends by Ctrl-C alone; press it once the lines above are there."""
         place = command.printed.index(INTERRUPT)
         before, after = command.printed[:place], command.printed[place + 1 :]
-        output = self.folder / "output"
-        process = self._started(words, output)
+        output = self._empty_output()
+        process = ForkedProcess(words, self.units.settings(), self.folder, output)
 
         def printed() -> str:
             return self._there(output.read_text(encoding="utf-8"))
@@ -186,17 +175,6 @@ class Drill:
         # A terminal shows the key among the lines; where, nobody can know.
         return process.wait(), printed() if fault else "\n".join(command.printed)
 
-    def _started(self, words: list[str], output: Path) -> subprocess.Popen[bytes]:
-        with output.open("wb") as file:
-            return subprocess.Popen(
-                [RMOS, *words[1:]],
-                env=self.units.settings(),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-            )
-
     def _here(self, line: str) -> str:
         for there, here in self.words.items():
             line = line.replace(there, here)
@@ -206,21 +184,3 @@ class Drill:
         for there, here in self.words.items():
             text = text.replace(here, there)
         return text.replace(self.settings.prefix, "rmos")
-
-
-def _rmos(words: list[str], environment: Mapping[str, str], folder: str, output: str) -> None:
-    """Be `rmos`, in a process of its own."""
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for here, there in ((nothing, 0), (descriptor, 1), (descriptor, 2)):
-        os.dup2(here, there)
-    # In the order in which it is said, as on a terminal.
-    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8")
-    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8")
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.argv = words
-    from pipeline.cli.commands import run
-
-    run()

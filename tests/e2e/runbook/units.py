@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.e2e.forked import ForkedProcess
 from tests.e2e.kafka_reading import wait_until
-from tests.e2e.worker_processes import REPOSITORY, RMOS, STOP_SECONDS
+from tests.e2e.worker_processes import REPOSITORY, RMOS, STOP_SECONDS, started
 
 UNITS = REPOSITORY / "docs" / "systemd"
 TARGET = "rmos.target"
@@ -37,7 +38,7 @@ class Units:
         self.own: dict[str, dict[str, str]] = {}
         self.wrapper: tuple[str, ...] = ()
         self._folder = folder
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, subprocess.Popen[bytes] | ForkedProcess] = {}
 
     def settings(self) -> dict[str, str]:
         """Return what services and operators have in their environment, with the file of it."""
@@ -111,16 +112,12 @@ class Units:
         assert program.endswith("/bin/rmos")
         setting, _, value = service.get("Environment", "").partition("=")
         unit = {setting: value} if setting else {}
-        with (self._folder / f"{service['SyslogIdentifier']}.log").open("ab") as output:
-            self._running[name] = subprocess.Popen(
-                [*self.wrapper, RMOS, *words],
-                env={**self.settings(), **unit, **self.own.get(name, {})},
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        self._running[name] = started(
+            [*self.wrapper, str(RMOS), *words],
+            {**self.settings(), **unit, **self.own.get(name, {})},
+            self._folder,
+            self._folder / f"{service['SyslogIdentifier']}.log",
+        )
 
     async def stop(self, name: str) -> None:
         if self.is_running(name):
