@@ -55,7 +55,7 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    # FastStream swallows a failed commit of offsets and tells of it here alone.
+    # FastStream swallows a failed commit of offsets and logs it only here.
     framework = logging.getLogger("rmos.faststream")
     framework.setLevel(logging.ERROR)
     framework.addFilter(_is_no_stop)
@@ -85,7 +85,7 @@ def enable_client_logging() -> None:
 
 
 def _is_no_stop(record: logging.LogRecord) -> bool:
-    """Tell whether `record` is news: a batch that is cut off when stopping is delivered again."""
+    """Return whether `record` is news: a batch that is cut off when stopping is delivered again."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, asyncio.CancelledError)
 
@@ -116,7 +116,7 @@ class _VisibleFormatter(logging.Formatter):
 
 
 def _is_no_advice(record: logging.LogRecord) -> bool:
-    """Tell whether `record` is news: uvicorn advises to install what this API has no use for."""
+    """Return whether `record` is news: uvicorn advises to install what this API has no use for."""
     return not str(record.msg).startswith("No supported WebSocket library")
 
 

@@ -175,7 +175,7 @@ class BrokerProbe:
         self._asks_again_at = float("-inf")
 
     async def answers(self) -> bool:
-        """Tell whether it answers, or did within the last second."""
+        """Return whether it answers, or did within the last second."""
         async with self._one_at_a_time:
             clock = asyncio.get_running_loop().time
             if clock() >= self._asks_again_at:

@@ -253,7 +253,7 @@ async def until_stopped(stop: Stopping, *faults: asyncio.Future[None]) -> None:
 
 
 def store_folder(settings: Settings) -> Path:
-    """Return the folder that whoever stores must be able to write to."""
+    """Return the folder that the service must be able to write to, where it stores."""
     if settings.runs_v2_enabled:
         return settings.data_dir
     return settings.run_store_path.resolve().parent
@@ -288,7 +288,7 @@ class ServiceHealth:
 def serve_health(settings: Settings) -> Iterator[ServiceHealth]:
     """Serve metrics and health of this process while a block runs, if there is a port for them.
 
-    The port is taken before anything is started: two services with one port are told at once.
+    The port is taken before anything is started: two services with one port fail at once.
 
     Raises:
         InputError: The port cannot be bound.

@@ -76,7 +76,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 async def describe_cluster(settings: Settings) -> str:
-    """Return the cluster id that the broker tells.
+    """Return the cluster id of the broker.
 
     Raises:
         BrokerError: No broker answers within about 10 s.
@@ -244,7 +244,7 @@ def _names(error: KafkaError) -> set[str]:
 
 
 def _is_local(settings: Settings) -> bool:
-    """Tell whether the broker is the one that `rmos broker start` starts with these settings."""
+    """Return whether the broker is the one that `rmos broker start` starts with these settings."""
     last = LocalFolder(settings.data_dir / "kafka").remembered()
     ports = {settings.broker_port} if last is None else {settings.broker_port, last.port}
     names = {f"{host}:{port}" for host in (HOST, "localhost") for port in ports}

@@ -56,13 +56,13 @@ class EventFuture(asyncio.Future[bytes]):
 class EventMatcher:
     """Gives each event to the request that it is about.
 
-    An event may be read before we hear which offset its request got: while any request that
+    An event may be read before the offset of its request is known: while any request that
     was under way at that time still is, the event is kept. What nobody can want any more is
     dropped, so a publisher that runs for months keeps nothing.
     """
 
     def __init__(self) -> None:
-        # Weak: whoever gave up waiting takes the entry along, without having to say so.
+        # Weak: the entry goes with the client that gave up waiting.
         self._waiting: WeakValueDictionary[RecordId, EventFuture] = WeakValueDictionary()
         # Tickets of requests under way, oldest first.
         self._under_way: dict[int, None] = {}
@@ -148,7 +148,7 @@ def peek_event(value: bytes) -> tuple[RecordId, bool] | None:
         record = RecordId(source["topic"], source["partition"], source["offset"])
         hash(record)
         return record, event.get("outcome") == INTERIM_OUTCOME
-    # Whoever may write the topic decides what is in it; RecursionError is a deep nesting.
+    # Any client that may write the topic decides its content; RecursionError is a deep nesting.
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError):
         return None
 
@@ -197,7 +197,7 @@ class EventReader:
         self._task.add_done_callback(self._end)
 
     async def stop(self) -> None:
-        """Read no more; all that still wait are told."""
+        """Read no more; all that still wait get an error."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -259,7 +259,7 @@ def _network_cause(error: BaseException) -> str | None:
 
 
 def _all_refused(error: BaseException) -> bool:
-    """Tell whether every address of a name refused; asyncio then raises a plain OSError."""
+    """Return whether every address of a name refused; asyncio then raises a plain OSError."""
     text = str(error) if isinstance(error, OSError) else ""
     refused = text.count(f"[Errno {errno.ECONNREFUSED}]")
     return text.startswith("Multiple exceptions") and text.count("[Errno") == refused
@@ -272,7 +272,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _trusting_context() -> ssl.SSLContext:
-    """Return a context with which a TLS handshake succeeds, whoever the other side is."""
+    """Return a context with which a TLS handshake succeeds, whatever the other side is."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -29,12 +29,12 @@ class Published:
     run_id: str | None
 
     def __str__(self) -> str:
-        """Return the form in which messages tell of it."""
+        """Return the form in which messages name it."""
         return str(RecordId.of(self))
 
 
 class Receipt(Generic[Event]):
-    """A request on its way: the broker acknowledges it, later an event tells what became of it."""
+    """A request on its way: the broker acknowledges it, later an event reports its outcome."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Receipt(Generic[Event]):
                 raise _not_in_time(published, seconds) from None
             value = self._event.interim
         except BrokerError as error:
-            # One error for all that waited; each of them is told where its own request is.
+            # One error for all that waited; each gets the place of its own request.
             raise BrokerError(f"{error} {_how_to_retry(published)}") from error
         return _validated(value, self._shape, published)
 
 
 def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
-    """Return what the broker's confirmation tells."""
+    """Return the record that the broker confirmed."""
     return Published(kept.topic, kept.partition, kept.offset, run_id)
 
 

@@ -274,7 +274,7 @@ async def ask_audit(
         request: What is asked.
         report: Called with each finding as it comes.
         asked: Called once the broker has the request.
-        progress: Told how far it is, where the store is on this host.
+        progress: Called with the progress, where the store is on this host.
 
     Raises:
         RefusedError: No worker takes such a request.

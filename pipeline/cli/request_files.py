@@ -77,7 +77,7 @@ def _records_of(name: str, *, raw: bool) -> Iterator[FileRecord]:
 
 
 def _is_one_document(lines: list[tuple[int, bytes]]) -> bool:
-    """Tell whether lines are most likely parts of one document: none is an object by itself."""
+    """Return whether lines are most likely parts of one document: none is an object by itself."""
     return len(lines) > 1 and all(_record("", line.strip()) is None for _, line in lines)
 
 

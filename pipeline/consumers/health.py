@@ -157,7 +157,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 def is_disk_writable(root: Path) -> bool:
-    """Tell whether the store's disk is mounted, not full, and all of the store ours to write.
+    """Return whether the store's disk is mounted, not full, and all of the store ours to write.
 
     A command that was run as another user may have left folders of its own; only what is at the
     top of the store is looked at.
@@ -171,7 +171,7 @@ def is_disk_writable(root: Path) -> bool:
 
 
 def measure_room(root: Path) -> None:
-    """Let the metrics of this process tell how many files the volume of the store has room for."""
+    """Let the metrics of this process show how many files the volume of the store has room for."""
     metrics.FREE_INODES.set_function(lambda: _room_or_none(root).free_inodes)
     metrics.INODES.set_function(lambda: _room_or_none(root).inodes)
 

@@ -33,7 +33,7 @@ def split_host(text: str) -> tuple[str, str] | None:
 
 
 def is_loopback(name: str) -> bool:
-    """Tell whether only this machine can reach a server at `name`."""
+    """Return whether only this machine can reach a server at `name`."""
     if name.lower() == "localhost":
         return True
     try:
@@ -68,7 +68,7 @@ class KnownHosts:
         Args:
             bound: The address that it is bound to.
             allowed: Names that the operator allows; with them no other is known.
-            asks_tokens: Whether it answers only to whoever has a token.
+            asks_tokens: Whether it answers only clients with a token.
         """
         names = {split[0] for text in allowed if (split := split_host(text)) is not None}
         is_protected = asks_tokens or not is_loopback(bound)
@@ -77,7 +77,7 @@ class KnownHosts:
         return cls(frozenset({*names, _name_of(bound)}))
 
     def has(self, header: str | None) -> bool:
-        """Tell whether a request with this Host is meant for the listener.
+        """Return whether a request with this Host is meant for the listener.
 
         One without, which only HTTP/1.0 allows, comes from no browser.
         """
@@ -88,7 +88,7 @@ class KnownHosts:
 
 
 def is_same_origin(origin: str, host: str | None) -> bool:
-    """Tell whether a page of `origin` came from where `host` leads.
+    """Return whether a page of `origin` came from where `host` leads.
 
     The scheme is that of the page: a proxy in front may be the one that speaks HTTPS.
     """

@@ -1,6 +1,6 @@
 """Text from outside, made safe to show: it cannot act on a terminal, hide or reorder.
 
-Whoever may publish a record writes texts that people read later: reasons, names, titles. Each
+A client that may publish a record writes texts that people read later: reasons, names, titles. Each
 character that moves a cursor, breaks a line, changes the direction of a line or is not seen at
 all is shown as its escape. A backslash stays as it is: what is shown is for reading, and what is
 to be parsed is JSON.

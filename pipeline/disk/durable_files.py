@@ -205,7 +205,7 @@ class DurableFiles:
             size_bytes: Where it is known; a file of another size need not be read.
 
         Raises:
-            OSError: We may not or cannot look, so it cannot be told.
+            OSError: We may not or cannot look, so it is unknown.
         """
         try:
             descriptor, _ = open_below(self._root, path, self._calls)

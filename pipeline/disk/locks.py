@@ -2,7 +2,7 @@
 
 Waiters are woken in turn by the kernel; SQLite's own waiting polls and starves one of two busy
 writers. flock cannot be cancelled, so a caller that finds a lock held lets a thread wait, logs
-for whom it waits, and gives up once the process is told to stop.
+for whom it waits, and gives up once the process must stop.
 """
 
 import fcntl

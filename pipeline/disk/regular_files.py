@@ -40,7 +40,7 @@ def state_of(name: str, folder: int | None = None) -> os.stat_result | None:
     """Return the state of a regular file; None where there is nothing.
 
     Raises:
-        NotAFileError: There is something else, or nobody can tell.
+        NotAFileError: There is something else, or it is unknown.
     """
     try:
         state = os.stat(name, dir_fd=folder, follow_symlinks=False)  # by descriptor
@@ -230,7 +230,7 @@ def _check_size(size_bytes: int, limit_bytes: int) -> None:
 
 def read_open(descriptor: int, size_bytes: int) -> bytes:
     """Return the bytes of an open file that had this size a moment ago, at most one more."""
-    # One byte more tells that it ends there; mostly this is the only call.
+    # One byte more shows that it ends there; mostly this is the only call.
     content = os.read(descriptor, size_bytes + 1)
     while len(content) < size_bytes and (
         piece := os.read(descriptor, size_bytes + 1 - len(content))

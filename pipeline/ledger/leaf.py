@@ -45,7 +45,7 @@ _FIELDS: dict[str, tuple[frozenset[str], ...]] = {
     "conflict": (_OF_RUN | {"code"}, _OF_ADVISORY | {"code"}),
     "rejected": (_ALWAYS | {"code"}, _ALWAYS | {"code", "run_id"}),
 }
-"""The fields of each kind, of runs and of advisories; a rejected record tells its run_id where it
+"""The fields of each kind, of runs and of advisories; a rejected record has its run_id where it
 could be read."""
 
 _SOURCE_FIELDS = frozenset({"topic", "partition", "offset", "timestamp_ms"})

@@ -93,7 +93,7 @@ class Ledger:
             root: Folder of the store.
             store_id: Of the store; a part of every checkpoint's origin.
             signers: Who signs checkpoints; two while a new key takes over from an old one.
-            key_in_use: Tells when another key has taken over; None for a key of no file.
+            key_in_use: Detects that another key has taken over; None for a key of no file.
             calls: System calls, for tests.
         """
         self.root = root

@@ -75,7 +75,7 @@ class MigrationStatus:
 def migration_status(
     source: OlderStore, root: Path, *, backup_dir: Path | None, progress: Progress
 ) -> MigrationStatus:
-    """Tell how many rows of `source` the index of the store at `root` has; no file is read.
+    """Count how many rows of `source` the index of the store at `root` has; no file is read.
 
     Raises:
         InputError: An attachment of the source cannot be read.

@@ -3,7 +3,7 @@
 Every value of the row is taken into the field that it fits; what nobody took, because it has no
 field or does not fit one, stays under `meta.v1` as it was. Old hashes are such values: hashes are
 computed anew from what is there. A row whose identity, times or status cannot be read is refused
-and told, never repaired: a time is never guessed.
+and reported, never repaired: a time is never guessed.
 """
 
 from collections.abc import Mapping, Sequence

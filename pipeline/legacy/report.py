@@ -194,7 +194,7 @@ class MigrationResult:
         unexpected: How many files of the source were neither runs nor advisories.
         rows: Of the source, those that were read.
         mapped: Those that can be carried over.
-        withheld: Those of which something is withheld.
+        withheld: Those with something withheld.
         counts: Rows and contents by what they are; `outcomes` of the records stored now.
         oversized: Contents that were too large for a message and went into the store directly.
         backup: Of the v1 file.

@@ -18,7 +18,7 @@ from pipeline.storage.index.run_index import RunIndex
 
 @dataclass(frozen=True, slots=True)
 class IndexDifference:
-    """One path where index and files do not tell the same."""
+    """One path where index and files differ."""
 
     path: str
     expected: str

@@ -120,7 +120,7 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
     written, and none was.
 
     Raises:
-        StoreNotReadyError: There is no key, or what tells of it is not what was written.
+        StoreNotReadyError: There is no key, or the files about it are not what was written.
     """
     if not settings.ledger_enabled and not (settings.data_dir / LEDGER_FOLDER).exists():
         return []

@@ -82,7 +82,7 @@ class AuditRequests:
         self._observing = asyncio.create_task(self._observation.run())
 
     async def stop(self) -> None:
-        """Leave the group; an audit under way is left for whoever comes next."""
+        """Leave the group; an audit under way is left for the next worker."""
         for task in (self._observing, self._handling):
             if task is not None:
                 task.cancel()
@@ -196,7 +196,7 @@ def _place(record: Record) -> TopicPartition:
 
 
 class _AfterRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Tells what the worker holds once the group has sorted itself out."""
+    """Reports the assigned partitions once the group has sorted itself out."""
 
     def __init__(self, tell: Callable[[set[TopicPartition]], Awaitable[None]]) -> None:
         self._tell = tell

@@ -43,7 +43,7 @@ class CommittedOffset:
 
     Attributes:
         offset: The next one that it reads.
-        metadata: A text of whoever committed it; workers leave it empty.
+        metadata: A text of the client that committed it; workers leave it empty.
     """
 
     offset: int

@@ -318,7 +318,7 @@ async def partition_offsets(
 ) -> dict[Partition, OffsetRange]:
     """Return the offsets that each partition of `topics` holds, open transactions included."""
     partitions = await topic_partitions(settings, topics)
-    # One that reads committed records would be told where an open transaction begins.
+    # One that reads committed records would get the start of an open transaction.
     async with reader(
         settings, isolation_level="read_uncommitted", request_timeout_ms=ANSWER_TIMEOUT_MS
     ) as consumer:

@@ -79,7 +79,7 @@ def retrieve_failures(producer: AIOKafkaProducer) -> None:
 
 
 def is_cancelled() -> bool:
-    """Tell whether this task is cancelled, or another one whose end it awaited.
+    """Return whether this task is cancelled, or another one whose end it awaited.
 
     aiokafka awaits the tasks that it cancels when closing, and lets their CancelledError rise.
     """

@@ -1,7 +1,7 @@
 """Kafka's requests that aiokafka 0.14 does not have, as the protocol defines them.
 
 OffsetDelete (KIP-496), topic ids in metadata (KIP-516), and transactions (KIP-664). All but the
-first are flexible: each struct ends in tags, of which there are none.
+first are flexible: each struct ends in tags; there are none.
 """
 
 import uuid

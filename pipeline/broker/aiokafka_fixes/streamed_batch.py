@@ -36,7 +36,7 @@ def streamed_records(
     """Yield the records of a batch, each once it is asked for.
 
     Args:
-        batch: The batch of aiokafka's fast parser, of which the header alone is read.
+        batch: The batch of aiokafka's fast parser; only its header is read.
         data: Its bytes.
         pieces: What it holds, unpacked.
 
@@ -143,7 +143,7 @@ class _Stream:
                 raise CorruptRecordException("expected a number of at most 64 bits")
 
     def content(self, limit_bytes: int) -> ReadContent | None:
-        """Return the next key or value; of a larger one what is told of it."""
+        """Return the next key or value; of a larger one its summary."""
         size = self.number()
         if size < 0:
             return None

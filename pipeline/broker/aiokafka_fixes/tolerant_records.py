@@ -25,7 +25,7 @@ from pipeline.core.dead_letters.carried_record import held_bytes, passed_bytes
 
 INFLATED_LIMIT_BYTES = 16 * 1024 * 1024
 """A batch that could be larger than this is never unpacked at once. A request has at most 4 MiB,
-and producers end a batch at 1 MiB or less unless they are told otherwise."""
+and producers end a batch at 1 MiB or less unless they are configured otherwise."""
 
 TAKEN_LIMIT_BYTES = 16 * 1024 * 1024
 """So many bytes of records are taken from one partition at a time, and one record more: the

@@ -148,7 +148,7 @@ class LocalBroker:
             _detached.append(self._process)
 
     def is_running(self) -> bool:
-        """Tell whether the process that `start` made lives."""
+        """Return whether the process that `start` made lives."""
         return self._process is not None and self._process.poll() is None
 
     def exit_reason(self) -> str | None:
@@ -181,7 +181,7 @@ class LocalBroker:
         return state
 
     def _start(self, runtime: KafkaRuntime, lock: int) -> None:
-        # We hold the lock, so whoever the state file names is gone; nobody must signal it.
+        # We hold the lock, so the process in the state file is gone; it must not be signalled.
         self._folder.forget_pid()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._configure(runtime, *self._choose_ports())
@@ -258,7 +258,7 @@ class LocalBroker:
         state = self._known()
         deadline = time.monotonic() + self._startup_timeout_seconds
         while self.is_running() and time.monotonic() < deadline and not self._given_up:
-            # The id tells our broker from one that took the port before it could.
+            # The id distinguishes our broker from one that took the port before it could.
             if cluster_id_at(state.port) == state.cluster_id:
                 return True
             time.sleep(POLL_SECONDS)
@@ -277,7 +277,7 @@ class LocalBroker:
 
 
 def running_broker(data_dir: Path) -> BrokerState | None:
-    """Return the broker that lives on `data_dir`, whoever started it; None where none does."""
+    """Return the broker that lives on `data_dir`, whatever started it; None where none does."""
     return LocalFolder(data_dir).running()
 
 
@@ -289,7 +289,7 @@ def other_brokers(data_dir: Path) -> list[tuple[Path, BrokerState]]:
 
 
 def stop_running(data_dir: Path) -> bool:
-    """Stop the broker that lives on `data_dir`, whoever started it.
+    """Stop the broker that lives on `data_dir`, whatever started it.
 
     Returns:
         False where none runs.

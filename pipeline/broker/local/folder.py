@@ -89,7 +89,7 @@ class LocalFolder:
             os.close(descriptor)
 
     def is_locked(self) -> bool:
-        """Tell whether a broker lives here, or is about to."""
+        """Return whether a broker lives here, or is about to."""
         try:
             descriptor = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -147,7 +147,7 @@ class LocalFolder:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def _is_ours(self, pid: int) -> bool:
-        """Tell whether `pid` runs with our properties: the lock alone may be a start's."""
+        """Return whether `pid` runs with our properties: the lock alone may be a start's."""
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:

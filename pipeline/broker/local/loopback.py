@@ -17,7 +17,7 @@ _METADATA = struct.pack(">hhih4si", 3, 2, 1, 4, b"rmos", 0)
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on `port` now."""
+    """Return whether a server could listen on `port` now."""
     with socket.socket() as probe:
         # As Java does: connections of a server that just ended are no hindrance.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

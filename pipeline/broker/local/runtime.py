@@ -76,7 +76,7 @@ class Downloaded:
 
 
 ReportStep = Callable[[str | Downloaded], None]
-"""Told what is being done, from any thread; of a download again and again."""
+"""Called with each step, from any thread; during a download again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRunti
 
     Args:
         cache_dir: Folder of the cache, None for the user's.
-        on_progress: Told what is being downloaded.
+        on_progress: Called with the state of a download.
 
     Raises:
         BrokerError: The extra `local` is not installed, there is no network for the first
@@ -151,7 +151,7 @@ def _not_installed(error: ImportError) -> BrokerError:
 
 
 def _is_complete(home: Path) -> bool:
-    """Tell whether every jar that the marker names is there in its full size."""
+    """Return whether every jar that the marker names is there in its full size."""
     try:
         sizes = json.loads((home / "jars.json").read_text(encoding="utf-8"))
         return all((home / "jars" / name).stat().st_size == size for name, size in sizes.items())
@@ -208,7 +208,7 @@ class _Download:
 
     @contextmanager
     def file(self, name: str, _size_bytes: int) -> Iterator[Callable[[int], None]]:
-        """Count one file; give what is told of each piece of it."""
+        """Count one file; return what reports each piece of it."""
         is_jar = name.endswith(".jar")
         yield lambda size_bytes: self.add(size_bytes=size_bytes if is_jar else 0)
         self.add(jars=int(is_jar), descriptions=int(not is_jar))

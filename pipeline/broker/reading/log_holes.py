@@ -43,7 +43,7 @@ _SILENT_ANSWERS: Final = 20
 async def find_holes(
     settings: Settings, ranges: Ranges, *, peek: bool = False
 ) -> dict[Partition, list[Hole]]:
-    """Return the holes in `ranges`, each of which the log begins before or with.
+    """Return the holes in `ranges`, which the log begins before or with.
 
     Args:
         settings: The broker.

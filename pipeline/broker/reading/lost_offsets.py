@@ -38,7 +38,7 @@ class LostOffsets:
 
     @property
     def count(self) -> int:
-        """How many offsets; of those that are gone nobody can tell which ones held a record."""
+        """How many offsets; which of those that are gone held a record cannot be known."""
         return self.last - self.first + 1
 
     @property
@@ -104,7 +104,7 @@ async def watch_lost_offsets(settings: Settings) -> None:
             try:
                 await measure_lost_offsets(settings, group, topic)
             except BrokerError as error:
-                # Whether the broker answers is told by readiness.
+                # Readiness reports whether the broker answers.
                 _log.debug("lost offsets not measured", group=group, why=str(error))
             # aiokafka swallows a cancellation that comes while one of its clients stops.
             if is_cancelled():

@@ -170,7 +170,7 @@ class RequestSender:
             report.set_result(confirmation.result())
 
     def _give_up(self, channel: _Channel, report: DeliveryReport) -> None:
-        # Those who come next are to hear at once that no broker answers.
+        # Later requests must fail at once: no broker answers.
         self._retire(channel)
         self._fail_with_cause(channel, report, None)
 
@@ -217,7 +217,7 @@ def fixed_partition(key: bytes | None, partitions: Sequence[int], available: Seq
 def _fail(report: DeliveryReport, error: BaseException) -> None:
     if not report.done():
         report.set_exception(error)
-        # Read once, so that nobody is told of an exception that nobody waited for.
+        # Read once, so that asyncio does not log an exception that was never awaited.
         report.exception()
 
 

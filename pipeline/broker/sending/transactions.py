@@ -1,6 +1,6 @@
 """Sends messages and the records about them in one transaction: both or neither.
 
-One producer of a transactional id may be at work at a time. Whoever starts ends the transaction
+One producer of a transactional id may be at work at a time. A new one ends the transaction
 that another has left open and shuts that one out; what the other had committed is there to be
 read before anything more is sent.
 
@@ -49,7 +49,7 @@ class TransactionalSender:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connect, and shut out whoever had this transactional id before.
+        """Connect, and fence off the previous holder of this transactional id.
 
         Raises:
             BrokerError: No broker answers.
@@ -76,7 +76,7 @@ class TransactionalSender:
         Raises:
             RefusedError: Another has begun to send under this transactional id. Nothing was sent.
             BrokerError: The broker refused, or did not confirm in time. Nothing was sent, or all
-                and its memory: whoever reads the memory knows.
+                and its memory: every reader of the memory knows.
         """
         producer = self._producer
         assert producer is not None, "start it first"
@@ -106,7 +106,7 @@ class TransactionalSender:
         return sent
 
     async def _abandon(self, producer: AIOKafkaProducer) -> None:
-        """End the open transaction, or leave it to whoever starts next, and disconnect."""
+        """End the open transaction, or leave it to the next producer, and disconnect."""
         # Left open it would hold up its partitions, and there is nobody to close it for a while.
         with suppress(KafkaError, OSError, AssertionError):
             async with asyncio.timeout(_ABORT_TIMEOUT_SECONDS):

@@ -28,7 +28,7 @@ from pipeline.core.visible_text import visible, visible_json
 Value = TypeVar("Value")
 
 _NARROWEST = 6
-"""Cells of a column that is cut: enough to tell values apart."""
+"""Cells of a column that is cut: enough to distinguish values."""
 
 _PLURALS = {"advisory": "advisories", "leaf": "leaves"}
 _GAP = 2
@@ -154,7 +154,7 @@ def print_styled(text: Text, console: Console | None = None) -> None:
 
 
 def is_watched() -> bool:
-    """Tell whether a person sees the data, and not the next program of a pipe."""
+    """Return whether a person sees the data, and not the next program of a pipe."""
     return Console().is_terminal
 
 

@@ -12,7 +12,7 @@ out of the poll instead, before any record behind the gap is given out, and this
 | the group has no offset here | the group is asked again, with_retries; if so, begin at the start |
 | the log does not hold the offset | the broker is asked; if so, the worker stops, and says which |
 
-Offsets that are gone cannot be told apart: those of a transaction's mark look as those of records.
+Offsets that are gone all look alike: those of a transaction's mark as those of records.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class OffsetRangeCheck:
             starts: Where to begin in each partition, as the start check found it; others are
                 left alone.
             watch: Looks at topic and group.
-            fault: Told when the worker must not go on.
+            fault: Gets the error when the worker must not go on.
         """
         self.fault = fault
         self._settings = settings
@@ -121,7 +121,7 @@ class OffsetRangeCheck:
 
         Raises:
             StoreNotReadyError: It may not.
-            BrokerError: Nobody can tell now; it is polled again.
+            BrokerError: The broker does not answer now; it is polled again.
         """
         try:
             if not self._is_confirmed:

@@ -114,7 +114,7 @@ class TopicWatch:
 
         Raises:
             StoreNotReadyError: The topic was deleted and made again.
-            BrokerError: Nobody can tell now.
+            BrokerError: The broker does not answer now.
         """
         found = await self._look_at_topic()
         if found is None:
@@ -126,7 +126,7 @@ class TopicWatch:
 
         Raises:
             StoreNotReadyError: It is: somebody else has committed in its name.
-            BrokerError: Nobody can tell now.
+            BrokerError: The broker does not answer now.
         """
         beyond = await self._beyond_store()
         mine = [beyond[number] for number in sorted(partitions) if number in beyond]
@@ -178,7 +178,7 @@ class TopicWatch:
             self._standing.clear("settings")
 
     async def _beyond_store(self) -> dict[int, str]:
-        """Return of which partitions the group is beyond the store, and how far."""
+        """Return the partitions where the group is beyond the store, and how far."""
         if self._start.kept is None:
             return {}
         # In this order: a worker that goes on while we look only makes the later ones larger.

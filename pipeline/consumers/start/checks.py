@@ -87,7 +87,7 @@ def log_difference(broken: BrokenPromise) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StartOffset:
-    """Where a worker begins in a partition of which the group's offset says nothing of use.
+    """Where a worker begins in a partition for which the group has no usable offset.
 
     Attributes:
         begin: The log's first offset, as it was checked.

@@ -1,6 +1,6 @@
 """The ledger compared with the consumed offsets: each log, against store and broker.
 
-A log that goes on after a hole would sign another history than its older checkpoints tell, so
+A log that goes on after a hole would sign another history than its older checkpoints, so
 no option lets a worker go on: only the log that belongs there does.
 
 Which offsets are left out of a rising row of them, found without reading all of it.
@@ -74,7 +74,7 @@ async def check_ledger(settings: Settings, state: PartitionState) -> None:
 async def _refuse_short_log(settings: Settings, state: PartitionState) -> None:
     """Refuse a log without the last records that the store has.
 
-    Nobody can tell where the broker has removed them, nor is it asked for what was given up.
+    It cannot be known where the broker has removed them, and is not checked for accepted losses.
     """
     begin = max(state.logged, state.given_up, state.begin)
     end = min(state.stored, state.end)

@@ -117,9 +117,9 @@ def _ledger_of(store: Store, log: LogId) -> LogReader | None:
 async def is_beyond_store(
     settings: Settings, place: Partition, *, committed: int, kept: int, log: OffsetRange
 ) -> bool:
-    """Tell whether the group went past records that the store has not seen.
+    """Return whether the group went past records that the store has not seen.
 
-    The group also goes past what ends a transaction, of which the store is told nothing. Where
+    The group also goes past what ends a transaction, of which the store gets nothing. Where
     it stands beyond the log's end, the log is read from its start, so nothing is passed over.
 
     Args:

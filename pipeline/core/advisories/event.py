@@ -1,6 +1,6 @@
 """The event that reports the outcome of an advisory request, and its CloudEvents headers.
 
-Every delivery of one event has the same bytes. So only `linked` tells where the link is: whether
+Every delivery of one event has the same bytes. So only `linked` names the path of the link: whether
 the claim of a duplicate or a conflict has been linked by then is a matter of timing.
 """
 

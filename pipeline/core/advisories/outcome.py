@@ -20,7 +20,7 @@ class StoredAdvisory:
     """What the index holds of an advisory: its first request's claim, and its link if it has one.
 
     Attributes:
-        source: The record that first claimed the id; None where only its link tells of it.
+        source: The record that first claimed the id; None where only its link is known.
         created_at_utc: Normalised.
         claim: What another request for the same id must agree on.
         mime: Of the content, where it came with the request.
@@ -71,7 +71,7 @@ class AdvisoryOutcome:
 
     @property
     def is_dead_letter(self) -> bool:
-        """Whether a dead letter tells of it."""
+        """Whether it has a dead letter."""
         return self.code is not None
 
 
@@ -155,7 +155,7 @@ def resolve_advisory(
 def run_not_found(waiting: AdvisoryOutcome) -> AdvisoryOutcome:
     """Return the outcome of a record whose run has not come in time.
 
-    It tells the operator and ends nothing: the claim stays, and is linked once the run appears.
+    It informs the operator and ends nothing: the claim stays, and is linked once the run appears.
     """
     return replace(
         waiting,

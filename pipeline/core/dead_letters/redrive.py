@@ -1,7 +1,7 @@
 """The redrive of a dead letter: which may be sent, in which form, and its record.
 
 What an earlier redrive added belongs to the record as it came, so the headers of a record that
-was refused three times tell all three.
+was refused three times record all three.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -62,7 +62,7 @@ def canonical_json_by_rule(value: Any) -> bytes:  # noqa: ANN401
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
     except ValueError:
-        # NaN, or an integer of more digits than Python has been told to write.
+        # NaN, or an integer of more digits than Python is configured to write.
         text = _text_of_any_digits(value)
     return text.encode()
 

@@ -72,7 +72,7 @@ def _parse_slowly(body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _may_repeat_keys(body: bytes, canonical: bytes) -> bool:
-    """Tell whether a key can have been dropped between `body` and the bytes of its value.
+    """Return whether a key can have been dropped between `body` and the bytes of its value.
 
     A dropped member takes at least the two quotes of its key with it. Both texts write a quote
     inside a string as one quote, unless `body` writes it as an escaped number.

@@ -214,7 +214,7 @@ def generated_hashes(request: dict[str, Any]) -> set[str]:
 
 
 def generated_by_row(fields: dict[str, Any]) -> set[str]:
-    """Return the hashes of what was generated: of what is there, and those that the row tells."""
+    """Return the hashes of what was generated: of what is there, and those that the row has."""
     old = fields["meta"]["v1"]
     inner = old.get("hashes")
     claims = {name: old.get(name) for name in OLD_HASHES.values()}

@@ -93,7 +93,7 @@ def frame(fields: dict[str, Any], created_at_utc: str, judgement: Judgement) -> 
 
 
 def provenance_of(request_sha256: str, content: Content) -> dict[str, Any]:
-    """Return what an artifact tells of where it came from; more may be added."""
+    """Return the provenance of an artifact; more may be added."""
     provenance: dict[str, Any] = {"request_sha256": request_sha256}
     claimed_hashes = _unchecked(content)
     if claimed_hashes:
@@ -209,7 +209,7 @@ def values_without_place(request: Mapping[str, Any], artifact: Mapping[str, Any]
 
 
 def is_shown(artifact: Mapping[str, Any]) -> bool:
-    """Tell whether an artifact shows what was generated."""
+    """Return whether an artifact shows what was generated."""
     return artifact["status"] == "OK" and "withheld" not in artifact["provenance"]
 
 

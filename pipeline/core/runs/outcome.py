@@ -20,7 +20,7 @@ class StoredRun:
     """What the index holds of a run.
 
     Attributes:
-        source: The record that first made it; None where only its file tells of it, so that
+        source: The record that first made it; None where only its file is known, so that
             nobody vouches for it.
         hashes: As in its artifact.
         program: What would be cut by it; None where that is not known.

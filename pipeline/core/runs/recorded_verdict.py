@@ -45,7 +45,7 @@ def evaluated_risk(feasibility: dict[str, Any]) -> str | None:
 
 
 def is_called_safe(decision: dict[str, Any], feasibility: dict[str, Any]) -> bool:
-    """Tell whether nobody in a row says anything but GREEN and YELLOW."""
+    """Return whether every verdict in a row is GREEN or YELLOW."""
     evaluated = list(risk_sources_of_feasibility(_without_blank_risks(feasibility)))
     risks = {
         source.risk_level for source in (risk_source_of(decision, free_form=False), *evaluated)

@@ -35,7 +35,7 @@ class RiskSource:
 
     @property
     def is_blocking(self) -> bool:
-        """Whether an evaluation says in so many words that it blocks."""
+        """Whether an evaluation has `blocking: true`."""
         return self.free_form and self.content.get("blocking") is True
 
     @property
@@ -141,7 +141,7 @@ def risk_sources_of_feasibility(feasibility: dict[str, Any]) -> Iterator[RiskSou
         if isinstance(inner, dict):
             yield risk_source_of(inner, free_form=True)
         elif isinstance(inner, str) and inner.strip().upper() in _UNSAFE_RISKS:
-            # No object, so it makes nothing OK; but a RED in so many words is not passed over.
+            # No object, so it makes nothing OK; but a bare RED is not ignored.
             yield risk_source_of({"risk_level": inner}, free_form=True)
 
 
@@ -208,7 +208,7 @@ def decision_of(
 
 
 def may_cut(*, status: str, risk_level: str, legacy: bool = False) -> bool:
-    """Tell whether a machine may cut by a stored run."""
+    """Return whether a machine may cut by a stored run."""
     return status == "OK" and risk_level in CUTTABLE_RISKS and not legacy
 
 

@@ -21,7 +21,7 @@ class JudgedRun:
 
     Attributes:
         run_id: The run.
-        request_sha256: Of the canonical body: what tells a duplicate from a conflict.
+        request_sha256: Of the canonical body: it decides duplicate or conflict.
         artifact_sha256: Of the artifact's bytes.
         path: Of the artifact, relative to the store.
         built: The artifact and what is stored with it.

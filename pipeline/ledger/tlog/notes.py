@@ -82,7 +82,7 @@ class VerifierKey:
 
     @cached_property
     def key_id(self) -> bytes:
-        """Four bytes that tell keys of one name apart (signed-note, "Ed25519 signatures")."""
+        """Four bytes that distinguish keys of one name (signed-note, "Ed25519 signatures")."""
         hashed = sha256(self.name.encode() + b"\n" + _ED25519 + self.public_key).digest()
         return hashed[:_KEY_ID_BYTES]
 

@@ -81,7 +81,7 @@ def read_hashes(tile: Tile, read_tile: TileReader) -> list[bytes] | None:
 def tiles_that_differ(size: int, root: bytes, read_tile: TileReader) -> list[Tile] | None:
     """Return the tiles and bundles that the signed root of a log of `size` leaves does not cover.
 
-    None where the tiles at the right edge do not give that root, so that nothing can be told.
+    None where the tiles at the right edge do not give that root, so that nothing can be decided.
     """
     hashes = TileHashes(size, read_tile)
     try:

@@ -9,7 +9,7 @@ The procedure of a transaction, and what is left if the process dies after a ste
 | 3. rename the new file over the old one | the old file or the new one, whole either way |
 | 4. flush the folder | the new file, for good |
 
-Whoever reads sees the file of before or of after, never a part. The lock holds only for programs
+A reader gets the old file or the new one, never a part. The lock holds only for programs
 that take it: the program of v1 did not.
 """
 
@@ -74,7 +74,7 @@ class V1Store:
         """Return whether the file is there.
 
         Raises:
-            StoreError: It cannot be told.
+            StoreError: It is unknown.
         """
         with store_faults(self.path):
             return self._stat() is not None

@@ -59,7 +59,7 @@ class RowMark:
     """What only we know of a row.
 
     Attributes:
-        request_sha256: Of the request's canonical body: what tells a duplicate from a conflict.
+        request_sha256: Of the request's canonical body: decides duplicate or conflict.
         artifact_sha256: Of the artifact that the same request makes in the v2 store.
         source: The record that made the row; None where it was exported from the v2 store.
     """

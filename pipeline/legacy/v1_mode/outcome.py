@@ -28,7 +28,7 @@ class JudgedRow:
     """A record that makes a run of the v1 store.
 
     Attributes:
-        row: Without a mark: the record's place is not known to whoever judges.
+        row: Without a mark: the judge does not know the record's place.
         mark: Without a source.
         may_cut: Whether a machine may cut by it.
         is_incomplete: Whether the request had violations.

@@ -1,7 +1,7 @@
 """The conditions for a start in v1 mode, and the offsets where the group begins.
 
 The v2 store need not be usable. Where it can be read all the same, it must be that of this broker,
-and its epoch gives events the ids that it will give them when it tells the same records again.
+and its epoch gives events the ids that it will give them when it publishes the same records again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ async def check_v1_start(
             are gone.
 
     Returns:
-        The cluster id of the broker, the epoch that its events are told with, and what was found.
+        The cluster id of the broker, the epoch of its events, and what was found.
 
     Raises:
         StoreNotReadyError: File, log and group do not fit.
@@ -83,7 +83,7 @@ async def check_v1_start(
         place[1]: StartOffset(log.beginning, starts.get(place) if place in lost else None)
         for place, log in sorted(offsets.items())[: settings.request_partitions]
     }
-    # Rows of the v1 store do not tell from which offsets they came.
+    # Rows of the v1 store do not record their offsets.
     return cluster_id, epoch, Start(places, topic_id, needed, None)
 
 
@@ -142,7 +142,7 @@ def _refuse_unfit_file(path: Path, starts: Offsets, *, accept_loss: bool) -> Non
     if store.exists() or not any(starts.values()):
         return
     if accept_loss:
-        # Else the next start, before any run has come, would have to be told again.
+        # Else the next start, before any run has come, would need the option again.
         store.make()
         return
     raise StoreNotReadyError(

@@ -1,7 +1,7 @@
 """The v1 store as a writer: a batch of judged records becomes rows, or nothing does.
 
-The file is replaced once a batch, whole and durable, before anything is told. A record delivered
-again finds its own row, whose mark names it: it is `persisted` again.
+The file is replaced once a batch, whole and durable, before anything is published. A record that is
+delivered again finds its own row, whose mark names it: it is `persisted` again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Redrives dead letters: each record unchanged and once, to the topic of its refusal.
 
-1. Shut out whoever redrives under this prefix, so that nobody else can send.
+1. Fence off every other redrive of this prefix, so that none can send.
 2. Read what was brought back before, and the dead letters.
 3. Plan: what was brought back, is held or can never be sent is left out.
 4. For each chunk, read the contents, and send the records and the memory of them in one

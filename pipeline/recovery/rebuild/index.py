@@ -5,10 +5,10 @@ made each. Procedure, with the same numbers in `rebuild_index`:
 
 1. Refuse while a worker runs: it would go on writing into the old index.
 2. Read every artifact and every link.
-3. Read the leaves of all logs. The first leaf that tells of a run or an advisory is that of the
+3. Read the leaves of all logs. The first leaf of a run or an advisory is that of the
    record that made it. A file with other bytes than its leaf says ends it here: a new row would
    make it look right.
-4. Where the epoch has a ledger, read from the topics what it does not tell: the record of a leaf
+4. Where the epoch has a ledger, read from the topics what it lacks: the record of a leaf
    whose file is not there, for the rest of its row, which is as if the file were right, so that
    the loss is found and not papered over; and what follows the last leaves, for files of a batch
    that died before its leaves. A broker is needed for these alone.
@@ -67,7 +67,7 @@ class RebuildReport:
         links_without_record: Advisories whose link no leaf and no record explains.
         links_changed: Advisories whose link is not what their first request makes.
         links_to_make: Claims whose run is there: the advise worker links them.
-        lost: Runs and advisories of which a leaf tells, but neither a file nor the topic: they
+        lost: Runs and advisories with a leaf, but neither a file nor a record: they
             have no row.
     """
 
@@ -83,7 +83,7 @@ class RebuildReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether files, ledger and topic tell the same."""
+        """Whether files, ledger and topic agree."""
         unexplained = self.without_record or self.links_without_record
         unlike = self.without_file or self.links_changed or self.unexpected or self.lost
         return not (unexplained or unlike)
@@ -96,7 +96,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         StoreNotReadyError: There is no store, it belongs to another cluster, or a worker runs.
         IntegrityError: A file or the ledger is not what was written; the old index is in place.
         StoreError: The disk failed; the old index is still in place.
-        BrokerError: No broker answers, and the ledger alone does not tell everything.
+        BrokerError: No broker answers, and the ledger alone is not enough.
     """
     root = settings.data_dir
     identity = read_store(root)

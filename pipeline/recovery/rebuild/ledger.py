@@ -33,7 +33,7 @@ from pipeline.storage.ledger_key import open_ledger
 
 @dataclass(slots=True)
 class MissingLeaves:
-    """What the store has consumed and the logs do not tell of.
+    """What the store has consumed and the logs do not have.
 
     Attributes:
         ranges: What to read, by topic and partition.

@@ -74,7 +74,7 @@ class RebuiltRuns:
     differing: list[str] = field(default_factory=list)
 
     def add_file(self, found: FoundArtifact) -> UnexpectedFile | None:
-        """Take the row of an artifact; return the file where another one has told of its run."""
+        """Take the row of an artifact; return the file where another one has its run."""
         row = RebuiltRun(found.run, found.indexed, found.run.artifact_sha256)
         known = self.rows.setdefault(found.run.run_id, row)
         if known is row:
@@ -198,7 +198,7 @@ class RebuiltAdvisories:
     unexpected: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
 
     def add_link(self, advisory: StoredAdvisory) -> UnexpectedFile | None:
-        """Take the row of a link file; return the file where another one has told of it."""
+        """Take the row of a link file; return the file where another one has its advisory."""
         known = self.rows.setdefault(advisory.key, advisory)
         if known is advisory:
             return None
@@ -207,7 +207,7 @@ class RebuiltAdvisories:
         return UnexpectedFile(advisory.link_path, reason)
 
     def add_unexpected(self, path: str, sha256: str | None) -> None:
-        """Take a file that is no link: where it has the place of one, a leaf may tell of it."""
+        """Take a file that is no link: where it has the place of one, a leaf may explain it."""
         place = parse_path(path)
         if isinstance(place, LinkPath):
             self.unexpected[place.run_id, place.advisory_id] = path, sha256
@@ -376,7 +376,7 @@ class RebuiltRows:
 
     @property
     def wanted(self) -> list[tuple[RecordSource, LedgerLeaf]]:
-        """Leaves without a file, of which only the record tells the rest of the row."""
+        """Leaves without a file: only the record has the rest of the row."""
         return [*self.runs.wanted.values(), *self.advisories.wanted.values()]
 
     @property

@@ -5,7 +5,7 @@ Procedure, with the same numbers in `find_foreign_files`:
 1. Walk over runs, attachments and quarantine. What a record was asked about is explained.
 2. Let a batch that is being stored end: its files come before its rows.
 3. Ask the index for what no record was read of: of an earlier epoch, removed by retention, or
-   stored by a worker since the range ended. It is explained if a leaf tells of it, or if there
+   stored by a worker since the range ended. It is explained if it has a leaf, or if there
    is no ledger to ask and the row names a record.
 4. A blob that has the hash of its name and that nothing names is an upload that waits for its
    run. All else is foreign.
@@ -89,7 +89,7 @@ class FileChecks:
         self.sha256_of_upload = cache(self.sha256_of)
 
     def presence_of(self, file: NewFile) -> Presence:
-        """Tell what is where `file` should be.
+        """Return what is where `file` should be.
 
         Raises:
             OSError: We may not or cannot look.
@@ -119,7 +119,7 @@ class FileChecks:
 
 
 WasRead = Callable[[RecordSource], bool]
-"""Tells whether a record was read, so that what it made is explained by itself."""
+"""Whether a record was read, so that what it made is explained by itself."""
 
 
 def find_foreign_files(
@@ -178,7 +178,7 @@ class _UnreadRows:
         try:
             content = read_below(self._root, path, DOCUMENT_LIMIT_BYTES)
         except OSError:
-            return  # the index check tells of it
+            return  # the index check reports it
         if sha256_of_bytes(content) == sha256:
             for named in _blobs_of(json.loads(content)):
                 self._checks.asked_for.add(named)
@@ -196,7 +196,7 @@ class _UnreadRows:
         return index is not None and sha256_of_leaf(reader.leaf(index)) == sha256
 
     def _hashes_of_all_leaves(self) -> set[str]:
-        """Return what any leaf tells of: rows without a source, as after a new broker."""
+        """Return what any leaf explains: rows without a source, as after a new broker."""
         if self._without_source is None:
             assert self._logs is not None
             told = (

@@ -71,7 +71,7 @@ def what_lies_at(path: str) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """Findings on their way to whoever reads them, and the counts.
+    """Findings on their way to their reader, and the counts.
 
     Attributes:
         report: Gets each finding once.
@@ -92,7 +92,7 @@ class Tally:
         self.report(finding)
 
     def add_all(self, findings: Iterable[Finding]) -> None:
-        """Count and tell findings."""
+        """Count and report findings."""
         for finding in findings:
             self.add(finding)
 

@@ -2,7 +2,7 @@
 
 Key, value and headers are those of the record; `rmos-replay-of` is added and names it. A partition
 goes to the one of its number, or where there are fewer, to that number modulo theirs, in its order.
-Killed on the way, what was sent stays sent: the topic's readers tell records by that header.
+Killed on the way, what was sent stays sent: the topic's readers distinguish records by that header.
 """
 
 from contextlib import aclosing

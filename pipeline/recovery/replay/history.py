@@ -1,7 +1,7 @@
 """A record compared with its leaf: whether it was first, and the bytes that it made.
 
 A leaf says who was first. Without one the partition is read from its start, so that a range from
-its middle never lets a later record win; behind a hole in the log nobody can tell, so a later
+its middle never lets a later record win; behind a hole in the log it is unknown, so a later
 record is taken for one that was not first.
 """
 
@@ -44,7 +44,7 @@ def expected_sha256(verdict: JudgedRun | JudgedAdvisory) -> str:
 
 
 def sha256_of_leaf(leaf: LedgerLeaf) -> str | None:
-    """Return the hash of the artifact or of the link that a leaf tells of."""
+    """Return the hash of the artifact or of the link in a leaf."""
     return leaf.sha256 or leaf.link_sha256
 
 

@@ -57,7 +57,7 @@ class ReplayedPartition:
 
     @property
     def stored_to(self) -> int:
-        """Offset up to which the store was told of records, by rows or by leaves."""
+        """Offset up to which the store knows records, by rows or by leaves."""
         return max(self.position, self.leaves_to)
 
     @property

@@ -7,8 +7,8 @@ Procedure, with the same numbers in the code:
    have no leaf that says whether they were first, and, while workers run, where leaves are to be
    appended: a worker that is further on would leave a gap in the ledger that nothing closes.
 3. Read each partition, from its start where a record may have no leaf; judge every record.
-4. Of records that the store was told of: make again the files, and the rows, of those that were
-   first (`history`). A known file that has other bytes is told and left alone.
+4. Of records that the store knows: make again the files, and the rows, of those that were
+   first (`history`). A known file that has other bytes is reported and left alone.
 5. What follows without a gap the store consumes, by the function that a worker calls: files,
    leaves, rows, position. Runs come before advisories, so links find their runs. What follows
    after a gap gets files and rows alone, if its record was first; the workers add its leaf.

@@ -5,7 +5,7 @@ Procedure, with the same numbers in the code:
 1. Fix what is asked for, and how far it was consumed.
 2. Read each partition, from its start where a record may have no leaf; judge every record.
 3. Compare what it made with the store (`comparison`), and its leaf with the ledger.
-4. Tell which offsets have no leaf, and which leaves no record.
+4. Report which offsets have no leaf, and which leaves no record.
 5. Where everything was asked for, look for files that nothing explains (`foreign_files`).
 """
 
@@ -52,7 +52,7 @@ async def verify(
     Raises:
         InputError: The selection is of no request topic.
         StoreError: There is no store, it does not fit the broker, or the disk failed.
-        IntegrityError: A log is not what was written, so it tells nothing.
+        IntegrityError: A log is not what was written, so it proves nothing.
         BrokerError: The broker cannot be reached, or a topic is missing.
     """
     identity = await identity_for_broker(settings)
@@ -93,7 +93,7 @@ class _Verification:
             self._gaps[partition.place].add(observed)
 
     def finish(self, *, whole_ranges: bool) -> None:
-        """Tell of leaves that are missing, and of those that no record explains.
+        """Report leaves that are missing, and those that no record explains.
 
         Args:
             whole_ranges: Whether every record of the ranges was read.
@@ -109,7 +109,7 @@ class _Verification:
                 self._tally.add(Finding("foreign", "leaf", path, "a record of it", found))
 
     def find_foreign_files(self) -> None:
-        """Tell of files that nothing explains."""
+        """Report files that nothing explains."""
         store = self._store
         files = self._comparison.files
         self._tally.add_all(

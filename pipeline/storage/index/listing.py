@@ -120,7 +120,7 @@ def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
     # Found once a query, in an index of its own that is mostly empty.
     conditions.append(runs.c.run_id.not_in(_UNEXPLAINED))
     if wanted.tool_id_prefix is not None:
-        # Not LIKE, which does not tell `saw` from `SAW` and so cannot use the index.
+        # Not LIKE, which does not distinguish `saw` from `SAW` and so cannot use the index.
         conditions.append(runs.c.tool_id >= wanted.tool_id_prefix)
         conditions.append(runs.c.tool_id < wanted.tool_id_prefix + _LAST_TEXT)
     # Always bounded, so that a page is searched for and not scanned from the start.

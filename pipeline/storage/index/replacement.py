@@ -36,7 +36,7 @@ def new_index(root: Path) -> Iterator[RunIndex]:
 def accepted_losses_of(root: Path) -> dict[int, dict[Partition, int]]:
     """Return the offsets up to which the index that is there says a loss was accepted, by epoch.
 
-    Neither files nor leaves tell them. The index may be missing, damaged or of another format: then
+    Neither files nor leaves have them. The index may be missing, damaged or of another format: then
     what can be read of it is returned.
     """
     return _offsets_of(root, "accepted_losses")
@@ -62,7 +62,7 @@ def _offsets_of(root: Path, table: str) -> dict[int, dict[Partition, int]]:
 def topic_ids_of(root: Path, epoch: int) -> dict[str, str]:
     """Return the ids of the topics that the index that is there has noted in `epoch`.
 
-    Nothing else tells them; without, the next start of a worker learns them again.
+    Nothing else has them; without, the next start of a worker learns them again.
     """
     try:
         with closing(read_only(root / INDEX_FILE)) as index:

@@ -188,9 +188,9 @@ class RunIndex:
             yield from found.mappings()
 
     def differing_columns(self, expected: IndexedRun) -> list[str]:
-        """Return what the index tells of a run otherwise than `expected`, but for its source.
+        """Return where the index differs from `expected` about a run, except in its source.
 
-        A run that is not there differs in nothing: that is for its path to tell.
+        A run that is not there differs in nothing: its path shows it.
         """
         run_id = expected.row[0]
         with self.reading() as connection:

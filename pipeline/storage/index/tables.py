@@ -182,7 +182,7 @@ positions = _offsets_table("positions")
 # too: the format stays, as a program that does not know the table does not miss it.
 accepted_losses = _offsets_table("accepted_losses")
 
-# Which topic of its name an epoch is about, as Kafka tells one from another. Made in indexes of
+# Which topic of its name an epoch is about, as Kafka distinguishes them. Made in indexes of
 # before too, as above.
 topic_ids = Table(
     "topic_ids",
@@ -274,7 +274,7 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
 
 
 def stored_run_of_row(row: RowMapping) -> StoredRun:
-    """Return what a row of `runs` tells of its run."""
+    """Return the run of a row of `runs`."""
     gcode_sha256 = row["gcode_sha256"]
     return StoredRun(
         run_id=row["run_id"],
