@@ -166,9 +166,7 @@ class RunsClient:
         Raises:
             IntegrityError: Its file, or what arrived, is not what was stored.
         """
-        with _reaching(self._http):
-            answer = await self._http.get(f"{_run(run_id)}/download")
-        _raise_error(answer)
+        answer = await self._asked("GET", f"{_run(run_id)}/download")
         expected = answer.headers.get("etag", "").strip('"')
         if (found := hashlib.sha256(answer.content).hexdigest()) != expected:
             raise IntegrityError(f"Expected bytes with SHA-256 {expected}, {found} arrived.")
@@ -238,10 +236,8 @@ class RunsClient:
         """
         name = await asyncio.to_thread(_sha256_of, file) if sha256 is None else sha256
         headers = {"Content-Length": str((await aiofiles.os.stat(file)).st_size)}
-        with _reaching(self._http):
-            answer = await self._http.put(
-                f"{RUNS_PATH}/{_blob(name)}", content=_pieces(file), headers=headers
-            )
+        path = f"{RUNS_PATH}/{_blob(name)}"
+        answer = await self._asked("PUT", path, content=_pieces(file), headers=headers)
         return _parsed(answer, StoredAttachment)
 
     async def is_ready(self) -> bool:
@@ -256,15 +252,18 @@ class RunsClient:
     async def _read(
         self, path: str, shape: type[Shape], query: Mapping[str, str | int] | None = None
     ) -> Shape:
-        with _reaching(self._http):
-            answer = await self._http.get(path, params=dict(query or {}))
-        return _parsed(answer, shape)
+        return _parsed(await self._asked("GET", path, params=dict(query or {})), shape)
 
     async def _posted(self, path: str, request: Request, shape: type[Shape]) -> Shape:
         headers = {"Content-Type": "application/json"}
-        with _reaching(self._http):
-            answer = await self._http.post(path, content=_encoded(request), headers=headers)
+        answer = await self._asked("POST", path, content=_encoded(request), headers=headers)
         return _parsed(answer, shape)
+
+    async def _asked(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401
+        with _reaching(self._http):
+            answer = await self._http.request(method, path, **options)
+        _raise_error(answer)
+        return answer
 
     @asynccontextmanager
     async def _streamed(self, path: str) -> AsyncIterator[httpx.Response]:
@@ -290,7 +289,6 @@ def _reaching(http: httpx.AsyncClient) -> Iterator[None]:
 
 
 def _parsed(answer: httpx.Response, shape: type[Shape]) -> Shape:
-    _raise_error(answer)
     try:
         # A later server may add a field.
         return shape.model_validate_json(answer.content, extra="ignore")
