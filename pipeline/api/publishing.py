@@ -26,30 +26,23 @@ _STATUSES = {"ARTIFACT_CORRUPT": 500, "INTERNAL_ERROR": 500, "RUN_NOT_FOUND": 40
 """Of rejections that are not the client's fault, or that name no run; of any other 422."""
 
 
+@dataclass(eq=False)
 class LazyPublisher(Generic[Event]):
     """One publisher for all requests, connected when first needed: reading works without a broker.
 
     Requests that come meanwhile wait for the same attempt.
+
+    Attributes:
+        make: Makes a publisher.
+        check_broker: Raises where the broker is not that of the store.
+        holder_of: Returns what holds up the record at a topic, partition and offset.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], RequestPublisher[Event]],
-        check_broker: Callable[[], Awaitable[None]],
-        holder_of: Callable[[str, int, int], Awaitable[object | None]],
-    ) -> None:
-        """Prepare; nothing is connected.
-
-        Args:
-            make: Makes a publisher.
-            check_broker: Raises where the broker is not that of the store.
-            holder_of: Returns what holds up the record at a topic, partition and offset.
-        """
-        self.holder_of = holder_of
-        self._make = make
-        self._check_broker = check_broker
-        self._publisher: RequestPublisher[Event] | None = None
-        self._attempt: asyncio.Task[RequestPublisher[Event]] | None = None
+    make: Callable[[], RequestPublisher[Event]]
+    check_broker: Callable[[], Awaitable[None]]
+    holder_of: Callable[[str, int, int], Awaitable[object | None]]
+    _publisher: RequestPublisher[Event] | None = None
+    _attempt: asyncio.Task[RequestPublisher[Event]] | None = None
 
     async def connected(self) -> RequestPublisher[Event]:
         """Return the connected publisher.
@@ -75,8 +68,8 @@ class LazyPublisher(Generic[Event]):
 
     async def _connect(self) -> RequestPublisher[Event]:
         try:
-            await self._check_broker()
-            publisher = self._make()
+            await self.check_broker()
+            publisher = self.make()
             try:
                 await publisher.start()
             except BaseException:

@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -47,28 +48,26 @@ class SlowClientError(Exception):
     """A client does not take what it asked for."""
 
 
+@dataclass(frozen=True, slots=True)
 class RequestLimit:
     """How many requests may be under way: of all clients together, and of one of them.
 
     A request above the limit is refused at once; it does not wait.
+
+    Attributes:
+        total: Most requests at a time.
+        for_one_client: Most of them from one address.
     """
 
-    def __init__(self, total: int, for_one_client: int) -> None:
-        """Prepare.
-
-        Args:
-            total: Most requests at a time.
-            for_one_client: Most of them from one address.
-        """
-        self._total = total
-        self._for_one_client = for_one_client
-        self._active: Counter[str] = Counter()
+    total: int
+    for_one_client: int
+    _active: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def slot_for(self, address: str) -> Iterator[bool]:
         """Yield whether a client at `address` got a slot; the end of the block frees it."""
         client = _client_of(address)
-        if self._active.total() >= self._total or self._active[client] >= self._for_one_client:
+        if self._active.total() >= self.total or self._active[client] >= self.for_one_client:
             yield False
             return
         self._active[client] += 1
