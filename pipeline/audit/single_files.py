@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.audit.checks.blobs import check_blob, check_bytes, missing_blob
-from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
+from pipeline.audit.rules.content import check_artifact, check_link
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import StepResult
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.layout import BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.regular_files import opened, read_open
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
@@ -62,7 +62,9 @@ def _check(root: Path | None, path: str, descriptor: int, state: os.stat_result)
     if state.st_size > DOCUMENT_LIMIT_BYTES:
         expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
         return [Finding("FILE_UNREADABLE", path, expected, f"{state.st_size:,} bytes")]
-    check = _content_check(path, read_open(descriptor, state.st_size))
+    content, own = read_open(descriptor, state.st_size), parse_path(path)
+    is_link = isinstance(own, LinkPath) or (own is None and _is_link(content))
+    check = (check_link if is_link else check_artifact)(path, content)
     findings = check.findings
     if root is not None:
         for blob in check.blobs:
@@ -86,15 +88,6 @@ def _root(folder: Path) -> Path | None:
     """Return `folder` if it is laid out as a store, so that blobs can be asked for."""
     is_one = (folder / STORE_FILE).is_file() or (folder / BlobArea.ATTACHMENTS.value).is_dir()
     return folder if is_one else None
-
-
-def _content_check(path: str, content: bytes) -> ContentCheck:
-    own = parse_path(path)
-    if isinstance(own, LinkPath):
-        return check_link(path, content, own)
-    if isinstance(own, ArtifactPath):
-        return check_artifact(path, content, own)
-    return (check_link if _is_link(content) else check_artifact)(path, content, None)
 
 
 def _is_link(content: bytes) -> bool:

@@ -20,7 +20,6 @@ from pipeline.audit.checks.blobs import check_named_blob
 from pipeline.audit.checks.index import IndexRows
 from pipeline.audit.plan import ExpectedFile
 from pipeline.audit.rules.content import (
-    ContentCheck,
     check_artifact,
     check_date,
     check_link,
@@ -28,7 +27,6 @@ from pipeline.audit.rules.content import (
 )
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, Depth, StepResult
-from pipeline.core.layout import ArtifactPath, LinkPath, parse_path
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import (
     folder_below,
@@ -135,7 +133,7 @@ class _FileCheck:
     def _check_content(
         self, row: ExpectedFile, path: str, content: bytes, content_sha256: str
     ) -> None:
-        check = _content_check(row, path, content)  # 3. and 4.
+        check = (check_artifact if row.kind == "run" else check_link)(path, content)  # 3. and 4.
         self._result.add(*check.findings)
         document = check.document
         if document is None or any(each.code == "PATH_DIFFERS" for each in check.findings):
@@ -171,13 +169,6 @@ class _FileCheck:
             )
         else:
             self._result.add(Finding("FILE_MISSING", path, f"a file with {_bytes_of(row)}", found))
-
-
-def _content_check(row: ExpectedFile, path: str, content: bytes) -> ContentCheck:
-    place = parse_path(path)
-    if row.kind == "run":
-        return check_artifact(path, content, place if isinstance(place, ArtifactPath) else None)
-    return check_link(path, content, place if isinstance(place, LinkPath) else None)
 
 
 def _bytes_of(row: ExpectedFile) -> str:

@@ -15,7 +15,13 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.core.hashing import sha256_of_json, sha256_of_text
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
+from pipeline.core.layout import (
+    ArtifactPath,
+    LinkPath,
+    attachment_path,
+    parse_path,
+    quarantine_path,
+)
 from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.cut_program import attachment_at_gcode_path
 from pipeline.core.violations import first_difference
@@ -48,25 +54,24 @@ class ContentCheck:
     blobs: tuple[str, ...] = ()
 
 
-def check_artifact(path: str, content: bytes, place: ArtifactPath | None) -> ContentCheck:
-    """Check the file of a run by itself.
+def check_artifact(path: str, content: bytes) -> ContentCheck:
+    """Check the file of a run by itself; whose it is as well, where `path` is that of an artifact.
 
     Args:
-        path: For findings.
+        path: As the layout writes it, as far as the file lies as in a store.
         content: Its bytes.
-        place: What its path says; None where it is not checked.
     """
     document = _read(content, RunArtifact)
     if isinstance(document, str):
         return _unreadable(path, "the canonical JSON of an artifact", document)
     findings = check_hashes(path, document)
-    own = ArtifactPath(document["created_at_utc"][:10], document["run_id"])
-    if place is not None and own != place:
+    place, own = parse_path(path), ArtifactPath(document["created_at_utc"][:10], document["run_id"])
+    if isinstance(place, ArtifactPath) and own != place:
         findings.append(Finding("PATH_DIFFERS", path, f"the artifact of {place}", f"that of {own}"))
     return ContentCheck(findings, document, blobs_of_artifact(document))
 
 
-def check_link(path: str, content: bytes, place: LinkPath | None) -> ContentCheck:
+def check_link(path: str, content: bytes) -> ContentCheck:
     """Check the file of a link by itself; arguments as of `check_artifact`.
 
     Which date's folder it belongs to follows from its run alone.
@@ -74,8 +79,8 @@ def check_link(path: str, content: bytes, place: LinkPath | None) -> ContentChec
     document = _read(content, AdvisoryLink)
     if isinstance(document, str):
         return _unreadable(path, "the canonical JSON of a link", document)
-    findings = []
-    if place is not None:
+    findings, place = [], parse_path(path)
+    if isinstance(place, LinkPath):
         own = LinkPath(place.date, document["run_id"], document["advisory_id"])
         if own != place:
             found = Finding("PATH_DIFFERS", path, f"the link of {place}", f"that of {own}")

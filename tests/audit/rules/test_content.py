@@ -8,7 +8,7 @@ import pytest
 from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.layout import ArtifactPath, LinkPath, attachment_path, quarantine_path
+from pipeline.core.layout import ArtifactPath, attachment_path, quarantine_path
 from tests.builders import (
     ABSENT,
     RUN_ID,
@@ -30,9 +30,9 @@ PLACE = ArtifactPath("2025-12-18", RUN_ID)
 LARGE = run_request(outputs={"gcode_text": "G1 X1.0000\n" * 30_000})
 
 
-def checked(content: bytes | dict[str, Any], place: ArtifactPath | None = PLACE) -> ContentCheck:
+def checked(content: bytes | dict[str, Any], path: str = PATH) -> ContentCheck:
     written = content if isinstance(content, bytes) else canonical_json(content)
-    return check_artifact(PATH, written, place)
+    return check_artifact(path, written)
 
 
 def told(check: ContentCheck) -> list[tuple[str, str, str]]:
@@ -81,7 +81,7 @@ def test_what_is_no_artifact_in_canonical_json_is_unreadable(content: bytes, rea
 def test_a_number_that_another_program_wrote_is_not_canonical() -> None:
     """orjson writes 1e-05 as 0.00001: the same value, and other bytes than were hashed."""
     content = canonical_json(document(rosette_request())).replace(b"1e-05", b"0.00001")
-    (finding,) = check_artifact(PATH, content, None).findings
+    (finding,) = check_artifact("it.json", content).findings
     assert (finding.code, finding.found) == ("FILE_UNREADABLE", "JSON that is written otherwise")
 
 
@@ -127,9 +127,9 @@ def test_a_producer_may_name_its_own_attachment_by_its_path() -> None:
     "place", [ArtifactPath("2025-12-19", RUN_ID), ArtifactPath("2025-12-18", "run_1")]
 )
 def test_an_artifact_at_the_place_of_another_is_found(place: ArtifactPath) -> None:
-    check = checked(document(run_request()), place)
+    check = checked(document(run_request()), str(place))
     assert told(check) == [("PATH_DIFFERS", f"the artifact of {place}", f"that of {PLACE}")]
-    assert checked(document(run_request()), None).findings == []
+    assert checked(document(run_request()), "it.json").findings == []
 
 
 def test_an_artifact_names_its_attachments_once_and_what_it_hides() -> None:
@@ -145,8 +145,8 @@ def test_a_run_that_an_older_store_called_ok_names_its_request_where_it_withhold
     safe, unsafe = artifact(v1_row()), artifact(bare_row(gcode_text="G1 X1"))
     assert (safe["status"], unsafe["status"]) == ("OK", "OK")
     request_sha256 = unsafe["provenance"]["request_sha256"]
-    assert checked(safe, place=None).blobs == ()
-    assert checked(unsafe, place=None).blobs == (quarantine_path(request_sha256),)
+    assert checked(safe, path="it.json").blobs == ()
+    assert checked(unsafe, path="it.json").blobs == (quarantine_path(request_sha256),)
 
 
 def link(**changes: Any) -> bytes:
@@ -155,19 +155,18 @@ def link(**changes: Any) -> bytes:
 
 
 LINK_PATH = f"runs/2025-12-18/{RUN_ID}_advisory_adv_1.json"
-LINK_PLACE = LinkPath("2025-12-18", RUN_ID, "adv_1")
 
 
 def test_every_link_that_we_write_has_no_finding_and_names_its_content() -> None:
-    check = check_link(LINK_PATH, link(), LINK_PLACE)
+    check = check_link(LINK_PATH, link())
     assert check.findings == []
     text = "The rim speed stays **below** the blade's limit."
     assert check.blobs == (attachment_path(sha256(text)),)
-    assert check_link(LINK_PATH, link(content_text=ABSENT), LINK_PLACE).blobs == ()
+    assert check_link(LINK_PATH, link(content_text=ABSENT)).blobs == ()
 
 
 def test_a_link_at_the_place_of_another_is_found() -> None:
-    (finding,) = check_link(LINK_PATH, link(advisory_id="adv_2"), LINK_PLACE).findings
+    (finding,) = check_link(LINK_PATH, link(advisory_id="adv_2")).findings
     assert (finding.code, finding.found) == (
         "PATH_DIFFERS",
         f"that of {LINK_PATH.replace('adv_1', 'adv_2')}",
@@ -176,5 +175,5 @@ def test_a_link_at_the_place_of_another_is_found() -> None:
 
 def test_an_artifact_is_no_link() -> None:
     content = canonical_json(document(run_request()))
-    (finding,) = check_link(LINK_PATH, content, LINK_PLACE).findings
+    (finding,) = check_link(LINK_PATH, content).findings
     assert finding.code == "FILE_UNREADABLE"
