@@ -28,8 +28,8 @@ from typing import Any, Final, Self
 import aiofiles
 from aiofiles.os import wrap
 
-from pipeline.audit.parts import LEDGER_PART
 from pipeline.audit.rules.finding import MISSING_BLOB
+from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
 from pipeline.disk.faults import store_faults

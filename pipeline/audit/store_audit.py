@@ -36,11 +36,21 @@ from pipeline.audit.checks.logs import AuditedLog, check_logs, check_trusted, op
 from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import check_places, dates_on_disk, folders_on_disk
-from pipeline.audit.parts import LEDGER_PART, PLACES_PART, PartDone, Parts, Tally
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
 from pipeline.audit.rules.finding import Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
-from pipeline.audit.steps import AuditContext, Depth, Step, StepPool, StepResult
+from pipeline.audit.steps import (
+    LEDGER_PART,
+    PLACES_PART,
+    AuditContext,
+    Depth,
+    PartDone,
+    Parts,
+    Step,
+    StepPool,
+    StepResult,
+    Tally,
+)
 from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
 from pipeline.disk.faults import store_faults

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.audit.parts import PartDone, Tally
 from pipeline.audit.rules.finding import Finding
+from pipeline.audit.steps import PartDone, Tally
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource

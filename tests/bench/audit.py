@@ -19,7 +19,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.audit.parts import PartDone
+from pipeline.audit.steps import PartDone
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record

@@ -19,8 +19,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from pipeline import metrics
 from pipeline.audit.checks.offsets import BrokerView
 from pipeline.audit.journal import AuditJournal
-from pipeline.audit.parts import LEDGER_PART, PartDone, Tally
 from pipeline.audit.rules.finding import Finding, severity_of
+from pipeline.audit.steps import LEDGER_PART, PartDone, Tally
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange
