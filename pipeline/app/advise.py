@@ -10,19 +10,18 @@ from functools import partial
 
 from pipeline.app.application import WorkerApplication
 from pipeline.app.worker import (
-    BatchParts,
     Worker,
     about_store,
-    batch_subscription,
+    batch_worker,
     read_whatever_comes,
     running,
     started,
 )
 from pipeline.consumers.claims import AdvisoryClaims
-from pipeline.consumers.engine.batches import Steps
 from pipeline.consumers.engine.outbox import Outbox
-from pipeline.consumers.requests import advisory_messages
+from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.start.checks import check_start
+from pipeline.core.advisories.event import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import InputError
 from pipeline.settings import Settings
@@ -60,26 +59,19 @@ async def prepared_advise(
             writes=(topics.advisory_events, topics.advisory_dead_letters),
             accept_loss=accept_loss,
         )
-        parts = await BatchParts.made(settings, stack, judge_advisory_record)
         outbox = Outbox(topics.advise_group, topics.advisory_events, topics.advisory_dead_letters)
-        subscription = batch_subscription(
+        worker = await batch_worker(
             settings,
-            parts,
-            Steps(parts.judging, store.commit, partial(advisory_messages, outbox)),
-            outbox,
-            topic=topics.advisory_requests,
-            start=start,
+            stack,
+            judge_advisory_record,
+            store.commit,
+            partial(outbox.messages, advisory_event, advisory_event_headers),
+            outbox=outbox,
             epoch=store.identity.epoch,
             accepted_rejects=accepted_rejects,
         )
-        claims = AdvisoryClaims(
-            settings,
-            store,
-            subscription,
-            parts.sender,
-            judging=parts.judging,
-            executor=parts.executor,
-        )
+        subscription = Subscription(settings, worker, topic=topics.advisory_requests, start=start)
+        claims = AdvisoryClaims(settings, store, subscription, worker)
         claiming = await stack.enter_async_context(running(claims.run()))
         yield Worker(
             "advise worker",

@@ -11,19 +11,17 @@ from typing import Any
 
 from pipeline.app.application import WorkerApplication
 from pipeline.app.worker import (
-    BatchParts,
     Worker,
     about_store,
-    batch_subscription,
+    batch_worker,
     read_whatever_comes,
     started,
 )
-from pipeline.consumers.engine.batches import Steps
+from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.subscription import Subscription
-from pipeline.consumers.requests import run_messages
-from pipeline.consumers.start.checks import check_start
-from pipeline.core.runs.event import run_event
+from pipeline.consumers.start.checks import Start, check_start
+from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.v1_mode.outcome import judge_run_as_row, v1_run_event
 from pipeline.legacy.v1_mode.start import check_v1_start
@@ -54,19 +52,18 @@ async def prepared_persist(
             writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
         )
-        parts = await BatchParts.made(settings, stack, judge_run_record)
         outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
-        subscription = batch_subscription(
+        worker = await batch_worker(
             settings,
-            parts,
-            Steps(parts.judging, store.commit, partial(run_messages, outbox, run_event)),
-            outbox,
-            topic=topics.run_requests,
-            start=start,
+            stack,
+            judge_run_record,
+            store.commit,
+            partial(outbox.messages, run_event, run_event_headers),
+            outbox=outbox,
             epoch=store.identity.epoch,
             accepted_rejects=accepted_rejects,
         )
-        yield _persist_worker(subscription, about_store(store))
+        yield _persist_worker(settings, worker, start, about_store(store))
 
 
 @asynccontextmanager
@@ -83,24 +80,26 @@ async def prepared_legacy_persist(
             accept_loss=accept_loss,
         )
         runs = V1Runs(settings.run_store_path, cluster_id)
-        parts = await BatchParts.made(settings, stack, judge_run_as_row)
         outbox = Outbox(topics.persist_v1_group, topics.run_events, topics.run_dead_letters)
-        subscription = batch_subscription(
+        worker = await batch_worker(
             settings,
-            parts,
-            Steps(parts.judging, runs.commit, partial(run_messages, outbox, v1_run_event)),
-            outbox,
-            topic=topics.run_requests,
-            start=start,
+            stack,
+            judge_run_as_row,
+            runs.commit,
+            partial(outbox.messages, v1_run_event, run_event_headers),
+            outbox=outbox,
             epoch=epoch,
             accepted_rejects=accepted_rejects,
         )
-        yield _persist_worker(
-            subscription, {"v1_store": str(settings.run_store_path), "epoch": epoch}
-        )
+        about = {"v1_store": str(settings.run_store_path), "epoch": epoch}
+        yield _persist_worker(settings, worker, start, about)
 
 
-def _persist_worker(subscription: Subscription, about: Mapping[str, Any]) -> Worker:
+def _persist_worker(
+    settings: Settings, worker: BatchWorker[Any, Any], start: Start, about: Mapping[str, Any]
+) -> Worker:
+    topic = settings.topics.run_requests
+    subscription = Subscription(settings, worker, topic=topic, start=start)
     return Worker(
         "persist worker",
         subscription.broker,

@@ -1,30 +1,28 @@
 """The common parts of the workers of one process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import structlog
 
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.aiokafka_fixes.installed import install
-from pipeline.broker.sending.batches import BatchSender
+from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judge, Judging
-from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.outbox import Outbox, Request
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
-from pipeline.consumers.start.checks import Start
 from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.batch_store import BatchResult, RejectLimit
 from pipeline.storage.run_store import RunStore
-
-Verdict = TypeVar("Verdict")
 
 _log = structlog.get_logger(__name__)
 
@@ -105,52 +103,29 @@ async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSend
     return sender
 
 
-@dataclass(frozen=True, slots=True)
-class BatchParts(Generic[Verdict]):
-    """What a worker of batches needs besides its store.
-
-    Attributes:
-        executor: One thread, which does all that waits for the disk.
-        sender: Sends its messages.
-        judging: Judges its records.
-    """
-
-    executor: Executor
-    sender: BatchSender
-    judging: Judging[Verdict]
-
-    @classmethod
-    async def made(
-        cls, settings: Settings, stack: AsyncExitStack, judge: Judge[Verdict]
-    ) -> "BatchParts[Verdict]":
-        """Make them; they end with `stack`."""
-        executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
-        sender = await started_sender(settings, stack)
-        judging = stack.enter_context(Judging(judge, in_child=settings.judge_in_child_process))
-        return cls(executor, sender, judging)
-
-
-def batch_subscription(
+async def batch_worker(
     settings: Settings,
-    parts: BatchParts[Any],
-    steps: Steps[Any, Any],
-    outbox: Outbox,
+    stack: AsyncExitStack,
+    judge: Judge[Any],
+    store: Callable[[Sequence[Any], RejectLimit], BatchResult[Any]],
+    publish: Callable[[Request, Any], Iterable[Message]],
     *,
-    topic: str,
-    start: Start,
+    outbox: Outbox,
     epoch: int,
     accepted_rejects: int = 0,
-) -> Subscription:
-    """Return the subscription that takes the batches of `topic` through `steps`."""
-    worker = BatchWorker(
-        steps,
+) -> BatchWorker[Any, Any]:
+    """Return a worker of batches; its thread, child process and sender end with `stack`."""
+    executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+    sender = await started_sender(settings, stack)
+    judging = stack.enter_context(Judging(judge, in_child=settings.judge_in_child_process))
+    return BatchWorker(
+        Steps(judging, store, publish),
         outbox,
-        parts.sender,
+        sender,
         epoch=epoch,
-        executor=parts.executor,
+        executor=executor,
         accepted_rejects=accepted_rejects,
     )
-    return Subscription(settings, worker, topic=topic, start=start)
 
 
 @asynccontextmanager

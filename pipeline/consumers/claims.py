@@ -16,8 +16,7 @@ A worker looks at the partitions that it holds.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -29,13 +28,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline import metrics
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
-from pipeline.broker.sending.batches import BatchSender, Message
+from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, BatchWorker, Steps
-from pipeline.consumers.engine.judging import Judging
-from pipeline.consumers.engine.outbox import Outbox, Request
+from pipeline.consumers.engine.outbox import Request
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.subscription import Subscription
-from pipeline.consumers.requests import advisory_messages
 from pipeline.core.advisories.outcome import AdvisoryOutcome, run_not_found
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.dead_letters.carried_record import held_bytes
@@ -68,10 +65,7 @@ class AdvisoryClaims:
         settings: Settings,
         store: AdvisoryStore,
         subscription: Subscription,
-        sender: BatchSender,
-        *,
-        judging: Judging[JudgedAdvisory | Rejected],
-        executor: Executor,
+        worker: BatchWorker[JudgedAdvisory, AdvisoryOutcome],
     ) -> None:
         """Prepare.
 
@@ -79,28 +73,20 @@ class AdvisoryClaims:
             settings: The broker, and how long a claim may wait for its run.
             store: Knows the claims.
             subscription: Knows the partitions of this worker, and the broker's times.
-            sender: Where events and dead letters go.
-            judging: Judges requests.
-            executor: The thread that does all that waits for the disk.
+            worker: Takes the requests as they come.
         """
-        topics = settings.topics
-        self.standing = Standing(topics.advise_group)
+        self.standing = Standing(worker.group)
         self._settings = settings
         self._store = store
         self._claims = store.claims
         self._subscription = subscription
-        self._executor = executor
-        self._topic = topics.advisory_requests
-        self._judging = judging
-        self._outbox = Outbox(
-            topics.advise_group, topics.advisory_events, topics.advisory_dead_letters
-        )
-        self._worker = BatchWorker(
-            Steps(judging, self._store_again, self._publish),
-            self._outbox,
-            sender,
-            epoch=store.identity.epoch,
-            executor=executor,
+        self._executor = worker.executor
+        self._topic = settings.topics.advisory_requests
+        self._judging = worker.steps.judge
+        self._outbox = worker.outbox
+        self._publish = worker.steps.publish
+        self._worker = worker.with_steps(
+            Steps(self._judging, self._store_again, self._publish_news)
         )
         self._put_off = PutOff(self.standing, "claims")
         self._has_found = False
@@ -274,11 +260,9 @@ class AdvisoryClaims:
         ]
         return replace(result, outcomes=outcomes)
 
-    def _publish(self, request: Request, outcome: AdvisoryOutcome) -> Sequence[Message]:
+    def _publish_news(self, request: Request, outcome: AdvisoryOutcome) -> Iterable[Message]:
         # A claim that still waits was reported when it came.
-        if outcome.kind == "waiting":
-            return ()
-        return list(advisory_messages(self._outbox, request, outcome))
+        return () if outcome.kind == "waiting" else self._publish(request, outcome)
 
     async def _on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
         loop = asyncio.get_running_loop()

@@ -35,12 +35,11 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
-from pipeline.consumers.requests import run_messages
 from pipeline.consumers.start.checks import check_start
 from pipeline.core.dead_letters.carried_record import sha256_of_content
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
-from pipeline.core.runs.event import run_event
+from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
@@ -236,7 +235,7 @@ class _Migration:
         ):
             outbox = Outbox(topics.migrate_group, topics.run_events, topics.run_dead_letters)
             worker = BatchWorker(
-                Steps(judging, store, partial(run_messages, outbox, run_event)),
+                Steps(judging, store, partial(outbox.messages, run_event, run_event_headers)),
                 outbox,
                 sender,
                 epoch=self.store.identity.epoch,

@@ -21,7 +21,7 @@ from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT
-from pipeline.consumers.requests import advisory_messages
+from pipeline.core.advisories.event import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
@@ -75,20 +75,17 @@ class Shop:
         judging = Judging(judge_advisory_record, in_child=False)
         outbox = Outbox(TOPICS.advise_group, TOPICS.advisory_events, TOPICS.advisory_dead_letters)
         self.worker = BatchWorker(
-            Steps(judging, self.store.commit, partial(advisory_messages, outbox)),
+            Steps(
+                judging,
+                self.store.commit,
+                partial(outbox.messages, advisory_event, advisory_event_headers),
+            ),
             outbox,
             cast("Any", self),
             epoch=1,
             executor=executor,
         )
-        self.claims = AdvisoryClaims(
-            Settings(),
-            self.store,
-            cast("Any", self),
-            cast("Any", self),
-            judging=judging,
-            executor=executor,
-        )
+        self.claims = AdvisoryClaims(Settings(), self.store, cast("Any", self), self.worker)
 
     async def send(self, messages: Sequence[Message]) -> None:
         if self.is_away:

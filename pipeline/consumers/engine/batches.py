@@ -91,7 +91,13 @@ class _Chunk(Generic[Verdict]):
 
 
 class BatchWorker(Generic[Verdict, Outcome]):
-    """Takes batches of records through the three steps."""
+    """Takes batches of records through the three steps.
+
+    Attributes:
+        steps: What it does.
+        outbox: Counts outcomes; knows the consumer group.
+        executor: One thread, which does all that waits for the disk.
+    """
 
     def __init__(
         self,
@@ -113,17 +119,23 @@ class BatchWorker(Generic[Verdict, Outcome]):
             executor: One thread, which does all that waits for the disk.
             accepted_rejects: Failures that do not count against the reject limit.
         """
-        self._steps = steps
-        self._outbox = outbox
+        self.steps = steps
+        self.outbox = outbox
+        self.executor = executor
         self._sender = sender
         self._epoch = epoch
-        self._executor = executor
         self._accepted_rejects = accepted_rejects
 
     @property
     def group(self) -> str:
         """Its consumer group."""
-        return self._outbox.group
+        return self.outbox.group
+
+    def with_steps(self, steps: Steps[Verdict, Outcome]) -> "BatchWorker[Verdict, Outcome]":
+        """Return a worker that does `steps` and has all else in common with this one."""
+        return BatchWorker(
+            steps, self.outbox, self._sender, epoch=self._epoch, executor=self.executor
+        )
 
     async def process(self, records: Sequence[Record]) -> None:
         """Judge, store and publish one batch; return when the broker has confirmed all of it.
@@ -164,23 +176,23 @@ class BatchWorker(Generic[Verdict, Outcome]):
     async def _judge(self, records: Sequence[Record]) -> _Chunk[Verdict]:
         with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
             requests = [request_of(record, self._epoch) for record in records]
-            return _Chunk(requests, await judged_records(self._steps.judge, requests))
+            return _Chunk(requests, await judged_records(self.steps.judge, requests))
 
     async def _store(self, chunk: _Chunk[Verdict]) -> list[Outcome]:
         with metrics.STAGE_SECONDS.labels(self.group, "store").time():
             limit = RejectLimit(self.group, self._accepted_rejects)
             result = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._steps.store, chunk.judged, limit
+                self.executor, self.steps.store, chunk.judged, limit
             )
             self._accepted_rejects -= result.accepted_rejects
-        self._outbox.count(chunk.requests, result.outcomes)
+        self.outbox.count(chunk.requests, result.outcomes)
         return result.outcomes
 
     async def _publish(self, chunk: _Chunk[Verdict], outcomes: Sequence[Outcome]) -> None:
         with metrics.STAGE_SECONDS.labels(self.group, "publish").time():
             reported = zip(chunk.requests, outcomes, strict=True)
             await self._sender.send(
-                [each for pair in reported for each in self._steps.publish(*pair)]
+                [each for pair in reported for each in self.steps.publish(*pair)]
             )
 
 

@@ -1,10 +1,10 @@
 """The messages of a request whose outcome is known: event, dead letter, counts."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -64,7 +64,7 @@ def request_of(record: ConsumerRecord, epoch: int) -> Request:
 
 
 class Resolved(Protocol):
-    """What must be known of an outcome to count it."""
+    """What must be known of an outcome to report and count it."""
 
     @property
     def kind(self) -> str:
@@ -79,8 +79,15 @@ class Resolved(Protocol):
         """Why there is a dead letter."""
 
     @property
+    def message(self) -> str | None:
+        """The same in one sentence."""
+
+    @property
     def drifted(self) -> bool:
         """Whether our program renders other bytes than it once did."""
+
+
+AnyOutcome = TypeVar("AnyOutcome", bound=Resolved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,20 @@ class Outbox:
     group: str
     events: str
     dead_letters: str
+
+    def messages(
+        self,
+        event_of: Callable[[AnyOutcome, RecordSource], bytes],
+        headers_of: Callable[[AnyOutcome, RecordSource, int], Headers],
+        request: Request,
+        outcome: AnyOutcome,
+    ) -> Iterator[Message]:
+        """Yield the event of a request, and its dead letter where it has one."""
+        headers = headers_of(outcome, request.source, request.timestamp_ms)
+        value = event_of(outcome, request.source)
+        yield self.event(request, outcome.run_id, value, headers)
+        if outcome.code is not None:
+            yield self.dead_letter(request, outcome.code, outcome.message)
 
     def event(
         self, request: Request, run_id: str | None, value: bytes, headers: Headers
