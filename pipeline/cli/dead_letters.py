@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,12 +102,18 @@ def show(
     settings = read_settings()
     wanted = DeadLetterFilter(sources=frozenset({_place(source)}))
     letters, redrives = asyncio.run(_read(settings, wanted))
-    content = asyncio.run(_content(settings, letters[-1]))
-    known = _redrive_of(content.letter, redrives)
+
+    async def read() -> list[tuple[DeadLetterContent, dict[str, Any]]]:
+        return [each async for each in _documents(settings, letters[-1:], redrives)]
+
+    found = asyncio.run(read())
+    if not found:
+        raise NotFoundError(f"Retention has removed the dead letter {letters[-1].place}.")
+    content, document = found[0]
     if as_json:
-        print_json({**dead_letter_document(content.letter, known), **content_document(content)})
+        print_json(document)
         return
-    for line in dead_letter_lines(content, known):
+    for line in dead_letter_lines(content, _redrive_of(content.letter, redrives)):
         print_text(line)
 
 
@@ -192,26 +198,24 @@ async def _read(
     return chosen, redrives
 
 
-async def _content(settings: Settings, letter: DeadLetterRecord) -> DeadLetterContent:
-    """Return a dead letter with all that it carries.
-
-    Raises:
-        NotFoundError: Retention has removed it since it was listed.
-    """
-    async with aclosing(read_contents(settings, [letter])) as contents:
+async def _documents(
+    settings: Settings, letters: list[DeadLetterRecord], redrives: dict[RecordId, Redrive]
+) -> AsyncGenerator[tuple[DeadLetterContent, dict[str, Any]]]:
+    """Yield each dead letter with all that it carries, and the document of it."""
+    async with aclosing(read_contents(settings, letters)) as contents:
         async for content in contents:
-            return content
-    raise NotFoundError(f"Retention has removed the dead letter {letter.place}.")
+            letter = content.letter
+            document = dead_letter_document(letter, _redrive_of(letter, redrives))
+            yield content, document | content_document(content)
 
 
 async def _print_contents(
     settings: Settings, letters: list[DeadLetterRecord], redrives: dict[RecordId, Redrive]
 ) -> int:
     count = 0
-    async with aclosing(read_contents(settings, letters)) as contents:
-        async for content in contents:
-            known = _redrive_of(content.letter, redrives)
-            print_json({**dead_letter_document(content.letter, known), **content_document(content)})
+    async with aclosing(_documents(settings, letters, redrives)) as found:
+        async for _, document in found:
+            print_json(document)
             count += 1
     return count
 
@@ -227,11 +231,11 @@ async def _redrive(
                 counts[result.status] += 1
                 # Most that fit were brought back long ago; only who names one wants to know.
                 if as_json or wanted.sources or result.status != "redriven before":
-                    _tell(result, as_json=as_json)
+                    _print_result(result, as_json=as_json)
     return counts
 
 
-def _tell(result: RedriveResult, *, as_json: bool) -> None:
+def _print_result(result: RedriveResult, *, as_json: bool) -> None:
     letter = result.letter
     document: dict[str, Any] = {
         "fate": result.status,
@@ -282,8 +286,8 @@ FILE_NAME_LIMIT_BYTES = 255
 
 async def export_to_folder(
     settings: Settings,
-    letters: Sequence[DeadLetterRecord],
-    redrives: Mapping[RecordId, Redrive],
+    letters: list[DeadLetterRecord],
+    redrives: dict[RecordId, Redrive],
     folder: Path,
 ) -> int:
     """Write `letters` into `folder`, which is made or is empty; return how many.
@@ -322,22 +326,19 @@ def value_file_name(letter: DeadLetterRecord) -> str:
 
 async def _write(
     settings: Settings,
-    letters: Sequence[DeadLetterRecord],
-    redrives: Mapping[RecordId, Redrive],
+    letters: list[DeadLetterRecord],
+    redrives: dict[RecordId, Redrive],
     folder: Path,
 ) -> int:
     count = 0
     async with (
-        aclosing(read_contents(settings, letters)) as contents,
+        aclosing(_documents(settings, letters, redrives)) as found,
         aiofiles.open(folder / DEAD_LETTERS_FILE, "x", encoding="utf-8") as lines,
     ):
-        async for content in contents:
-            letter = content.letter
-            document = dead_letter_document(letter, redrives.get(letter.identity))
-            document |= content_document(content)
-            value = document.pop("value_base64")
-            if value is not None and content.value is not None:
-                document["value_file"] = value_file_name(letter)
+        async for content, document in found:
+            del document["value_base64"]
+            if content.value is not None:
+                document["value_file"] = value_file_name(content.letter)
                 async with aiofiles.open(folder / document["value_file"], "wb") as file:
                     await file.write(content.value)
             await lines.write(json.dumps(document, ensure_ascii=False) + "\n")
