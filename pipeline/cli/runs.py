@@ -1,8 +1,8 @@
 """`rmos runs`: read what is stored."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -216,15 +216,10 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
         raise typer.Exit(IntegrityError.exit_status)
 
 
-@contextmanager
-def _reader() -> Iterator["RunReader"]:
+def _reader() -> "closing[RunReader]":
     from pipeline.storage.reader import RunReader
 
-    reader = RunReader(read_settings().data_dir)
-    try:
-        yield reader
-    finally:
-        reader.close()
+    return closing(RunReader(read_settings().data_dir))
 
 
 def _print_fields(

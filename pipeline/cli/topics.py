@@ -39,45 +39,32 @@ def check(as_json: AsJson = False) -> None:
 
 
 def _report(settings: Settings, differences: list[TopicDifference], *, as_json: bool) -> None:
-    number = len(topic_table(settings.prefix))
+    number, kept_ms = len(topic_table(settings.prefix)), settings.request_retention_ms
+    meant = [broken_promise(each, settings.topics).sentence for each in differences]
     if as_json:
-        print_json(_document(settings, number, differences))
+        found = [
+            {**asdict(each), "means": means} for each, means in zip(differences, meant, strict=True)
+        ]
+        print_json({"topics": number, "request_retention_ms": kept_ms, "differences": found})
     elif differences:
-        print_table(("topic", "setting", "must be", "is"), _rows(differences))
-        for each in differences:
-            note(broken_promise(each, settings.topics).sentence)
+        rows = (
+            (
+                each.topic,
+                each.setting,
+                each.expected,
+                "missing" if each.found is None else each.found,
+            )
+            for each in differences
+        )
+        print_table(("topic", "setting", "must be", "is"), rows)
+        for means in meant:
+            note(means)
     else:
         print_text(f"{number} topics as they must be")
-    _tell_retention(settings)
+    if kept_ms != KEEP_FOREVER_MS:
+        note(
+            f"Requests are kept for {kept_ms / DAY_MS:g} days only (RMOS_REQUEST_RETENTION_MS): "
+            "what is older than the log's start cannot be restored from it."
+        )
     if differences:
         raise typer.Exit(IntegrityError.exit_status)
-
-
-def _document(
-    settings: Settings, number: int, differences: list[TopicDifference]
-) -> dict[str, object]:
-    return {
-        "topics": number,
-        "request_retention_ms": settings.request_retention_ms,
-        "differences": [
-            {**asdict(each), "means": broken_promise(each, settings.topics).sentence}
-            for each in differences
-        ],
-    }
-
-
-def _rows(differences: list[TopicDifference]) -> list[list[str]]:
-    return [
-        [each.topic, each.setting, each.expected, "missing" if each.found is None else each.found]
-        for each in differences
-    ]
-
-
-def _tell_retention(settings: Settings) -> None:
-    if settings.request_retention_ms == KEEP_FOREVER_MS:
-        return
-    days = settings.request_retention_ms / DAY_MS
-    note(
-        f"Requests are kept for {days:g} days only (RMOS_REQUEST_RETENTION_MS): what is older "
-        "than the log's start cannot be restored from it."
-    )
