@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def _refuse_foreign_schemas() -> None:
-    """Say whose folder is in the way, where Python finds other `schemas` than ours.
+    """Name the folder that is in the way, where Python finds other `schemas` than ours.
 
     Raises:
         ImportError: A folder or a module of that name comes first on the path.

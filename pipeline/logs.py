@@ -75,7 +75,7 @@ def configure_early_logging() -> None:
 
 
 def mute_client_logging() -> None:
-    """Log nothing from the Kafka client: our own errors say what its errors mean."""
+    """Log nothing from the Kafka client: our own errors explain its errors."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
 
 
@@ -121,7 +121,7 @@ def _is_no_advice(record: logging.LogRecord) -> bool:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Let a refusal of the broker be one line: where in its client it came up says nothing."""
+    """Let a refusal of the broker be one line: its place in the client means nothing."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, KafkaError):
         record.msg, record.args = "offsets not committed: %s", (error,)
@@ -141,7 +141,7 @@ class _OncePerMinute(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("aiokafka"):
             return True
-        # The traceback of a lost connection says nothing that its message does not.
+        # The traceback of a lost connection adds nothing to its message.
         record.exc_info = None
         last = self._last.get(record.msg, float("-inf"))
         if record.created - last < self._SECONDS:

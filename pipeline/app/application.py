@@ -76,7 +76,7 @@ class WorkerApplication(FastStream):
         """Run until a signal stops it.
 
         Raises:
-            RmosError: It could not start or go on; the text says what to do.
+            RmosError: It could not start or go on; the message names the way out.
         """
         self._settings = settings
         async with stop_on_signals(settings) as stop:

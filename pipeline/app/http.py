@@ -196,7 +196,7 @@ async def run_api(settings: Settings) -> None:
     """Serve the HTTP API until a signal stops it.
 
     Raises:
-        RmosError: It could not start; the text says what to do.
+        RmosError: It could not start; the message names the way out.
     """
     async with stop_on_signals(settings) as stop:
         with serve_health(settings) as health:

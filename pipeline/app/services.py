@@ -28,7 +28,7 @@ async def run_persist_worker(
     """Run a persist worker until a signal stops it.
 
     Raises:
-        RmosError: It could not start or go on; the text says what to do.
+        RmosError: It could not start or go on; the message names the way out.
     """
     prepare = partial(preparing_persist, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
     await WorkerApplication(prepare).serve(settings)
@@ -40,7 +40,7 @@ async def run_advise_worker(
     """Run an advise worker until a signal stops it.
 
     Raises:
-        RmosError: It could not start or go on; the text says what to do.
+        RmosError: It could not start or go on; the message names the way out.
     """
     prepare = partial(prepared_advise, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
     await WorkerApplication(prepare).serve(settings)
@@ -50,7 +50,7 @@ async def run_audit_worker(settings: Settings) -> None:
     """Run an audit worker until a signal stops it.
 
     Raises:
-        RmosError: It could not start or go on; the text says what to do.
+        RmosError: It could not start or go on; the message names the way out.
     """
     await WorkerApplication(prepared_audit).serve(settings)
 
@@ -59,7 +59,7 @@ async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> N
     """Run all workers in this process until a signal stops them; one stops, all stop.
 
     Raises:
-        RmosError: One could not start or go on; the text says what to do.
+        RmosError: One could not start or go on; the message names the way out.
     """
     async with stop_on_signals(settings) as stop:
         with serve_health(settings) as health:
@@ -79,7 +79,7 @@ async def run_everything(settings: Settings, report: ReportStep) -> None:
         report: Called with what is being done, and where things are.
 
     Raises:
-        RmosError: A part could not start or go on; the text says what to do.
+        RmosError: A part could not start or go on; the message names the way out.
     """
     async with stop_on_signals(settings, lambda: report("stopping")) as stop:
         with serve_health(settings) as health:

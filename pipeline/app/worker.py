@@ -35,7 +35,7 @@ class Worker:
         name: What it is, for logs.
         broker: Starts and stops it.
         subscription: Its part in the consumer group.
-        faults: Each done when it cannot go on; its exception says why.
+        faults: Each done when it cannot go on; its exception gives the reason.
         standings: Of its consumers: why it is not ready although it polls.
         about: Which store it serves, for logs.
     """
@@ -58,7 +58,7 @@ class Worker:
         return tuple(chain.from_iterable(each.reasons for each in self.standings))
 
     def has_started(self) -> None:
-        """Log that it consumes now, and what its client has to say from now on."""
+        """Log that it consumes now, and let its client log from now on."""
         enable_client_logging()
         _log.info(f"{self.name} started", **self.about)
 

@@ -46,7 +46,7 @@ class ExpectedFile(NamedTuple):
         size_bytes: None of a link, and where neither can be read.
         broker_ms: When the broker got its record; None where that is not checked.
         run_id: Of its run.
-        is_waiting: Whether the index says that the link is not made yet.
+        is_waiting: Whether the link, by the index, is not made yet.
     """
 
     name: str

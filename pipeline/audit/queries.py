@@ -4,7 +4,7 @@ The plan holds what the leaves record (`run_leaves`, `advisory_leaves`), a copy 
 (`run_rows`, `advisory_rows`, `attachment_rows`), and what follows from both: one leaf for each run
 and advisory (`runs`, `advisories`), the expected files by date, the blobs that rows name.
 
-Paths are put together as in `core/layout`. They are never taken apart here: the function `date_of`,
+Paths are put together as in `core/layout`. They are never parsed here: the function `date_of`,
 which the connection brings, parses them.
 """
 

@@ -62,7 +62,7 @@ class AuditContext:
     def follows_names(self) -> bool:
         """Whether every artifact is read, so that the blobs which they name are known from them.
 
-        Otherwise the rows of the index say which blobs there must be.
+        Otherwise the rows of the index name the blobs that must exist.
         """
         return self.depth == "content" and self.share >= 1
 

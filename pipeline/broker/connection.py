@@ -198,7 +198,7 @@ async def unreachable(settings: Settings) -> BrokerError | None:
 
 
 def refusal(settings: Settings, error: KafkaError) -> BrokerError:
-    """Say what a broker refused, and which right is missing where it is one."""
+    """Return a sentence on what a broker refused, and which right is missing where it is one."""
     kind = next((kind for kind in _RIGHTS if isinstance(error, kind)), None)
     if kind is None:
         message = f"The Kafka broker at {settings.bootstrap_servers} refused: {error}."

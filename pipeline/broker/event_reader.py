@@ -26,7 +26,7 @@ EARLY_EVENTS_LIMIT = 100_000
 """Most events that are kept for requests whose offset is not known yet; about 100 MB."""
 
 INTERIM_OUTCOME = "waiting"
-"""An event that says so is not the last word about its request."""
+"""An event with this outcome is not the last one of its request."""
 
 
 class EventFuture(asyncio.Future[bytes]):
@@ -77,7 +77,7 @@ class EventMatcher:
         return len(self._early)
 
     def announce(self) -> int:
-        """Say, before a request is sent, that its event is wanted; return its ticket."""
+        """Register a request before it is sent, so that its event is kept; return its ticket."""
         self._last_ticket += 1
         self._under_way[self._last_ticket] = None
         return self._last_ticket
@@ -95,7 +95,7 @@ class EventMatcher:
         self.withdraw(ticket)
 
     def withdraw(self, ticket: int) -> None:
-        """Say that the request with this ticket is under way no longer."""
+        """Unregister the request with this ticket, which is no longer under way."""
         self._under_way.pop(ticket, None)
         oldest = next(iter(self._under_way), self._last_ticket + 1)
         while self._early:
@@ -132,7 +132,7 @@ class EventMatcher:
         # Under its first ticket: its request was under way by then, and order stays.
         _, event = self._early.setdefault(record, (self._last_ticket, EventFuture()))
         if len(self._early) > EARLY_EVENTS_LIMIT:
-            # The request of this event waits until its time is up, and its error says how to retry.
+            # The request of this event waits until its time is up, and its error names the retry.
             del self._early[next(iter(self._early))]
         return event
 

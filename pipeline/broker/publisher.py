@@ -250,7 +250,7 @@ class RunPublisher(RequestPublisher[RunEvent]):
 class AdvisoryPublisher(RequestPublisher[AdvisoryEvent]):
     """Publishes advisory requests.
 
-    One whose run is not there yet waits. Its event says so where the time is over by then; the
+    One whose run is not there yet waits. Its event reports this if the time is over by then; the
     advisory keeps its id, and is linked once the run comes.
     """
 

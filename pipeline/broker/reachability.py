@@ -71,7 +71,7 @@ async def why_unreachable(options: Mapping[str, Any], *, is_ours: bool) -> str |
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """Tries at one address what a client has tried, and says what fails."""
+    """Tries at one address what a client has tried, and names what fails."""
 
     host: str
     port: int

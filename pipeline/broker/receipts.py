@@ -54,7 +54,7 @@ class Receipt(Generic[Event]):
         """Wait until the broker has the request, durable by its own rules.
 
         Raises:
-            BrokerError: It did not say so; it may have the request all the same.
+            BrokerError: It did not confirm; it may have the request all the same.
             InputError: The record is too large for it.
         """
         # Others may wait for the same: one that gives up must not end it for all.
@@ -63,7 +63,7 @@ class Receipt(Generic[Event]):
     async def event(self, timeout_seconds: float | None = None) -> Event:
         """Wait for the last event of this very request.
 
-        Where it says that it waits, and nothing else by the end of the time, that is returned.
+        Where its outcome is waiting, and nothing else by the end of the time, that is returned.
 
         Args:
             timeout_seconds: Longest wait, from this call and the broker's acknowledgement on,
@@ -95,7 +95,7 @@ def published_at(kept: RecordMetadata, run_id: str | None) -> Published:
 
 def _validated(value: bytes, shape: type[Event], published: Published) -> Event:
     try:
-        # A later worker may add an optional field; its version says that the others mean the same.
+        # A later worker may add an optional field; its version fixes the meaning of the others.
         return shape.model_validate_json(value, extra="ignore")
     except ValidationError as error:
         raise BrokerError(

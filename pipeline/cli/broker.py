@@ -122,7 +122,7 @@ def _refuse_other_port(running: BrokerState, port: int) -> None:
 
 
 def _none_runs(folder: Path) -> str:
-    """Say that no broker lives on `folder`, and which others live on this machine."""
+    """Print that no broker lives on `folder`, and which others live on this machine."""
     others = [
         f"one runs at {state.bootstrap_servers} in {root} (RMOS_DATA_DIR={root.parent}, "
         f"process {state.pid})"

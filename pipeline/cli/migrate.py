@@ -201,7 +201,7 @@ def rollback(
 ) -> None:
     """Restore the v1 file from its backup, with the runs stored since then; deletes nothing.
 
-    Stop the persist workers first. Exit 5 if the backup is not what its name says, or if a
+    Stop the persist workers first. Exit 5 if the backup has not the bytes of its name, or if a
     run could not be exported because its file is damaged.
     """
     from pipeline.legacy.rollback import roll_back

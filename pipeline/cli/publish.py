@@ -183,7 +183,7 @@ async def _publish(
 
 
 async def _waited_for(settings: Settings, group: str, published: Published) -> str:
-    """Say which event does not come, and whether anybody is there who would send it."""
+    """Print which event does not come, and whether a worker is there to send it."""
     try:
         members = await group_members(settings, group)
     except BrokerError as error:

@@ -139,7 +139,7 @@ def refuse_bad_requests(
 
     Args:
         records: The records.
-        fault_of: Says what is wrong with one: `run_fault` or `advisory_fault`.
+        fault_of: Returns the fault of one: `run_fault` or `advisory_fault`.
 
     Raises:
         RefusedError: One is not; its lines name the first ten and why.

@@ -91,7 +91,7 @@ def up() -> None:
 
     settings = read_settings()
     if is_watched() and "log_level" not in settings.model_fields_set:
-        # What the services say of each batch would push the addresses away.
+        # The log lines of each batch would push the addresses away.
         settings = settings.model_copy(update={"log_level": "warning"})
     configure_logging(settings)
     with starting() as report:

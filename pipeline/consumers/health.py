@@ -153,7 +153,7 @@ class _Quiet(WSGIRequestHandler):
             self.connection.shutdown(socket.SHUT_RD)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing: a probe every few seconds is no event."""
+        """Log nothing: a probe every few seconds is no event."""
 
 
 def is_disk_writable(root: Path) -> bool:

@@ -63,7 +63,7 @@ class Envelope:
 
 
 def judged_apart(judge: Callable[[], Judged]) -> Judged | Rejected:
-    """Return what `judge` says of one record, or why it is rejected.
+    """Return the verdict of `judge` on one record, or why it is rejected.
 
     An exception that is not the record's fault or the machine's becomes INTERNAL_ERROR: one
     record that our program cannot handle must not hold up the others.

@@ -1,7 +1,7 @@
 """Names that a listener accepts in Host, and the origins of pages that it accepts.
 
 A page of any site can make a browser connect to this machine: by a name of its own that leads
-here (DNS rebinding), or by sending a request across sites. Host and Origin say so.
+here (DNS rebinding), or by sending a request across sites. Host and Origin reveal it.
 """
 
 import ipaddress

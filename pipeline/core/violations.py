@@ -221,5 +221,5 @@ def first_difference(error: ValidationError) -> str:
     """Return in a few words where a document first differs from its shape."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(map(str, first["loc"])) or "the whole"
-    # What our own validators say stands behind a prefix that means nothing to a reader.
+    # The texts of our own validators stand behind a prefix that means nothing to a reader.
     return f"{path}: {first['msg'].removeprefix('Value error, ')}"

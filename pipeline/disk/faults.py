@@ -1,7 +1,7 @@
 """A fault of the disk in one sentence: what failed, where, and what to do.
 
 Many file systems have a fixed number of inodes. Small runs use them up before the bytes, and then
-the kernel says that no space is left, as it does of a full disk: so the room of a volume is both.
+the kernel reports no space left, as for a full disk: so the room of a volume is both.
 """
 
 import errno
@@ -112,7 +112,7 @@ def store_faults(root: Path) -> Iterator[None]:
 
 def _number_of(root: Path, code: int) -> int | None:
     """Return what SQLite's own words for a disk without room or rights are to the system."""
-    # The low byte is the kind of error, the others say more about it (sqlite.org/rescode.html).
+    # The low byte is the kind of error, the others give detail (sqlite.org/rescode.html).
     kind = code & 0xFF
     if kind == sqlite3.SQLITE_FULL:
         return errno.ENOSPC
@@ -153,7 +153,7 @@ def _sentence(root: Path, error: OSError) -> str:
         reason, advice = full_advice(root)
     # Of a link the new name is the second; the first is only a descriptor.
     name = error.filename2 or error.filename
-    # A file without a name is made in a folder by its descriptor: the dot would say nothing.
+    # A file without a name is made in a folder by its descriptor: the dot would mean nothing.
     where = f" at {name}" if isinstance(name, str) and name != os.curdir else ""
     return (
         f"The store {root} cannot be used: {reason}{where}; nothing was acknowledged; "

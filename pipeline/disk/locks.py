@@ -156,7 +156,7 @@ class _Wait:
             raise self._fault
 
     def _holders(self) -> str:
-        """Return who holds the lock, as far as the system says."""
+        """Return who holds the lock, as far as the system reports it."""
         inode = os.fstat(self._descriptor).st_ino
         pids = []
         with suppress(OSError):

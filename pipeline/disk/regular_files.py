@@ -33,7 +33,7 @@ _TO_PASS: Final = _FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
 
 
 class NotAFileError(OSError):
-    """Something else is in the file's place, or it may not be read; its text says what."""
+    """Something else is in the file's place, or it may not be read; its text names it."""
 
 
 def state_of(name: str, folder: int | None = None) -> os.stat_result | None:
@@ -76,7 +76,7 @@ def open_regular(
     except OSError as error:
         if error.errno not in _NOT_THE_FILE:
             raise
-        # A symbolic link or a socket fails in a way of its own; its state says what it is.
+        # A symbolic link or a socket fails in a way of its own; its state shows what it is.
         state_of(name, folder)
         raise NotAFileError(error.strerror) from error
     try:

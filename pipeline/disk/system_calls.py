@@ -60,7 +60,7 @@ class SystemCalls:
             rest = rest[self.write(descriptor, rest) :]
 
     def set_mode(self, descriptor: int, mode: int) -> None:
-        """Set the mode, whatever the umask says."""
+        """Set the mode, whatever the umask."""
         os.fchmod(descriptor, mode)
 
     def link_unnamed(self, descriptor: int, name: str, folder: int) -> None:

@@ -1,7 +1,7 @@
 """The page of a run for people: its verdict first, then the reasons, then the proof.
 
-One file without scripts, pictures or anything to fetch. It is no evidence itself, and says so. The
-template escapes every value; what would act or hide in a text is spelt out before.
+One file without scripts, pictures or anything to fetch. It is no evidence itself, and states
+that. The template escapes every value; what would act or hide in a text is spelt out before.
 """
 
 import json

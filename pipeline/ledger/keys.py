@@ -190,7 +190,7 @@ def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
 def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
     """Return the signer whose key is in `key_file`, which must be the key of the store at `root`.
 
-    A private key does not say whose it is; its public part beside it does, and so does every
+    A private key does not name its owner; its public part beside it does, and so does every
     checkpoint in the store. Nothing may be signed before both were asked.
 
     Raises:

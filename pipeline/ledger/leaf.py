@@ -1,6 +1,6 @@
 """The leaf of one consumed record: its outcome, as the ledger keeps it for ever.
 
-A function of the record and of those before it in its partition. It says nothing that depends
+A function of the record and of those before it in its partition. It has nothing that depends
 on the moment: not when it was written or by whom, not how the records were batched, not the
 text of a message, not whether our program renders other bytes today, and not whether the run's
 file is intact. The leaf of a record found ARTIFACT_CORRUPT is as if the file were right: a

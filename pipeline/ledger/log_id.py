@@ -29,9 +29,9 @@ class LogId:
 def signer_name(store_id: str) -> str:
     """Return the name under which a store signs the checkpoints of all its logs.
 
-    tlog-checkpoint ("Signatures") says that the name of the key should be the origin. We sign
+    tlog-checkpoint ("Signatures") recommends that the name of the key should be the origin. We sign
     every log of a store under one name, so that one vkey, handed out once, checks them all, also
-    those of epochs to come. Which log a checkpoint is of, its signed first line says.
+    those of epochs to come. The signed first line of a checkpoint names its log.
     """
     return f"rmos/{store_id}"
 

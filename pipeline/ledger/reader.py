@@ -1,6 +1,6 @@
 """Logs read, each at one checkpoint: leaves and proofs are checked against the signed root.
 
-The leaf that made a run or an advisory is found where the index says, else by reading the logs.
+The leaf that made a run or an advisory is found by the index, else by reading the logs.
 """
 
 from bisect import bisect_left
@@ -43,7 +43,7 @@ _CACHED_BUNDLES = 8
 
 
 class LogReader:
-    """A log as one checkpoint says. A writer may go on meanwhile; this one does not see it.
+    """A log at one checkpoint. A writer may go on meanwhile; this one does not see it.
 
     Attributes:
         log: Which log.
@@ -147,7 +147,7 @@ class LogReader:
             return TlogProof(index, tuple(self._path(index)), self.note)
 
     def root_of(self, size: int) -> bytes:
-        """Return the root over the first `size` leaves as the tiles say, compared with nothing.
+        """Return the root over the first `size` leaves by the tiles, compared with nothing.
 
         Raises:
             IntegrityError: The tiles do not give one.

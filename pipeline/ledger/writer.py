@@ -59,7 +59,7 @@ Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
 
 @dataclass(frozen=True, slots=True)
 class _LogState:
-    """A log as a checkpoint says.
+    """A log at a checkpoint.
 
     Attributes:
         note: The signed checkpoint, as it stands on disk.

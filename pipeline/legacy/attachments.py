@@ -67,7 +67,7 @@ def take_attachments(
     blobs: Mapping[str, FoundBlob],
     created_at_utc: str,
 ) -> list[dict[str, Any]]:
-    """Return the references of a row; the list stays where it says anything else.
+    """Return the references of a row; the list stays where it has anything else.
 
     Contents of advisories are attached besides, as the older store kept them among its
     attachments.

@@ -1,6 +1,6 @@
 """The backup of a v1 store: a copy beside it, named by the hash of its bytes.
 
-The name says what must be in it, so nobody has to remember a hash to check it, and a second
+The name is the hash of its bytes, so it can be checked without another note, and a second
 backup of the same bytes is the first one. The copy appears by a link, whole and durable, or not
 at all; a process that dies before leaves a temporary file, which does no harm.
 """
@@ -29,7 +29,7 @@ def backup_path(source: Path, sha256: str, folder: Path | None = None) -> Path:
 
 
 def named_sha256(path: Path) -> str | None:
-    """Return the hash that a backup's name says; None where it is the name of no backup."""
+    """Return the hash in a backup's name; None where it is the name of no backup."""
     match = _NAME.fullmatch(path.name)
     return match[2] if match else None
 
@@ -75,7 +75,7 @@ def make_backup(source: Path, sha256: str, folder: Path | None = None) -> Path:
 def keep_replaced(path: Path, new_sha256: str) -> Path | None:
     """Keep the bytes of a v1 store that is about to be replaced; return where they are.
 
-    They are no backup: nobody says that they are a whole v1 store.
+    They are no backup: it is not known that they are a whole v1 store.
 
     Args:
         path: The file.
@@ -97,7 +97,7 @@ def keep_replaced(path: Path, new_sha256: str) -> Path | None:
 
 
 def check_backup(path: Path) -> None:
-    """Check that a backup has the bytes that its name says.
+    """Check that a backup has the hash of its name.
 
     Raises:
         NotFoundError: There is none.

@@ -36,14 +36,14 @@ _ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as the source says.
+    """One difference from the source.
 
     Attributes:
         run_id: The row; None for the source itself.
         code: SOURCE_CHANGED, BACKUP_CHANGED, MISSING, DIFFERENT, NOT_INDEXED, RUN_UNEXPLAINED, or
             why the row cannot be carried over.
         path: Of the file that is concerned, relative to the store.
-        expected: The SHA-256 that must be there; None where the reason says all.
+        expected: The SHA-256 that must be there; None where the reason is enough.
         found: The one that is there; None for nothing.
         reason: Why a row cannot be carried over or its run is not shown, or what is wrong with a
             backup: a sentence.

@@ -17,7 +17,7 @@ from schemas.run_request import AttachmentRef, RunContext, RunOutputs
 
 Fits = Callable[[Any], bool]
 
-# Null in one of these names says nothing: every row of a v1 store has them all.
+# Null in one of these names means no value: every row of a v1 store has them all.
 KNOWN_NAMES: Final = frozenset(RunContext.model_fields) | {
     *("advisory_inputs", "attachments", "created_at_utc", "decision", "event_type"),
     *("explanation_status", "explanation_summary", "feasibility", "fork_of_event_type"),

@@ -1,12 +1,12 @@
 """The verdict on one record of the legacy topic: a run of an older store, or rejected.
 
-Its status and decision are those that were recorded, whatever today's policy would say; the mark
-`provenance.legacy` says so, and no machine may cut by it. Procedure, with the same numbers in
+Its status and decision are those that were recorded, whatever today's policy would decide; the mark
+`provenance.legacy` marks it, and no machine may cut by it. Procedure, with the same numbers in
 `_build`:
 
 1. Open the envelope; the shape must be right, as only our own migration publishes here.
 2. Hash the payloads anew.
-3. Show everything where all that the row says is GREEN or YELLOW and its status is OK; else
+3. Show everything where all verdicts of the row are GREEN or YELLOW and its status is OK; else
    withhold what could be cut.
 4. Keep the whole body in quarantine where the artifact does not show all of it.
 """

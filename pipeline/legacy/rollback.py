@@ -44,7 +44,7 @@ _OURS: Final = frozenset({"format", "row_sha256"})
 def exported_row(
     artifact: Mapping[str, Any], advisories: Iterable[Mapping[str, Any]], artifact_sha256: str
 ) -> dict[str, Any]:
-    """Return the row of a run, with the mark that says that this program wrote it.
+    """Return the row of a run, with the mark that this program wrote it.
 
     Args:
         artifact: The run.
@@ -132,7 +132,7 @@ async def roll_back(
     Raises:
         RefusedError: A worker runs.
         NotFoundError: There is no backup.
-        IntegrityError: The backup has other bytes than its name says. Nothing was changed.
+        IntegrityError: The backup has another hash than its name. Nothing was changed.
         InputError: The backup is no v1 store.
         StoreError: The disk failed; the file is the old one or the new one.
         BrokerError: The broker cannot be asked who runs.

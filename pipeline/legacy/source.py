@@ -235,7 +235,7 @@ class OwnRow:
 
     @property
     def artifact_sha256(self) -> str:
-        """Of the artifact of its run, as the mark says."""
+        """Of the artifact of its run, from the mark."""
         return self.mark.artifact_sha256
 
 

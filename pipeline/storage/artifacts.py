@@ -147,7 +147,7 @@ def _link(content: bytes, relative: str, parsed: LinkPath) -> StoredAdvisory | U
     document = _document(content, AdvisoryLink)
     if isinstance(document, str):
         return UnexpectedFile(relative, f"expected a link, found something else ({document})")
-    # In which folder it belongs only its run can say.
+    # Only its run decides the folder where it belongs.
     expected = str(LinkPath(parsed.date, document["run_id"], document["advisory_id"]))
     if expected != relative:
         return UnexpectedFile(relative, f"expected the link of {expected} at its own place")
@@ -157,7 +157,7 @@ def _link(content: bytes, relative: str, parsed: LinkPath) -> StoredAdvisory | U
 def _document(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
     """Return what is written in a file of `shape`, or in a few words why it is none."""
     try:
-        # The model says whether it is one; the document keeps what was written.
+        # The model decides whether it is one; the document keeps what was written.
         shape.model_validate_json(content)
         document: dict[str, Any] = json.loads(content)
     except ValidationError as error:

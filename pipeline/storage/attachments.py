@@ -243,7 +243,7 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
 
 @contextmanager
 def _write_faults(root: Path) -> Iterator[None]:
-    """Translate faults of writing; a full disk apart from the others, as it is no fault of ours."""
+    """Translate faults of writing; a full disk separately, as it is no fault of ours."""
     try:
         with store_faults(root):
             yield

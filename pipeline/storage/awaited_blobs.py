@@ -28,7 +28,7 @@ def is_awaited_note(path: str) -> bool:
 
 
 def is_awaited(root: Path, sha256: str) -> bool:
-    """Return whether a note says that the blob has never come."""
+    """Return whether a note records that the blob never came."""
     return is_regular_below(root, f"{AWAITED_FOLDER}/{sha256}")
 
 

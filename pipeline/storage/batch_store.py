@@ -204,7 +204,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
     ) -> Sequence[JudgedRecord[Verdict | Rejected]]:
-        """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program says today."""
+        """Let a leaf with INTERNAL_ERROR stand, whatever a corrected program decides."""
         if self.ledger is None:
             return records
         offsets = defaultdict(list)

@@ -90,7 +90,7 @@ def _refuse_second_key(root: Path, path: Path) -> None:
 
 
 def open_ledger(settings: Settings) -> Ledger | None:
-    """Open the ledger of the store at `settings.data_dir`; None where the settings say none.
+    """Open the ledger of the store at `settings.data_dir`; None where the settings have none.
 
     Raises:
         StoreNotReadyError: There is no store or no key, it is that of another store, or the

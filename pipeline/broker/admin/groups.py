@@ -178,7 +178,7 @@ async def _described_group(admin: AIOKafkaAdminClient, group: str) -> GroupState
     (response,) = await admin.describe_consumer_groups([group])
     (described,) = response.groups
     code, _group, state, _protocol_type, _protocol, members, *_ = described
-    # Newer answers say so of a group that nobody ever used, older ones call it dead.
+    # Newer answers do so for a group that was never used, older ones call it dead.
     if code == GroupIdNotFound.errno:
         return GroupState(group, "Dead", ())
     if code != 0:

@@ -127,7 +127,7 @@ class TopicLook:
 
 
 async def look_at_topic(admin: AIOKafkaAdminClient, topic: str) -> TopicLook | None:
-    """Return what the broker says of `topic`; None where there is no such topic.
+    """Return the state of `topic` at the broker; None where there is no such topic.
 
     Raises:
         KafkaError: The broker does not answer, or does not show it.

@@ -4,8 +4,8 @@ The broker unpacks every batch before it takes it, and so does this; but Java pa
 after the end and over some checksums where the decoders of aiokafka give up. Tried with Kafka
 4.3.1; no usual client sends such a batch.
 
-A batch of 5 MiB can hold many gigabytes of zeros. So `largest_size` says, without unpacking, how
-much there may be, and `inflate` unpacks piece by piece.
+A batch of 5 MiB can hold many gigabytes of zeros. So `largest_size` computes, without
+unpacking, how much there may be, and `inflate` unpacks piece by piece.
 """
 
 import zlib
@@ -28,7 +28,7 @@ _XERIAL_HEADER_BYTES = 16
 _LZ4_BLOCK_BYTES = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 _LZ4_STORED = 1 << 31
 _LZ4_RATIO = 255
-"""The most that lz4 can do: one byte says that 255 more of the same follow."""
+"""The most that lz4 can do: one byte stands for 255 more of the same."""
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPED = b"\x2a\x4d\x18"
@@ -91,7 +91,7 @@ def _gzip_pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _largest_gzip(data: bytes, enough: int) -> int:
-    """Deflate does not say what it holds: where it may be too much, it is unpacked and counted."""
+    """Deflate does not record its size: where it may be too much, it is unpacked and counted."""
     largest = _DEFLATE_RATIO * len(data)
     if largest <= enough:
         return largest

@@ -104,7 +104,7 @@ class LocalBroker:
         """Start the broker and wait until it takes requests; nothing where it already does.
 
         Raises:
-            BrokerError: It cannot be started; the sentence says why. No process is left.
+            BrokerError: It cannot be started; the message gives the reason. No process is left.
         """
         if self.is_running():
             return

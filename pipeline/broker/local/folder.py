@@ -186,7 +186,7 @@ def _folder_of(process: Path) -> Path | None:
 
 @contextmanager
 def folder_errors(root: Path) -> Iterator[None]:
-    """Turn an OSError of the folder into a BrokerError that says what to do.
+    """Turn an OSError of the folder into a BrokerError that names the way out.
 
     Raises:
         BrokerError: The folder cannot be written or its disk is full.

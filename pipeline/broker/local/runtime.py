@@ -29,7 +29,7 @@ DOWNLOAD_SIZE_MB = 56
 DOWNLOAD_NAME = f"downloading Apache Kafka {KAFKA_VERSION}"
 
 DESCRIPTIONS = 254
-"""Files of Maven that say which jars are needed, of Kafka 4.3.1."""
+"""Files of Maven that list the jars, of Kafka 4.3.1."""
 
 DOWNLOADS_AT_ONCE = 8
 
@@ -54,7 +54,7 @@ class Downloaded:
     """How far the one download is.
 
     Attributes:
-        descriptions: Files read that say which jars are needed.
+        descriptions: Files that list the jars.
         jars: Those that are here.
         jars_needed: All of them; None while the descriptions are read.
         size_bytes: Of the jars, as far as they are here.
@@ -130,7 +130,7 @@ def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRunti
 def default_cache_dir() -> Path:
     """Return `rmos/kafka` in the user's cache folder (XDG Base Directory)."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification says that a relative path is to be ignored.
+    # By the specification a relative path must be ignored.
     root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
     return root / "rmos" / "kafka"
 
@@ -222,7 +222,7 @@ class _Download:
 
 
 def download_error(error: Exception, cache_dir: Path) -> BrokerError:
-    """Say what kept the jars from the cache, and what to do about it."""
+    """Return a sentence on why the jars are not in the cache, and the way out."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT):
         return BrokerError(

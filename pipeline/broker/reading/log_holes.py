@@ -6,7 +6,7 @@ topic that is never compacted has no other offset. So whatever is missing was re
 compaction, or by somebody who can write the broker's disk. What retention removed lies before the
 start of the log, and is no hole.
 
-Batches are read as the broker keeps them. Their heads alone say which offsets they hold; only a
+Batches are read as the broker keeps them. Their heads alone list their offsets; only a
 batch that lost records is looked into.
 """
 

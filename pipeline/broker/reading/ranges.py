@@ -82,7 +82,7 @@ async def polls(
 ) -> AsyncGenerator[list[ConsumerRecord], None]:
     """Yield the records of each poll, from where `consumer` stands to `end` or beyond.
 
-    It ends early before a transaction that is still open. An empty list says that nothing has
+    It ends early before a transaction that is still open. An empty list means that nothing has
     come for five seconds, although the broker is there.
     """
     reached, silent = -1, 0

@@ -44,7 +44,7 @@ LIST_COLUMNS = (
 
 
 def dead_letter_document(letter: DeadLetterRecord, redrive: Redrive | None) -> dict[str, Any]:
-    """Return what a list says of a dead letter; absent values are left out."""
+    """Return the fields of a dead letter in a list; absent values are left out."""
     document: dict[str, Any] = {
         "source": _name(letter.source),
         "dead_letter": str(letter.place),

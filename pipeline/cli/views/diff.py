@@ -42,7 +42,7 @@ def _lines(diff: dict[str, Any]) -> Iterator[Text]:
 
 
 def _fields(groups: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield path and leaf of every field, except those of feasibility: its items say more.
+    """Yield path and leaf of every field, except those of feasibility: its items have more detail.
 
     The other groups are shown from here because a long list of items may have been cut.
     """

@@ -41,12 +41,12 @@ def stderr() -> Console:
 
 
 def note(sentence: str, style: str = "") -> None:
-    """Say in one line what is not data; a line stays whole, so that a path can be copied."""
+    """Print a note on standard error; a line stays whole, so that a path can be copied."""
     stderr().print(Text(visible(sentence), style), soft_wrap=True)
 
 
 def say_error(sentence: str, lines: Iterable[str] = ()) -> None:
-    """Say what went wrong: a line, and one for each thing that it consists of."""
+    """Print an error: a line, and one for each thing that it consists of."""
     error = Text.assemble(("Error:", "bold red"), " ", visible(sentence))
     stderr().print(error, soft_wrap=True)
     for line in lines:

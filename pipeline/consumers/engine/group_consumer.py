@@ -75,7 +75,7 @@ class PolledConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Polled:
-        """Poll; how many records are asked for is for the owner to say."""
+        """Poll; the owner decides how many records are asked for."""
         del max_records
         self._idle.set()
         polled = await self._attend(partial(super().getmany, *partitions, timeout_ms=timeout_ms))

@@ -38,7 +38,7 @@ class Judging(Generic[Verdict]):
         """Prepare; the child process begins with the first batch that is not small.
 
         Args:
-            judge: Says what a record is.
+            judge: Returns the verdict on a record.
             in_child: Whether there is one.
 
         Raises:

@@ -143,7 +143,7 @@ class Refusals:
         self._last_refusal = LastSeen()
 
     async def note(self, error: KafkaError) -> BrokerError:
-        """Say what a poll was refused for; return it as one sentence."""
+        """Report the refusal of a poll; return it as one sentence."""
         self._last_refusal.note()
         refusal = await broker_error(self._settings, error)
         self._standing.report("broker", str(refusal))

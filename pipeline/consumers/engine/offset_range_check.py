@@ -7,10 +7,10 @@ aiokafka's `auto_offset_reset` would go on elsewhere without a word, over record
 took from under a running worker, or from the start of a log that was cut. With `none` it raises
 out of the poll instead, before any record behind the gap is given out, and this decides:
 
-| the client says | then |
+| answer of the client | then |
 |---|---|
 | the group has no offset here | the group is asked again, with_retries; if so, begin at the start |
-| the log does not hold the offset | the broker is asked; if so, the worker stops, and says which |
+| the log does not hold the offset | the broker is asked; if so, the worker stops, and names them |
 
 Offsets that are gone all look alike: those of a transaction's mark as those of records.
 """
@@ -46,7 +46,7 @@ class OffsetRangeCheck:
     """Stands between one consumer and its polls.
 
     Attributes:
-        fault: Done when the worker must not go on; its exception says why.
+        fault: Done when the worker must not go on; its exception gives the reason.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ class Subscription:
     Attributes:
         group: Its name.
         standing: Why it is not ready although it polls.
-        fault: Done when nothing more may be consumed; its exception says why.
+        fault: Done when nothing more may be consumed; its exception gives the reason.
         broker: Starts and stops it.
     """
 

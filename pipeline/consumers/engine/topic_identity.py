@@ -62,5 +62,5 @@ def refuse_other_topic(topic: str, known: str | None, found: str | None) -> None
 
 
 def missing(topic: str) -> str:
-    """Say that a topic is not there."""
+    """Return the sentence that a topic is missing."""
     return f"The topic {topic} is missing: run rmos topics apply."

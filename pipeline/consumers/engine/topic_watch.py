@@ -211,7 +211,7 @@ class TopicWatch:
         return f"{'; '.join(beyond)}: {ways_back(self._settings, self._group)}."
 
     async def _look_at_topic(self) -> TopicLook | None:
-        """Return what the broker says of the topic; None, with a reason, where it is missing."""
+        """Return the state of the topic at the broker; None, with a reason, where it is missing."""
         async with self._asking() as admin:
             found = await look_at_topic(admin, self._topic)
         if found is None:

@@ -260,7 +260,7 @@ async def _check_holes(
 ) -> None:
     """Report records that are gone from what was consumed, and refuse where they were not.
 
-    What was consumed is looked at in its first MiB alone: its leaves and rows say who was first.
+    Of consumed records only the first MiB is read: leaves and rows decide which was first.
 
     Raises:
         StoreNotReadyError: Records are gone before they were consumed, and nobody accepts it.

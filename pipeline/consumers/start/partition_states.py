@@ -140,7 +140,7 @@ async def is_beyond_store(
 
 
 def beyond_store(place: Partition, *, committed: int, stored: int) -> str:
-    """Say where the group and the store stand, without an end."""
+    """Return where the group and the store stand, without a full stop."""
     return (
         f"The group has committed offset {committed} of {place[0]}, partition {place[1]}, the "
         f"store has records up to {stored}"
@@ -148,7 +148,7 @@ def beyond_store(place: Partition, *, committed: int, stored: int) -> str:
 
 
 def ways_back(settings: Settings, group: str) -> str:
-    """Say what to do about it, as the rest of a sentence."""
+    """Return the way out, as the rest of a sentence."""
     name = group.removeprefix(f"{settings.prefix}.")
     return (
         f"if somebody else reads with this group, stop that and run rmos offsets reset {name} "

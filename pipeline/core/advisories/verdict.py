@@ -1,7 +1,7 @@
 """The verdict on one record of the advisory topic by itself: an advisory, or rejected.
 
 Its link is a function of the record's body. Where the link lies follows its run, and whether the
-advisory is new is the index's to say.
+advisory is new, the index decides.
 """
 
 from collections.abc import Mapping

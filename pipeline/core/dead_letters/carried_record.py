@@ -263,7 +263,7 @@ def summarized_record(
     headers: Sequence[Header],
     all_headers: AllHeaders | None = None,
 ) -> CarriedRecord:
-    """Return what is left of a dead letter whose topic does not take what `carried_record` says."""
+    """Return what is left of a dead letter whose topic refuses the parts of `carried_record`."""
     summary = {} if key is None else _summary_of_key(key)
     if value is not None:
         summary |= {"rmos-body-sha256": sha256_of_content(value), "rmos-body-size": str(len(value))}

@@ -11,7 +11,7 @@ class DeadLetterCode:
     Attributes:
         meaning: What was found.
         way_out: What to do.
-        only_if_asked: Another judgement would say the same, or raise an alarm, until somebody
+        only_if_asked: Another verdict would be the same, or raise an alarm, until somebody
             has mended something else: it is redriven only where its code or record is named.
     """
 

@@ -40,14 +40,14 @@ Body = Literal["carried", "at its source", "none"]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """What a list says of a dead letter; its key, value and headers stay on the topic.
+    """The fields of a dead letter in a list; its key, value and headers stay on the topic.
 
     Attributes:
         place: Where the dead letter is.
         timestamp_ms: When it was written, by the worker's clock.
-        source: The record that it is about; None where its headers do not say.
+        source: The record that it is about; None where its headers do not name it.
         source_timestamp_ms: The broker time of that record.
-        code: Why the record was refused; `NO_CODE` where its headers do not say.
+        code: Why the record was refused; `NO_CODE` where its headers do not name it.
         message: The same in one sentence.
         group: The consumer group that gave up on it.
         attempt: 1 at first; each redrive adds 1.
@@ -96,7 +96,7 @@ def read_dead_letter(
     value: ReadContent | None,
     headers: Sequence[Header],
 ) -> DeadLetterRecord:
-    """Return what a record of a dead letter topic says, be it one of ours or not."""
+    """Return the dead letter in a record of its topic, be it one of ours or not."""
     headers, _ = split_headers(headers)
     key = key if isinstance(key, bytes) else None
     value = value if isinstance(value, bytes) else None
@@ -173,7 +173,7 @@ _ATTEMPT = re.compile(rb"[1-9][0-9]{0,8}")
 Carry = Callable[
     [ReadContent | None, ReadContent | None, Sequence[Header], AllHeaders | None], CarriedRecord
 ]
-"""Says how much of a record a dead letter has: `carried_record`, or `summarized_record`."""
+"""Decides how much of a record a dead letter has: `carried_record`, or `summarized_record`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def dead_letter(
 
 
 def _attempt(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    """Return how often the record has been tried: what its last redrive says, else 1."""
+    """Return how often the record has been tried: the number of its last redrive, else 1."""
     for name, value in reversed(headers):
         if name == "rmos-attempt" and value is not None and _ATTEMPT.fullmatch(value):
             return value.decode()

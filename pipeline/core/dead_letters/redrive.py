@@ -29,7 +29,7 @@ class Redrive:
     Attributes:
         source: The record that had been refused.
         redriven_as: Where the same record is now.
-        attempt: As the header of that record says.
+        attempt: The value of the header of that record.
     """
 
     source: RecordId

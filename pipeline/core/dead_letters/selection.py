@@ -64,7 +64,7 @@ class DeadLetterCollection:
 def missing_dead_letter(
     wanted: DeadLetterFilter, letters: Iterable[DeadLetterRecord]
 ) -> str | None:
-    """Say which record that is named in `wanted` has none of `letters`; None where each has one."""
+    """Return a sentence on records of `wanted` without a dead letter; None where each has one."""
     there = {place for letter in letters for place in (letter.source, letter.place)}
     unknown = sorted(wanted.sources - there)
     if not unknown:

@@ -68,7 +68,7 @@ def canonical_json_by_rule(value: Any) -> bytes:  # noqa: ANN401
 
 
 def _text_of_any_digits(value: Any) -> str:  # noqa: ANN401
-    """Return the same text as the rule, whatever PYTHONINTMAXSTRDIGITS says."""
+    """Return the same text as the rule, whatever PYTHONINTMAXSTRDIGITS is."""
     if isinstance(value, dict):
         members = (
             f"{_text_of_any_digits(key)}:{_text_of_any_digits(item)}"

@@ -28,7 +28,7 @@ _LEVEL_LIMIT_INDENT = b"\n" + b"  " * LEVEL_LIMIT
 
 
 class InvalidJsonError(ValueError):
-    """The bytes are not strict JSON; its text says what was found.
+    """The bytes are not strict JSON; its text names what was found.
 
     Attributes:
         at_byte: Where, if it is one place.
@@ -55,7 +55,7 @@ def parse_object(body: bytes) -> tuple[dict[str, Any], bytes]:
         value = _decode(body)
         canonical = canonical_json_of_small_integers(value)
     except (ValueError, TypeError, RecursionError):
-        # Refused, or an integer above 64 bits, or very deep: the rule says which.
+        # Refused, or an integer above 64 bits, or very deep: the rule decides.
         return _parse_slowly(body)
     if (
         not isinstance(value, dict)

@@ -5,7 +5,7 @@ The procedure, with the same numbers in `build_run`:
 1. Find what is wrong with the request's shape; drop each top-level field with a violation.
 2. Read the attachments; wrong base64, hash or size drops them all.
 3. Hash the payloads that are there; a claimed hash that differs drops the claims.
-4. Decide: violations make it incomplete, otherwise the safety policy says.
+4. Decide: violations make it incomplete, otherwise the safety policy decides.
 5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is
    withheld, named, and the whole body is kept in quarantine.
 6. Keep the body of a run that is OK there too where the artifact has no place for a value of it.

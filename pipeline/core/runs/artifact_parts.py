@@ -5,7 +5,7 @@ shown alike.
 
 An artifact has no place for some values of a request that it shows. G-code that is too large to
 stand in an artifact takes `outputs.gcode_path` for itself, and a decision gives way to an
-evaluation that says something worse. The bytes of an artifact are fixed by the version that its
+evaluation with a worse risk. The bytes of an artifact are fixed by the version that its
 request names, so such values are read from the quarantined request.
 """
 
@@ -190,7 +190,7 @@ _EMPTY: tuple[object, ...] = (None, [], {})
 
 
 def values_without_place(request: Mapping[str, Any], artifact: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `request` says and `artifact`, which shows it, does not; by dotted path.
+    """Return the values of `request` that `artifact`, which shows it, lacks; by dotted path.
 
     Args:
         request: The request's fields.

@@ -32,7 +32,7 @@ class CutProgram:
     Attributes:
         known_by: `stored`: computed from G-code that came with the request. `attached`: an
             attachment of kind gcode, or the one at `outputs.gcode_path`, has it as its name.
-            `claimed`: the producer or an older store says so, and the content is not known.
+            `claimed`: only the producer or an older store names it; the content is not known.
     """
 
     sha256: str

@@ -23,7 +23,7 @@ from schemas.run_diff import DiffSeverity
 _WHOLE_FIELDS = ("status", "mode", "event_type", "notes", "errors")
 _CONTEXT_FIELDS = ("tool_id", "material_id", "machine_id", "workflow_mode", "workflow_session_id")
 _DECISION_FIELDS = ("risk_level", "score", "block_reason", "warnings")
-# An advisory_id says which advisory within its run only; its content is known by its hash.
+# An advisory_id names an advisory within its run only; its content is known by its hash.
 _ADVISORY_FIELDS = ("advisory_id", "kind", "content_sha256")
 _ITEM_SCOPE = ("decision", "feasibility", "hashes", "request_summary")
 
@@ -43,7 +43,7 @@ _WARNING_PATHS = frozenset(
     {"decision.score", "hashes.feasibility_sha256", f"hashes.{OLD_REQUEST_HASH}"}
 )
 _GCODE_PATH = "outputs.gcode_path"
-# Any of these may say which of several known programs is the one.
+# Any of these may decide which of several known programs is the one.
 _WHICH_PROGRAM = frozenset({_GCODE_PATH, "attachments", "claimed_hashes.gcode_sha256", "meta.v1"})
 _WITHHELD = "withheld"
 # No machine cuts by these.
@@ -178,7 +178,7 @@ def _item_scope(run: dict[str, Any]) -> dict[str, Any]:
 def _critical_besides(a: dict[str, Any], b: dict[str, Any]) -> frozenset[str]:
     """Return which other paths would mean that another program is cut.
 
-    A path says which program it is where no hash does. What is withheld without a hash is known by
+    A path identifies a program that has no hash. What is withheld without a hash is known by
     its name alone.
     """
     critical: set[str] = set()

@@ -128,7 +128,7 @@ def resolve_run(
         judged: What the record asks for.
         run: What the store holds; made by this very record where the run is new.
         source: The record.
-        intact: Whether the file is there with the bytes that `run` says.
+        intact: Whether the file is there with the bytes that `run` names.
     """
     if not intact:
         return Outcome(

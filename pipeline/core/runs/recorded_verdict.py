@@ -24,7 +24,7 @@ def recorded_decision(decision: object, feasibility: dict[str, Any]) -> dict[str
 
     The risk is the one in `decision`, else the worst in `feasibility`, at its top, in its
     `decision` and in its `safety`; UNKNOWN where nobody names one. A text that is blank names
-    none. What contradicts the risk of `decision` has no say in the other fields.
+    none. What contradicts the risk of `decision` does not count in the other fields.
     """
     own = _own_risk_source(decision)
     sources = list(risk_sources_of_feasibility(_without_blank_risks(feasibility)))

@@ -1,6 +1,6 @@
 """The safety policy: the risk of a request, and the status that follows.
 
-Unsafe is never OK. The worst risk found anywhere counts, whatever else a producer says.
+Unsafe is never OK. The worst risk found anywhere counts, whatever else a producer claims.
 """
 
 from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _is_prose_list(value: Any) -> bool:  # noqa: ANN401
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the policy says of one complete request.
+    """The result of the policy for one complete request.
 
     Attributes:
         status: OK, BLOCKED or ERROR.
@@ -185,7 +185,7 @@ def decision_of(
     fallback_reason: str | None,
     sent: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return an artifact's decision: of what the sources say, the first word of each kind.
+    """Return an artifact's decision: of all sources, the first value of each kind.
 
     Args:
         risk_level: The risk that counts.
@@ -200,7 +200,7 @@ def decision_of(
         "risk_level": risk_level,
         "score": next((score for score in scores if score is not None), None),
         "block_reason": next(filter(None, reasons), fallback_reason),
-        # An empty list says nothing, unless nobody says anything.
+        # An empty list counts only where no source has another.
         "warnings": next(filter(None, lists), lists[0] if lists else None),
         "details": sent.get("details") if sent else None,
     }

@@ -1,6 +1,6 @@
 """The verdict on one record of the request topic by itself: a run, or rejected.
 
-Whether the run is new, a duplicate or in conflict is the index's to say (`pipeline.storage`).
+Whether the run is new, a duplicate or in conflict the index decides (`pipeline.storage`).
 """
 
 from dataclasses import dataclass

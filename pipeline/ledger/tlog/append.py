@@ -102,7 +102,7 @@ class TreeAppender:
         """Append `leaves`.
 
         Raises:
-            EvidenceError: A leaf is longer than a bundle can say; nothing was appended.
+            EvidenceError: A leaf is longer than a bundle can encode; nothing was appended.
         """
         longest = max(map(len, leaves), default=0)
         if longest > ENTRY_LIMIT_BYTES:

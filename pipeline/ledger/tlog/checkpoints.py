@@ -113,7 +113,7 @@ class TrustedCheckpoint:
 
     Attributes:
         note: The signed note, byte for byte.
-        checkpoint: What it says; its signature is not checked yet.
+        checkpoint: Its content; its signature is not checked yet.
     """
 
     note: bytes

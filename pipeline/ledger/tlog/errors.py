@@ -2,4 +2,4 @@
 
 
 class EvidenceError(ValueError):
-    """The evidence does not hold; its text says what was expected and what was found."""
+    """The evidence does not hold; its text names what was expected and found."""

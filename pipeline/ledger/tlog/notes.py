@@ -292,7 +292,7 @@ def open_rotation(content: bytes) -> KeyRotation:
     """
     note = parse_note(content)
     rotation = _parse(note.text)
-    # Which keys to ask the text says itself; what counts is that the caller knows one of them.
+    # The text itself names the keys; what counts is that the caller knows one of them.
     if len(set(verify_note(note, [rotation.old, rotation.new]))) != 2:  # noqa: PLR2004
         raise EvidenceError("expected a signature of the old key and one of the new key")
     return rotation

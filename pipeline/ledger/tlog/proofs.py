@@ -1,6 +1,6 @@
 """Proofs about Merkle trees: that a leaf is in one, that one begins another.
 
-RFC 6962 sections 2.1.1 and 2.1.2 say what a proof holds, RFC 9162 sections 2.1.3.2 and 2.1.4.2
+RFC 6962 sections 2.1.1 and 2.1.2 define a proof, RFC 9162 sections 2.1.3.2 and 2.1.4.2
 how it is checked. Node (level, index) is the full subtree over the leaves from
 `index * 2**level` to `(index + 1) * 2**level`.
 

@@ -174,7 +174,7 @@ def parse_bundle(tile: Tile, content: bytes) -> list[bytes]:
     """Return the entries of a bundle (tlog-tiles, "Log entries").
 
     Raises:
-        EvidenceError: It does not hold exactly as many whole entries as its width says.
+        EvidenceError: It does not hold exactly as many whole entries as its width.
     """
     entries = []
     start = 0

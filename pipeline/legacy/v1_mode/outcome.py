@@ -76,7 +76,7 @@ class V1Outcome:
     Attributes:
         kind: One of four; conflict and rejected mean a dead letter.
         run_id: Where it could be read.
-        fields: What an event says of the stored run; no artifact is named, as there is none.
+        fields: The stored run in an event; no artifact is named, as there is none.
         code: Why there is a dead letter; None where there is none.
         message: The same in one sentence.
         may_cut: Whether a machine may cut by what this record asked for.
@@ -143,7 +143,7 @@ def epoch_of_cluster(cluster_id: str) -> int:
 
 
 def event_fields(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what an event says of the stored run; None where the row does not say it."""
+    """Return the stored run as an event has it; None where the row lacks it."""
     decision = row.get("decision")
     if not isinstance(decision, dict):
         return None

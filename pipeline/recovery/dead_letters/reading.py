@@ -43,9 +43,9 @@ class DeadLetterContent:
     """A dead letter with all that it carries.
 
     Attributes:
-        letter: What a list says of it.
+        letter: Its fields in a list.
         key: The record's, also where the dead letter left it at its source.
-        value: The same; None where it had none or where `fault` says why it cannot be had.
+        value: The same; None where it had none, or cannot be read because of `fault`.
         headers: The record's, then ours; the same.
         fault: Why this is not all of the record; None where it is.
         unsendable: What a redrive reports of it: bytes that are not those that were refused, bytes

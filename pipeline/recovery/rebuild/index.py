@@ -1,12 +1,12 @@
 """Rebuilds the index of a store from its files, ledger and request topics.
 
-The files say which runs there are; the ledger, or where there is none the topic, says which record
+The files show which runs exist; the ledger, or where there is none the topic, names the record
 made each. Procedure, with the same numbers in `rebuild_index`:
 
 1. Refuse while a worker runs: it would go on writing into the old index.
 2. Read every artifact and every link.
 3. Read the leaves of all logs. The first leaf of a run or an advisory is that of the
-   record that made it. A file with other bytes than its leaf says ends it here: a new row would
+   record that made it. A file with other bytes than its leaf ends it here: a new row would
    make it look right.
 4. Where the epoch has a ledger, read from the topics what it lacks: the record of a leaf
    whose file is not there, for the rest of its row, which is as if the file were right, so that
@@ -212,7 +212,7 @@ async def _explain(
 
 
 async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) -> None:
-    """Refuse to say who made a file where records are gone, and no leaf says it.
+    """Refuse to decide what made a file where records are gone, and no leaf names it.
 
     Raises:
         StoreNotReadyError: Records are gone from the middle of a log.

@@ -2,7 +2,7 @@
 
 The records that the store has consumed are judged again and committed by the function that a
 worker commits with, so the leaves are those that it would have written from the start: the rows
-of the index say which record was first. What is on disk stays as it is. Killed, it goes on where
+of the index decide which record was first. What is on disk stays as it is. Killed, it goes on where
 the logs end.
 
 What the broker no longer has can have no leaf: it was removed by retention, or is gone from the

@@ -65,7 +65,7 @@ class RebuiltRuns:
         rows: By run_id.
         wanted: By run_id the record and the leaf of a run whose file is missing: the rest of its
             row only that record can tell.
-        differing: Sentences about files that are not what their leaf says.
+        differing: Sentences about files that differ from their leaf.
     """
 
     hash_at: Callable[[str], str | None]
@@ -168,7 +168,7 @@ def _indexed(judged: JudgedRun, run: StoredRun) -> IndexedRun:
 
 
 def _differs(path: str, expected: str | None, source: RecordSource, found: str | None) -> str:
-    """Return the sentence about a file that is not what its leaf says."""
+    """Return the sentence about a file that differs from its leaf."""
     return (
         f"expected {path} to have SHA-256 {expected}, as the leaf of offset {source.id.offset} of "
         f"{source.id.topic}, partition {source.id.partition} says, found {found}"
@@ -187,7 +187,7 @@ class RebuiltAdvisories:
         changed: Those whose link file is not what their first request makes.
         wanted: By run_id and advisory_id the record and the leaf of a claim without its link: the
             rest of its row only that record can tell.
-        differing: Sentences about links that are not what their leaf says.
+        differing: Sentences about links that differ from their leaf.
         unexpected: Path and SHA-256 of what is in the place of a link and is none.
     """
 
@@ -361,7 +361,7 @@ class RebuiltRows:
             self.advisories.explain(source, verdict, is_consumed=is_consumed)
 
     def refuse_differing(self) -> None:
-        """Refuse files that are not what their leaf says.
+        """Refuse files that differ from their leaf.
 
         Raises:
             IntegrityError: There are some.

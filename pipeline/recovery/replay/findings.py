@@ -21,12 +21,12 @@ FindingKind = Literal[
 DIFFERENCES: frozenset[FindingKind] = frozenset(
     {"missing", "different", "foreign", "upload_missing"}
 )
-"""Kinds that say that topic and store disagree."""
+"""Kinds for which topic and store disagree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as topic and ledger say, or that an operator should know.
+    """One difference from topic and ledger, or one fact that an operator should know.
 
     Attributes:
         kind: `missing`, `different` and `foreign` of what records explain; `upload_missing` of a
@@ -37,7 +37,7 @@ class Finding:
         path: Relative to the store, or what else it is about.
         expected: In a few words, a hash mostly.
         found: Likewise.
-        source: The record that says so, as `topic/partition/offset`.
+        source: The record that shows it, as `topic/partition/offset`.
         named_by: The file that names a blob.
     """
 

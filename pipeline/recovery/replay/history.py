@@ -1,8 +1,8 @@
 """A record compared with its leaf: whether it was first, and the bytes that it made.
 
-A leaf says who was first. Without one the partition is read from its start, so that a range from
-its middle never lets a later record win; behind a hole in the log it is unknown, so a later
-record is taken for one that was not first.
+A leaf decides which record was first. Without one the partition is read from its start, so
+that a range from its middle never lets a later record win; behind a hole in the log it is unknown,
+so a later record is taken for one that was not first.
 """
 
 from bisect import bisect_left

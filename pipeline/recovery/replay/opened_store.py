@@ -21,9 +21,9 @@ class OpenedStore:
 
     Attributes:
         root: Its folder.
-        identity: What `store.json` says.
+        identity: The content of `store.json`.
         index: Its index; an empty one elsewhere where a new store has none yet.
-        ledger: Its logs; None where the settings say none.
+        ledger: Its logs; None where the settings have none.
         logs: The same with those of earlier epochs, whatever key of the store has signed them.
     """
 

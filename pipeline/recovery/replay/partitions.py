@@ -30,7 +30,7 @@ class ReplayedPartition:
         begin: First offset that is asked for.
         end: Offset after the last one that is asked for and was consumed.
         pending: Offsets that are asked for and not consumed yet: they are the workers' own.
-        position: Where the index says that the store goes on.
+        position: The next offset of the store, by the index.
         leaves: The leaves of that log; None where there is none.
         leaves_to: Offset after that of the last leaf.
         has_every_leaf: Whether all that is asked for has leaves: then nothing before it need be
@@ -110,7 +110,7 @@ async def replayed_partitions(
         for place, asked in ranges.items():
             if place[0] == topic.name:
                 leaves = None if ledger is None else ledger.reader(LogId(epoch, *place))
-                # Where the group never was, nothing says that a record is left to a worker.
+                # Where the group never was, no record is left to a worker.
                 consumed = committed.get(place, 0) if committed else asked.log.end
                 reached = stored.get(place, 0), consumed
                 found.append(_partition(topic, LogId(epoch, *place), asked, leaves, reached))

@@ -186,7 +186,7 @@ async def judged_chunks(
 
     Args:
         records: One partition after the other, each in the order of its offsets.
-        judging: Says what each is.
+        judging: Returns the verdict on each.
         epoch: That of the store.
     """
     waiting: deque[asyncio.Task[JudgedChunk]] = deque()

@@ -32,9 +32,9 @@ class RequestTopic:
     Attributes:
         name: Full name.
         group: The consumer group that reads it, and writes what its records make.
-        judge: Says what a record is.
+        judge: Returns the verdict on a record.
         open_store: What keeps it, opened by the store's folder and its ledger.
-        plan: Says what the store would do with records, from its rows alone.
+        plan: Plans records for the store, from its rows alone.
     """
 
     name: str

@@ -4,7 +4,7 @@ Procedure, with the same numbers in the code:
 
 1. Fix what is asked for, up to what the workers have consumed: what they have not is theirs.
 2. Refuse where the start of a log is gone, where records are gone from its middle and later ones
-   have no leaf that says whether they were first, and, while workers run, where leaves are to be
+   have no leaf that decides whether they were first, and, while workers run, where leaves are to be
    appended: a worker that is further on would leave a gap in the ledger that nothing closes.
 3. Read each partition, from its start where a record may have no leaf; judge every record.
 4. Of records that the store knows: make again the files, and the rows, of those that were
@@ -15,7 +15,7 @@ Procedure, with the same numbers in the code:
 6. Compare what could not be restored, and look for uploads that no message brings back.
 7. Give the store root: 32 bytes that two stores share where they hold the same.
 
-What is in the store is all that says how far a restore came: killed anywhere, it is started
+Only the store shows how far a restore came: killed anywhere, it is started
 again and comes to the same end.
 """
 
@@ -239,7 +239,7 @@ def refuse_loss(steps: Iterable[RestoreSteps]) -> None:
 
 
 async def _refuse_undecided(settings: Settings, partitions: Iterable[ReplayedPartition]) -> None:
-    """Refuse to decide who was first behind a hole in the log, where no leaf says it.
+    """Refuse to decide who was first behind a hole in the log, where no leaf decides it.
 
     The request that was first may be what is gone: a later one, which was refused, would be made
     the run. No option changes that.
@@ -319,7 +319,7 @@ class _Restorer:
         )
         firsts = self._firsts(steps, known)
         same = [each.record for each in firsts if _makes_what_its_leaf_names(each)]
-        # Only where nothing was left out before may the store say that it has come so far.
+        # Only where nothing was left out before may the store record that position.
         last = {steps.partition.place: known[-1].record.source.id.offset + 1}
         restoration = self.stores[steps.partition.topic.name].restore(
             same, last if steps.follows_on else {}

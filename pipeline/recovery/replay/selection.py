@@ -91,7 +91,7 @@ def parse_selection(
 
 
 def _refuse_reversed(what: str, begin: int | None, end: int | None) -> None:
-    """Refuse a range that can hold nothing: a proof of it would say that all is well."""
+    """Refuse a range that can hold nothing: it would prove nothing."""
     if begin is not None and end is not None and end < begin:
         raise InputError(f"Expected {what} that do not end before they begin.")
 

@@ -138,5 +138,5 @@ def _check_format(found: int, path: Path) -> None:
 
 def _is_damaged(error: DatabaseError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", None)
-    # The low byte is the kind of error, the others say more about it (sqlite.org/rescode.html).
+    # The low byte is the kind of error, the others give detail (sqlite.org/rescode.html).
     return code is not None and code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
