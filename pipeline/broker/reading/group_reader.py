@@ -5,8 +5,9 @@ commits what it has finished. Where another program has members in the group, it
 be refused by the broker; nothing would be lost.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
@@ -47,61 +48,52 @@ async def group_reader(
         yield GroupReader(settings, consumer, wanted)
 
 
+@dataclass(frozen=True, slots=True)
 class GroupReader:
     """Reads ranges of partitions, and commits them."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        consumer: AIOKafkaConsumer,
-        ranges: Mapping[TopicPartition, OffsetRange],
-    ) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._ranges = ranges
+    settings: Settings
+    consumer: AIOKafkaConsumer
+    ranges: Mapping[TopicPartition, OffsetRange]
 
     async def batches(self) -> AsyncGenerator[list[ConsumerRecord]]:
-        """Yield what each poll brings, until every range has ended; commit before the next.
+        """Yield the records of each poll, until every range has ended; commit before the next.
 
         A range ends early before a transaction that is still open: what it holds is no record
         yet.
         """
         while waiting := await self._unfinished():
             # The records are handled outside of this: their faults are not the broker's.
-            async with broker_errors(self._settings):
-                polled = await self._consumer.getmany(
-                    *waiting, timeout_ms=_POLL_MS, max_records=self._settings.batch_records
+            async with broker_errors(self.settings):
+                polled = await self.consumer.getmany(
+                    *waiting, timeout_ms=_POLL_MS, max_records=self.settings.batch_records
                 )
             records = [
                 record
                 for partition, found in sorted(polled.items())
                 for record in found
-                if record.offset < self._ranges[partition].end
+                if record.offset < self.ranges[partition].end
             ]
             if records:
                 yield records
-            elif await self._wait_for_transactions(waiting):
+            elif all(waits_for_transaction(self.consumer, *each) for each in waiting.items()):
                 return
 
     async def commit(self) -> None:
         """Commit everything that `batches` has yielded."""
-        reached = await self._positions(self._ranges)
-        async with broker_errors(self._settings):
-            await self._consumer.commit(
+        async with broker_errors(self.settings):
+            await self.consumer.commit(
                 {
-                    partition: OffsetAndMetadata(min(position, self._ranges[partition].end), "")
-                    for partition, position in reached.items()
+                    partition: OffsetAndMetadata(min(at, self.ranges[partition].end), "")
+                    for partition, at in (await self._positions()).items()
                 }
             )
 
-    async def _wait_for_transactions(self, partitions: Iterable[TopicPartition]) -> bool:
-        reached = await self._positions(partitions)
-        return all(waits_for_transaction(self._consumer, *each) for each in reached.items())
+    async def _unfinished(self) -> dict[TopicPartition, int]:
+        """Return where each range stands that has not ended."""
+        async with broker_errors(self.settings):
+            reached = await self._positions()
+        return {each: at for each, at in reached.items() if at < self.ranges[each].end}
 
-    async def _unfinished(self) -> list[TopicPartition]:
-        reached = await self._positions(self._ranges)
-        return [partition for partition, at in reached.items() if at < self._ranges[partition].end]
-
-    async def _positions(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        async with broker_errors(self._settings):
-            return {partition: await self._consumer.position(partition) for partition in partitions}
+    async def _positions(self) -> dict[TopicPartition, int]:
+        return {each: await self.consumer.position(each) for each in self.ranges}

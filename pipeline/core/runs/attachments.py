@@ -69,14 +69,10 @@ def read_attachments(listed: list[dict[str, Any]]) -> AttachmentSet:
 
 
 def _reference(attachment: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "sha256": attachment["sha256"],
-        "kind": attachment["kind"],
-        "mime": attachment["mime"],
-        "filename": attachment["filename"],
-        "size_bytes": attachment["size_bytes"],
-        "created_at_utc": normalise_timestamp(attachment["created_at_utc"]),
+    shown = {
+        name: attachment[name] for name in ("sha256", "kind", "mime", "filename", "size_bytes")
     }
+    return shown | {"created_at_utc": normalise_timestamp(attachment["created_at_utc"])}
 
 
 def _decode(text: str) -> bytes | None:

@@ -24,8 +24,7 @@ EVENT_SOURCE = "/rmos/persist"
 
 def event_id(source: RecordSource) -> str:
     """Return the SHA-256 of `epoch/topic/partition/offset`: equal for every delivery."""
-    name = f"{source.epoch}/{source.id.topic}/{source.id.partition}/{source.id.offset}"
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(f"{source.epoch}/{source.id}".encode()).hexdigest()
 
 
 class ReportedOutcome(Protocol):
