@@ -37,21 +37,24 @@ _ORIGIN = re.compile(
 )
 
 
-def _names(value: Any, pattern: re.Pattern[str], example: str) -> tuple[str, ...]:  # noqa: ANN401
-    listed = value.split(",") if isinstance(value, str) else value
-    names = tuple(name.strip() for name in listed if name.strip())
-    for name in names:
-        if not pattern.fullmatch(name):
-            raise ValueError(f"expected a list such as {example}, found {name!r} in it")
-    return names
+def _listed(pattern: re.Pattern[str], example: str) -> BeforeValidator:
+    """Return what reads a list with commas, each item of `pattern`."""
+
+    def read(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+        listed = value.split(",") if isinstance(value, str) else value
+        names = tuple(name.strip() for name in listed if name.strip())
+        for name in names:
+            if not pattern.fullmatch(name):
+                raise ValueError(f"expected a list such as {example}, found {name!r} in it")
+        return names
+
+    return BeforeValidator(read)
 
 
-def _hosts(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-    return _names(value, _HOST, "runs.example,[fd00::1]")
-
-
-def _origins(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-    return _names(value, _ORIGIN, "https://cam.example,http://localhost:3000")
+_Hosts = Annotated[tuple[str, ...], NoDecode, _listed(_HOST, "runs.example,[fd00::1]")]
+_Origins = Annotated[
+    tuple[str, ...], NoDecode, _listed(_ORIGIN, "https://cam.example,http://localhost:3000")
+]
 
 
 class Settings(BaseSettings):
@@ -170,12 +173,12 @@ class Settings(BaseSettings):
     api_tokens_file: Path | None = Field(
         None, description="tokens of the API: a line `name role sha256hex` for each"
     )
-    api_allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
+    api_allowed_hosts: _Hosts = Field(
         (),
         description="names that the API accepts in Host, comma separated; without tokens those "
         "of loopback are accepted too",
     )
-    api_allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = Field(
+    api_allowed_origins: _Origins = Field(
         (),
         description="origins of web pages that may use the API (CORS), comma separated: "
         "https://cam.example",
