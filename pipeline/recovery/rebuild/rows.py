@@ -62,6 +62,7 @@ class RebuiltRuns:
 
     Attributes:
         hash_at: Gives the SHA-256 of the file at a path, whatever it is; None where there is none.
+        unexpected: Gets the files of a run beside its own.
         rows: By run_id.
         wanted: By run_id the record and the leaf of a run whose file is missing: the rest of its
             row only that record can tell.
@@ -69,45 +70,39 @@ class RebuiltRuns:
     """
 
     hash_at: Callable[[str], str | None]
+    unexpected: list[UnexpectedFile]
     rows: dict[str, RebuiltRun] = field(default_factory=dict)
     wanted: dict[str, tuple[RecordSource, LedgerLeaf]] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
 
-    def add_file(self, found: FoundArtifact) -> UnexpectedFile | None:
-        """Take the row of an artifact; return the file where another one has its run."""
+    def add_file(self, found: FoundArtifact) -> None:
+        """Take the row of an artifact; of two files of one run the first counts."""
         row = RebuiltRun(found.run, found.indexed, found.run.artifact_sha256)
         known = self.rows.setdefault(found.run.run_id, row)
-        if known is row:
-            return None
-        reason = f"expected one file of a run, found another at {known.run.artifact_path}"
-        return UnexpectedFile(found.run.artifact_path, reason)
+        if known is not row:
+            reason = f"expected one file of a run, found another at {known.run.artifact_path}"
+            self.unexpected.append(UnexpectedFile(found.run.artifact_path, reason))
 
-    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> UnexpectedFile | None:
-        """Let the leaf of the record that made a run explain it, unless an earlier one has.
-
-        Returns:
-            A file of the run at another place than its own.
-        """
+    def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> None:
+        """Let the leaf of the record that made a run explain it, unless an earlier one has."""
         run_id, path, sha256 = leaf.run_id, leaf.path, leaf.sha256
         assert run_id is not None, "the leaf of a run names it, its file and its hash"
         assert path is not None
         assert sha256 is not None
         known = self.rows.get(run_id)
         if run_id in self.wanted or (known is not None and known.run.source is not None):
-            return None
+            return
         if known is not None and (known.run.artifact_path, known.file_sha256) == (path, sha256):
             run = replace(known.run, source=source)
             self.rows[run_id] = RebuiltRun(run, with_source(known.indexed, source), sha256)
-            return None
+            return
         found = self.hash_at(path)
         if found not in {None, sha256}:
             self.differing.append(_differs(path, sha256, source, found))
         self.wanted[run_id] = source, leaf
-        if known is None or self.rows.pop(run_id).run.artifact_path == path:
-            return None
-        return UnexpectedFile(
-            known.run.artifact_path, f"expected the artifact of {run_id} at {path}"
-        )
+        if known is not None and self.rows.pop(run_id).run.artifact_path != path:
+            reason = f"expected the artifact of {run_id} at {path}"
+            self.unexpected.append(UnexpectedFile(known.run.artifact_path, reason))
 
     def take_record(self, source: RecordSource, judged: JudgedRun) -> None:
         """Make the row of a wanted leaf from its record.
@@ -183,34 +178,35 @@ class RebuiltAdvisories:
     """Rows on their way into a new index.
 
     Attributes:
+        unexpected: Gets the links of an advisory beside its own.
         rows: By run_id and advisory_id.
         changed: Those whose link file is not what their first request makes.
         wanted: By run_id and advisory_id the record and the leaf of a claim without its link: the
             rest of its row only that record can tell.
         differing: Sentences about links that differ from their leaf.
-        unexpected: Path and SHA-256 of what is in the place of a link and is none.
+        no_links: Path and SHA-256 of what is in the place of a link and is none.
     """
 
+    unexpected: list[UnexpectedFile]
     rows: dict[_Key, StoredAdvisory] = field(default_factory=dict)
     changed: list[_Key] = field(default_factory=list)
     wanted: dict[_Key, tuple[RecordSource, LedgerLeaf]] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
-    unexpected: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
+    no_links: dict[_Key, tuple[str, str | None]] = field(default_factory=dict)
 
-    def add_link(self, advisory: StoredAdvisory) -> UnexpectedFile | None:
-        """Take the row of a link file; return the file where another one has its advisory."""
+    def add_link(self, advisory: StoredAdvisory) -> None:
+        """Take the row of a link file; of two links of one advisory the first counts."""
         known = self.rows.setdefault(advisory.key, advisory)
-        if known is advisory:
-            return None
-        assert advisory.link_path is not None, "a link that was found has a path"
-        reason = f"expected one link of an advisory, found another at {known.link_path}"
-        return UnexpectedFile(advisory.link_path, reason)
+        if known is not advisory:
+            assert advisory.link_path is not None, "a link that was found has a path"
+            reason = f"expected one link of an advisory, found another at {known.link_path}"
+            self.unexpected.append(UnexpectedFile(advisory.link_path, reason))
 
-    def add_unexpected(self, path: str, sha256: str | None) -> None:
-        """Take a file that is no link: where it has the place of one, a leaf may explain it."""
+    def add_no_link(self, path: str, sha256: str | None) -> None:
+        """Take a file that is no link: where it has the place of one, a leaf may tell of it."""
         place = parse_path(path)
         if isinstance(place, LinkPath):
-            self.unexpected[place.run_id, place.advisory_id] = path, sha256
+            self.no_links[place.run_id, place.advisory_id] = path, sha256
 
     def take_leaf(self, source: RecordSource, leaf: LedgerLeaf) -> None:
         """Let the leaf of the record that claimed an advisory explain it, unless one has before."""
@@ -223,7 +219,7 @@ class RebuiltAdvisories:
         if known is not None and known.link_sha256 == leaf.link_sha256:
             self.rows[key] = replace(known, source=source)
             return
-        path, found = self.unexpected.get(key, (None, None))
+        path, found = self.no_links.get(key, (None, None))
         if known is not None:
             path, found = known.link_path, known.link_sha256
         if path is not None:
@@ -295,9 +291,9 @@ class RebuiltRows:
     def __init__(self, root: Path) -> None:
         """Begin with none; `root` is the store."""
         self._root = root
-        self.runs = RebuiltRuns(self._hash_at)
-        self.advisories = RebuiltAdvisories()
         self.unexpected: list[UnexpectedFile] = []
+        self.runs = RebuiltRuns(self._hash_at, self.unexpected)
+        self.advisories = RebuiltAdvisories(self.unexpected)
 
     def take_files(self, progress: Progress) -> None:
         """Take the row of every artifact and link.
@@ -308,12 +304,12 @@ class RebuiltRows:
         for count, found in enumerate(find_run_files(self._root), start=1):
             progress("files", count, None)
             if isinstance(found, StoredAdvisory):
-                self._note(self.advisories.add_link(found))
+                self.advisories.add_link(found)
             elif isinstance(found, FoundArtifact):
-                self._note(self.runs.add_file(found))
+                self.runs.add_file(found)
             else:
-                self._note(found)
-                self.advisories.add_unexpected(found.path, self._hash_at(found.path))
+                self.unexpected.append(found)
+                self.advisories.add_no_link(found.path, self._hash_at(found.path))
 
     def take_leaves(self, logs: StoreLogs, progress: Progress) -> dict[int, dict[Partition, int]]:
         """Let the leaves explain the files; return the next offset of each log, by epoch.
@@ -332,7 +328,7 @@ class RebuiltRows:
                 record = RecordId(log.topic, log.partition, leaf.offset)
                 source = RecordSource(log.epoch, record)
                 if leaf.kind == "run":
-                    self._note(self.runs.take_leaf(source, leaf))
+                    self.runs.take_leaf(source, leaf)
                 elif leaf.kind == "advisory":
                     self.advisories.take_leaf(source, leaf)
                 count += 1
@@ -383,10 +379,6 @@ class RebuiltRows:
     def has_unexplained(self) -> bool:
         """Whether there are files that no leaf explains."""
         return bool(self.runs.without_record()) or any(self.advisories.without_record())
-
-    def _note(self, unexpected: UnexpectedFile | None) -> None:
-        if unexpected is not None:
-            self.unexpected.append(unexpected)
 
     def _hash_at(self, path: str) -> str | None:
         with store_faults(self._root):

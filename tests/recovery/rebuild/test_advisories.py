@@ -32,9 +32,10 @@ def stored(offset: int | None, path: str | None, **changes: Any) -> StoredAdviso
 def rebuilt(
     links: list[StoredAdvisory], records: list[tuple[RecordSource, JudgedAdvisory]], committed: int
 ) -> RebuiltAdvisories:
-    rows = RebuiltAdvisories()
+    rows = RebuiltAdvisories([])
     for link in links:
-        assert rows.add_link(link) is None
+        rows.add_link(link)
+    assert rows.unexpected == []
     for source, verdict in records:
         rows.explain(source, verdict, is_consumed=source.id.offset < committed)
     return rows
@@ -85,7 +86,6 @@ def test_links_beside_another_run_or_none_are_unexpected() -> None:
 def test_the_second_link_of_one_advisory_is_unexpected() -> None:
     rows = rebuilt([stored(None, PATH)], [], 0)
     other = "runs/2026-01-01/run_1_advisory_adv_1.json"
-    unexpected = rows.add_link(stored(None, other))
-    assert unexpected is not None
-    assert unexpected.path == other
+    rows.add_link(stored(None, other))
+    assert [each.path for each in rows.unexpected] == [other]
     assert rows.rows[KEY].link_path == PATH
