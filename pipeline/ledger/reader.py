@@ -103,6 +103,17 @@ class LogReader:
             bundle = self.bundle(index)
             yield from bundle[max(start - first, 0) : stop - first]
 
+    def leaves(self, start: int = 0, end: int | None = None) -> Iterator[LedgerLeaf]:
+        """Yield the leaves from `start` to `end`, each covered by the checkpoint.
+
+        Raises:
+            IntegrityError: One is not what was appended.
+        """
+        for entry in self.entries(start, end):
+            with ledger_faults(self.log):
+                leaf = parse_leaf(entry)
+            yield leaf
+
     def bundle(self, index: int) -> list[bytes]:
         """Return the leaves of the bundle at `index`, each covered by the checkpoint.
 
@@ -133,9 +144,17 @@ class LogReader:
         guess = self.size - 1 - (self.leaf(self.size - 1).offset - offset)
         if 0 <= guess < self.size and self.leaf(guess).offset == offset:
             return guess
-        index = bisect_left(range(self.size), offset, key=lambda at: self.leaf(at).offset)
+        index = self.first_from(offset)
         found = index < self.size and self.leaf(index).offset == offset
         return index if found else None
+
+    def first_from(self, offset: int) -> int:
+        """Return the index of the first leaf at or after `offset`; their number if there is none.
+
+        Raises:
+            IntegrityError: A leaf is not what was appended.
+        """
+        return bisect_left(range(self.size), offset, key=lambda at: self.leaf(at).offset)
 
     def prove(self, index: int) -> TlogProof:
         """Return the proof of the leaf at `index`, which anybody can check with a vkey alone.

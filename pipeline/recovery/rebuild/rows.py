@@ -25,8 +25,7 @@ from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.errors import IntegrityError
-from pipeline.ledger.folder import ledger_faults
-from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.history import Verdict
 from pipeline.storage.artifacts import (
@@ -322,9 +321,7 @@ class RebuiltRows:
         count = 0
         for reader in logs.open_all():
             log = reader.log
-            for entry in reader.entries():
-                with ledger_faults(log):
-                    leaf = parse_leaf(entry)
+            for leaf in reader.leaves():
                 record = RecordId(log.topic, log.partition, leaf.offset)
                 source = RecordSource(log.epoch, record)
                 if leaf.kind == "run":

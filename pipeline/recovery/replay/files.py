@@ -200,9 +200,7 @@ class _UnreadRows:
         if self._without_source is None:
             assert self._logs is not None
             told = (
-                sha256_of_leaf(reader.leaf(index))
-                for reader in self._logs.open_all()
-                for index in range(reader.size)
+                sha256_of_leaf(leaf) for reader in self._logs.open_all() for leaf in reader.leaves()
             )
             self._without_source = {sha256 for sha256 in told if sha256 is not None}
         return self._without_source

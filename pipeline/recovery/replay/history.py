@@ -5,7 +5,6 @@ that a range from its middle never lets a later record win; behind a hole in the
 so a later record is taken for one that was not first.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,8 +13,7 @@ from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import attachment_path
 from pipeline.core.runs.verdict import JudgedRun
-from pipeline.ledger.folder import ledger_faults
-from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
+from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.recovery.replay.findings import Finding
@@ -74,7 +72,11 @@ class LeafCursor:
             end: Offset after the last one.
         """
         self.without_record: list[LedgerLeaf] = []
-        self._leaves = iter(()) if reader is None else _leaves(reader, begin, end)
+        self._leaves = (
+            iter(())
+            if reader is None
+            else reader.leaves(reader.first_from(begin), reader.first_from(end))
+        )
         self._next = next(self._leaves, None)
         self._end = end
 
@@ -104,19 +106,7 @@ def covers(reader: LogReader | None, begin: int, end: int) -> bool:
     """
     if reader is None:
         return begin >= end
-    return _place(reader, end) - _place(reader, begin) == max(end - begin, 0)
-
-
-def _leaves(reader: LogReader, begin: int, end: int) -> Iterator[LedgerLeaf]:
-    for entry in reader.entries(_place(reader, begin), _place(reader, end)):
-        with ledger_faults(reader.log):
-            leaf = parse_leaf(entry)
-        yield leaf
-
-
-def _place(reader: LogReader, offset: int) -> int:
-    """Return the index of the first leaf at or after an offset."""
-    return bisect_left(range(reader.size), offset, key=lambda index: reader.leaf(index).offset)
+    return reader.first_from(end) - reader.first_from(begin) == max(end - begin, 0)
 
 
 @dataclass(frozen=True, slots=True)
