@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Annotated
 
 import aiofiles
@@ -91,18 +91,17 @@ async def download_attachment(
     if is_known(headers["ETag"], request.headers.get("if-none-match")):
         return Response(status_code=304, headers=headers)
     blob = await deps.transfer(deps.reader.attachments.open, sha256)
-    try:
+    with ExitStack() as stack:
+        stack.callback(blob.close)
         wanted = _wanted(request, blob, headers["ETag"])
+        status = 200 if wanted is None else 206
+        headers |= _of_part(blob, wanted)
         if blob.size_bytes <= CHECKED_FIRST_LIMIT_BYTES:
             await deps.transfer(_check, blob)
         if request.state.is_head:
-            blob.close()
-            status = 200 if wanted is None else 206
-            return Response(status_code=status, headers=_of_part(blob, wanted, headers))
-    except BaseException:
-        blob.close()
-        raise
-    return _stream(blob, wanted, headers, deps.transfer)
+            return Response(status_code=status, headers=headers)
+        stack.pop_all()
+    return _BlobResponse(blob, _stream(blob, wanted, deps.transfer), status, headers)
 
 
 def _named(deps: ApiDependencies, run_id: str, sha256: str) -> NamedBlob:
@@ -145,21 +144,18 @@ def _check(blob: OpenBlob) -> None:
         )
 
 
-def _of_part(blob: OpenBlob, wanted: range | None, headers: dict[str, str]) -> dict[str, str]:
+def _of_part(blob: OpenBlob, wanted: range | None) -> dict[str, str]:
     if wanted is None:
-        return {**headers, "Content-Length": str(blob.size_bytes)}
+        return {"Content-Length": str(blob.size_bytes)}
     content_range = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size_bytes}"
-    return {**headers, "Content-Length": str(len(wanted)), "Content-Range": content_range}
+    return {"Content-Length": str(len(wanted)), "Content-Range": content_range}
 
 
-def _stream(
-    blob: OpenBlob, wanted: range | None, headers: dict[str, str], threads: ThreadPool
-) -> Response:
+def _stream(blob: OpenBlob, wanted: range | None, threads: ThreadPool) -> AsyncGenerator[bytes]:
     pieces = _pieces(blob, wanted or range(blob.size_bytes), threads)
     if wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES:
-        pieces = _hashed(blob, pieces, threads)
-    status = 200 if wanted is None else 206
-    return _BlobResponse(blob, pieces, status, _of_part(blob, wanted, headers))
+        return _hashed(blob, pieces, threads)
+    return pieces
 
 
 async def _pieces(blob: OpenBlob, part: range, threads: ThreadPool) -> AsyncGenerator[bytes]:
