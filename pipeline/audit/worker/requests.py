@@ -11,8 +11,8 @@ there:
 | handled: report or dead letter confirmed | the report is published again |
 | offset committed | done |
 
-A rebalance does not end an audit: it goes on while the group sorts itself out, and is only given up
-where its partition has gone to another worker.
+A rebalance does not end an audit, which goes on meanwhile and is only given up where its partition
+has gone to another worker.
 """
 
 import asyncio
@@ -153,11 +153,11 @@ class AuditRequests:
             return
         error = handling.exception()
         if error is not None:
-            self._tell_fault(error)
+            self._report_fault(error)
             raise error
         self._handled[_place(record)] = record.offset + 1
 
-    def _tell_fault(self, error: BaseException) -> None:
+    def _report_fault(self, error: BaseException) -> None:
         if isinstance(error, StoreError):
             metrics.FAULTS.labels(self.group, "store").inc()
         if not isinstance(error, RmosError | MemoryError):
@@ -198,11 +198,11 @@ def _place(record: Record) -> TopicPartition:
 class _AfterRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
     """Reports the assigned partitions once the group has sorted itself out."""
 
-    def __init__(self, tell: Callable[[set[TopicPartition]], Awaitable[None]]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[set[TopicPartition]], Awaitable[None]]) -> None:
+        self._report = report
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Nothing to do: what is under way holds its journal, so nobody else can do it twice."""
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._tell(assigned)
+        await self._report(assigned)

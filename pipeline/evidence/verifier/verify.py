@@ -138,7 +138,7 @@ BASE: Point = _BASE if _BASE is not None else IDENTITY
 
 
 def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Tell whether the key signed the message (section 5.1.7), in the strict way.
+    """Return whether the key signed the message (section 5.1.7), in the strict way.
 
     S below L, points in their one form, and no key of small order, for which a signature of
     anything could be made.
@@ -261,7 +261,7 @@ class Key:
 
     @property
     def key_id(self) -> bytes:
-        """Four bytes that tell keys of one name apart."""
+        """Four bytes that differ for keys of one name."""
         hashed = self.name.encode() + b"\n" + ED25519 + self.public_key
         return hashlib.sha256(hashed).digest()[:KEY_ID_BYTES]
 
@@ -298,7 +298,7 @@ class Checkpoint:
     root: bytes
 
     def is_signed_by(self, key: Key) -> bool:
-        """Tell whether the key signed it; a signature in its name that does not fit refuses it."""
+        """Return whether the key signed it; a signature in its name that is wrong refuses it."""
         own = (key.name, key.key_id)
         found = [signature for *signer, signature in self.signatures if tuple(signer) == own]
         for each in found:
@@ -763,8 +763,8 @@ def check_attachments(
     for sha256, ref in refs.items():
         name = f"files/{attachment_path(sha256)}"
         if name not in bundle:
-            told = [sha256, *(str(ref[key]) for key in ("kind", "filename") if ref.get(key))]
-            missing[name] = "  ".join(told)
+            given = (str(ref[key]) for key in ("kind", "filename") if ref.get(key))
+            missing[name] = "  ".join([sha256, *given])
             continue
         found = bundle.sha256(name)
         same = found == sha256 or is_legacy_json(bundle, name, sha256)
@@ -773,7 +773,7 @@ def check_attachments(
 
 
 def is_legacy_json(bundle: Bundle, name: str, sha256: str) -> bool:
-    """Tell whether a blob of an older store is JSON whose canonical form has the hash.
+    """Return whether a blob of an older store is JSON whose canonical form has the hash.
 
     Such a blob is never canonical itself: one byte changed in one that is keeps its length.
     """
