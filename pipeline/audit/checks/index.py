@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, Final
 
@@ -63,16 +64,15 @@ def compute_store_root(reader: AuditReader) -> StepResult:
     return result
 
 
-_COLUMNS: Final = [column.name for column in runs.c]
-# The columns behind are of the record that made it, not of the artifact.
-_OWN: Final = _COLUMNS.index("source_epoch")
+_RUN_COLUMNS, _ADVISORY_COLUMNS = (
+    list(takewhile(lambda name: name != "source_epoch", table.c.keys()))
+    for table in (runs, advisories)
+)
+"""The columns that an artifact or a link makes; those behind are of its record."""
+
 # Columns that are compared with leaves too, and found there.
 _RUNS_BY_LEAVES: Final = frozenset({"artifact_sha256", "artifact_path", "size_bytes"})
 _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
-
-# The columns of a row of an advisory that its link makes; the others are of its record.
-_OWN_OF_ADVISORY: Final = advisories.c.keys().index("source_epoch")
-
 
 _RUN_FIRST, _RUN_SECOND, _ADVISORY_FIRST = itemgetter(0), itemgetter(1), itemgetter(0, 1)
 _TABLES: Final = (
@@ -125,16 +125,14 @@ class IndexRows:
         if not rows:
             yield from self._unreadable(path)
             return
-        row = rows[0]
         run = run_of_document(document, artifact_sha256, path, size_bytes, None)
         expected = indexed_run(document, run, payloads)
         made_of = {attachments.name: expected.attachments, withheld_blobs.name: expected.withheld}
         if payloads is not None:
             made_of[withheld_payloads.name] = expected.withheld_payloads or []
         pairs = [(name, self._rows[name].get(run_id, []), made) for name, made in made_of.items()]
-        differing = [name for name, kept, made in pairs if sorted(kept) != sorted(made)]
-        if row[:_OWN] != expected.row[:_OWN]:
-            differing = _differing(_COLUMNS[:_OWN], row, expected.row, _RUNS_BY_LEAVES) + differing
+        differing = _differing(_RUN_COLUMNS, rows[0], expected.row, _RUNS_BY_LEAVES)
+        differing += [name for name, kept, made in pairs if sorted(kept) != sorted(made)]
         if differing:
             yield _finding(path, "artifact", differing)
 
@@ -146,11 +144,8 @@ class IndexRows:
         if not rows:
             yield from self._unreadable(path)
             return
-        row = rows[0]
         expected = advisory_row(advisory_of_link(document, link_sha256, path, None))
-        differing = _differing(
-            advisories.c.keys()[:_OWN_OF_ADVISORY], row, expected, _LINKS_BY_LEAVES
-        )
+        differing = _differing(_ADVISORY_COLUMNS, rows[0], expected, _LINKS_BY_LEAVES)
         if differing:
             yield _finding(path, "link", differing)
 
