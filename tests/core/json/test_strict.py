@@ -128,24 +128,22 @@ def same_verdict(body: bytes) -> bool:
     by_rule = verdict(parse_by_rule, body)
     fast = verdict(parse_object, body)
     if isinstance(by_rule, str):
-        assert fast == by_rule
+        assert fast == by_rule, body[:200]
         return False
     canonical = canonical_json_by_rule(by_rule)
     assert isinstance(fast, tuple), fast
-    assert fast[1] == canonical
+    assert fast[1] == canonical, body[:200]
     # 1 == 1.0 == True in Python: bytes tell values apart, equality does not.
     assert canonical_json_by_rule(fast[0]) == canonical
     return True
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_bytes_are_refused_by_both(name: str) -> None:
-    assert not same_verdict(HOSTILE[name])
+def test_hostile_bytes_are_refused_by_both() -> None:
+    assert [name for name, body in HOSTILE.items() if same_verdict(body)] == []
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_unusual_but_strict_json_is_taken_by_both(name: str) -> None:
-    assert same_verdict(GOOD[name])
+def test_unusual_but_strict_json_is_taken_by_both() -> None:
+    assert [name for name, body in GOOD.items() if not same_verdict(body)] == []
 
 
 @pytest.mark.parametrize("digits", [0, 640])
