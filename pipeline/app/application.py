@@ -35,21 +35,21 @@ class WorkerApplication(FastStream):
     Making one touches nothing; settings are read when it runs.
     """
 
-    def __init__(self, prepare: Callable[[Settings], AbstractAsyncContextManager[Worker]]) -> None:
+    def __init__(self, prepare: Callable[..., AbstractAsyncContextManager[Worker]]) -> None:
         """Prepare nothing yet.
 
         Args:
-            prepare: Prepares the worker for the length of a block.
+            prepare: Takes the settings and options; prepares the worker for the length of a block.
         """
         super().__init__(logger=None, lifespan=self._lifespan)
         self._prepare = prepare
-        self._settings: Settings | None = None
+        self._prepared: AbstractAsyncContextManager[Worker] | None = None
         self._worker: Worker | None = None
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
-        assert self._settings is not None
-        async with self._prepare(self._settings) as worker:
+        assert self._prepared is not None
+        async with self._prepared as worker:
             self._worker = worker
             self.add_broker(worker.broker)
             yield
@@ -72,13 +72,17 @@ class WorkerApplication(FastStream):
             _log.error("ended", why=str(error) or NO_MEMORY)
             sys.exit(getattr(error, "exit_status", CUT_OFF))
 
-    async def serve(self, settings: Settings) -> None:
+    async def serve(self, settings: Settings, **options: Any) -> None:  # noqa: ANN401
         """Run until a signal stops it.
+
+        Args:
+            settings: What the worker runs with.
+            options: Passed on to what prepares it.
 
         Raises:
             RmosError: It could not start or go on; the message names the way out.
         """
-        self._settings = settings
+        self._prepared = self._prepare(settings, **options)
         async with stop_on_signals(settings) as stop:
             with serve_health(settings) as health:
                 async with self.lifespan_context():

@@ -1,14 +1,12 @@
-"""Services as commands start them: one worker, all of them, or everything."""
+"""All workers in one process, alone or with a broker and the API."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
-from pipeline.app.advise import advise_worker, prepared_advise
-from pipeline.app.application import WorkerApplication
-from pipeline.app.audit import audit_worker, prepared_audit
+from pipeline.app.advise import advise_worker
+from pipeline.app.audit import audit_worker
 from pipeline.app.local import local_broker, prepare_local, watch
-from pipeline.app.persist import legacy_persist_worker, persist_worker, preparing_persist
+from pipeline.app.persist import legacy_persist_worker, persist_worker
 from pipeline.app.process import (
     ServiceHealth,
     Stopping,
@@ -20,39 +18,6 @@ from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
 from pipeline.settings import Settings
-
-
-async def run_persist_worker(
-    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
-) -> None:
-    """Run a persist worker until a signal stops it.
-
-    Raises:
-        RmosError: It could not start or go on; the message names the way out.
-    """
-    prepare = partial(preparing_persist, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
-    await WorkerApplication(prepare).serve(settings)
-
-
-async def run_advise_worker(
-    settings: Settings, *, accepted_rejects: int = 0, accept_loss: bool = False
-) -> None:
-    """Run an advise worker until a signal stops it.
-
-    Raises:
-        RmosError: It could not start or go on; the message names the way out.
-    """
-    prepare = partial(prepared_advise, accepted_rejects=accepted_rejects, accept_loss=accept_loss)
-    await WorkerApplication(prepare).serve(settings)
-
-
-async def run_audit_worker(settings: Settings) -> None:
-    """Run an audit worker until a signal stops it.
-
-    Raises:
-        RmosError: It could not start or go on; the message names the way out.
-    """
-    await WorkerApplication(prepared_audit).serve(settings)
 
 
 async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:

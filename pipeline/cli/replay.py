@@ -57,7 +57,7 @@ def plan(
     as_json: AsNdjson = False,
 ) -> None:
     """Show what would be read, what retention has removed, and what the store has already."""
-    from pipeline.app import run_service
+    from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.plan import plan as plan_replay
     from pipeline.settings import read_settings
@@ -87,7 +87,7 @@ def verify(
 
     Exit 5 if anything is missing, different or foreign.
     """
-    from pipeline.app import run_service
+    from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.verify import verify as verify_store
     from pipeline.settings import read_settings
@@ -116,7 +116,7 @@ def restore(
 
     Exit 5 if anything could not be restored.
     """
-    from pipeline.app import run_service
+    from pipeline.app.process import run_service
     from pipeline.cli.views import replay as view
     from pipeline.recovery.replay.restore import restore as restore_store
     from pipeline.settings import read_settings
@@ -142,7 +142,7 @@ def forward(
     as_json: AsNdjson = False,
 ) -> None:
     """Publish records to another topic, unchanged but for the header rmos-replay-of."""
-    from pipeline.app import run_service
+    from pipeline.app.process import run_service
     from pipeline.recovery.replay.forward import forward as forward_range
     from pipeline.settings import read_settings
 

@@ -29,12 +29,11 @@ def persist(
     instance: Instance = None, accept_rejects: AcceptRejects = 0, accept_loss: AcceptLoss = False
 ) -> None:
     """Store run requests as artifacts."""
-    from pipeline.app import run_persist_worker, run_service
+    from pipeline.app.persist import app as worker
+    from pipeline.app.process import run_service
 
     settings = _settings(instance)
-    run_service(
-        run_persist_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
-    )
+    run_service(worker.serve(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss))
 
 
 @app.command("advise", hidden=True)  # its former name
@@ -43,26 +42,27 @@ def advisories(
     instance: Instance = None, accept_rejects: AcceptRejects = 0, accept_loss: AcceptLoss = False
 ) -> None:
     """Link advisories to their runs; those that come too early are linked later."""
-    from pipeline.app import run_advise_worker, run_service
+    from pipeline.app.advise import app as worker
+    from pipeline.app.process import run_service
 
     settings = _settings(instance)
-    run_service(
-        run_advise_worker(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss)
-    )
+    run_service(worker.serve(settings, accepted_rejects=accept_rejects, accept_loss=accept_loss))
 
 
 @app.command()
 def audit(instance: Instance = None) -> None:
     """Audit the store on request and on schedule; nothing is repaired."""
-    from pipeline.app import run_audit_worker, run_service
+    from pipeline.app.audit import app as worker
+    from pipeline.app.process import run_service
 
-    run_service(run_audit_worker(_settings(instance)))
+    run_service(worker.serve(_settings(instance)))
 
 
 @app.command("all")
 def all_workers(instance: Instance = None, accept_loss: AcceptLoss = False) -> None:
     """Run all consumers in one process; if one stops, all stop."""
-    from pipeline.app import run_all_workers, run_service
+    from pipeline.app.process import run_service
+    from pipeline.app.services import run_all_workers
 
     run_service(run_all_workers(_settings(instance), accept_loss=accept_loss))
 
@@ -72,8 +72,8 @@ def api() -> None:
 
     Beyond loopback it needs RMOS_API_TOKENS_FILE: a line `name role sha256hex` for each token.
     """
-    from pipeline.app import run_service
     from pipeline.app.http import run_api
+    from pipeline.app.process import run_service
 
     run_service(run_api(_settings()))
 
@@ -84,7 +84,8 @@ def up() -> None:
     The store is RMOS_DATA_DIR, the broker's port RMOS_BROKER_PORT, the API's RMOS_API_PORT.
     Ctrl-C stops all of it.
     """
-    from pipeline.app import run_everything, run_service
+    from pipeline.app.process import run_service
+    from pipeline.app.services import run_everything
     from pipeline.cli.broker import starting
     from pipeline.logs import configure_logging
     from pipeline.settings import read_settings

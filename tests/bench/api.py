@@ -31,8 +31,9 @@ from rich.table import Table
 from starlette.responses import Response
 
 from pipeline.api.http.server import address_of, listen, serving
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
 from pipeline.app.http import api_server
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.json.canonical import canonical_json

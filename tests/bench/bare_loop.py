@@ -16,7 +16,7 @@ from itertools import chain
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from pipeline.app import run_service
+from pipeline.app.process import run_service
 from pipeline.broker.connection import client_options
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.judging import Judging

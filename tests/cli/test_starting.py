@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import local_broker
+from pipeline.app.local import local_broker
 from pipeline.broker.local import broker as local
 from pipeline.broker.local.runtime import DESCRIPTIONS, Downloaded, KafkaRuntime, ReportStep
 from pipeline.cli.broker import starting

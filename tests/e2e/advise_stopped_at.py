@@ -10,7 +10,8 @@ import sys
 
 from faststream.kafka.message import KafkaAckableMessage
 
-from pipeline.app import run_advise_worker, run_service
+from pipeline.app.advise import app
+from pipeline.app.process import run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
@@ -85,7 +86,7 @@ def work_until(step: str, number: signal.Signals) -> None:
         asyncio.run(produce(settings, [run_of("run_polled")]))
     configure_logging(settings)
     stop_at(STEPS[step], number)
-    run_service(run_advise_worker(settings))
+    run_service(app.serve(settings))
 
 
 def main() -> None:

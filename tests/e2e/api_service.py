@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
 from pipeline.app.http import api_server
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import encode

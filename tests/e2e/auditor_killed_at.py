@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.app import run_audit_worker, run_service
+from pipeline.app.audit import app
+from pipeline.app.process import run_service
 from pipeline.audit.journal import AuditJournal
 from pipeline.audit.worker import handler as audit_handler
 from pipeline.audit.worker.requests import AuditRequests
@@ -68,4 +69,4 @@ if __name__ == "__main__":
     kill_at(owner, name, count, before=before)
     settings = read_settings()
     configure_logging(settings)
-    run_service(run_audit_worker(settings))
+    run_service(app.serve(settings))

@@ -9,7 +9,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.app import Worker, audit_worker, persist_worker
+from pipeline.app.audit import audit_worker
+from pipeline.app.persist import persist_worker
+from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from schemas.audit_report import AuditReport

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from tests.builders import sha256
 from tests.e2e.advise_stopped_at import LINKED_OF_A_STEP, STEPS, records_of

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import AdvisoryPublisher
 from pipeline.consumers import claims as advisory_claims

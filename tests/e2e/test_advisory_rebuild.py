@@ -9,7 +9,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.reading import ranges as single_records

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import run as audit_run
 from pipeline.broker.admin.groups import group_members

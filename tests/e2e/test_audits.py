@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import audit_worker
+from pipeline.app.audit import audit_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.errors import StoreError
 from pipeline.ledger.tlog.checkpoints import write_trusted

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import legacy_persist_worker, persist_worker
+from pipeline.app.persist import legacy_persist_worker, persist_worker
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys

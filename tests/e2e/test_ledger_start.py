@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.consumers.start import ledger_checks
 from pipeline.disk.store_identity import read_store

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.reading.log_holes import find_holes

@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from pipeline import metrics
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.reading.lost_offsets import measure_lost_offsets

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.disk.store_identity import read_store

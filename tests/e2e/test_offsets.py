@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.group_moves import (

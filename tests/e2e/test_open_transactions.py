@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 
 from pipeline import metrics
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.open_transactions import open_transactions
 from pipeline.consumers.engine import liveness
 from pipeline.settings import Settings

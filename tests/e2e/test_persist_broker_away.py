@@ -12,7 +12,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError, RequestTimedOutError
 from structlog.testing import capture_logs
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.sending import batches as sender

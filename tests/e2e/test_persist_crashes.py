@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import group_members
 from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings

@@ -5,7 +5,7 @@ import os
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId

@@ -10,7 +10,7 @@ from aiokafka.codec import zstd_encode
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.core.dead_letters.carried_record import bytes_of_name
 from pipeline.core.dead_letters.selection import DeadLetterFilter

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.core.runs import verdict
 from pipeline.settings import Settings

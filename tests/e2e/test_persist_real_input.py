@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.settings import Settings
 from tests.builders import attachment, judged, run_request
 from tests.e2e.kafka_reading import produce, sending, wait_until_consumed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import attachment, incomplete_request, red_request, run_request

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import describe_cluster
 from pipeline.settings import Settings
 from tests.builders import encode, run_request

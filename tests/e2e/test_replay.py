@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker

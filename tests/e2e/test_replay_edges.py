@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker

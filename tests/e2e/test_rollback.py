@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import legacy_persist_worker, persist_worker
+from pipeline.app.persist import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.publisher import RunPublisher
 from pipeline.core.progress import no_progress

@@ -16,7 +16,7 @@ from aiokafka.admin import NewTopic
 from confluent_kafka import Message as DeliveredMessage
 from confluent_kafka import Producer
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.topics import apply_topics, partition_offsets
 from pipeline.broker.connection import admin_client, describe_cluster
 from pipeline.broker.event_reader import EventReader

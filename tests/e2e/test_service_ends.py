@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
 from pipeline.consumers.engine import child_process as helper_process

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from pipeline import metrics
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.app.worker import Worker
 from pipeline.consumers.engine import topic_watch
 from pipeline.errors import StoreNotReadyError, TopicsError

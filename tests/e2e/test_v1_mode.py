@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.app import legacy_persist_worker, persist_worker
+from pipeline.app.persist import legacy_persist_worker, persist_worker
 from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.row import MARK

@@ -14,7 +14,8 @@ from typing import Any
 
 from faststream.kafka.message import KafkaAckableMessage
 
-from pipeline.app import run_persist_worker, run_service
+from pipeline.app.persist import app
+from pipeline.app.process import run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
@@ -125,7 +126,7 @@ def work_until(step: str, number: signal.Signals) -> None:
     asyncio.run(produce(settings, records_of(step)))
     configure_logging(settings)
     stop_at(STEPS[step], number)
-    run_service(run_persist_worker(settings))
+    run_service(app.serve(settings))
 
 
 def main() -> None:

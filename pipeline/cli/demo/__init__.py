@@ -7,7 +7,7 @@ from pathlib import Path
 
 def demo() -> None:
     """Show what becomes of run requests, on a real broker and a real disk; no input is needed."""
-    from pipeline.app import run_service
+    from pipeline.app.process import run_service
     from pipeline.cli.demo.chapters import run_demo
     from pipeline.cli.demo.runs import Screen
     from pipeline.logs import configure_logging

@@ -2,14 +2,11 @@
 
 import asyncio
 
-from pipeline.app import (
-    advise_worker,
-    audit_worker,
-    local_broker,
-    persist_worker,
-    prepare_local,
-)
+from pipeline.app.advise import advise_worker
+from pipeline.app.audit import audit_worker
 from pipeline.app.http import api_server
+from pipeline.app.local import local_broker, prepare_local
+from pipeline.app.persist import persist_worker
 from pipeline.broker.publisher import RunPublisher
 from pipeline.cli.broker import starting
 from pipeline.cli.demo import proofs, runs

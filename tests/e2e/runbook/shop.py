@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.app import persist_worker
+from pipeline.app.persist import persist_worker
 from pipeline.settings import Settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed

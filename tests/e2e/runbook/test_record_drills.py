@@ -4,7 +4,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
 from tests.builders import advisory_request, run_request
 from tests.e2e.advisories import advisory_of, publish, wait_for

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import advise_worker, persist_worker
+from pipeline.app.advise import advise_worker
+from pipeline.app.persist import persist_worker
 from pipeline.disk.locks import INDEX_LOCK
 from pipeline.disk.store_identity import read_store
 from tests.builders import advisory_request, attachment, record, red_request, run_request
