@@ -17,11 +17,11 @@ from pipeline.settings import read_settings
 
 # A step is a function, the call of it that counts, and whether it ends before or after.
 STEPS: dict[str, tuple[Any, str, int, bool]] = {
-    "a finding told": (BatchSender, "send", 1, False),
+    "a finding sent": (BatchSender, "send", 1, False),
     "a finding written": (AuditJournal, "add", 1, False),
     "one day done": (AuditJournal, "finish_part", 2, False),
     "report written": (audit_handler, "write_report", 1, False),
-    "report told": (AuditRequests, "_commit", 1, True),
+    "report sent": (AuditRequests, "_commit", 1, True),
 }
 
 
@@ -61,7 +61,7 @@ def _killing(original: Callable[..., Any], passing: Callable[[], None], *, befor
 
 def _is_handled(args: tuple[Any, ...]) -> bool:
     """The loop comes by `_commit` at every poll; only one with something to commit counts."""
-    return bool(args[0]._resolved)
+    return bool(args[0]._handled)
 
 
 if __name__ == "__main__":
