@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,13 @@ class WorkerProcess:
 
     async def ended(self, *, seconds: float = STOP_SECONDS) -> int:
         """Wait until the process ends by itself; return its exit status."""
-        await wait_until(
-            lambda: self.process.poll() is not None, f"the end of: {self.text}", seconds=seconds
-        )
+        try:
+            await wait_until(
+                lambda: self.process.poll() is not None, "the process ended", seconds=seconds
+            )
+        except AssertionError as error:
+            error.add_note(self.text)
+            raise
         return self.process.returncode
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -150,6 +154,9 @@ class WorkerPool:
     def kill_all(self) -> None:
         for worker in self._started:
             if worker.process.poll() is None:
+                # A driver has processes of its own, in its session.
+                with suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)
                 worker.kill()
 
 
