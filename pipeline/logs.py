@@ -97,7 +97,7 @@ def _console() -> Processor:
 
 
 def _show(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Make each value visible: a path, a header or a reason is what somebody else sent."""
+    """Make each value visible: a path, a header or a reason comes from others."""
     return {name: _shown(name, value) for name, value in event.items()}
 
 
@@ -108,7 +108,7 @@ def _shown(name: str, value: object) -> str:
 
 
 class _VisibleFormatter(logging.Formatter):
-    """Formats as usual, with what somebody else wrote made visible."""
+    """Formats as usual, with texts of others made visible."""
 
     def format(self, record: logging.LogRecord) -> str:
         first, *others = visible_lines(super().format(record)).split("\n")

@@ -6,7 +6,7 @@ DAY_MS = 86_400_000
 KEEP_FOREVER_MS = -1
 
 REQUEST_PARTITIONS = 12
-"""Fixed for ever: the partition of a run_id must never change. Where somebody adds partitions all
+"""Fixed for ever: the partition of a run_id must never change. Where partitions are added all
 the same, what we publish goes by this number as before."""
 
 AREAS = ("runs", "advisories", "audits")
@@ -95,7 +95,7 @@ class TopicNames:
     """Consumer group of the advise worker."""
 
     audit_requests = _Name("audits.requests")
-    """What somebody asks to be audited."""
+    """Requests for audits."""
 
     audit_findings = _Name("audits.findings")
     """What audits find, as they find it."""

@@ -88,7 +88,7 @@ def raw_answer(
     """Describe an answer that is the bytes of a file.
 
     Args:
-        description: What it is.
+        description: Its meaning.
         headers: Their descriptions, by name.
         example: Of a file that is known to be one JSON object; none for a file of any bytes.
     """

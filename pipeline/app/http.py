@@ -84,7 +84,7 @@ async def api_server(
 def _api(
     settings: Settings, workers: Sequence[Worker], tokens: Tokens | None, stack: AsyncExitStack
 ) -> RequestMiddleware:
-    """Return the API of the store that the settings name; `stack` lets go of what it holds."""
+    """Return the API of the store that the settings name; `stack` closes it."""
     if not settings.runs_v2_enabled:
         legacy = _legacy_dependencies(settings, workers)
         stack.callback(legacy.lookup.close)

@@ -140,7 +140,7 @@ class Stopping:
         self._at_cut.append(end)
 
     def has_started(self) -> None:
-        """Take note that the service runs: from now on a signal lets it finish what it does."""
+        """Take note that the service runs: from now on a signal lets it finish its work."""
         self._is_starting = False
 
     async def finish(self) -> None:
@@ -150,7 +150,7 @@ class Stopping:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
-        # Those of a pool whose thread has died: Python would wait for them, and nobody ends them.
+        # Those of a pool whose thread has died: Python would wait for them, and nothing ends them.
         for child in multiprocessing.active_children() if self.fault is not None else ():
             child.kill()
 

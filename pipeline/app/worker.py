@@ -32,7 +32,7 @@ class Worker:
     """A worker; it consumes from the start of its broker on.
 
     Attributes:
-        name: What it is, for logs.
+        name: Its kind, for logs.
         broker: Starts and stops it.
         subscription: Its part in the consumer group.
         faults: Each done when it cannot go on; its exception gives the reason.

@@ -102,5 +102,5 @@ def _check_blob(root: Path, path: str, named_by: str) -> Iterator[Finding]:
     result = StepResult()
     if not check_blob(root, path, reads=True, result=result):
         yield missing_blob(root, path, named_by)
-    # A file that was sent to somebody has its bytes, not its mode.
+    # A file that was sent to another machine has its bytes, not its mode.
     yield from (each for each in result.findings if each.code != "MODE_DIFFERS")

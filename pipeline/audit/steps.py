@@ -99,7 +99,7 @@ class Step:
     """A piece of work that any process of an audit can do alone.
 
     Attributes:
-        part: What it belongs to.
+        part: The part to which it belongs.
         function: Of a module; takes the reader of its process, then the arguments.
         arguments: Plain values.
     """

@@ -86,7 +86,7 @@ class StoreAudit:
         root: Folder of the store.
         request: What is asked.
         keys: Whose signatures under checkpoints count.
-        trusted: Checkpoints that somebody else kept; the caller has checked who signed them.
+        trusted: Checkpoints of third parties; the caller has checked who signed them.
         broker: The broker's view of the logs; None where it is not asked.
         processes: How many; 0 for none beside this one; None for as many as there are processors,
             or none for a small store.

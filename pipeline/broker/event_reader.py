@@ -49,7 +49,7 @@ class EventFuture(asyncio.Future[bytes]):
         """Fail with `error`, unless the last event is there."""
         if not self.done():
             self.set_exception(error)
-            # Read once, so that an exception that nobody waited for is not logged.
+            # Read once, so that an exception without a waiter is not logged.
             self.exception()
 
 
@@ -57,8 +57,8 @@ class EventMatcher:
     """Gives each event to the request that it is about.
 
     An event may be read before the offset of its request is known: while any request that
-    was under way at that time still is, the event is kept. What nobody can want any more is
-    dropped, so a publisher that runs for months keeps nothing.
+    was under way at that time still is, the event is kept. Later it is dropped, so a
+    publisher that runs for months keeps nothing.
     """
 
     def __init__(self) -> None:

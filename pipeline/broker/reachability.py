@@ -8,7 +8,7 @@ is tried again, the way the client does it, and what fails is the cause:
 | 1. connect | unknown name, nothing listens, no way there, no TLS or another, a certificate |
 | 2. log in | SASL that is not asked for, another mechanism, a wrong password |
 | 3. ask which brokers there are | no SASL where it is asked for, a broker that hangs |
-| 4. connect to each by the address that it advertises | an address that nobody reaches |
+| 4. connect to each by the address that it advertises | an address that cannot be reached |
 """
 
 import asyncio

@@ -72,7 +72,7 @@ def status(
 def starting(note_step: Callable[[str], None] = note) -> Iterator[ReportStep]:
     """Show how a local broker is started: its steps as lines, its one download as a bar.
 
-    Where nobody watches, the download has a line at its start and one at each quarter.
+    Without a terminal, the download has a line at its start and one at each quarter.
 
     Args:
         note_step: Prints a step.

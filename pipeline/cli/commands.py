@@ -81,7 +81,7 @@ COMMANDS = {
 """Each command or group: where it is defined, and the first paragraph of its help."""
 
 UNEXPECTED = 1
-"""Exit status where something happened that nobody foresaw."""
+"""Exit status of an unexpected fault."""
 
 NOT_USABLE = 6
 """Exit status where the machine, not the program, is at fault."""
@@ -98,7 +98,7 @@ def _imports() -> Iterator[None]:
 
 
 def _imported(name: str) -> "Command":
-    """Return the command or the group itself, with what it needs."""
+    """Return the command or the group itself, with its imports."""
     place, help_ = COMMANDS[name]
     with _imports():
         found = resolve_name(place)

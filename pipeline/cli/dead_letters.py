@@ -305,7 +305,7 @@ async def export_to_folder(
 
 def _make_empty(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A refused request may hold what the store redacts or withholds: for nobody else's eyes.
+    # A refused request may hold what the store redacts or withholds: readable by its owner only.
     folder.mkdir(mode=0o700, exist_ok=True)
     if any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name a new folder.")

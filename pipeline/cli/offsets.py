@@ -238,7 +238,7 @@ def _move(
     """Show what would be moved, ask, and move.
 
     Raises:
-        InputError: Nobody can be asked, and nobody said yes.
+        InputError: There is no terminal to ask at, and no --yes.
         RefusedError: The answer is no, or the group has members.
     """
     if not as_json:

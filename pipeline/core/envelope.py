@@ -18,7 +18,7 @@ Parsed = tuple[dict[str, Any], bytes]
 """An object and its canonical bytes."""
 
 _SHOWN_CHARACTERS = 80
-"""Of what came, in a message: enough to see what it is."""
+"""Of what came, in a message: enough to recognise it."""
 
 
 @dataclass(frozen=True, slots=True)

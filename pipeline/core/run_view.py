@@ -28,7 +28,7 @@ def merged_advisories(
 
 
 def advisory_view(link: StoredAdvisory) -> dict[str, Any]:
-    """Return what is shown of a link; what it does not have is left out."""
+    """Return what is shown of a link; absent values are left out."""
     shown = {
         "advisory_id": link.advisory_id,
         "kind": link.claim.kind,
@@ -46,7 +46,7 @@ def advisory_view(link: StoredAdvisory) -> dict[str, Any]:
 
 
 def explanation_status(links: Iterable[StoredAdvisory]) -> str:
-    """Return READY where somebody explains the run."""
+    """Return READY where an explanation of the run exists."""
     return "READY" if any(link.claim.kind == "explanation" for link in links) else "NONE"
 
 

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def end_waits() -> None:
-    """Let nobody in this process wait for a lock any more, as it is to stop."""
+    """End every wait for a lock in this process, as it must stop."""
     _stopping.set()
 
 

@@ -58,7 +58,7 @@ def _write_temporary(path: Path, content: bytes, mode: int) -> Path:
 def open_over_leftover(calls: SystemCalls, name: str, folder: int) -> int:
     """Open a new file to write; what a killed process left under its name goes.
 
-    The caller holds the lock of the folder, so nobody is writing it.
+    The caller holds the lock of the folder, so no process is writing it.
     """
     try:
         return calls.open_new(name, folder)

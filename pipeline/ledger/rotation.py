@@ -5,8 +5,8 @@ step. Run again, it goes on from there.
 
 | step | if the process dies after it |
 |---|---|
-| 1. take the store's lock: nobody writes meanwhile | nothing |
-| 2. make the new key under another name | a key that nobody uses |
+| 1. take the store's lock: no process writes meanwhile | nothing |
+| 2. make the new key under another name | an unused key |
 | 3. check every log, sign its checkpoint by both keys | workers go on with the old key |
 | 4. keep the note of the change, signed by both | the same |
 | 5. write the public part of the new key | the same; readers know both keys |

@@ -82,7 +82,7 @@ def keep_replaced(path: Path, new_sha256: str) -> Path | None:
         new_sha256: Of what it is restored from: these bytes need not be kept again.
 
     Raises:
-        InputError: Somebody writes the file meanwhile.
+        InputError: Another process writes the file meanwhile.
         StoreError: The disk failed.
     """
     with _faults(path.parent):

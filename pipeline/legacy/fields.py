@@ -91,7 +91,7 @@ class UnmappedFields:
             self._values[name] = rest
 
     def rest(self) -> dict[str, Any]:
-        """Return what nobody took."""
+        """Return the values that no field took."""
         return {
             name: value
             for name, value in self._values.items()

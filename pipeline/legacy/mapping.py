@@ -1,7 +1,7 @@
 """The mapping of a row of an older store to its message, with nothing dropped.
 
-Every value of the row is taken into the field that it fits; what nobody took, because it has no
-field or does not fit one, stays under `meta.v1` as it was. Old hashes are such values: hashes are
+Every value of the row is taken into the field that it fits; a value that has no field, or does not
+fit one, stays under `meta.v1` as it was. Old hashes are such values: hashes are
 computed anew from what is there. A row whose identity, times or status cannot be read is refused
 and reported, never repaired: a time is never guessed.
 """

@@ -66,7 +66,7 @@ CHUNK_ROWS = 500
 
 
 def preview(source: OlderStore, report: ReportRow, progress: Progress) -> MigrationResult:
-    """Return what a migration would make of `source`; nothing is written and nobody is asked.
+    """Return what a migration would make of `source`; nothing is written, no broker is needed.
 
     Raises:
         InputError: An attachment cannot be read.

@@ -88,7 +88,7 @@ class RollbackReport:
         replaced: Where its bytes of before are; None where there was no file, or the same bytes.
         from_backup: Rows of the backup.
         from_file: Rows that the file had and the backup had not.
-        file_fault: Why nobody could read the file's own rows; None where they were read.
+        file_fault: Why the file's own rows could not be read; None where they were read.
         exported: Runs of this store that are in neither.
         failed: Runs whose file is missing or has other bytes: they could not be exported.
     """
@@ -192,7 +192,7 @@ def _newest(path: Path, backup_dir: Path | None) -> Path:
 
 
 def _add_newer(path: Path, texts: dict[str, str], report: RollbackReport) -> None:
-    """Add the rows that the file has and the backup has not; none where nobody can read it."""
+    """Add the rows that the file has and the backup has not; none where it cannot be read."""
     try:
         newer = {row.run_id: row.text for row in read_rows(path)[0] if row.run_id not in texts}
     except InputError as error:

@@ -34,7 +34,7 @@ class SourceRow:
     """One row of an older store, not parsed yet.
 
     Attributes:
-        run_id: What it is filed under.
+        run_id: The id that it is filed under.
         row: Its text in a v1 store; None in a folder.
         paths: In a folder its file, more of them where its run_id is there twice.
         links: In a folder the files of its advisories.

@@ -143,7 +143,7 @@ async def group_positions(settings: Settings, group: str) -> list[GroupPosition]
 
 
 async def refuse_live_group(settings: Settings, group: str) -> None:
-    """Refuse a group that somebody reads with.
+    """Refuse a group that has members.
 
     Raises:
         RefusedError: It has members; each is named.

@@ -28,11 +28,11 @@ INTERNAL_ERROR = "INTERNAL_ERROR"
 
 @dataclass(frozen=True, slots=True)
 class JudgedRecord(Generic[Verdict]):
-    """One record with what it is, looked at alone.
+    """One record with its verdict.
 
     Attributes:
         source: Where the request topic keeps it.
-        verdict: What it is.
+        verdict: Its verdict.
         timestamp_ms: Its broker time there.
         body_sha256: Of its untouched value; of no bytes for a tombstone.
     """

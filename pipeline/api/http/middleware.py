@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SlowClientError(Exception):
-    """A client does not take what it asked for."""
+    """A client does not read its answer."""
 
 
 @dataclass(frozen=True, slots=True)

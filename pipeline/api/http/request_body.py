@@ -72,7 +72,7 @@ async def limited_body(
     )
     pieces = request.stream()
     while True:
-        # Silence costs a client all of its patience; what it sent earns it more.
+        # Silence uses up a client's time limit; each byte that it sends extends it.
         late = begin + idle_seconds + received / LEAST_BYTES_PER_SECOND - loop.time()
         async with _time_limit(min(idle_seconds, max(late, 0.0)), message):
             piece = await anext(pieces, None)

@@ -202,7 +202,7 @@ class _AfterRebalance(ConsumerRebalanceListener):  # type: ignore[misc]
         self._report = report
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Nothing to do: what is under way holds its journal, so nobody else can do it twice."""
+        """Nothing to do: an audit holds the lock of its journal, so no other worker does it too."""
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         await self._report(assigned)

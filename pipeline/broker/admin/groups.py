@@ -111,7 +111,7 @@ async def committed_with_metadata(
 
 
 async def describe_group(settings: Settings, group: str) -> GroupState:
-    """Return the state of `group`; one that nobody ever used is Dead."""
+    """Return the state of `group`; one that was never used is Dead."""
     async with admin_client(settings) as admin:
         return await with_retries(lambda: _described_group(admin, group))
 

@@ -28,7 +28,7 @@ from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
 _LOOK_SECONDS = 2.0
-"""Longest look for somebody who has waited already."""
+"""Longest look for a caller that has waited already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ async def open_transactions(
 async def holder_of(
     settings: Settings, topic: str, partition: int, offset: int
 ) -> OpenTransaction | None:
-    """Return what holds up the record at `offset`; None where nothing does or nobody knows."""
+    """Return what holds up the record at `offset`; None where nothing does or it is unknown."""
     with suppress(BrokerError, TimeoutError):
         async with asyncio.timeout(_LOOK_SECONDS):
             found = await open_transactions(settings, [(topic, partition)])

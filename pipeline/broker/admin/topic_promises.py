@@ -4,8 +4,8 @@ A worker goes on unless that would make things worse.
 
 | consequence | at start | while running |
 |---|---|---|
-| STOPS | refused, exit 6 | the worker stops, exit 6: what it stored next could be wrong for ever |
-| REFUSED | refused, exit 6 | not ready: what it writes may find no place |
+| STOPS | refused, exit 6 | the worker stops, exit 6: the next stored run could be wrong for ever |
+| REFUSED | refused, exit 6 | not ready: a topic may refuse its messages |
 | REPORTED | not ready | not ready: a promise is broken, and waiting would not mend it |
 | LOGGED | logged | logged |
 """
@@ -29,7 +29,7 @@ class Consequence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BrokenPromise:
-    """A difference, what it means, and what a worker does.
+    """A difference, its meaning, and the action of a worker.
 
     Attributes:
         sentence: What is another, which promise that breaks, and what to do.

@@ -43,8 +43,8 @@ class TopicDifference:
         topic: Full name.
         setting: `topic` where it is missing; `partitions`, `replication.factor`, or the name
             of a setting of the topic.
-        expected: What it must be.
-        found: What it is, None where it is missing.
+        expected: The required value.
+        found: The present value; None where the topic is missing.
     """
 
     topic: str
@@ -184,7 +184,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], replication: 
         for topic in topics
     ]
     response = await admin.create_topics(new)
-    # aiokafka raises for none of them; somebody who applies at the same time is no fault.
+    # aiokafka raises for none of them; another client that applies at the same time is no fault.
     for name, code, reason, *_ in response.topic_errors:
         if code not in (0, TopicAlreadyExistsError.errno):
             raise BrokerError(

@@ -48,7 +48,7 @@ async def close_consumer(consumer: Any) -> None:  # noqa: ANN401 - aiokafka has 
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    """Disconnect a producer; what it has not sent is dropped."""
+    """Disconnect a producer; unsent records are dropped."""
     # `producer.stop` would flush first, which without a broker never ends; these are its other
     # steps, for which aiokafka has no public name.
     producer._closed = True

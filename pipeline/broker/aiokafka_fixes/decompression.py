@@ -57,7 +57,7 @@ def inflate(codec: int, data: bytes) -> Iterator[bytes]:
 
 
 def largest_size(codec: int, data: bytes, enough: int) -> int:
-    """Return a size that `data` cannot exceed when it is unpacked, near to what it has.
+    """Return a size that `data` cannot exceed when it is unpacked, near to its true size.
 
     Args:
         codec: The codec of a batch's attributes.

@@ -38,7 +38,7 @@ def streamed_records(
     Args:
         batch: The batch of aiokafka's fast parser; only its header is read.
         data: Its bytes.
-        pieces: What it holds, unpacked.
+        pieces: Its unpacked content.
 
     Raises:
         CorruptRecordException: It holds no records of the present format.

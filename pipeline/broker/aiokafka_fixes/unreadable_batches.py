@@ -3,7 +3,7 @@
 A bit that turned on the broker's disk makes such a batch: the broker sends what it has, and the
 checksum does not fit. aiokafka 0.14 lets that rise out of the poll. What the same poll had taken
 from other partitions is dropped then, and their positions have moved on: the next commit would
-pass over records that nobody has seen. Good records before the bad batch, in the same answer,
+pass over unseen records. Good records before the bad batch, in the same answer,
 would never come at all.
 
 So `install_partition_holds` gives aiokafka's fetch results another `getall`. Records before the

@@ -114,7 +114,7 @@ class LocalBroker:
             try:
                 self._start(runtime, lock)
             except BaseException:
-                # Also Ctrl-C: a broker that nobody waited for would keep the folder.
+                # Also Ctrl-C: a broker without a waiting parent would keep the folder.
                 self.kill()
                 raise
         atexit.register(self._stop_at_exit, os.getpid())
@@ -190,7 +190,7 @@ class LocalBroker:
                 return
             error = self._start_error(self._log_start_bytes, process.poll())
             self.kill()
-            # Somebody took a port after we had looked: look again.
+            # Another process took a port after we had looked: look again.
             lines = self._folder.log_lines(self._log_start_bytes)
             is_clash = any("Address already in use" in line for line in lines)
             if not is_clash or attempt == PORT_ATTEMPTS:
@@ -323,7 +323,7 @@ def start_error(lines: list[str], log: Path) -> BrokerError:
     """Return why a broker did not come up, as far as its log shows.
 
     Args:
-        lines: What it logged.
+        lines: Its log lines.
         log: The file where that stands.
     """
     if any("No space left on device" in line for line in lines):

@@ -9,7 +9,7 @@ HOST = "127.0.0.1"
 
 # Below the ranges that kernels hand to outgoing connections (Linux from 32768, macOS from
 # 49152): nothing can take the port by chance between our look and Kafka's bind, and no probe
-# of a port where nobody listens yet can be connected to itself.
+# of a port without a listener can be connected to itself.
 FIRST_FREE_PORT, LAST_FREE_PORT = 15_000, 32_000
 
 # Metadata request, version 2, no topics: api key, version, correlation, client id, topics.
@@ -29,7 +29,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port(*, but: int | None = None) -> int:
-    """Return a port on which nobody listens now, and which is not `but`.
+    """Return a port that is free now, and which is not `but`.
 
     Raises:
         OSError: None was found.
@@ -46,7 +46,7 @@ def cluster_id_at(port: int, *, timeout_seconds: float = 2.0) -> str | None:
     """Ask the broker at `port` for its cluster id.
 
     Returns:
-        The id, or None while nobody answers or the broker does not show itself as ready.
+        The id, or None while nothing answers or the broker does not show itself as ready.
     """
     try:
         with socket.create_connection((HOST, port), timeout_seconds) as connection:

@@ -3,7 +3,7 @@
 Every offset between the start of a log and its end is that of a record, of one in a transaction
 that was aborted, or of the mark that ends a transaction; all of these are still in the log. A
 topic that is never compacted has no other offset. So whatever is missing was removed: by
-compaction, or by somebody who can write the broker's disk. What retention removed lies before the
+compaction, or by a change of the broker's disk. What retention removed lies before the
 start of the log, and is no hole.
 
 Batches are read as the broker keeps them. Their heads alone list their offsets; only a

@@ -121,7 +121,7 @@ async def first_record(
     """Return the first offset in `ranges` at which a consumer of committed records is given one.
 
     The marks that end a transaction, and the records of one that was aborted, have offsets too.
-    What cannot be read is taken for a record: nobody can tell that it is none.
+    What cannot be read is taken for a record: it cannot be shown that it is none.
 
     Args:
         settings: Which broker.

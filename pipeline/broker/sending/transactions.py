@@ -30,7 +30,7 @@ from pipeline.errors import RefusedError
 from pipeline.settings import Settings
 
 TRANSACTION_TIMEOUT_MS = 40_000
-"""How long the broker keeps a transaction open for nobody: consumers of committed records do not
+"""How long the broker keeps an abandoned transaction open: consumers of committed records do not
 get past it in its partitions. Longer than we wait for what is sent and for its end together."""
 
 _END_TIMEOUT_SECONDS = 10.0
@@ -107,7 +107,7 @@ class TransactionalSender:
 
     async def _abandon(self, producer: AIOKafkaProducer) -> None:
         """End the open transaction, or leave it to the next producer, and disconnect."""
-        # Left open it would hold up its partitions, and there is nobody to close it for a while.
+        # Left open it would hold up its partitions, and nothing would close it for a while.
         with suppress(KafkaError, OSError, AssertionError):
             async with asyncio.timeout(_ABORT_TIMEOUT_SECONDS):
                 await producer.abort_transaction()

@@ -1,6 +1,6 @@
 """The output of a dead letter: a document for programs, text for people.
 
-Everything in it was written by somebody else, so nothing of it may act on a terminal.
+All of its content comes from others, so nothing in it may act on a terminal.
 """
 
 import base64

@@ -33,7 +33,7 @@ class GroupView:
 
     @property
     def is_new(self) -> bool:
-        """Whether nobody ever used it; then it is behind nothing."""
+        """Whether it was never used; then it has no lag."""
         return not self.state.members and all(each.committed is None for each in self.positions)
 
     @property

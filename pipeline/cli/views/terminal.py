@@ -64,7 +64,7 @@ def waiting(what: str) -> Iterator[None]:
 def progress_bar() -> Iterator[Progress]:
     """Show on a terminal how far a block is: a bar for each thing that it counts, until it is done.
 
-    The block calls what it is given.
+    The block calls the function that it gets.
     """
     console = stderr()
     bars = RichProgress(

@@ -94,7 +94,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
     """Takes batches of records through the three steps.
 
     Attributes:
-        steps: What it does.
+        steps: Its three functions.
         outbox: Counts outcomes; knows the consumer group.
         executor: One thread, which does all that waits for the disk.
     """
@@ -112,7 +112,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         """Make a worker.
 
         Args:
-            steps: What it does.
+            steps: Its three functions.
             outbox: Counts outcomes; knows the consumer group.
             sender: Where events and dead letters go.
             epoch: That of the store.

@@ -62,7 +62,7 @@ def submitted(
         raise
     except (RuntimeError, OSError) as error:
         # Where the pool's thread is what cannot be started, its child processes are there already:
-        # Python would wait for them at its end, and nobody would ever end them.
+        # Python would wait for them at its end, and nothing would ever end them.
         for child in set(multiprocessing.active_children()) - there:
             child.kill()
         raise ExecutorError(
@@ -82,7 +82,7 @@ def init_child() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
-        # It was killed before we could ask the kernel: nobody would ever end us.
+        # It was killed before we could ask the kernel: nothing would ever end us.
         os._exit(1)
     # Verdicts must not depend on the environment: our own limit of digits is the one that counts.
     sys.set_int_max_str_digits(0)

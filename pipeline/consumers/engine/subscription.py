@@ -4,8 +4,8 @@ Offsets are committed only after the handler has returned; a handler that raises
 partition of its batch. Before partitions are given away in a rebalance the batch in hand is
 finished, its commit included. Where to go on is never guessed: see `offset_range_check`.
 
-FastStream drives the loop, the rewinding and the graceful stop. What it would decode it is not
-given, since it fails for a whole batch where one header is not UTF-8: the handler gets the records
+FastStream drives the loop, the rewinding and the graceful stop. It gets nothing to decode, since
+it fails for a whole batch where one header is not UTF-8: the handler gets the records
 as the broker sent them. Its consumer is a subclass of aiokafka's, whose polls are checked, bounded
 and noted.
 """

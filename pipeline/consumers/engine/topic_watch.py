@@ -125,7 +125,7 @@ class TopicWatch:
         """Make sure that the group is not beyond the store in `partitions`.
 
         Raises:
-            StoreNotReadyError: It is: somebody else has committed in its name.
+            StoreNotReadyError: It is: another program has committed in its name.
             BrokerError: The broker does not answer now.
         """
         beyond = await self._beyond_store()

@@ -210,7 +210,7 @@ def _check_group(states: list[PartitionState], group: str, *, accept_loss: bool)
     """Check that the log holds where the group goes on; return the partitions where it does not.
 
     Raises:
-        StoreNotReadyError: It does not, and nobody has accepted it.
+        StoreNotReadyError: It does not, and the loss is not accepted.
     """
     lost: dict[int, LostOffsets] = {}
     for state in states:
@@ -241,7 +241,7 @@ def _check_store(
     """Refuse a store that lacks what the group has consumed, unless that is accepted.
 
     Raises:
-        StoreNotReadyError: Nobody has accepted it.
+        StoreNotReadyError: The loss is not accepted.
     """
     missed = [
         beyond_store(
@@ -263,7 +263,7 @@ async def _check_holes(
     Of consumed records only the first MiB is read: leaves and rows decide which was first.
 
     Raises:
-        StoreNotReadyError: Records are gone before they were consumed, and nobody accepts it.
+        StoreNotReadyError: Unconsumed records are gone, and the loss is not accepted.
         BrokerError: No broker answers.
     """
     reached = {(s.topic, s.partition): max(s.read_from, s.kept) for s in states}

@@ -1,7 +1,7 @@
 """Each partition of a request topic as the log, the group, the store and its ledger see it.
 
-Nobody but a worker that has stored a record commits its offset. Where a group stands beyond its
-store all the same, somebody else has committed in its name, or the store is an older copy.
+Only a worker that has stored a record commits its offset. Where a group stands beyond its
+store all the same, another program has committed in its name, or the store is an older copy.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ async def partition_states(
 ) -> list[PartitionState]:
     """Return every partition of `topic` as log, group, store and ledger see it.
 
-    Partitions that were added, and that nobody accepts, are left out.
+    Partitions that were added, and that the settings do not include, are left out.
 
     Raises:
         IntegrityError: A log of the ledger is not what was written.

@@ -168,7 +168,7 @@ def record_bytes(
 ) -> int:
     """Return the most bytes that a record can take in a log, before compression.
 
-    What was left at its source counts for nothing: nobody holds it.
+    What was left at its source counts for nothing: it is not in memory.
     """
     contents = sum(len(each) for each in (key, value) if isinstance(each, bytes))
     return contents + sum(map(header_bytes, headers)) + FRAME_BYTES

@@ -194,7 +194,7 @@ def values_without_place(request: Mapping[str, Any], artifact: Mapping[str, Any]
 
     Args:
         request: The request's fields.
-        artifact: What they make. One that withholds something shows the request to nobody.
+        artifact: What they make. One that withholds something does not show the request.
     """
     if not is_shown(artifact):
         return {}

@@ -74,7 +74,7 @@ def open_checkpoint(
         origin: The log that it must be of; None for any.
 
     Raises:
-        EvidenceError: It is malformed, signed by nobody in `keys`, or of another log.
+        EvidenceError: It is malformed, signed by none of `keys`, or of another log.
     """
     note = parse_note(content)
     # Nothing in the text counts before the signature does (signed-note, introduction).

@@ -63,7 +63,7 @@ class V1Store:
         """Prepare; nothing is read or made.
 
         Args:
-            path: The file. Where it is a symbolic link, what it leads to is replaced.
+            path: The file. Where it is a symbolic link, its target is replaced.
             calls: What is asked of the kernel.
         """
         self.path = path.resolve()
@@ -100,7 +100,7 @@ class V1Store:
 
     @contextmanager
     def locked(self) -> Iterator[Callable[[bytes], _Identity]]:
-        """Give what replaces the whole file, also one that nobody can read; nobody else writes.
+        """Give what replaces the whole file, also an unreadable one; no other process writes.
 
         Raises:
             StoreError: The disk failed; the file is the old one or the new one.
@@ -111,7 +111,7 @@ class V1Store:
 
     @contextmanager
     def transaction(self) -> Iterator[V1Transaction]:
-        """Add rows, all of them or none, while nobody else does.
+        """Add rows, all of them or none, while no other process does.
 
         Raises:
             StoreError: The disk failed, or the file is no v1 store; nothing may be acknowledged.

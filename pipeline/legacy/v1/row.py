@@ -105,7 +105,7 @@ def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
 
 
 def mark_of(row: Mapping[str, Any]) -> RowMark | None:
-    """Return the mark of a row; None where it is not ours, or somebody has damaged it."""
+    """Return the mark of a row; None where it is not ours, or it is damaged."""
     meta = row.get("meta")
     fields = meta.get(MARK) if isinstance(meta, dict) else None
     if not isinstance(fields, dict):

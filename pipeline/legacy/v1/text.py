@@ -4,7 +4,7 @@ v1 wrote `json.dump(runs, indent=2, sort_keys=True)`: UTF-8, everything else tha
 line break at the end. A row is kept as the text it has, so rewriting the file changes no other row.
 
 What makes the file unreadable is refused as a whole. So is a run_id that is there twice, which v1
-never wrote: which of the two is the run is nobody's guess. What is wrong inside one row, such as
+never wrote: which of the two is the run cannot be decided. What is wrong inside one row, such as
 NaN, which v1 did write, is an error when that row is read, and concerns no other.
 """
 

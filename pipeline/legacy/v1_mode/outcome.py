@@ -137,7 +137,7 @@ def epoch_of_cluster(cluster_id: str) -> int:
     """Return a number that stands for the epoch where no v2 store can be asked for it.
 
     The same for every worker and delivery, and beyond every epoch that was ever counted: an id of
-    an event made with it is nobody else's.
+    an event made with it has an id of its own.
     """
     return (1 << 32) + int.from_bytes(hashlib.sha256(cluster_id.encode()).digest()[:8])
 

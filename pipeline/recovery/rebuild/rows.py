@@ -345,7 +345,7 @@ class RebuiltRows:
 
         Args:
             source: The record.
-            verdict: What it is.
+            verdict: Its verdict.
             is_consumed: Whether its group has passed it: then it has a row, file or no file.
         """
         if isinstance(verdict, JudgedRun):

@@ -45,7 +45,7 @@ class _First:
 
     Attributes:
         observed: The record.
-        judged: What it asks for.
+        judged: Its verdict.
         row: What the index knows under its id.
         files: What the store would make of it; None where the row has other bytes.
     """

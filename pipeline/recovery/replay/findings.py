@@ -50,7 +50,7 @@ class Finding:
     named_by: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON shows it, without what it has not."""
+        """Return it as JSON, without absent values."""
         document = {name: value for name, value in asdict(self).items() if value is not None}
         return {"finding": document.pop("kind"), **document}
 

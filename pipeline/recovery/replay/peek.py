@@ -1,6 +1,6 @@
 """The records that wait for a consumer group: their senders, as far as known, and verdicts.
 
-A record does not name its client. What it has is a key, headers, a broker time and its body. So
+A record does not name its client. It has only a key, headers, a broker time and its body. So
 the records that wait are judged as a worker would judge them, and what many of them have in
 common is counted: verdicts, how their keys begin, headers. Nothing is written or moved.
 """
@@ -71,7 +71,7 @@ class Waiting:
     """Where a group stands.
 
     Attributes:
-        topic: What it reads.
+        topic: The topic that it reads.
         ranges: What waits in each partition, without those where nothing does.
     """
 

@@ -134,7 +134,7 @@ class IndexTransaction:
     """What is written between the begin and the commit of one batch.
 
     Attributes:
-        connection: For what it reads.
+        connection: For its queries.
     """
 
     def __init__(self, connection: Connection) -> None:

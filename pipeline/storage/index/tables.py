@@ -62,7 +62,7 @@ def _microseconds(created_at_utc: str) -> int:
 
 
 def _source_columns() -> tuple[_MappedColumn, ...]:
-    """Return the columns of the record that made a row; empty where nobody knows it."""
+    """Return the columns of the record that made a row; empty where it is unknown."""
     return (
         (Column("source_epoch", Integer), lambda row, _: row.source and row.source.epoch),
         (Column("source_topic", String), lambda row, _: row.source and row.source.id.topic),
@@ -78,7 +78,7 @@ def _text(name: str, get: _Getter, *, nullable: bool = False) -> _MappedColumn:
     return Column(name, String, nullable=nullable), get
 
 
-# Each column with what it holds of a run and its artifact.
+# Each column with its value from a run and its artifact.
 _RUN_COLUMNS: tuple[_MappedColumn, ...] = (
     (Column("run_id", String, primary_key=True), lambda run, _: run.run_id),
     _text("created_at_utc", lambda _, artifact: artifact["created_at_utc"]),
@@ -145,7 +145,7 @@ withheld_blobs = _withheld_table("withheld_blobs")
 # What a run withholds and no attachment of it names: it is read from quarantined requests.
 withheld_payloads = _withheld_table("withheld_payloads")
 
-# Each column with what it holds of an advisory.
+# Each column with its value from an advisory.
 _ADVISORY_COLUMNS: tuple[_MappedColumn, ...] = (
     # Not a foreign key: a claim may come before its run.
     (Column("run_id", String, primary_key=True), lambda row, _: row.run_id),
@@ -228,7 +228,7 @@ class IndexedRun:
         row: A row of `runs`, in the order of its columns.
         attachments: Rows of `attachments`, likewise.
         withheld: Rows of `withheld_blobs`, likewise.
-        withheld_payloads: Rows of `withheld_payloads`, likewise; None where nobody can say which.
+        withheld_payloads: Rows of `withheld_payloads`, likewise; None where they are unknown.
     """
 
     row: tuple[Any, ...]
