@@ -68,7 +68,7 @@ def new_epoch(as_json: AsJson = False) -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show which store it is, what it holds and how much room is left."""
+    """Show the identity of the store, its contents and the free space."""
     from pipeline.storage.index.run_index import open_index_to_read
 
     settings = read_settings()

@@ -177,7 +177,7 @@ async def stored_runs(
         if record is None:
             return
         event = json.loads(record.value)
-        # Delivery is at least once. What is forgotten here is told as a duplicate later.
+        # Delivery is at least once. A repeated request becomes a duplicate later.
         is_new = event["event_id"] not in known
         known[event["event_id"]] = None
         if len(known) > REMEMBERED_EVENTS:
