@@ -74,7 +74,7 @@ async def main() -> int:
 
 
 async def explain(api: httpx.AsyncClient, advisories: "Advisories", run_id: str) -> bool:
-    """Publish an explanation of one run; tell whether it is there now, or will be."""
+    """Publish an explanation of one run; return whether it is there now, or will be."""
     try:
         run = await get_run(api, run_id)
     except NotReadableError as error:
@@ -182,7 +182,7 @@ async def stored_runs(
         known[event["event_id"]] = None
         if len(known) > REMEMBERED_EVENTS:
             known.popitem(last=False)
-        # What was not stored has no run, and a duplicate's has been told of by its first event.
+        # A refused request has no run, and the run of a duplicate had an event before.
         if is_new and event["outcome"] == "persisted":
             found += 1
             yield record, event
