@@ -68,12 +68,11 @@ class HealthServer:
                 host, port, self._answer, server_class=_Server, handler_class=_Quiet
             )
         except OSError as error:
-            message = (
+            raise InputError(
                 f"Metrics cannot be served at {host}:{port} ({error.strerror}): each service needs "
                 "a RMOS_METRICS_PORT of its own, also beside a worker; set it and "
                 "RMOS_METRICS_HOST to a free address, or unset the port."
-            )
-            raise InputError(message) from error
+            ) from error
         self._thread = Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property

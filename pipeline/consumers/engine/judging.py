@@ -70,12 +70,11 @@ class Judging(Generic[Verdict]):
             self._pool = None
             raise
         except BrokenProcessPool as error:
-            message = (
+            raise MemoryError(
                 "The process in which this worker judges was killed, most likely for want of "
                 "memory; nothing was acknowledged; give it more memory, or set a smaller "
                 "RMOS_BATCH_RECORDS, then start again."
-            )
-            raise MemoryError(message) from error
+            ) from error
 
 
 async def judged_records(

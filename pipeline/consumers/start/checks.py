@@ -158,11 +158,12 @@ async def check_start(
     for state in states if store.ledger is not None else ():
         await check_ledger(settings, state)  # 3.
     lost = _check_group(states, group, accept_loss=accept_loss)  # 4.
-    behind = [state for state in states if await _is_behind_group(settings, state)]  # 5.
-    _check_store(settings, behind, group, accept_loss=accept_loss)
+    missed = await _check_store(settings, states, group, accept_loss=accept_loss)  # 5.
     await _check_holes(settings, states, accept_loss=accept_loss)  # 6.
-    _note_accepted(store, states, {state.partition for state in behind} | lost)
-    _note_topic(store, topic, topic_id)
+    _note_accepted(store, states, missed | lost)
+    if topic_id is not None:
+        with store.index.transaction() as transaction:
+            transaction.note_topic_id(epoch, topic, topic_id)
     places = {
         state.partition: StartOffset(
             state.begin, None if state.read_from == state.committed else state.committed
@@ -225,34 +226,27 @@ def _check_group(states: list[PartitionState], group: str, *, accept_loss: bool)
     return set(lost)
 
 
-async def _is_behind_group(settings: Settings, state: PartitionState) -> bool:
-    return await is_beyond_store(
-        settings,
-        (state.topic, state.partition),
-        committed=state.committed or 0,
-        kept=state.kept,
-        log=state.offsets,
-    )
-
-
-def _check_store(
-    settings: Settings, behind: list[PartitionState], group: str, *, accept_loss: bool
-) -> None:
-    """Refuse a store that lacks what the group has consumed, unless that is accepted.
+async def _check_store(
+    settings: Settings, states: list[PartitionState], group: str, *, accept_loss: bool
+) -> set[int]:
+    """Check that the store has what the group has consumed; return the partitions where it has not.
 
     Raises:
         StoreNotReadyError: The loss is not accepted.
     """
-    missed = [
-        beyond_store(
-            (state.topic, state.partition), committed=state.committed or 0, stored=state.stored
-        )
-        for state in behind
-    ]
+    missed = {}
+    for state in states:
+        place, committed = state.topic_partition, state.committed or 0
+        if await is_beyond_store(
+            settings, place, committed=committed, kept=state.kept, log=state.offsets
+        ):
+            found = beyond_store(place, committed=committed, stored=state.stored)
+            missed[state.partition] = found
     if missed and not accept_loss:
-        raise StoreNotReadyError(f"{'; '.join(missed)}: {ways_back(settings, group)}.")
-    for message in missed:
+        raise StoreNotReadyError(f"{'; '.join(missed.values())}: {ways_back(settings, group)}.")
+    for message in missed.values():
         _log.warning("loss accepted", group=group, lost=message)
+    return set(missed)
 
 
 async def _check_holes(
@@ -266,8 +260,8 @@ async def _check_holes(
         StoreNotReadyError: Unconsumed records are gone, and the loss is not accepted.
         BrokerError: No broker answers.
     """
-    reached = {(s.topic, s.partition): max(s.read_from, s.kept) for s in states}
-    logs = {(s.topic, s.partition): s.offsets for s in states}
+    reached = {s.topic_partition: max(s.read_from, s.kept) for s in states}
+    logs = {s.topic_partition: s.offsets for s in states}
     before = {place: OffsetRange(log.beginning, reached[place]) for place, log in logs.items()}
     behind = {place: OffsetRange(reached[place], log.end) for place, log in logs.items()}
     for place, holes in (await find_holes(settings, before, peek=True)).items():
@@ -286,17 +280,11 @@ async def _check_holes(
     _log.warning("loss accepted", gone=named)
 
 
-def _note_topic(store: Store, topic: str, topic_id: str | None) -> None:
-    if topic_id is not None:
-        with store.index.transaction() as transaction:
-            transaction.note_topic_id(store.identity.epoch, topic, topic_id)
-
-
 def _note_accepted(store: Store, states: list[PartitionState], accepted: set[int]) -> None:
     """Note where the worker goes on, so that what was looked into is not met again."""
-    places = {(s.topic, s.partition): s.read_from for s in states}
-    passed = [(s.topic, s.partition) for s in states if s.stored < (s.committed or 0) <= s.end]
-    given_up = [(s.topic, s.partition) for s in states if s.partition in accepted]
+    places = {s.topic_partition: s.read_from for s in states}
+    passed = [s.topic_partition for s in states if s.stored < (s.committed or 0) <= s.end]
+    given_up = [s.topic_partition for s in states if s.partition in accepted]
     if passed or given_up:
         with store.index.transaction() as transaction:
             transaction.advance(store.identity.epoch, {place: places[place] for place in passed})

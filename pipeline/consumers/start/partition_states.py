@@ -45,6 +45,11 @@ class PartitionState:
     logged: int
 
     @property
+    def topic_partition(self) -> Partition:
+        """What names it."""
+        return self.topic, self.partition
+
+    @property
     def place(self) -> str:
         """Topic and partition, for a sentence."""
         return f"{self.topic}, partition {self.partition}"
