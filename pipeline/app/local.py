@@ -57,11 +57,10 @@ async def prepare_local(settings: Settings, broker: LocalBroker, report: ReportS
         places = _prepare_store(settings, broker.cluster_id)
     differences = await apply_topics(settings)
     if differences:
-        message = (
+        raise TopicsError(
             f"The topic {differences[0].topic} is not as it must be: rmos topics check tells what "
             "differs."
         )
-        raise TopicsError(message)
     if settings.runs_v2_enabled:
         await _complete_logs(settings, report)
     return places

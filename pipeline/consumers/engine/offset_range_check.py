@@ -188,8 +188,8 @@ class OffsetRangeCheck:
             _log.warning("offset is there again", partition=place.partition, offset=position)
             return
         lost.report(self._group)
-        message = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
-        self._stop(StoreNotReadyError(message))
+        why = f"{lost}: the worker stopped before it consumed more; {lost.way_out}."
+        self._stop(StoreNotReadyError(why))
 
     async def _go_on(self, place: TopicPartition, begin: int) -> None:
         """Take the group to the log's start, as was accepted.

@@ -52,13 +52,12 @@ def refuse_other_topic(topic: str, known: str | None, found: str | None) -> None
         StoreNotReadyError: It is. Nothing of it was consumed.
     """
     if known is not None and found is not None and known != found:
-        message = (
+        raise StoreNotReadyError(
             f"The topic {topic} was deleted and made again: the store keeps the one with the id "
             f"{known}, the broker has {found}. Its offsets begin anew, so they would be taken "
             "for those of the old one: stop all workers, run rmos store new-epoch, and start "
             "them again."
         )
-        raise StoreNotReadyError(message)
 
 
 def missing(topic: str) -> str:
