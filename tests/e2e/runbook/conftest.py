@@ -1,6 +1,6 @@
 """A shop for each drill: topics, a store, its key, and services that are not started yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import free_port
 from pipeline.settings import Settings
-from tests.e2e.kafka_reading import new_settings, topics_and_store
+from tests.e2e.kafka_reading import EVERY_TOPIC, RUN_TOPICS, new_settings, topics_and_store
 from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.units import units_of
 from tests.e2e.worker_processes import worker_environment
@@ -34,8 +34,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def drilled(broker: LocalBroker, folder: Path) -> AsyncIterator[Drill]:
-    """Give a shop on `broker`; `folder` is what / is in the document."""
+async def drilled(
+    broker: LocalBroker, folder: Path, needed: Collection[str] | None = EVERY_TOPIC
+) -> AsyncIterator[Drill]:
+    """Give a shop on `broker` with topics `needed`; `folder` is what / is in the document."""
     settings = drill_settings(broker, folder)
     settings.data_dir.parent.mkdir()
     port = free_port()
@@ -45,7 +47,7 @@ async def drilled(broker: LocalBroker, folder: Path) -> AsyncIterator[Drill]:
         "/etc/rmos/": f"{folder}/etc/rmos/",
         "127.0.0.1:9092": broker.bootstrap_servers,
     }
-    async with topics_and_store(broker, settings):
+    async with topics_and_store(broker, settings, needed):
         file = folder / "etc" / "rmos" / "environment"
         environment = environment_of(settings)
         with units_of(folder / "units", environment, ["rmos-persist@1"], file) as units:
@@ -54,6 +56,9 @@ async def drilled(broker: LocalBroker, folder: Path) -> AsyncIterator[Drill]:
 
 
 @pytest.fixture
-async def drill(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Drill]:
-    async with drilled(broker, tmp_path) as made:
+async def drill(
+    broker: LocalBroker, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Drill]:
+    every = request.node.get_closest_marker("every_topic") is not None
+    async with drilled(broker, tmp_path, EVERY_TOPIC if every else RUN_TOPICS) as made:
         yield made

@@ -131,6 +131,7 @@ async def test_the_broker_lost_records(drill: Drill) -> None:
     await drill.then()
 
 
+@pytest.mark.every_topic
 async def test_the_store_is_behind_its_group(drill: Drill) -> None:
     drill.read(PAGE, "The store is behind its group")
     store = drill.settings.data_dir
@@ -147,6 +148,7 @@ async def test_the_store_is_behind_its_group(drill: Drill) -> None:
     assert store_files(store) == whole
 
 
+@pytest.mark.every_topic
 async def test_retention_ran_ahead_of_the_group(drill: Drill) -> None:
     drill.read(PAGE, "Retention ran ahead of the group")
     await consume(drill.settings, in_partition(4))
@@ -176,6 +178,7 @@ async def test_the_ledger_does_not_fit_the_store(drill: Drill) -> None:
     await drill.then()
 
 
+@pytest.mark.every_topic
 async def test_somebody_else_reads_with_our_group(drill: Drill) -> None:
     drill.read(PAGE, "Somebody else reads with our group")
     await consume(drill.settings, in_partition(2))
@@ -215,6 +218,7 @@ async def test_partitions_were_added(drill: Drill) -> None:
     await drill.then()
 
 
+@pytest.mark.every_topic
 async def test_a_setting_of_a_topic_was_changed(drill: Drill) -> None:
     drill.read(PAGE, "A setting of a topic was changed")
     topic = drill.settings.topics.run_requests

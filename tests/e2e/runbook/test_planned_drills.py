@@ -114,6 +114,7 @@ async def test_back_up_store_and_keys(drill: Drill) -> None:
     assert (settings.data_dir.parent / "vault" / key.name).read_bytes() == key.read_bytes()
 
 
+@pytest.mark.every_topic
 async def test_restore_a_backup(drill: Drill) -> None:
     drill.read(PAGE, "Restore a backup")
     settings, srv = drill.settings, drill.settings.data_dir.parent

@@ -15,7 +15,7 @@ from tests.e2e.runbook.drill import Drill
 from tests.e2e.runbook.shop import consume, deploy, runs, write
 from tests.e2e.store_audit import audit_store
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 PAGE = "records.md"
 WORKER = "rmos-persist@1"

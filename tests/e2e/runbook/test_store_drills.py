@@ -90,6 +90,7 @@ async def test_the_volume_is_not_mounted(drill: Drill) -> None:
         (await audit_store(drill.settings)).assert_whole()
 
 
+@pytest.mark.every_topic
 async def test_the_index_is_missing_or_damaged(drill: Drill) -> None:
     drill.read(PAGE, "The index is missing or damaged")
     settings = drill.settings
@@ -156,6 +157,7 @@ async def test_a_command_was_run_as_root(drill: Drill) -> None:
     await drill.units.stop("rmos-persist@1")
 
 
+@pytest.mark.every_topic
 async def test_files_that_nothing_explains(drill: Drill) -> None:
     drill.read(PAGE, "Files that nothing explains")
     settings = drill.settings
@@ -174,6 +176,7 @@ async def test_files_that_nothing_explains(drill: Drill) -> None:
     assert (settings.data_dir.parent / "evidence/run_x.json").read_bytes() == added
 
 
+@pytest.mark.every_topic
 async def test_an_artifact_is_not_what_was_written(drill: Drill) -> None:
     drill.read(PAGE, "An artifact is not what was written")
     await consume(drill.settings, runs(20))
@@ -186,6 +189,7 @@ async def test_an_artifact_is_not_what_was_written(drill: Drill) -> None:
     assert (store.parent / "evidence" / unexpected.name).read_bytes() == before
 
 
+@pytest.mark.every_topic
 async def test_an_audit_found_something(drill: Drill) -> None:
     drill.read(PAGE, "An audit found something")
     now = datetime.now(UTC)
@@ -207,6 +211,7 @@ async def test_an_audit_found_something(drill: Drill) -> None:
     assert store_files(store) == before
 
 
+@pytest.mark.every_topic
 async def test_offsets_have_no_leaf(drill: Drill) -> None:
     drill.read(PAGE, "Offsets have no leaf")
     settings, partition = drill.settings, 4
@@ -237,6 +242,7 @@ async def test_offsets_have_no_leaf(drill: Drill) -> None:
     assert {path: content for path, content in after.items() if path in runs_before} == runs_before
 
 
+@pytest.mark.every_topic
 async def test_the_disk_is_lost(drill: Drill) -> None:
     drill.read(PAGE, "The disk is lost")
     settings = drill.settings
