@@ -175,12 +175,13 @@ class AdvisoryClaims:
         """
         overdue = [offset for offset, has_run in page if not has_run]
         linkable = {offset for offset, has_run in page if has_run}
-        fresh = sorted(linkable - self._tried.get(place, set()))
-        if fresh:
-            await self._on_disk(self._claims.take, place, fresh)
+        offsets = sorted([*overdue, *(linkable - self._tried.get(place, set()))])
+        if offsets:
+            # Also what is overdue: its run may come before it is stored again, which links it.
+            await self._on_disk(self._claims.take, place, offsets)
         epoch = self._store.identity.epoch
         self._overdue = {RecordSource(epoch, RecordId(*place, offset)) for offset in overdue}
-        await self._process(place, sorted([*overdue, *fresh]))
+        await self._process(place, offsets)
         return linkable
 
     async def _process(self, place: Partition, offsets: Sequence[int]) -> None:
@@ -199,7 +200,7 @@ class AdvisoryClaims:
                     batch, size = [], 0
         if batch:
             await self._worker.process(batch)
-        await self._on_disk(self._claims.release, place, offsets[-1])
+        await self._on_disk(self._claims.release, place, offsets)
 
     async def _requests(
         self, place: Partition, offsets: Sequence[int]

@@ -240,6 +240,27 @@ async def test_a_link_whose_event_was_not_confirmed_is_reported_again(
     assert await shop.look() == []
 
 
+async def test_a_run_that_comes_while_its_overdue_claim_is_reported_leaves_no_link_without_event(
+    root: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+
+    async def read_late(settings: Settings, wanted: Any) -> AsyncGenerator[Any]:
+        make_run(root)
+        async for request in shop.read(settings, wanted):
+            yield request
+
+    with monkeypatch.context() as patch:
+        patch.setattr(advisory_claims, "read_offsets", read_late)
+        patch.setattr(shop.claims._worker, "_sender", cast("Any", _Refusing()))
+        assert not await shop.claims.look()
+    assert len(list((root / "runs").rglob("*_advisory_*"))) == 1
+    (linked,) = await shop.look()
+    assert outcome(linked) == "linked"
+    assert shop.store.claims.in_hand((REQUESTS, 3)) == []
+
+
 class _Refusing:
     async def send(self, _messages: Any) -> None:
         raise BrokerError("No Kafka broker answers.")

@@ -9,7 +9,7 @@ out of the poll instead, before any record behind the gap is given out, and this
 
 | answer of the client | then |
 |---|---|
-| the group has no offset here | the group is asked again, with_retries; if so, begin at the start |
+| the group has no offset here | the group is asked again; if there is none, begin at the start |
 | the log does not hold the offset | the broker is asked; if so, the worker stops, and names them |
 
 Offsets that are gone all look alike: those of a transaction's mark as those of records.

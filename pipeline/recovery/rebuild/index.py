@@ -46,6 +46,7 @@ from pipeline.storage.artifacts import UnexpectedFile
 from pipeline.storage.index.replacement import (
     accepted_losses_of,
     batches,
+    claims_in_hand_of,
     new_index,
     put_in_place,
     reported_claims_of,
@@ -135,6 +136,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
                 transaction.accept_losses(epoch, given_up)
             for epoch, reported in reported_claims_of(root).items():
                 transaction.note_reported_claims(epoch, reported)
+            transaction.take_claims(claims_in_hand_of(root))
             for topic, topic_id in topic_ids_of(root, identity.epoch).items():
                 transaction.note_topic_id(identity.epoch, topic, topic_id)
         put_in_place(root)

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, union
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, union
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.record import Partition, RecordSource
@@ -102,23 +101,19 @@ class ClaimQueue:
 
     def take(self, partition: Partition, offsets: Sequence[int]) -> None:
         """Note that claims are to be linked, and that their events are to be sent."""
-        rows = [
-            {
-                "epoch": self._epoch,
-                "topic": partition[0],
-                "partition": partition[1],
-                "offset": offset,
-            }
-            for offset in offsets
-        ]
         with self._writing() as transaction:
-            transaction.connection.execute(insert(claims_in_hand).on_conflict_do_nothing(), rows)
+            transaction.take_claims([(self._epoch, *partition, offset) for offset in offsets])
 
-    def release(self, partition: Partition, last: int) -> None:
-        """Note that the events of all claims in hand up to offset `last` are confirmed."""
-        done = delete(claims_in_hand).where(*self._of(partition), claims_in_hand.c.offset <= last)
+    def release(self, partition: Partition, offsets: Sequence[int]) -> None:
+        """Note that the events of these claims are confirmed.
+
+        No others: after a rebalance the next owner of the partition may have some in hand.
+        """
+        done = delete(claims_in_hand).where(
+            *self._of(partition), claims_in_hand.c.offset == bindparam("done")
+        )
         with self._writing() as transaction:
-            transaction.connection.execute(done)
+            transaction.connection.execute(done, [{"done": offset} for offset in offsets])
 
     def _waiting(self, topic: str, partition: int | None = None) -> tuple[ColumnElement[bool], ...]:
         waiting = (

@@ -178,6 +178,13 @@ class IndexTransaction:
         """Note that every claim that waits before these offsets was reported."""
         self._raise_offsets(tables.reported_claims, epoch, next_offsets)
 
+    def take_claims(self, claims: Sequence[tuple[int, str, int, int]]) -> None:
+        """Note that claims are in hand: epoch, topic, partition and offset of each."""
+        columns = tables.claims_in_hand.c.keys()
+        rows = [dict(zip(columns, claim, strict=True)) for claim in claims]
+        if rows:
+            self.connection.execute(insert(tables.claims_in_hand).on_conflict_do_nothing(), rows)
+
     def note_topic_id(self, epoch: int, topic: str, topic_id: str) -> None:
         """Note which topic of its name the store keeps in `epoch`; the first one stays."""
         self.connection.execute(

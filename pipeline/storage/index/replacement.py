@@ -15,6 +15,7 @@ from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 
 _ROWS = 500
 _NEW_INDEX = f"{INDEX_FILE}.rebuilt"
+_CLAIMS_IN_HAND = "SELECT epoch, topic, partition, offset FROM claims_in_hand"
 _TOPIC_IDS = "SELECT topic, topic_id FROM topic_ids WHERE epoch = ?"
 _Entry = TypeVar("_Entry")
 
@@ -45,6 +46,15 @@ def accepted_losses_of(root: Path) -> dict[int, dict[Partition, int]]:
 def reported_claims_of(root: Path) -> dict[int, dict[Partition, int]]:
     """Return before which offsets waiting claims were reported, likewise."""
     return _offsets_of(root, "reported_claims")
+
+
+def claims_in_hand_of(root: Path) -> list[tuple[int, str, int, int]]:
+    """Return the claims whose events may not have been sent, likewise; see `take_claims`."""
+    try:
+        with closing(read_only(root / INDEX_FILE)) as index:
+            return index.execute(_CLAIMS_IN_HAND).fetchall()
+    except sqlite3.Error:
+        return []
 
 
 def _offsets_of(root: Path, table: str) -> dict[int, dict[Partition, int]]:

@@ -116,6 +116,17 @@ async def test_what_the_operator_gave_up_is_carried_over_from_an_index_of_anothe
         assert index.accepted_losses(1) == {("rmos.runs.requests", 3): 9}
 
 
+async def test_claims_whose_event_was_not_confirmed_are_carried_over(settings: Settings) -> None:
+    fill(settings)
+    root = settings.data_dir
+    place = (settings.topics.advisory_requests, 3)
+    with closing(AdvisoryStore(root)) as store:
+        store.claims.take(place, [4, 9])
+    await rebuild_index(settings)
+    with closing(AdvisoryStore(root)) as store:
+        assert store.claims.in_hand(place) == [4, 9]
+
+
 async def test_a_run_of_an_earlier_epoch_keeps_its_source(settings: Settings) -> None:
     fill(settings)
     begin_epoch(settings.data_dir, cluster_id="cluster-2")
