@@ -75,7 +75,7 @@ def run(
     counts = asyncio.run(
         _publish(
             *(RunPublisher(settings), settings, group, records),
-            *(_fate_of_run, _words_of_run),
+            *(_status_of_run, _words_of_run),
             raw=raw,
             wait=wait,
             as_json=as_json,
@@ -107,7 +107,7 @@ def advisory(
     counts = asyncio.run(
         _publish(
             *(AdvisoryPublisher(settings), settings, settings.topics.advise_group, records),
-            *(_fate_of_advisory, _words_of_advisory),
+            *(_status_of_advisory, _words_of_advisory),
             raw=raw,
             wait=wait,
             as_json=as_json,
@@ -130,7 +130,7 @@ async def _publish(
     settings: Settings,
     group: str,
     records: list[FileRecord],
-    fate_of: Callable[[Event], str | None],
+    status_of: Callable[[Event], str | None],
     words_of: Callable[[Event], list[str]],
     *,
     raw: bool,
@@ -144,7 +144,7 @@ async def _publish(
         settings: Which broker; how long to wait.
         group: The consumer group that judges the records.
         records: What to send.
-        fate_of: What else a summary counts an event as: refused, blocked or nothing.
+        status_of: What else a summary counts an event as: refused, blocked or nothing.
         words_of: What a person is shown of an event.
         raw: Whether to send each as it is.
         wait: Whether to wait for its event.
@@ -169,10 +169,10 @@ async def _publish(
                     document = event.model_dump(mode="json", exclude_none=True)
                     words = words_of(event)
                     counts[document["outcome"]] += 1
-                    fate = fate_of(event)
+                    status = status_of(event)
                     # A summary names what was refused also where nothing was.
-                    counts["refused"] += fate == "refused"
-                    if fate == "blocked":
+                    counts["refused"] += status == "refused"
+                    if status == "blocked":
                         counts["blocked"] += 1
                 if as_json:
                     print_json(document)
@@ -216,7 +216,7 @@ async def _sent(
         yield in_flight.popleft()
 
 
-def _fate_of_run(event: RunEvent) -> str | None:
+def _status_of_run(event: RunEvent) -> str | None:
     if event.outcome not in {"persisted", "duplicate"}:
         return "refused"
     # Stored for good all the same; the machine must not cut by it.
@@ -239,7 +239,7 @@ def _why(error: EventError | None) -> str:
     return "" if error is None else f"{error.code}: {error.message}"
 
 
-def _fate_of_advisory(event: AdvisoryEvent) -> str | None:
+def _status_of_advisory(event: AdvisoryEvent) -> str | None:
     return None if event.outcome in {"linked", "duplicate", "waiting"} else "refused"
 
 

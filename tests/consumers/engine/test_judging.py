@@ -52,7 +52,7 @@ def bodies(count: int, gcode_bytes: int = 0) -> list[Body]:
         (4, SMALL_BATCH_BYTES // 3, False),
     ],
 )
-async def test_what_is_many_or_large_is_judged_in_the_helper(
+async def test_what_is_many_or_large_is_judged_in_the_child_process(
     with_helper: Judging, judged_here: list[int], count: int, gcode_bytes: int, *, is_here: bool
 ) -> None:
     verdicts = await with_helper.judge(bodies(count, gcode_bytes))
@@ -60,13 +60,13 @@ async def test_what_is_many_or_large_is_judged_in_the_helper(
     assert bool(judged_here) is is_here
 
 
-async def test_without_a_helper_all_is_judged_here(judged_here: list[int]) -> None:
+async def test_without_a_child_process_all_is_judged_here(judged_here: list[int]) -> None:
     with Judging(judge_run_record, in_child=False) as alone:
         await alone.judge(bodies(SMALL_BATCH_RECORDS, SMALL_BATCH_BYTES // 16))
     assert judged_here
 
 
-async def test_a_helper_for_which_no_memory_is_left_is_one_sentence_and_leaves_no_process(
+async def test_a_child_process_for_which_no_memory_is_left_is_one_sentence_and_leaves_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_thread(*_arguments: object) -> None:
