@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -238,6 +239,29 @@ async def test_a_link_whose_event_was_not_confirmed_is_reported_again(
     (linked,) = await shop.look()
     assert outcome(linked) == "linked"
     assert await shop.look() == []
+
+
+async def test_a_claim_is_reported_as_waiting_before_it_is_as_linked(
+    root: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, confirmed = asyncio.Event(), asyncio.Event()
+
+    async def send_late(messages: Sequence[Message]) -> None:
+        stored.set()
+        await confirmed.wait()
+        await shop.send(messages)
+
+    monkeypatch.setattr(shop.worker, "_sender", SimpleNamespace(send=send_late))
+    shop.log = {ASKED.offset: ASKED}
+    consuming = asyncio.create_task(shop.worker.process(cast("Any", [ASKED])))
+    await stored.wait()
+    make_run(root)
+    looking = asyncio.create_task(shop.claims.look())
+    # It is not to end before the first event is confirmed; without an order it does so at once.
+    await asyncio.wait([looking], timeout=0.2)
+    confirmed.set()
+    await asyncio.gather(consuming, looking)
+    assert [outcome(each) for each in shop.taken()] == ["waiting", "linked"]
 
 
 async def test_a_run_that_comes_while_its_overdue_claim_is_reported_leaves_no_link_without_event(

@@ -108,6 +108,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         epoch: int,
         executor: Executor,
         accepted_rejects: int = 0,
+        turns: asyncio.Lock | None = None,
     ) -> None:
         """Make a worker.
 
@@ -118,6 +119,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
             epoch: That of the store.
             executor: One thread, which does all that waits for the disk.
             accepted_rejects: Failures that do not count against the reject limit.
+            turns: Held from storing a chunk until it is published; its own by default.
         """
         self.steps = steps
         self.outbox = outbox
@@ -125,6 +127,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         self._sender = sender
         self._epoch = epoch
         self._accepted_rejects = accepted_rejects
+        self._turns = turns or asyncio.Lock()
 
     @property
     def group(self) -> str:
@@ -134,7 +137,12 @@ class BatchWorker(Generic[Verdict, Outcome]):
     def with_steps(self, steps: Steps[Verdict, Outcome]) -> "BatchWorker[Verdict, Outcome]":
         """Return a worker that does `steps` and has all else in common with this one."""
         return BatchWorker(
-            steps, self.outbox, self._sender, epoch=self._epoch, executor=self.executor
+            steps,
+            self.outbox,
+            self._sender,
+            epoch=self._epoch,
+            executor=self.executor,
+            turns=self._turns,
         )
 
     async def process(self, records: Sequence[Record]) -> None:
@@ -161,8 +169,10 @@ class BatchWorker(Generic[Verdict, Outcome]):
                 chunk = await judging[0]
                 judging.popleft()
                 self._judge_ahead(chunks, judging)
-                outcomes = await self._store(chunk)
-                await self._publish(chunk, outcomes)
+                # Else a claim stored here could be reported as linked before it is as waiting.
+                async with self._turns:
+                    outcomes = await self._store(chunk)
+                    await self._publish(chunk, outcomes)
         finally:
             await drop(judging)
 
