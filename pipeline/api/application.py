@@ -23,8 +23,8 @@ ALIAS = "/runs"
 
 # Fixed names before those with a parameter in their position: /diff is no run.
 _ROUTERS = (
-    submissions.router,
     runs.router,
+    submissions.router,
     advisories.router,
     attachments.router,
 )
