@@ -10,7 +10,7 @@
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
-| LockWaitEndedError | stops | 503 | 6 | nobody's: told to stop while it waited for a lock |
+| LockWaitEndedError | stops | 503 | 6 | nobody's: a signal came while it waited for a lock |
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
@@ -108,7 +108,7 @@ class StoreNotReadyError(StoreError):
 
 
 class LockWaitEndedError(StoreError):
-    """The process was told to stop while it waited for a lock. Nothing was done."""
+    """The process was stopped while it waited for a lock. Nothing was done."""
 
 
 class DiskFullError(StoreError):

@@ -58,8 +58,8 @@ async def prepare_local(settings: Settings, broker: LocalBroker, report: ReportS
     differences = await apply_topics(settings)
     if differences:
         raise TopicsError(
-            f"The topic {differences[0].topic} is not as it must be: rmos topics check tells what "
-            "differs."
+            f"The topic {differences[0].topic} is not as it must be: rmos topics check shows "
+            "what differs."
         )
     if settings.runs_v2_enabled:
         await _complete_logs(settings, report)

@@ -161,8 +161,8 @@ SILENCE_LIMIT_SECONDS = 60.0
 class EventReader:
     """One consumer without a group, which reads every partition and commits nothing.
 
-    It outlives a broker that restarts. Once it cannot go on, all that wait for an event are
-    told, `is_alive` is false, and another reader has to be made.
+    It outlives a broker that restarts. Once it cannot go on, all that wait for an event get
+    the error, `is_alive` is false, and another reader has to be made.
     """
 
     def __init__(self, settings: Settings, topic: str, partitions: Sequence[int]) -> None:

@@ -96,9 +96,7 @@ def _make_folder(path: Path) -> None:
 
 def _refuse_store(root: Path) -> None:
     if os.path.lexists(root / STORE_FILE):
-        raise StoreNotReadyError(
-            f"There is a store at {root} already; rmos store status tells about it."
-        )
+        raise StoreNotReadyError(f"There is a store at {root} already; rmos store status shows it.")
 
 
 def _refuse_foreign_content(root: Path) -> None:
@@ -151,7 +149,7 @@ def read_store(root: Path) -> StoreIdentity:
             text = read_below(root, STORE_FILE, _IDENTITY_LIMIT_BYTES)
         except NotAFileError as error:
             raise StoreNotReadyError(
-                f"Expected {path} to tell the store's identity, found {error}."
+                f"Expected {path} to hold the store's identity, found {error}."
             ) from error
         except (FileNotFoundError, NotADirectoryError):
             raise StoreNotReadyError(
@@ -166,7 +164,7 @@ def _parse_identity(path: Path, text: bytes) -> StoreIdentity:
         found = json.loads(text)
     except ValueError as error:
         raise StoreNotReadyError(
-            f"Expected {path} to tell the store's identity, found {error}."
+            f"Expected {path} to hold the store's identity, found {error}."
         ) from error
     # The format first: that of another version has other fields.
     if isinstance(found, dict) and found.get("format", STORE_FORMAT) != STORE_FORMAT:
@@ -176,7 +174,7 @@ def _parse_identity(path: Path, text: bytes) -> StoreIdentity:
         )
     if not _is_identity(found):
         raise StoreNotReadyError(
-            f"Expected {path} to tell the store's identity, found something else."
+            f"Expected {path} to hold the store's identity, found something else."
         )
     return StoreIdentity(**found)
 

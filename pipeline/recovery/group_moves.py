@@ -3,8 +3,8 @@
 The broker keeps it, as what a group of its own has committed, named `<group>.before-<time>`: it
 is there for every client of the broker, as durable as the offsets themselves, and needs neither a
 store nor a file. A partition where the group had never been is marked by the text beside its
-offset. Kafka forgets a group without members after `offsets.retention.minutes`, 7 days unless it
-was told otherwise; until then every step can be undone.
+offset. Kafka forgets a group without members after `offsets.retention.minutes`, 7 days by
+default; until then every step can be undone.
 
 | state | if the process dies here |
 |---|---|

@@ -30,8 +30,8 @@ def check_index(
 ) -> Iterator[IndexDifference]:
     """Compare every row with its file, every file with its row, and every blob with its name.
 
-    A row is compared as a whole, but for the record that made it, of which the file tells
-    nothing; that there is one it must say. Whether a blob that a run names is there at all is no
+    A row is compared as a whole, but for the record that made it, which the file does not
+    name; the row must name one. Whether a blob that a run names is there at all is no
     question of the index.
     """
     rows, unexplained = _expected(index)

@@ -182,7 +182,7 @@ RIGHT: dict[str, Any] = {
 def test_an_identity_that_is_not_one_is_refused(tmp_path: Path) -> None:
     def holds(found: bytes) -> None:
         (tmp_path / "store.json").write_bytes(found)
-        with pytest.raises(StoreNotReadyError, match=r"store\.json to tell the store's identity"):
+        with pytest.raises(StoreNotReadyError, match=r"store\.json to hold the store's identity"):
             read_store(tmp_path)
 
     assert (

@@ -159,7 +159,7 @@ async def _look_for_broker(settings: Settings, identity: StoreIdentity) -> Broke
 
 def _needed(error: BrokerError, rows: RebuiltRows, *, has_ledger: bool) -> BrokerError:
     if not has_ledger:
-        return BrokerError(f"{error} Without a ledger only the topics tell what made each file.")
+        return BrokerError(f"{error} Without a ledger only the topics show what made each file.")
     count = len(rows.wanted)
     return BrokerError(
         f"{error} It is needed for {count} records whose file or link is not there, and for files "
@@ -223,7 +223,7 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
     if holes := await holes_in_consumed(settings, there, committed):
         gone = "; ".join(describe_holes(place, found) for place, found in holes.items())
         raise StoreNotReadyError(
-            f"Records are gone from the middle of the log: {gone}. Nobody can tell which record "
+            f"Records are gone from the middle of the log: {gone}. Nothing shows which record "
             "made a file, and the store has no leaves that say it: put back the folder ledger of a "
             "backup of this store first. The old index is in place."
         )

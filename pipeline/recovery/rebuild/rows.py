@@ -5,8 +5,8 @@ advisory says from which offset it came and which bytes its file has; a file wit
 that no row may hide. Where there is no ledger, the records of the topics say which of them made
 each file.
 
-A claim that no link shows waits: its run had not come, or its link is lost, which nothing can tell
-apart. Either way the advise worker makes the link once the run is there, with the bytes that it had
+A claim that no link shows waits: its run had not come, or its link is lost; nothing shows
+which. Either way the advise worker makes the link once the run is there, with the bytes that it had
 or would have had.
 """
 
@@ -63,8 +63,8 @@ class RebuiltRuns:
         hash_at: Gives the SHA-256 of the file at a path, whatever it is; None where there is none.
         unexpected: Gets the files of a run beside its own.
         rows: By run_id.
-        wanted: By run_id the record and the leaf of a run whose file is missing: the rest of its
-            row only that record can tell.
+        wanted: By run_id the record and the leaf of a run whose file is missing: only that record
+            has the rest of its row.
         differing: Sentences about files that differ from their leaf.
     """
 
@@ -180,8 +180,8 @@ class RebuiltAdvisories:
         unexpected: Gets the links of an advisory beside its own.
         rows: By run_id and advisory_id.
         changed: Those whose link file is not what their first request makes.
-        wanted: By run_id and advisory_id the record and the leaf of a claim without its link: the
-            rest of its row only that record can tell.
+        wanted: By run_id and advisory_id the record and the leaf of a claim without its link:
+            only that record has the rest of its row.
         differing: Sentences about links that differ from their leaf.
         no_links: Path and SHA-256 of what is in the place of a link and is none.
     """
@@ -202,7 +202,7 @@ class RebuiltAdvisories:
             self.unexpected.append(UnexpectedFile(advisory.link_path, reason))
 
     def add_no_link(self, path: str, sha256: str | None) -> None:
-        """Take a file that is no link: where it has the place of one, a leaf may tell of it."""
+        """Take a file that is no link: where it has the place of one, a leaf may name it."""
         place = parse_path(path)
         if isinstance(place, LinkPath):
             self.no_links[place.run_id, place.advisory_id] = path, sha256

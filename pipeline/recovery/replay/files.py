@@ -199,10 +199,10 @@ class _UnreadRows:
         """Return what any leaf explains: rows without a source, as after a new broker."""
         if self._without_source is None:
             assert self._logs is not None
-            told = (
+            explained = (
                 sha256_of_leaf(leaf) for reader in self._logs.open_all() for leaf in reader.leaves()
             )
-            self._without_source = {sha256 for sha256 in told if sha256 is not None}
+            self._without_source = {sha256 for sha256 in explained if sha256 is not None}
         return self._without_source
 
 

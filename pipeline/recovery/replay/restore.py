@@ -256,7 +256,7 @@ async def _refuse_undecided(settings: Settings, partitions: Iterable[ReplayedPar
             undecided.append(describe_holes(partition.place, list(partition.holes)))
     if undecided:
         raise StoreNotReadyError(
-            f"Records are gone from the middle of the log: {'; '.join(undecided)}. Nobody can tell "
+            f"Records are gone from the middle of the log: {'; '.join(undecided)}. Nothing shows "
             "who was first among those behind them, and the store has no leaves that say it: put "
             "back the folder ledger of a backup of this store first."
         )

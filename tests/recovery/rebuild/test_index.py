@@ -276,11 +276,11 @@ async def test_what_only_the_topic_tells_needs_a_broker(
     assert list(settings.data_dir.glob("index.sqlite3*")) == []
 
 
-async def test_without_a_ledger_only_the_topics_tell(settings: Settings) -> None:
+async def test_without_a_ledger_only_the_topics_show(settings: Settings) -> None:
     without = settings.model_copy(update={"ledger_enabled": False})
     store = RunStore(without.data_dir)
     store.commit([judged_record(run_request(run_id="run_0"), 0)])
     store.close()
     for each in (without, settings):
-        with pytest.raises(BrokerError, match=r"Without a ledger only the topics tell"):
+        with pytest.raises(BrokerError, match=r"Without a ledger only the topics show"):
             await rebuild_index(each)
