@@ -5,6 +5,7 @@ This one also lets a signal end the start, bounds the stop, notes threads that d
 and health, and ends with the exit status of the fault.
 """
 
+import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ import structlog
 from faststream import FastStream
 
 from pipeline.app.process import (
+    CLIENT_ENDED,
     CUT_OFF,
     prepare_process,
     serve_health,
@@ -22,6 +24,7 @@ from pipeline.app.process import (
     until_stopped,
 )
 from pipeline.app.worker import Worker
+from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.errors import NO_MEMORY, RmosError, thread_faults
 from pipeline.logs import configure_logging
 from pipeline.settings import Settings, read_settings
@@ -68,9 +71,14 @@ class WorkerApplication(FastStream):
                 configure_logging(settings)
                 prepare_process()
                 await self.serve(settings)
-        except (RmosError, MemoryError) as error:
+        except (RmosError, MemoryError, OSError) as error:
             _log.error("ended", why=str(error) or NO_MEMORY)
             sys.exit(getattr(error, "exit_status", CUT_OFF))
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            _log.error("ended", why=CLIENT_ENDED)
+            sys.exit(CUT_OFF)
 
     async def serve(self, settings: Settings, **options: Any) -> None:  # noqa: ANN401
         """Run until a signal stops it.

@@ -28,6 +28,11 @@ Result = TypeVar("Result")
 CUT_OFF = 6
 """Exit status where stopping took too long: a broker or a disk does not answer."""
 
+CLIENT_ENDED = (
+    "The Kafka client ended a part of this service from within; nothing that was in hand was "
+    "acknowledged: start again."
+)
+
 OPEN_FILES = 65_536
 """More than all connections, segments and blobs of a service; some systems allow a billion."""
 
@@ -45,10 +50,7 @@ def run_service(service: Coroutine[Any, Any, Result]) -> Result:
         try:
             return runner.run(service)
         except asyncio.CancelledError as error:
-            raise BrokerError(
-                "The Kafka client ended a part of this service from within; nothing that was in "
-                "hand was acknowledged: start again."
-            ) from error
+            raise BrokerError(CLIENT_ENDED) from error
 
 
 def prepare_process() -> None:

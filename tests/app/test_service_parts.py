@@ -1,9 +1,11 @@
 """Parts of the services that need no broker."""
 
 import asyncio
+import errno
 import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,11 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from pipeline.api.dependencies import ThreadPool
-from pipeline.app import http, process
+from pipeline.app import application, http, process
 from pipeline.app.http import BrokerProbe
 from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.subscription import Subscription
-from pipeline.errors import BrokerError, ExecutorError, thread_faults
+from pipeline.errors import BrokerError, ExecutorError, IntegrityError, thread_faults
 from pipeline.settings import Settings
 
 
@@ -97,3 +99,26 @@ async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_na
         await subscription.deliver([cast("Any", record)])
     assert isinstance(subscription.fault.exception(), ExecutorError)
     assert logged == []
+
+
+async def test_an_application_ends_with_the_status_of_the_command_whatever_the_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("prepare_process", "configure_logging"):
+        monkeypatch.setattr(application, name, lambda *_: None)
+    faults = [
+        (OSError(errno.EMFILE, "Too many open files"), 6),
+        (MemoryError(), 6),
+        (asyncio.CancelledError(), 6),
+        (IntegrityError("A file is not what was written."), 5),
+    ]
+    statuses = []
+    for fault, _ in faults:
+        with pytest.raises(SystemExit) as ended:
+            await application.WorkerApplication(partial(_raise, fault)).run()
+        statuses.append(ended.value.code)
+    assert statuses == [status for _, status in faults]
+
+
+def _raise(fault: BaseException, _settings: Settings) -> Any:
+    raise fault
