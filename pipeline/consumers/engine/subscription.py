@@ -65,7 +65,8 @@ class WorkerBroker(KafkaBroker):
         group: str,
         *,
         begin: Callable[[], Awaitable[None]] | None = None,
-        end: Callable[[], Awaitable[None]] | None = None,
+        end: Callable[[], None] | None = None,
+        ended: Callable[[], Awaitable[None]] | None = None,
         build_consumer: Callable[..., AIOKafkaConsumer] = AIOKafkaConsumer,
     ) -> None:
         """Prepare; nothing is connected.
@@ -75,6 +76,7 @@ class WorkerBroker(KafkaBroker):
             group: The consumer group of its worker.
             begin: Called once its subscribers consume.
             end: Called before they stop.
+            ended: Called once they have stopped.
             build_consumer: Builds their consumer.
         """
         super().__init__(
@@ -89,6 +91,7 @@ class WorkerBroker(KafkaBroker):
         self._settings = settings
         self._begin = begin
         self._end = end
+        self._ended = ended
         self._build_consumer = build_consumer
 
     async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
@@ -112,12 +115,14 @@ class WorkerBroker(KafkaBroker):
     async def stop(self, *exception: Any) -> None:  # noqa: ANN401
         """Finish the batch in hand and leave the group."""
         if self._end is not None:
-            await self._end()
+            self._end()
         try:
             await super().stop(*exception)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
+        if self._ended is not None:
+            await self._ended()
 
 
 class Subscription:
@@ -162,7 +167,12 @@ class Subscription:
         self._poll_size = PollSize(settings.batch_records)
         self._tasks: set[asyncio.Task[None]] = set()
         self.broker = WorkerBroker(
-            settings, group, begin=self._begin, end=self._end, build_consumer=self._built_consumer
+            settings,
+            group,
+            begin=self._begin,
+            end=self._end,
+            ended=self._ended,
+            build_consumer=self._built_consumer,
         )
         subscriber = self.broker.subscriber(
             topic,
@@ -272,9 +282,12 @@ class Subscription:
         watching.add_done_callback(self._note_fault)
         self._tasks |= {watching, asyncio.create_task(self._observation.run())}
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+    async def _ended(self) -> None:
+        # Now only: until here a poll may ask the watch, which would connect again.
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._watch.stop()

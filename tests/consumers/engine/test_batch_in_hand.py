@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,9 +12,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError
 from faststream.exceptions import NackMessage
+from faststream.kafka import KafkaBroker
 
 from pipeline.consumers.engine.group_consumer import PolledConsumer
-from pipeline.consumers.engine.subscription import Subscription
+from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -125,3 +127,20 @@ async def test_a_rebalance_waits_for_the_batch_until_it_is_put_off(polls: list[A
         with pytest.raises(NackMessage):
             await handling
         assert await wait_ended(giving_away)
+
+
+async def test_what_a_poll_asks_is_closed_only_when_nothing_polls_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    async def stop(*_arguments: Any) -> None:
+        calls.append("stopped")
+
+    async def ended() -> None:
+        calls.append("closed")
+
+    monkeypatch.setattr(KafkaBroker, "stop", stop)
+    end = partial(calls.append, "tasks cancelled")
+    await WorkerBroker(Settings(), "group", end=end, ended=ended).stop()
+    assert calls == ["tasks cancelled", "stopped", "closed"]
