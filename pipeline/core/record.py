@@ -70,3 +70,23 @@ class RecordSource:
 
     epoch: int
     id: RecordId
+
+
+class Resolved(Protocol):
+    """What every outcome reports of its record, be it of a run or of an advisory."""
+
+    @property
+    def kind(self) -> str:
+        """In one word."""
+
+    @property
+    def run_id(self) -> str | None:
+        """Where it could be read."""
+
+    @property
+    def code(self) -> str | None:
+        """Why there is a dead letter."""
+
+    @property
+    def message(self) -> str | None:
+        """The same in one sentence."""

@@ -26,7 +26,7 @@ from aiokafka import ConsumerRecord
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.judging import Judging, judged_records
-from pipeline.consumers.engine.outbox import Outbox, Request, Resolved, request_of
+from pipeline.consumers.engine.outbox import CountedOutcome, Outbox, Request, request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
 from pipeline.errors import thread_faults
@@ -44,7 +44,7 @@ CHUNK_BYTES = 16 * 1024 * 1024
 """Most bytes of records of one chunk; a single larger record is a chunk of its own."""
 
 Verdict = TypeVar("Verdict")
-Outcome = TypeVar("Outcome", bound=Resolved)
+Outcome = TypeVar("Outcome", bound=CountedOutcome)
 
 Record: TypeAlias = ConsumerRecord
 

@@ -18,7 +18,7 @@ from pipeline.core.dead_letters.carried_record import (
     summarized_record,
 )
 from pipeline.core.dead_letters.letter import DeadLetter, dead_letter
-from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.record import RecordId, RecordSource, Resolved
 
 _log = structlog.get_logger(__name__)
 _CARRIED_HEADER = "traceparent"
@@ -63,31 +63,15 @@ def request_of(record: ConsumerRecord, epoch: int) -> Request:
     )
 
 
-class Resolved(Protocol):
+class CountedOutcome(Resolved, Protocol):
     """What must be known of an outcome to report and count it."""
-
-    @property
-    def kind(self) -> str:
-        """What became of the record, in one word."""
-
-    @property
-    def run_id(self) -> str | None:
-        """Where it could be read."""
-
-    @property
-    def code(self) -> str | None:
-        """Why there is a dead letter."""
-
-    @property
-    def message(self) -> str | None:
-        """The same in one sentence."""
 
     @property
     def drifted(self) -> bool:
         """Whether our program renders other bytes than it once did."""
 
 
-AnyOutcome = TypeVar("AnyOutcome", bound=Resolved)
+AnyOutcome = TypeVar("AnyOutcome", bound=CountedOutcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +150,7 @@ class Outbox:
             smaller,
         )
 
-    def count(self, requests: Sequence[Request], outcomes: Sequence[Resolved]) -> None:
+    def count(self, requests: Sequence[Request], outcomes: Sequence[CountedOutcome]) -> None:
         """Count and log what became of a chunk."""
         for request, outcome in zip(requests, outcomes, strict=True):
             if outcome.code is not None:

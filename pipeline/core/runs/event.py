@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.record import RecordSource
+from pipeline.core.record import RecordSource, Resolved
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from schemas.run_event import RUN_EVENT_VERSION
 from schemas.timestamps import format_timestamp
@@ -27,24 +27,8 @@ def event_id(source: RecordSource) -> str:
     return hashlib.sha256(f"{source.epoch}/{source.id}".encode()).hexdigest()
 
 
-class ReportedOutcome(Protocol):
+class ReportedOutcome(Resolved, Protocol):
     """What an event reports of an outcome, whatever store holds the run."""
-
-    @property
-    def kind(self) -> str:
-        """One of four."""
-
-    @property
-    def run_id(self) -> str | None:
-        """Where it could be read."""
-
-    @property
-    def code(self) -> str | None:
-        """Why there is a dead letter."""
-
-    @property
-    def message(self) -> str | None:
-        """The same in one sentence."""
 
     @property
     def may_cut(self) -> bool:
