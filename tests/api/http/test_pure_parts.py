@@ -44,7 +44,17 @@ def test_one_range_is_read_and_what_is_none_is_ignored() -> None:
         "bytes=-0": "none",
     }
     ignored = [
-        *(None, "", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-3", "bytes=0-1,3-4", "lines=0-1"),
+        *(
+            None,
+            "",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-3",
+            "bytes=5-4",
+            "bytes=0-1,3-4",
+            "lines=0-1",
+        ),
         *("bytes=+1-2", "bytes=\u0661-", "bytes=" + "9" * 5000 + "-"),
     ]
     expected = wanted | dict.fromkeys(ignored)
