@@ -28,8 +28,8 @@ from pipeline.errors import InputError, IntegrityError, NotFoundError
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import FoundLeaf, StoreLogs, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.rotation import rotate_key
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import TrustedCheckpoint, parse_trusted, write_trusted
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, leaf_hash
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.ledger.witnessed import ComparedLog, compare_trusted

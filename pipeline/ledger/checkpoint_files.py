@@ -13,7 +13,7 @@ from pipeline.disk.durable_files import FILE_MODE, Folders
 from pipeline.disk.small_files import open_over_leftover
 from pipeline.ledger.folder import CHECKPOINT_FILE, LedgerSystemCalls
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, last_tiles, parse_tile_path
 
 NEW_CHECKPOINT_FILE = ".checkpoint.new"

@@ -9,7 +9,7 @@ from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_WIDTH, Tile, cut_tile
 
 

@@ -30,7 +30,7 @@ from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.folder import LogFolder, find_logs
 from pipeline.ledger.log_id import signer_name
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import (
     KeyRotation,
     NoteSigner,

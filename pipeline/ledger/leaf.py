@@ -19,7 +19,7 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import Outcome
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from schemas.fields import LARGEST_EXACT_INTEGER, is_advisory_id, is_run_id
 

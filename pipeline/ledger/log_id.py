@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 
 _PATH = re.compile(r"ledger/([1-9][0-9]{0,8})/([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
 

@@ -19,8 +19,8 @@ from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import LogFolder, find_logs, ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.tlog.proofs import (
     TlogProof,

@@ -31,9 +31,9 @@ from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.folder import LOCK_FILE, LedgerSystemCalls, LogFolder, find_logs, ledger_faults
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import NoteSigner, VerifierKey, sign_rotation
 
 

@@ -27,13 +27,13 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     TrustedCheckpoint,
     open_checkpoint,
     parse_trusted,
 )
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import bundles_of
 
 

@@ -42,6 +42,7 @@ from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
@@ -49,7 +50,6 @@ from pipeline.ledger.tlog.checkpoints import (
     open_checkpoint,
     sign_checkpoint,
 )
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile
 

@@ -30,7 +30,7 @@ from pipeline.errors import IntegrityError, StoreError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader, StoreLogs
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.tiles import bundles_of
 from pipeline.storage.artifacts import read_recorded

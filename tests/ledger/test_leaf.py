@@ -20,7 +20,7 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome, parse_leaf
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from tests.builders import advisory_request, record, red_request, run_request
 from tests.laws import offenders

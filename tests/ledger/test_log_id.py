@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.ledger.log_id import LogId, parse_log_path, signer_name
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
 from tests.laws import offenders
 

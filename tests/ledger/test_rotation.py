@@ -24,7 +24,7 @@ from pipeline.ledger.keys import (
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.rotation import rotate_key
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note
 from pipeline.ledger.writer import Ledger
 from tests.ledger.ledgers import LOG, OTHER_LOG, STORE_ID, WatchedLogCalls, damage, leaves

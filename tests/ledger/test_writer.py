@@ -16,9 +16,9 @@ from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog import append as tree_appender
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_append
 from tests.ledger.ledgers import (
     KEYS,

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from pipeline.storage.checksums import (
     attachment_line,

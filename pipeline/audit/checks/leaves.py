@@ -13,7 +13,7 @@ from pipeline.core.layout import date_of
 from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.recompute import read_hashes
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader, parse_bundle

@@ -24,8 +24,8 @@ from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.tlog.recompute import RootRecomputation, tiles_that_differ
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, bundles_of, parse_tile_path

@@ -28,8 +28,8 @@ from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.storage.index.engine import read_only
 from pipeline.storage.index.run_index import INDEX_FILE

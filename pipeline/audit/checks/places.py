@@ -22,7 +22,7 @@ from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
 from pipeline.ledger.log_id import LogId, parse_log_path
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
 from pipeline.storage.index.run_index import INDEX_FILE

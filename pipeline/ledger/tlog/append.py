@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import CompactRange, root_of_peaks
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT, HASH_BYTES
 from pipeline.ledger.tlog.notes import (
     NoteSigner,

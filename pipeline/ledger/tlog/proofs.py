@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT, HASH_BYTES, leaf_hash, node_hash, root_of_peaks
 from pipeline.ledger.tlog.notes import VerifierKey, decode_base64, encode_base64
 

@@ -8,7 +8,7 @@ that does not give its tile is wrong.
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, peaks_of_hashes, root_of_hashes, root_of_peaks
 from pipeline.ledger.tlog.proofs import root_of_size
 from pipeline.ledger.tlog.tiles import (

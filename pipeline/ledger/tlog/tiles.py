@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import HASH_BYTES, leaf_hash, root_of_hashes
 
 TILE_HEIGHT: Final = 8

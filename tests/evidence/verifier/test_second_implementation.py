@@ -14,12 +14,11 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.evidence.evidence import consistency_proof
 from pipeline.evidence.verifier import verify
 from pipeline.evidence.verifier.verify import RefusedError, UnreadableError
+from pipeline.ledger.tlog import EvidenceError, notes
 from pipeline.ledger.tlog import checkpoints as trusted_checkpoints
-from pipeline.ledger.tlog import notes
 from pipeline.ledger.tlog import proofs as merkle_proofs
 from pipeline.ledger.tlog import proofs as tlog_proof
 from pipeline.ledger.tlog.checkpoints import Checkpoint, parse_checkpoint, sign_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash
 from pipeline.ledger.tlog.proofs import TlogProof
 from tests.golden.test_golden import ENTRIES, artifact_bytes

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT, root_of_hashes
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
@@ -9,7 +10,6 @@ from pipeline.ledger.tlog.checkpoints import (
     parse_checkpoint,
     sign_checkpoint,
 )
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
 from pipeline.ledger.tlog.notes import parse_note, sign_note
 from tests.laws import offenders

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.ledger.tlog.errors import EvidenceError
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import KeyRotation, open_rotation, sign_note, sign_rotation
 from tests.ledger.tlog.signers import signer
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.proofs import TlogProof, parse_tlog_proof, prove_inclusion
 from tests.ledger.tlog.signers import signer
 from tests.ledger.tlog.trees import reader_of, root_by_definition

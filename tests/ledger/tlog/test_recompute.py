@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.recompute import RootRecomputation, tiles_that_differ
 from pipeline.ledger.tlog.tiles import ENTRIES, TILE_WIDTH, Tile, TileReader

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
@@ -12,7 +13,6 @@ from pipeline.ledger.tlog.checkpoints import (
     sign_checkpoint,
     write_trusted,
 )
-from pipeline.ledger.tlog.errors import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash
 from tests.laws import offenders
 from tests.ledger.tlog.signers import signer
