@@ -21,7 +21,7 @@ from pipeline.consumers.claims import AdvisoryClaims
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.start.checks import check_start
-from pipeline.core.advisories.event import advisory_event, advisory_event_headers
+from pipeline.core.advisories.outcome import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import InputError
 from pipeline.settings import Settings

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from pipeline.audit.rules.finding import AUDIT_EVENT_SOURCE
-from pipeline.core.advisories.event import ADVISORY_EVENT_SOURCE
+from pipeline.core.advisories.outcome import ADVISORY_EVENT_SOURCE
 from pipeline.core.runs.event import EVENT_SOURCE
 from pipeline.topics import KEEP_FOREVER_MS, REQUEST_VALUE_LIMIT_BYTES, Topic, topic_table
 from schemas.advisory_event import ADVISORY_EVENT_VERSION

@@ -9,8 +9,7 @@ import pytest
 from faststream.specification.asyncapi.v3_0_0.schema.schema import ApplicationSchema
 
 from pipeline.app.asyncapi import asyncapi_document
-from pipeline.core.advisories.event import advisory_event_headers
-from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.advisories.outcome import AdvisoryOutcome, advisory_event_headers
 from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event_headers

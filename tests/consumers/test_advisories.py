@@ -22,7 +22,7 @@ from pipeline.consumers.engine.batches import BatchWorker, Steps
 from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT
-from pipeline.core.advisories.event import advisory_event, advisory_event_headers
+from pipeline.core.advisories.outcome import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings

@@ -20,8 +20,7 @@ from jsonschema.exceptions import ValidationError as JsonSchemaError
 from jsonschema.validators import extend
 from pydantic import BaseModel, ValidationError
 
-from pipeline.core.advisories.event import advisory_event
-from pipeline.core.advisories.outcome import resolve_advisory, stored_advisory
+from pipeline.core.advisories.outcome import advisory_event, resolve_advisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_record
 from pipeline.core.dead_letters.letter import dead_letter, read_dead_letter
 from pipeline.core.dead_letters.redrive import redrive_record

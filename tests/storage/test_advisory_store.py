@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisories.event import advisory_event
-from pipeline.core.advisories.outcome import AdvisoryOutcome
+from pipeline.core.advisories.outcome import AdvisoryOutcome, advisory_event
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.reject_limit import LEAST_SEEN

@@ -12,8 +12,7 @@ from typing import Any
 from pipeline.cli.options import moment_text
 from pipeline.cli.views.terminal import known
 from pipeline.core.dead_letters.carried_record import Header, bytes_of_name
-from pipeline.core.dead_letters.codes import dead_letter_code
-from pipeline.core.dead_letters.letter import DeadLetterRecord
+from pipeline.core.dead_letters.letter import DeadLetterRecord, dead_letter_code
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible

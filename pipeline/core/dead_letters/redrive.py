@@ -11,8 +11,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from pipeline.core.dead_letters.carried_record import Header, LeftAtSource, ReadContent
-from pipeline.core.dead_letters.codes import dead_letter_code
-from pipeline.core.dead_letters.letter import DeadLetterRecord, record_headers
+from pipeline.core.dead_letters.letter import DeadLetterRecord, dead_letter_code, record_headers
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from schemas.redrive import RedriveRecord

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.dead_letters.codes import DEAD_LETTER_CODES, dead_letter_code
-from pipeline.core.dead_letters.letter import DeadLetterRecord
+from pipeline.core.dead_letters.letter import DEAD_LETTER_CODES, DeadLetterRecord, dead_letter_code
 from pipeline.core.dead_letters.selection import (
     DeadLetterCollection,
     DeadLetterFilter,

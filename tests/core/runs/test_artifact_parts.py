@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.request_summary import summarise_request
+from pipeline.core.runs.artifact_parts import summarise_request
 from tests.builders import document, judged, red_request, run_request, sha256
 from tests.json_values import json_values
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.advisories.event import advisory_event, advisory_event_headers
 from pipeline.core.advisories.outcome import (
     AdvisoryOutcome,
+    advisory_event,
+    advisory_event_headers,
     resolve_advisory,
     resolve_rejected_advisory,
     run_not_found,
