@@ -36,13 +36,13 @@ from pipeline.core.dead_letters.redrive import Redrive, RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
-from pipeline.recovery.dead_letters.reading import (
+from pipeline.recovery.dead_letters import (
     DeadLetterContent,
     read_contents,
     read_dead_letters,
     read_redrives,
 )
-from pipeline.recovery.dead_letters.redriving import redrive
+from pipeline.recovery.redriving import redrive
 from pipeline.settings import Settings, read_settings
 
 app = typer.Typer(no_args_is_help=True)

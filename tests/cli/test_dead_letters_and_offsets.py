@@ -22,7 +22,7 @@ from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, RefusedError
-from pipeline.recovery.dead_letters.reading import DeadLetterContent
+from pipeline.recovery.dead_letters import DeadLetterContent
 from pipeline.recovery.group_moves import GroupPosition, OffsetMove
 from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine

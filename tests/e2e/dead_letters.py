@@ -6,7 +6,7 @@ from pipeline.core.dead_letters.letter import dead_letter
 from pipeline.core.dead_letters.redrive import RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.recovery.dead_letters.redriving import redrive
+from pipeline.recovery.redriving import redrive
 from pipeline.settings import Settings
 from tests.e2e.kafka_reading import Headers, Sending, produce
 

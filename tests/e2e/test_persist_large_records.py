@@ -10,7 +10,7 @@ from pipeline.broker.connection import admin_client
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import UnsendableError
-from pipeline.recovery.dead_letters.reading import read_contents, read_dead_letters
+from pipeline.recovery.dead_letters import read_contents, read_dead_letters
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
 from tests.e2e.dead_letters import by_status, redriven

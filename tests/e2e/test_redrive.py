@@ -17,9 +17,9 @@ from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.recovery.dead_letters import redriving
-from pipeline.recovery.dead_letters.reading import read_dead_letters, read_redrives
-from pipeline.recovery.dead_letters.redriving import transactional_id
+from pipeline.recovery import redriving
+from pipeline.recovery.dead_letters import read_dead_letters, read_redrives
+from pipeline.recovery.redriving import transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES
 from tests.builders import sha256
@@ -265,7 +265,7 @@ KILLED = """
 import asyncio, os, signal, sys
 from pipeline.broker.sending import transactions
 from pipeline.core.dead_letters.selection import DeadLetterFilter
-from pipeline.recovery.dead_letters.redriving import redrive
+from pipeline.recovery.redriving import redrive
 from pipeline.settings import read_settings
 
 async def die_before_commit(sender, producer, messages, remember):

@@ -19,7 +19,7 @@ from pipeline.evidence.gather import gather_evidence
 from pipeline.legacy.check import verify_migration
 from pipeline.legacy.migration import MigrationOptions, migrate_into_store
 from pipeline.legacy.source import open_source
-from pipeline.recovery.dead_letters.redriving import redrive
+from pipeline.recovery.redriving import redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
 from pipeline.storage.reader import RunReader

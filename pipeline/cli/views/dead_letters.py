@@ -16,7 +16,7 @@ from pipeline.core.dead_letters.letter import DeadLetterRecord, dead_letter_code
 from pipeline.core.dead_letters.redrive import Redrive
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.visible_text import visible
-from pipeline.recovery.dead_letters.reading import DeadLetterContent
+from pipeline.recovery.dead_letters import DeadLetterContent
 
 TEXT_LIMIT_CHARACTERS = 20_000
 """So much of a body that is text is shown."""

@@ -1,22 +1,31 @@
-"""The partitions of a replay: the requested range, the consumed part, the store's position."""
+"""The state that a replay starts from: its store, opened to be read, and its partitions.
+
+Of each partition: the requested range, the consumed part, and the position of the store.
+"""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange
+from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
+from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader
+from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.findings import Finding
 from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, covers
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex, open_index_to_read
+from pipeline.storage.ledger_key import open_ledger, verifier_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +149,56 @@ def _partition(
         leaves_to=0 if leaves is None else leaves.next_offset,
         has_every_leaf=covers(leaves, begin, end),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """A store that nothing is written to.
+
+    Attributes:
+        root: Its folder.
+        identity: The content of `store.json`.
+        index: Its index; an empty one elsewhere where a new store has none yet.
+        ledger: Its logs; None where the settings have none.
+        logs: The same with those of earlier epochs, whatever key of the store has signed them.
+    """
+
+    root: Path
+    identity: StoreIdentity
+    index: RunIndex
+    ledger: Ledger | None
+    logs: StoreLogs | None
+
+
+async def identity_for_broker(settings: Settings) -> StoreIdentity:
+    """Return the identity of the store at `settings.data_dir`, which keeps this broker's topics.
+
+    Raises:
+        StoreNotReadyError: There is no store, or it keeps those of another broker or prefix.
+        BrokerError: No broker answers.
+    """
+    identity = read_store(settings.data_dir)
+    cluster_id = await describe_cluster(settings)
+    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    return identity
+
+
+@contextmanager
+def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[OpenedStore]:
+    """Open the store for the length of a block; no file of it is made or changed.
+
+    Raises:
+        StoreNotReadyError: Its index is missing over files, or damaged, or there is no key.
+        StoreError: The disk failed.
+    """
+    root = settings.data_dir
+    with ExitStack() as stack:
+        if (root / INDEX_FILE).exists() or any((root / "runs").glob("*/*")):
+            index = open_index_to_read(root)
+        else:
+            elsewhere = stack.enter_context(TemporaryDirectory(prefix="rmos-"))
+            index = RunIndex(Path(elsewhere) / INDEX_FILE)
+        stack.callback(index.close)
+        ledger = open_ledger(settings)
+        logs = None if ledger is None else StoreLogs(root, verifier_keys(settings, identity))
+        yield OpenedStore(root, identity, index, ledger, logs)

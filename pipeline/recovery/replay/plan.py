@@ -10,7 +10,7 @@ from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
-from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
+from pipeline.recovery.replay.partitions import OpenedStore, identity_for_broker, opened_to_read
 from pipeline.recovery.replay.request_topics import (
     consumed_offsets,
     holes_in_consumed,

@@ -46,8 +46,11 @@ from pipeline.recovery.replay.history import (
     sha256_of_leaf,
     uploads_of,
 )
-from pipeline.recovery.replay.opened_store import identity_for_broker
-from pipeline.recovery.replay.partitions import ReplayedPartition, replayed_partitions
+from pipeline.recovery.replay.partitions import (
+    ReplayedPartition,
+    identity_for_broker,
+    replayed_partitions,
+)
 from pipeline.recovery.replay.reading import UNLIMITED, JudgedChunk, Reading, read_partitions
 from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.recovery.replay.selection import Selection

@@ -17,8 +17,13 @@ from pipeline.recovery.replay.comparison import StoreComparison
 from pipeline.recovery.replay.files import find_foreign_files
 from pipeline.recovery.replay.findings import Finding, Tally
 from pipeline.recovery.replay.history import LeafGaps
-from pipeline.recovery.replay.opened_store import OpenedStore, identity_for_broker, opened_to_read
-from pipeline.recovery.replay.partitions import ReplayedPartition, replayed_partitions
+from pipeline.recovery.replay.partitions import (
+    OpenedStore,
+    ReplayedPartition,
+    identity_for_broker,
+    opened_to_read,
+    replayed_partitions,
+)
 from pipeline.recovery.replay.reading import UNLIMITED, JudgedChunk, Reading, read_partitions
 from pipeline.recovery.replay.selection import Selection
 from pipeline.settings import Settings

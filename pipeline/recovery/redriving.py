@@ -35,7 +35,7 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.chunks import in_chunks
-from pipeline.recovery.dead_letters.reading import (
+from pipeline.recovery.dead_letters import (
     DeadLetterContent,
     read_contents,
     read_dead_letters,

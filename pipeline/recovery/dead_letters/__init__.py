@@ -1,1 +1,0 @@
-"""Dead letters read from their topics and redriven."""
