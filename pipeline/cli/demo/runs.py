@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.cli.demo.requests import CREATED_AT_UTC, demo_requests, red_request
-from pipeline.cli.views.diff import print_diff
+from pipeline.cli.runs import print_diff
 from pipeline.client import RunsClient
 from pipeline.core.visible_text import visible, visible_json
 from pipeline.errors import IntegrityError, RefusedError

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.cli.views.diff import print_diff
+from pipeline.cli.runs import print_diff
 from pipeline.core.runs.diff import diff_runs
 from tests.builders import document, red_request, run_request
 
