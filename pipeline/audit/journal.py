@@ -1,7 +1,8 @@
-"""The findings of one audit in `audits/<audit_id>.ndjson`, and how far it has come.
+"""The files that an audit leaves: its findings with its progress, and its report.
 
-A line is one JSON object: first what was asked and when it began, then findings as they are
-published, and after those of each part, such as a date, a line that the part is done.
+The findings and how far the audit has come are in `audits/<audit_id>.ndjson`. A line is one JSON
+object: first what was asked and when it began, then findings as they are published, and after
+those of each part, such as a date, a line that the part is done.
 Lines after the last such line are of a part that was cut short: they are cut off, and the part is
 done again. An audit that resumes reads the ledger again, so its line may come twice: the last
 counts. The states of a part, and what happens if the process dies there:
@@ -11,6 +12,8 @@ counts. The states of a part, and what happens if the process dies there:
 | findings published | published again with the same ids |
 | findings written | cut off; the part is done again |
 | done, and flushed | it is passed over |
+
+The report, in `audits/<audit_id>.json`, has verdicts, counts, and the size of each log.
 """
 
 import errno
@@ -27,16 +30,19 @@ from typing import Any, Final, Self
 
 import aiofiles
 from aiofiles.os import wrap
+from pydantic import ValidationError
 
 from pipeline.audit.rules.finding import MISSING_BLOB
 from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
-from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE
+from pipeline.core.json.strict import InvalidJsonError, parse_object
+from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE, Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import folder_below, open_below
+from pipeline.disk.regular_files import NotAFileError, folder_below, open_below, read_below
 from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import IntegrityError
+from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
 _NEW_MODE: Final = 0o644
@@ -248,3 +254,66 @@ def _make_folder(path: Path) -> None:
     except FileExistsError:
         return
     flush_folder(path.parent)
+
+
+REPORT_LIMIT_BYTES: Final = 16 << 20
+"""No report is nearly as large: it has a line a log and a count a kind."""
+
+
+def report_name(audit_id: str) -> str:
+    """Return where the report of an audit is, relative to the store."""
+    return f"{AUDITS_FOLDER}/{audit_id}.json"
+
+
+def has_report(root: Path, audit_id: str) -> bool:
+    """Return whether an audit has a report."""
+    return os.path.lexists(root / report_name(audit_id))
+
+
+def read_report(root: Path, audit_id: str) -> tuple[dict[str, Any], bytes] | None:
+    """Return the report of an audit and its bytes; None where there is none.
+
+    Raises:
+        IntegrityError: What is there is not the report of this audit.
+        StoreError: The disk failed.
+    """
+    with store_faults(root):
+        try:
+            content = read_below(root, report_name(audit_id), REPORT_LIMIT_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except NotAFileError as error:
+            raise _no_report(audit_id, str(error)) from error
+    try:
+        document, canonical = parse_object(content)
+        AuditReport.model_validate(document)
+    except (InvalidJsonError, ValidationError) as error:
+        raise _no_report(audit_id, "something else") from error
+    if canonical != content:
+        raise _no_report(audit_id, "JSON that is written otherwise")
+    if document["audit_id"] != audit_id:
+        raise _no_report(audit_id, "that of another audit")
+    return document, content
+
+
+def write_report(root: Path, report: dict[str, Any]) -> bytes:
+    """Write the report of an audit, durably; return its bytes.
+
+    Raises:
+        IntegrityError: Something else is in its place; it was not touched.
+        StoreError: The disk failed.
+    """
+    content = canonical_json(report)
+    path = report_name(report["audit_id"])
+    with store_faults(root):
+        creation = DurableFiles(root).create([NewFile(path, content)])[path]
+    if creation is Creation.DIFFERENT:
+        raise _no_report(report["audit_id"], "another file")
+    return content
+
+
+def _no_report(audit_id: str, found: str) -> IntegrityError:
+    return IntegrityError(
+        f"Expected the report of the audit {audit_id} at {report_name(audit_id)}, found {found}. "
+        "Nothing was touched."
+    )

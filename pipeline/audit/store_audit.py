@@ -32,9 +32,16 @@ from pipeline.audit.checks.blobs import (
 )
 from pipeline.audit.checks.files import SLICE_FILES, check_files
 from pipeline.audit.checks.index import comparisons, compute_store_root
-from pipeline.audit.checks.logs import AuditedLog, check_logs, check_trusted, open_log, read_notes
+from pipeline.audit.checks.logs import (
+    AuditedLog,
+    BrokerView,
+    check_logs,
+    check_trusted,
+    offsets_without_leaf,
+    open_log,
+    read_notes,
+)
 from pipeline.audit.checks.names import check_names, still_unexplained
-from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
 from pipeline.audit.checks.places import check_places, dates_on_disk, folders_on_disk
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
 from pipeline.audit.rules.finding import Asked, Finding, verdicts

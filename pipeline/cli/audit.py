@@ -99,8 +99,7 @@ def report(
 
 
 def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
-    from pipeline.audit.journal import journal_progress
-    from pipeline.audit.report import read_report
+    from pipeline.audit.journal import journal_progress, read_report
 
     # By its pattern first: nothing else may become a path.
     stored = read_report(root, audit_id) if is_audit_id(audit_id) else None

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit.checks.offsets import BrokerView
+from pipeline.audit.checks.logs import BrokerView
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from tests.audit.audited import LOG, Audited, add_runs, audit, run, run_record

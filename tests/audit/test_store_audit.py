@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from pipeline.audit.checks.logs import AuditedLog
-from pipeline.audit.checks.offsets import BrokerView, offsets_without_leaf
+from pipeline.audit.checks.logs import AuditedLog, BrokerView, offsets_without_leaf
 from pipeline.audit.rules.finding import MEANINGS
 from pipeline.core.json.canonical import canonical_json
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit.report import report_name, write_report
+from pipeline.audit.journal import report_name, write_report
 from tests.audit.audit_reports import REPORT
 from tests.cli.command_line import CommandLine
 from tests.storage.stores import make_store

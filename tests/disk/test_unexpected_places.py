@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.audit.journal import AuditJournal, journal_progress, seal_journal
-from pipeline.audit.report import read_report
+from pipeline.audit.journal import AuditJournal, journal_progress, read_report, seal_journal
 from pipeline.audit.single_files import check_file
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import no_progress

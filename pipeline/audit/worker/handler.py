@@ -20,8 +20,7 @@ import structlog
 from pydantic import ValidationError
 
 from pipeline import metrics
-from pipeline.audit.journal import AuditJournal, seal_journal
-from pipeline.audit.report import read_report, write_report
+from pipeline.audit.journal import AuditJournal, read_report, seal_journal, write_report
 from pipeline.audit.rules.finding import (
     FINDING_EVENT_TYPE,
     REPORT_EVENT_TYPE,

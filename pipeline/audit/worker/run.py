@@ -17,7 +17,7 @@ from anyio import create_memory_object_stream, create_task_group, from_thread, t
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from pipeline import metrics
-from pipeline.audit.checks.offsets import BrokerView
+from pipeline.audit.checks.logs import BrokerView
 from pipeline.audit.journal import AuditJournal
 from pipeline.audit.rules.finding import Finding, severity_of
 from pipeline.audit.steps import LEDGER_PART, PartDone, Tally

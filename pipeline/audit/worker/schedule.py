@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from pipeline import metrics
-from pipeline.audit.report import has_report, read_report
+from pipeline.audit.journal import has_report, read_report
 from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
 from pipeline.audit.rules.request import daily_id, due_audits, hourly_id, seconds_to_next_hour
 from pipeline.audit.worker.asking import publish_audit

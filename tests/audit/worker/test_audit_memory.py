@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import metrics
-from pipeline.audit.report import write_report
+from pipeline.audit.journal import write_report
 from pipeline.audit.worker.schedule import show_last_audits
 from tests.audit.audit_reports import REPORT
 

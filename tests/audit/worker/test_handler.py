@@ -11,9 +11,8 @@ from typing import Any, cast
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.audit.checks.offsets import BrokerView
-from pipeline.audit.journal import AuditJournal
-from pipeline.audit.report import report_name, write_report
+from pipeline.audit.checks.logs import BrokerView
+from pipeline.audit.journal import AuditJournal, report_name, write_report
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.audit.worker import run as audit_run
 from pipeline.audit.worker.handler import AuditHandler
