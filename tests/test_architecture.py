@@ -50,8 +50,7 @@ LEAVES_MAY_NOT_IMPORT = {
 
 PURE = (
     *("schemas", "pipeline.core", "pipeline.ledger.tlog", "pipeline.ledger.leaf"),
-    *("pipeline.audit.rules", "pipeline.evidence.evidence"),
-    *("pipeline.evidence.page", "pipeline.evidence.words"),
+    *("pipeline.audit.rules", "pipeline.evidence.evidence", "pipeline.evidence.words"),
 )
 """Rooms and modules that touch no disk, network, clock, environment, thread or random number."""
 

@@ -15,8 +15,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from pipeline.errors import InputError, StoreError
 from pipeline.evidence.evidence import RunEvidence
-from pipeline.evidence.page import evidence_page
-from pipeline.evidence.words import readme
+from pipeline.evidence.words import evidence_page, readme
 from pipeline.storage.attachments import AttachmentFiles, OpenBlob
 from pipeline.storage.checksums import sum_line
 

@@ -8,10 +8,16 @@ from typing import Any
 from hypothesis import given
 
 from pipeline.core.visible_text import visible_lines
-from pipeline.evidence import page
+from pipeline.evidence import words
 from pipeline.evidence.evidence import NamedAttachment, ProvenFile, RunEvidence, consistency_proof
-from pipeline.evidence.page import SHOWN_LIMIT, evidence_page, page_environment
-from pipeline.evidence.words import DOES_NOT_PROVE, PROVES, readme
+from pipeline.evidence.words import (
+    DOES_NOT_PROVE,
+    PROVES,
+    SHOWN_LIMIT,
+    evidence_page,
+    page_environment,
+    readme,
+)
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.tlog.checkpoints import Checkpoint, sign_checkpoint
 from pipeline.ledger.tlog.merkle import leaf_hash
@@ -20,7 +26,7 @@ from tests.builders import judged, red_request, run_request, sha256
 from tests.json_values import texts
 from tests.ledger.tlog.signers import signer
 
-TEMPLATE = Path(page.__file__).with_suffix(".html").read_text(encoding="utf-8")
+TEMPLATE = Path(words.__file__).with_name("page.html").read_text(encoding="utf-8")
 SIGNER = signer("rmos/" + "0" * 32)
 ORIGIN = f"{SIGNER.name}/1/rmos.runs.requests/0"
 ALLOWED_TAGS = {
