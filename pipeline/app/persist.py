@@ -23,9 +23,8 @@ from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.start.checks import Start, check_start
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.verdict import judge_run_record
-from pipeline.legacy.v1_mode.outcome import judge_run_as_row, v1_run_event
+from pipeline.legacy.v1_mode.outcome import V1Runs, judge_run_as_row, v1_run_event
 from pipeline.legacy.v1_mode.start import check_v1_start
-from pipeline.legacy.v1_mode.store import V1Runs
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
