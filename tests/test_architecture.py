@@ -80,6 +80,9 @@ PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs
 KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]
 """What a subclass of a broker of FastStream overrides; no other room may import FastStream."""
 
+MOST_MODULES = 300
+"""In both packages, `__init__.py` files included."""
+
 MOST_MODULES_OF_A_FOLDER = 26
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 8
@@ -305,6 +308,10 @@ def test_what_others_wrote_is_printed_by_one_module_that_makes_it_visible() -> N
         and (found := prints.findall(path.read_text()))
     }
     assert offenders == {}
+
+
+def test_the_house_stays_small_enough_to_know() -> None:
+    assert len(MODULES) <= MOST_MODULES
 
 
 def test_rooms_stay_small_enough_to_look_around_in() -> None:
