@@ -284,6 +284,6 @@ def test_base_install_imports_what_a_producer_needs(only_base_packages: str, mod
 
 
 def test_hiding_packages_hides_them(only_base_packages: str) -> None:
-    program = f"{only_base_packages}\nimport pipeline.app"
+    program = f"{only_base_packages}\nimport pipeline.app.persist"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert b"ModuleNotFoundError" in found.stderr

@@ -1,6 +1,6 @@
 """The whole service in this process: workers and API on the real broker, asked over HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +66,16 @@ async def api_only(settings: Settings, **changes: Any) -> AsyncIterator[ApiServi
 
 @asynccontextmanager
 async def api_service(
-    broker: LocalBroker, data_dir: Path, **changes: Any
+    broker: LocalBroker,
+    data_dir: Path,
+    *,
+    needed: Collection[str] | None = (*RUN_TOPICS, *ADVISORY_TOPICS),
+    **changes: Any,
 ) -> AsyncIterator[ApiService]:
-    """Run topics, a store, both workers and the API."""
+    """Run the topics `needed`, a store, both workers and the API."""
     settings = new_settings(broker, data_dir, **changes)
     async with (
-        topics_and_store(broker, settings, (*RUN_TOPICS, *ADVISORY_TOPICS)),
+        topics_and_store(broker, settings, needed),
         persist_worker(settings),
         advise_worker(settings),
         api_only(settings) as service,

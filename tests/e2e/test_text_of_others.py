@@ -16,10 +16,10 @@ from pipeline.settings import Settings
 from tests.builders import advisory_request, attachment, encode, run_request
 from tests.e2e.advisories import publish, wait_until_all_told
 from tests.e2e.api_service import ApiService, api_service
-from tests.e2e.kafka_reading import Sending, produce, sending, wait_until_consumed
+from tests.e2e.kafka_reading import EVERY_TOPIC, Sending, produce, sending, wait_until_consumed
 from tests.e2e.worker_processes import worker_environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
+pytestmark = pytest.mark.e2e
 
 IN_TURN = Path(__file__).with_name("commands_in_turn.py")
 
@@ -71,7 +71,7 @@ def hostile_records() -> Iterator[Sending]:
 @pytest.fixture
 async def api(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[ApiService]:
     """Give a service to which such texts were published."""
-    async with api_service(broker, tmp_path / "store") as service:
+    async with api_service(broker, tmp_path / "store", needed=EVERY_TOPIC) as service:
         settings = service.settings
         await produce(settings, hostile_records())
         advisory = advisory_request(

@@ -255,8 +255,8 @@ async def _are_stored(settings: Settings, count: int) -> bool:
     ("changes", "promise"),
     [
         ({"message.timestamp.type": "CreateTime"}, "go by the broker's time of a record"),
-        ({"retention.ms": "3600000"}, "what is not consumed by then is lost"),
-        ({"retention.bytes": "1000000"}, "what is not consumed by then is lost"),
+        ({"retention.ms": "3600000"}, "those not consumed by then are lost"),
+        ({"retention.bytes": "1000000"}, "those not consumed by then are lost"),
         ({"max.message.bytes": "1000"}, "a message that it refuses would hold up its partition"),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
