@@ -38,7 +38,9 @@ async def test_a_download_is_described_as_one_object(tmp_path: Path) -> None:
     assert list(download["responses"]["200"]["content"]) == ["application/json"]
 
 
-async def test_the_document_tells_where_the_api_is_and_what_token_it_takes(tmp_path: Path) -> None:
+async def test_the_document_shows_where_the_api_is_and_what_token_it_takes(
+    tmp_path: Path,
+) -> None:
     async with api_over(tmp_path / "store") as api:
         document = (await api.http.get("/openapi.json")).json()
     assert document["servers"] == [{"url": "/"}]

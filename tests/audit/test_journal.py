@@ -63,7 +63,7 @@ def state_of(content: bytes) -> JournalState:
     return read_journal(content.splitlines(keepends=True))
 
 
-async def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -> None:
+async def test_a_journal_reports_what_was_asked_and_what_is_done(tmp_path: Path) -> None:
     content = await whole(tmp_path)
     state = state_of(content)
     assert state.begun == BEGUN
@@ -75,7 +75,7 @@ async def test_a_journal_tells_what_was_asked_and_what_is_done(tmp_path: Path) -
     assert paths == ["runs/1", "attachments/2", "runs/3"]
 
 
-async def test_what_a_part_has_told_counts_only_once_it_is_done(tmp_path: Path) -> None:
+async def test_what_a_part_has_reported_counts_only_once_it_is_done(tmp_path: Path) -> None:
     done = await whole(tmp_path)
     journal = taken(tmp_path)
     await journal.add([finding("runs/4"), finding("attachments/5", "ATTACHMENT_MISSING")])
@@ -113,7 +113,7 @@ def test_cut_anywhere_a_journal_keeps_its_whole_parts(content: bytes, data: st.D
     assert len(state.parts) == max(0, len(kept) - 1)
 
 
-async def test_the_ledger_is_read_again_and_tells_only_what_is_new(tmp_path: Path) -> None:
+async def test_the_ledger_is_read_again_and_reports_only_what_is_new(tmp_path: Path) -> None:
     journal = taken(tmp_path)
     await journal.begin(BEGUN)
     await journal.add([finding("ledger/1")])

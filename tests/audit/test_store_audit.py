@@ -70,7 +70,7 @@ def test_a_store_as_it_was_written_has_no_finding(store: Path) -> None:
     assert files(store) == before, "an audit changes nothing"
 
 
-def test_the_report_tells_how_much_was_looked_at(store: Path) -> None:
+def test_the_report_shows_how_much_was_looked_at(store: Path) -> None:
     counts = audit(store).report["counts"]
     on_disk = [path for path in files(store) if path.startswith(("runs", "att", "quar"))]
     size = sum(len(content) for path, content in files(store).items() if path in on_disk)
@@ -98,7 +98,7 @@ def test_a_store_as_it_was_written_has_no_finding_in_the_other_modes(
     assert found.report["counts"]["artifacts"] == 12
 
 
-def test_a_quarantined_request_of_a_run_that_is_ok_is_no_stranger(
+def test_a_quarantined_request_of_a_run_that_is_ok_is_not_unexpected(
     store: Path,
 ) -> None:
     before = set((store / "quarantine").rglob("*"))
@@ -966,7 +966,9 @@ def test_a_store_that_workers_have_opened_and_nobody_has_used_has_no_finding(
 
 
 @pytest.mark.parametrize("topic", ["runs", "advisories"])
-def test_a_store_whose_index_has_rows_and_that_has_no_log_is_told(store: Path, topic: str) -> None:
+def test_a_store_whose_index_has_rows_and_that_has_no_log_is_reported(
+    store: Path, topic: str
+) -> None:
     logs_gone(store)
     shutil.rmtree(store / "runs")
     change_index(store, f"DELETE FROM {({'runs', 'advisories'} - {topic}).pop()}")

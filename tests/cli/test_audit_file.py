@@ -82,7 +82,7 @@ def test_outside_a_folder_of_a_date_a_name_says_nothing(rmos: CommandLine, tmp_p
 
 
 @pytest.mark.parametrize("content", [b"", b"notes", b"{}", CONTENT + b"\n"])
-def test_what_is_no_artifact_is_told(rmos: CommandLine, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_artifact_is_reported(rmos: CommandLine, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     done = rmos("audit", "file", "--json", str(path))

@@ -143,7 +143,7 @@ def test_moments_are_read_and_shown_in_utc() -> None:
     assert moment_text(2**62) == str(2**62)
 
 
-def test_a_move_tells_what_becomes_of_the_records_between() -> None:
+def test_a_move_reports_what_becomes_of_the_records_between() -> None:
     position = GroupPosition("t", 3, 10, 50, 30)
     forward, back = OffsetMove(position, 99, 50), OffsetMove(position, 10, 10)
     assert move_row(forward) == ["t", 3, 30, 50, "+20", "asked for 99, the log has 10 to 50"]

@@ -74,7 +74,9 @@ def test_the_report_says_in_words_what_the_old_store_got_wrong(rmos: CommandLine
     assert "1 of 3 rows were recorded as OK though nobody had evaluated them." in done.text
 
 
-def test_rows_that_cannot_be_carried_are_told_with_status_4(rmos: CommandLine, v1: Path) -> None:
+def test_rows_that_cannot_be_carried_are_reported_with_status_4(
+    rmos: CommandLine, v1: Path
+) -> None:
     v1.write_bytes(v1_file(v1_row(), v1_row(run_id="run_bad\x1b", status="DONE")))
     done = rmos("migrate", "run", "--from", str(v1), "--dry-run")
     assert done.status == 4

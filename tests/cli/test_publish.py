@@ -58,7 +58,7 @@ def test_empty_standard_input_is_called_so(rmos: CommandLine) -> None:
     ],
     ids=["cut short", "list", "duplicate key", "NaN", "byte order mark"],
 )
-def test_what_is_no_strict_json_is_told_with_its_line(
+def test_what_is_no_strict_json_is_reported_with_its_line(
     rmos: CommandLine, file: Path, content: bytes, why: str
 ) -> None:
     file.write_bytes(content)
@@ -81,7 +81,7 @@ def test_what_is_no_strict_json_is_told_with_its_line(
     ],
     ids=["two commas", "binary"],
 )
-def test_a_fault_in_a_document_of_many_lines_is_told_where_it_is(
+def test_a_fault_in_a_document_of_many_lines_is_reported_where_it_is(
     rmos: CommandLine, file: Path, content: bytes, why: str
 ) -> None:
     file.write_bytes(content)
@@ -90,7 +90,7 @@ def test_a_fault_in_a_document_of_many_lines_is_told_where_it_is(
     assert done.sentence == f"{file}: {why}; --raw would send each line as it is."
 
 
-def test_one_bad_line_among_good_ones_is_told_with_its_number(
+def test_one_bad_line_among_good_ones_is_reported_with_its_number(
     rmos: CommandLine, file: Path
 ) -> None:
     file.write_bytes(GOOD + b"\n\n" + GOOD + b"\nnot json\n" + GOOD)
@@ -99,7 +99,7 @@ def test_one_bad_line_among_good_ones_is_told_with_its_number(
     assert f"{file}, line 4: " in done.sentence
 
 
-def test_many_bad_lines_are_told_by_the_first(rmos: CommandLine, file: Path) -> None:
+def test_many_bad_lines_are_reported_by_the_first(rmos: CommandLine, file: Path) -> None:
     file.write_bytes(b"{'run_id': 'x'}\n" * 900 + GOOD)
     done = rmos("publish", "run", str(file))
     assert f"{file}, line 1: " in done.sentence
@@ -119,7 +119,7 @@ def test_one_bad_request_among_good_ones_keeps_all_back(rmos: CommandLine, file:
     assert fault == f"  {file}, line 2: tool_id: required, and not there"
 
 
-def test_only_ten_bad_requests_are_told(rmos: CommandLine, file: Path) -> None:
+def test_only_ten_bad_requests_are_reported(rmos: CommandLine, file: Path) -> None:
     bad = [incomplete_request(run_id=f"bad_{number}") for number in range(12)]
     file.write_bytes(b"\n".join(map(encode, bad)))
     done = rmos("publish", "run", str(file))
@@ -153,7 +153,7 @@ def test_an_object_over_many_lines_is_one_request(rmos: CommandLine, file: Path)
     assert f"{file}: tool_id" in done.err
 
 
-def test_a_good_request_is_sent_so_the_missing_broker_is_told(
+def test_a_good_request_is_sent_so_the_missing_broker_is_reported(
     rmos: CommandLine, file: Path
 ) -> None:
     file.write_bytes(GOOD)

@@ -36,7 +36,7 @@ def test_a_folder_without_a_store_is_refused_and_left_empty(rmos: CommandLine) -
     assert list(rmos.data_dir.iterdir()) == []
 
 
-def test_a_broker_that_does_not_answer_is_told(rmos: CommandLine) -> None:
+def test_a_broker_that_does_not_answer_is_reported(rmos: CommandLine) -> None:
     for command in ("store init", "store new-epoch", "topics apply"):
         done = rmos(*command.split())
         assert (done.status, done.sentence[:26]) == (6, "No Kafka broker answers at"), command
@@ -63,7 +63,7 @@ def test_a_setting_that_cannot_be_is_named(
         assert (done.status, done.sentence[: len(begin)]) == (2, begin)
 
 
-def test_status_tells_identity_runs_and_positions(rmos_with_runs: CommandLine) -> None:
+def test_status_reports_identity_runs_and_positions(rmos_with_runs: CommandLine) -> None:
     document = rmos_with_runs("store", "status", "--json").document
     assert document["format"] == "rmos.store/1"
     assert document["cluster_id"] == "cluster"
@@ -201,7 +201,7 @@ def test_an_index_of_another_format_is_refused(rmos_with_runs: CommandLine) -> N
     assert "found 99: run rmos index rebuild." in done.sentence
 
 
-def test_a_rebuild_tells_ten_of_a_kind_and_how_many_more(
+def test_a_rebuild_reports_ten_of_a_kind_and_how_many_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     many = [f"run_{number}" for number in range(SHOWN_OF_A_KIND + 3)]

@@ -95,7 +95,7 @@ def test_a_file_that_is_there_with_the_same_bytes_is_success(
 
 
 @pytest.mark.parametrize("found", [b"", b"sam", b"samE", b"same and more", b"other"])
-def test_a_file_with_other_bytes_is_told_and_not_touched(
+def test_a_file_with_other_bytes_is_reported_and_not_touched(
     tmp_path: Path, calls: WatchedCalls, found: bytes
 ) -> None:
     (tmp_path / "a").mkdir()

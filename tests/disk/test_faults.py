@@ -291,7 +291,7 @@ def test_an_index_that_cannot_grow_acknowledges_nothing(
 
 
 @pytest.mark.parametrize("spare", [0, 1, 4000, 9000, 20_000])
-def test_a_commit_that_fails_on_the_disk_tells_the_disks_fault(
+def test_a_commit_that_fails_on_the_disk_reports_the_disks_fault(
     expected: Expected, writer: str, new_root: Callable[[], Path], spare: int
 ) -> None:
     """The log of the index may not grow: SQLite's own write fails, and it rolls back by itself."""
@@ -447,7 +447,7 @@ def test_each_fault_says_what_to_do(tmp_path: Path, number: int, advice: str) ->
     assert str(tmp_path) in str(caught.value)
 
 
-def test_a_fault_without_a_number_is_told_by_its_own_words(tmp_path: Path) -> None:
+def test_a_fault_without_a_number_is_reported_by_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="the cable is out"), store_faults(tmp_path):
         raise OSError("the cable is out")
 

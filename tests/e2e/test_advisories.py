@@ -47,7 +47,7 @@ TRACEPARENT = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba9
 AWKWARD_HEADERS = (("latin", b"caf\xe9"), ("nothing", None), TRACEPARENT)
 
 
-async def test_each_outcome_is_told_and_every_record_leaves_a_trace(
+async def test_each_outcome_is_reported_and_every_record_leaves_a_trace(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     async with store_of(broker, tmp_path / "s", NEVER) as settings:
@@ -132,7 +132,7 @@ async def test_an_advisory_published_before_its_run_is_linked_within_seconds(
         assert list(links(settings)) == ["run_1_advisory_adv_1.json"]
 
 
-async def test_a_run_that_never_comes_is_told_and_is_linked_when_it_does(
+async def test_a_run_that_never_comes_is_reported_and_is_linked_when_it_does(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     async with store_of(broker, tmp_path / "s", 0.5) as settings:
@@ -180,7 +180,7 @@ async def test_a_request_that_retention_removed_is_linked_from_its_dead_letter(
         assert sum(TRACEPARENT in each.headers for each in told) == 3
 
 
-async def test_an_advisory_with_headers_that_no_topic_takes_is_told_and_linked_like_any_other(
+async def test_an_advisory_with_headers_that_no_topic_takes_is_reported_and_linked_like_any_other(
     broker: LocalBroker, tmp_path: Path
 ) -> None:
     # 8 MiB that zstd makes half as large, and lz4 does not.

@@ -159,7 +159,7 @@ async def test_what_is_missing_has_its_row_from_the_record_of_its_leaf(
         assert derived(rows(settings.data_dir)) == derived(before)
 
 
-async def test_what_neither_file_nor_topic_tells_is_named(store_settings: Settings) -> None:
+async def test_what_neither_file_nor_topic_reports_is_named(store_settings: Settings) -> None:
     settings = store_settings
     async with persist_worker(settings):
         sent = [sending(run_request(run_id=f"run_{n}"), partition=4) for n in range(6)]

@@ -425,7 +425,7 @@ async def test_a_broker_of_another_store_is_refused(broker: LocalBroker, tmp_pat
     assert (answer.status_code, answer.json()["error"]) == (503, "STORE_UNAVAILABLE")
 
 
-async def test_a_corrupt_run_is_told_to_who_posts_it_again(api: ApiService) -> None:
+async def test_a_corrupt_run_is_reported_to_who_posts_it_again(api: ApiService) -> None:
     request = run_request(run_id=new_id())
     stored = (await api.post(request)).json()
     file = api.path(stored["artifact_path"])

@@ -69,7 +69,7 @@ async def test_a_client_cuts_only_where_it_may(
 
 
 @pytest.mark.parametrize("client", COMMANDS)
-async def test_no_api_is_told_and_nothing_is_cut(client: str, tmp_path: Path) -> None:
+async def test_no_api_is_reported_and_nothing_is_cut(client: str, tmp_path: Path) -> None:
     request = tmp_path / "request.json"
     request.write_bytes(encode(run_request()))
     status, text = await run(client, "http://127.0.0.1:1", request)

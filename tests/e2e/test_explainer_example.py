@@ -120,7 +120,7 @@ async def test_a_signal_ends_it_and_the_next_one_goes_on_behind_it(
     assert await ended(await started(api, "--runs", "1")) == (0, ["run_later: linked"])
 
 
-async def test_a_run_that_cannot_be_read_is_told_and_passed_over(api: ApiService) -> None:
+async def test_a_run_that_cannot_be_read_is_reported_and_passed_over(api: ApiService) -> None:
     await post_green_and_red(api)
     file = next((api.settings.data_dir / "runs").rglob("run_red.json"))
     file.unlink()

@@ -174,7 +174,7 @@ def test_a_new_object_over_the_same_folder_after_a_crash_starts_clean(
         assert next_one.pid != pid
 
 
-def test_a_taken_port_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_anything_is_made(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         broker = LocalBroker(tmp_path, port=port)

@@ -147,7 +147,7 @@ async def test_the_index_is_made_again_with_the_rows_of_both_topics(
     assert set(again.states.values()) == {"already"}
 
 
-async def test_rows_that_cannot_be_carried_are_told_and_hold_up_no_other(
+async def test_rows_that_cannot_be_carried_are_reported_and_hold_up_no_other(
     home: Settings, v1: Path
 ) -> None:
     rows = [

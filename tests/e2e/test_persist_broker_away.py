@@ -118,7 +118,7 @@ def assert_no_tight_loop(worker: WorkerProcess) -> None:
     [KafkaConnectionError(), RequestTimedOutError(), NotEnoughReplicasError(), OSError("reset")],
     ids=lambda fault: type(fault).__name__,
 )
-async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_told_again(
+async def test_events_that_are_not_confirmed_put_the_batch_off_and_are_reported_again(
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     settings = store_settings.model_copy(update={"broker_pause_seconds": 0.2})

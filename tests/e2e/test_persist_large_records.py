@@ -43,7 +43,7 @@ async def limit_messages(settings: Settings, topic: str, size_bytes: int) -> Non
         await admin.alter_configs([resource])
 
 
-async def test_large_keys_and_headers_delay_nothing_and_are_told_by_their_hash(
+async def test_large_keys_and_headers_delay_nothing_and_are_reported_by_their_hash(
     store_settings: Settings,
 ) -> None:
     settings = store_settings

@@ -84,7 +84,7 @@ async def test_metrics_health_and_log_of_a_worker(
     assert_sparse_json_log(worker, records=2065)
 
 
-async def test_the_lag_of_a_partition_is_told_by_the_worker_that_has_it_alone(
+async def test_the_lag_of_a_partition_is_reported_by_the_worker_that_has_it_alone(
     store_settings: Settings, workers: WorkerPool
 ) -> None:
     first = workers.start(store_settings, RMOS_METRICS_PORT="0")

@@ -333,7 +333,7 @@ async def test_events_are_cloud_events_of_their_record(table: Table, name: str) 
     assert headers == expected
 
 
-async def test_files_that_are_not_their_rows_are_told_and_never_touched(
+async def test_files_that_are_not_their_rows_are_reported_and_never_touched(
     store_settings: Settings,
 ) -> None:
     settings = store_settings

@@ -151,7 +151,7 @@ async def test_what_judging_again_cannot_help_is_held_until_it_is_asked_for(
     }
 
 
-async def test_what_is_no_dead_letter_or_not_of_our_topics_is_told_and_not_sent(
+async def test_what_is_no_dead_letter_or_not_of_our_topics_is_reported_and_not_sent(
     settings: Settings,
 ) -> None:
     elsewhere = RecordId(f"{settings.prefix}.runs.events", 0, 1)

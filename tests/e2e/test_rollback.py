@@ -169,7 +169,7 @@ async def test_while_a_worker_runs_nobody_goes_back(settings_: Settings, v1: Pat
             await back(settings_)
 
 
-async def test_a_run_whose_file_is_damaged_is_told_and_the_others_are_exported(
+async def test_a_run_whose_file_is_damaged_is_reported_and_the_others_are_exported(
     settings_: Settings, v1: Path
 ) -> None:
     await migrate(settings_, v1)

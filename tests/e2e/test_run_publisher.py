@@ -262,7 +262,7 @@ async def test_a_field_that_a_later_worker_adds_is_passed_over(
     assert (await receipt.event()).outcome == "persisted"
 
 
-async def test_event_of_another_form_is_told_and_not_guessed(
+async def test_event_of_another_form_is_reported_and_not_guessed(
     publisher: RunPublisher, events: BatchSender, settings: Settings
 ) -> None:
     receipt = await publisher.send(run_request())
@@ -400,7 +400,7 @@ async def test_broker_that_restarts_loses_no_event_and_no_request(
 
 
 @pytest.mark.slow
-async def test_broker_that_stays_away_is_told_and_found_again(
+async def test_broker_that_stays_away_is_reported_and_found_again(
     mortal_broker: LocalBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_sender, "DELIVERY_TIMEOUT_SECONDS", 1.0)

@@ -176,7 +176,7 @@ async def test_committed_offsets_are_known_as_soon_as_a_broker_is_back(
     assert offsets == {(topic, number): 7 for number in range(12)}
 
 
-async def test_describe_cluster_tells_the_id_that_the_folder_keeps(
+async def test_describe_cluster_reports_the_id_that_the_folder_keeps(
     settings: Settings, broker: LocalBroker
 ) -> None:
     assert await describe_cluster(settings) == broker.cluster_id

@@ -183,7 +183,7 @@ def test_an_attachment_that_is_not_here_is_marked() -> None:
     assert f"part.dxf{'1' * 64}3yes" in seen.text
 
 
-def test_a_time_that_no_calendar_has_is_told_as_it_is() -> None:
+def test_a_time_that_no_calendar_has_is_reported_as_it_is() -> None:
     found = evidence_of(run_request())
     (file,) = found.files
     leaf = json.loads(file.leaf.encode())

@@ -160,7 +160,7 @@ def test_offsets_may_leave_gaps_which_are_never_filled(tmp_path: Path) -> None:
             writer.append_all({LOG: [leaf(missing)]})
 
 
-def test_what_a_record_was_is_told(tmp_path: Path) -> None:
+def test_what_a_record_was_is_reported(tmp_path: Path) -> None:
     writer = ledger(tmp_path)
     assert writer.leaves_of(LOG, range(5)) == {}
     assert not (tmp_path / "ledger").exists()

@@ -50,7 +50,7 @@ def test_a_row_in_which_all_agrees_has_nothing_wrong() -> None:
         (right() | {"decision": {"risk_level": "RED"}, "feasibility": None}, "ok_though_unsafe"),
     ],
 )
-def test_each_fault_is_told_by_its_name(row: dict[str, Any], told: str | None) -> None:
+def test_each_fault_is_reported_by_its_name(row: dict[str, Any], told: str | None) -> None:
     found = wrong_in(row)
     assert found >= {told} if told else found == set()
 

@@ -99,7 +99,7 @@ def test_pretty_printed_json_is_stored_as_it_was_hashed(tmp_path: Path) -> None:
     assert b"".join(source.blobs.pieces(sha256(canonical))) == canonical
 
 
-def test_a_content_that_is_not_what_its_name_says_is_told_and_left(tmp_path: Path) -> None:
+def test_a_content_that_is_not_what_its_name_says_is_reported_and_left(tmp_path: Path) -> None:
     path = put(tmp_path / "runs.json", v1_file(v1_row(attachments=[attachment_ref(b"x")])))
     put(tmp_path / "run_attachments" / f"{sha256(b'x')}.txt", b"y")
     source = open_source(path, None)
@@ -181,7 +181,7 @@ def test_a_torn_advisory_that_is_mended_makes_another_message_and_one_moved_away
     assert made() == published
 
 
-def test_what_is_wrong_in_a_folder_is_told_of_its_run_alone(tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_folder_is_reported_of_its_run_alone(tmp_path: Path) -> None:
     root = tmp_path / "rmos"
     put(root / "2025-12-18" / f"{RUN}.json", original_v2_row())
     put(root / "2025-12-18" / "run_broken.json", b"{")

@@ -213,7 +213,7 @@ def test_another_record_at_the_offset_of_a_claim_makes_no_link(
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "a folder"])
-def test_a_link_that_is_not_what_its_row_says_is_told_and_not_touched(
+def test_a_link_that_is_not_what_its_row_says_is_reported_and_not_touched(
     root: Path, store: AdvisoryStore, damage: str
 ) -> None:
     make_run(root)
@@ -229,7 +229,7 @@ def test_a_link_that_is_not_what_its_row_says_is_told_and_not_touched(
     assert (files(root), rows(root)["advisories"]) == before
 
 
-def test_a_foreign_file_in_the_place_of_a_new_link_is_told_for_ever(
+def test_a_foreign_file_in_the_place_of_a_new_link_is_reported_for_ever(
     root: Path, store: AdvisoryStore
 ) -> None:
     make_run(root)

@@ -146,7 +146,7 @@ def test_two_uploads_at_a_time_make_one_file(root: Path, calls: type[WatchedCall
     assert left(root) == {attachment_path(NAME)}
 
 
-def test_a_corrupt_blob_of_the_same_name_is_told_and_not_touched(root: Path) -> None:
+def test_a_corrupt_blob_of_the_same_name_is_reported_and_not_touched(root: Path) -> None:
     files = AttachmentFiles(root)
     put(files)
     blob_file(root).chmod(0o644)

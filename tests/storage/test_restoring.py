@@ -95,7 +95,7 @@ def test_where_nothing_is_missing_nothing_is_written(root: Path) -> None:
     assert {path: (root / path).stat().st_ino for path in files(root)} == before
 
 
-def test_a_file_with_other_bytes_is_told_and_left_alone(root: Path) -> None:
+def test_a_file_with_other_bytes_is_reported_and_left_alone(root: Path) -> None:
     damage(root / ARTIFACT)
     changed = (root / ARTIFACT).read_bytes()
     found = {each.file.path: each for each in restore(root, records()).files}

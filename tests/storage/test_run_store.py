@@ -425,7 +425,7 @@ def pretend_other_bytes(root: Path) -> bytes:
     return old
 
 
-def test_drift_is_told_beside_the_outcome_and_describes_the_stored_run(
+def test_drift_is_reported_beside_the_outcome_and_describes_the_stored_run(
     root: Path, store: RunStore
 ) -> None:
     record = judged_record(saw(), 0)

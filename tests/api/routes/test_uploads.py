@@ -97,7 +97,7 @@ async def test_a_full_disk_is_said_and_nothing_is_kept(api: Api) -> None:
     assert (await api.put(NAME, CONTENT)).status_code == 201
 
 
-async def test_a_corrupt_blob_of_the_same_name_is_told(api: Api) -> None:
+async def test_a_corrupt_blob_of_the_same_name_is_reported(api: Api) -> None:
     await api.put(NAME, CONTENT)
     (name,) = blobs(api)
     (api.root / name).unlink()

@@ -156,7 +156,7 @@ async def test_a_run_is_shown_with_every_field_and_digit(http: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("path_of", ["/{}", "/{}/attachments", "/diff?a=run_a&b={}"])
-async def test_an_unknown_run_is_told_as_v1_and_as_we_do(
+async def test_an_unknown_run_is_reported_as_v1_and_as_we_do(
     http: httpx.AsyncClient, path_of: str
 ) -> None:
     answer = await http.get(RUNS + path_of.format("run_x"))
@@ -193,7 +193,7 @@ async def test_a_row_that_cannot_be_read_breaks_no_list(path: Path) -> None:
         assert (answer.status_code, answer.json()["error"]) == (500, "ARTIFACT_CORRUPT")
 
 
-async def test_a_file_that_is_cut_off_is_told_without_its_path(path: Path) -> None:
+async def test_a_file_that_is_cut_off_is_reported_without_its_path(path: Path) -> None:
     damage(path, "}", "")
     async with served(path) as http:
         answer = await http.get(RUNS)

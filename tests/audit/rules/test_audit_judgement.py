@@ -55,7 +55,7 @@ def test_late_and_future_say_by_how_much() -> None:
     st.integers(0, 86_399_999_999),
     st.integers(-2 * 86_400_000, 3 * 86_400_000),
 )
-def test_a_date_alone_never_tells_more_than_the_time(micros: int, delay_ms: int) -> None:
+def test_a_date_alone_never_reports_more_than_the_time(micros: int, delay_ms: int) -> None:
     from schemas.timestamps import format_timestamp, parse_timestamp
 
     midnight = parse_timestamp("2025-12-18T00:00:00Z")

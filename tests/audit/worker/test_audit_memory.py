@@ -21,7 +21,7 @@ def last_clean(mode: str) -> Any:
     return metrics.REGISTRY.get_sample_value(name, {"mode": mode})
 
 
-def test_the_last_audit_without_an_error_is_told_and_no_other(tmp_path: Path) -> None:
+def test_the_last_audit_without_an_error_is_reported_and_no_other(tmp_path: Path) -> None:
     metrics.LAST_CLEAN_AUDIT.clear()
     keep(tmp_path, "hourly-2026-02-01T10", "2026-02-01T10:00:05Z", BYTES_DIFFER=1)
     keep(tmp_path, "hourly-2026-02-01T09", "2026-02-01T09:00:05Z", LATE=1, INTERNAL_ERROR=1)

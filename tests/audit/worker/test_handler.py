@@ -116,7 +116,7 @@ async def audits(template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return Audits(root, AuditHandler(auditing, told, Backoff(0.001)), told)
 
 
-async def test_findings_are_told_and_then_the_report(audits: Audits) -> None:
+async def test_findings_are_reported_and_then_the_report(audits: Audits) -> None:
     flip(audits.root / RUN, 100)
     await audits.handle()
     (finding,) = audits.told.of("findings")
@@ -214,7 +214,7 @@ async def test_an_audit_that_was_begun_with_another_scope_is_a_conflict(audits: 
     assert audits.told.codes() == ["AUDIT_CONFLICT"]
 
 
-async def test_a_disk_that_fails_ends_the_worker_and_tells_nothing(audits: Audits) -> None:
+async def test_a_disk_that_fails_ends_the_worker_and_reports_nothing(audits: Audits) -> None:
     (audits.root / "audits").write_bytes(b"")
     with pytest.raises(StoreError):
         await audits.handle()

@@ -287,7 +287,7 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_cache_dir() == Path.home() / ".cache" / "rmos" / "kafka"
 
 
-def test_a_download_is_told_as_one_that_grows() -> None:
+def test_a_download_is_reported_as_one_that_grows() -> None:
     told: list[str | runtime.Downloaded] = []
     download = runtime._Download(told.append)
     with download.file("kafka.pom", 700) as read:

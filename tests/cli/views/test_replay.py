@@ -34,7 +34,7 @@ def tallied(*findings: Finding) -> tuple[Tally, list[Finding]]:
     return tally, told
 
 
-def test_a_finding_is_told_once() -> None:
+def test_a_finding_is_reported_once() -> None:
     upload = Finding("upload_missing", "attachment", "attachments/x", named_by="runs/a")
     other = Finding("upload_missing", "attachment", "attachments/x", named_by="runs/b")
     tally, told = tallied(MISSING, MISSING, upload, other, upload)

@@ -75,7 +75,7 @@ def test_another_link_from_the_record_that_claimed_it_is_drift() -> None:
     assert not resolved(judged(title="other"), OTHER).drifted
 
 
-def test_linked_tells_where_the_link_is() -> None:
+def test_linked_reports_where_the_link_is() -> None:
     event = told(resolved(judged(), SOURCE))
     assert event == {
         "schema_version": "rmos.advisory_event/1",
@@ -92,7 +92,7 @@ def test_linked_tells_where_the_link_is() -> None:
 
 
 @pytest.mark.parametrize("asked", [judged(title="other"), judged(kind="note")])
-def test_a_later_request_is_told_of_the_first_whether_it_is_linked_or_not(
+def test_a_later_request_reports_the_first_whether_it_is_linked_or_not(
     asked: JudgedAdvisory,
 ) -> None:
     event = told(resolved(asked, OTHER), OTHER)
@@ -111,7 +111,7 @@ def test_waiting_not_found_and_linked_are_three_events_of_one_record() -> None:
     assert events[1]["error"]["code"] == "RUN_NOT_FOUND"
 
 
-def test_a_rejected_record_is_told_with_its_reason_alone() -> None:
+def test_a_rejected_record_is_reported_with_its_reason_alone() -> None:
     outcome = resolve_rejected_advisory(Rejected("INVALID_JSON", "Expected an object."))
     event = told(outcome)
     assert event["error"] == {"code": "INVALID_JSON", "message": "Expected an object."}

@@ -24,7 +24,7 @@ def rejected(request: dict[str, Any]) -> Rejected:
     return verdict
 
 
-def test_the_link_tells_the_request_and_the_hash_of_its_content() -> None:
+def test_the_link_reports_the_request_and_the_hash_of_its_content() -> None:
     request = advisory_request(request_id="req_1")
     advisory = judged(request)
     text = request.pop("content_text").encode()

@@ -93,7 +93,7 @@ def test_what_is_carried_of_any_record_is_within_the_limit(
     assert size_of(summarized_record(key, value, headers)) < 1024
 
 
-def test_what_was_left_as_the_record_was_read_is_told_by_its_hash() -> None:
+def test_what_was_left_as_the_record_was_read_is_reported_by_its_hash() -> None:
     left = LeftAtSource(900_000_000, sha256(b"of all of it"))
     all_headers = AllHeaders(2_000_000, 5_000_000, sha256(b"of them"))
     carried = carried_record(left, left, [("kept", b"1")], all_headers)

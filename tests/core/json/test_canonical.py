@@ -94,7 +94,7 @@ def test_an_integer_above_64_bits_is_not_for_the_fast_way_alone() -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_an_integer_of_many_digits_is_written_whatever_python_is_told() -> None:
+def test_an_integer_of_many_digits_is_written_whatever_the_limit_of_python() -> None:
     value = {"z": [10**4299, True, None, 1e-05, "é"], "a": {"\U00010000": -(10**700), "\uffff": 1}}
     digits = b"1" + b"0" * 4299
     expected = b'{"a":{"\xef\xbf\xbf":1,"\xf0\x90\x80\x80":-1' + b"0" * 700

@@ -459,7 +459,7 @@ def test_a_judged_run_survives_pickling() -> None:
         assert pickle.loads(pickle.dumps(run)) == run
 
 
-def test_a_judged_run_with_many_digits_survives_pickling_whatever_python_is_told() -> None:
+def test_a_judged_run_with_many_digits_survives_pickling_whatever_the_limit_of_python() -> None:
     run = judged(run_request(meta={"n": 10**4299}))
     pickled = pickle.dumps(run)
     before = sys.get_int_max_str_digits()

@@ -94,7 +94,7 @@ def test_missing_attachments_change_nothing_else() -> None:
     assert event == read(whole)
 
 
-def test_a_blocked_run_is_told_with_its_reason_and_may_not_be_cut() -> None:
+def test_a_blocked_run_is_reported_with_its_reason_and_may_not_be_cut() -> None:
     event = read(OUTCOMES["blocked"])
     assert (event["may_cut"], event["status"]) == (False, "BLOCKED")
     assert "gcode_sha256" not in event
@@ -169,7 +169,7 @@ def test_without_a_run_id_there_is_no_subject() -> None:
         (-(2**63), "1970-01-01T00:00:00Z"),
     ],
 )
-def test_a_broker_time_is_told_as_a_time(timestamp_ms: int, text: str) -> None:
+def test_a_broker_time_is_reported_as_a_time(timestamp_ms: int, text: str) -> None:
     assert broker_time(timestamp_ms) == text
 
 

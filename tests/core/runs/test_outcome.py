@@ -48,7 +48,7 @@ def test_the_same_request_from_any_other_source_is_a_duplicate(other: RecordSour
     assert (outcome.kind, outcome.may_cut, outcome.is_dead_letter) == ("duplicate", True, False)
 
 
-def test_a_run_of_which_its_file_alone_tells_has_duplicates_only() -> None:
+def test_a_run_that_its_file_alone_shows_has_duplicates_only() -> None:
     outcome = resolve(replace(STORED, source=None))
     # Nobody vouches for its file, so no machine may cut by it.
     assert (outcome.kind, outcome.may_cut) == ("duplicate", False)
@@ -64,7 +64,7 @@ def test_another_request_is_a_conflict_with_both_hashes_in_its_message() -> None
 
 
 @pytest.mark.parametrize("request_sha256", [STORED.request_sha256, "0" * 64])
-def test_a_damaged_file_comes_first_and_nothing_is_told_of_the_run(request_sha256: str) -> None:
+def test_a_damaged_file_comes_first_and_nothing_is_reported_of_the_run(request_sha256: str) -> None:
     outcome = resolve(replace(STORED, request_sha256=request_sha256), intact=False)
     assert (outcome.kind, outcome.code) == ("rejected", "ARTIFACT_CORRUPT")
     assert (outcome.run, outcome.may_cut, outcome.run_id) == (None, False, STORED.run_id)

@@ -102,7 +102,7 @@ def test_what_others_have_written_meanwhile_is_seen(path: Path) -> None:
     assert (store.texts(), store.exists()) == ({}, False)
 
 
-def test_a_damaged_file_is_told_and_not_replaced(path: Path) -> None:
+def test_a_damaged_file_is_reported_and_not_replaced(path: Path) -> None:
     path.write_text('{"run_old": {')
     with pytest.raises(StoreError, match=r"line 1, byte 13; nothing was acknowledged; put back"):
         add(path)

@@ -167,7 +167,7 @@ def test_a_damaged_source_is_no_source(source: Any) -> None:
     assert mark_of({"meta": {MARK: told}}) == RowMark("0" * 64, "1" * 64, None)
 
 
-def test_what_is_told_of_a_run_names_no_artifact() -> None:
+def test_what_is_reported_of_a_run_names_no_artifact() -> None:
     assert event_fields(row_of(run_request())) == {
         "status": "OK",
         "risk_level": "GREEN",
@@ -196,7 +196,7 @@ def test_what_is_told_of_a_run_names_no_artifact() -> None:
         {"gcode_hash": 7},
     ],
 )
-def test_nothing_is_told_of_a_row_that_does_not_say_it(change: dict[str, Any]) -> None:
+def test_nothing_is_reported_of_a_row_that_does_not_say_it(change: dict[str, Any]) -> None:
     assert event_fields(row_of(run_request()) | change) is None
 
 

@@ -38,7 +38,7 @@ def test_what_v1_wrote_is_written_again_to_the_same_bytes(runs: dict[str, Any]) 
     assert {row.run_id: row.value() for row in rows} == runs
 
 
-def test_a_row_tells_its_place_and_keeps_its_text() -> None:
+def test_a_row_reports_its_place_and_keeps_its_text() -> None:
     rows = parse_rows(b'{\n "b": {"x": 1.10,\n\n "y": 12345678901234567890123},\n "a"  :{} }\n')
     assert [(row.run_id, row.line) for row in rows] == [("b", 2), ("a", 5)]
     assert rows[0].text == '{"x": 1.10,\n\n "y": 12345678901234567890123}'

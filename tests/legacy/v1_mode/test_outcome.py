@@ -92,7 +92,7 @@ def test_a_row_of_v1_itself_is_in_conflict_with_every_request() -> None:
     assert (bare.fields, event(bare).status) == (None, None)
 
 
-def test_a_row_that_cannot_be_read_is_told_and_not_touched() -> None:
+def test_a_row_that_cannot_be_read_is_reported_and_not_touched() -> None:
     outcome = resolve_row(GREEN, None, SOURCE)
     assert (outcome.kind, outcome.code, outcome.may_cut) == ("rejected", "ARTIFACT_CORRUPT", False)
     assert event(outcome).run_id == GREEN.run_id
@@ -114,7 +114,7 @@ def test_both_the_row_and_the_request_must_say_that_a_machine_may_cut(
     assert not resolve_row(red, opened, SOURCE).may_cut
 
 
-def test_an_event_of_a_record_that_is_no_run_tells_why() -> None:
+def test_an_event_of_a_record_that_is_no_run_reports_why() -> None:
     outcome = V1Outcome("rejected", None, None, "TOMBSTONE", "Expected a request.")
     value = json.loads(v1_run_event(outcome, EVENT_SOURCE))
     assert value["error"] == {"code": "TOMBSTONE", "message": "Expected a request."}

@@ -62,7 +62,7 @@ def test_a_record_that_was_not_committed_claims_nothing() -> None:
     assert rebuilt([], [asked(3)], 3).rows == {}
 
 
-def test_a_link_that_its_first_request_did_not_make_is_told() -> None:
+def test_a_link_that_its_first_request_did_not_make_is_reported() -> None:
     rows = rebuilt([stored(None, PATH, title="changed")], [asked(3)], 4)
     assert rows.rows == {KEY: stored(3, PATH)}
     assert rows.changed == [KEY]

@@ -265,7 +265,7 @@ def slip_in(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("change", [lose_artifact, lose_link, wait_for_run, slip_in])
-async def test_what_only_the_topic_tells_needs_a_broker(
+async def test_what_only_the_topic_reports_needs_a_broker(
     settings: Settings, change: Callable[[Settings], None]
 ) -> None:
     fill(settings)

@@ -86,7 +86,7 @@ def test_a_program_that_renders_other_bytes_is_told_apart_from_a_changed_file(
     assert rest == {(kind, "artifact", PATH, known) for kind in kinds}
 
 
-def test_what_a_row_has_lost_is_told_where_its_files_are_there(store: RunStore) -> None:
+def test_what_a_row_has_lost_is_reported_where_its_files_are_there(store: RunStore) -> None:
     change_index(store.root, "DELETE FROM runs")
     (finding,) = compared(store, RECORDS)
     assert (finding.kind, finding.what, finding.path) == ("missing", "row", PATH)
@@ -95,7 +95,7 @@ def test_what_a_row_has_lost_is_told_where_its_files_are_there(store: RunStore) 
     assert (finding.kind, finding.what) == ("missing", "artifact")
 
 
-def test_every_reference_to_an_upload_is_told(store: RunStore) -> None:
+def test_every_reference_to_an_upload_is_reported(store: RunStore) -> None:
     upload = b"came by another way"
     refs = [attachment_ref(upload)]
     records = [asked(4, run_id=name, attachments=refs) for name in ("run_2",)]

@@ -55,7 +55,7 @@ def test_what_was_asked_for_is_explained(store: RunStore) -> None:
     assert foreign(store, asked_for=True, was_read=True) == []
 
 
-def test_what_a_leaf_tells_of_is_explained_though_its_record_is_gone(store: RunStore) -> None:
+def test_what_a_leaf_names_is_explained_though_its_record_is_gone(store: RunStore) -> None:
     assert foreign(store) == []
     change_index(store.root, "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
     assert foreign(store) == []
