@@ -142,7 +142,7 @@ async def _is_stable(admin: AIOKafkaAdminClient, group: str) -> bool:
         if not error.retriable:
             raise
         return False
-    return bool(response.group[2] == "Stable")
+    return bool(response.groups[0][2] == "Stable")
 
 
 class EventCounter:
