@@ -23,7 +23,6 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import NewFile
-from pipeline.ledger.leaf import leaf_of_outcome
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore
 from pipeline.storage.index.claims import ClaimQueue
@@ -94,18 +93,14 @@ def _planned(
     *,
     is_new: bool = False,
 ) -> PlannedRecord[JudgedAdvisory, AdvisoryOutcome]:
-    leaf = leaf_of_outcome(
-        outcome, record.source, body_sha256=record.body_sha256, timestamp_ms=record.timestamp_ms
-    )
     judged = record.verdict
     if isinstance(judged, Rejected) or advisory is None:
-        return PlannedRecord(record, None, outcome, leaf, is_failure=True)
+        return PlannedRecord(record, None, outcome, is_failure=True)
     named = judged.link.get("content_sha256")
     return PlannedRecord(
         record,
         advisory,
         outcome,
-        leaf,
         # Waiting is no failure: runs and advisories come by different topics.
         is_failure=outcome.is_dead_letter,
         files=_files_of(judged, advisory),

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.outcome import AdvisoryOutcome, StoredAdvisory
 from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_content
 from pipeline.core.envelope import Rejected
 from pipeline.core.record import RecordSource
-from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.outcome import Outcome, StoredRun
 from pipeline.disk.durable_files import NewFile
-from pipeline.ledger.leaf import LedgerLeaf
+from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.index.queries import NewRows
 
 Verdict = TypeVar("Verdict")
-AnyOutcome = TypeVar("AnyOutcome")
+AnyOutcome = TypeVar("AnyOutcome", bound=Outcome | AdvisoryOutcome)
 StoredRow: TypeAlias = StoredRun | StoredAdvisory
 
 INTERNAL_ERROR = "INTERNAL_ERROR"
@@ -86,7 +86,6 @@ class PlannedRecord(NamedTuple, Generic[Verdict, AnyOutcome]):
         record: The record.
         row: The run or advisory that its id stands for; None for a rejected record.
         outcome: What becomes of it.
-        leaf: The same whether files are intact or not.
         is_failure: Whether the outcome counts against the reject limit.
         files: What it makes or has made, blobs first, its document last; None where the store
             knows its id with another document.
@@ -97,11 +96,21 @@ class PlannedRecord(NamedTuple, Generic[Verdict, AnyOutcome]):
     record: JudgedRecord[Verdict | Rejected]
     row: StoredRow | None
     outcome: AnyOutcome
-    leaf: LedgerLeaf
     is_failure: bool
     files: Sequence[NewFile] | None = ()
     is_new: bool = False
     attachments: Sequence[str] = ()
+
+    @property
+    def leaf(self) -> LedgerLeaf:
+        """Its leaf: the same whether files are intact or not."""
+        record = self.record
+        return leaf_of_outcome(
+            self.outcome,
+            record.source,
+            body_sha256=record.body_sha256,
+            timestamp_ms=record.timestamp_ms,
+        )
 
     @property
     def path(self) -> str | None:

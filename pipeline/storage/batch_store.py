@@ -51,10 +51,12 @@ from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.awaited_blobs import forget_awaited, notes_to_write
 from pipeline.storage.batch_plan import (
+    AnyOutcome,
     BatchPlan,
     JudgedRecord,
     PlannedRecord,
     StoredRow,
+    Verdict,
     apply_recorded_verdict,
     path_of_row,
     sha256_of_row,
@@ -64,9 +66,8 @@ from pipeline.storage.index.queries import IndexTransaction, KnownRows
 from pipeline.storage.index.run_index import open_index
 from pipeline.storage.restoring import Restoration, restore_files
 
-Verdict = TypeVar("Verdict")
-AnyOutcome = TypeVar("AnyOutcome")
-
+Reported = TypeVar("Reported")
+"""The outcome of one record, be it of a store of ours or of v1's."""
 
 _NOT_STORED = {Creation.DIFFERENT, Creation.NOT_MADE}
 
@@ -80,7 +81,7 @@ class RejectLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchResult(Generic[AnyOutcome]):
+class BatchResult(Generic[Reported]):
     """What became of a batch.
 
     Attributes:
@@ -88,7 +89,7 @@ class BatchResult(Generic[AnyOutcome]):
         accepted_rejects: Failures that went through because the operator accepts them.
     """
 
-    outcomes: list[AnyOutcome]
+    outcomes: list[Reported]
     accepted_rejects: int
 
 

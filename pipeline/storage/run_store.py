@@ -13,7 +13,6 @@ from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, res
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.disk.durable_files import NewFile
 from pipeline.disk.faults import store_faults
-from pipeline.ledger.leaf import leaf_of_outcome
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore, RejectLimit
@@ -76,17 +75,13 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
 def _planned(
     record: RunRecord, run: StoredRun | None, outcome: Outcome, *, is_new: bool = False
 ) -> PlannedRecord[JudgedRun, Outcome]:
-    leaf = leaf_of_outcome(
-        outcome, record.source, body_sha256=record.body_sha256, timestamp_ms=record.timestamp_ms
-    )
     judged = record.verdict
     if isinstance(judged, Rejected) or run is None:
-        return PlannedRecord(record, None, outcome, leaf, is_failure=True)
+        return PlannedRecord(record, None, outcome, is_failure=True)
     return PlannedRecord(
         record,
         run,
         outcome,
-        leaf,
         is_failure=outcome.is_dead_letter or judged.is_incomplete,
         files=_files_of(judged, run),
         is_new=is_new,
