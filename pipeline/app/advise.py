@@ -3,7 +3,6 @@
 `faststream run pipeline.app.advise:app` runs it, as `rmos worker advise` does.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from pipeline.app.worker import (
     Worker,
     about_store,
     batch_worker,
+    opened_store,
     read_whatever_comes,
     running,
     started,
@@ -26,7 +26,6 @@ from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.errors import InputError
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.ledger_key import open_ledger
 
 
 @asynccontextmanager
@@ -45,11 +44,7 @@ async def prepared_advise(
         )
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
-        store = await asyncio.to_thread(
-            lambda: AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
-        )
-        stack.callback(store.close)
+        store = await opened_store(settings, stack, AdvisoryStore)
         topics = settings.topics
         start = await check_start(
             settings,

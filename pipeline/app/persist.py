@@ -3,7 +3,6 @@
 `faststream run pipeline.app.persist:app` runs it, as `rmos worker persist` does.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from pipeline.app.worker import (
     Worker,
     about_store,
     batch_worker,
+    opened_store,
     read_whatever_comes,
     started,
 )
@@ -26,7 +26,6 @@ from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.v1_mode.outcome import V1Runs, judge_run_as_row, v1_run_event
 from pipeline.legacy.v1_mode.start import check_v1_start
 from pipeline.settings import Settings
-from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
 
 
@@ -37,11 +36,7 @@ async def prepared_persist(
     """Prepare a persist worker; see `started`."""
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
-        store = await asyncio.to_thread(
-            lambda: RunStore(settings.data_dir, ledger=open_ledger(settings))
-        )
-        stack.callback(store.close)
+        store = await opened_store(settings, stack, RunStore)
         topics = settings.topics
         start = await check_start(
             settings,

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,7 +22,10 @@ from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import BatchResult, RejectLimit
+from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
+
+AnyStore = TypeVar("AnyStore", RunStore, AdvisoryStore)
 
 _log = structlog.get_logger(__name__)
 
@@ -93,6 +96,14 @@ def reasons_of(workers: Iterable[Worker]) -> tuple[str, ...]:
 def read_whatever_comes() -> None:
     """Let no record that the broker took hold up the others in this process."""
     install(hold_partitions=True)
+
+
+async def opened_store(settings: Settings, stack: AsyncExitStack, kind: type[AnyStore]) -> AnyStore:
+    """Return a store with its ledger, which is closed with `stack`."""
+    # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
+    store = await asyncio.to_thread(lambda: kind(settings.data_dir, ledger=open_ledger(settings)))
+    stack.callback(store.close)
+    return store
 
 
 async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:
