@@ -93,15 +93,25 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     Raises:
         BrokerError: No broker answers, or it refuses what the block asks.
     """
-    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=ANSWER_TIMEOUT_MS)
     async with broker_errors(settings):
+        admin = await start_admin(settings)
         try:
-            # Several servers share this time: it is the user who waits, not each of them.
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await admin.start()
             yield admin
         finally:
             await admin.close()
+
+
+async def start_admin(settings: Settings) -> AIOKafkaAdminClient:
+    """Connect an admin client, which the caller closes; errors stay aiokafka's."""
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=ANSWER_TIMEOUT_MS)
+    try:
+        # Several servers share this time: it is the user who waits, not each of them.
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+            await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin
 
 
 @asynccontextmanager

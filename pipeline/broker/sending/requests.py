@@ -16,7 +16,7 @@ from aiokafka.structs import RecordMetadata
 
 from pipeline.broker.aiokafka_fixes.clients import close_producer
 from pipeline.broker.connection import (
-    ANSWER_TIMEOUT_SECONDS,
+    ANSWER_TIMEOUT_MS,
     broker_error,
     start_producer,
 )
@@ -121,7 +121,7 @@ class RequestSender:
                         self._settings,
                         max_batch_size=BATCH_BYTES,
                         max_request_size=BROKER_MESSAGE_LIMIT_BYTES,
-                        request_timeout_ms=int(ANSWER_TIMEOUT_SECONDS * 1000),
+                        request_timeout_ms=ANSWER_TIMEOUT_MS,
                         partitioner=fixed_partition,
                     )
                 )

@@ -31,11 +31,7 @@ from pipeline.broker.admin.topics import (
     partition_offsets,
 )
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
-from pipeline.broker.connection import (
-    ANSWER_TIMEOUT_SECONDS,
-    client_options,
-    refusal,
-)
+from pipeline.broker.connection import refusal, start_admin
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
 from pipeline.consumers.start.checks import Start, broken_promises, log_difference
@@ -231,7 +227,7 @@ class TopicWatch:
         async with self._using:
             try:
                 if self._admin is None:
-                    self._admin = await self._connected()
+                    self._admin = await start_admin(self._settings)
                 yield self._admin
             except BaseException as error:
                 admin, self._admin = self._admin, None
@@ -242,14 +238,3 @@ class TopicWatch:
                 if isinstance(error, OSError):
                     raise BrokerError(str(error)) from error
                 raise
-
-    async def _connected(self) -> AIOKafkaAdminClient:
-        timeout_ms = int(ANSWER_TIMEOUT_SECONDS * 1000)
-        admin = AIOKafkaAdminClient(**client_options(self._settings), request_timeout_ms=timeout_ms)
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                await admin.start()
-        except BaseException:
-            await admin.close()
-            raise
-        return admin
