@@ -164,7 +164,7 @@ async def build_logs(
     for topic in request_topics(settings.topics):
         ranges = {place: each for place, each in missing.ranges.items() if place[0] == topic.name}
         if ranges:
-            opened = topic.open_store(settings.data_dir, ledger=open_ledger(settings))
+            opened = topic.store(settings.data_dir, ledger=open_ledger(settings))
             with closing(opened) as store:
                 done += await commit_ranges(settings, topic, store, ranges, progress)
     ledger = open_ledger(settings)

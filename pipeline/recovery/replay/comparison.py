@@ -101,7 +101,9 @@ class StoreComparison:
         """
         with self._index.reading() as connection, store_faults(self._root):
             records = [each.record for each in observed]
-            plan = topic.plan(records, known_rows(connection, (r.verdict for r in records)))
+            plan = topic.store.plan_batch(
+                records, known_rows(connection, (r.verdict for r in records))
+            )
             for each, planned in zip(observed, plan.records, strict=True):
                 judged = each.record.verdict
                 is_known = isinstance(judged, JudgedRun | JudgedAdvisory)

@@ -4,7 +4,7 @@ What reads topics again goes through this table in its order: runs come before a
 links find their runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,7 @@ from pipeline.core.runs.verdict import judge_run_record
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_plan import BatchPlan, JudgedRecord
 from pipeline.storage.batch_store import BatchStore
-from pipeline.storage.index.queries import KnownRows
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import TopicNames
 
@@ -33,40 +31,22 @@ class RequestTopic:
         name: Full name.
         group: The consumer group that reads it, and writes what its records make.
         judge: Returns the verdict on a record.
-        open_store: What keeps it, opened by the store's folder and its ledger.
-        plan: Plans records for the store, from its rows alone.
+        store: Keeps it, and plans records from its rows alone.
     """
 
     name: str
     group: str
     judge: Judge[Any]
-    open_store: type[BatchStore[Any, Any]]
-    plan: Callable[[Sequence[JudgedRecord[Any]], KnownRows], BatchPlan[Any, Any]]
+    store: type[BatchStore[Any, Any]]
 
 
 def request_topics(topics: TopicNames) -> list[RequestTopic]:
     """Return every request topic, in the order in which they are replayed."""
     return [
+        RequestTopic(topics.run_requests, topics.persist_group, judge_run_record, RunStore),
+        RequestTopic(topics.legacy_runs, topics.migrate_group, judge_legacy_record, RunStore),
         RequestTopic(
-            topics.run_requests,
-            topics.persist_group,
-            judge_run_record,
-            RunStore,
-            RunStore.plan_batch,
-        ),
-        RequestTopic(
-            topics.legacy_runs,
-            topics.migrate_group,
-            judge_legacy_record,
-            RunStore,
-            RunStore.plan_batch,
-        ),
-        RequestTopic(
-            topics.advisory_requests,
-            topics.advise_group,
-            judge_advisory_record,
-            AdvisoryStore,
-            AdvisoryStore.plan_batch,
+            topics.advisory_requests, topics.advise_group, judge_advisory_record, AdvisoryStore
         ),
     ]
 

@@ -157,9 +157,7 @@ def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
 def _opened_stores(settings: Settings, ledger: Ledger | None) -> Iterator[Stores]:
     with ExitStack() as stack:
         yield {
-            topic.name: stack.enter_context(
-                closing(topic.open_store(settings.data_dir, ledger=ledger))
-            )
+            topic.name: stack.enter_context(closing(topic.store(settings.data_dir, ledger=ledger)))
             for topic in request_topics(settings.topics)
         }
 
@@ -349,7 +347,7 @@ class _Restorer:
         with self.stores[topic.name].index.reading() as connection:
             records = [each.record for each in known]
             found = known_rows(connection, (record.verdict for record in records))
-            rows = topic.plan(records, found).known
+            rows = topic.store.plan_batch(records, found).known
         return [
             each
             for each in known
