@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pipeline.core.advisories.outcome import StoredAdvisory
@@ -58,7 +58,10 @@ class LogReader:
         self.note = note
         self._folder = folder
         self._hashes = TileHashes(checkpoint.size, folder.read_tile)
-        self._bundle = lru_cache(maxsize=_CACHED_BUNDLES)(self._load_bundle)
+        # Of functions, not of methods of its own: a cycle would keep all that was read, until
+        # the collector comes.
+        load = partial(_load_bundle, folder, checkpoint, self._hashes)
+        self._bundle = lru_cache(maxsize=_CACHED_BUNDLES)(load)
 
     @classmethod
     def open(
@@ -163,7 +166,8 @@ class LogReader:
             IntegrityError: The tiles do not give one.
         """
         with self._faults():
-            return TlogProof(index, tuple(self._path(index)), self.note)
+            path = _verified_path(self.checkpoint, self._hashes, index)
+            return TlogProof(index, tuple(path), self.note)
 
     def root_of(self, size: int) -> bytes:
         """Return the root over the first `size` leaves by the tiles, compared with nothing.
@@ -194,20 +198,23 @@ class LogReader:
         with store_faults(self._folder.root), ledger_faults(self.log):
             yield
 
-    def _load_bundle(self, index: int) -> list[bytes]:
-        tile = Tile(ENTRIES, index, min(TILE_WIDTH, self.size - index * TILE_WIDTH))
-        entries = parse_bundle(tile, self._folder.read_tile(tile))
-        check_bundle(tile, entries, self._hashes.tile(0, index))
-        # A path holds a hash over every other leaf. Those beside it in the tile are computed
-        # from the tile, so one path that verifies vouches for the whole tile.
-        self._path(index * TILE_WIDTH)
-        return entries
 
-    def _path(self, index: int) -> list[bytes]:
-        path = prove_inclusion(index, self.size, self._hashes.node)
-        node = self._hashes.node(0, index)
-        verify_inclusion(node, index, self.size, path, self.checkpoint.root)
-        return path
+def _load_bundle(
+    folder: LogFolder, checkpoint: Checkpoint, hashes: TileHashes, index: int
+) -> list[bytes]:
+    tile = Tile(ENTRIES, index, min(TILE_WIDTH, checkpoint.size - index * TILE_WIDTH))
+    entries = parse_bundle(tile, folder.read_tile(tile))
+    check_bundle(tile, entries, hashes.tile(0, index))
+    # A path holds a hash over every other leaf. Those beside it in the tile are computed
+    # from the tile, so one path that verifies vouches for the whole tile.
+    _verified_path(checkpoint, hashes, index * TILE_WIDTH)
+    return entries
+
+
+def _verified_path(checkpoint: Checkpoint, hashes: TileHashes, index: int) -> list[bytes]:
+    path = prove_inclusion(index, checkpoint.size, hashes.node)
+    verify_inclusion(hashes.node(0, index), index, checkpoint.size, path, checkpoint.root)
+    return path
 
 
 class StoreLogs:

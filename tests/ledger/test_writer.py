@@ -1,6 +1,7 @@
 """Logs on disk: leaves in order, never changed, and the same files whatever the batches."""
 
 import fcntl
+import gc
 import os
 import stat
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
+from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog import append as tree_appender
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
-from pipeline.ledger.tlog.tiles import ENTRIES, Tile, tiles_of_append
+from pipeline.ledger.tlog.tiles import ENTRIES, Tile, TileHashes, tiles_of_append
 from tests.ledger.ledgers import (
     KEYS,
     LOG,
@@ -526,3 +528,18 @@ def test_the_real_calls_and_the_watched_ones_make_the_same_log(tmp_path: Path) -
         ledger(root, calls).append_all({LOG: leaves(0, 300)})
         roots.append(on_disk(root))
     assert roots[0] == roots[1] == roots[2]
+
+
+def test_no_reader_outlives_its_batch(tmp_path: Path) -> None:
+    """A service hardly ever collects cycles, so nothing that a batch makes may be in one."""
+    writer = ledger(tmp_path)
+    gc.collect()
+    gc.disable()
+    try:
+        for end in range(1, 101):
+            writer.append_all({LOG: leaves(end - 1, end)})
+            assert writer.leaves_of(LOG, [0]) == {0: leaf(0)}
+        kept = [each for each in gc.get_objects() if isinstance(each, LogReader | TileHashes)]
+        assert kept == []
+    finally:
+        gc.enable()

@@ -7,7 +7,7 @@ bundle holds the leaves under a tile of level 0. The rightmost of a level may be
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from pipeline.ledger.tlog import EvidenceError
@@ -229,18 +229,17 @@ class TileHashes:
     """
 
     def __init__(self, size: int, read_tile: TileReader) -> None:
-        self._size = size
-        self._read_tile = read_tile
-        self.tile = lru_cache(maxsize=_CACHED_TILES)(self._load)
+        self.tile = lru_cache(maxsize=_CACHED_TILES)(partial(_load_tile, size, read_tile))
         """Returns the hashes of the tile at (level, index), as wide as the size makes it."""
-
-    def _load(self, level: int, index: int) -> list[bytes]:
-        count = self._size >> TILE_HEIGHT * level
-        tile = Tile(level, index, min(TILE_WIDTH, count - index * TILE_WIDTH))
-        return parse_tile(tile, self._read_tile(tile))
 
     def node(self, level: int, index: int) -> bytes:
         """Return the hash of the full subtree at (level, index): a `NodeReader`."""
         tile_level, height = divmod(level, TILE_HEIGHT)
         tile_index, start = divmod(index << height, TILE_WIDTH)
         return root_of_hashes(self.tile(tile_level, tile_index)[start : start + (1 << height)])
+
+
+def _load_tile(size: int, read_tile: TileReader, level: int, index: int) -> list[bytes]:
+    count = size >> TILE_HEIGHT * level
+    tile = Tile(level, index, min(TILE_WIDTH, count - index * TILE_WIDTH))
+    return parse_tile(tile, read_tile(tile))
