@@ -1,6 +1,7 @@
 """The leaf of a record: its bytes for every kind, what it does not depend on, and back."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.core.advisories.verdict import JudgedAdvisory, judge_advisory_reco
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
-from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome, parse_leaf
+from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome, parse_leaf, parse_leaf_by_rule
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import ENTRY_LIMIT_BYTES
 from tests.builders import advisory_request, record, red_request, run_request
@@ -311,6 +312,49 @@ def test_a_leaf_of_a_run_with_a_field_changed_is_refused() -> None:
         )
         == []
     )
+
+
+def _found(parse: Callable[[bytes], LedgerLeaf], content: bytes) -> LedgerLeaf | str:
+    try:
+        return parse(content)
+    except EvidenceError as error:
+        return str(error)
+
+
+NUMBERS = [near + n for near in (0, 10**15, 10**18, 2**31, 2**53, 2**63) for n in (-1, 0, 1)]
+RUN_IDS = ["diff", "attachments", "a_advisory", "a_advisory_b", "r.-_", "r" * 100, "r" * 101]
+CHANGES: list[dict[str, Any]] = [
+    *({}, {"kind": "duplicate"}, {"run_id": "run_b"}, {"topic": "t" * 250}),
+    *(
+        {field: number}
+        for field in ("size_bytes", "offset", "partition", "timestamp_ms")
+        for number in NUMBERS
+    ),
+    *({"path": f"runs/2025-12-18/{name}.json", "run_id": name} for name in RUN_IDS),
+    *({"path": f"runs/{date}/run_a.json"} for date in ("2025-12-99", "2025-2-18", "..")),
+]
+
+
+def test_a_leaf_of_a_run_with_any_value_is_parsed_as_by_the_rule() -> None:
+    def holds(change: dict[str, Any]) -> None:
+        content = replace(LEAVES[0], **change).encode()
+        assert _found(parse_leaf, content) == _found(parse_leaf_by_rule, content)
+
+    assert offenders(holds, CHANGES) == []
+
+
+@given(
+    change=st.sampled_from(CHANGES),
+    start=st.integers(0, 500),
+    removed=st.integers(0, 2),
+    put=st.sampled_from([b"", b"0", b"9", b"-", b".", b'"', b" ", b"\n", b"\xff", b"A"]),
+)
+def test_a_leaf_of_a_run_with_a_byte_changed_is_parsed_as_by_the_rule(
+    change: dict[str, Any], start: int, removed: int, put: bytes
+) -> None:
+    whole = replace(LEAVES[0], **change).encode()
+    content = whole[:start] + put + whole[start + removed :]
+    assert _found(parse_leaf, content) == _found(parse_leaf_by_rule, content)
 
 
 def test_a_leaf_of_an_advisory_with_a_field_changed_is_refused() -> None:
