@@ -21,10 +21,9 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
-from pipeline.disk.durable_files import supports_unnamed_files
 from pipeline.disk.faults import room_of, store_faults
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
-from pipeline.disk.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import Settings, read_settings
 

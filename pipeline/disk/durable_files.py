@@ -10,20 +10,20 @@ States of a file, and what is left if the process dies there:
 | linked and flushed | the whole file, for good |
 
 One flush makes the contents of a round durable and one its names, whatever the number of files
-and folders.
+and folders. Contents may be written ahead, in another thread, while an earlier round is flushed and
+linked: the round that creates them writes only the others.
 """
 
 import errno
 import fcntl
 import os
-import re
-from collections.abc import Iterable
+import resource
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 from pathlib import Path
-from uuid import uuid4
+from typing import Self
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.regular_files import (
@@ -32,17 +32,22 @@ from pipeline.disk.regular_files import (
     open_regular,
     sha256_of_open,
 )
-from pipeline.disk.system_calls import SystemCalls
+from pipeline.disk.small_files import TEMPORARY_SUFFIX, temporary_name
+from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 
-TEMPORARY_SUFFIX = ".tmp"
 ROUND_FILES = 256
-"""Most files open at once; 256 files a flush measured within 15 % of 1,024."""
+"""Most files that a round writes itself; 256 files a flush measured within 15 % of 1,024."""
+
+AHEAD_FILES = 8192
+"""Most files of one `write`: those of 1,024 runs, each with seven blobs."""
+
+_OPEN_BESIDE = 1536
+"""Descriptors for all else: 256 files of a round with two folders each, connections, the index."""
 
 FILE_MODE = 0o444
 FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
 PRIVATE_FOLDER_MODE = 0o700
-_NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 
 
 class Creation(Enum):
@@ -77,42 +82,6 @@ class NewFile:
     content: bytes
     private: bool = False
     needs: frozenset[str] = frozenset()
-
-
-def temporary_name(suffix: str = TEMPORARY_SUFFIX) -> str:
-    """Return a name that nothing else has, which `remove_leftovers` knows."""
-    return f".{uuid4().hex}{suffix}"
-
-
-def remove_leftovers(root: Path, calls: SystemCalls, suffix: str = TEMPORARY_SUFFIX) -> None:
-    """Remove temporary names that processes left in the root when they died.
-
-    A published file keeps its name, and so does a file whose writer is alive and holds its lock.
-    """
-    temporary = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(suffix)}")
-    names = [file.name for file in root.iterdir() if temporary.fullmatch(file.name)]
-    if not names:
-        return
-    folder = calls.open_folder(str(root))
-    try:
-        for name in names:
-            _remove_if_abandoned(name, folder, calls)
-    finally:
-        calls.close(folder)
-
-
-def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
-    try:
-        descriptor, _ = open_regular(name, folder, calls)
-    except (FileNotFoundError, NotAFileError):
-        return  # It ended meanwhile, or is none of ours.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        calls.unlink(name, folder)
-    except BlockingIOError:
-        return  # Its process is alive.
-    finally:
-        calls.close(descriptor)
 
 
 class NewFileHandle:
@@ -164,7 +133,7 @@ class NewFileHandle:
 class DurableFiles:
     """Creates files below one root folder, durably and never over an existing one.
 
-    One thread at a time.
+    One thread at a time, and one more for `write`.
     """
 
     def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
@@ -177,23 +146,50 @@ class DurableFiles:
         """Whether the file system has what the group commit needs; else each file is flushed."""
         return self._unnamed
 
-    def create(self, files: Iterable[NewFile]) -> dict[str, Creation]:
+    def write(self, files: Iterable[NewFile]) -> "WrittenFiles":
+        """Write contents that `create` is likely to need; none of them has a name.
+
+        Of two files of one path the first is written. None is where the file system has no files
+        without a name, and not all are where more may not be open at once: `create` writes those.
+
+        Raises:
+            OSError: Something failed; nothing is left of what was written.
+        """
+        written = WrittenFiles(self._root, self._calls)
+        room = _files_ahead() if self._unnamed else 0
+        with written.open_files:
+            for file in files:
+                if len(written.handles) < room and file.path not in written.handles:
+                    handle = self._written(file, written.root, written.open_files)
+                    written.handles[file.path] = (file, handle)
+            written.open_files = written.open_files.pop_all()
+        return written
+
+    def create(
+        self, files: Iterable[NewFile], written: "WrittenFiles | None" = None
+    ) -> dict[str, Creation]:
         """Create `files`, each of another path, in their order; return what came of each path.
 
         All are durable when this returns, also those that were there with the same bytes.
 
+        Args:
+            files: What is to be there.
+            written: What was written ahead; it is closed, whatever was not needed is gone.
+
         Raises:
             OSError: Something failed; nothing may be taken as durable.
         """
+        if not (wanted := list(files)):
+            return {}
         creations: dict[str, Creation] = {}
-        remaining = iter(files)
-        while batch := list(islice(remaining, ROUND_FILES)):
-            with ExitStack() as open_files:
-                folders = Folders(self._root, self._calls, open_files)
-                if self._unnamed:
-                    self._commit_unnamed(batch, folders, open_files, creations)
-                else:
-                    self._commit_named(batch, folders, creations)
+        with written or WrittenFiles(self._root, self._calls) as ahead:
+            for batch in _rounds(wanted, ahead):
+                with ExitStack() as open_files:
+                    folders = Folders(self._root, self._calls, open_files, opened=ahead.root)
+                    if self._unnamed:
+                        self._commit_unnamed(batch, ahead, folders, open_files, creations)
+                    else:
+                        self._commit_named(batch, folders, creations)
         return creations
 
     def presence_of(self, path: str, sha256: str, size_bytes: int | None = None) -> Presence:
@@ -228,16 +224,19 @@ class DurableFiles:
     def _commit_unnamed(
         self,
         files: list[NewFile],
+        ahead: "WrittenFiles",
         folders: "Folders",
         open_files: ExitStack,
         creations: dict[str, Creation],
     ) -> None:
-        handles = [self._written(file, folders.root, open_files) for file in files]
-        self._calls.syncfs(folders.root)
+        handles = [
+            ahead.handle_of(file) or self._written(file, ahead.root, open_files) for file in files
+        ]
+        self._calls.syncfs(ahead.root)
         for file, handle in zip(files, handles, strict=True):
             creations[file.path] = self._publish(file, folders, handle, creations)
         # Also where every file was there: its name may not be durable yet.
-        self._calls.syncfs(folders.root)
+        self._calls.syncfs(ahead.root)
 
     def _commit_named(
         self, files: list[NewFile], folders: "Folders", creations: dict[str, Creation]
@@ -292,14 +291,79 @@ def _has_bytes(descriptor: int, sha256: str, size_bytes: int | None) -> bool:
     return size_fits and sha256_of_open(descriptor) == sha256
 
 
-class Folders:
-    """The folder descriptors of one round, opened before anything is written and kept."""
+class WrittenFiles:
+    """Contents on the disk that have no name yet; those that get none are gone when it is closed.
 
-    def __init__(self, root: Path, calls: SystemCalls, open_files: ExitStack) -> None:
+    Attributes:
+        root: The descriptor of the root folder; the flushes go through it.
+        open_files: What is open.
+        handles: Each file that is written, by its path.
+    """
+
+    def __init__(self, root: Path, calls: SystemCalls) -> None:
+        """Open the root, before a byte is written.
+
+        Linux reports a failed write-back once to each descriptor, for what failed since that was
+        opened (syncfs(2)): a flush through an older one than the first byte misses nothing.
+        """
+        self.open_files = ExitStack()
+        self.root = calls.open_folder(str(root))
+        self.open_files.callback(calls.close, self.root)
+        self.handles: dict[str, tuple[NewFile, NewFileHandle]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close everything that is open; a second time nothing is."""
+        self.open_files.close()
+
+    def handle_of(self, file: NewFile) -> NewFileHandle | None:
+        """Return what was written with these bytes and this mode, if anything was."""
+        found, handle = self.handles.get(file.path, (None, None))
+        if found is None or (found.content, found.private) != (file.content, file.private):
+            return None
+        return handle
+
+
+def _rounds(files: Iterable[NewFile], ahead: WrittenFiles) -> Iterator[list[NewFile]]:
+    """Cut `files` after so many as a round may write itself."""
+    batch: list[NewFile] = []
+    unwritten = 0
+    for file in files:
+        if ahead.handle_of(file) is None:
+            if unwritten == ROUND_FILES:
+                yield batch
+                batch, unwritten = [], 0
+            unwritten += 1
+        batch.append(file)
+    yield batch
+
+
+def _files_ahead() -> int:
+    """Return how many files one `write` may open: a round has up to two folders of each beside."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_bound = limit != resource.RLIM_INFINITY
+    return min(AHEAD_FILES, (limit - _OPEN_BESIDE) // 4) if is_bound else AHEAD_FILES
+
+
+class Folders:
+    """The folder descriptors of one round, opened once and kept."""
+
+    def __init__(
+        self, root: Path, calls: SystemCalls, open_files: ExitStack, *, opened: int | None = None
+    ) -> None:
+        """Open the root, before anything is written, where it is not `opened` already."""
         self._calls = calls
         self._open_files = open_files
         self._descriptors: dict[str, int] = {}
-        self.root = self._keep("", calls.open_folder(str(root)))
+        if opened is None:
+            self.root = self._keep("", calls.open_folder(str(root)))
+        else:
+            self.root = self._descriptors[""] = opened
 
     def of(self, path: str, *, private: bool = False) -> tuple[int, str]:
         """Return the descriptor of the file's folder, made where it is missing, and its name."""
@@ -331,18 +395,3 @@ class Folders:
         self._open_files.callback(self._calls.close, descriptor)
         self._descriptors[path] = descriptor
         return descriptor
-
-
-def supports_unnamed_files(root: Path, calls: SystemCalls) -> bool:
-    """Try what the group commit needs: a file without a name, and the flush of a file system."""
-    folder = calls.open_folder(str(root))
-    try:
-        calls.close(calls.open_unnamed(folder))
-        calls.syncfs(folder)
-    except (OSError, AttributeError) as error:
-        if isinstance(error, OSError) and error.errno not in _NOT_SUPPORTED:
-            raise
-        return False
-    finally:
-        calls.close(folder)
-    return True

@@ -1,13 +1,55 @@
 """Small files and folders: created, replaced or flushed, each whole and durable or not at all.
 
-The one place for it: keys, identities, checkpoints and indexes come through here.
+The one place for it: keys, identities, checkpoints and indexes come through here; and the names of
+files that are on their way.
 """
 
+import fcntl
 import os
+import re
 from pathlib import Path
+from uuid import uuid4
 
-from pipeline.disk.durable_files import temporary_name
+from pipeline.disk.regular_files import NotAFileError, open_regular
 from pipeline.disk.system_calls import SystemCalls
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def temporary_name(suffix: str = TEMPORARY_SUFFIX) -> str:
+    """Return a name that nothing else has, which `remove_leftovers` knows."""
+    return f".{uuid4().hex}{suffix}"
+
+
+def remove_leftovers(root: Path, calls: SystemCalls, suffix: str = TEMPORARY_SUFFIX) -> None:
+    """Remove temporary names that processes left in the root when they died.
+
+    A published file keeps its name, and so does a file whose writer is alive and holds its lock.
+    """
+    temporary = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(suffix)}")
+    names = [file.name for file in root.iterdir() if temporary.fullmatch(file.name)]
+    if not names:
+        return
+    folder = calls.open_folder(str(root))
+    try:
+        for name in names:
+            _remove_if_abandoned(name, folder, calls)
+    finally:
+        calls.close(folder)
+
+
+def _remove_if_abandoned(name: str, folder: int, calls: SystemCalls) -> None:
+    try:
+        descriptor, _ = open_regular(name, folder, calls)
+    except (FileNotFoundError, NotAFileError):
+        return  # It ended meanwhile, or is none of ours.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        calls.unlink(name, folder)
+    except BlockingIOError:
+        return  # Its process is alive.
+    finally:
+        calls.close(descriptor)
 
 
 def create_file(path: Path, content: bytes, mode: int) -> bool:

@@ -19,12 +19,11 @@ from pipeline.disk.durable_files import (
     Creation,
     DurableFiles,
     NewFile,
-    remove_leftovers,
 )
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below
-from pipeline.disk.small_files import flush_folder, replace_file
+from pipeline.disk.small_files import flush_folder, remove_leftovers, replace_file
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import InputError, StoreNotReadyError
 

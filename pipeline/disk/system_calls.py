@@ -3,8 +3,10 @@
 import ctypes
 import errno
 import os
+from pathlib import Path
 
 _UNNAMED = getattr(os, "O_TMPFILE", 0)
+_NOT_SUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,3 +98,18 @@ class SystemCalls:
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""
         os.close(descriptor)
+
+
+def supports_unnamed_files(root: Path, calls: SystemCalls) -> bool:
+    """Try what the group commit needs: a file without a name, and the flush of a file system."""
+    folder = calls.open_folder(str(root))
+    try:
+        calls.close(calls.open_unnamed(folder))
+        calls.syncfs(folder)
+    except (OSError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_SUPPORTED:
+            raise
+        return False
+    finally:
+        calls.close(folder)
+    return True

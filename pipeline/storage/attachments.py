@@ -32,13 +32,12 @@ from pipeline.disk.durable_files import (
     FILE_MODE,
     Folders,
     NewFileHandle,
-    remove_leftovers,
-    supports_unnamed_files,
 )
 from pipeline.disk.faults import full_advice, store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
+from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.store_identity import refuse_as_root
-from pipeline.disk.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
 from pipeline.storage.awaited_blobs import forget_awaited
 

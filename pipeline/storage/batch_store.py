@@ -8,7 +8,8 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 | 2. look up what is known, check those files, plan, check the reject limit | nothing |
 | 3. lock the logs, compare or append their leaves in memory | nothing |
 | 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
-same flushes | whole files without a row; tiles that no checkpoint covers |
+same flushes; what was written ahead gets its name now or never | whole files without a row; tiles \
+that no checkpoint covers |
 | 5. sign and replace the checkpoints | whole files and their leaves, without a row |
 | 6. insert rows, positions and the reject window | the same |
 | 7. commit | everything |
@@ -23,6 +24,7 @@ Events, dead letters and offsets come after: they are the consumer's.
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -39,10 +41,11 @@ from pipeline.disk.durable_files import (
     DurableFiles,
     NewFile,
     Presence,
-    remove_leftovers,
+    WrittenFiles,
 )
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import StoreError
@@ -132,19 +135,22 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
         limit: RejectLimit | None = None,
+        written: WrittenFiles | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Store a batch; return what became of each record.
 
         Args:
             records: In offset order within each partition.
             limit: Whose reject limit applies; None for none, as in a replay.
+            written: Contents that were written ahead for this batch; closed in any case.
 
         Raises:
             RejectLimitError: Too many records fail; nothing was written.
             IntegrityError: A log is not what was written, or an offset has another leaf.
             StoreError: The disk or the index failed; nothing may be acknowledged.
         """
-        return self._commit(records, limit, is_consumed=True)
+        with written or nullcontext():
+            return self._commit(records, limit, is_consumed=True, written=written)
 
     def _commit(
         self,
@@ -152,6 +158,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         limit: RejectLimit | None,
         *,
         is_consumed: bool,
+        written: WrittenFiles | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
@@ -164,7 +171,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                     plan, damaged, transaction, limit, self.identity.epoch
                 )
                 leaves = _by_log(plan) if is_consumed else {}
-                damaged |= self._create_files(plan, leaves)  # 3. to 5.
+                damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
                 transaction.add_rows(plan.rows)  # 6.
                 if is_consumed:
                     transaction.advance(self.identity.epoch, _next_offsets(records))
@@ -256,18 +263,22 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         self,
         plan: BatchPlan[Verdict, AnyOutcome],
         leaves: Mapping[LogId, Sequence[LedgerLeaf]],
+        written: WrittenFiles | None,
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
         if self.ledger is None or not leaves:
-            creations = self._create(plan, [])
+            creations = self._create(plan, [], written)
         else:
             with self.ledger.appending(leaves) as batch:  # 3.
-                creations = self._create(plan, batch.files)
+                creations = self._create(plan, batch.files, written)
                 batch.publish(creations)  # 4. and 5.
         return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
     def _create(
-        self, plan: BatchPlan[Verdict, AnyOutcome], tiles: Iterable[NewFile]
+        self,
+        plan: BatchPlan[Verdict, AnyOutcome],
+        tiles: Iterable[NewFile],
+        written: WrittenFiles | None,
     ) -> Mapping[str, Creation]:
         """Create files; return what came of each.
 
@@ -279,7 +290,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         brought = {file.path for file in files}
         referred = (each for each in attachments if attachment_path(each) not in brought)
         notes = notes_to_write(self.root, referred)
-        creations = self._files.create([*files, *notes, *tiles])
+        creations = self._files.create([*files, *notes, *tiles], written)
         forget_awaited(self.root, attachments)
         return creations
 

@@ -6,12 +6,13 @@ again. The procedure of a batch, and what dying in between leaves, is `batch_sto
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TypeAlias
 
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
-from pipeline.disk.durable_files import NewFile
+from pipeline.disk.durable_files import NewFile, WrittenFiles
 from pipeline.disk.faults import store_faults
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
@@ -25,11 +26,28 @@ RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
 
+    def write(self, records: Sequence[RunRecord]) -> WrittenFiles:
+        """Write ahead what `records` make where the store has none of them; nothing is visible.
+
+        It may be called by another thread while `commit` stores an earlier batch. Which of the
+        contents get a name is decided by `commit`, which must get them; else they are to be closed.
+
+        Raises:
+            StoreError: The disk failed; nothing is left of what was written.
+        """
+        runs = (record.verdict for record in records)
+        made = (_files_of(run, run.path) for run in runs if isinstance(run, JudgedRun))
+        with store_faults(self.root):
+            return self._files.write(chain.from_iterable(made))
+
     def commit(
-        self, records: Sequence[RunRecord], limit: RejectLimit | None = None
+        self,
+        records: Sequence[RunRecord],
+        limit: RejectLimit | None = None,
+        written: WrittenFiles | None = None,
     ) -> BatchResult[Outcome]:
         """Store a batch; say of each run which of its attachments are not there by then."""
-        result = super().commit(records, limit)
+        result = super().commit(records, limit, written)
         with store_faults(self.root):
             outcomes = [
                 self._with_missing(record, outcome)
@@ -83,7 +101,10 @@ def _planned(
         run,
         outcome,
         is_failure=outcome.is_dead_letter or judged.is_incomplete,
-        files=_files_of(judged, run),
+        # Where its run has another artifact, it makes and has made none.
+        files=_files_of(judged, run.artifact_path)
+        if judged.artifact_sha256 == run.artifact_sha256
+        else None,
         is_new=is_new,
         attachments=[
             *(blob.sha256 for blob in judged.built.blobs),
@@ -92,13 +113,11 @@ def _planned(
     )
 
 
-def _files_of(judged: JudgedRun, run: StoredRun) -> list[NewFile] | None:
-    """Return the files that a request makes; None where its run has another artifact."""
-    if judged.artifact_sha256 != run.artifact_sha256:
-        return None
+def _files_of(judged: JudgedRun, path: str) -> list[NewFile]:
+    """Return the files that a request makes, its artifact at `path` the last."""
     files = [NewFile(attachment_path(blob.sha256), blob.content) for blob in judged.built.blobs]
     kept = judged.built.request_in_quarantine
     if kept is not None:
         files.append(NewFile(quarantine_path(kept.sha256), kept.content, private=True))
     needs = frozenset(file.path for file in files)
-    return [*files, NewFile(run.artifact_path, judged.built.content, needs=needs)]
+    return [*files, NewFile(path, judged.built.content, needs=needs)]

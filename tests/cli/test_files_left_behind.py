@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.journal import AuditJournal
-from pipeline.disk.durable_files import temporary_name
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
+from pipeline.disk.small_files import temporary_name
 from pipeline.disk.store_identity import begin_epoch
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.replacement import new_index

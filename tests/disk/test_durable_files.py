@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.disk import durable_files
 from pipeline.disk.durable_files import (
     ROUND_FILES,
     Creation,
     DurableFiles,
     NewFile,
     Presence,
-    remove_leftovers,
 )
+from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.system_calls import SystemCalls
 from tests.builders import sha256
 from tests.storage.stores import NamedCalls, WatchedCalls, files, open_descriptors
@@ -448,3 +449,71 @@ def test_a_full_round_of_blobs_in_as_many_folders_fits_in_1024_descriptors(tmp_p
         [NewFile(f"attachments/{n:02x}/{n:02x}/blob", b"%d" % n) for n in range(ROUND_FILES)]
     )
     assert ROUND_FILES * 3 < most < 900
+
+
+def test_what_was_written_ahead_gets_its_names_by_the_same_two_flushes(tmp_path: Path) -> None:
+    calls = WatchedCalls()
+    writer = DurableFiles(tmp_path, calls)
+    wanted = new_files(3 * ROUND_FILES, 3)
+    log = CallLog(calls)
+    written = writer.write(wanted[:-2])
+    # The root is open before anything is written: a flush reports errors since then.
+    assert log.names[0] == "open_folder"
+    assert log.names.count("write") == len(wanted) - 2
+    assert not log.linked_names()
+    assert files(tmp_path) == {}
+    assert set(writer.create(wanted, written).values()) == {Creation.CREATED}
+    first_flush, last_flush = log.places("syncfs")
+    assert log.names.count("write") == len(wanted)
+    assert max(log.places("write", "set_mode")) < first_flush < min(log.places("link_unnamed"))
+    assert max(log.places("link_unnamed")) < last_flush
+    opened = next(arguments for name, arguments in log.entries if name == "syncfs")
+    assert log.entries[-1] == ("close", opened)
+    assert log.entries.count(("open_folder", (str(tmp_path),))) == 1
+    assert log.linked_names() == [f"{n}.json" for n in range(len(wanted))]
+    assert files(tmp_path) == {file.path: file.content for file in wanted}
+
+
+def test_what_was_written_ahead_and_is_not_wanted_never_gets_a_name(tmp_path: Path) -> None:
+    writer = DurableFiles(tmp_path)
+    written = writer.write(new_files(4))
+    wanted = [NewFile("runs/0/0.json", b"other"), NewFile("runs/0/1.json", b"content 1")]
+    writer.create(wanted, written)
+    assert files(tmp_path) == {file.path: file.content for file in wanted}
+    writer.write(new_files(4)).close()
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_file_that_was_written_ahead_with_another_mode_is_written_again(tmp_path: Path) -> None:
+    writer = DurableFiles(tmp_path)
+    writer.create([NewFile("a", b"x", private=True)], writer.write([NewFile("a", b"x")]))
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o400
+
+
+def test_a_fault_while_writing_ahead_leaves_nothing_open(tmp_path: Path) -> None:
+    calls = WatchedCalls()
+    writer = DurableFiles(tmp_path, calls)
+
+    def fill(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and bytes(arguments[1]) == b"content 3":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    calls.before = fill
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(new_files(8))
+    assert files(tmp_path) == {}
+
+
+def test_no_more_is_written_ahead_than_may_be_open(
+    tmp_path: Path, calls: WatchedCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 2_000
+    monkeypatch.setattr(durable_files.resource, "getrlimit", lambda _: (limit, limit))
+    writer = DurableFiles(tmp_path, calls)
+    before = open_descriptors()
+    wanted = new_files(600)
+    written = writer.write(wanted)
+    # A file system without unnamed files has nothing to write ahead: one descriptor is the root.
+    assert open_descriptors() - before == 1 + ((limit - 1_536) // 4 if writer.group_commits else 0)
+    assert len(writer.create(wanted, written)) == 600
+    assert files(tmp_path) == {file.path: file.content for file in wanted}

@@ -784,3 +784,50 @@ def test_a_data_folder_may_have_any_name(tmp_path: Path) -> None:
         assert word(one(store, judged_record(saw()))) == "persisted"
     assert (unexpected / "index.sqlite3").exists()
     assert [path.name for path in tmp_path.iterdir()] == [unexpected.name]
+
+
+def mixed_batch() -> list[JudgedRecord]:
+    """Return every kind of record, with blobs, a duplicate and a conflict."""
+    part = attachment(b"part")
+    requests = [
+        saw(attachments=[part]),
+        red_request(run_id="run_2"),
+        incomplete_request(run_id="run_3"),
+        saw(attachments=[part]),
+        saw(mode="other"),
+    ]
+    return [*(judged_record(each, offset) for offset, each in enumerate(requests)), tombstone(9)]
+
+
+def test_a_batch_that_was_written_ahead_is_stored_as_any_other(root: Path, tmp_path: Path) -> None:
+    batch = mixed_batch()
+    with opened(tmp_path / "plain") as plain:
+        wanted = plain.commit(batch)
+    calls = WatchedCalls()
+    with opened(root, calls) as store:
+        names: list[str] = []
+        calls.before = lambda name, _arguments: names.append(name)
+        written = store.write(batch)
+        assert files(root) == {}
+        ahead, names[:] = names.count("write"), []
+        assert store.commit(batch, written=written) == wanted
+        assert ahead == len(files(root)) == len(files(tmp_path / "plain"))
+        assert "write" not in names
+        # A batch that is delivered again needs nothing of what is written ahead.
+        assert kinds(store.commit(batch, written=store.write(batch))) == kinds(wanted)
+    assert files(root) == files(tmp_path / "plain")
+    assert rows(root) == rows(tmp_path / "plain")
+
+
+def test_nothing_of_a_batch_is_visible_or_open_where_its_commit_fails(root: Path) -> None:
+    with opened(root) as store:
+        store.commit([tombstone(offset) for offset in range(400)], LIMIT)
+        before = files(root)
+        open_before = open_descriptors()
+        batch = [*(tombstone(offset) for offset in range(400, 600)), judged_record(saw(), 600)]
+        written = store.write(batch)
+        assert open_descriptors() > open_before
+        with pytest.raises(RejectLimitError):
+            store.commit(batch, LIMIT, written)
+        assert open_descriptors() == open_before
+        assert files(root) == before
