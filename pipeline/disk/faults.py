@@ -76,9 +76,9 @@ def room_of(path: Path) -> Room:
 
 
 def _index_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of SQLAlchemy; where it was not imported, nothing raises one."""
+    """Return those of the driver and of SQLAlchemy; where that was not imported it raises none."""
     errors = sys.modules.get("sqlalchemy.exc")
-    return () if errors is None else (errors.SQLAlchemyError,)
+    return (sqlite3.Error,) if errors is None else (sqlite3.Error, errors.SQLAlchemyError)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class RunReader:
         Raises:
             InputError: The cursor is none of ours.
         """
-        with self._index().reading() as connection:
+        with self._index().looking_up() as connection:
             return list_runs(connection, wanted)
 
     def run_ids(self) -> list[str]:
@@ -226,8 +226,8 @@ class RunReader:
             NotFoundError: There is none, or `run_id` cannot name one.
             IntegrityError: No record explains it.
         """
-        index = self._index()
-        run = index.find(run_id) if is_run_id(run_id) else None
+        found = self._index().find_with_links(run_id) if is_run_id(run_id) else None
+        run, links = found or (None, [])
         if run is None:
             raise run_not_found(run_id)
         if run.source is None:
@@ -235,7 +235,7 @@ class RunReader:
                 f"RUN_UNEXPLAINED: Expected a leaf or a record that explains {run.artifact_path}, "
                 "found none: nobody vouches for this file."
             )
-        return run, index.linked_advisories(run_id)
+        return run, links
 
     def _index(self) -> RunIndex:
         """Return the index, opened again where a rebuild has replaced its file."""

@@ -282,7 +282,7 @@ def test_links_are_listed_by_time_and_id_whatever_came_first(
     for offset, (name, time) in enumerate(named):
         store.commit([asked(advisory(advisory_id=name, created_at_utc=time), offset)])
     store.commit([asked(advisory(advisory_id="other", run_id="run_9"), 9)])
-    listed = store.index.linked_advisories("run_1")
+    listed = store.index.find_with_links("run_1")[1]
     assert [each.advisory_id for each in listed] == ["c", "a", "b", "d"]
 
 
@@ -301,7 +301,7 @@ def test_a_listing_counts_links_and_explanations_that_are_linked(
         ]
     )
     make_run(root, run_request(run_id="run_4"), 3)
-    with store.index.reading() as connection:
+    with store.index.looking_up() as connection:
         items = list_runs(connection, RunFilter()).items
     assert {i["run_id"]: (i["advisory_count"], i["explanation_status"]) for i in items} == {
         "run_1": (2, "READY"),

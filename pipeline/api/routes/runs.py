@@ -7,7 +7,6 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from pipeline.api import examples
-from pipeline.api.answers import json_answer
 from pipeline.api.dependencies import ApiDeps
 from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
@@ -37,8 +36,11 @@ _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the c
 )
 async def list_runs(deps: ApiDeps, wanted: Annotated[RunFilter, Query()]) -> Response:
     """Return one page. Artifacts are not opened, so a damaged one breaks no list."""
-    page = await deps.lookup(deps.reader.list_runs, wanted)
-    return json_answer(page.as_json())
+    return Response(await deps.lookup(_page, deps.reader, wanted), media_type="application/json")
+
+
+def _page(reader: RunReader, wanted: RunFilter) -> bytes:
+    return canonical_json(reader.list_runs(wanted).as_json())
 
 
 @router.get(

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +16,9 @@ from pipeline.storage.index import tables
 
 INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
+
+LOCK_SECONDS = 60.0
+"""Longest wait for a lock of SQLite, which a writer holds for moments."""
 
 _ADDED_TABLES = (
     tables.accepted_losses,
@@ -42,7 +45,7 @@ def open_engine(path: Path) -> Engine:
     engine = create_engine(
         # Not as text, in which a `?` of the path would begin options.
         URL.create("sqlite", database=str(path)),
-        connect_args={"timeout": 60.0, "check_same_thread": False, "isolation_level": None},
+        connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None},
     )
 
     @event.listens_for(engine, "connect")
@@ -53,6 +56,55 @@ def open_engine(path: Path) -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+class LookUps:
+    """Connections of the driver alone, for look-ups: each thread borrows one for a moment.
+
+    SQLAlchemy takes about 100 us for a query of one row, SQLite and its driver 8.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Prepare; nothing is opened."""
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._is_closed = False
+
+    @contextmanager
+    def borrowed(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection that can only read, and reads one consistent state.
+
+        Raises:
+            sqlite3.Error: The file cannot be opened.
+        """
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            connection.rollback()
+            # Appended first: whoever closes meanwhile, one of both finds it.
+            self._idle.append(connection)
+            if self._is_closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close each connection, those that are lent when they come back."""
+        self._is_closed = True
+        while self._idle:
+            # Of two that close at the same time each takes others.
+            with suppress(IndexError):
+                self._idle.pop().close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None
+        )
+        connection.execute("PRAGMA query_only=ON")
+        return connection
 
 
 def read_only(path: Path) -> sqlite3.Connection:

@@ -4,14 +4,26 @@ import base64
 import binascii
 import json
 import re
+import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select, text, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    literal_column,
+    select,
+    tuple_,
+)
 
 from pipeline.errors import InputError
-from pipeline.storage.index.tables import LISTED_BY, runs
+from pipeline.storage.index.tables import LISTED_BY, driver_text, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -40,7 +52,7 @@ _SHOWN = (
     "artifact_path",
 )
 # For the runs of one page alone, each found by the index over its advisories.
-_COUNT_ADVISORIES = text(
+_COUNT_ADVISORIES = (
     "SELECT run_id, count(*) AS linked, sum(kind = 'explanation') AS explanations "
     "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
     "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
@@ -67,76 +79,96 @@ class RunPage:
         return {"items": self.items, "next_cursor": self.next_cursor, "limit": self.limit}
 
 
-def list_runs(connection: Connection, wanted: RunFilter) -> RunPage:
+def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
     """Return the page that `wanted` asks for.
 
     Raises:
         InputError: The cursor is none of ours.
     """
     limit = max(1, min(wanted.limit, LARGEST_LIMIT))
-    conditions = _conditions(wanted)
+    values = _values(wanted)
+    query = _query(tuple(values))
+    rows = connection.execute(query, {**values, "count": limit + 1}).fetchall()
+    items = [dict(zip(_SHOWN, row, strict=False)) for row in rows[:limit]]
+    linked = _linked_advisories(connection, [item["run_id"] for item in items])
+    for item in items:
+        count, explanations = linked.get(item["run_id"], (0, 0))
+        item["advisory_count"] = count
+        item["explanation_status"] = "READY" if explanations else "NONE"
+    next_cursor = None
+    if len(rows) > limit:
+        # created_at_us is selected behind what is shown.
+        next_cursor = _write_cursor(rows[limit - 1][-1], items[-1]["run_id"])
+    return RunPage(items, next_cursor, limit)
+
+
+def _values(wanted: RunFilter) -> dict[str, Any]:
+    """Return what is bound to the query, by the names of its parameters."""
+    values = {name: value for name in LISTED_BY if (value := getattr(wanted, name)) is not None}
+    if wanted.tool_id_prefix is not None:
+        values["prefix"] = wanted.tool_id_prefix
+        values["prefix_end"] = wanted.tool_id_prefix + _LAST_TEXT
+    # Always bounded, so that a page is searched for and not scanned from the start.
+    values["earliest"] = _EARLIEST_US if wanted.date_from is None else _midnight(wanted.date_from)
+    if wanted.date_to is not None:
+        values["day_after"] = _midnight(wanted.date_to) + _DAY_US
     if wanted.cursor is not None:
-        conditions.append(_after(*_read_cursor(wanted.cursor)))
-    rows = list(connection.execute(_page(conditions, wanted, limit + 1)).mappings())
-    last = rows[limit - 1] if len(rows) > limit else None
-    linked = _linked_advisories(connection, [row["run_id"] for row in rows[:limit]])
-    return RunPage(
-        [_item(row, *linked.get(row["run_id"], (0, 0))) for row in rows[:limit]],
-        _write_cursor(last["created_at_us"], last["run_id"]) if last is not None else None,
-        limit,
+        values["last_us"], values["last_id"] = _read_cursor(wanted.cursor)
+    return values
+
+
+@lru_cache(maxsize=1024)
+def _query(names: tuple[str, ...]) -> str:
+    """Return the query with these parameters; making it takes longer than SQLite's answer."""
+    conditions = _conditions({name: bindparam(name) for name in names})
+    newest_first = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
+    shown = select(*(runs.c[name] for name in (*_SHOWN, "created_at_us")))
+    if "prefix" not in names:
+        return driver_text(_first(shown.where(*conditions).order_by(*newest_first)))
+    # All that the prefix fits must be sorted, so the rows themselves are looked up afterwards.
+    found = _first(select(runs.c.run_id).where(*conditions).order_by(*newest_first))
+    return driver_text(
+        shown.where(runs.c.run_id.in_(found.scalar_subquery())).order_by(*newest_first)
     )
 
 
-def _page(
-    conditions: list[ColumnElement[bool]], wanted: RunFilter, count: int
-) -> Select[tuple[Any, ...]]:
-    newest_first = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
-    shown = select(*(runs.c[name] for name in (*_SHOWN, "created_at_us")))
-    if wanted.tool_id_prefix is None:
-        return shown.where(*conditions).order_by(*newest_first).limit(count)
-    # All that the prefix fits must be sorted, so the rows themselves are looked up afterwards.
-    found = select(runs.c.run_id).where(*conditions).order_by(*newest_first).limit(count)
-    return shown.where(runs.c.run_id.in_(found.scalar_subquery())).order_by(*newest_first)
+def _first(query: Select[Any]) -> Select[Any]:
+    # Without this offset SQLAlchemy binds one of its own.
+    return query.limit(bindparam("count", type_=Integer)).offset(literal_column("0"))
 
 
-def _linked_advisories(connection: Connection, run_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """Return how many advisories each run has that are linked, and how many explain it."""
-    found = connection.execute(_COUNT_ADVISORIES, {"ids": json.dumps(run_ids)})
-    return {row.run_id: (row.linked, row.explanations) for row in found}
-
-
-def _item(row: RowMapping, linked: int, explanations: int) -> dict[str, Any]:
-    return {
-        **{name: row[name] for name in _SHOWN},
-        "advisory_count": linked,
-        "explanation_status": "READY" if explanations else "NONE",
-    }
-
-
-def _conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+def _conditions(values: Mapping[str, BindParameter[Any]]) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
-        runs.c[name] == value for name in LISTED_BY if (value := getattr(wanted, name)) is not None
+        runs.c[name] == values[name] for name in LISTED_BY if name in values
     ]
     # Found once a query, in an index of its own that is mostly empty.
     conditions.append(runs.c.run_id.not_in(_UNEXPLAINED))
-    if wanted.tool_id_prefix is not None:
+    if "prefix" in values:
         # Not LIKE, which does not distinguish `saw` from `SAW` and so cannot use the index.
-        conditions.append(runs.c.tool_id >= wanted.tool_id_prefix)
-        conditions.append(runs.c.tool_id < wanted.tool_id_prefix + _LAST_TEXT)
-    # Always bounded, so that a page is searched for and not scanned from the start.
-    earliest = wanted.date_from or "2000-01-01"
-    conditions.append(runs.c.created_at_us >= _midnight(earliest))
-    if wanted.date_to is not None:
-        conditions.append(runs.c.created_at_us < _midnight(wanted.date_to) + _DAY_US)
+        conditions.append(runs.c.tool_id >= values["prefix"])
+        conditions.append(runs.c.tool_id < values["prefix_end"])
+    conditions.append(runs.c.created_at_us >= values["earliest"])
+    if "day_after" in values:
+        conditions.append(runs.c.created_at_us < values["day_after"])
+    if "last_us" in values:
+        last = tuple_(values["last_us"], values["last_id"])
+        conditions.append(tuple_(runs.c.created_at_us, runs.c.run_id) < last)
     return conditions
+
+
+def _linked_advisories(
+    connection: sqlite3.Connection, run_ids: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Return how many advisories each run has that are linked, and how many explain it."""
+    found = connection.execute(_COUNT_ADVISORIES, {"ids": json.dumps(run_ids)})
+    return {run_id: (linked, explanations) for run_id, linked, explanations in found}
 
 
 def _midnight(day: str) -> int:
     return microseconds_since_epoch(datetime.combine(date.fromisoformat(day), time(), UTC))
 
 
-def _after(created_at_us: int, run_id: str) -> ColumnElement[bool]:
-    return tuple_(runs.c.created_at_us, runs.c.run_id) < (created_at_us, run_id)
+_EARLIEST_US = _midnight("2000-01-01")
 
 
 def _write_cursor(created_at_us: int, run_id: str) -> str:

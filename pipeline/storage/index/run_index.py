@@ -4,6 +4,7 @@ It can be rebuilt. SQLite in WAL mode with `synchronous=FULL`, so a committed ro
 power cut.
 """
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
     advisory_of_row,
+    driver_text,
     runs,
     stored_run_of_row,
 )
@@ -63,8 +65,10 @@ Index(
 )
 
 
-# Built once: building a query takes longer than this one takes.
-_LINKED_ADVISORIES = (
+_RUN_NAMES = tuple(runs.c.keys())
+_ADVISORY_NAMES = tuple(advisories.c.keys())
+_RUN = driver_text(select(runs).where(runs.c.run_id == bindparam("run_id")))
+_LINKED_ADVISORIES = driver_text(
     select(advisories)
     .where(
         advisories.c.run_id == bindparam("run_id"),
@@ -94,6 +98,7 @@ class RunIndex:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
+        self._look_ups = engine.LookUps(path)
         engine.check_is_file(path)
         self._engine = engine.open_engine(path)
         try:
@@ -114,6 +119,7 @@ class RunIndex:
 
     def close(self) -> None:
         """Close every connection."""
+        self._look_ups.close()
         self._engine.dispose()
 
     @contextmanager
@@ -140,9 +146,24 @@ class RunIndex:
             finally:
                 connection.rollback()
 
+    @contextmanager
+    def looking_up(self) -> Iterator[sqlite3.Connection]:
+        """Read one consistent state by the driver alone, while the block runs."""
+        with store_faults(self._path.parent), self._look_ups.borrowed() as connection:
+            yield connection
+
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
-        return self.find_all([run_id]).get(run_id)
+        with self.looking_up() as connection:
+            return _found_run(connection, run_id)
+
+    def find_with_links(self, run_id: str) -> tuple[StoredRun | None, list[StoredAdvisory]]:
+        """Return the run, and its linked advisories by (created_at_utc, advisory_id).
+
+        A link that no record explains is none.
+        """
+        with self.looking_up() as connection:
+            return _found_run(connection, run_id), _found_links(connection, run_id)
 
     def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return those of `run_ids` that the index holds, by run_id."""
@@ -223,15 +244,6 @@ class RunIndex:
         with self.reading() as connection:
             return bool(connection.execute(query).scalar_one())
 
-    def linked_advisories(self, run_id: str) -> list[StoredAdvisory]:
-        """Return the linked advisories of a run, in the order of (created_at_utc, advisory_id).
-
-        A link that no record explains is none.
-        """
-        with self.reading() as connection:
-            found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
-            return [advisory_of_row(row) for row in found.mappings()]
-
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""
         with store_faults(self._path.parent), self._engine.connect() as connection:
@@ -248,6 +260,16 @@ class RunIndex:
     def _count(self, table: Table) -> int:
         with self.reading() as connection:
             return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def _found_run(connection: sqlite3.Connection, run_id: str) -> StoredRun | None:
+    row = connection.execute(_RUN, {"run_id": run_id}).fetchone()
+    return None if row is None else stored_run_of_row(dict(zip(_RUN_NAMES, row, strict=True)))
+
+
+def _found_links(connection: sqlite3.Connection, run_id: str) -> list[StoredAdvisory]:
+    found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
+    return [advisory_of_row(dict(zip(_ADVISORY_NAMES, row, strict=True))) for row in found]
 
 
 def open_index(root: Path) -> RunIndex:

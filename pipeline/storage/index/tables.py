@@ -13,10 +13,11 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    RowMapping,
+    Select,
     String,
     Table,
 )
+from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import AdvisoryClaim
@@ -273,7 +274,15 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     return replace(found, row=tuple(row.values()))
 
 
-def stored_run_of_row(row: RowMapping) -> StoredRun:
+def driver_text(query: Select[Any]) -> str:
+    """Return a query as the driver takes it, its parameters by name.
+
+    Made once for a query that is asked often: making one takes longer than SQLite's answer.
+    """
+    return str(query.compile(dialect=dialect(paramstyle="named")))
+
+
+def stored_run_of_row(row: Mapping[Any, Any]) -> StoredRun:
     """Return the run of a row of `runs`."""
     gcode_sha256 = row["gcode_sha256"]
     return StoredRun(
@@ -287,12 +296,12 @@ def stored_run_of_row(row: RowMapping) -> StoredRun:
         artifact_path=row["artifact_path"],
         size_bytes=row["size_bytes"],
         request_sha256=row["request_sha256"],
-        legacy=row["legacy"],
+        legacy=bool(row["legacy"]),
         program=gcode_sha256 and CutProgram(gcode_sha256, row["gcode_known_by"]),
     )
 
 
-def _artifact_hashes(row: RowMapping) -> dict[str, str]:
+def _artifact_hashes(row: Mapping[Any, Any]) -> dict[str, str]:
     """Return the hashes of the artifact: what the program's is known by otherwise is none."""
     found = {name: row[name] for name in _HASHES if row[name] is not None}
     if row["gcode_known_by"] != "stored":
@@ -300,7 +309,7 @@ def _artifact_hashes(row: RowMapping) -> dict[str, str]:
     return found
 
 
-def _source_of_row(row: RowMapping) -> RecordSource | None:
+def _source_of_row(row: Mapping[Any, Any]) -> RecordSource | None:
     if row["source_offset"] is None:
         return None
     return RecordSource(
@@ -314,7 +323,7 @@ def advisory_row(advisory: StoredAdvisory) -> tuple[Any, ...]:
     return tuple([get(advisory, None) for get in _ADVISORY_GETTERS])
 
 
-def advisory_of_row(row: RowMapping) -> StoredAdvisory:
+def advisory_of_row(row: Mapping[Any, Any]) -> StoredAdvisory:
     """Return what a row of `advisories` holds of its advisory."""
     return StoredAdvisory(
         run_id=row["run_id"],

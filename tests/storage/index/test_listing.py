@@ -2,13 +2,14 @@
 
 import random
 import re
+import sqlite3
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 
 from pipeline.errors import InputError
 from pipeline.storage.index.listing import list_runs
@@ -58,6 +59,9 @@ def index(tmp_path: Path) -> Iterator[RunIndex]:
 def plans_of(index: RunIndex, work: Any) -> list[str]:
     """Return the plan of every query that `work` makes."""
     statements: list[tuple[str, Any]] = []
+    # The last that came back is the first to be lent.
+    with index.looking_up() as connection:
+        connection.set_trace_callback(lambda statement: statements.append((statement, ())))
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         statements.append((statement, parameters))
@@ -84,7 +88,7 @@ def assert_no_scan(plans: list[str]) -> None:
 
 
 def cursor_of(index: RunIndex) -> str:
-    with index.reading() as connection:
+    with index.looking_up() as connection:
         cursor = list_runs(connection, RunFilter(limit=1)).next_cursor
     assert cursor is not None
     return cursor
@@ -96,7 +100,7 @@ def test_no_listing_scans_a_table(index: RunIndex, with_cursor: bool) -> None:
     for wanted in FILTERS:
 
         def work(wanted: dict[str, Any] = wanted) -> None:
-            with index.reading() as connection:
+            with index.looking_up() as connection:
                 list_runs(connection, RunFilter(**wanted, cursor=cursor))
 
         assert_no_scan(plans_of(index, work))
@@ -107,7 +111,7 @@ def test_one_filter_is_answered_in_order_without_sorting(index: RunIndex) -> Non
         name, cursor = case
 
         def work() -> None:
-            with index.reading() as connection:
+            with index.looking_up() as connection:
                 list_runs(connection, RunFilter(**{name: VALUES[name]}, cursor=cursor))
 
         plans = plans_of(index, work)
@@ -120,14 +124,14 @@ def test_one_filter_is_answered_in_order_without_sorting(index: RunIndex) -> Non
 def test_no_look_up_of_a_run_scans_a_table(index: RunIndex) -> None:
     looks = (
         lambda: index.find("run_001"),
-        lambda: index.linked_advisories("run_001"),
+        lambda: index.find_with_links("run_001"),
         lambda: index.is_withheld("0" * 64),
     )
     for look in looks:
         assert_no_scan(plans_of(index, look))
 
 
-def walk(connection: Connection, **wanted: Any) -> list[str]:
+def walk(connection: sqlite3.Connection, **wanted: Any) -> list[str]:
     found: list[str] = []
     cursor = None
     while True:
@@ -141,7 +145,7 @@ def walk(connection: Connection, **wanted: Any) -> list[str]:
 def test_a_walk_visits_each_run_once_also_at_equal_times(index: RunIndex) -> None:
     def holds(case: tuple[int, dict[str, Any]]) -> None:
         limit, wanted = case
-        with index.reading() as connection:
+        with index.looking_up() as connection:
             found = walk(connection, **wanted, limit=limit)
         assert sorted(found) == [f"run_{number:03d}" for number in range(60)]
 
@@ -152,13 +156,13 @@ def test_a_walk_visits_each_run_once_also_at_equal_times(index: RunIndex) -> Non
     ("prefix", "count"), [("saw:", 60), ("SAW:", 0), ("saw:veneer_160", 60), ("%", 0), ("", 60)]
 )
 def test_a_prefix_is_exact(index: RunIndex, prefix: str, count: int) -> None:
-    with index.reading() as connection:
+    with index.looking_up() as connection:
         assert len(walk(connection, tool_id_prefix=prefix)) == count
 
 
 def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
     cursor = cursor_of(index)
-    with index.reading() as connection:
+    with index.looking_up() as connection:
         for bad in (cursor + "=", cursor.replace("=", "") + "!", f" {cursor}", "ä"):
             with pytest.raises(InputError):
                 list_runs(connection, RunFilter(cursor=bad))

@@ -317,6 +317,32 @@ def test_connections_of_other_threads_are_set_up_alike(index: RunIndex) -> None:
     assert found == [2]
 
 
+def test_a_look_up_cannot_write_and_a_fault_of_it_is_one_of_the_store(index: RunIndex) -> None:
+    add(index, run_request())
+    with pytest.raises(StoreError, match="readonly"), index.looking_up() as connection:
+        connection.execute("DELETE FROM runs")
+    assert index.count() == 1
+
+
+def test_a_look_up_sees_one_state(index: RunIndex) -> None:
+    count = "SELECT count(*) FROM runs"
+    with index.looking_up() as connection:
+        before = connection.execute(count).fetchone()
+        add(index, run_request())
+        assert connection.execute(count).fetchone() == before == (0,)
+    with index.looking_up() as connection:
+        assert connection.execute(count).fetchone() == (1,)
+
+
+def test_nothing_stays_open_of_an_index_that_is_closed_while_it_is_looked_at(path: Path) -> None:
+    before = open_descriptors()
+    index = RunIndex(path)
+    with index.looking_up() as connection:
+        index.close()
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert open_descriptors() == before
+
+
 def test_rows_survive_closing_and_opening(path: Path) -> None:
     with closing_index(path) as index:
         (run,) = add(index, run_request())
