@@ -66,12 +66,10 @@ class AuditPlan:
         self.has_rows = False
         self._distrusted: set[int] = set()
         # A generator of ours may be resumed by another thread than the one that began it.
-        self._db = sqlite3.connect(
-            f"file:{quote(str(path))}", uri=True, isolation_level=None, check_same_thread=False
-        )
-        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", f"cache_size=-{_CACHE_KIB}"):
+        self._db = _connect(f"file:{quote(str(path))}")
+        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
-        self._db.create_function("date_of", 1, _date_of, deterministic=True)
+        self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         self._db.executescript(queries.TABLES)
 
     def close(self) -> None:
@@ -203,8 +201,12 @@ def _date_of(path: object) -> str | None:
     return place.date if isinstance(place, ArtifactPath) else None
 
 
+def _connect(uri: str) -> sqlite3.Connection:
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    db.create_function("date_of", 1, _date_of, deterministic=True)
+    return db
+
+
 def open_plan(path: str) -> sqlite3.Connection:
     """Open a plan that is resolved, for reading."""
-    return sqlite3.connect(
-        f"file:{quote(path)}?mode=ro&immutable=1", uri=True, check_same_thread=False
-    )
+    return _connect(f"file:{quote(path)}?mode=ro&immutable=1")

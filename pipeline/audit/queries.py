@@ -31,10 +31,8 @@ CREATE TABLE run_leaves (run_id TEXT, is_run INTEGER, date TEXT, sha256 TEXT,
     size_bytes INTEGER, broker_ms INTEGER, log INTEGER, number INTEGER, offset INTEGER);
 CREATE TABLE advisory_leaves (run_id TEXT, advisory_id TEXT, is_advisory INTEGER, link_sha256 TEXT,
     broker_ms INTEGER, log INTEGER, number INTEGER, offset INTEGER);
-CREATE INDEX run_leaves_by_run ON run_leaves (run_id);
-CREATE INDEX advisory_leaves_by_advisory ON advisory_leaves (run_id, advisory_id);
-CREATE TABLE run_rows (run_id TEXT PRIMARY KEY, date TEXT, artifact_path TEXT,
-    sha256 TEXT, size_bytes INTEGER, status TEXT, request_sha256 TEXT,
+CREATE TABLE run_rows (run_id TEXT PRIMARY KEY, artifact_path TEXT, sha256 TEXT,
+    size_bytes INTEGER, status TEXT, request_sha256 TEXT,
     epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER) WITHOUT ROWID;
 CREATE TABLE advisory_rows (run_id TEXT, advisory_id TEXT, link_sha256 TEXT, link_path TEXT,
     content_sha256 TEXT, epoch INTEGER, topic TEXT, partition INTEGER, offset INTEGER,
@@ -57,8 +55,8 @@ ATTACH_INDEX: Final = "ATTACH 'file:{0}?mode=ro' AS store"
 INDEX_VERSION: Final = "PRAGMA store.user_version"
 FIRST_READ: Final = "SELECT 1 FROM store.runs LIMIT 1"
 COPY_ROWS: Final = (
-    """INSERT INTO run_rows SELECT run_id, date_of(artifact_path), artifact_path,
-    artifact_sha256, size_bytes, status, request_sha256,
+    """INSERT INTO run_rows SELECT run_id, artifact_path, artifact_sha256,
+    size_bytes, status, request_sha256,
     source_epoch, source_topic, source_partition, source_offset
     FROM store.runs ORDER BY run_id""",
     """INSERT INTO advisory_rows SELECT run_id, advisory_id, link_sha256, link_path, content_sha256,
@@ -88,7 +86,8 @@ _OF_LOG: Final = """(:log IS NULL OR EXISTS (SELECT 1 FROM logs WHERE log = :log
     AND epoch = kept.epoch AND topic = kept.topic AND partition = kept.partition))"""
 LEAVES_OF_ROWS: Final = (
     f"""INSERT INTO run_leaves (run_id, is_run, date, sha256, size_bytes, log, offset)
-    SELECT run_id, 1, date, sha256, size_bytes, :log, offset FROM run_rows AS kept
+    SELECT run_id, 1, date, sha256, size_bytes, :log, offset
+    FROM (SELECT *, date_of(artifact_path) AS date FROM run_rows) AS kept
     WHERE {_OF_LOG} AND run_id NOT IN (SELECT run_id FROM run_leaves)
     AND artifact_path = {RUN_PATH.format("kept")}""",
     f"""INSERT INTO advisory_leaves (run_id, advisory_id, is_advisory, link_sha256, log, offset)
@@ -101,21 +100,20 @@ ASK_FOR_ALL: Final = "INSERT INTO scope VALUES (?)"
 ASK_FOR_DATE: Final = "INSERT OR IGNORE INTO dates_asked VALUES (?)"
 ASK_FOR_RUN: Final = "INSERT OR IGNORE INTO runs_asked VALUES (?)"
 IS_RUN_ASKED: Final = "SELECT 1 FROM runs_asked WHERE run_id = ?"
-_ASKED: Final = """((SELECT is_whole FROM scope) OR {0}.date IN (SELECT date FROM dates_asked)
+_ASKED: Final = """((SELECT is_whole FROM scope) OR {0} IN (SELECT date FROM dates_asked)
     OR {1}.run_id IN (SELECT run_id FROM runs_asked))"""
-_ASKED_RUN: Final = _ASKED.format("runs", "runs")
+_ASKED_RUN: Final = _ASKED.format("runs.date", "runs")
 
 # The first leaf of the record that made the run or advisory; else the first leaf that names it: a
-# duplicate or conflict names a run of an epoch without a log. `max` also picks the row whose other
-# values are taken. Each query follows a key or an index: a sorter would hold all rows.
-_FIRST: Final = f"max({{0}} * {2**62} - rowid)"
+# duplicate or conflict names a run of an epoch without a log. Leaves are sorted once, beyond the
+# page cache in a temporary file: to keep an index while they come costs twice as much.
 RESOLVE: Final = (
-    f"""INSERT INTO runs SELECT run_id, is_run, date, sha256, size_bytes, broker_ms, log, offset
-    FROM (SELECT *, {_FIRST.format("is_run")} FROM run_leaves GROUP BY run_id)""",
-    f"""INSERT INTO advisories
+    """INSERT OR IGNORE INTO runs
+    SELECT run_id, is_run, date, sha256, size_bytes, broker_ms, log, offset
+    FROM run_leaves ORDER BY run_id, is_run DESC, rowid""",
+    """INSERT OR IGNORE INTO advisories
     SELECT run_id, advisory_id, is_advisory, link_sha256, broker_ms, log, offset
-    FROM (SELECT *, {_FIRST.format("is_advisory")}
-          FROM advisory_leaves GROUP BY run_id, advisory_id)""",
+    FROM advisory_leaves ORDER BY run_id, advisory_id, is_advisory DESC, rowid""",
 )
 _IS_SHA256: Final = "length({0}) = 64 AND {0} NOT GLOB '*[^0-9a-f]*'"
 EXPECT: Final = (
@@ -156,12 +154,12 @@ DATE_OF_RUN: Final = "SELECT date FROM runs WHERE run_id = ?"
 HAS_ADVISORY: Final = "SELECT 1 FROM advisories WHERE run_id = ? AND advisory_id = ?"
 HAS_ROW_OF_PATH: Final = "SELECT 1 FROM run_rows WHERE artifact_path = ?"
 
-# Leaves compared with each other and with rows: the path, what was expected, what was found. A cell
-# that is NULL is of a leaf that cannot be trusted.
+# Leaves compared with each other, in the order of the logs, and with rows: the path, what was
+# expected, what was found. A cell that is NULL is of a leaf that cannot be trusted.
 _LINK: Final = f"coalesce('runs/' || runs.date || '/', 'of no run: ') || {LINK_FILE}"
 _LEAF: Final = "logs.topic || '/' || logs.partition || ' at offset ' || leaf.offset"
 _SOURCE: Final = "{0}.epoch || '/' || {0}.topic || '/' || {0}.partition || '/' || {1}.offset"
-_ASKED_ADVISORY: Final = _ASKED.format("runs", "leaf")
+_ASKED_ADVISORY: Final = _ASKED.format("runs.date", "leaf")
 
 COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     (
@@ -171,7 +169,8 @@ COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     'another in ' || {_LEAF} || ': ' || {RUN_PATH.format("leaf")} || ', SHA-256 ' || leaf.sha256
     FROM run_leaves AS leaf JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
     WHERE (leaf.is_run AND (leaf.log, leaf.offset) <> (runs.log, runs.offset)
-      OR leaf.date <> runs.date OR leaf.sha256 <> runs.sha256) AND {_ASKED_RUN}""",
+      OR leaf.date <> runs.date OR leaf.sha256 <> runs.sha256) AND {_ASKED_RUN}
+    ORDER BY leaf.rowid""",
     ),
     (
         "ADVISORY_ID_TWICE",
@@ -181,7 +180,8 @@ COMPARE_LEAVES: Final[tuple[tuple[AuditCode, str], ...]] = (
     FROM advisory_leaves AS leaf JOIN advisories AS first USING (run_id, advisory_id)
     LEFT JOIN runs USING (run_id) JOIN logs ON logs.log = leaf.log
     WHERE (leaf.is_advisory AND (leaf.log, leaf.offset) <> (first.log, first.offset)
-      OR leaf.link_sha256 <> first.link_sha256) AND {_ASKED_ADVISORY}""",
+      OR leaf.link_sha256 <> first.link_sha256) AND {_ASKED_ADVISORY}
+    ORDER BY leaf.rowid""",
     ),
 )
 COMPARE_ROWS: Final = (
@@ -216,11 +216,11 @@ ROWS_WITHOUT_LEAF: Final = (
     f"""SELECT kept.artifact_path, 'no row: no leaf tells of this run',
     'a row of the run ' || kept.run_id
     FROM run_rows AS kept LEFT JOIN runs USING (run_id)
-    WHERE runs.run_id IS NULL AND {_ASKED.format("kept", "kept")}""",
+    WHERE runs.run_id IS NULL AND {_ASKED.format("date_of(kept.artifact_path)", "kept")}""",
     f"""SELECT {_LINK.format("kept")}, 'no row: no leaf tells of this advisory', 'a row of it'
     FROM advisory_rows AS kept LEFT JOIN advisories AS leaf USING (run_id, advisory_id)
     LEFT JOIN runs USING (run_id)
-    WHERE leaf.run_id IS NULL AND {_ASKED.format("runs", "kept")}""",
+    WHERE leaf.run_id IS NULL AND {_ASKED.format("runs.date", "kept")}""",
 )
 """Where the file of such a row is there, it is reported as a file that no leaf explains."""
 

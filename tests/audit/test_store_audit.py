@@ -654,6 +654,15 @@ def test_an_advisory_that_is_logged_twice_is_found(store: Path) -> None:
     assert "offset 5" in found.findings[0].found
 
 
+def test_a_run_has_the_time_of_its_own_leaf_and_not_of_a_duplicate_in_a_log_before(
+    store: Path,
+) -> None:
+    again = run_record(run("other_0", "2025-12-20"), 11, seconds=2 * 86_400)
+    add_runs(store, [again])
+    assert [parse_leaf(each).kind for each in reader(store, RUN_LOG).entries(11)] == ["duplicate"]
+    assert audit(store).findings == []
+
+
 def test_offsets_without_a_leaf_are_found_where_the_broker_shows_them(store: Path) -> None:
     add_runs(store, [run_record(run("after_a_gap"), 15)])
     shown = {11, 13, 14, 16, 17, 18}
