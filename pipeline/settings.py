@@ -160,7 +160,10 @@ class Settings(BaseSettings):
         "`RMOS_AUDIT_HELD_DIR` is its older name",
     )
     audit_processes: int | None = Field(
-        None, ge=0, le=256, description="processes of an audit; unset for one a processor"
+        None,
+        ge=0,
+        le=256,
+        description="child processes of an audit; unset for one process a processor",
     )
     receipt_timeout_seconds: float = Field(
         30.0, gt=0, description="longest wait for the event of a published request"

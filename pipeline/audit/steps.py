@@ -2,7 +2,7 @@
 
 Values alone go from process to process; a connection is opened where it is used. Results come back
 in the order of the steps. The number of steps under way is bounded, so a store of any size needs
-the same memory.
+the same memory. While the child processes have enough to do, or still start, steps run here.
 """
 
 import sqlite3
@@ -141,7 +141,7 @@ _reader: AuditReader | None = None
 
 
 class StepPool:
-    """Runs steps, here or in processes of their own.
+    """Runs steps, here and in processes of their own.
 
     Attributes:
         context: What the steps are about.
@@ -151,7 +151,7 @@ class StepPool:
         """Start the processes, as children of this thread, and do not wait for them.
 
         Args:
-            processes: How many; 0 to run every step here.
+            processes: How many beside this one; 0 to run every step here.
             context: What the steps are about.
 
         Raises:
@@ -189,14 +189,30 @@ class StepPool:
         try:
             with _memory_faults():
                 for step in steps:
-                    waiting.append((step, self._pool.submit(_run, step.function, *step.arguments)))
-                    if len(waiting) >= self._processes * _AHEAD:
+                    waiting.append((step, self._started(step, waiting)))
+                    while waiting and (waiting[0][1].done() or len(waiting) >= self._limit):
                         yield _next(waiting)
                 while waiting:
                     yield _next(waiting)
         finally:
             for _, future in waiting:
                 future.cancel()
+
+    @property
+    def _limit(self) -> int:
+        return (self._processes + 1) * _AHEAD
+
+    def _started(self, step: Step, waiting: Iterable[tuple[Step, Future[Any]]]) -> Future[Any]:
+        """Give a step to a child process; where all of them have enough to do, run it here."""
+        assert self._pool is not None
+        if sum(not future.done() for _, future in waiting) < self._processes * _AHEAD:
+            return self._pool.submit(_run, step.function, *step.arguments)
+        own: Future[Any] = Future()
+        try:
+            own.set_result(step.function(self._own, *step.arguments))
+        except Exception as error:  # noqa: BLE001  # raised in the order of the steps
+            own.set_exception(error)
+        return own
 
 
 @contextmanager

@@ -95,8 +95,8 @@ class StoreAudit:
         keys: Whose signatures under checkpoints count.
         trusted: Checkpoints of third parties; the caller has checked who signed them.
         broker: The broker's view of the logs; None where it is not asked.
-        processes: How many; 0 for none beside this one; None for as many as there are processors,
-            or none for a small store.
+        processes: How many beside this one; None for so many that there is one a processor, or
+            none for a small store.
         share: Of the files that are read in mode `sampled`.
         depth: How closely files are checked that are read.
     """
@@ -203,7 +203,7 @@ class StoreAudit:
         if self.processes is not None:
             return self.processes
         leaves = sum(log.size for log in self.logs)
-        return len(os.sched_getaffinity(0)) if leaves > SMALL_STORE_LEAVES else 0
+        return len(os.sched_getaffinity(0)) - 1 if leaves > SMALL_STORE_LEAVES else 0
 
     def _context(self, plan: AuditPlan) -> AuditContext:
         shares = {"quick": 0.0, "full": 1.0, "sampled": self.share}

@@ -47,8 +47,19 @@ def test_only_a_few_steps_are_made_ahead_of_what_is_taken() -> None:
         results = pool.run(steps())
         for taken in range(1, 50):
             next(results)
-            assert len(made) < taken + 4
+            assert len(made) < taken + 7
         results.close()
+
+
+def where(reader: AuditReader) -> int:
+    del reader
+    return os.getpid()
+
+
+def test_steps_run_here_while_the_child_processes_start() -> None:
+    with StepPool(1, CONTEXT) as pool:
+        found = [result for _, result in pool.run(Step("part", where) for _ in range(50))]
+    assert {os.getpid()} < set(found)
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -58,6 +69,14 @@ def test_an_error_of_a_step_is_that_of_the_run(processes: int) -> None:
         pytest.raises(ValueError, match="expected something else"),
     ):
         list(pool.run([Step("part", fail)]))
+
+
+def test_what_was_found_before_an_error_comes_before_it() -> None:
+    with StepPool(1, CONTEXT) as pool:
+        results = pool.run([*_steps(3), Step("fails", fail)])
+        assert [next(results)[0].part for _ in range(3)] == ["0", "1", "2"]
+        with pytest.raises(ValueError, match="expected something else"):
+            next(results)
 
 
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence() -> None:
