@@ -3,7 +3,15 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -18,7 +26,7 @@ from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
-from pipeline.topics import topic_table
+from pipeline.topics import Topic, topic_table
 from tests.builders import record
 from tests.e2e.prepared_store import prepare_store
 
@@ -42,6 +50,7 @@ class Sending:
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+    timestamp_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +89,27 @@ EVERY_TOPIC = None
 
 @asynccontextmanager
 async def topics_of(
-    settings: Settings, needed: Collection[str] | None = EVERY_TOPIC
+    settings: Settings,
+    needed: Collection[str] | None = EVERY_TOPIC,
+    *,
+    of_requests: Mapping[str, str] | None = None,
 ) -> AsyncIterator[None]:
     """Make the topics `needed` for the length of a block, named without their prefix.
 
     A broker takes some milliseconds of a processor to make and to delete a partition.
+
+    Args:
+        settings: Which broker and prefix.
+        needed: Which of them.
+        of_requests: Settings of the topics of requests that are not as they must be.
     """
+
+    def configs(topic: Topic) -> dict[str, str]:
+        changes = of_requests if topic.name.endswith(".requests") else None
+        return {**topic.configs, **(changes or {})}
+
     wanted = [
-        NewTopic(each.name, each.partitions, 1, topic_configs=each.configs)
+        NewTopic(each.name, each.partitions, 1, topic_configs=configs(each))
         for each in topic_table(settings.prefix, request_retention_ms=settings.request_retention_ms)
         if needed is None or each.name.removeprefix(f"{settings.prefix}.") in needed
     ]
@@ -160,11 +182,17 @@ async def _send(producer: AIOKafkaProducer, topic: str, each: Sending) -> Awaita
     if each.key is None and each.value is None:
         # aiokafka sends neither alone; other clients do.
         batch = producer.create_batch()
-        assert batch.append(timestamp=None, key=None, value=None, headers=headers)
+        appended = batch.append(timestamp=each.timestamp_ms, key=None, value=None, headers=headers)
+        assert appended
         batch.close()
         return await producer.send_batch(batch, topic, partition=each.partition)
     return await producer.send(
-        topic, key=each.key, value=each.value, headers=headers, partition=each.partition
+        topic,
+        key=each.key,
+        value=each.value,
+        headers=headers,
+        partition=each.partition,
+        timestamp_ms=each.timestamp_ms,
     )
 
 
