@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import structlog
 
 from pipeline.disk.locks import allow_waits
 
@@ -15,6 +16,17 @@ from pipeline.disk.locks import allow_waits
 # all tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# structlog's own default draws a traceback with the variables of each frame, which takes seconds of
+# a processor; a service shows it as plainly as this.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,10 +18,10 @@ HOSTILE = f"x{TITLE}{SECOND_LINE}\x9b31m\u202e\u200b"
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
-    before = root.handlers, root.level
+    before, own = (root.handlers, root.level), structlog.get_config()
     yield
     root.handlers, root.level = before
-    structlog.reset_defaults()
+    structlog.configure(**own)
 
 
 def fail() -> None:
