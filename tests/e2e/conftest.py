@@ -8,9 +8,18 @@ import pytest
 
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
+from tests.e2e.java_cache import java_cache, use_in_environment
 from tests.e2e.kafka_reading import EVERY_TOPIC, RUN_TOPICS, SHORT_SESSIONS, topics_of
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import WorkerPool, worker_pool
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let every broker start with a cache of its classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_in_environment(java_cache(tmp_path_factory.mktemp("java")), patch)
+        yield
 
 
 @pytest.fixture(scope="session")
