@@ -10,18 +10,19 @@ States of a file, and what is left if the process dies there:
 | linked and flushed | the whole file, for good |
 
 One flush makes the contents of a round durable and one its names, whatever the number of files
-and folders. Contents may be written ahead, in another thread, while an earlier round is flushed and
-linked: the round that creates them writes only the others.
+and folders. A file costs four system calls: open with its mode, write, link, close. Contents may
+be written ahead, in another thread, while an earlier round is flushed and linked: the round that
+creates them writes only the others.
 """
 
 import errno
-import fcntl
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -32,7 +33,7 @@ from pipeline.disk.regular_files import (
     open_regular,
     sha256_of_open,
 )
-from pipeline.disk.small_files import TEMPORARY_SUFFIX, temporary_name
+from pipeline.disk.small_files import NewFileHandle
 from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 
 ROUND_FILES = 256
@@ -83,51 +84,10 @@ class NewFile:
     private: bool = False
     needs: frozenset[str] = frozenset()
 
-
-class NewFileHandle:
-    """A new file on its way to its name, written whole or in pieces.
-
-    Without a name where the file system supports that; else under a temporary one, with a lock
-    that ends with the process. What has no name of its own at the end of `open_files` is gone.
-    """
-
-    __slots__ = ("_calls", "_root", "_temporary", "descriptor")
-
-    def __init__(
-        self,
-        root: int,
-        calls: SystemCalls,
-        open_files: ExitStack,
-        *,
-        unnamed: bool,
-        suffix: str = TEMPORARY_SUFFIX,
-    ) -> None:
-        self._root = root
-        self._calls = calls
-        self._temporary = None if unnamed else temporary_name(suffix)
-        if self._temporary is None:
-            self.descriptor = calls.open_unnamed(root)
-        else:
-            self.descriptor = calls.open_new(self._temporary, root)
-            open_files.callback(calls.unlink, self._temporary, root)
-        open_files.callback(calls.close, self.descriptor)
-        if self._temporary is not None:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-
-    def write(self, content: bytes) -> None:
-        """Write some of its bytes, or all."""
-        self._calls.write_all(self.descriptor, content)
-
-    def link(self, name: str, folder: int) -> bool:
-        """Give it its name; False where there is one already."""
-        try:
-            if self._temporary is None:
-                self._calls.link_unnamed(self.descriptor, name, folder)
-            else:
-                self._calls.link_named(self._temporary, name, self._root, folder)
-        except FileExistsError:
-            return False
-        return True
+    @property
+    def mode(self) -> int:
+        """Whatever the umask."""
+        return PRIVATE_FILE_MODE if self.private else FILE_MODE
 
 
 class DurableFiles:
@@ -159,9 +119,8 @@ class DurableFiles:
         room = _files_ahead() if self._unnamed else 0
         with written.open_files:
             for file in files:
-                if len(written.handles) < room and file.path not in written.handles:
-                    handle = self._written(file, written.root, written.open_files)
-                    written.handles[file.path] = (file, handle)
+                if len(written.files) < room and file.path not in written.files:
+                    written.files[file.path] = (file, written.write(file))
             written.open_files = written.open_files.pop_all()
         return written
 
@@ -187,7 +146,7 @@ class DurableFiles:
                 with ExitStack() as open_files:
                     folders = Folders(self._root, self._calls, open_files, opened=ahead.root)
                     if self._unnamed:
-                        self._commit_unnamed(batch, ahead, folders, open_files, creations)
+                        self._commit_unnamed(batch, ahead, folders, creations)
                     else:
                         self._commit_named(batch, folders, creations)
         return creations
@@ -226,47 +185,55 @@ class DurableFiles:
         files: list[NewFile],
         ahead: "WrittenFiles",
         folders: "Folders",
-        open_files: ExitStack,
         creations: dict[str, Creation],
     ) -> None:
-        handles = [
-            ahead.handle_of(file) or self._written(file, ahead.root, open_files) for file in files
-        ]
-        self._calls.syncfs(ahead.root)
-        for file, handle in zip(files, handles, strict=True):
-            creations[file.path] = self._publish(file, folders, handle, creations)
-        # Also where every file was there: its name may not be durable yet.
-        self._calls.syncfs(ahead.root)
+        own = _UnnamedFiles(ahead.root, self._calls)
+        try:
+            descriptors = [
+                own.write(file) if (found := ahead.descriptor_of(file)) is None else found
+                for file in files
+            ]
+            self._calls.syncfs(ahead.root)
+            for file, descriptor in zip(files, descriptors, strict=True):
+                link = partial(self._link, descriptor)
+                creations[file.path] = self._publish(file, folders, link, creations)
+            # Also where every file was there: its name may not be durable yet.
+            self._calls.syncfs(ahead.root)
+        finally:
+            own.close()
 
     def _commit_named(
-        self, files: list[NewFile], folders: "Folders", creations: dict[str, Creation]
+        self, files: Iterable[NewFile], folders: "Folders", creations: dict[str, Creation]
     ) -> None:
         """Create files where the file system lacks O_TMPFILE or syncfs: a flush for each."""
         for file in files:
             with ExitStack() as open_file:
-                handle = self._written(file, folders.root, open_file)
+                handle = NewFileHandle(folders.root, self._calls, open_file, unnamed=False)
+                handle.write(file.content)
+                self._calls.set_mode(handle.descriptor, file.mode)
                 self._calls.fsync(handle.descriptor)
-                creations[file.path] = self._publish(file, folders, handle, creations)
+                creations[file.path] = self._publish(file, folders, handle.link, creations)
         folders.flush()
 
-    def _written(self, file: NewFile, root: int, open_files: ExitStack) -> NewFileHandle:
-        handle = NewFileHandle(root, self._calls, open_files, unnamed=self._unnamed)
-        handle.write(file.content)
-        mode = PRIVATE_FILE_MODE if file.private else FILE_MODE
-        self._calls.set_mode(handle.descriptor, mode)
-        return handle
+    def _link(self, descriptor: int, name: str, folder: int) -> bool:
+        """Give a file its name; False where there is one already."""
+        try:
+            self._calls.link_unnamed(descriptor, name, folder)
+        except FileExistsError:
+            return False
+        return True
 
     def _publish(
         self,
         file: NewFile,
         folders: "Folders",
-        handle: NewFileHandle,
+        link: Callable[[str, int], bool],
         creations: dict[str, Creation],
     ) -> Creation:
-        if any(creations[path] is Creation.DIFFERENT for path in file.needs):
+        if file.needs and any(creations[path] is Creation.DIFFERENT for path in file.needs):
             return Creation.NOT_MADE
         folder, name = folders.of(file.path, private=file.private)
-        if handle.link(name, folder):
+        if link(name, folder):
             return Creation.CREATED
         same = self._holds(name, folder, file.content)
         return Creation.SAME if same else Creation.DIFFERENT
@@ -291,13 +258,47 @@ def _has_bytes(descriptor: int, sha256: str, size_bytes: int | None) -> bool:
     return size_fits and sha256_of_open(descriptor) == sha256
 
 
+class _UnnamedFiles:
+    """Files that have no name yet, open until they are closed.
+
+    The mode is given when a file is opened. What a umask takes from it, it takes from all of them,
+    so the first of each mode shows whether it must be set again.
+    """
+
+    def __init__(self, folder: int, calls: SystemCalls) -> None:
+        self._folder = folder
+        self._calls = calls
+        self._descriptors: list[int] = []
+        self._is_exact: dict[int, bool] = {}
+
+    def write(self, file: NewFile) -> int:
+        """Write a file; return its descriptor."""
+        descriptor = self._calls.open_unnamed(self._folder, mode := file.mode)
+        self._descriptors.append(descriptor)
+        self._calls.write_all(descriptor, file.content)
+        if mode not in self._is_exact:
+            self._is_exact[mode] = self._calls.mode_of(descriptor) == mode
+        if not self._is_exact[mode]:
+            self._calls.set_mode(descriptor, mode)
+        return descriptor
+
+    def close(self) -> None:
+        """Close every one of them; a fault of one comes after all."""
+        try:
+            while self._descriptors:
+                self._calls.close(self._descriptors.pop())
+        finally:
+            if self._descriptors:
+                self.close()
+
+
 class WrittenFiles:
     """Contents on the disk that have no name yet; those that get none are gone when it is closed.
 
     Attributes:
         root: The descriptor of the root folder; the flushes go through it.
         open_files: What is open.
-        handles: Each file that is written, by its path.
+        files: Each file that is written, by its path, with its descriptor.
     """
 
     def __init__(self, root: Path, calls: SystemCalls) -> None:
@@ -309,7 +310,10 @@ class WrittenFiles:
         self.open_files = ExitStack()
         self.root = calls.open_folder(str(root))
         self.open_files.callback(calls.close, self.root)
-        self.handles: dict[str, tuple[NewFile, NewFileHandle]] = {}
+        unnamed = _UnnamedFiles(self.root, calls)
+        self.open_files.callback(unnamed.close)
+        self.write = unnamed.write
+        self.files: dict[str, tuple[NewFile, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -321,20 +325,18 @@ class WrittenFiles:
         """Close everything that is open; a second time nothing is."""
         self.open_files.close()
 
-    def handle_of(self, file: NewFile) -> NewFileHandle | None:
+    def descriptor_of(self, file: NewFile) -> int | None:
         """Return what was written with these bytes and this mode, if anything was."""
-        found, handle = self.handles.get(file.path, (None, None))
-        if found is None or (found.content, found.private) != (file.content, file.private):
-            return None
-        return handle
+        found, descriptor = self.files.get(file.path, (None, None))
+        same = found and (found.content, found.private) == (file.content, file.private)
+        return descriptor if same else None
 
 
 def _rounds(files: Iterable[NewFile], ahead: WrittenFiles) -> Iterator[list[NewFile]]:
     """Cut `files` after so many as a round may write itself."""
-    batch: list[NewFile] = []
-    unwritten = 0
+    batch, unwritten = list[NewFile](), 0
     for file in files:
-        if ahead.handle_of(file) is None:
+        if ahead.descriptor_of(file) is None:
             if unwritten == ROUND_FILES:
                 yield batch
                 batch, unwritten = [], 0

@@ -1,12 +1,13 @@
 """Small files and folders: created, replaced or flushed, each whole and durable or not at all.
 
-The one place for it: keys, identities, checkpoints and indexes come through here; and the names of
-files that are on their way.
+The one place for it: keys, identities, checkpoints and indexes come through here; and files that
+are on their way to a name.
 """
 
 import fcntl
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -107,3 +108,49 @@ def open_over_leftover(calls: SystemCalls, name: str, folder: int) -> int:
     except FileExistsError:
         calls.unlink(name, folder)
     return calls.open_new(name, folder)
+
+
+class NewFileHandle:
+    """A new file on its way to its name, written whole or in pieces.
+
+    Without a name where the file system supports that; else under a temporary one, with a lock
+    that ends with the process. What has no name of its own at the end of `open_files` is gone.
+    """
+
+    __slots__ = ("_calls", "_root", "_temporary", "descriptor")
+
+    def __init__(
+        self,
+        root: int,
+        calls: SystemCalls,
+        open_files: ExitStack,
+        *,
+        unnamed: bool,
+        suffix: str = TEMPORARY_SUFFIX,
+    ) -> None:
+        self._root = root
+        self._calls = calls
+        self._temporary = None if unnamed else temporary_name(suffix)
+        if self._temporary is None:
+            self.descriptor = calls.open_unnamed(root)
+        else:
+            self.descriptor = calls.open_new(self._temporary, root)
+            open_files.callback(calls.unlink, self._temporary, root)
+        open_files.callback(calls.close, self.descriptor)
+        if self._temporary is not None:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+
+    def write(self, content: bytes) -> None:
+        """Write some of its bytes, or all."""
+        self._calls.write_all(self.descriptor, content)
+
+    def link(self, name: str, folder: int) -> bool:
+        """Give it its name; False where there is one already."""
+        try:
+            if self._temporary is None:
+                self._calls.link_unnamed(self.descriptor, name, folder)
+            else:
+                self._calls.link_named(self._temporary, name, self._root, folder)
+        except FileExistsError:
+            return False
+        return True

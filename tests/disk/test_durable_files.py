@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.disk import durable_files
+from pipeline.disk import durable_files, system_calls
 from pipeline.disk.durable_files import (
     ROUND_FILES,
     Creation,
@@ -171,6 +171,63 @@ def test_modes_of_files_do_not_depend_on_the_umask(
         "quarantine/ab/cd": 0o700,
         "quarantine/ab/cd/x": 0o400,
     }
+
+
+def test_a_umask_that_takes_nothing_costs_no_call_for_each_file(
+    tmp_path: Path, usual_umask: None
+) -> None:
+    calls = WatchedCalls()
+    writer = DurableFiles(tmp_path, calls)
+    log = CallLog(calls)
+    writer.create([*new_files(20), NewFile("quarantine/x", b"secret", private=True)])
+    assert log.names.count("mode_of") == 2
+    assert "set_mode" not in log.names
+    for name in ("open_unnamed", "write", "link_unnamed"):
+        assert log.names.count(name) == 21
+
+
+def test_a_mode_that_cannot_be_set_is_no_file(tmp_path: Path, usual_umask: None) -> None:
+    os.umask(0o077)
+    calls = WatchedCalls()
+    writer = DurableFiles(tmp_path, calls)
+
+    def refuse(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "set_mode":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    calls.before = refuse
+    with pytest.raises(OSError, match="Input/output error"):
+        writer.create(new_files(3))
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("flags", [0x1000, 0], ids=["by descriptor", "by /proc"])
+def test_a_file_gets_its_name_from_a_kernel_of_any_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    """Without its flag linkat finds nothing, as before Linux 6.10 without a special right."""
+    monkeypatch.setattr(system_calls, "_AT_EMPTY_PATH", flags)
+    writer = DurableFiles(tmp_path)
+    name = "runs/späne.json"
+    assert writer.create([NewFile(name, b"whole")]) == {name: Creation.CREATED}
+    assert files(tmp_path) == {name: b"whole"}
+    assert writer.create([NewFile(name, b"other")]) == {name: Creation.DIFFERENT}
+    with pytest.raises(OSError) as caught:  # noqa: PT011  # which one depends on the kernel
+        SystemCalls().link_unnamed(9999, "new", 9998)
+    assert caught.value.filename2 == "new"
+
+
+def test_every_file_is_closed_where_closing_one_fails(tmp_path: Path) -> None:
+    calls = WatchedCalls()
+    writer = DurableFiles(tmp_path, calls)
+
+    def fail(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == "close":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    calls.before = fail
+    with pytest.raises(OSError, match="Input/output error"):
+        writer.create(new_files(9))
 
 
 def test_short_writes_are_completed(tmp_path: Path, calls: WatchedCalls) -> None:
@@ -338,7 +395,7 @@ def test_contents_are_flushed_before_any_name_and_names_after_the_last(tmp_path:
     first_flush, last_flush = log.places("syncfs")
     # The folder is open before anything is written: a flush tells of errors since then.
     assert log.names[0] == "open_folder"
-    assert max(log.places("open_unnamed", "write", "set_mode")) < first_flush
+    assert max(log.places("open_unnamed", "write", "mode_of")) < first_flush
     assert first_flush < min(log.places("link_unnamed", "make_folder"))
     assert max(log.places("link_unnamed", "make_folder")) < last_flush
     flushed = {arguments for name, arguments in log.entries if name == "syncfs"}

@@ -45,10 +45,10 @@ from tests.storage.stores import (
 
 LIMIT = RejectLimit("rmos.persist")
 WRITERS = {"group commit": WatchedCalls, "fallback": NamedCalls}
-_OF_BOTH = {"open_folder", "make_folder", "write", "set_mode", "close"}
+_OF_BOTH = {"open_folder", "make_folder", "write", "close"}
 ALL_CALLS = {
-    "group commit": {*_OF_BOTH, "open_unnamed", "syncfs", "link_unnamed"},
-    "fallback": {*_OF_BOTH, "open_new", "fsync", "link_named", "unlink"},
+    "group commit": {*_OF_BOTH, "open_unnamed", "mode_of", "syncfs", "link_unnamed"},
+    "fallback": {*_OF_BOTH, "open_new", "set_mode", "fsync", "link_named", "unlink"},
 }
 """Those that creating new files needs; comparing with old ones opens them too."""
 

@@ -50,7 +50,7 @@ _OF_BOTH = {
     "close",
 }
 ALL_CALLS = {
-    "group commit": _OF_BOTH | {"open_unnamed", "link_unnamed", "syncfs"},
+    "group commit": _OF_BOTH | {"open_unnamed", "mode_of", "link_unnamed", "syncfs"},
     "fallback": _OF_BOTH | {"fsync", "link_named"},
 }
 
