@@ -72,7 +72,7 @@ def judge_legacy_record(key: ReadContent | None, value: ReadContent | None) -> J
 
 def _judge(key: ReadContent | None, value: ReadContent | None) -> JudgedRun:
     request = open_envelope(key, value, version=LEGACY_RUN_VERSION, needs_version=True)  # 1.
-    return judged_run(request, _build(request))
+    return judged_run(request.run_id, request.created_at_utc, _build(request))
 
 
 def _build(request: Envelope) -> BuiltRun:

@@ -67,7 +67,7 @@ async def test_a_corrected_program_brings_back_what_it_wrongly_refused(
         source = f"{settings.topics.run_requests}/{refused.partition}/{refused.offset}"
         now = refused
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verdict, "build_run", fails)
+            patch.setattr(verdict, "judged_run", fails)
             await consume()
             done = await dead_letters(settings, "redrive", source, "--json")
             assert done.status == 0, done.err

@@ -149,15 +149,15 @@ class Table:
 @pytest.fixture(scope="module")
 def failing_judge() -> Iterator[None]:
     """Let our own program fail for one run."""
-    build = verdict.build_run
+    judged = verdict.judged_run
 
-    def build_run(request: dict[str, Any], *rest: Any) -> Any:
-        if request["run_id"] == "run_internal":
-            raise KeyError(request["run_id"])
-        return build(request, *rest)
+    def judged_run(run_id: str, *rest: Any) -> Any:
+        if run_id == "run_internal":
+            raise KeyError(run_id)
+        return judged(run_id, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verdict, "build_run", build_run)
+        patch.setattr(verdict, "judged_run", judged_run)
         yield
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import orjson
 
-_FAST_OPTIONS = (
+FAST_OPTIONS = (
     orjson.OPT_SORT_KEYS
     | orjson.OPT_PASSTHROUGH_DATETIME
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
+"""What makes orjson write canonical JSON, but for small numbers and large integers."""
 
 # orjson writes numbers below 1e-4 in another form than repr. Only a number can stand alone or
 # follow one of these separators like this; in a text the match costs time and changes nothing.
@@ -44,10 +45,13 @@ def canonical_json_of_small_integers(value: Any) -> bytes:  # noqa: ANN401
     Raises:
         TypeError: An integer does not fit, or `value` holds something that JSON has not.
     """
-    fast = orjson.dumps(value, option=_FAST_OPTIONS)
-    if (b"e-" in fast or b"0.0000" in fast) and _SMALL_NUMBER.search(fast):
-        return canonical_json_by_rule(value)
-    return fast
+    fast = orjson.dumps(value, option=FAST_OPTIONS)
+    return canonical_json_by_rule(value) if has_small_number(fast) else fast
+
+
+def has_small_number(fast: bytes) -> bool:
+    """Return whether a number in what orjson wrote may be one that repr writes differently."""
+    return (b"e-" in fast or b"0.0000" in fast) and _SMALL_NUMBER.search(fast) is not None
 
 
 def canonical_json_by_rule(value: Any) -> bytes:  # noqa: ANN401

@@ -153,7 +153,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
     document = frame(fields, created_at_utc, judgement)
     provenance = provenance_of(sha256_of_bytes(body), content)
     generated: set[str] = set()
-    if judgement.status == "OK":
+    if judgement.is_ok:
         blobs = show(document, content)
     else:
         generated = generated_hashes(request)
@@ -165,7 +165,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
         index_fields_of(document),
         canonical_json(document),
         tuple(blobs.values()),
-        None if judgement.status == "OK" else request_blob,
+        None if judgement.is_ok else request_blob,
         bool(violations),
         request_blob if values_without_place(fields, document) else None,  # 6.
         tuple(sorted(generated)),

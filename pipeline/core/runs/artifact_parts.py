@@ -62,17 +62,23 @@ def summarise_request(request: dict[str, Any]) -> RequestSummary:
     are replaced by their length, and the top is cut to its first keys in sorted order.
     """
     content = canonical_json(request)
-    complete = _without_verdicts_and_secrets(request) if _may_hold_some(content) else request
-    # A list of 201 elements has 200 commas of its own.
-    if len(complete) <= TOP_LEVEL_KEY_LIMIT and content.count(b",") < ITEM_LIMIT:
-        return RequestSummary(complete, None)
+    if is_shown_whole(request, content):
+        return RequestSummary(request, None)
+    complete = _without_verdicts_and_secrets(request)
     shown = {key: _shortened(complete[key]) for key in sorted(complete)[:TOP_LEVEL_KEY_LIMIT]}
     return RequestSummary(shown, None if _is_all_of(shown, complete) else complete)
 
 
-def _may_hold_some(content: bytes) -> bool:
+def is_shown_whole(request: dict[str, Any], content: bytes) -> bool:
+    """Return whether the summary of `request`, with this canonical JSON, is certainly all of it."""
+    if len(request) > TOP_LEVEL_KEY_LIMIT or not content.isascii():
+        return False
     folded = content.lower()
-    return not content.isascii() or any(sign in folded for sign in _SIGNS)
+    for sign in _SIGNS:
+        if sign in folded:
+            return False
+    # A list of 201 elements has 200 commas of its own.
+    return content.count(b",") < ITEM_LIMIT
 
 
 def _is_all_of(shown: dict[str, Any], complete: dict[str, Any]) -> bool:

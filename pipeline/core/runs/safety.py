@@ -4,8 +4,7 @@ Unsafe is never OK. The worst risk found anywhere counts, whatever else a produc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.fields import PROSE_LIMIT_CHARACTERS, RISK_LEVELS, normalise_risk
 
@@ -18,8 +17,7 @@ _UNSAFE_RISKS = RISK_LEVELS - CUTTABLE_RISKS
 SCORE_LIMIT = 100
 
 
-@dataclass(frozen=True, slots=True)
-class RiskSource:
+class RiskSource(NamedTuple):
     """One part of a request in which a producer may have put a verdict.
 
     Attributes:
@@ -67,13 +65,22 @@ class RiskSource:
 
 def risk_source_of(content: dict[str, Any], *, free_form: bool) -> RiskSource:
     """Return the source that holds `content`, with the worst risk that it names."""
-    keys = ("risk_level", "risk_bucket") if free_form else ("risk_level",)
-    found = [_risk_of(content[key]) for key in keys if content.get(key) is not None]
-    return RiskSource(content, free_form, max(found, key=RISK_RANK.__getitem__, default=None))
+    risk_level = _risk_of(content.get("risk_level"))
+    if free_form and "risk_bucket" in content:
+        risk_level = _worse_of(risk_level, _risk_of(content["risk_bucket"]))
+    return RiskSource(content, free_form, risk_level)
 
 
-def _risk_of(value: object) -> str:
+def _risk_of(value: object) -> str | None:
+    if value is None:
+        return None
     return normalise_risk(value) if isinstance(value, str) else "UNKNOWN"
+
+
+def _worse_of(one: str | None, other: str | None) -> str | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other, key=RISK_RANK.__getitem__)
 
 
 def _is_prose(value: object) -> bool:
@@ -84,8 +91,7 @@ def _is_prose_list(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, list) and all(map(_is_prose, value))
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """The result of the policy for one complete request.
 
     Attributes:
@@ -95,6 +101,11 @@ class Judgement:
 
     status: str
     decision: dict[str, Any]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the run shows what was generated."""
+        return self.status == "OK"
 
 
 def judge_safety(
@@ -113,14 +124,14 @@ def judge_safety(
         producer_failed: Whether the producer reported an error.
     """
     sources = list(_risk_sources(decision, feasibility))
-    risk_level = max(
-        (source.risk_level for source in sources if source.risk_level is not None),
-        key=RISK_RANK.__getitem__,
-        default="UNKNOWN",
-    )
+    worst = None
+    blocking = False
+    for source in sources:
+        worst = _worse_of(worst, source.risk_level)
+        blocking = blocking or source.is_blocking
+    risk_level = worst or "UNKNOWN"
     # The first source of the worst risk speaks first, then the others in their order.
     sources.sort(key=lambda source: source.risk_level != risk_level)
-    blocking = any(source.is_blocking for source in sources)
     status, fallback_reason = _status(risk_level, producer_status, producer_failed, blocking)
     return Judgement(status, decision_of(risk_level, sources, fallback_reason, decision))
 
@@ -193,17 +204,17 @@ def decision_of(
         fallback_reason: The reason that stands where no source gives one, if any.
         sent: The producer's decision, whose details are kept.
     """
-    scores = (source.score for source in sources)
-    reasons = (source.block_reason for source in sources)
-    lists = [listed for source in sources if (listed := source.warnings) is not None]
-    found = {
-        "risk_level": risk_level,
-        "score": next((score for score in scores if score is not None), None),
-        "block_reason": next(filter(None, reasons), fallback_reason),
+    found: dict[str, Any] = {"risk_level": risk_level}
+    reason = None
+    for source in sources:
+        if found.get("score") is None:
+            found["score"] = source.score
+        reason = reason or source.block_reason
         # An empty list counts only where no source has another.
-        "warnings": next(filter(None, lists), lists[0] if lists else None),
-        "details": sent.get("details") if sent else None,
-    }
+        if not found.get("warnings") and (listed := source.warnings) is not None:
+            found["warnings"] = listed
+    found["block_reason"] = reason or fallback_reason
+    found["details"] = sent.get("details") if sent else None
     return {key: value for key, value in found.items() if value is not None}
 
 

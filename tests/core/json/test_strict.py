@@ -76,8 +76,10 @@ HOSTILE = {
     "duplicate keys, escaped in upper and lower case": b'{"\\u00e9":1,"\\u00E9":2}',
     "duplicate keys, one escaped slash": b'{"/":1,"\\/":2}',
     "duplicate keys outside the BMP": b'{"\\ud83e\\ude9a":1,"\xf0\x9f\xaa\x9a":2}',
-    # The quotes that the dropped member takes with it are made up by escaped ones.
-    "duplicate keys with equal counts of quotes": b'{"a":1,"a":"\\u0022\\u0022"}',
+    # The colon that the dropped member takes with it is made up by an escaped one.
+    "duplicate keys with equal counts of colons": b'{"a":1,"a":"\\u003a"}',
+    "duplicate keys with equal counts of colons in upper case": b'{"a":1,"a":"\\u003A"}',
+    "duplicate colons as keys": b'{":":1,"\\u003a":2}',
     "duplicate quotes as keys": b'{"\\"":1,"\\u0022":2}',
     "duplicate keys beside a quoted text": b'{"a":"\\"","a":"\\u0022\\u0022\\u0022"}',
     "65 levels": b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
@@ -191,7 +193,22 @@ def test_whatever_is_written_is_read_alike(value: Any, ascii_only: bool, indent:
     assert same_verdict(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode())
 
 
-SNIPPETS = [b'"', b"\\", b"\\u0022", b"{", b"}", b"[", b"]", b",", b":", b"\x00", b"\xff", b"1e400"]
+SNIPPETS = [
+    b'"',
+    b"\\",
+    b"\\u003a",
+    b"\\u003A",
+    b"\\u003c",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\x00",
+    b"\xff",
+    b"1e400",
+]
 SNIPPETS += [
     b"NaN",
     b"\\ud800",

@@ -200,7 +200,7 @@ def test_our_own_exception_on_one_record_is_an_internal_error_and_no_run(
         message = "secret of the record"
         raise KeyError(message)
 
-    monkeypatch.setattr(verdict, "build_run", fail)
+    monkeypatch.setattr(verdict, "judged_run", fail)
     found = judge(run_request())
     assert found == Rejected("INTERNAL_ERROR", "KeyError while judging the record.")
 
@@ -212,7 +212,7 @@ def test_an_exception_of_the_machine_is_not_the_records_fault(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(verdict, "build_run", fail)
+    monkeypatch.setattr(verdict, "judged_run", fail)
     with pytest.raises(error):
         judge(run_request())
 
