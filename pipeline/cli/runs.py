@@ -110,11 +110,12 @@ def list_command(wanted: RunFilter, as_json: bool) -> None:
 @app.command()
 def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     """Show one run: its artifact, checked against the index; --json with its advisories."""
+    from pipeline.core.json.strict import parse_object
     from pipeline.core.runs.safety import explained
 
     with _reader() as reader:
         found = reader.find(run_id)
-        shown = reader.show(found)
+        shown, _ = parse_object(reader.show(found).content)
     if as_json:
         print_json(shown)
         return

@@ -4,10 +4,31 @@ Nothing of it is stored; the same artifact and the same links always give the sa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.json.canonical import canonical_json
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
+
+Members: TypeAlias = dict[str, msgspec.Raw]
+"""The members of an object by name, each as its canonical bytes."""
+
+_members = msgspec.json.Decoder(Members).decode
+_joined = msgspec.json.Encoder(order="sorted").encode
+
+
+def members_of(content: bytes) -> Members:
+    """Return the members of the object that canonical bytes hold; nothing inside them is parsed."""
+    return _members(content)
+
+
+def joined(members: Members, added: Mapping[str, Any]) -> bytes:
+    """Return the canonical bytes of the object with `added` beside, or in place of, its members."""
+    return _joined(
+        members | {name: msgspec.Raw(canonical_json(value)) for name, value in added.items()}
+    )
 
 
 def run_view(artifact: Mapping[str, Any], links: Sequence[StoredAdvisory]) -> dict[str, Any]:

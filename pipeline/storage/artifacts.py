@@ -1,7 +1,7 @@
 """Artifacts and links as files: one read and checked, or all found."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -126,16 +126,15 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
             return ()
         # Of what could be cut by this row has nothing but hashes, and those stand in the artifact.
         return tuple(sorted(generated_by_row(document)))
-    body = read_kept_request(root, document)
+    body = read_kept_request(root, document["provenance"]["request_sha256"])
     if body is None:
         return None
     request = parse_by_rule(body)
     return tuple(sorted(generated_by_row(request) if is_legacy else generated_hashes(request)))
 
 
-def read_kept_request(root: Path, document: Mapping[str, Any]) -> bytes | None:
-    """Return the quarantined request of an artifact; None where it is missing or changed."""
-    sha256 = document["provenance"]["request_sha256"]
+def read_kept_request(root: Path, sha256: str) -> bytes | None:
+    """Return the quarantined request of this SHA-256; None where it is missing or changed."""
     try:
         content = read_below(root, quarantine_path(sha256), DOCUMENT_LIMIT_BYTES)
     except (FileNotFoundError, NotADirectoryError, NotAFileError):

@@ -5,16 +5,25 @@ index, the artifact from its file. Any number of threads may use it at once. Wha
 the routes of the API answer and the commands print.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import msgspec
+
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.json.strict import parse_object
-from pipeline.core.run_view import merged_advisories, run_view, withheld_blobs
-from pipeline.core.runs.artifact_parts import is_shown, values_without_place
+from pipeline.core.run_view import (
+    Members,
+    explanation_status,
+    joined,
+    members_of,
+    merged_advisories,
+    run_view,
+    withheld_blobs,
+)
+from pipeline.core.runs.artifact_parts import values_without_place
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
@@ -27,6 +36,8 @@ from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH
 from schemas.run_filter import RunFilter
+
+_EMPTY_LIST = b"[]"
 
 
 def stored_answer(stored: StoredBlob) -> dict[str, Any]:
@@ -75,6 +86,30 @@ class FoundRun:
     def view(self) -> dict[str, Any]:
         """Return the artifact with its links."""
         return run_view(self.document(), self.links)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun:
+    """A run as the API answers it.
+
+    Attributes:
+        members: Of its artifact.
+        added: Beside them, or in place of one.
+    """
+
+    members: Members
+    added: dict[str, Any]
+
+    @property
+    def missing_attachments(self) -> tuple[str, ...]:
+        """The SHA-256 of each attachment that is not here now, sorted."""
+        missing: tuple[str, ...] = self.added["missing_attachments"]
+        return missing
+
+    @property
+    def content(self) -> bytes:
+        """Its canonical bytes: the members of the file as they are, joined with the others."""
+        return joined(self.members, self.added)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +173,35 @@ class RunReader:
         run, links = self.rows_of(run_id)
         return FoundRun(run, links, read_artifact(self.root, run))
 
-    def missing_attachments(self, document: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the SHA-256 of each attachment of an artifact that is not here now, sorted."""
-        with store_faults(self.root):
-            return missing_attachments(self.root, document)
-
-    def show(self, found: FoundRun) -> dict[str, Any]:
+    def show(self, found: FoundRun) -> ShownRun:
         """Return a run as the API answers it: with its links, and with what is computed."""
-        view = found.view()
-        view["missing_attachments"] = list(self.missing_attachments(view))
-        if found.run.program is not None:
-            view["gcode_sha256"] = found.run.program.sha256
-            view["gcode_known_by"] = found.run.program.known_by
-        given = self._given(view)
-        return view | {"given": given} if given else view
+        members, links, program = members_of(found.content), found.links, found.run.program
+        refs = msgspec.json.decode(members["attachments"])
+        with store_faults(self.root):
+            missing = missing_attachments(self.root, {"attachments": refs})
+        added: dict[str, Any] = {
+            "explanation_status": explanation_status(links),
+            "missing_attachments": missing,
+        }
+        if links or bytes(members["advisory_inputs"]) != _EMPTY_LIST:
+            added["advisory_inputs"] = merged_advisories(found.document(), links)
+        if program is not None:
+            added["gcode_sha256"] = program.sha256
+            added["gcode_known_by"] = program.known_by
+        if given := self._given(found):
+            added["given"] = given
+        return ShownRun(members, added)
 
-    def _given(self, artifact: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the request of an artifact says and the artifact has no place for."""
-        if not is_shown(artifact):
+    def _given(self, found: FoundRun) -> dict[str, Any]:
+        """Return what the request of a run says and its artifact has no place for."""
+        if found.run.status != "OK":
+            # Its artifact shows nothing that was generated.
             return {}
         with store_faults(self.root):
-            kept = read_kept_request(self.root, artifact)
-        return {} if kept is None else values_without_place(parse_object(kept)[0], artifact)
+            kept = read_kept_request(self.root, found.run.request_sha256)
+        if kept is None:
+            return {}
+        return values_without_place(parse_object(kept)[0], found.document())
 
     def advisories(self, run_id: str) -> dict[str, Any]:
         """Return the advisories of a run, oldest first, as the API answers them."""

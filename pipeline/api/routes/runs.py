@@ -79,8 +79,8 @@ async def get_run(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Respons
 def _view(reader: RunReader, run_id: str, known: str | None) -> tuple[str, bytes | None]:
     found = reader.find(run_id)
     shown = reader.show(found)
-    tag = _tag(found, shown["missing_attachments"])
-    return tag, None if is_known(tag, known) else canonical_json(shown)
+    tag = _tag(found, shown.missing_attachments)
+    return tag, None if is_known(tag, known) else shown.content
 
 
 def _tag(found: FoundRun, missing: Sequence[str]) -> str:
