@@ -5,31 +5,41 @@ It stands around the whole application, whose last resort for errors is inside t
 
 import asyncio
 import ipaddress
+import random
 import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
+import prometheus_client
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
 from pipeline.api.http.request_body import is_unasked
-from pipeline.api.http.request_head import READING, HeadRules, has_hidden_slash, in_origin_form
+from pipeline.api.http.request_head import (
+    READING,
+    HeadRules,
+    has_hidden_slash,
+    header_of,
+    in_origin_form,
+)
 from pipeline.api.http.tokens import OPEN_PATHS, Tokens
 
-REQUEST_ID_HEADER = "x-request-id"
+REQUEST_ID_HEADER = b"x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _ALWAYS_ANSWERED = OPEN_PATHS | {"/metrics"}
 """Not limited: what shows that the limit is reached must not be refused by it."""
 _METHODS = READING | {"POST", "PUT", "PATCH", "DELETE"}
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT")
 _CORS_REQUEST_HEADERS = (
     *("Authorization", "Content-Type", "If-None-Match", "If-Range", "Range"),
@@ -41,6 +51,8 @@ _CORS_ANSWER_HEADERS = (
 _IPV6_NETWORK_BITS = 64
 """What one household or host is given: it has all addresses below, and may use each."""
 
+# Of its own: a seed that others set must not repeat an id.
+_ids = random.Random()  # noqa: S311  # an id of a request is no secret
 _log = structlog.get_logger(__name__)
 
 
@@ -79,6 +91,7 @@ class RequestLimit:
                 del self._active[client]
 
 
+@lru_cache(maxsize=1024)
 def _client_of(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
@@ -164,7 +177,7 @@ class RequestMiddleware:
         if not origins or scope["method"] != "OPTIONS":
             return bool(origins)
         # The question of a page that may not ask is answered like any other OPTIONS.
-        return Headers(scope=scope).get("origin") in origins
+        return header_of(scope, b"origin") in origins
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = (scope.get("client") or ("",))[0]
@@ -193,7 +206,7 @@ class _Exchange:
     """One request and what has been answered to it."""
 
     def __init__(self, scope: Scope, send: Send, method: str, idle_seconds: float) -> None:
-        self.request_id = _request_id(Headers(scope=scope))
+        self.request_id = _request_id(scope)
         self._is_head = method == "HEAD"
         # Routes that publish carry the id on; those that read a file need not read it for HEAD.
         scope.setdefault("state", {}).update(request_id=self.request_id, is_head=self._is_head)
@@ -211,31 +224,28 @@ class _Exchange:
             self._add_headers(message)
         elif self._is_head:
             message = {**message, "body": b""}
-        try:
-            async with asyncio.timeout(self._idle_seconds):
-                await self._send(message)
-        except TimeoutError as error:
-            raise SlowClientError from error
+        await _in_time(self._send(message), self._idle_seconds)
         if message["type"] == "http.response.body":
             self.is_whole = not message.get("more_body", False)
 
     def _add_headers(self, message: Message) -> None:
-        headers = MutableHeaders(scope=message)
-        headers[REQUEST_ID_HEADER] = self.request_id
-        for name, value in _HEADERS.items():
-            headers.setdefault(name, value)
+        headers = [each for each in message["headers"] if each[0] != REQUEST_ID_HEADER]
+        given = {name for name, _ in headers}
+        headers.append((REQUEST_ID_HEADER, self.request_id.encode()))
+        headers += [each for each in _HEADERS if each[0] not in given]
         if is_unasked(self._scope):
             # Whether the body comes all the same cannot be known: no request can follow.
-            headers["Connection"] = "close"
+            headers = [each for each in headers if each[0] != b"connection"]
+            headers.append((b"connection", b"close"))
+        message["headers"] = headers
 
     def report(self) -> None:
         seconds = time.perf_counter() - self._begin
         # The template, never the path: labels must not grow with what clients send.
         route = str(getattr(self._scope.get("route"), "path", "none"))
-        status = str(self.status or 0)
         method = self._method if self._method in _METHODS else "other"
-        metrics.HTTP_REQUESTS.labels(method, route, status).inc()
-        metrics.HTTP_SECONDS.labels(method, route).observe(seconds)
+        _answers(method, route, self.status or 0).inc()
+        _durations(method, route).observe(seconds)
         _log.info(
             "request",
             method=self._method,
@@ -245,6 +255,58 @@ class _Exchange:
         )
 
 
-def _request_id(headers: Headers) -> str:
-    given = headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+def _request_id(scope: Scope) -> str:
+    given = header_of(scope, REQUEST_ID_HEADER) or ""
+    if _REQUEST_ID.fullmatch(given):
+        return given
+    # Not by uuid4: it asks the system, which lets another thread take over.
+    return uuid.UUID(int=_ids.getrandbits(128), version=4).hex
+
+
+@lru_cache(maxsize=4096)
+def _answers(method: str, route: str, status: int) -> prometheus_client.Counter:
+    return metrics.HTTP_REQUESTS.labels(method, route, str(status))
+
+
+@lru_cache(maxsize=1024)
+def _durations(method: str, route: str) -> prometheus_client.Histogram:
+    return metrics.HTTP_SECONDS.labels(method, route)
+
+
+async def _in_time(sending: Awaitable[None], seconds: float) -> None:
+    """Await what sends a message; a timer is set only where it has to wait for the client.
+
+    Raises:
+        SlowClientError: It waits for longer than this.
+    """
+    steps = sending.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await _Begun(steps, waits_for)
+    except TimeoutError as error:
+        raise SlowClientError from error
+
+
+class _Begun:
+    """The rest of something awaited that was begun and waits."""
+
+    def __init__(self, steps: Generator[Any, Any, None], waits_for: object) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    value = yield waits_for
+                except BaseException as error:  # noqa: BLE001  # a cancellation too is for it
+                    waits_for = self._steps.throw(error)
+                else:
+                    waits_for = self._steps.send(value)
+        except StopIteration:
+            return

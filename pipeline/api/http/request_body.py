@@ -5,11 +5,11 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from pipeline.api.answers import ApiError
+from pipeline.api.http.request_head import header_of
 from pipeline.errors import RmosError
 from pipeline.topics import REQUEST_VALUE_LIMIT_BYTES
 
@@ -110,7 +110,7 @@ async def _drain(request: Request) -> None:
 
 def is_unasked(scope: Scope) -> bool:
     """Return whether a client waits for `100 Continue` and its body was not asked for."""
-    waits = "100-continue" in Headers(scope=scope).get("expect", "").lower()
+    waits = "100-continue" in (header_of(scope, b"expect") or "").lower()
     return waits and not scope["state"].get("is_body_asked_for", False)
 
 

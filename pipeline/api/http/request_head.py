@@ -31,17 +31,16 @@ class HeadRules:
 
     def refusal(self, scope: Scope) -> ApiError | None:
         """Return why a request is refused, or None."""
-        headers = Headers(scope=scope)
-        if _has_two_lengths(scope["http_version"], headers):
+        if _has_two_lengths(scope):
             message = "Expected one length: Content-Length or, in HTTP/1.1, Transfer-Encoding."
             return ApiError(400, "BAD_REQUEST", message, headers=_CLOSE)
-        if not self.hosts.has(headers.get("host")):
+        if not self.hosts.has(header_of(scope, b"host")):
             message = (
                 "This is no name of this API: ask it as localhost or 127.0.0.1, or name the host "
                 "in RMOS_API_ALLOWED_HOSTS."
             )
             return ApiError(421, "WRONG_HOST", message, headers=_CLOSE)
-        if scope["method"] not in READING and self._is_foreign(headers):
+        if scope["method"] not in READING and self._is_foreign(Headers(scope=scope)):
             message = (
                 "A page of another site may not change anything here, unless its origin is in "
                 "RMOS_API_ALLOWED_ORIGINS."
@@ -60,12 +59,23 @@ class HeadRules:
         return not all(is_same_origin(origin, host) for origin in origins)
 
 
-def _has_two_lengths(http_version: str, headers: Headers) -> bool:
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """Return the first value of a header, whose name is in lower case; None where it is not there.
+
+    Starlette's own look-up takes ten times as long where there is none.
+    """
+    for each, value in scope["headers"]:
+        if each == name:
+            return str(value, "latin-1")
+    return None
+
+
+def _has_two_lengths(scope: Scope) -> bool:
     """Return whether a proxy in front may see another end of the body (RFC 9112, 6.1 and 6.3)."""
-    if "transfer-encoding" not in headers:
+    if header_of(scope, b"transfer-encoding") is None:
         return False
     # HTTP/1.0 has no chunks: for a proxy that speaks it alone the body ends elsewhere.
-    return http_version == "1.0" or "content-length" in headers
+    return scope["http_version"] == "1.0" or header_of(scope, b"content-length") is not None
 
 
 def in_origin_form(scope: Scope) -> Scope:

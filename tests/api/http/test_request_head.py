@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
-from pipeline.api.http.middleware import RequestLimit
+from pipeline.api.http.middleware import RequestLimit, SlowClientError
 from pipeline.api.http.tokens import Token, Tokens
 from pipeline.core.hashing import sha256_of_text
 from pipeline.errors import InputError
@@ -219,3 +221,74 @@ async def test_a_body_that_trickles_is_given_up(tmp_path: Path) -> None:
         assert refusal(answer) == (408, "REQUEST_TIMEOUT")
         assert answer.headers["connection"] == "close"
         assert list((api.root / "attachments").rglob("*")) == []
+
+
+def _asked() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/health/live",
+        "raw_path": b"/health/live",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def test_a_client_that_takes_no_piece_of_its_answer_in_time_is_given_up(
+    tmp_path: Path,
+) -> None:
+    async def send(_message: Message) -> None:
+        await asyncio.Event().wait()
+
+    async with api_over(tmp_path / "store", api_idle_seconds=0.05) as api:
+        with pytest.raises(SlowClientError):
+            async with asyncio.timeout(10):
+                await api.app(_asked(), _nothing, send)
+
+
+@pytest.mark.parametrize("fault", [None, OSError("gone"), asyncio.CancelledError()])
+async def test_what_becomes_of_a_piece_that_has_to_wait_is_what_the_request_sees(
+    tmp_path: Path, fault: BaseException | None
+) -> None:
+    sent = []
+
+    async def send(message: Message) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if fault is not None:
+            raise fault
+        sent.append(message["type"])
+
+    async with api_over(tmp_path / "store") as api:
+        if fault is None:
+            await api.app(_asked(), _nothing, send)
+            assert sent == ["http.response.start", "http.response.body"]
+        else:
+            with pytest.raises(type(fault)):
+                await api.app(_asked(), _nothing, send)
+
+
+async def test_a_piece_that_waits_is_cancelled_with_its_request(tmp_path: Path) -> None:
+    waits, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def send(_message: Message) -> None:
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with api_over(tmp_path / "store") as api:
+        asking = asyncio.create_task(api.app(_asked(), _nothing, send))
+        async with asyncio.timeout(10):
+            await waits.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await cancelled.wait()
