@@ -87,10 +87,11 @@ class LegacyDependencies(Dependencies):
 
 
 # Not a plain function: FastAPI would call it in a thread for every request.
-async def _dependencies(request: Request) -> Any:  # noqa: ANN401  # as each route names them
+async def current_dependencies(request: Request) -> Any:  # noqa: ANN401  # as each route names them
+    """Return the dependencies of the application that `request` was sent to."""
     return request.app.state.dependencies
 
 
-Deps = Annotated[Dependencies, Depends(_dependencies)]
-ApiDeps = Annotated[ApiDependencies, Depends(_dependencies)]
-LegacyDeps = Annotated[LegacyDependencies, Depends(_dependencies)]
+Deps = Annotated[Dependencies, Depends(current_dependencies)]
+ApiDeps = Annotated[ApiDependencies, Depends(current_dependencies)]
+LegacyDeps = Annotated[LegacyDependencies, Depends(current_dependencies)]

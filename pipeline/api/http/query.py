@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError
+from pipeline.api.dependencies import current_dependencies
 
 _NEVER_EMPTY = frozenset({"cursor"})
 """Without its cursor a walk over the pages would start again, for ever."""
@@ -31,12 +32,57 @@ class ExactQueryRoute(APIRoute):
         handle = super().get_route_handler()
         # Those of the function itself: nothing that our routes depend on has parameters.
         known = list(_parameters_of(self.dependant))
+        arguments_of = _arguments_of(self.dependant)
 
         async def checked(request: Request) -> Response:
-            request.scope["query_string"] = checked_query(request.scope["query_string"], known)
-            return await handle(request)
+            if query := request.scope["query_string"]:
+                request.scope["query_string"] = checked_query(query, known)
+            arguments = arguments_of(request)
+            if arguments is None:
+                return await handle(request)
+            found: Response = await self.endpoint(**arguments)
+            return found
 
         return checked
+
+
+def _arguments_of(dependant: Dependant) -> Callable[[Request], dict[str, Any] | None]:
+    """Return what gathers the arguments of a route's function, or None where FastAPI has to.
+
+    Texts of the path need no validation, and without a query a filter is the one without filters.
+    FastAPI takes about 60 us for as much.
+    """
+    names = [field.name for field in dependant.path_params if field.field_info.annotation is str]
+    deps = [str(each.name) for each in dependant.dependencies if each.call is current_dependencies]
+    is_plain = (
+        len(names) == len(dependant.path_params)
+        and len(deps) == len(dependant.dependencies)
+        and not any(field.field_info.metadata for field in dependant.path_params)
+        and not (dependant.header_params or dependant.cookie_params or dependant.body_params)
+    )
+    filters = _filters_of(dependant)
+
+    def gather(request: Request) -> dict[str, Any] | None:
+        if not is_plain or filters is None or (filters and request.scope["query_string"]):
+            return None
+        found = {name: request.path_params[name] for name in names} | filters
+        found |= dict.fromkeys(deps, request.app.state.dependencies)
+        if dependant.request_param_name is not None:
+            found[dependant.request_param_name] = request
+        return found
+
+    return gather
+
+
+def _filters_of(dependant: Dependant) -> dict[str, BaseModel] | None:
+    """Return the arguments of an empty query; None where a query must not be empty."""
+    found = {}
+    for field in dependant.query_params:
+        shape = field.field_info.annotation
+        if not isinstance(shape, type) or not issubclass(shape, BaseModel):
+            return None
+        found[field.name] = shape()
+    return found
 
 
 def _parameters_of(dependant: Dependant) -> Iterator[str]:
