@@ -32,13 +32,13 @@ RENDER_DRIFT = _counter(
 )
 BATCH_RECORDS = _histogram(
     "rmos_batch_records",
-    "Records in a batch",
+    "Records in a poll",
     ["group"],
     buckets=(1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096),
 )
 STAGE_SECONDS = _histogram(
     "rmos_stage_seconds",
-    "Duration of one stage of a batch: judge, store, publish",
+    "Duration of one stage of a chunk: judge, write, store, publish",
     ["group", "stage"],
     buckets=_SECONDS,
 )

@@ -109,7 +109,12 @@ class Settings(BaseSettings):
     instance: str | None = Field(
         None, description="name of this worker for static group membership; unique in its group"
     )
-    batch_records: int = Field(2000, ge=1, le=20000, description="most records of one batch")
+    batch_records: int = Field(
+        2000,
+        ge=1,
+        le=20000,
+        description="most records of one poll; a batch of the store has at most 1,024",
+    )
     judge_in_child_process: bool = Field(
         True,
         validation_alias=AliasChoices("RMOS_JUDGE_IN_CHILD_PROCESS", "RMOS_JUDGE_IN_HELPER"),

@@ -53,6 +53,7 @@ async def prepared_persist(
             judge_run_record,
             store.commit,
             partial(outbox.messages, run_event, run_event_headers),
+            write=store.write,
             outbox=outbox,
             epoch=store.identity.epoch,
             accepted_rejects=accepted_rejects,

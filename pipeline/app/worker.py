@@ -18,10 +18,11 @@ from pipeline.consumers.engine.judging import Judge, Judging
 from pipeline.consumers.engine.outbox import Outbox, Request
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
+from pipeline.disk.durable_files import WrittenFiles
 from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
-from pipeline.storage.batch_store import BatchResult, RejectLimit
+from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
 
@@ -118,23 +119,26 @@ async def batch_worker(
     settings: Settings,
     stack: AsyncExitStack,
     judge: Judge[Any],
-    store: Callable[[Sequence[Any], RejectLimit], BatchResult[Any]],
+    store: Callable[..., BatchResult[Any]],
     publish: Callable[[Request, Any], Iterable[Message]],
     *,
+    write: Callable[[Sequence[Any]], WrittenFiles] | None = None,
     outbox: Outbox,
     epoch: int,
     accepted_rejects: int = 0,
 ) -> BatchWorker[Any, Any]:
-    """Return a worker of batches; its thread, child process and sender end with `stack`."""
+    """Return a worker of batches; its threads, child process and sender end with `stack`."""
     executor = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+    writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
     sender = await started_sender(settings, stack)
     judging = stack.enter_context(Judging(judge, in_child=settings.judge_in_child_process))
     return BatchWorker(
-        Steps(judging, store, publish),
+        Steps(judging, store, publish, write),
         outbox,
         sender,
         epoch=epoch,
         executor=executor,
+        writer=writer,
         accepted_rejects=accepted_rejects,
     )
 

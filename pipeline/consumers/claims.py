@@ -29,7 +29,7 @@ from pipeline import metrics
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.broker.sending.batches import Message
-from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, BatchWorker, Steps
+from pipeline.consumers.engine.batches import CHUNK_BYTES, BatchDeferred, BatchWorker, Steps
 from pipeline.consumers.engine.outbox import Request
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.subscription import Subscription
@@ -50,6 +50,9 @@ LOOK_SHARE = 9.0
 
 PAUSE_SECONDS = 5.0
 """Time to the next look where a claim could not be read or published."""
+
+PAGE_CLAIMS = 512
+"""Most claims that are looked up and in hand at once."""
 
 READ_SECONDS = 30.0
 """Longest wait for the next record until the claims of a partition are left for later."""
@@ -85,9 +88,8 @@ class AdvisoryClaims:
         self._judging = worker.steps.judge
         self._outbox = worker.outbox
         self._publish = worker.steps.publish
-        self._worker = worker.with_steps(
-            Steps(self._judging, self._store_again, self._publish_news)
-        )
+        self._worker = worker
+        self._steps = Steps(self._judging, self._store_again, self._publish_news)
         self._put_off = PutOff(self.standing, "claims")
         self._has_found = False
         self._overdue: set[RecordSource] = set()
@@ -142,13 +144,15 @@ class AdvisoryClaims:
             if isinstance(overdue_to, BaseException):
                 raise overdue_to
             after, tried = -1, set[int]()
-            due = partial(self._claims.due, overdue_to=overdue_to, limit=CHUNK_RECORDS)
+            due = partial(self._claims.due, overdue_to=overdue_to, limit=PAGE_CLAIMS)
             while page := await self._on_disk(partial(due, after=after), place):
                 first, after = RecordId(*place, page[0][0]), page[-1][0]
                 tried |= await self._process_page(place, page)
-        except (BrokerError, TimeoutError) as error:
+        except (BrokerError, BatchDeferred, TimeoutError) as error:
             metrics.FAULTS.labels(self._outbox.group, "broker").inc()
-            why = str(error) or "The broker has not given them out."
+            why = (
+                str(error) or "The broker has not given them out or not taken what became of them."
+            )
             _log.warning("claims put off", partition=place[1], why=why)
             self._put_off.note([first], why)
             return False
@@ -196,10 +200,10 @@ class AdvisoryClaims:
                 batch.append(request)
                 size += held_bytes(request)
                 if size >= CHUNK_BYTES:
-                    await self._worker.process(batch)
+                    await self._worker.process(batch, self._steps)
                     batch, size = [], 0
         if batch:
-            await self._worker.process(batch)
+            await self._worker.process(batch, self._steps)
         await self._on_disk(self._claims.release, place, offsets)
 
     async def _requests(

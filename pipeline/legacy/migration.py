@@ -41,6 +41,7 @@ from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, StoredRun
+from pipeline.disk.durable_files import WrittenFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
@@ -223,23 +224,28 @@ class _Migration:
             return
         counts = self.result.counts["outcomes"]
 
-        def store(judged: Sequence[RunRecord], limit: RejectLimit) -> BatchResult[Outcome]:
-            result = self.store.commit(judged, limit)
+        def store(
+            judged: Sequence[RunRecord], limit: RejectLimit, written: WrittenFiles | None = None
+        ) -> BatchResult[Outcome]:
+            result = self.store.commit(judged, limit, written)
             counts.update(outcome.kind for outcome in result.outcomes)
             self.progress("rows stored", counts.total(), total)
             return result
 
         with (
             ThreadPoolExecutor(1, thread_name_prefix="store") as executor,
+            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
             Judging(judge_legacy_record, in_child=self.settings.judge_in_child_process) as judging,
         ):
             outbox = Outbox(topics.migrate_group, topics.run_events, topics.run_dead_letters)
+            publish = partial(outbox.messages, run_event, run_event_headers)
             worker = BatchWorker(
-                Steps(judging, store, partial(outbox.messages, run_event, run_event_headers)),
+                Steps(judging, store, publish, self.store.write),
                 outbox,
                 sender,
                 epoch=self.store.identity.epoch,
                 executor=executor,
+                writer=writer,
                 accepted_rejects=self.options.accepted_rejects,
             )
             async with (

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import resource
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,10 +14,10 @@ from structlog.testing import capture_logs
 from pipeline.api.dependencies import ThreadPool
 from pipeline.app import application, http, process
 from pipeline.app.http import BrokerProbe
-from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.subscription import Subscription
-from pipeline.errors import BrokerError, ExecutorError, IntegrityError, thread_faults
+from pipeline.errors import BrokerError, ExecutorError, IntegrityError
 from pipeline.settings import Settings
+from tests.consumers.engine.chunks import engine, records, until
 
 
 async def test_all_who_ask_at_a_time_ask_the_broker_once() -> None:
@@ -78,25 +77,17 @@ async def test_an_answer_for_which_no_thread_can_be_started_names_it(
 async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_names_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    executor = ThreadPoolExecutor(1, thread_name_prefix="store")
-
-    class Threaded:
-        group = "group"
-
-        async def process(self, _records: Any) -> None:
-            with thread_faults():
-                await asyncio.get_running_loop().run_in_executor(executor, int)
-
-    subscription = Subscription(
-        Settings(broker_pause_seconds=1e-9),
-        cast("Any", Threaded()),
-        topic="rmos.runs.requests",
-        start=cast("Any", SimpleNamespace(places={})),
-    )
-    monkeypatch.setattr(threading.Thread, "start", _no_thread)
-    record = SimpleNamespace(key=None, value=b"{}", headers=(), timestamp=0)
-    with capture_logs() as logged, pytest.raises(BatchDeferred):
-        await subscription.deliver([cast("Any", record)])
+    with engine() as made:
+        subscription = Subscription(
+            Settings(broker_pause_seconds=1e-9),
+            made.worker,
+            topic="rmos.runs.requests",
+            start=cast("Any", SimpleNamespace(places={})),
+        )
+        monkeypatch.setattr(threading.Thread, "start", _no_thread)
+        with capture_logs() as logged:
+            await subscription._in_flight.put(records([1]), {})
+            await until(subscription.fault.done)
     assert isinstance(subscription.fault.exception(), ExecutorError)
     assert logged == []
 

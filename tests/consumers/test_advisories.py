@@ -85,6 +85,7 @@ class Shop:
             cast("Any", self),
             epoch=1,
             executor=executor,
+            writer=executor,
         )
         self.claims = AdvisoryClaims(Settings(), self.store, cast("Any", self), self.worker)
 

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 
-from faststream.kafka.message import KafkaAckableMessage
-
 from pipeline.app.advise import app
 from pipeline.app.process import run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
+from pipeline.consumers.engine.group_consumer import PolledConsumer
+from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.writer import LedgerBatch
@@ -27,12 +27,14 @@ from pipeline.storage.index.queries import IndexTransaction
 from tests.builders import advisory_request, record
 from tests.e2e.advisories import run_of
 from tests.e2e.kafka_reading import Sending, produce
-from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, stop_at
+from tests.e2e.worker_stopped_at import AFTER, BEFORE, Step, small_chunks, stop_at
 
 LINKED_OF_A_STEP = 6
+CHUNK_RECORDS = 3
+"""So that a batch is four chunks."""
 
 STEPS: dict[str, Step] = {
-    "polled": (BatchWorker, "process", 1, BEFORE),
+    "polled": (InFlight, "put", 1, BEFORE),
     "judged": (BatchWorker, "_judge", 1, AFTER),
     "locked": (AdvisoryStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
@@ -48,8 +50,10 @@ STEPS: dict[str, Step] = {
     "to be published": (BatchWorker, "_store", 1, AFTER),
     "some published": (sender, "send_partition", 3, AFTER),
     "published": (BatchSender, "send", 1, AFTER),
-    "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
-    "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
+    "second stored": (AdvisoryStore, "commit", 2, AFTER),
+    "second to be published": (BatchSender, "send", 2, BEFORE),
+    "to be committed": (PolledConsumer, "commit", 1, BEFORE),
+    "offsets committed": (PolledConsumer, "commit", 1, AFTER),
     "claims found": (ClaimQueue, "due", 1, AFTER),
     "claims in hand": (ClaimQueue, "take", 1, AFTER),
     "claims linked": (AdvisoryStore, "retry_links", 1, AFTER),
@@ -85,6 +89,7 @@ def work_until(step: str, number: signal.Signals) -> None:
         # The claims of the first step wait by now; a persist worker stores their run meanwhile.
         asyncio.run(produce(settings, [run_of("run_polled")]))
     configure_logging(settings)
+    small_chunks(CHUNK_RECORDS)
     stop_at(STEPS[step], number)
     run_service(app.serve(settings))
 

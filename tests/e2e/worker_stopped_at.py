@@ -1,8 +1,9 @@
-"""A persist worker that signals itself at one step of its first batch.
+"""A persist worker that signals itself at one step of its first batch, with chunks in flight.
 
 Run as a program: `worker_stopped_at.py SIGNAL STEP [STEP ...]`. Each step gets a process of its
 own, forked from one that has imported everything: it sends some records, works until the step,
-and there SIGKILL ends it, or SIGSTOP halts it. It prints how each of them ended.
+and there SIGKILL ends it, or SIGSTOP halts it. It prints how many chunks were in flight then, and
+how each of them ended.
 """
 
 import asyncio
@@ -12,13 +13,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from faststream.kafka.message import KafkaAckableMessage
-
 from pipeline.app.persist import app
 from pipeline.app.process import run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
+from pipeline.consumers.engine import batches, in_flight
 from pipeline.consumers.engine.batches import BatchWorker
+from pipeline.consumers.engine.group_consumer import PolledConsumer
+from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.folder import LedgerSystemCalls
@@ -32,14 +34,17 @@ from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.kafka_reading import Sending, produce, sending
 
 RECORDS_OF_A_STEP = 24
+CHUNK_RECORDS = 8
+"""So that a batch is four chunks."""
 
 # A step is a function, the call of it that counts, and whether it stops before or after.
 Step = tuple[Any, str, int, bool]
 BEFORE, AFTER = True, False
 
 STEPS: dict[str, Step] = {
-    "polled": (BatchWorker, "process", 1, BEFORE),
+    "polled": (InFlight, "put", 1, BEFORE),
     "judged": (BatchWorker, "_judge", 1, AFTER),
+    "written ahead": (RunStore, "write", 1, AFTER),
     "locked": (RunStore, "_plan", 1, BEFORE),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "logs made": (Ledger, "_make_missing", 1, AFTER),
@@ -66,9 +71,32 @@ STEPS: dict[str, Step] = {
     "to be published": (BatchWorker, "_store", 1, AFTER),
     "some published": (sender, "send_partition", 5, AFTER),
     "published": (BatchSender, "send", 1, AFTER),
-    "to be committed": (KafkaAckableMessage, "ack", 1, BEFORE),
-    "offsets committed": (KafkaAckableMessage, "ack", 1, AFTER),
+    "second written ahead": (RunStore, "write", 2, AFTER),
+    "second named": (RunStore, "_create", 2, AFTER),
+    "second stored": (RunStore, "commit", 2, AFTER),
+    "second to be published": (BatchSender, "send", 2, BEFORE),
+    "third stored": (RunStore, "commit", 3, AFTER),
+    "second published": (BatchSender, "send", 2, AFTER),
+    "to be committed": (PolledConsumer, "commit", 1, BEFORE),
+    "offsets committed": (PolledConsumer, "commit", 1, AFTER),
+    "second to be committed": (PolledConsumer, "commit", 2, BEFORE),
+    "second offsets committed": (PolledConsumer, "commit", 2, AFTER),
 }
+
+
+_begun: list[batches.Chunk] = []
+
+
+def small_chunks(count: int) -> None:
+    """Cut batches into chunks of `count` records, and note each that begins."""
+    batches.CHUNK_RECORDS = in_flight.CHUNK_RECORDS = count  # type: ignore[misc]
+    begin = BatchWorker.begin
+
+    def noting(self: BatchWorker[Any, Any], *args: Any) -> batches.Chunk:
+        _begun.append(chunk := begin(self, *args))
+        return chunk
+
+    BatchWorker.begin = noting  # type: ignore[method-assign]
 
 
 def stop_at(step: Step, number: signal.Signals) -> None:
@@ -81,6 +109,8 @@ def stop_at(step: Step, number: signal.Signals) -> None:
         if now is before:
             left[0] -= 1
             if left[0] == 0:
+                chunks = sum(not chunk.committed.done() for chunk in _begun)
+                print(f"{chunks} chunks in flight", flush=True)
                 os.kill(os.getpid(), number)
 
     setattr(owner, name, _stopping(original, passing))
@@ -125,6 +155,9 @@ def work_until(step: str, number: signal.Signals) -> None:
     settings = read_settings(instance="stopped")
     asyncio.run(produce(settings, records_of(step)))
     configure_logging(settings)
+    if number == signal.SIGKILL:
+        # One that halts must not do so while another chunk of it holds the lock of the store.
+        small_chunks(CHUNK_RECORDS)
     stop_at(STEPS[step], number)
     run_service(app.serve(settings))
 

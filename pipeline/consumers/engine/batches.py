@@ -1,11 +1,14 @@
-"""The one way of a batch: judge, store, publish; only then may its offsets be committed.
+"""The one way of a chunk of records: judge, write, store, publish, commit its offsets.
 
-A batch from the poll is cut into chunks of bounded size. While one chunk is stored, the next ones
-are judged. The states of a chunk, and what happens if the process dies there:
+Several chunks are on their way at once, each in another step: while one is stored, the next one is
+written and others are judged, the one before is published, and offsets of the one before that are
+committed. A step begins once the chunk before has done it, so everything is done in order. Where a
+chunk fails, those before it go on and those behind it are dropped. The states of a chunk:
 
 | state | if the process dies here |
 |---|---|
 | polled, judged | nothing happened; it is delivered again |
+| written: its contents, none with a name | the same; the kernel frees them |
 | stored | delivered again, with the same outcomes |
 | published: events and dead letters confirmed | delivered again, published again, same event_ids |
 | offsets committed | done |
@@ -13,32 +16,29 @@ are judged. The states of a chunk, and what happens if the process dies there:
 
 import asyncio
 import random
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from aiokafka import ConsumerRecord
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.judging import Judging, judged_records
+from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging, judged_records
 from pipeline.consumers.engine.outbox import CountedOutcome, Outbox, Request, request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
+from pipeline.disk.durable_files import WrittenFiles
 from pipeline.errors import thread_faults
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 
-CHUNK_RECORDS = 512
+CHUNK_RECORDS = 1024
 """Most records of one transaction of the index."""
 
-CHUNKS_AHEAD = 3
-"""Most chunks that are judged or wait to be stored. With one, the judging process and the disk
-waited for each other: measured, a fifth of the records a second."""
+CHUNKS_IN_FLIGHT = 5
+"""Most chunks on their way, one in each step."""
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """Most bytes of records of one chunk; a single larger record is a chunk of its own."""
@@ -50,7 +50,7 @@ Record: TypeAlias = ConsumerRecord
 
 
 class BatchDeferred(Exception):  # noqa: N818 - not an error of its own: its cause is
-    """A batch was put off: its offsets must not be committed, and it is delivered again."""
+    """A chunk was dropped as one before it failed: nothing of it may be committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +70,75 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Steps(Generic[Verdict, Outcome]):
-    """What one kind of worker does with records; the engine calls the three in this order.
+    """What one kind of worker does with records; the engine calls them in this order.
 
     Attributes:
         judge: Judges records, each alone, without touching the disk.
-        store: Stores judged records durably, in the worker's one thread, and returns what became
-            of each.
+        store: Stores judged records durably, in the worker's one thread for that, and returns what
+            became of each. Gets what `write` returned, if that was called, and closes it.
         publish: Returns the messages that report the outcome of one request.
+        write: Writes ahead what `store` is likely to need, in a thread of its own; nothing of it is
+            visible. None where there is nothing.
     """
 
     judge: Judging[Verdict | Rejected]
-    store: Callable[[Sequence[JudgedRecord[Verdict | Rejected]], RejectLimit], BatchResult[Outcome]]
+    store: Callable[..., BatchResult[Outcome]]
     publish: Callable[[Request, Outcome], Iterable[Message]]
+    write: Callable[[Sequence[JudgedRecord[Verdict | Rejected]]], WrittenFiles] | None = None
+
+
+class Chunk:
+    """Which steps of a chunk are done: each is true once it is, false if it never will be.
+
+    Attributes:
+        storing: All before it is stored, and it is being stored.
+        task: Ends with its last step, or with what it failed of.
+    """
+
+    __slots__ = ("committed", "published", "stored", "storing", "task")
+    task: asyncio.Task[None]
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.storing: asyncio.Future[bool] = loop.create_future()
+        self.stored: asyncio.Future[bool] = loop.create_future()
+        self.published: asyncio.Future[bool] = loop.create_future()
+        self.committed: asyncio.Future[bool] = loop.create_future()
+
+    def settle(self, *, done: bool) -> "Chunk":
+        """Let every step that is open be done, or never to be done."""
+        for step in (self.storing, self.stored, self.published, self.committed):
+            if not step.done():
+                step.set_result(done)
+        return self
+
+
+async def _nothing() -> None:
+    """Commit nothing: the caller does it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk(Generic[Verdict]):
-    requests: Sequence[Request]
-    judged: Sequence[JudgedRecord[Verdict | Rejected]]
+class Delivery:
+    """The records of a chunk, and who answers for them.
+
+    Attributes:
+        records: In offset order within each partition.
+        commit: The last step: commits their offsets.
+        failed: Called if the chunk fails or is dropped, before another can begin in its place.
+    """
+
+    records: Sequence[Record]
+    commit: Callable[[], Awaitable[None]] = _nothing
+    failed: Callable[[BaseException], None] = lambda _: None
 
 
 class BatchWorker(Generic[Verdict, Outcome]):
-    """Takes batches of records through the three steps.
+    """Takes chunks of records through the steps.
 
     Attributes:
-        steps: Its three functions.
+        steps: Those of its requests.
         outbox: Counts outcomes; knows the consumer group.
-        executor: One thread, which does all that waits for the disk.
+        executor: One thread, which does all that waits for the disk, but for writing ahead.
     """
 
     def __init__(
@@ -107,115 +149,168 @@ class BatchWorker(Generic[Verdict, Outcome]):
         *,
         epoch: int,
         executor: Executor,
+        writer: Executor,
         accepted_rejects: int = 0,
-        turns: asyncio.Lock | None = None,
     ) -> None:
         """Make a worker.
 
         Args:
-            steps: Its three functions.
+            steps: Those of its requests.
             outbox: Counts outcomes; knows the consumer group.
             sender: Where events and dead letters go.
             epoch: That of the store.
-            executor: One thread, which does all that waits for the disk.
+            executor: One thread, which does all that waits for the disk, but for writing ahead.
+            writer: One thread, which writes ahead.
             accepted_rejects: Failures that do not count against the reject limit.
-            turns: Held from storing a chunk until it is published; its own by default.
         """
         self.steps = steps
         self.outbox = outbox
         self.executor = executor
+        self._writer = writer
         self._sender = sender
         self._epoch = epoch
         self._accepted_rejects = accepted_rejects
-        self._turns = turns or asyncio.Lock()
+        self._chunks: list[Chunk] = []
 
     @property
     def group(self) -> str:
         """Its consumer group."""
         return self.outbox.group
 
-    def with_steps(self, steps: Steps[Verdict, Outcome]) -> "BatchWorker[Verdict, Outcome]":
-        """Return a worker that does `steps` and has all else in common with this one."""
-        return BatchWorker(
-            steps,
-            self.outbox,
-            self._sender,
-            epoch=self._epoch,
-            executor=self.executor,
-            turns=self._turns,
-        )
+    @property
+    def in_flight(self) -> int:
+        """Number of chunks on their way."""
+        return len(self._chunks)
 
-    async def process(self, records: Sequence[Record]) -> None:
-        """Judge, store and publish one batch; return when the broker has confirmed all of it.
+    @property
+    def unstored(self) -> int:
+        """Number of chunks that are not stored yet."""
+        return sum(not chunk.stored.done() for chunk in self._chunks)
+
+    async def process(
+        self, records: Sequence[Record], steps: Steps[Verdict, Outcome] | None = None
+    ) -> None:
+        """Take one batch through all steps but the last; return when all of it is confirmed.
+
+        Args:
+            records: In offset order within each partition.
+            steps: Those to take, if not the usual.
 
         Raises:
+            BatchDeferred: Another chunk failed, before it; the batch may be tried again.
             BrokerError: The broker failed; what is stored stays, and the batch may be tried again.
             RejectLimitError: Too many records fail; nothing of the chunk was written.
             StoreError: The disk failed; nothing may be acknowledged.
         """
-        metrics.BATCH_RECORDS.labels(self.group).observe(len(records))
-        with thread_faults():
-            await self._process(records)
-        oldest_ms = min(record.timestamp for record in records)
-        age_seconds = max(0.0, time.time() - oldest_ms / 1000)
-        metrics.RECORD_AGE_SECONDS.labels(self.group).observe(age_seconds)
+        begun: list[asyncio.Task[None]] = []
+        for part in chunks_of(records):
+            while self.in_flight >= CHUNKS_IN_FLIGHT:
+                await asyncio.wait([self._chunks[0].task])
+            if any(task.done() and task.exception() for task in begun):
+                break
+            begun.append(self.begin(Delivery(part), steps).task)
+        results = await asyncio.gather(*begun, return_exceptions=True)
+        faults = [each for each in results if each is not None]
+        # One was dropped because another one failed.
+        for fault in sorted(faults, key=lambda each: isinstance(each, BatchDeferred)):
+            raise fault
 
-    async def _process(self, records: Sequence[Record]) -> None:
-        chunks = chunks_of(records)
-        judging: deque[asyncio.Task[_Chunk[Verdict]]] = deque()
-        try:
-            self._judge_ahead(chunks, judging)
-            while judging:
-                chunk = await judging[0]
-                judging.popleft()
-                self._judge_ahead(chunks, judging)
-                # Else a claim stored here could be reported as linked before it is as waiting.
-                async with self._turns:
-                    outcomes = await self._store(chunk)
-                    await self._publish(chunk, outcomes)
-        finally:
-            await drop(judging)
+    def begin(self, delivery: Delivery, steps: Steps[Verdict, Outcome] | None = None) -> Chunk:
+        """Begin with a chunk, behind those that are on their way."""
+        before = self._chunks[-1] if self._chunks else Chunk().settle(done=True)
+        chunk = Chunk()
+        self._chunks.append(chunk)
+        chunk.task = asyncio.create_task(self._take(delivery, steps or self.steps, chunk, before))
+        return chunk
 
-    def _judge_ahead(
-        self, chunks: Iterator[Sequence[Record]], judging: deque[asyncio.Task[_Chunk[Verdict]]]
+    async def _take(
+        self, delivery: Delivery, steps: Steps[Verdict, Outcome], chunk: Chunk, before: Chunk
     ) -> None:
-        """Begin to judge the next chunks, so that judging never waits for the disk."""
-        for chunk in islice(chunks, CHUNKS_AHEAD - len(judging)):
-            judging.append(asyncio.create_task(self._judge(chunk)))
+        """Take a chunk through the steps, each behind that of the chunk before it."""
+        writing: Future[WrittenFiles] | None = None
+        try:
+            with thread_faults():
+                requests, judged = await self._judge(steps, delivery.records)
+                await _reached(before.storing)
+                if steps.write is not None and _is_worth_a_thread(judged, before):
+                    with metrics.STAGE_SECONDS.labels(self.group, "write").time():
+                        writing = self._writer.submit(steps.write, judged)
+                        await asyncio.shield(asyncio.wrap_future(writing))
+                await _reached(before.stored)
+                chunk.storing.set_result(True)
+                storing, writing = self._store(steps, judged, writing), None
+                outcomes = await storing
+                del judged  # Most of the memory of a chunk.
+                self.outbox.count(requests, outcomes)
+                chunk.stored.set_result(True)
+                await _reached(before.published)
+                await self._publish(steps, requests, outcomes)
+                chunk.published.set_result(True)
+                await _reached(before.committed)
+                await delivery.commit()
+        except BaseException as error:
+            delivery.failed(error)
+            chunk.settle(done=False)
+            raise
+        finally:
+            if writing is not None:
+                # It was not stored: what was written for it is gone with its last descriptor.
+                writing.add_done_callback(_close)
+            self._chunks.remove(chunk)
+            chunk.settle(done=True)
 
-    async def _judge(self, records: Sequence[Record]) -> _Chunk[Verdict]:
+    async def _judge(
+        self, steps: Steps[Verdict, Outcome], records: Sequence[Record]
+    ) -> tuple[list[Request], list[JudgedRecord[Verdict | Rejected]]]:
         with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
             requests = [request_of(record, self._epoch) for record in records]
-            return _Chunk(requests, await judged_records(self.steps.judge, requests))
+            return requests, await judged_records(steps.judge, requests)
 
-    async def _store(self, chunk: _Chunk[Verdict]) -> list[Outcome]:
+    async def _store(
+        self,
+        steps: Steps[Verdict, Outcome],
+        judged: Sequence[JudgedRecord[Verdict | Rejected]],
+        writing: "Future[WrittenFiles] | None",
+    ) -> list[Outcome]:
         with metrics.STAGE_SECONDS.labels(self.group, "store").time():
             limit = RejectLimit(self.group, self._accepted_rejects)
+            written = () if writing is None else (writing.result(),)
             result = await asyncio.get_running_loop().run_in_executor(
-                self.executor, self.steps.store, chunk.judged, limit
+                self.executor, steps.store, judged, limit, *written
             )
             self._accepted_rejects -= result.accepted_rejects
-        self.outbox.count(chunk.requests, result.outcomes)
         return result.outcomes
 
-    async def _publish(self, chunk: _Chunk[Verdict], outcomes: Sequence[Outcome]) -> None:
+    async def _publish(
+        self,
+        steps: Steps[Verdict, Outcome],
+        requests: Sequence[Request],
+        outcomes: Sequence[Outcome],
+    ) -> None:
         with metrics.STAGE_SECONDS.labels(self.group, "publish").time():
-            reported = zip(chunk.requests, outcomes, strict=True)
-            await self._sender.send(
-                [each for pair in reported for each in self.steps.publish(*pair)]
-            )
+            reported = zip(requests, outcomes, strict=True)
+            await self._sender.send([each for pair in reported for each in steps.publish(*pair)])
 
 
-async def drop(judging: Collection[asyncio.Task[Any]]) -> None:
-    """End what is still being judged when another chunk failed; its verdicts are dropped."""
-    for task in judging:
-        task.cancel()
-    if judging:
-        await asyncio.wait(judging)
-    for task in judging:
-        if not task.cancelled():
-            # Its chunk is judged again with the whole batch; one failure was reported already.
-            task.exception()
+async def _reached(step: "asyncio.Future[bool]") -> None:
+    """Wait for a step of the chunk before.
+
+    Raises:
+        BatchDeferred: It will never be done.
+    """
+    # Shielded: whoever is cancelled while it waits must not cancel the step of another.
+    if not await asyncio.shield(step):
+        raise BatchDeferred
+
+
+def _is_worth_a_thread(judged: Sequence[object], before: Chunk) -> bool:
+    """Return whether to write ahead: not a few files that can be stored at once."""
+    return len(judged) >= SMALL_BATCH_RECORDS or not before.stored.done()
+
+
+def _close(writing: "Future[WrittenFiles]") -> None:
+    if not writing.cancelled() and writing.exception() is None:
+        writing.result().close()
 
 
 def chunks_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -1,13 +1,13 @@
 """Members of consumer groups: one with checked polls, and a bare one."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import IllegalStateError
 
 from pipeline.broker.connection import client_options
 from pipeline.core.dead_letters.carried_record import held_bytes
@@ -17,8 +17,6 @@ POLL_BYTES = 16 * 1024 * 1024
 FIRST_RECORDS = 64
 
 Polled: TypeAlias = dict[TopicPartition, list[ConsumerRecord]]
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -50,10 +48,10 @@ class PollSize:
 
 
 class PolledConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """A consumer that lets its owner attend each poll, and knows when no batch is in hand.
+    """A consumer that lets its owner attend each poll, and knows where its polls have ended.
 
-    Its loop is sequential: a batch is in hand from the poll that brought it until its commit or
-    the next poll, whichever comes first.
+    Attributes:
+        ends: Where each partition goes on behind the records of its last poll.
     """
 
     def __init__(
@@ -69,38 +67,26 @@ class PolledConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         """
         super().__init__(**options)
         self._attend = attend
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.ends: dict[TopicPartition, int] = {}
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> Polled:
         """Poll; the owner decides how many records are asked for."""
         del max_records
-        self._idle.set()
-        polled = await self._attend(partial(super().getmany, *partitions, timeout_ms=timeout_ms))
-        if polled:
-            self._idle.clear()
+        return await self._attend(partial(self._poll, *partitions, timeout_ms=timeout_ms))
+
+    async def _poll(self, *partitions: TopicPartition, **options: Any) -> Polled:  # noqa: ANN401
+        polled: Polled = await super().getmany(*partitions, **options)
+        for place in polled:
+            # Known as long as the partition is ours: this waits for nothing.
+            with suppress(IllegalStateError):
+                self.ends[place] = await self.position(place)
         return polled
 
     async def commit(self, offsets: Any = None) -> None:  # noqa: ANN401
         """Commit: the one place where the offsets of runs and advisories are committed."""
-        try:
-            await super().commit(offsets)
-        finally:
-            self.put_down()
-
-    def put_down(self) -> None:
-        """Take note that nothing of the batch in hand will be committed any more."""
-        self._idle.set()
-
-    async def finish_batch(self, seconds: float) -> None:
-        """Wait until no batch is in hand, for at most so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            _log.warning("batch not finished", seconds=seconds)
+        await super().commit(offsets)
 
 
 def group_member(settings: Settings, group: str) -> Any:  # noqa: ANN401 - aiokafka has no types

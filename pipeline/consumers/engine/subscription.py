@@ -1,18 +1,18 @@
 """One FastStream batch subscriber of a worker: where records come in and offsets are committed.
 
-Offsets are committed only after the handler has returned; a handler that raises rewinds every
-partition of its batch. Before partitions are given away in a rebalance the batch in hand is
-finished, its commit included. Where to go on is never guessed: see `offset_range_check`.
+The handler hands a batch over and returns when there is room for the next: what is in flight, its
+commits and where to go back after a fault are `in_flight`'s. Before partitions are given away in a
+rebalance, and before a stop, what is in flight is finished, its commits included. Where to go on is
+never guessed: see `offset_range_check`.
 
-FastStream drives the loop, the rewinding and the graceful stop. It gets nothing to decode, since
-it fails for a whole batch where one header is not UTF-8: the handler gets the records
-as the broker sent them. Its consumer is a subclass of aiokafka's, whose polls are checked, bounded
-and noted.
+FastStream drives the loop. It gets nothing to decode, since it fails for a whole batch where one
+header is not UTF-8: the handler gets the records as the broker sent them. Its consumer is a
+subclass of aiokafka's, whose polls are checked, bounded and noted.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -22,7 +22,6 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from faststream import AckPolicy
-from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import KafkaMessage
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
@@ -31,14 +30,15 @@ from pipeline import metrics
 from pipeline.broker.aiokafka_fixes.clients import is_cancelled
 from pipeline.broker.aiokafka_fixes.unreadable_batches import unreadable_offsets
 from pipeline.broker.connection import ANSWER_TIMEOUT_SECONDS, broker_errors, client_options
-from pipeline.consumers.engine.batches import Backoff, BatchDeferred, BatchWorker, Record
+from pipeline.consumers.engine.batches import Backoff, BatchWorker, Record
 from pipeline.consumers.engine.group_consumer import Polled, PolledConsumer, PollSize
+from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.liveness import HeldUp, Observation, Refusals
 from pipeline.consumers.engine.offset_range_check import OffsetRangeCheck
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import Start
-from pipeline.errors import BrokerError, RmosError, StoreError
+from pipeline.errors import RmosError, StoreError
 from pipeline.settings import Settings
 
 Records: TypeAlias = tuple[Record, ...]
@@ -65,7 +65,7 @@ class WorkerBroker(KafkaBroker):
         group: str,
         *,
         begin: Callable[[], Awaitable[None]] | None = None,
-        end: Callable[[], None] | None = None,
+        end: Callable[[], Awaitable[None]] | None = None,
         ended: Callable[[], Awaitable[None]] | None = None,
         build_consumer: Callable[..., AIOKafkaConsumer] = AIOKafkaConsumer,
     ) -> None:
@@ -113,9 +113,9 @@ class WorkerBroker(KafkaBroker):
             await self._begin()
 
     async def stop(self, *exception: Any) -> None:  # noqa: ANN401
-        """Finish the batch in hand and leave the group."""
+        """Finish what is in flight and leave the group."""
         if self._end is not None:
-            self._end()
+            await self._end()
         try:
             await super().stop(*exception)
         except asyncio.CancelledError:
@@ -142,7 +142,7 @@ class Subscription:
 
         Args:
             settings: The broker.
-            worker: Takes a batch; its offsets are committed when it has returned.
+            worker: Takes what the polls bring through its steps.
             topic: The request topic.
             start: What was found at the start.
         """
@@ -150,11 +150,16 @@ class Subscription:
         self.settings = settings
         self.standing = Standing(group)
         self.fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._worker = worker
         self._topic = topic
         self._start = start
-        self._backoff = Backoff(settings.broker_pause_seconds)
         self._put_off = PutOff(self.standing)
+        self._in_flight = InFlight(
+            worker,
+            lambda: self._consumer,
+            put_off=self._put_off,
+            backoff=Backoff(settings.broker_pause_seconds),
+            give_up=self._give_up,
+        )
         self._refusals = Refusals(settings, self.standing)
         self._watch = TopicWatch(
             settings, topic=topic, group=group, start=start, standing=self.standing
@@ -181,7 +186,7 @@ class Subscription:
             group_instance_id=settings.instance,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            ack_policy=AckPolicy.NACK_ON_ERROR,
+            ack_policy=AckPolicy.MANUAL,
             max_records=settings.batch_records,
             batch_timeout_ms=settings.batch_wait_ms,
             fetch_max_bytes=FETCH_BYTES,
@@ -194,7 +199,7 @@ class Subscription:
             decoder=decode_raw,
             listener=_AtRebalance(self),
         )
-        subscriber(self._handle)
+        subscriber(self.deliver)
 
     @property
     def assigned(self) -> set[TopicPartition]:
@@ -218,41 +223,15 @@ class Subscription:
             found = (await self._consumer.offsets_for_times({place: since_ms}))[place]
             return None if found is None else int(found.offset)
 
-    async def deliver(self, records: Sequence[Record]) -> None:
-        """Let the worker process a batch from the poll.
+    async def deliver(self, records: list[Record]) -> None:
+        """Hand over a batch from the poll; return when there is room for the next.
 
-        A fault of the broker puts the batch off. Any other fault ends the worker: see `fault`.
-
-        Raises:
-            BatchDeferred: Its offsets must not be committed; it is delivered again.
+        A fault of the broker puts it off. Any other fault ends the worker: see `fault`.
         """
-        if self.fault.done():
-            # The worker is stopping; this batch was polled in between.
-            await self._backoff.rest()
-            raise BatchDeferred
-        try:
-            await self._worker.process(records)
-        except BrokerError as error:
-            metrics.FAULTS.labels(self.group, "broker").inc()
-            _log.warning("batch put off", group=self.group, records=len(records), why=str(error))
-            self._put_off.note(records, str(error))
-            await self._backoff.rest()
-            raise BatchDeferred from error
-        except Exception as error:
-            self._give_up(error)
-            raise BatchDeferred from error
-        self._put_off.forget(records)
+        assert self._consumer is not None
+        await self._in_flight.put(records, self._consumer.ends)
 
-    async def _handle(self, records: list[Record]) -> None:
-        """Deliver a batch of FastStream's: the one place that knows its exceptions."""
-        try:
-            await self.deliver(records)
-        except BatchDeferred as deferred:
-            if self._consumer is not None:
-                self._consumer.put_down()
-            raise NackMessage from deferred
-
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         if isinstance(error, StoreError):
             metrics.FAULTS.labels(self.group, "store").inc()
         if not isinstance(error, RmosError | MemoryError):
@@ -282,7 +261,8 @@ class Subscription:
         watching.add_done_callback(self._note_fault)
         self._tasks |= {watching, asyncio.create_task(self._observation.run())}
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
+        await self._in_flight.finish(self.settings.stop_timeout_seconds)
         for task in self._tasks:
             task.cancel()
 
@@ -295,6 +275,8 @@ class Subscription:
     async def _poll(self, ask: Callable[..., Awaitable[Polled]]) -> Polled:
         """Poll as often as FastStream does; note, check and bound what comes."""
         assert self._offset_check is not None
+        if self._in_flight.must_go_back and not self.fault.done():
+            await self._in_flight.go_back()
         self._observation.last_poll.note()
         try:
             polled: Polled = await self._offset_check.poll(
@@ -337,15 +319,16 @@ class Subscription:
             self._fail(error)
 
     async def give_away(self) -> None:
-        """Finish the batch in hand, its commit included, before partitions are given away."""
-        if self._offset_check is not None and self._consumer is not None:
+        """Finish what is in flight, its commits included, before partitions are given away."""
+        if self._offset_check is not None:
             # What a poll brought and the check still holds back is for the next owner to poll.
             self._offset_check.forget_places()
-            await self._consumer.finish_batch(self.settings.stop_timeout_seconds)
+        await self._in_flight.finish(self.settings.stop_timeout_seconds)
 
     def take_over(self, assigned: Collection[TopicPartition]) -> None:
         """Take note of the partitions that this worker holds now."""
         self._put_off.keep_only(assigned)
+        self._in_flight.reopen()
         if self._offset_check is not None:
             self._offset_check.forget_places()
 
@@ -354,7 +337,7 @@ async def parse_raw(
     records: Records, original: Callable[[Records], Awaitable[KafkaMessage]]
 ) -> KafkaMessage:
     """Wrap a batch as FastStream's message, without looking into any record."""
-    # The envelope alone is FastStream's; the message's records decide what a nack rewinds.
+    # The envelope alone is FastStream's.
     message = await original((replace(records[0], headers=()),))
     message.raw_message = records
     return message

@@ -6,7 +6,7 @@ a second, so that a replay leaves capacity for the workers.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading.ranges import Ranges, read_ranges
-from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, CHUNKS_AHEAD, drop
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS
 from pipeline.consumers.engine.judging import Judging, judged_records
 from pipeline.consumers.engine.outbox import request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
@@ -28,6 +28,9 @@ from pipeline.recovery.replay.request_topics import RequestTopic
 from pipeline.settings import Settings
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchStore
+
+CHUNKS_AHEAD = 3
+"""Most chunks that are judged or wait to be stored."""
 
 _LEAST_PAUSE_SECONDS = 0.01
 """A shorter pause is saved up: the event loop sleeps no more exactly."""
@@ -206,8 +209,20 @@ async def judged_chunks(
         while waiting:
             yield await waiting.popleft()
     finally:
-        await drop(waiting)
+        await _drop(waiting)
 
 
 async def _judged(chunk: list[ConsumerRecord], judging: Judging[Any], epoch: int) -> JudgedChunk:
     return await judged_records(judging, [request_of(record, epoch) for record in chunk])
+
+
+async def _drop(judging: Collection[asyncio.Task[Any]]) -> None:
+    """End what is still being judged when another chunk failed; its verdicts are dropped."""
+    for task in judging:
+        task.cancel()
+    if judging:
+        await asyncio.wait(judging)
+    for task in judging:
+        if not task.cancelled():
+            # One failure is reported already.
+            task.exception()

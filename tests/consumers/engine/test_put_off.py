@@ -8,12 +8,12 @@ import pytest
 from aiokafka import TopicPartition
 
 from pipeline.consumers.engine import readiness
-from pipeline.consumers.engine.batches import BatchDeferred
 from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
+from tests.consumers.engine.chunks import engine, records, until
 
 
 @pytest.fixture
@@ -90,27 +90,19 @@ def test_a_partition_without_a_record_any_more_is_no_reason_for_ever(
     assert standing.reasons == ()
 
 
-class Refusing:
-    """A worker whose broker refuses."""
-
-    group = "group"
-
-    async def process(self, _records: Any) -> None:
-        message = "The broker refused."
-        raise BrokerError(message)
-
-
 async def test_a_worker_is_ready_again_once_its_partition_is_another_workers() -> None:
-    subscription = Subscription(
-        Settings(broker_pause_seconds=1e-9),
-        cast("Any", Refusing()),
-        topic="rmos.runs.requests",
-        start=cast("Any", SimpleNamespace(places={})),
-    )
-    (record,) = batch((3, 17))
-    for _ in range(PUT_OFF_LIMIT + 1):
-        with pytest.raises(BatchDeferred):
-            await subscription.deliver([record])
+    with engine() as made:
+        subscription = Subscription(
+            Settings(broker_pause_seconds=1e-9),
+            made.worker,
+            topic="rmos.runs.requests",
+            start=cast("Any", SimpleNamespace(places={})),
+        )
+        for _ in range(PUT_OFF_LIMIT + 1):
+            made.steps.faults["publish", 17] = BrokerError("The broker refused.")
+            await subscription._in_flight.put(records([17], 3), {})
+            await until(lambda: subscription._in_flight.must_go_back)
+            await subscription._in_flight.go_back()
     assert subscription.standing.reasons
     subscription.take_over({TopicPartition("rmos.runs.requests", 3)})
     assert subscription.standing.reasons

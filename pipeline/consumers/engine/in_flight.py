@@ -1,0 +1,232 @@
+"""The records of one subscription, from their poll to the commit of their offsets.
+
+What a poll brings waits here until a chunk of it may begin: a full one while others are on their
+way, any number as soon as nothing else waits for the disk. So a chunk holds what came while the one
+before it was stored, and the flushes of a busy worker serve many records.
+
+Offsets are committed chunk by chunk, in order, and never beyond what is durable and published.
+Where a chunk fails, each partition goes back to its first record that was not committed: once, when
+everything in flight has ended, and before the next poll.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+
+from pipeline import metrics
+from pipeline.consumers.engine.batches import (
+    CHUNK_BYTES,
+    CHUNK_RECORDS,
+    CHUNKS_IN_FLIGHT,
+    Backoff,
+    BatchDeferred,
+    BatchWorker,
+    Chunk,
+    Delivery,
+    Record,
+    chunks_of,
+)
+from pipeline.consumers.engine.group_consumer import PolledConsumer
+from pipeline.consumers.engine.readiness import PutOff, record_at
+from pipeline.core.dead_letters.carried_record import held_bytes
+from pipeline.errors import BrokerError
+
+CHUNKS_UNSTORED = 3
+"""Most chunks that are not stored yet: one is judged, one is written ahead, one is stored."""
+
+_log = structlog.get_logger(__name__)
+
+Offsets = dict[TopicPartition, int]
+
+
+class InFlight:
+    """The records of one subscription that are not committed yet."""
+
+    def __init__(
+        self,
+        worker: BatchWorker[Any, Any],
+        consumer: Callable[[], PolledConsumer | None],
+        *,
+        put_off: PutOff,
+        backoff: Backoff,
+        give_up: Callable[[BaseException], None],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            worker: Takes chunks of them through its steps.
+            consumer: Returns the consumer that polled them.
+            put_off: Notes which are tried again and again.
+            backoff: Rests after a fault of the broker.
+            give_up: Gets any other fault.
+        """
+        self._worker = worker
+        self._consumer = consumer
+        self._put_off = put_off
+        self._backoff = backoff
+        self._give_up = give_up
+        self._waiting: list[Record] = []
+        self._waiting_bytes = 0
+        self._ends: Offsets = {}
+        self._chunks: set[Chunk] = set()
+        self._uncommitted: Offsets = {}
+        self._first_failed: Offsets = {}
+        self._why = ""
+        self._is_closed = False
+        # One more with each rebalance: offsets of an earlier one may be behind those of others.
+        self._assignment = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def must_go_back(self) -> bool:
+        """Whether a chunk has failed, so that nothing behind it may be given out."""
+        return bool(self._first_failed)
+
+    async def put(self, records: Sequence[Record], ends: Mapping[TopicPartition, int]) -> None:
+        """Take what a poll brought; return when there is room for the next.
+
+        Args:
+            records: In offset order within each partition.
+            ends: Where each of their partitions goes on behind them.
+        """
+        if self._is_closed:
+            return
+        metrics.BATCH_RECORDS.labels(self._worker.group).observe(len(records))
+        self._waiting += records
+        self._waiting_bytes += sum(map(held_bytes, records))
+        self._ends |= ends
+        self._fill()
+        while self._is_full and not (self._is_closed or self._first_failed):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def go_back(self) -> None:
+        """Go back to the first record of each partition that was not committed, and rest."""
+        await self._ended(None)
+        self._note_failed(self._waiting)
+        self._drop_waiting()
+        first, self._first_failed = self._first_failed, {}
+        consumer = self._consumer()
+        for place, offset in first.items():
+            # One that was given away in between is another worker's.
+            with suppress(IllegalStateError):
+                if consumer is not None:
+                    consumer.seek(place, offset)
+        self._put_off.note([record_at(*place) for place in first.items()], self._why)
+        self._why = ""
+        await self._backoff.rest()
+
+    async def finish(self, seconds: float) -> None:
+        """Take nothing more until `reopen`; wait for what is in flight, at most so many seconds."""
+        self._is_closed = True
+        self._drop_waiting()
+        self._changed.set()
+        if not await self._ended(seconds):
+            _log.warning("batch not finished", seconds=seconds)
+
+    def reopen(self) -> None:
+        """Take records of partitions that were given out anew, each from its committed offset."""
+        self._drop_waiting()
+        self._first_failed = {}
+        self._uncommitted = {}
+        self._assignment += 1
+        self._is_closed = False
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= CHUNK_RECORDS or self._waiting_bytes >= CHUNK_BYTES
+
+    def _fill(self) -> None:
+        """Begin with as many chunks as may begin now."""
+        while self._waiting and not (self._is_closed or self._first_failed):
+            most = CHUNKS_UNSTORED if self._is_full else 1
+            if self._worker.unstored >= most or self._worker.in_flight >= CHUNKS_IN_FLIGHT:
+                return
+            self._begin(next(chunks_of(self._waiting)))
+
+    def _begin(self, records: Sequence[Record]) -> None:
+        del self._waiting[: len(records)]
+        self._waiting_bytes -= sum(map(held_bytes, records))
+        commit = partial(self._commit, records, self._offsets_behind(records), self._assignment)
+        chunk = self._worker.begin(Delivery(records, commit, partial(self._fail, records)))
+        self._chunks.add(chunk)
+        chunk.stored.add_done_callback(self._go_on)
+        chunk.task.add_done_callback(partial(self._end, chunk))
+
+    def _offsets_behind(self, records: Sequence[Record]) -> Offsets:
+        """Return where each partition goes on behind `records`.
+
+        Behind the last record that was polled of it there may be marks of transactions, which are
+        no records: then it goes on behind those.
+        """
+        behind = {TopicPartition(each.topic, each.partition): each.offset + 1 for each in records}
+        waiting = {(each.topic, each.partition) for each in self._waiting}
+        return {
+            place: offset if place in waiting else max(offset, self._ends.get(place, 0))
+            for place, offset in behind.items()
+        }
+
+    async def _commit(self, records: Sequence[Record], behind: Offsets, assignment: int) -> None:
+        """Commit the offsets of a chunk, and those that could not be committed before."""
+        self._put_off.forget(records)
+        oldest_ms = min(record.timestamp for record in records)
+        age_seconds = max(0.0, time.time() - oldest_ms / 1000)
+        metrics.RECORD_AGE_SECONDS.labels(self._worker.group).observe(age_seconds)
+        consumer = self._consumer()
+        if consumer is None or assignment != self._assignment:
+            return
+        self._uncommitted |= behind
+        mine = consumer.assignment()
+        offsets = {place: at for place, at in self._uncommitted.items() if place in mine}
+        try:
+            if offsets:
+                await consumer.commit(offsets)
+        except KafkaError as error:
+            # Nothing is lost: they are committed with the next, or the records delivered again.
+            _log.warning("offsets not committed", group=self._worker.group, why=repr(error))
+        else:
+            self._uncommitted = {}
+
+    def _fail(self, records: Sequence[Record], error: BaseException) -> None:
+        """Take note that a chunk failed, or was dropped."""
+        self._note_failed(records)
+        if isinstance(error, BrokerError):
+            metrics.FAULTS.labels(self._worker.group, "broker").inc()
+            self._why = self._why or str(error)
+            _log.warning(
+                "batch put off", group=self._worker.group, records=len(records), why=str(error)
+            )
+        elif not isinstance(error, BatchDeferred | asyncio.CancelledError):
+            self._give_up(error)
+        self._changed.set()
+
+    def _note_failed(self, records: Sequence[Record]) -> None:
+        for record in records:
+            place = TopicPartition(record.topic, record.partition)
+            first = self._first_failed.get(place, record.offset)
+            self._first_failed[place] = min(first, record.offset)
+
+    def _drop_waiting(self) -> None:
+        self._waiting, self._waiting_bytes = [], 0
+
+    def _go_on(self, _stored: "asyncio.Future[bool]") -> None:
+        self._fill()
+        self._changed.set()
+
+    def _end(self, chunk: Chunk, task: "asyncio.Task[None]") -> None:
+        self._chunks.discard(chunk)
+        if not task.cancelled():
+            task.exception()  # `_fail` has got it.
+        self._go_on(chunk.stored)
+
+    async def _ended(self, seconds: float | None) -> bool:
+        """Wait for the chunks in flight; return whether all have ended."""
+        tasks = [chunk.task for chunk in self._chunks]
+        return not tasks or not (await asyncio.wait(tasks, timeout=seconds))[1]

@@ -1,0 +1,167 @@
+"""The chain of chunks: each step behind that of the chunk before, and what a fault leaves."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.consumers.engine import batches
+from pipeline.consumers.engine.batches import BatchDeferred, Chunk, Delivery
+from pipeline.errors import BrokerError, RejectLimitError, StoreError
+from tests.consumers.engine.chunks import Engine, engine, records
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 1)
+    with engine() as made:
+        yield made
+
+
+def begun(made: Engine, *offsets: int) -> list[Chunk]:
+    """Begin with a chunk of one record at each offset."""
+
+    def commit(offset: int) -> Any:
+        async def committed() -> None:
+            await made.steps.pass_soon("commit", offset)
+
+        return committed
+
+    return [
+        made.worker.begin(Delivery(records([offset]), commit(offset), failed(made, offset)))
+        for offset in offsets
+    ]
+
+
+def failed(made: Engine, offset: int) -> Any:
+    return lambda error: made.steps.log.append((type(error).__name__, offset))
+
+
+async def ended(chunks: list[Chunk]) -> list[Any]:
+    return await asyncio.gather(*(chunk.task for chunk in chunks), return_exceptions=True)
+
+
+async def test_the_steps_of_chunks_overlap_and_each_keeps_its_order(made: Engine) -> None:
+    """Five chunks: one in each step, and none goes past the one before it."""
+    steps = made.steps
+    for step, offset in (("commit", 1), ("publish", 2), ("store", 3), ("write", 4)):
+        steps.halt(step, offset)
+    chunks = begun(made, 1, 2, 3, 4, 5)
+    for step, offset in (("commit", 1), ("publish", 2), ("store", 3), ("write", 4)):
+        await steps.wait_for(step, offset, began=True)
+    assert made.worker.in_flight == 5
+    assert made.worker.unstored == 3
+    assert steps.done("store") == [1, 2]
+    assert steps.done("publish") == [1]
+    assert steps.done("commit") == []
+    for step, offset in (("write", 4), ("store", 3), ("publish", 2)):
+        steps.go(step, offset)
+    await steps.wait_for("publish", 5)
+    assert steps.done("commit") == []
+    steps.go("commit", 1)
+    assert await ended(chunks) == [None] * 5
+    for step in ("write", "store", "publish", "commit"):
+        assert steps.done(step) == [1, 2, 3, 4, 5]
+    assert made.worker.in_flight == 0
+
+
+async def test_one_chunk_is_written_ahead_of_the_one_that_is_stored_and_no_more(
+    made: Engine,
+) -> None:
+    made.steps.halt("store", 1)
+    chunks = begun(made, 1, 2, 3)
+    await made.steps.wait_for("write", 2)
+    # A chunk more would double the files that are open.
+    assert not await_step(made, ("write", 3))
+    made.steps.go("store", 1)
+    assert await ended(chunks) == [None] * 3
+    assert all(each.is_closed for each in made.written.values())
+
+
+def await_step(made: Engine, step: tuple[str, int]) -> bool:
+    return step in made.steps.began
+
+
+async def test_a_small_chunk_that_nothing_is_before_is_not_written_ahead(
+    made: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 64)
+    made.steps.halt("store", 1)
+    chunks = begun(made, 1, 2)
+    await made.steps.wait_for("write", 2)
+    made.steps.go("store", 1)
+    await ended(chunks)
+    assert made.steps.done("write") == [2]
+
+
+@pytest.mark.parametrize("error", [BrokerError("Away."), StoreError("Full."), ValueError("?")])
+@pytest.mark.parametrize("step", ["write", "store", "publish", "commit"])
+async def test_where_a_chunk_fails_those_before_it_go_on_and_those_behind_it_are_dropped(
+    made: Engine, step: str, error: Exception
+) -> None:
+    made.steps.halt("commit", 1)
+    made.steps.faults[step, 2] = error
+    chunks = begun(made, 1, 2, 3, 4)
+    await made.steps.wait_for("commit", 1, began=True)
+    made.steps.go("commit", 1)
+    first, second, *others = await ended(chunks)
+    assert first is None
+    assert second is error
+    assert [type(each) for each in others] == [BatchDeferred] * 2
+    assert made.steps.done("commit") == [1]
+    assert step == "commit" or made.steps.done("publish") == [1]
+    assert all(each.is_closed for each in made.written.values())
+    assert made.worker.in_flight == 0
+
+
+async def test_a_chunk_begins_anew_once_nothing_that_failed_is_in_flight(made: Engine) -> None:
+    made.steps.faults["store", 1] = BrokerError("Away.")
+    await ended(begun(made, 1, 2))
+    assert await ended(begun(made, 1)) == [None]
+    assert made.steps.done("commit") == [1]
+
+
+async def test_who_answers_for_a_chunk_knows_of_a_fault_before_another_can_begin(
+    made: Engine,
+) -> None:
+    """Else a record would be stored before the one that failed is given out again."""
+    seen = []
+    made.steps.faults["store", 1] = BrokerError("Away.")
+    chunk = made.worker.begin(
+        Delivery(records([1]), failed=lambda _: seen.append(made.worker.in_flight))
+    )
+    await ended([chunk])
+    assert seen == [1]
+
+
+async def test_a_batch_that_is_processed_ends_with_its_first_fault(
+    made: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_RECORDS", 2)
+    made.steps.faults["store", 3] = RejectLimitError("Too many.")
+    with pytest.raises(RejectLimitError):
+        await made.worker.process(records(range(1, 40)))
+    assert made.steps.done("publish") == [1]
+    await made.worker.process(records(range(1, 20)))
+    assert made.steps.done("publish") == [1, *range(1, 20, 2)]
+
+
+async def test_a_cut_off_chunk_leaves_nothing_open_and_those_behind_it_are_dropped(
+    made: Engine,
+) -> None:
+    made.steps.halt("publish", 1)
+    made.steps.halt("store", 2)
+    chunks = begun(made, 1, 2, 3)
+    await made.steps.wait_for("write", 3)
+    chunks[1].task.cancel()
+    made.steps.go("publish", 1)
+    made.steps.go("store", 2)
+    first, second, third = await ended(chunks)
+    assert first is None
+    assert isinstance(second, asyncio.CancelledError)
+    assert isinstance(third, BatchDeferred)
+    await made.steps.wait_for("store", 2)
+    await asyncio.to_thread(lambda: None)
+    assert made.written[3].is_closed
+    assert made.steps.done("commit") == [1]

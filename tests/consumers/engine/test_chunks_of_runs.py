@@ -1,0 +1,222 @@
+"""Chunks in flight over a real store: what a full disk, a flood and a broker that is away leave."""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pipeline.broker.sending.batches import Message
+from pipeline.consumers.engine import batches, in_flight
+from pipeline.consumers.engine.batches import Backoff, BatchWorker, Record, Steps
+from pipeline.consumers.engine.in_flight import InFlight
+from pipeline.consumers.engine.judging import Judging
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.core.runs.event import run_event, run_event_headers
+from pipeline.core.runs.verdict import judge_run_record
+from pipeline.errors import BrokerError, RejectLimitError, StoreError
+from pipeline.storage.run_store import RunStore
+from tests.builders import record, run_request
+from tests.consumers.engine.chunks import Consumer, Halted, place, records, until
+from tests.storage.stores import WatchedCalls, files, opened, rows
+
+CHUNK = 4
+
+
+class Shop:
+    """A persist worker without a broker.
+
+    Attributes:
+        steps: `publish` and `commit` can be halted, and `publish` failed.
+        sent: The run_id of each event, in order.
+    """
+
+    def __init__(
+        self, store: RunStore, executor: ThreadPoolExecutor, writer: ThreadPoolExecutor
+    ) -> None:
+        self.steps = Halted()
+        self.consumer = Consumer(self.steps)
+        self.sent: list[str] = []
+        self.faults: list[BaseException] = []
+        outbox = Outbox("rmos.persist", "events", "letters")
+        self.worker: BatchWorker[Any, Any] = BatchWorker(
+            Steps(
+                cast("Any", Judging(judge_run_record, in_child=False)),
+                store.commit,
+                partial(outbox.messages, run_event, run_event_headers),
+                store.write,
+            ),
+            outbox,
+            cast("Any", self),
+            epoch=1,
+            executor=executor,
+            writer=writer,
+        )
+        self.flight = InFlight(
+            self.worker,
+            lambda: cast("Any", self.consumer),
+            put_off=PutOff(Standing("group")),
+            backoff=Backoff(1e-9),
+            give_up=self.faults.append,
+        )
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        keys = [each.key.decode() for each in messages if each.key]
+        await self.steps.pass_soon("publish", int(keys[0].removeprefix("run_")))
+        self.sent += keys
+
+    async def put(self, offsets: range) -> None:
+        await self.flight.put([run_at(offset) for offset in offsets], {place(): offsets.stop})
+
+    async def settle(self) -> None:
+        await until(lambda: not self.worker.in_flight)
+
+    @property
+    def committed(self) -> int:
+        return max((offsets[place()] for offsets in self.consumer.committed), default=0)
+
+
+def run_at(offset: int) -> Record:
+    key, value = record(run_request(run_id=f"run_{offset}"))
+    (made,) = records([offset])
+    made.key, made.value = key, value
+    return made
+
+
+def bad_at(offset: int) -> Record:
+    made = run_at(offset)
+    made.value = b"{"
+    return made
+
+
+def unnamed_files(root: Path) -> list[str]:
+    """Return the files of a store without a name that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(f"{root}/#")]
+
+
+def stored_runs(root: Path) -> set[str]:
+    """Return the runs that have a file; each must have its row, and the other way round."""
+    found = {Path(path).stem for path in files(root) if path.startswith("runs/")}
+    assert found == {row["run_id"] for row in rows(root)["runs"]}
+    return found
+
+
+@pytest.fixture
+def calls() -> WatchedCalls:
+    return WatchedCalls()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def shop(root: Path, calls: WatchedCalls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    for module in (batches, in_flight):
+        monkeypatch.setattr(module, "CHUNK_RECORDS", CHUNK)
+    monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 1)
+    with (
+        opened(root, calls) as store,
+        ThreadPoolExecutor(1) as executor,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        yield Shop(store, executor, writer)
+        assert unnamed_files(root) == []
+
+
+def runs(count: int) -> set[str]:
+    return {f"run_{number}" for number in range(count)}
+
+
+async def test_a_disk_that_is_full_while_a_chunk_is_written_ahead_takes_nothing_of_it(
+    root: Path, shop: Shop, calls: WatchedCalls
+) -> None:
+    written = 0
+
+    def fill(name: str, _arguments: tuple[Any, ...]) -> None:
+        nonlocal written
+        written += name == "write"
+        if name == "write" and written == CHUNK + 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    calls.before = fill
+    shop.steps.halt("publish", 0)
+    await shop.put(range(3 * CHUNK))
+    await until(lambda: bool(shop.faults))
+    shop.steps.go("publish", 0)
+    await shop.flight.finish(10)
+    (fault,) = shop.faults
+    assert isinstance(fault, StoreError)
+    assert "free some space" in str(fault)
+    assert stored_runs(root) == runs(CHUNK)
+    assert shop.committed == CHUNK
+    assert shop.sent == [f"run_{number}" for number in range(CHUNK)]
+
+
+async def test_nothing_is_visible_of_the_chunk_that_reaches_the_reject_limit_nor_of_those_behind(
+    root: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (batches, in_flight):
+        monkeypatch.setattr(module, "CHUNK_RECORDS", 499)
+    await shop.flight.put([bad_at(offset) for offset in range(499)], {place(): 499})
+    await shop.settle()
+    assert shop.committed == 499
+    for module in (batches, in_flight):
+        monkeypatch.setattr(module, "CHUNK_RECORDS", CHUNK)
+    await shop.flight.put([run_at(499), bad_at(500), run_at(501), run_at(502)], {place(): 503})
+    await shop.put(range(503, 503 + 2 * CHUNK))
+    await shop.settle()
+    (fault,) = shop.faults
+    assert isinstance(fault, RejectLimitError)
+    assert files(root) == {}
+    assert rows(root)["runs"] == []
+    assert shop.committed == 499
+
+
+async def test_a_broker_that_fails_behind_chunks_that_are_durable_loses_and_doubles_nothing(
+    root: Path, shop: Shop
+) -> None:
+    """The chunk of the fault, and two behind it that are stored, are delivered again."""
+    shop.steps.halt("publish", CHUNK)
+    shop.steps.faults["publish", CHUNK] = BrokerError("Away.")
+    await shop.put(range(4 * CHUNK))
+    await until(lambda: len(rows(root)["runs"]) == 4 * CHUNK)
+    shop.steps.go("publish", CHUNK)
+    await shop.settle()
+    assert shop.committed == CHUNK
+    before = files(root)
+    await shop.flight.go_back()
+    assert shop.consumer.sought == {place(): CHUNK}
+    await shop.put(range(CHUNK, 4 * CHUNK))
+    await shop.settle()
+    assert shop.committed == 4 * CHUNK
+    assert shop.sent == [f"run_{number}" for number in range(4 * CHUNK)]
+    assert files(root) == before
+    assert stored_runs(root) == runs(4 * CHUNK)
+
+
+async def test_a_worker_that_loses_its_partitions_with_chunks_in_each_step_leaves_them_whole(
+    root: Path, shop: Shop
+) -> None:
+    for step, first in (("commit", CHUNK), ("publish", CHUNK), ("publish", 2 * CHUNK)):
+        shop.steps.halt(step, first)
+        await shop.put(range(first - CHUNK, first + CHUNK + 2))
+        await shop.steps.wait_for(step, first, began=True)
+        shop.steps.go(step, first)
+        await shop.flight.finish(10)
+        begun = shop.committed
+        assert begun >= first
+        assert {f"run_{number}" for number in range(begun)} == stored_runs(root)
+        shop.flight.reopen()
+    assert shop.faults == []

@@ -1,0 +1,305 @@
+"""Records between their poll and their commit: never beyond what is done, never past a fault."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
+from faststream.kafka import KafkaBroker
+from structlog.testing import capture_logs
+
+from pipeline.consumers.engine import batches, in_flight
+from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.group_consumer import PolledConsumer
+from pipeline.consumers.engine.in_flight import InFlight
+from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.consumers.engine.subscription import WorkerBroker
+from pipeline.errors import BrokerError, StoreError
+from pipeline.settings import Settings
+from tests.consumers.engine.chunks import (
+    PATIENCE_SECONDS,
+    Consumer,
+    Engine,
+    Halted,
+    engine,
+    place,
+    records,
+    until,
+)
+
+CHUNK = 4
+
+
+class Shop:
+    """What is in flight of a subscription over halted steps."""
+
+    def __init__(self, made: Engine) -> None:
+        self.steps: Halted = made.steps
+        self.consumer: Consumer = made.consumer
+        self.worker = made.worker
+        self.faults: list[BaseException] = []
+        self.flight = InFlight(
+            made.worker,
+            lambda: cast("Any", made.consumer),
+            put_off=PutOff(Standing("group")),
+            backoff=Backoff(1e-9),
+            give_up=self.faults.append,
+        )
+
+    async def put(self, offsets: range, partition: int = 0, end: int | None = None) -> None:
+        ends = {place(partition): offsets.stop if end is None else end}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.flight.put(records(offsets, partition), ends)
+
+    async def settle(self) -> None:
+        await until(lambda: not self.worker.in_flight)
+        await asyncio.sleep(0)
+
+    @property
+    def committed(self) -> dict[int, int]:
+        """The offset that was committed last, by partition."""
+        return {
+            where.partition: offset
+            for offsets in self.consumer.committed
+            for where, offset in offsets.items()
+        }
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    for module in (batches, in_flight):
+        monkeypatch.setattr(module, "CHUNK_RECORDS", CHUNK)
+    monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 2)
+    with engine() as made:
+        yield Shop(made)
+
+
+async def test_a_chunk_holds_what_came_while_the_one_before_was_stored(shop: Shop) -> None:
+    shop.steps.halt("store", 0)
+    await shop.put(range(1))
+    for offset in (1, 2, 3):
+        await shop.put(range(offset, offset + 1))
+    assert shop.worker.in_flight == 1
+    shop.steps.go("store", 0)
+    await shop.steps.wait_for("store", 1)
+    await shop.settle()
+    assert shop.steps.done("store") == [0, 1]
+    assert shop.committed == {0: 4}
+
+
+async def test_polls_go_on_until_enough_waits(shop: Shop) -> None:
+    """Three chunks that are not stored, and one that waits: then the next poll waits too."""
+    shop.steps.halt("store", 0)
+    for first in range(0, 3 * CHUNK, CHUNK):
+        await shop.put(range(first, first + CHUNK))
+    assert shop.worker.unstored == in_flight.CHUNKS_UNSTORED
+    waiting = asyncio.create_task(shop.put(range(3 * CHUNK, 4 * CHUNK)))
+    await shop.steps.wait_for("write", CHUNK)
+    assert not waiting.done()
+    assert shop.worker.in_flight == 3
+    shop.steps.go("store", 0)
+    await waiting
+    await shop.settle()
+    assert shop.steps.done("commit") == [CHUNK, 2 * CHUNK, 3 * CHUNK, 4 * CHUNK]
+
+
+async def test_no_more_chunks_are_in_flight_than_there_are_steps(shop: Shop) -> None:
+    shop.steps.halt("commit", CHUNK)
+    total = batches.CHUNKS_IN_FLIGHT + 1
+    waiting = asyncio.create_task(shop.put(range(total * CHUNK)))
+    await shop.steps.wait_for("publish", (total - 2) * CHUNK)
+    assert shop.worker.in_flight == batches.CHUNKS_IN_FLIGHT
+    assert not waiting.done()
+    shop.steps.go("commit", CHUNK)
+    await waiting
+    await shop.settle()
+    assert shop.committed == {0: total * CHUNK}
+
+
+async def test_offsets_are_committed_only_behind_what_is_published(shop: Shop) -> None:
+    shop.steps.halt("publish", CHUNK)
+    await shop.put(range(3 * CHUNK))
+    await shop.steps.wait_for("store", 2 * CHUNK)
+    await shop.steps.wait_for("commit", CHUNK)
+    assert shop.committed == {0: CHUNK}
+    shop.steps.go("publish", CHUNK)
+    await shop.settle()
+    assert shop.committed == {0: 3 * CHUNK}
+
+
+async def test_what_is_no_record_is_passed_behind_the_last_record_of_a_poll(shop: Shop) -> None:
+    """The mark of a transaction has an offset; without it the group would lag behind for ever."""
+    shop.steps.halt("store", 0)
+    await shop.put(range(2 * CHUNK), end=2 * CHUNK + 3)
+    shop.steps.go("store", 0)
+    await shop.settle()
+    assert [each[place()] for each in shop.consumer.committed] == [CHUNK, 2 * CHUNK + 3]
+
+
+@pytest.mark.parametrize("step", ["write", "store", "publish"])
+async def test_after_a_fault_of_the_broker_each_partition_goes_back_to_its_first_uncommitted_record(
+    shop: Shop, step: str
+) -> None:
+    shop.steps.halt("store", 0)
+    shop.steps.faults[step, CHUNK] = BrokerError("Away.")
+    await shop.put(range(CHUNK))
+    await shop.put(range(CHUNK, 2 * CHUNK))
+    await shop.put(range(7, 7 + CHUNK), partition=1)
+    with capture_logs() as logged:
+        shop.steps.go("store", 0)
+        await shop.settle()
+        # It was polled before the fault was known: it must not be stored before what failed.
+        await shop.put(range(40, 42), partition=2)
+        await shop.put(range(2 * CHUNK, 3 * CHUNK))
+        assert shop.flight.must_go_back
+        assert shop.worker.in_flight == 0
+        await shop.flight.go_back()
+    assert shop.consumer.sought == {place(0): CHUNK, place(1): 7, place(2): 40}
+    assert shop.committed == {0: CHUNK}
+    assert [each["event"] for each in logged if each["log_level"] == "warning"] == ["batch put off"]
+    assert shop.faults == []
+    await shop.put(range(CHUNK, 3 * CHUNK))
+    await shop.settle()
+    assert shop.committed == {0: 3 * CHUNK}
+
+
+async def test_a_poll_that_waits_for_room_goes_on_when_a_chunk_fails(shop: Shop) -> None:
+    shop.steps.halt("store", 0)
+    shop.steps.faults["store", 0] = BrokerError("Away.")
+    waiting = asyncio.create_task(shop.put(range(6 * CHUNK)))
+    await shop.steps.wait_for("write", CHUNK)
+    assert not waiting.done()
+    shop.steps.go("store", 0)
+    await waiting
+    await shop.flight.go_back()
+    assert shop.consumer.sought == {place(): 0}
+    assert shop.steps.done("store") == []
+
+
+async def test_going_back_waits_until_nothing_is_in_flight(shop: Shop) -> None:
+    shop.steps.halt("commit", CHUNK)
+    shop.steps.faults["store", CHUNK] = BrokerError("Away.")
+    await shop.put(range(2 * CHUNK))
+    await shop.steps.wait_for("commit", CHUNK, began=True)
+    await until(lambda: shop.flight.must_go_back)
+    going = asyncio.create_task(shop.flight.go_back())
+    await asyncio.sleep(0)
+    assert shop.consumer.sought == {}
+    shop.steps.go("commit", CHUNK)
+    await going
+    assert shop.committed == {0: CHUNK}
+    assert shop.consumer.sought == {place(): CHUNK}
+
+
+async def test_a_fault_of_the_disk_ends_the_worker_and_what_is_before_it_is_committed(
+    shop: Shop,
+) -> None:
+    shop.steps.halt("publish", 0)
+    fault = StoreError("Full.")
+    shop.steps.faults["write", CHUNK] = fault
+    await shop.put(range(3 * CHUNK))
+    await shop.steps.wait_for("write", CHUNK, began=True)
+    finishing = asyncio.create_task(shop.flight.finish(PATIENCE_SECONDS))
+    shop.steps.go("publish", 0)
+    await finishing
+    assert shop.faults == [fault]
+    assert shop.committed == {0: CHUNK}
+    assert shop.steps.done("store") == [0]
+
+
+async def test_before_partitions_are_given_away_everything_in_flight_is_committed(
+    shop: Shop,
+) -> None:
+    shop.steps.halt("write", CHUNK)
+    await shop.put(range(2 * CHUNK + 1))
+    await shop.steps.wait_for("write", CHUNK, began=True)
+    giving_away = asyncio.create_task(shop.flight.finish(PATIENCE_SECONDS))
+    await asyncio.sleep(0)
+    await shop.put(range(2 * CHUNK + 1, 3 * CHUNK))
+    assert not giving_away.done()
+    shop.steps.go("write", CHUNK)
+    await giving_away
+    # What has not begun is the next owner's.
+    assert shop.committed == {0: 2 * CHUNK}
+    assert shop.worker.in_flight == 0
+    shop.flight.reopen()
+    await shop.put(range(2 * CHUNK, 3 * CHUNK))
+    await shop.settle()
+    assert shop.committed == {0: 3 * CHUNK}
+
+
+async def test_what_was_not_finished_in_time_commits_nothing_once_partitions_are_given_out_anew(
+    shop: Shop,
+) -> None:
+    """Another worker may have gone on behind it meanwhile."""
+    shop.steps.halt("publish", 0)
+    await shop.put(range(CHUNK))
+    await shop.steps.wait_for("publish", 0, began=True)
+    with capture_logs() as logged:
+        await shop.flight.finish(0.001)
+    assert [each["event"] for each in logged] == ["batch not finished"]
+    shop.flight.reopen()
+    shop.steps.go("publish", 0)
+    await shop.settle()
+    assert shop.consumer.committed == []
+
+
+async def test_offsets_of_a_partition_that_was_taken_away_hold_up_no_others(shop: Shop) -> None:
+    shop.consumer.assigned = {place(0)}
+    await shop.put(range(2), partition=1)
+    await shop.put(range(CHUNK), partition=0)
+    await shop.settle()
+    assert shop.committed == {0: CHUNK}
+
+
+async def test_offsets_that_could_not_be_committed_are_committed_with_the_next(shop: Shop) -> None:
+    shop.steps.faults["commit", 2] = CommitFailedError()
+    await shop.put(range(2), partition=1)
+    await shop.settle()
+    assert shop.committed == {}
+    await shop.put(range(CHUNK), partition=0)
+    await shop.settle()
+    assert shop.committed == {0: CHUNK, 1: 2}
+    assert not shop.flight.must_go_back
+
+
+async def test_a_consumer_knows_where_a_poll_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    polled = {place(3): cast("Any", records([17], 3))}
+
+    async def getmany(*_arguments: Any, **_options: Any) -> Any:
+        return polled
+
+    async def position(_self: Any, where: TopicPartition) -> int:
+        return {place(3): 19}[where]
+
+    async def attend(ask: Callable[..., Awaitable[Any]]) -> Any:
+        return await ask(max_records=1)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", getmany)
+    monkeypatch.setattr(AIOKafkaConsumer, "position", position)
+    consumer = PolledConsumer(attend)
+    try:
+        assert await consumer.getmany() == polled
+        assert consumer.ends == {place(3): 19}
+    finally:
+        await consumer.stop()
+
+
+async def test_a_worker_stops_once_everything_in_flight_is_committed_and_nothing_polls_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def noting(name: str) -> Callable[..., Awaitable[None]]:
+        async def note(*_arguments: Any) -> None:
+            calls.append(name)
+
+        return note
+
+    monkeypatch.setattr(KafkaBroker, "stop", noting("stopped"))
+    await WorkerBroker(
+        Settings(), "group", end=noting("finished"), ended=noting("watch closed")
+    ).stop()
+    assert calls == ["finished", "stopped", "watch closed"]
