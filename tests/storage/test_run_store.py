@@ -453,8 +453,8 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
     if not rendered_may_cut:
         assert isinstance(record.verdict, JudgedRun)
         index_fields = record.verdict.built.index_fields | {"status": "BLOCKED"}
-        verdict = replace(
-            record.verdict, built=replace(record.verdict.built, index_fields=index_fields)
+        verdict = record.verdict._replace(
+            built=record.verdict.built._replace(index_fields=index_fields)
         )
         record = replace(record, verdict=verdict)
     outcome = one(store, record)

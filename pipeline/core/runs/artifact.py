@@ -11,8 +11,7 @@ The procedure, with the same numbers in `build_run`:
 6. Keep the body of a run that is OK there too where the artifact has no place for a value of it.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
@@ -65,8 +64,7 @@ _INDEX_PARTS = {
 _TYPED_OBJECTS = ("decision", "outputs", "hashes", "error")
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltRun:
+class BuiltRun(NamedTuple):
     """An artifact and what is stored with it.
 
     Attributes:

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.violations import Violation, violation_at
@@ -25,8 +25,7 @@ KINDS_KEPT_WHEN_BLOCKED = frozenset(
 """What explains a verdict; every other kind may be something to cut by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(NamedTuple):
     """Content that is stored under its own hash."""
 
     sha256: str

@@ -14,8 +14,7 @@ gives None, and the rule decides. The procedure, with the same numbers in `clean
 5. Lay out what is shown: everything for a run that is OK; otherwise what could be cut is withheld.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import orjson
@@ -48,9 +47,10 @@ from schemas.timestamps import normalise_timestamp
 __all__ = ["JudgedRun", "Rejected", "judge_run_record"]
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedRun:
+class JudgedRun(NamedTuple):
     """A record that makes a run.
+
+    A tuple, as are its parts: it goes from process to process in half the time of a dataclass.
 
     Attributes:
         run_id: The run.

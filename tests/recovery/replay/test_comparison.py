@@ -64,8 +64,8 @@ def test_another_body_at_an_offset_is_a_different_leaf(store: RunStore) -> None:
 
 def drifted(record: JudgedRecord[Any]) -> JudgedRecord[Any]:
     """Return the record as a program would judge it that renders other bytes."""
-    built = replace(record.verdict.built, content=record.verdict.built.content + b" ")
-    verdict = replace(record.verdict, built=built, artifact_sha256=sha256(built.content))
+    built = record.verdict.built._replace(content=record.verdict.built.content + b" ")
+    verdict = record.verdict._replace(built=built, artifact_sha256=sha256(built.content))
     return replace(record, verdict=verdict)
 
 
