@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.json.strict import parse_by_rule
+from pipeline.core.json.strict import parse_object
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.runs.artifact import generated_by_row, generated_hashes
 from pipeline.core.runs.artifact_parts import is_shown
@@ -129,7 +129,7 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
     body = read_kept_request(root, document["provenance"]["request_sha256"])
     if body is None:
         return None
-    request = parse_by_rule(body)
+    request, _ = parse_object(body)
     return tuple(sorted(generated_by_row(request) if is_legacy else generated_hashes(request)))
 
 

@@ -132,7 +132,9 @@ class IndexRows:
             made_of[withheld_payloads.name] = expected.withheld_payloads or []
         pairs = [(name, self._rows[name].get(run_id, []), made) for name, made in made_of.items()]
         differing = _differing(_RUN_COLUMNS, rows[0], expected.row, _RUNS_BY_LEAVES)
-        differing += [name for name, kept, made in pairs if sorted(kept) != sorted(made)]
+        differing += [
+            name for name, kept, made in pairs if kept != made and sorted(kept) != sorted(made)
+        ]
         if differing:
             yield _finding(path, "artifact", differing)
 
@@ -157,6 +159,8 @@ class IndexRows:
 def _differing(
     columns: Sequence[str], row: Sequence[Any], expected: Sequence[Any], but: frozenset[str]
 ) -> list[str]:
+    if row[: len(columns)] == expected[: len(columns)]:
+        return []
     pairs = zip(columns, row, expected, strict=False)
     return [name for name, kept, made in pairs if kept != made and name not in but]
 

@@ -18,6 +18,7 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import (
     ArtifactPath,
     LinkPath,
+    artifact_path,
     attachment_path,
     parse_path,
     quarantine_path,
@@ -65,9 +66,9 @@ def check_artifact(path: str, content: bytes) -> ContentCheck:
     if isinstance(document, str):
         return _unreadable(path, "the canonical JSON of an artifact", document)
     findings = check_hashes(path, document)
-    place, own = parse_path(path), ArtifactPath(document["created_at_utc"][:10], document["run_id"])
-    if isinstance(place, ArtifactPath) and own != place:
-        findings.append(Finding("PATH_DIFFERS", path, f"the artifact of {place}", f"that of {own}"))
+    own = artifact_path(document["created_at_utc"], document["run_id"])
+    if own != path and isinstance(parse_path(path), ArtifactPath):
+        findings.append(Finding("PATH_DIFFERS", path, f"the artifact of {path}", f"that of {own}"))
     return ContentCheck(findings, document, blobs_of_artifact(document))
 
 
@@ -93,6 +94,8 @@ def check_hashes(path: str, document: dict[str, Any]) -> list[Finding]:
     """Compute again every hash that an artifact keeps; a payload and its hash go together."""
     kept = document["hashes"]
     computed = _computed_hashes(document)
+    if kept == computed:
+        return []
     return [
         Finding(
             "HASH_DIFFERS",
