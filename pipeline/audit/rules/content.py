@@ -3,17 +3,22 @@
 Everything here follows from the bytes of the file, its path, and the broker's time in its leaf. A
 producer may date a record as it likes, so a record that is dated back is accepted as any other. The
 broker's time, which the leaf keeps, says when it came.
+
+`check_artifact_by_rule` is the definition. `clean_artifact` gives the value of an artifact without
+a fault in one pass, if it has only what most artifacts have; otherwise the rule decides.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
+import msgspec
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from pipeline.audit.rules.finding import Finding
 from pipeline.core.hashing import sha256_of_json, sha256_of_text
-from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.canonical import canonical_json, has_small_number
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import (
     ArtifactPath,
@@ -25,8 +30,16 @@ from pipeline.core.layout import (
 )
 from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.cut_program import attachment_at_gcode_path
+from pipeline.core.runs.verdict import CleanContext, CleanOutputs, Label, hashes_of_parts, written
 from pipeline.core.violations import first_difference
 from schemas.advisory_link import AdvisoryLink
+from schemas.fields import (
+    PROSE_LIMIT_CHARACTERS,
+    RiskLevel,
+    RunStatus,
+    is_run_id,
+    is_sha256,
+)
 from schemas.run_artifact import RunArtifact
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 
@@ -37,7 +50,7 @@ FUTURE_SECONDS: Final = 300
 """A record may be dated so long after the broker's clock: two clocks that differ."""
 
 _DAY_US: Final = 86_400_000_000
-_PAYLOADS = {"toolpaths_sha256": "toolpaths", "opplan_sha256": "opplan_json"}
+_HASHED: Final = {"toolpaths": "toolpaths_sha256", "opplan_json": "opplan_sha256"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +75,21 @@ def check_artifact(path: str, content: bytes) -> ContentCheck:
         path: As the layout writes it, as far as the file lies as in a store.
         content: Its bytes.
     """
+    document = clean_artifact(content)
+    if document is None:
+        return check_artifact_by_rule(path, content)
+    return _checked_at(path, document, [])
+
+
+def check_artifact_by_rule(path: str, content: bytes) -> ContentCheck:
+    """Check the file of a run by the definition itself; arguments as of `check_artifact`."""
     document = _read(content, RunArtifact)
     if isinstance(document, str):
         return _unreadable(path, "the canonical JSON of an artifact", document)
-    findings = check_hashes(path, document)
+    return _checked_at(path, document, check_hashes(path, document))
+
+
+def _checked_at(path: str, document: dict[str, Any], findings: list[Finding]) -> ContentCheck:
     own = artifact_path(document["created_at_utc"], document["run_id"])
     if own != path and isinstance(parse_path(path), ArtifactPath):
         findings.append(Finding("PATH_DIFFERS", path, f"the artifact of {path}", f"that of {own}"))
@@ -90,6 +114,72 @@ def check_link(path: str, content: bytes) -> ContentCheck:
     return ContentCheck(findings, document, () if sha256 is None else (attachment_path(sha256),))
 
 
+_Prose = Annotated[str, msgspec.Meta(max_length=PROSE_LIMIT_CHARACTERS)]
+_Percent = msgspec.Meta(ge=0, le=100)
+_Nothing = Annotated[list[Any], msgspec.Meta(max_length=0)]
+
+
+class _CleanDecision(TypedDict):
+    risk_level: RiskLevel
+    score: NotRequired[Annotated[int, _Percent] | Annotated[float, _Percent]]
+    block_reason: NotRequired[_Prose]
+    warnings: NotRequired[list[_Prose]]
+    details: NotRequired[dict[str, Any]]
+
+
+class _CleanProvenance(TypedDict):
+    request_sha256: str
+    withheld: NotRequired[list[str]]
+    version_stamps_missing: NotRequired[list[str]]
+
+
+class _CleanArtifact(CleanContext):
+    """The fields of `RunArtifact` that a clean one has besides."""
+
+    schema_version: Literal["rmos.run_artifact/2"]
+    status: RunStatus
+    event_type: Label
+    request_summary: dict[str, Any]
+    feasibility: dict[str, Any]
+    decision: _CleanDecision
+    hashes: dict[str, str]
+    outputs: CleanOutputs
+    attachments: _Nothing
+    advisory_inputs: _Nothing
+    meta: dict[str, Any]
+    provenance: _CleanProvenance
+
+
+_decode: Callable[[bytes], Any] = msgspec.json.Decoder(_CleanArtifact).decode
+_WITH_NUMBERS: Final = ("feasibility", "request_summary", "decision", "meta")
+
+
+def clean_artifact(content: bytes) -> dict[str, Any] | None:
+    """Return the value of an artifact that is without a fault; None where the rule must decide."""
+    try:
+        document: dict[str, Any] = _decode(content)
+        outputs = document["outputs"]
+        parts = {name: written(document[name]) for name in _WITH_NUMBERS}
+        payloads = {name: written(outputs[name]) for name in _HASHED if name in outputs}
+        whole = document | {name: orjson.Fragment(part) for name, part in parts.items()}
+        whole["outputs"] = outputs | {n: orjson.Fragment(part) for n, part in payloads.items()}
+        parts |= payloads
+        # What the types do not name, and a key that comes twice, was dropped and is missed here.
+        if written(whole) != content or has_small_number(b",".join(parts.values())):
+            return None
+        parse_timestamp(document["created_at_utc"])
+    except (ValueError, TypeError, RecursionError):
+        # Not of the types, no time that exists, an integer above 64 bits, or very deep.
+        return None
+    is_clean = (
+        hashes_of_parts(outputs, parts) == document["hashes"]
+        and is_run_id(document["run_id"])
+        and is_sha256(document["provenance"]["request_sha256"])
+        and "".join([each for each in document.values() if type(each) is str]).isprintable()
+    )
+    return document if is_clean else None
+
+
 def check_hashes(path: str, document: dict[str, Any]) -> list[Finding]:
     """Compute again every hash that an artifact keeps; a payload and its hash go together."""
     kept = document["hashes"]
@@ -101,7 +191,7 @@ def check_hashes(path: str, document: dict[str, Any]) -> list[Finding]:
             "HASH_DIFFERS",
             path,
             f"{name} {computed.get(name, 'left out, as there is nothing to hash')}",
-            kept.get(name, "none"),
+            kept.get(name) or "none",
         )
         for name in sorted(kept.keys() | computed.keys())
         if kept.get(name) != computed.get(name)
@@ -113,10 +203,10 @@ def _computed_hashes(document: dict[str, Any]) -> dict[str, str]:
     computed = {"feasibility_sha256": sha256_of_json(document["feasibility"])}
     computed |= {
         name: sha256_of_json(outputs[payload])
-        for name, payload in _PAYLOADS.items()
+        for payload, name in _HASHED.items()
         if payload in outputs
     }
-    if "gcode_text" in outputs:
+    if outputs.get("gcode_text") is not None:
         computed["gcode_sha256"] = sha256_of_text(outputs["gcode_text"])
     elif "gcode_sha256" in document["hashes"] and (sha256 := attachment_at_gcode_path(document)):
         # The bytes of the blob are compared with its name, which is this hash. A producer may name

@@ -116,49 +116,56 @@ def judged_run(run_id: str, created_at_utc: str, built: BuiltRun) -> JudgedRun:
     )
 
 
-_Label = Annotated[str, msgspec.Meta(min_length=1, max_length=LABEL_LIMIT_CHARACTERS)]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=LABEL_LIMIT_CHARACTERS)]
 
 
-class _CleanOutputs(TypedDict, total=False):
+class CleanOutputs(TypedDict, total=False):
+    """The outputs that a clean request and its artifact may have."""
+
     gcode_text: str
     toolpaths: dict[str, Any] | list[Any]
     opplan_json: dict[str, Any] | list[Any]
     preview_svg: str
 
 
-class _CleanRequest(TypedDict):
-    """The fields of `RunRequest` that a clean request may have, none of them null."""
+class CleanContext(TypedDict):
+    """The fields that a clean request and its artifact may share, none of them null."""
 
     run_id: str
     created_at_utc: str
-    mode: _Label
-    tool_id: _Label
+    mode: Label
+    tool_id: Label
+    workflow_session_id: NotRequired[Label]
+    material_id: NotRequired[Label]
+    machine_id: NotRequired[Label]
+    workflow_mode: NotRequired[Label]
+    toolchain_id: NotRequired[Label]
+    post_processor_id: NotRequired[Label]
+    geometry_ref: NotRequired[Label]
+    geometry_hash: NotRequired[Label]
+    parent_run_id: NotRequired[Label]
+    parent_plan_run_id: NotRequired[Label]
+    request_id: NotRequired[Label]
+    drift_detected: NotRequired[bool]
+    gate_policy_id: NotRequired[Label]
+    gate_decision: NotRequired[Label]
+    engine_version: NotRequired[Label]
+    toolchain_version: NotRequired[Label]
+    post_processor_version: NotRequired[Label]
+    config_fingerprint: NotRequired[Label]
+    notes: NotRequired[Annotated[str, msgspec.Meta(max_length=PROSE_LIMIT_CHARACTERS)]]
+
+
+class _CleanRequest(CleanContext):
+    """The fields of `RunRequest` that a clean request may have besides."""
+
     feasibility: Annotated[dict[str, Any], msgspec.Meta(min_length=1)]
     request: dict[str, Any]
     schema_version: NotRequired[Literal["rmos.run_request/1"]]
-    event_type: NotRequired[_Label]
+    event_type: NotRequired[Label]
     status: NotRequired[RunStatus]
-    outputs: NotRequired[_CleanOutputs]
+    outputs: NotRequired[CleanOutputs]
     meta: NotRequired[dict[str, Any]]
-    workflow_session_id: NotRequired[_Label]
-    material_id: NotRequired[_Label]
-    machine_id: NotRequired[_Label]
-    workflow_mode: NotRequired[_Label]
-    toolchain_id: NotRequired[_Label]
-    post_processor_id: NotRequired[_Label]
-    geometry_ref: NotRequired[_Label]
-    geometry_hash: NotRequired[_Label]
-    parent_run_id: NotRequired[_Label]
-    parent_plan_run_id: NotRequired[_Label]
-    request_id: NotRequired[_Label]
-    drift_detected: NotRequired[bool]
-    gate_policy_id: NotRequired[_Label]
-    gate_decision: NotRequired[_Label]
-    engine_version: NotRequired[_Label]
-    toolchain_version: NotRequired[_Label]
-    post_processor_version: NotRequired[_Label]
-    config_fingerprint: NotRequired[_Label]
-    notes: NotRequired[Annotated[str, msgspec.Meta(max_length=PROSE_LIMIT_CHARACTERS)]]
 
 
 _decode = msgspec.json.Decoder(_CleanRequest).decode
@@ -181,15 +188,15 @@ def clean_run(key: ReadContent | None, value: ReadContent | None) -> JudgedRun |
 def _clean_run(key: ReadContent | None, value: bytes) -> JudgedRun | None:
     request: Any = _decode(value)  # 1.
     outputs = request.get("outputs", {})
-    parts = {name: _written(request[name]) for name in _LARGE if name in request}  # 2.
-    parts |= {name: _written(outputs[name]) for name in outputs if name not in _TEXTS}
+    parts = {name: written(request[name]) for name in _LARGE if name in request}  # 2.
+    parts |= {name: written(outputs[name]) for name in outputs if name not in _TEXTS}
     document = request | {name: orjson.Fragment(parts[name]) for name in _LARGE if name in parts}
     if outputs:
         document["outputs"] = {
             name: item if name in _TEXTS else orjson.Fragment(parts[name])
             for name, item in outputs.items()
         }
-    body = _written(document)
+    body = written(document)
     run_id = request["run_id"]
     all_parts = b",".join(parts.values())
     if (  # 3.
@@ -211,15 +218,20 @@ def _clean_run(key: ReadContent | None, value: bytes) -> JudgedRun | None:
         producer_failed=False,
     )
     document["created_at_utc"] = created_at_utc = normalise_timestamp(request["created_at_utc"])
-    built = _clean_artifact(document, body, judgement, _hashes(outputs, parts))
+    built = _clean_artifact(document, body, judgement, hashes_of_parts(outputs, parts))
     return judged_run(run_id, created_at_utc, built)
 
 
-def _written(part: Any) -> bytes:  # noqa: ANN401
+def written(part: Any) -> bytes:  # noqa: ANN401
+    """Return the canonical JSON of a part that has no small number.
+
+    Raises:
+        TypeError: An integer does not fit in 64 bits.
+    """
     return orjson.dumps(part, option=FAST_OPTIONS)
 
 
-def _hashes(outputs: dict[str, Any], parts: dict[str, bytes]) -> dict[str, str]:
+def hashes_of_parts(outputs: dict[str, Any], parts: dict[str, bytes]) -> dict[str, str]:
     """Return the hash of every payload that is there, as `payload_hashes` does."""
     hashes = {"feasibility_sha256": sha256_of_bytes(parts["feasibility"])}
     for name, hash_name in _HASHED:
@@ -265,7 +277,7 @@ def _clean_artifact(
     }
     return BuiltRun(
         index_fields_of(document),
-        _written(document),
+        written(document),
         (),
         None if judgement.is_ok else Blob(provenance["request_sha256"], body),
         is_incomplete=False,

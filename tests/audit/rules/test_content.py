@@ -1,11 +1,22 @@
 """What a file tells about itself: its form, its hashes, its place, its blobs."""
 
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.audit.rules.content import ContentCheck, check_artifact, check_link
+from pipeline.audit.rules.content import (
+    ContentCheck,
+    check_artifact,
+    check_artifact_by_rule,
+    check_link,
+    clean_artifact,
+)
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import ArtifactPath, attachment_path, quarantine_path
@@ -105,6 +116,15 @@ def test_a_payload_and_its_hash_that_do_not_go_together_are_found(name: str, cha
     assert finding.expected.startswith(name)
 
 
+@pytest.mark.parametrize(("part", "name"), [("outputs", "gcode_text"), ("hashes", "gcode_sha256")])
+def test_a_null_in_place_of_a_payload_or_its_hash_is_found(part: str, name: str) -> None:
+    changed = document(run_request())
+    changed[part][name] = None
+    (finding,) = checked(changed).findings
+    assert finding.code == "HASH_DIFFERS"
+    assert "gcode_sha256" in finding.document("audit_1")["expected"]
+
+
 def test_gcode_in_an_attachment_has_the_hash_of_its_name() -> None:
     changed = document(LARGE)
     assert checked(changed).findings == []
@@ -177,3 +197,78 @@ def test_an_artifact_is_no_link() -> None:
     content = canonical_json(document(run_request()))
     (finding,) = check_link(LINK_PATH, content).findings
     assert finding.code == "FILE_UNREADABLE"
+
+
+PLAIN = document(
+    run_request(
+        **dict.fromkeys(("machine_id", "material_id", "notes", "request_id"), "x"),
+        outputs={
+            "gcode_text": "G1",
+            "toolpaths": [1.5],
+            "opplan_json": {},
+            "preview_svg": "<svg/>",
+        },
+        decision={"risk_level": "GREEN", "score": 7.5, "warnings": ["w"], "details": {"a": 1}},
+    )
+)
+BLOCKED = document(red_request())
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 100, 101, 100.5, 1e-05, 1e-07, 2**53, 2**70),
+    *("", "x", "a\nb", "\x9f", "x" * 201, "x" * 20_001, "é" * 200, "GREEN", "diff", "0" * 64),
+    *("2025-12-18T14:03:22Z", "2025-02-30T00:00:00Z", "2025-12-18T15:03:22+01:00"),
+    *([], [None], ["x"], [[]], {}, {"a": 1e-05}, {"a": {"b": [2**70]}}, {"a": "e-0.00001"}),
+]
+
+
+def _changed(whole: dict[str, Any], parts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield copies in which one member at `parts` is another, is gone, or is new."""
+    holder: Any = whole
+    for part in parts:
+        holder = holder[part]
+    for name in [*holder, "extra"]:
+        for value in [*VALUES, ...]:
+            other = deepcopy(whole)
+            place: Any = other
+            for part in parts:
+                place = place[part]
+            place[name] = value
+            if value is ...:
+                del place[name]
+            yield other
+            if name == "feasibility":
+                # A wrong value with its right hash.
+                other["hashes"]["feasibility_sha256"] = sha256(canonical_json(place.get(name)))
+                yield other
+
+
+@pytest.mark.parametrize(
+    "parts", [(), ("decision",), ("outputs",), ("hashes",), ("provenance",)], ids=str
+)
+@pytest.mark.parametrize("whole", [PLAIN, BLOCKED], ids=["plain", "blocked"])
+def test_an_artifact_with_any_value_is_checked_as_by_the_rule(
+    whole: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    for changed in _changed(whole, parts):
+        for content in (canonical_json(changed), _as_orjson_writes(changed)):
+            assert check_artifact(PATH, content) == check_artifact_by_rule(PATH, content), content
+
+
+def _as_orjson_writes(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return b""
+
+
+@given(start=st.integers(0, 3_000), removed=st.integers(0, 2), put=st.binary(max_size=2))
+def test_an_artifact_with_a_byte_changed_is_checked_as_by_the_rule(
+    start: int, removed: int, put: bytes
+) -> None:
+    whole = canonical_json(PLAIN)
+    content = whole[:start] + put + whole[start + removed :]
+    assert check_artifact(PATH, content) == check_artifact_by_rule(PATH, content)
+
+
+def test_most_artifacts_need_no_rule() -> None:
+    assert clean_artifact(canonical_json(PLAIN)) == PLAIN
+    assert clean_artifact(canonical_json(BLOCKED)) == BLOCKED
