@@ -13,13 +13,10 @@ from pathlib import Path
 
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.disk.durable_files import ROUND_FILES, DurableFiles, NewFile
-from tests.bench.requests import encoded_requests
+from tests.bench.requests import DISTINCT, encoded_requests
 
 THREADS = 2
 """While one waits for a flush, the other writes."""
-
-DISTINCT = 2000
-"""So many contents are made; more names repeat them."""
 
 
 def main() -> None:

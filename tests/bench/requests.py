@@ -1,12 +1,24 @@
-"""Run requests of real shape, about 4 KB each: unique run_ids, over ten dates, from a seed."""
+"""Run requests of real shape, about 4 KB each: unique run_ids, from a seed."""
 
 import hashlib
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
+from schemas.timestamps import format_timestamp
+
+DISTINCT = 2000
+"""So many bodies are made; later requests repeat them with a run_id, a session and a time of their
+own."""
+
 DATES = 10
+START = datetime(2026, 3, 1, 8, tzinfo=UTC)
+STEP = timedelta(milliseconds=4)
+"""From one request to the next in the order of arrival: 250 a second."""
+
 BLOCKED_EACH = 50
 """One record of so many is RED, so its body is quarantined too."""
 
@@ -14,24 +26,46 @@ _MATERIALS = ("maple", "walnut", "cedar", "ebony", "spruce")
 _POSTS = ("grbl", "linuxcnc", "mach4")
 
 
-def encoded_requests(count: int, seed: str = "bench") -> Iterator[tuple[bytes, bytes]]:
-    """Yield the key and the value of each record."""
+def encoded_requests(
+    count: int, seed: str = "bench", *, random_dates: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the key and the value of each record.
+
+    Args:
+        count: How many.
+        seed: The same seed makes the same ones.
+        random_dates: False for times in the order of arrival, as machines send them; True for
+            random ones over ten dates, as a migration or a replay out of order has them.
+    """
     for number in range(count):
-        request = run_request(number, seed)
-        body = json.dumps(request, ensure_ascii=False, separators=(",", ":"))
-        yield request["run_id"].encode(), body.encode()
+        digits = _digits(number, seed)
+        run_id = f"run_{digits[:32]}"
+        created = (
+            _random_time(number, random.Random(digits)) if random_dates else arrival_time(number)
+        )
+        body = _template(number % DISTINCT, seed) % (run_id, created, number // 40)
+        yield run_id.encode(), body.encode()
+
+
+@lru_cache(DISTINCT)
+def _template(number: int, seed: str) -> str:
+    request = run_request(number, seed)
+    body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).replace("%", "%%")
+    for name in ("run_id", "created_at_utc"):
+        body = body.replace(request[name], "%s")
+    return body.replace(request["workflow_session_id"], "ws_%d")
 
 
 def run_request(number: int, seed: str = "bench") -> dict[str, Any]:
-    """Return the request of this number; the same seed makes the same ones."""
-    digits = hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()
+    """Return the request of this number, at a random time; the same seed makes the same ones."""
+    digits = _digits(number, seed)
     chance = random.Random(digits)
     material, post = chance.choice(_MATERIALS), chance.choice(_POSTS)
     moves = [_move(chance) for _ in range(24)]
     return {
         "schema_version": "rmos.run_request/1",
         "run_id": f"run_{digits[:32]}",
-        "created_at_utc": _time(number, chance),
+        "created_at_utc": _random_time(number, chance),
         "event_type": "toolpaths",
         "mode": "router",
         "tool_id": f"adaptive:endmill_{chance.choice((3, 6, 8))}",
@@ -56,7 +90,16 @@ def run_request(number: int, seed: str = "bench") -> dict[str, Any]:
     }
 
 
-def _time(number: int, chance: random.Random) -> str:
+def _digits(number: int, seed: str) -> str:
+    return hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()
+
+
+def arrival_time(number: int) -> str:
+    """Return created_at_utc of a request in the order of arrival, as it is stored."""
+    return format_timestamp(START + number * STEP)
+
+
+def _random_time(number: int, chance: random.Random) -> str:
     second = chance.randrange(86_400)
     clock = f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
     return f"2026-03-{number % DATES + 1:02d}T{clock}.{chance.randrange(1_000_000):06d}Z"

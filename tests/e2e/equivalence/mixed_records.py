@@ -179,7 +179,7 @@ class _Mix:
         return record(_plain(request) | {"notes": f"changed {number}"})
 
     def _incomplete(self, number: int, partition: int) -> tuple[bytes, bytes]:
-        changes = self._chance.choice(
+        changes: Body = self._chance.choice(
             (
                 {},
                 {"mode": 7},
