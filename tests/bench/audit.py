@@ -43,7 +43,7 @@ AUDITS = {
     "full": ("full", "content"),
     "quick": ("quick", "content"),
 }
-TARGETS = {"hash-only": "at most 2", "full": "at most 4", "quick": "-"}
+TARGETS = {"hash-only": "≤ 1.5", "full": "≤ 2.5", "quick": "-"}
 
 
 def make_store(root: Path, count: int) -> None:
