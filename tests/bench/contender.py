@@ -84,13 +84,18 @@ class Contender:
         """Return the CPU time so far."""
         return cpu_of(self.pid)
 
-    def rss_mb(self) -> float:
-        """Return the resident memory now; pages that processes share count once for each."""
-        return sum(_status_kb(each.pid, "VmRSS") for each in _tree(self.pid)) / 1024
-
     def peak_rss_mb(self) -> float:
-        """Return the most resident memory so far, as the sum over its processes."""
-        return sum(_status_kb(each.pid, "VmHWM") for each in _tree(self.pid)) / 1024
+        """Return the most resident memory so far, as the sum over its processes.
+
+        Pages that they share count once for each.
+        """
+        files = (Path(f"/proc/{each.pid}/status") for each in _tree(self.pid))
+        return sum(_proc_number(file, "VmHWM") for file in files) / 1024
+
+    def written_kb(self) -> float:
+        """Return what its processes have given to the disk so far, in KiB."""
+        files = (Path(f"/proc/{each.pid}/io") for each in _tree(self.pid))
+        return sum(_proc_number(file, "write_bytes") for file in files) / 1024
 
     def stop(self) -> None:
         """Ask it to stop, and wait until it has."""
@@ -110,8 +115,8 @@ def _tree(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def _status_kb(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+def _proc_number(file: Path, name: str) -> int:
+    for line in file.read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
     raise BenchError(f"the kernel does not tell {name}")

@@ -31,6 +31,7 @@ TRANSACTION_LIMIT_MS = 900_000
 
 POLL_SECONDS = 0.1
 SILENCE_SECONDS = 60.0
+SAID_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,12 @@ class Lane:
     @staticmethod
     def inherited_environment() -> dict[str, str]:
         """Return our own environment without any setting."""
-        return {name: value for name, value in os.environ.items() if "RMOS_" not in name}
+        return {
+            name: value
+            for name, value in os.environ.items()
+            # A path of modules would hide the checkout of a worker that is compared.
+            if "RMOS_" not in name and name != "PYTHONPATH"
+        }
 
     def environment(self, **changes: str) -> dict[str, str]:
         """Return the environment of the contender."""
@@ -108,11 +114,18 @@ async def start_line(
     try:
         async with producer.transaction():
             await _send(producer, lane, encoded_requests(lane.warm, "warm"))
-        await producer.begin_transaction()
-        await _send(producer, lane, records)
+        await send_unseen(producer, lane, records)
         yield producer
     finally:
         await producer.stop()
+
+
+async def send_unseen(
+    producer: AIOKafkaProducer, lane: Lane, records: Iterable[tuple[bytes, bytes]]
+) -> None:
+    """Send records that nobody sees until the producer commits its transaction."""
+    await producer.begin_transaction()
+    await _send(producer, lane, records)
 
 
 async def _send(
@@ -143,6 +156,28 @@ async def _is_stable(admin: AIOKafkaAdminClient, group: str) -> bool:
             raise
         return False
     return bool(response.groups[0][2] == "Stable")
+
+
+class SaidCounter:
+    """Counts the records of a contender that says after each commit how many it has, and when."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    async def wait_for(self, wanted: int, contender: Contender) -> None:
+        """Wait until it has said `wanted`."""
+        deadline, count = time.monotonic() + SAID_SECONDS, 0
+        while count < wanted:
+            contender.check()
+            if time.monotonic() > deadline:
+                raise BenchError(f"{contender.log.name}: {count} of {wanted} records")
+            await asyncio.sleep(POLL_SECONDS)
+            if lines := contender.text.rpartition("\n")[0].splitlines():
+                count, self._seconds = int(lines[-1].split()[0]), float(lines[-1].split()[1])
+
+    async def last_event_seconds(self) -> float:
+        """Return when it said so last."""
+        return self._seconds
 
 
 class EventCounter:

@@ -21,9 +21,9 @@ from rich.console import Console
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.logs import mute_client_logging
 from tests.bench.contender import BenchError
-from tests.bench.race import DEFAULT, ENTRIES, race
-from tests.bench.report import print_latency, print_memory, print_race, print_ratios
-from tests.bench.soak import measure_latency, measure_memory
+from tests.bench.race import DEFAULT, ENTRIES, entries_of, race
+from tests.bench.report import print_growth, print_latency, print_race, print_ratios
+from tests.bench.soak import measure_growth, measure_latency
 
 LATENCY_RATE = 100.0
 
@@ -60,9 +60,10 @@ async def _measure_all(
         results = await race(
             broker,
             folder,
-            options.only,
+            entries_of(options.only, folder, options.against, _tell),
             rounds=options.rounds,
             records=options.records,
+            random_dates=options.random_dates,
             patience_seconds=options.patience,
             tell=_tell,
         )
@@ -73,10 +74,17 @@ async def _measure_all(
         latency = await measure_latency(broker, folder, rate=LATENCY_RATE, seconds=options.latency)
         print_latency(console, latency)
         found["latency_ms"] = asdict(latency)
-    if options.memory:
-        memory = await measure_memory(broker, folder, records=options.memory, tell=_tell)
-        print_memory(console, memory)
-        found["memory_mb"] = asdict(memory)
+    if options.growth:
+        steps = await measure_growth(
+            broker,
+            folder,
+            runs=options.growth,
+            step=options.records,
+            random_dates=options.random_dates,
+            tell=_tell,
+        )
+        print_growth(console, steps)
+        found["growth"] = [asdict(step) for step in steps]
     return found
 
 
@@ -84,7 +92,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.persist", description="Measure the persist worker."
     )
-    parser.add_argument("--records", type=int, default=20_000, help="records of one run")
+    parser.add_argument("--records", type=int, default=20_000, help="records of one run or step")
     parser.add_argument("--rounds", type=int, default=5, help="0 for none")
     parser.add_argument(
         "--only",
@@ -101,7 +109,23 @@ def _options() -> argparse.Namespace:
         metavar="SECONDS",
         help="longest wait before each run for the machine to be quiet",
     )
-    parser.add_argument("--memory", type=int, default=0, metavar="RECORDS", help="0 for none")
+    parser.add_argument(
+        "--growth",
+        type=int,
+        default=0,
+        metavar="RUNS",
+        help="let one worker take so many, in steps of --records; 0 for none",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="RMOS",
+        help="the rmos of another checkout, whose worker takes turns with ours",
+    )
+    parser.add_argument(
+        "--random-dates",
+        action="store_true",
+        help="times of the requests out of order over ten dates, as a migration has them",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every number here")
     parser.add_argument("--folder", type=Path, help="where the one temporary folder is made")
     parser.add_argument("--keep", action="store_true", help="remove nothing at the end")

@@ -3,24 +3,37 @@
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.storage.ledger_key import LEDGER_FOLDER
+from pipeline.ledger.folder import LEDGER_FOLDER
 from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
-from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined
+from tests.bench.lane import (
+    EventCounter,
+    Lane,
+    SaidCounter,
+    make_lane,
+    start_line,
+    wait_until_joined,
+)
 from tests.bench.requests import encoded_requests
 
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_SECONDS = 300.0
 WARM_RECORDS = 1000
+GO_PEER = "go_peer"
+"""Its folder, and the word in a command in whose place the built program comes."""
+
 QUIET_PERCENT = 15.0
 """The machine counts as quiet below this, of all its cores together."""
 
@@ -35,6 +48,8 @@ class Entry:
         command: How it is started.
         share: Part of the records that it gets, as a slow one would take the whole time.
         changes: Environment of its own.
+        has_events: Whether it publishes an event for each record; one without says its count.
+        has_ledger: Whether it keeps a ledger.
     """
 
     name: str
@@ -42,6 +57,8 @@ class Entry:
     command: tuple[str, ...]
     share: float = 1.0
     changes: tuple[tuple[str, str], ...] = ()
+    has_events: bool = True
+    has_ledger: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +68,11 @@ class Result:
     Attributes:
         broker_cpu_seconds: CPU time of the broker meanwhile.
         others: Cores that neither contender nor broker kept busy meanwhile, but others did.
+        written_kb: KiB that it gave to the disk meanwhile.
     """
 
     name: str
+    title: str
     round: int
     records: int
     seconds: float
@@ -61,6 +80,7 @@ class Result:
     peak_rss_mb: float
     broker_cpu_seconds: float
     others: float
+    written_kb: float
 
     @property
     def rate(self) -> float:
@@ -87,23 +107,26 @@ class Watch:
         self._contender = contender
         self._broker_pid = broker.pid or os.getpid()
         self._since = time.monotonic()
+        self._written_kb = contender.written_kb()
         self._before = self._now()
 
-    def result(self, name: str, number: int, records: int, seconds: float | None = None) -> Result:
-        """Return what was measured; `seconds` is the time where it is known better."""
+    def result(self, entry: Entry, number: int, records: int, seconds: float) -> Result:
+        """Return what was measured; `seconds` is the time to the last event."""
         elapsed = time.monotonic() - self._since
         own, broker, busy = (
             after - before for after, before in zip(self._now(), self._before, strict=True)
         )
         return Result(
-            name,
+            entry.name,
+            entry.title,
             number,
             records,
-            seconds or elapsed,
+            seconds,
             Cpu(own.user, own.system),
             self._contender.peak_rss_mb(),
             broker.total,
             max(0.0, busy.total - own.total - broker.total) / elapsed,
+            self._contender.written_kb() - self._written_kb,
         )
 
     def _now(self) -> tuple[Cpu, Cpu, Cpu]:
@@ -116,24 +139,42 @@ def _python(module: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"tests.bench.{module}")
 
 
-WORKER = (str(BIN / "rmos"), "worker", "persist")
+def _worker(name: str, title: str, rmos: str = str(BIN / "rmos"), **changes: str) -> Entry:
+    return Entry(name, title, (rmos, "worker", "persist"), changes=tuple(changes.items()))
+
+
+WORKER = _worker("worker", "c. rmos worker persist")
 ENTRIES = {
     entry.name: entry
     for entry in (
         Entry("disk", "a. disk ceiling: group commit alone", _python("disk_ceiling")),
         Entry("bare", "b. bare aiokafka loop, same core", _python("bare_loop")),
-        Entry("worker", "c. rmos worker persist", WORKER),
-        Entry(
-            "unlogged",
-            "c0. the same without a ledger",
-            WORKER,
-            changes=(("RMOS_LEDGER_ENABLED", "false"),),
+        WORKER,
+        replace(
+            _worker("unlogged", "c0. the same without a ledger", RMOS_LEDGER_ENABLED="false"),
+            has_ledger=False,
         ),
         Entry(
             "tutorial",
             "d. FastStream as its tutorial teaches",
             (str(BIN / "faststream"), "run", "tests.bench.tutorial:app"),
             share=0.2,
+            has_ledger=False,
+        ),
+        Entry(
+            "go",
+            "e. Go loop, nothing flushed",
+            (GO_PEER,),
+            has_events=False,
+            has_ledger=False,
+        ),
+        Entry(
+            "go-fsync",
+            "f. Go loop, fsync each",
+            (GO_PEER, "fsync"),
+            share=0.2,
+            has_events=False,
+            has_ledger=False,
         ),
         Entry(
             "bare-serial",
@@ -141,41 +182,81 @@ ENTRIES = {
             _python("bare_loop"),
             changes=(("RMOS_JUDGE_IN_CHILD_PROCESS", "false"),),
         ),
-        Entry(
+        _worker(
             "worker-serial",
             "c'. rmos worker persist, one process",
-            WORKER,
-            changes=(("RMOS_JUDGE_IN_CHILD_PROCESS", "false"),),
+            RMOS_JUDGE_IN_CHILD_PROCESS="false",
         ),
     )
 }
-_WITHOUT_LEDGER = {"unlogged", "tutorial"}
-DEFAULT = ("disk", "bare", "unlogged", "worker", "tutorial")
+DEFAULT = ("disk", "bare", "unlogged", "worker", "tutorial", "go", "go-fsync")
+
+
+def entries_of(
+    names: Sequence[str], folder: Path, against: str | None, tell: Callable[[str], None]
+) -> list[Entry]:
+    """Return the contenders of these names that can run here.
+
+    Args:
+        names: Of `ENTRIES`.
+        folder: Where the Go program is built.
+        against: The `rmos` of another checkout, whose worker runs after ours; None for none.
+        tell: Called with the reason where one is left out.
+    """
+    found = [ENTRIES[name] for name in names]
+    if against is not None:
+        other = _worker("against", "c1. the same of another checkout", against)
+        found.insert(found.index(WORKER) + 1 if WORKER in found else len(found), other)
+    if any(GO_PEER in entry.command for entry in found):
+        peer, reason = _built_go_peer(folder)
+        if peer is None:
+            tell(f"without the Go loops: {reason}")
+            return [entry for entry in found if GO_PEER not in entry.command]
+        found = [
+            replace(
+                entry, command=tuple(peer if word == GO_PEER else word for word in entry.command)
+            )
+            for entry in found
+        ]
+    return found
+
+
+def _built_go_peer(folder: Path) -> tuple[str | None, str]:
+    """Return the built program, or None and the reason why there is none."""
+    go = shutil.which("go")
+    if go is None:
+        return None, "there is no go on the path"
+    target = str(folder / GO_PEER)
+    source = Path(__file__).with_name(GO_PEER)
+    done = subprocess.run(
+        [go, "build", "-o", target, "."], cwd=source, capture_output=True, text=True, check=False
+    )
+    return (target, "") if done.returncode == 0 else (None, done.stderr.strip())
 
 
 async def race(
     broker: LocalBroker,
     folder: Path,
-    names: Sequence[str],
+    entries: Sequence[Entry],
     *,
     rounds: int,
     records: int,
+    random_dates: bool = False,
     patience_seconds: float,
     tell: Callable[[str], None],
 ) -> list[Result]:
     """Run every round; return one result for each contender and round."""
-    requests = list(encoded_requests(records))
+    requests = list(encoded_requests(records, random_dates=random_dates))
     results = []
     for number in range(1, rounds + 1):
-        for name in names:
-            entry = ENTRIES[name]
+        for entry in entries:
             mine = requests[: max(1, int(records * entry.share))]
-            if name == "disk":
+            if entry.name == "disk":
                 result = _run_disk(broker, folder, entry, number, len(mine), patience_seconds)
             else:
                 result = await _run_consumer(broker, folder, entry, number, mine, patience_seconds)
             tell(
-                f"round {number} {name}: {result.rate:,.0f}/s, {result.cpu_us:,.0f} us CPU, "
+                f"round {number} {entry.name}: {result.rate:,.0f}/s, {result.cpu_us:,.0f} us CPU, "
                 f"others {result.others:.2f} cores"
             )
             results.append(result)
@@ -200,7 +281,7 @@ def _run_disk(
         contender.say("go")
         contender.wait_for("}", DISK_SECONDS)
         seconds = json.loads(contender.text.splitlines()[-1])["seconds"]
-        result = watch.result("disk", number, records, seconds)
+        result = watch.result(entry, number, records, seconds)
         contender.say("done")
     return result
 
@@ -217,7 +298,10 @@ async def _run_consumer(
     lane = await make_lane(broker, folder, name, len(requests), warm)
     environment = lane.environment(**dict(entry.changes))
     log = folder / f"{name}.log"
-    async with start_line(lane, requests) as producer, EventCounter(lane) as events:
+    counter: AbstractAsyncContextManager[EventCounter | SaidCounter] = (
+        EventCounter(lane) if entry.has_events else nullcontext(SaidCounter())
+    )
+    async with start_line(lane, requests) as producer, counter as events:
         with Contender(entry.command, environment, log) as contender:
             await wait_until_joined(lane, contender)
             await events.wait_for(warm, contender)
@@ -226,7 +310,7 @@ async def _run_consumer(
             await producer.commit_transaction()
             await events.wait_for(warm + len(requests), contender)
             seconds = await events.last_event_seconds() - started
-            result = watch.result(entry.name, number, len(requests), seconds)
+            result = watch.result(entry, number, len(requests), seconds)
             contender.stop()
     _check_files(lane)
     _check_ledger(lane, entry)
@@ -235,9 +319,8 @@ async def _run_consumer(
 
 def _check_ledger(lane: Lane, entry: Entry) -> None:
     """See to it that what is compared is what it is called."""
-    wanted = entry.name not in _WITHOUT_LEDGER
-    if (lane.settings.data_dir / LEDGER_FOLDER).exists() != wanted:
-        raise BenchError(f"{lane.settings.prefix}: expected a ledger: {wanted}")
+    if (lane.settings.data_dir / LEDGER_FOLDER).exists() != entry.has_ledger:
+        raise BenchError(f"{lane.settings.prefix}: expected a ledger: {entry.has_ledger}")
 
 
 def _check_files(lane: Lane) -> None:

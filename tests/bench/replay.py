@@ -26,7 +26,7 @@ from pipeline.broker.local.broker import LocalBroker
 from pipeline.disk.store_identity import read_store
 from pipeline.logs import mute_client_logging
 from pipeline.settings import Settings, read_settings
-from tests.bench.race import race
+from tests.bench.race import WORKER, race
 from tests.e2e.migrations import environment
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import REPOSITORY, RMOS
@@ -82,7 +82,7 @@ def _persist(broker: LocalBroker, folder: Path, records: int) -> Measured:
         race(
             broker,
             folder,
-            ["worker"],
+            [WORKER],
             rounds=1,
             records=records,
             patience_seconds=PATIENCE_SECONDS,

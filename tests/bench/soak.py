@@ -1,21 +1,22 @@
-"""Latency at a steady pace, and memory over many records, of the real worker."""
+"""Latency at a steady pace, and what a record costs in a growing store, of the real worker."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.publisher import RunPublisher
 from tests.bench.contender import Contender
-from tests.bench.lane import EventCounter, Lane, make_lane, start_line, wait_until_joined
-from tests.bench.race import WORKER
-from tests.bench.requests import encoded_requests, run_request
+from tests.bench.lane import EventCounter, make_lane, send_unseen, start_line, wait_until_joined
+from tests.bench.race import WARM_RECORDS, WORKER, Result, Watch
+from tests.bench.requests import encoded_requests
 
 WARM_SECONDS = 2.0
-SAMPLE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +30,12 @@ class Latency:
     worst: float
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Resident memory of the worker, in MB, while it takes many records.
-
-    Attributes:
-        first: Median over the first quarter of the records.
-        last: Median over the last quarter.
-    """
-
-    records: int
-    rate: float
-    first: float
-    last: float
-    peak: float
-
-
 async def measure_latency(
     broker: LocalBroker, folder: Path, *, rate: float, seconds: float
 ) -> Latency:
     """Publish at a fixed schedule, whatever the answers do, and wait for each event."""
     lane = await make_lane(broker, folder, "latency", 0)
-    with Contender(WORKER, lane.environment(), folder / "latency.log") as contender:
+    with Contender(WORKER.command, lane.environment(), folder / "latency.log") as contender:
         await wait_until_joined(lane, contender)
         async with RunPublisher(lane.settings) as publisher:
             await _publish_on_schedule(publisher, rate, WARM_SECONDS, "warm")
@@ -66,7 +51,7 @@ async def _publish_on_schedule(
     publisher: RunPublisher, rate: float, seconds: float, seed: str
 ) -> list[float]:
     """Return the milliseconds of each request, counted from when it was due, not sent."""
-    requests = [run_request(number, seed) for number in range(int(rate * seconds))]
+    requests = [json.loads(body) for _, body in encoded_requests(int(rate * seconds), seed)]
     loop = asyncio.get_running_loop()
     start = loop.time() + 0.2
 
@@ -79,38 +64,34 @@ async def _publish_on_schedule(
     return list(await asyncio.gather(*(publish(number) for number in range(len(requests)))))
 
 
-async def measure_memory(
-    broker: LocalBroker, folder: Path, *, records: int, tell: Callable[[str], None]
-) -> Memory:
-    """Let the worker take `records`, and sample its memory."""
-    tell(f"memory: filling a topic with {records:,} records")
-    lane = await make_lane(broker, folder, "memory", records)
-    requests: Iterator[tuple[bytes, bytes]] = encoded_requests(records)
-    async with start_line(lane, requests) as producer, EventCounter(lane) as events:
-        with Contender(WORKER, lane.environment(), folder / "memory.log") as contender:
+async def measure_growth(
+    broker: LocalBroker,
+    folder: Path,
+    *,
+    runs: int,
+    step: int,
+    random_dates: bool,
+    tell: Callable[[str], None],
+) -> list[Result]:
+    """Let one worker take `runs` records; return what each step of `step` records cost.
+
+    Each step is in the topic before its clock starts, as a run of the race is.
+    """
+    requests = encoded_requests(runs, random_dates=random_dates)
+    lane = await make_lane(broker, folder, "growth", runs, WARM_RECORDS)
+    steps: list[Result] = []
+    async with start_line(lane, islice(requests, step)) as producer, EventCounter(lane) as events:
+        with Contender(WORKER.command, lane.environment(), folder / "growth.log") as contender:
             await wait_until_joined(lane, contender)
-            started = time.time()
-            await producer.commit_transaction()
-            samples = await _sample(lane, contender, events)
-            rate = records / (await events.last_event_seconds() - started)
-            peak = contender.peak_rss_mb()
+            await events.wait_for(lane.warm, contender)
+            for number in range(1, runs // step + 1):
+                if steps:
+                    await send_unseen(producer, lane, islice(requests, step))
+                watch, started = Watch(contender, broker), time.time()
+                await producer.commit_transaction()
+                await events.wait_for(lane.warm + number * step, contender)
+                seconds = await events.last_event_seconds() - started
+                steps.append(watch.result(WORKER, number, step, seconds))
+                tell(f"{number * step:,} runs: {steps[-1].cpu_us:,.0f} us CPU")
             contender.stop()
-    quarter = max(1, records // 4)
-    first = [rss for count, rss in samples if 0 < count <= quarter]
-    last = [rss for count, rss in samples if count >= records - quarter]
-    return Memory(records, rate, median(first), median(last), peak)
-
-
-async def _sample(
-    lane: Lane, contender: Contender, events: EventCounter
-) -> list[tuple[int, float]]:
-    """Return pairs of events so far and memory, until all events are there."""
-    samples: list[tuple[int, float]] = []
-    done = asyncio.create_task(events.wait_for(lane.records, contender))
-    async with EventCounter(lane) as own:
-        while not done.done():
-            samples.append((await own.count(), contender.rss_mb()))
-            await asyncio.wait([done], timeout=SAMPLE_SECONDS)
-    done.result()
-    samples.append((lane.records, contender.rss_mb()))
-    return samples
+    return steps
