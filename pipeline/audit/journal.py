@@ -36,10 +36,10 @@ from pipeline.audit.rules.finding import MISSING_BLOB
 from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.disk.durable_files import FILE_MODE, FOLDER_MODE, Creation, DurableFiles, NewFile
+from pipeline.disk.durable_files import FILE_MODE, Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, folder_below, open_below, read_below
-from pipeline.disk.small_files import flush_folder
+from pipeline.disk.small_files import FOLDER_MODE, flush_folder
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import IntegrityError
 from schemas.audit_report import AuditReport

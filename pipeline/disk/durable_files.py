@@ -19,7 +19,7 @@ import errno
 import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -33,7 +33,7 @@ from pipeline.disk.regular_files import (
     open_regular,
     sha256_of_open,
 )
-from pipeline.disk.small_files import NewFileHandle
+from pipeline.disk.small_files import Folders, NewFileHandle
 from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 
 ROUND_FILES = 256
@@ -46,9 +46,7 @@ _OPEN_BESIDE = 1536
 """Descriptors for all else: 256 files of a round with two folders each, connections, the index."""
 
 FILE_MODE = 0o444
-FOLDER_MODE = 0o755
 PRIVATE_FILE_MODE = 0o400
-PRIVATE_FOLDER_MODE = 0o700
 
 
 class Creation(Enum):
@@ -140,15 +138,35 @@ class DurableFiles:
         """
         if not (wanted := list(files)):
             return {}
-        creations: dict[str, Creation] = {}
         with written or WrittenFiles(self._root, self._calls) as ahead:
-            for batch in _rounds(wanted, ahead):
-                with ExitStack() as open_files:
-                    folders = Folders(self._root, self._calls, open_files, opened=ahead.root)
-                    if self._unnamed:
-                        self._commit_unnamed(batch, ahead, folders, creations)
-                    else:
-                        self._commit_named(batch, folders, creations)
+            creations = self._link_all(wanted, ahead)
+            if self._unnamed:
+                # Also where every file was there: its name may not be durable yet.
+                self._calls.syncfs(ahead.root)
+            return creations
+
+    def link(
+        self, files: Iterable[NewFile], written: "WrittenFiles | None" = None
+    ) -> dict[str, Creation]:
+        """Create `files` as `create` does, for a caller that makes the names durable.
+
+        It flushes the file system, through a descriptor that it has opened before; so its own names
+        or bytes share the flush. Where the file system has no group commit, nothing is left to do.
+        """
+        if not (wanted := list(files)):
+            return {}
+        with written or WrittenFiles(self._root, self._calls) as ahead:
+            return self._link_all(wanted, ahead)
+
+    def _link_all(self, wanted: list[NewFile], ahead: "WrittenFiles") -> dict[str, Creation]:
+        creations: dict[str, Creation] = {}
+        for batch in _rounds(wanted, ahead):
+            with ExitStack() as open_files:
+                folders = Folders(self._root, self._calls, open_files, opened=ahead.root)
+                if self._unnamed:
+                    self._link_unnamed(batch, ahead, folders, creations)
+                else:
+                    self._commit_named(batch, folders, creations)
         return creations
 
     def presence_of(self, path: str, sha256: str, size_bytes: int | None = None) -> Presence:
@@ -180,7 +198,7 @@ class DurableFiles:
             raise
         return Presence.SAME if same else Presence.DIFFERENT
 
-    def _commit_unnamed(
+    def _link_unnamed(
         self,
         files: list[NewFile],
         ahead: "WrittenFiles",
@@ -197,8 +215,6 @@ class DurableFiles:
             for file, descriptor in zip(files, descriptors, strict=True):
                 link = partial(self._link, descriptor)
                 creations[file.path] = self._publish(file, folders, link, creations)
-            # Also where every file was there: its name may not be durable yet.
-            self._calls.syncfs(ahead.root)
         finally:
             own.close()
 
@@ -350,50 +366,3 @@ def _files_ahead() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_bound = limit != resource.RLIM_INFINITY
     return min(AHEAD_FILES, (limit - _OPEN_BESIDE) // 4) if is_bound else AHEAD_FILES
-
-
-class Folders:
-    """The folder descriptors of one round, opened once and kept."""
-
-    def __init__(
-        self, root: Path, calls: SystemCalls, open_files: ExitStack, *, opened: int | None = None
-    ) -> None:
-        """Open the root, before anything is written, where it is not `opened` already."""
-        self._calls = calls
-        self._open_files = open_files
-        self._descriptors: dict[str, int] = {}
-        if opened is None:
-            self.root = self._keep("", calls.open_folder(str(root)))
-        else:
-            self.root = self._descriptors[""] = opened
-
-    def of(self, path: str, *, private: bool = False) -> tuple[int, str]:
-        """Return the descriptor of the file's folder, made where it is missing, and its name."""
-        folder, _, name = path.rpartition("/")
-        return self.open(folder, PRIVATE_FOLDER_MODE if private else FOLDER_MODE), name
-
-    def flush(self) -> None:
-        """Make the names in every folder of the round durable, one by one."""
-        for descriptor in self._descriptors.values():
-            self._calls.fsync(descriptor)
-
-    def open(self, path: str, mode: int | None = None) -> int:
-        """Return the descriptor of a folder; where it is missing it is made, if `mode` is given."""
-        known = self._descriptors.get(path)
-        if known is not None:
-            return known
-        above, _, name = path.rpartition("/")
-        parent = self.open(above, mode)
-        try:
-            return self._keep(path, self._calls.open_folder(name, parent))
-        except FileNotFoundError:
-            if mode is None:
-                raise
-        with suppress(FileExistsError):  # another worker was faster
-            self._calls.make_folder(name, parent, mode)
-        return self._keep(path, self._calls.open_folder(name, parent))
-
-    def _keep(self, path: str, descriptor: int) -> int:
-        self._open_files.callback(self._calls.close, descriptor)
-        self._descriptors[path] = descriptor
-        return descriptor

@@ -164,7 +164,23 @@ def read_below(root: Path, path: str, limit_bytes: int, calls: SystemCalls = _CA
     Raises:
         NotAFileError: As `open_below`, or it has more bytes than the limit.
     """
-    descriptor, state = open_below(root, path, calls)
+    return _read_and_close(open_below(root, path, calls), limit_bytes, calls)
+
+
+def read_regular(name: str, folder: int, limit_bytes: int, calls: SystemCalls = _CALLS) -> bytes:
+    """Return the bytes of a regular file in a folder that is open.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        NotAFileError: As `open_regular`, or it has more bytes than the limit.
+    """
+    return _read_and_close(open_regular(name, folder, calls), limit_bytes, calls)
+
+
+def _read_and_close(
+    opened_file: tuple[int, os.stat_result], limit_bytes: int, calls: SystemCalls
+) -> bytes:
+    descriptor, state = opened_file
     try:
         _check_size(state.st_size, limit_bytes)
         return read_open(descriptor, state.st_size)

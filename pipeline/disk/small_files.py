@@ -7,7 +7,7 @@ are on their way to a name.
 import fcntl
 import os
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +15,8 @@ from pipeline.disk.regular_files import NotAFileError, open_regular
 from pipeline.disk.system_calls import SystemCalls
 
 TEMPORARY_SUFFIX = ".tmp"
+FOLDER_MODE = 0o755
+PRIVATE_FOLDER_MODE = 0o700
 
 
 def temporary_name(suffix: str = TEMPORARY_SUFFIX) -> str:
@@ -154,3 +156,50 @@ class NewFileHandle:
         except FileExistsError:
             return False
         return True
+
+
+class Folders:
+    """The folder descriptors of one round, opened once and kept."""
+
+    def __init__(
+        self, root: Path, calls: SystemCalls, open_files: ExitStack, *, opened: int | None = None
+    ) -> None:
+        """Open the root, before anything is written, where it is not `opened` already."""
+        self._calls = calls
+        self._open_files = open_files
+        self._descriptors: dict[str, int] = {}
+        if opened is None:
+            self.root = self._keep("", calls.open_folder(str(root)))
+        else:
+            self.root = self._descriptors[""] = opened
+
+    def of(self, path: str, *, private: bool = False) -> tuple[int, str]:
+        """Return the descriptor of the file's folder, made where it is missing, and its name."""
+        folder, _, name = path.rpartition("/")
+        return self.open(folder, PRIVATE_FOLDER_MODE if private else FOLDER_MODE), name
+
+    def flush(self) -> None:
+        """Make the names in every folder of the round durable, one by one."""
+        for descriptor in self._descriptors.values():
+            self._calls.fsync(descriptor)
+
+    def open(self, path: str, mode: int | None = None) -> int:
+        """Return the descriptor of a folder; where it is missing it is made, if `mode` is given."""
+        known = self._descriptors.get(path)
+        if known is not None:
+            return known
+        above, _, name = path.rpartition("/")
+        parent = self.open(above, mode)
+        try:
+            return self._keep(path, self._calls.open_folder(name, parent))
+        except FileNotFoundError:
+            if mode is None:
+                raise
+        with suppress(FileExistsError):  # another worker was faster
+            self._calls.make_folder(name, parent, mode)
+        return self._keep(path, self._calls.open_folder(name, parent))
+
+    def _keep(self, path: str, descriptor: int) -> int:
+        self._open_files.callback(self._calls.close, descriptor)
+        self._descriptors[path] = descriptor
+        return descriptor

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from pipeline.disk.durable_files import FILE_MODE, Folders
-from pipeline.disk.small_files import open_over_leftover
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.small_files import Folders, open_over_leftover
 from pipeline.ledger.folder import CHECKPOINT_FILE, LedgerSystemCalls
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog import EvidenceError
@@ -27,13 +27,20 @@ class CheckpointFiles:
     def __init__(
         self, root: Path, calls: LedgerSystemCalls, held: ExitStack, *, group_commits: bool
     ) -> None:
-        """Open the folder of the store; `held` closes what is opened."""
+        """Open the folder of the store; `held` closes what is opened.
+
+        Attributes:
+            folders: The descriptors of what was opened.
+        """
         self._calls = calls
         self._group_commits = group_commits
-        self._folders = Folders(root, calls, held)
+        self.folders = self._folders = Folders(root, calls, held)
 
     def write_checkpoints(self, notes: Mapping[LogId, bytes]) -> None:
-        """Write checkpoints under another name, and flush: a rename must find their bytes."""
+        """Write checkpoints under another name, and flush: a rename must find their bytes.
+
+        The same flush makes the names of the tiles durable, which the caller has linked.
+        """
         for log, note in notes.items():
             self._write_new(self._folders.open(log.path), note)
         if self._group_commits:
@@ -86,15 +93,23 @@ class CheckpointFiles:
             elif tile.index == last.index:
                 yield last
 
-    def remove_narrower(self, log: LogId, tile: Tile) -> None:
+    def remove_narrower(self, log: LogId, tile: Tile, known: int | None) -> None:
         """Remove the partial forms of `tile` that are narrower than it.
 
         tlog-tiles ("Partial Tiles") lets a log drop a partial tile once the full one is there. One
         that a wider partial tile begins with goes too: so the files of a log depend on its leaves
         alone, and not on how they were batched.
+
+        Args:
+            log: Its log.
+            tile: The wider form.
+            known: The width of the one that there can be, 0 for none; None to list the folder.
         """
+        if known == 0:
+            return
         path = f"{log.path}/{tile.partials}"
-        for name in self._list(path):
+        names = self._list(path) if known is None else [str(known)]
+        for name in names:
             if name.isascii() and name.isdigit() and int(name) < tile.width:
                 self._unlink(name, self._folders.open(path))
         if tile.width == TILE_WIDTH:

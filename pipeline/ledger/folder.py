@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.disk.regular_files import NotAFileError, read_below, read_regular
+from pipeline.disk.small_files import Folders
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
@@ -39,7 +40,22 @@ _LIMIT_BYTES = TILE_WIDTH * (2 + 0xFFFF)
 class LogFolder:
     """The files of one log."""
 
-    def __init__(self, root: Path, log: LogId, calls: LedgerSystemCalls | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        log: LogId,
+        calls: LedgerSystemCalls | None = None,
+        folders: Folders | None = None,
+    ) -> None:
+        """Look at the folder of `log` in the store at `root`.
+
+        Args:
+            root: Folder of the store.
+            log: Which log.
+            calls: System calls, for tests.
+            folders: Of a writer, which holds them open; None to open them for each read.
+        """
+        self._folders = folders
         self.root = root
         self.log = log
         self.path = root / log.path
@@ -81,8 +97,12 @@ class LogFolder:
         yield tile.full
 
     def _read(self, name: str) -> bytes | None:
+        path = f"{self.log.path}/{name}"
         try:
-            return read_below(self.root, f"{self.log.path}/{name}", _LIMIT_BYTES, self._calls)
+            if self._folders is None:
+                return read_below(self.root, path, _LIMIT_BYTES, self._calls)
+            above, _, last = path.rpartition("/")
+            return read_regular(last, self._folders.open(above), _LIMIT_BYTES, self._calls)
         except (FileNotFoundError, NotADirectoryError, NotAFileError):
             return None
 

@@ -25,10 +25,9 @@ from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.tlog.proofs import (
     TlogProof,
     prove_consistency,
-    prove_inclusion,
     root_of_size,
+    verified_path,
     verify_consistency,
-    verify_inclusion,
 )
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,
@@ -166,7 +165,7 @@ class LogReader:
             IntegrityError: The tiles do not give one.
         """
         with self._faults():
-            path = _verified_path(self.checkpoint, self._hashes, index)
+            path = verified_path(index, self.checkpoint, self._hashes.node)
             return TlogProof(index, tuple(path), self.note)
 
     def root_of(self, size: int) -> bytes:
@@ -207,14 +206,8 @@ def _load_bundle(
     check_bundle(tile, entries, hashes.tile(0, index))
     # A path holds a hash over every other leaf. Those beside it in the tile are computed
     # from the tile, so one path that verifies vouches for the whole tile.
-    _verified_path(checkpoint, hashes, index * TILE_WIDTH)
+    verified_path(index * TILE_WIDTH, checkpoint, hashes.node)
     return entries
-
-
-def _verified_path(checkpoint: Checkpoint, hashes: TileHashes, index: int) -> list[bytes]:
-    path = prove_inclusion(index, checkpoint.size, hashes.node)
-    verify_inclusion(hashes.node(0, index), index, checkpoint.size, path, checkpoint.root)
-    return path
 
 
 class StoreLogs:

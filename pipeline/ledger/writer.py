@@ -8,27 +8,30 @@ dies after a step:
 | 1. make a new log: its folder and the checkpoint of no leaves | an empty log |
 | 2. lock the logs in order of name, read them and check them against their checkpoints | the same |
 | 3. compare leaves of offsets that have one, append the others in memory | the same |
-| 4. create the tiles, durably, in the group commit of the caller | tiles that no checkpoint \
-covers: no part of the log; the same leaves find or make them again |
-| 5. read the tiles back, hash them again, sign | the same |
+| 4. link the tiles, their bytes durable, in the group commit of the caller | tiles that no \
+checkpoint covers: no part of the log; the same leaves find or make them again |
+| 5. read the tiles back, hash their new leaves again, sign | the same |
 | 6. write the checkpoints under another name, flush | the same, and that name, which goes |
 | 7. rename them over the old ones, flush | the batch; after a power cut before the flush, \
 the batch or the log before it |
 | 8. remove partial tiles that the larger log has no use for | the batch, and some of those \
 tiles, which the next process removes |
 
-Step 4 makes contents and names of the tiles durable, so whatever checkpoint is found, its tiles
-are there. Steps 6 and 7 flush once each, for all logs of the batch together.
+Three flushes, for all logs of the batch together. That of step 4 makes the bytes durable before a
+name shows them. That of step 6 makes the names of the tiles durable, with all that the caller has
+linked, and the bytes of the new checkpoints: so whatever checkpoint is found, it is whole and its
+tiles are there. That of step 7 makes the checkpoints durable before anything is acknowledged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
+from pipeline.disk.small_files import Folders
 from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.folder import (
@@ -43,7 +46,7 @@ from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog import EvidenceError
-from pipeline.ledger.tlog.append import TreeAppender
+from pipeline.ledger.tlog.append import TreeAppender, verify_append
 from pipeline.ledger.tlog.checkpoints import (
     Checkpoint,
     empty_checkpoint,
@@ -51,7 +54,10 @@ from pipeline.ledger.tlog.checkpoints import (
     sign_checkpoint,
 )
 from pipeline.ledger.tlog.notes import NoteSigner
-from pipeline.ledger.tlog.tiles import ENTRIES, Tile
+from pipeline.ledger.tlog.tiles import (
+    Tile,
+    rightmost_tiles,
+)
 
 Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
 """New leaves of each log, in the order of their offsets."""
@@ -65,7 +71,9 @@ class _LogState:
         note: The signed checkpoint, as it stands on disk.
         tree: The log, to be copied and appended to.
         next_offset: One more than that of the last leaf.
-        swept: Whether this process has removed what a killed one left.
+        swept: Whether no partial tile is there but those of this checkpoint.
+        verified: The last bundle and its tile of level 0 where they are partial, by level: as the
+            disk held them, with each leaf hashed and followed to the root.
     """
 
     note: bytes
@@ -73,6 +81,7 @@ class _LogState:
     tree: TreeAppender
     next_offset: int
     swept: bool
+    verified: Mapping[int, bytes]
 
 
 class Ledger:
@@ -114,14 +123,14 @@ class Ledger:
             StoreError: The disk failed; nothing may be acknowledged.
         """
         with self.appending(leaves) as batch:
-            return batch.publish(self._files.create(batch.files))
+            return batch.publish(self._files.link(batch.files))
 
     @contextmanager
     def appending(self, leaves: Leaves) -> Iterator["LedgerBatch"]:
-        """Append to logs in memory, locked; the caller creates `files` durably, then publishes.
+        """Append to logs in memory, locked; the caller links `files`, then publishes.
 
-        So the tiles share the flushes of the files that they are about. A batch that is not
-        published leaves nothing.
+        So the tiles share the flushes of the files that they are about, and `publish` makes all
+        names durable. A batch that is not published leaves nothing.
 
         Raises:
             IntegrityError: A log is not what was written, or an offset has another leaf.
@@ -137,7 +146,8 @@ class Ledger:
             checkpoint_files = CheckpointFiles(
                 self.root, self._calls, held, group_commits=self._files.group_commits
             )
-            appended = [self._append(log, leaves[log]) for log in logs]  # 3.
+            folders = checkpoint_files.folders
+            appended = [self._append(log, leaves[log], folders) for log in logs]  # 3.
             yield LedgerBatch(appended, checkpoint_files, self._signers, self._states)
 
     def leaves_of(self, log: LogId, offsets: Iterable[int]) -> dict[int, LedgerLeaf]:
@@ -206,9 +216,9 @@ class Ledger:
     def _sign_empty(self, log: LogId) -> bytes:
         return sign_checkpoint(empty_checkpoint(log.origin(self._store_id)), self._signers)
 
-    def _append(self, log: LogId, leaves: Sequence[LedgerLeaf]) -> "_LogBatch":
+    def _append(self, log: LogId, leaves: Sequence[LedgerLeaf], folders: Folders) -> "_LogBatch":
         _check_order(log, leaves)
-        folder = LogFolder(self.root, log, self._calls)
+        folder = LogFolder(self.root, log, self._calls, folders)
         with ledger_faults(log):
             state = self._read(folder)
             known = [leaf for leaf in leaves if leaf.offset < state.next_offset]
@@ -217,6 +227,8 @@ class Ledger:
             tree.extend([leaf.encode() for leaf in leaves[len(known) :]])
         following = max(state.next_offset, leaves[-1].offset + 1)
         checkpoint = Checkpoint(state.checkpoint.origin, tree.size, tree.root())
+        # Should this batch fail, its tiles are left behind.
+        self._states[log] = replace(state, swept=False)
         return _LogBatch(folder, state, tree, following, checkpoint, tree.new_tiles())
 
     def _read(self, folder: LogFolder) -> _LogState:
@@ -237,11 +249,17 @@ class Ledger:
         if state is not None:
             # Another process went on, from what this one has seen: nothing else may come.
             reader.prove_consistency(state.checkpoint)
-        tree = TreeAppender.resume(checkpoint.size, folder.read_tile)
+        verified: dict[int, bytes] = {}
+
+        def read_tile(tile: Tile) -> bytes:
+            content = verified[tile.level] = folder.read_tile(tile)
+            return content
+
+        tree = TreeAppender.resume(checkpoint.size, read_tile)
         if tree.root() != checkpoint.root:
             raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
         following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
-        state = _LogState(note, checkpoint, tree, following, swept=False)
+        state = _LogState(note, checkpoint, tree, following, swept=False, verified=verified)
         self._states[folder.log] = state
         return state
 
@@ -294,7 +312,7 @@ class LedgerBatch:
     """Logs with new leaves in memory, and locked.
 
     Attributes:
-        files: Their new tiles, for the caller to create.
+        files: Their new tiles, for the caller to link.
     """
 
     def __init__(
@@ -317,15 +335,18 @@ class LedgerBatch:
     def publish(self, creations: Mapping[str, Creation]) -> dict[LogId, Checkpoint]:
         """Sign the checkpoints and put them in place; return those of all logs of the batch.
 
+        All names in the file system are durable then.
+
         Args:
-            creations: What came of creating `files`, durably.
+            creations: What came of linking `files`.
 
         Raises:
             IntegrityError: A tile is not what it must be; no checkpoint was signed.
             StoreError: The disk failed; nothing may be acknowledged.
         """
         changed = [log for log in self._logs if log.tiles]
-        notes = {log.folder.log: self._sign(log, creations) for log in changed}  # 5.
+        verified = {log.folder.log: self._read_back(log, creations) for log in changed}  # 5.
+        notes = {log.folder.log: sign_checkpoint(log.checkpoint, self._signers) for log in changed}
         if notes:
             self._checkpoint_files.write_checkpoints(notes)  # 6.
             self._checkpoint_files.publish_checkpoints(notes)
@@ -339,36 +360,36 @@ class LedgerBatch:
                 log.tree.copy(),
                 log.next_offset,
                 swept=True,
+                verified=verified.get(log.folder.log, log.before.verified),
             )
         return {log.folder.log: log.checkpoint for log in self._logs}
 
-    def _sign(self, log: _LogBatch, creations: Mapping[str, Creation]) -> bytes:
+    def _read_back(self, log: _LogBatch, creations: Mapping[str, Creation]) -> dict[int, bytes]:
+        """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
+
+        Every tile is read, once; returns what the next batch finds verified.
+        """
         with ledger_faults(log.folder.log):
-            for tile in log.tiles:
+            held: dict[Tile, bytes] = {}
+            for tile, content in log.tiles.items():
                 if creations[log.path_of(tile)] not in {Creation.CREATED, Creation.SAME}:
                     raise EvidenceError(
                         f"expected no {tile}, or one with the same bytes, found other bytes that "
                         "no checkpoint here covers"
                     )
-            self._read_back(log)
-            return sign_checkpoint(log.checkpoint, self._signers)
-
-    def _read_back(self, log: _LogBatch) -> None:
-        """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
-
-        Every tile is read, every leaf of a new bundle hashed again, and followed to the root.
-        """
-        for tile, content in log.tiles.items():
-            if log.folder.read_tile(tile) != content:
-                raise EvidenceError(f"expected {tile} as it was written, found other bytes")
-        reader = LogReader(log.folder, log.checkpoint)
-        for tile in log.tiles:
-            if tile.level == ENTRIES:
-                reader.bundle(tile.index)
+                held[tile] = log.folder.read_tile(tile)
+                if held[tile] != content:
+                    raise EvidenceError(f"expected {tile} as it was written, found other bytes")
+            before = log.before
+            size = before.checkpoint.size
+            return verify_append(size, before.verified, log.checkpoint, held, log.folder.read_tile)
 
     def _clean(self, log: _LogBatch) -> None:
+        size, swept = log.before.checkpoint.size, log.before.swept
+        widths = {tile.full: tile.width for tile in rightmost_tiles(size)}
         tiles = list(log.tiles)
-        if not log.before.swept:
+        if not swept:
             tiles += self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
         for tile in dict.fromkeys(tiles):
-            self._checkpoint_files.remove_narrower(log.folder.log, tile)
+            known = widths.get(tile.full, 0) if swept else None
+            self._checkpoint_files.remove_narrower(log.folder.log, tile, known)

@@ -28,10 +28,10 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.disk.durable_files import FILE_MODE, Folders
+from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.faults import full_advice, store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below
-from pipeline.disk.small_files import NewFileHandle, remove_leftovers
+from pipeline.disk.small_files import Folders, NewFileHandle, remove_leftovers
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError

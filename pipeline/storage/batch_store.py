@@ -8,9 +8,10 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 | 2. look up what is known, check those files, plan, check the reject limit | nothing |
 | 3. lock the logs, compare or append their leaves in memory | nothing |
 | 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
-same flushes; what was written ahead gets its name now or never | whole files without a row; tiles \
+same flush; what was written ahead gets its name now or never | whole files without a row; tiles \
 that no checkpoint covers |
-| 5. sign and replace the checkpoints | whole files and their leaves, without a row |
+| 5. sign the checkpoints, make all names durable, replace them, flush | whole files and their \
+leaves, without a row |
 | 6. insert rows, positions and the reject window | the same |
 | 7. commit | everything |
 
@@ -23,7 +24,7 @@ Events, dead letters and offsets come after: they are the consumer's.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,33 +267,28 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         written: WrittenFiles | None,
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
+        files = self._new_files(plan)
         if self.ledger is None or not leaves:
-            creations = self._create(plan, [], written)
+            creations = self._files.create(files, written)
         else:
             with self.ledger.appending(leaves) as batch:  # 3.
-                creations = self._create(plan, batch.files, written)
-                batch.publish(creations)  # 4. and 5.
+                creations = self._files.link([*files, *batch.files], written)  # 4.
+                batch.publish(creations)  # 5.
+        # Not before the names of the blobs are durable: a note outlives a power cut too.
+        forget_awaited(self.root, plan.attachments())
         return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
-    def _create(
-        self,
-        plan: BatchPlan[Verdict, AnyOutcome],
-        tiles: Iterable[NewFile],
-        written: WrittenFiles | None,
-    ) -> Mapping[str, Creation]:
-        """Create files; return what came of each.
+    def _new_files(self, plan: BatchPlan[Verdict, AnyOutcome]) -> list[NewFile]:
+        """Return the files to create, in order.
 
         A file is not created where a blob that it names is there with other bytes: then it is
         missing for every later delivery too, and all agree. A blob that is named and not there
         gets a note that it is awaited.
         """
-        files, attachments = plan.new_files(), plan.attachments()
+        files = plan.new_files()
         brought = {file.path for file in files}
-        referred = (each for each in attachments if attachment_path(each) not in brought)
-        notes = notes_to_write(self.root, referred)
-        creations = self._files.create([*files, *notes, *tiles], written)
-        forget_awaited(self.root, attachments)
-        return creations
+        referred = (each for each in plan.attachments() if attachment_path(each) not in brought)
+        return [*files, *notes_to_write(self.root, referred)]
 
     def _check_index_in_place(self) -> None:
         if self.index.was_replaced:

@@ -11,12 +11,17 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from tests.builders import attachment, red_request, run_request
-from tests.storage.stores import judged_record, opened
+from tests.ledger.ledgers import ledger
+from tests.storage.stores import judged_record, make_store, opened
 
-with opened(Path(sys.argv[1])) as store:
+root = Path(sys.argv[1])
+make_store(root)
+with opened(root, ledger=ledger(root) if sys.argv[2:] else None) as store:
+    if store.ledger:
+        store.commit([judged_record(run_request(run_id="run_0"), 0)])
     batch = [
-        judged_record(run_request(run_id="run_1", attachments=[attachment(b"part")]), 0),
-        judged_record(red_request(run_id="run_2"), 1),
+        judged_record(run_request(run_id="run_1", attachments=[attachment(b"part")]), 1),
+        judged_record(red_request(run_id="run_2"), 2),
     ]
     os.write(1, b"the batch begins")
     store.commit(batch)
@@ -30,11 +35,17 @@ CALLS = (
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> list[Call]:
-    """Give the calls of one batch of a new process."""
+    """Give the calls of one batch of a new process, without a ledger."""
+    return calls_of_batch(tmp_path_factory, request)
+
+
+def calls_of_batch(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, *options: str
+) -> list[Call]:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     folder = tmp_path_factory.mktemp("traced")
-    program = [sys.executable, "-c", PROGRAM, str(folder / "store")]
+    program = [sys.executable, "-c", PROGRAM, str(folder / "store"), *options]
     made = traced(program, folder / "log", CALLS, folder=request.config.rootpath)
     begin = place(made, "write", "the batch begins")
     end = place(made, "write", "the batch is acknowledged")
@@ -61,6 +72,28 @@ def test_bytes_are_flushed_then_linked_then_flushed_then_indexed(calls: list[Cal
     assert max(written) < first_flush < min(named)
     assert max(named) < last_flush < min(indexed)
     assert max(indexed) < max(flushed)
+
+
+def test_with_a_ledger_each_of_three_flushes_has_its_place(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    """Bytes, names and new checkpoints, checkpoints in place; then the index. No fourth."""
+    calls = calls_of_batch(tmp_path_factory, request, "ledger")
+    contents, names, replacement = places(calls, "syncfs")
+    linked, indexed = places(calls, "linkat"), places(calls, "pwrite64", "index.sqlite3-wal")
+    (checkpoint,) = places(calls, "write", "/.checkpoint.new>")
+    (replaced,) = [
+        *places(calls, "rename"),
+        *places(calls, "renameat"),
+        *places(calls, "renameat2"),
+    ]
+    unnamed = [place for place in places(calls, "write") if place != checkpoint]
+    assert max(unnamed) < contents < min(linked)
+    assert any("/tile/entries/" in calls[place].arguments for place in linked)
+    assert max(linked) < checkpoint < names < replaced < replacement < min(indexed)
+    assert max(indexed) < max(
+        [*places(calls, "fdatasync", "-wal"), *places(calls, "fsync", "-wal")]
+    )
 
 
 def test_the_lock_is_held_before_anything_is_written(calls: list[Call]) -> None:

@@ -18,9 +18,10 @@ from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
-from pipeline.ledger.tlog import EvidenceError
+from pipeline.ledger.tlog import EvidenceError, tiles
 from pipeline.ledger.tlog import append as tree_appender
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
+from pipeline.ledger.tlog.merkle import leaf_hash
 from pipeline.ledger.tlog.tiles import ENTRIES, Tile, TileHashes, tiles_of_append
 from tests.ledger.ledgers import (
     KEYS,
@@ -201,7 +202,7 @@ def test_no_leaves_ask_nothing_of_the_disk(tmp_path: Path, calls: WatchedLogCall
 
 
 def test_all_logs_of_a_batch_share_the_flushes(tmp_path: Path) -> None:
-    """Two for the tiles, which share those of the artifacts, and two for the checkpoints."""
+    """One for contents, one for names and new checkpoints, one for the checkpoints in place."""
     calls = WatchedLogCalls()
     writer = ledger(tmp_path, calls)
     logs = [LogId(1, TOPIC, partition) for partition in range(12)]
@@ -210,19 +211,19 @@ def test_all_logs_of_a_batch_share_the_flushes(tmp_path: Path) -> None:
     calls.before = lambda name, _: made.append(name)
     files = DurableFiles(tmp_path)
     with writer.appending({log: leaves(3, 40, log) for log in logs}) as batch:
-        creations = files.create(batch.files)
+        creations = files.link(batch.files)
         assert made.count("syncfs") == 0
         batch.publish(creations)
     assert made.count("syncfs") == 2
     assert made.count("replace") == 12
     writer.append_all({log: leaves(40, 90, log) for log in logs})
-    assert made.count("syncfs") == 2 + 4
+    assert made.count("syncfs") == 2 + 3
     # Compared only: the process that wrote the checkpoint may not have flushed it.
     writer.append_all({log: leaves(40, 90, log) for log in logs})
-    assert made.count("syncfs") == 2 + 4 + 1
+    assert made.count("syncfs") == 2 + 3 + 1
 
 
-def test_tiles_are_durable_before_a_checkpoint_is_written(tmp_path: Path) -> None:
+def test_tiles_are_durable_before_a_checkpoint_has_its_name(tmp_path: Path) -> None:
     calls = WatchedLogCalls()
     writer = ledger(tmp_path, calls)
     writer.append_all({LOG: leaves(0, 5)})
@@ -235,8 +236,10 @@ def test_tiles_are_durable_before_a_checkpoint_is_written(tmp_path: Path) -> Non
     (new_checkpoint,) = [place for place, name in enumerate(names) if name == "open_new"]
     (replaced,) = [place for place, name in enumerate(names) if name == "replace"]
     removed = [place for place, name in enumerate(names) if name in {"unlink", "remove_folder"}]
-    assert flushes[0] < min(links) <= max(links) < flushes[1] < new_checkpoint
-    assert new_checkpoint < flushes[2] < replaced < flushes[3] < min(removed)
+    contents, new_names, replacement = flushes
+    assert max(place for place, name in enumerate(names) if name == "open_unnamed") < contents
+    assert contents < min(links) <= max(links) < new_checkpoint < new_names
+    assert new_names < replaced < replacement < min(removed)
 
 
 def test_locks_are_taken_in_order_of_name_and_held_to_the_end(
@@ -543,3 +546,63 @@ def test_no_reader_outlives_its_batch(tmp_path: Path) -> None:
         assert kept == []
     finally:
         gc.enable()
+
+
+def test_what_was_verified_before_may_not_change_in_memory(tmp_path: Path) -> None:
+    """Its leaves are not hashed again: the bytes must be those that were."""
+    for level in (ENTRIES, 0):
+        root = tmp_path / str(level)
+        root.mkdir()
+        writer = ledger(root)
+        writer.append_all({LOG: leaves(0, 5)})
+        tree = writer._states[LOG].tree
+        content = tree._bundle if level == ENTRIES else tree._rows[level].content
+        content[3] ^= 1
+        with pytest.raises(IntegrityError, match="to begin as it was verified before"):
+            writer.append_all({LOG: leaves(5, 9)})
+        assert reader(root).size == 5
+
+
+@pytest.mark.parametrize(("before", "after"), [(200, 210), (250, 600), (256, 300)])
+def test_a_leaf_is_read_back_and_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    writer = ledger(tmp_path)
+    writer.append_all({LOG: leaves(0, before)})
+    hashed: list[bytes] = []
+
+    def counted(leaf: bytes) -> bytes:
+        hashed.append(leaf)
+        return leaf_hash(leaf)
+
+    monkeypatch.setattr(tiles, "leaf_hash", counted)
+    writer.append_all({LOG: leaves(before, after)})
+    assert hashed == [each.encode() for each in leaves(before, after)]
+    check_whole(tmp_path)
+
+
+def test_no_folder_is_listed_but_by_the_first_batch(tmp_path: Path) -> None:
+    calls = WatchedLogCalls()
+    writer = ledger(tmp_path, calls)
+    made: list[str] = []
+    calls.before = lambda name, _: made.append(name)
+    writer.append_all({LOG: leaves(0, 3)})
+    assert "list_folder" in made
+    made.clear()
+    for end in (40, 255, 256, 258, 700):
+        writer.append_all({LOG: leaves(0, end)})
+    assert "list_folder" not in made
+    (tmp_path / "once").mkdir()
+    ledger(tmp_path / "once").append_all({LOG: leaves(0, 700)})
+    assert on_disk(tmp_path) == on_disk(tmp_path / "once")
+
+
+def test_what_a_failed_batch_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    writer = ledger(tmp_path)
+    writer.append_all({LOG: leaves(0, 3)})
+    with writer.appending({LOG: leaves(3, 6)}) as batch:
+        DurableFiles(tmp_path).link(batch.files)
+    writer.append_all({LOG: leaves(3, 9)})
+    (tmp_path / "once").mkdir()
+    ledger(tmp_path / "once").append_all({LOG: leaves(0, 9)})
+    assert on_disk(tmp_path) == on_disk(tmp_path / "once")

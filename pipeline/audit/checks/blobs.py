@@ -16,7 +16,7 @@ from pipeline.audit.checks.places import unexplained_in
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
-from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE, PRIVATE_FOLDER_MODE
+from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE
 from pipeline.disk.regular_files import (
     NotAFileError,
     entries_below,
@@ -24,6 +24,7 @@ from pipeline.disk.regular_files import (
     sha256_of_open,
     state_of,
 )
+from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.awaited_blobs import is_awaited
 from schemas.audit_finding import AuditCode

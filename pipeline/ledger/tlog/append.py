@@ -4,18 +4,21 @@ It keeps the partial tiles alone, so it needs the same little memory for every l
 makes depends on the leaves and the size, never on how the leaves were batched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
 from pipeline.ledger.tlog import EvidenceError
+from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.merkle import CompactRange, root_of_peaks
+from pipeline.ledger.tlog.proofs import verified_path
 from pipeline.ledger.tlog.tiles import (
     ENTRIES,
     ENTRY_LIMIT_BYTES,
     TILE_HEIGHT,
     TILE_WIDTH,
     Tile,
+    TileHashes,
     TileReader,
     check_bundle,
     parse_bundle,
@@ -173,3 +176,51 @@ class TreeAppender:
 def _check_leaves(tile: Tile, bundle: bytes, hashes: bytes) -> None:
     level_0 = Tile(0, tile.index, tile.width)
     check_bundle(tile, parse_bundle(tile, bundle), parse_tile(level_0, hashes))
+
+
+def verify_append(
+    old_size: int,
+    verified: Mapping[int, bytes],
+    checkpoint: Checkpoint,
+    held: Mapping[Tile, bytes],
+    read_tile: TileReader,
+) -> dict[int, bytes]:
+    """Check the tiles of an append as the disk holds them; no leaf is hashed twice.
+
+    A bundle must begin with the bytes that were verified before, and so must its tile of level 0.
+    Every leaf after those is hashed again, and each such tile is followed to the root.
+
+    Args:
+        old_size: Leaves before it.
+        verified: What the append before returned.
+        checkpoint: That of the log now.
+        held: The new tiles, `tiles_of_append`, as they were read.
+        read_tile: Reads those that were there.
+
+    Returns:
+        The last bundle and its tile of level 0 where they are partial, by level.
+
+    Raises:
+        EvidenceError: A tile is not one of this log.
+    """
+    hashes = TileHashes(
+        checkpoint.size, lambda tile: held[tile] if tile in held else read_tile(tile)
+    )
+    old_index, old_width = divmod(old_size, TILE_WIDTH)
+    for tile, bundle in held.items():
+        if tile.level != ENTRIES:
+            continue
+        first = old_width if tile.index == old_index else 0
+        known, known_hashes = (verified[ENTRIES], verified[0]) if first else (b"", b"")
+        nodes = hashes.tile(0, tile.index)
+        if not bundle.startswith(known) or b"".join(nodes[:first]) != known_hashes:
+            raise EvidenceError(f"expected {tile} to begin as it was verified before")
+        added = Tile(ENTRIES, tile.index, tile.width - first)
+        check_bundle(tile, parse_bundle(added, bundle[len(known) :]), nodes[first:], first)
+        # A path holds a hash over every other leaf: one that verifies vouches for the whole tile.
+        verified_path(tile.index * TILE_WIDTH, checkpoint, hashes.node)
+    return {
+        tile.level: content
+        for tile, content in held.items()
+        if tile.is_partial and tile.level in {ENTRIES, 0}
+    }

@@ -113,6 +113,17 @@ def verify_inclusion(
     _check_reached(last, found, root)
 
 
+def verified_path(index: int, checkpoint: Checkpoint, read: NodeReader) -> list[bytes]:
+    """Return the audit path of the leaf at `index`, followed to the root of `checkpoint`.
+
+    Raises:
+        EvidenceError: It leads to another.
+    """
+    path = prove_inclusion(index, checkpoint.size, read)
+    verify_inclusion(read(0, index), index, checkpoint.size, path, checkpoint.root)
+    return path
+
+
 def verify_consistency(
     old_size: int, size: int, proof: Sequence[bytes], old_root: bytes, root: bytes
 ) -> None:

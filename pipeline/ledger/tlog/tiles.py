@@ -204,13 +204,21 @@ def cut_tile(tile: Tile, wider: Tile, content: bytes) -> bytes:
     return b"".join(parse_tile(wider, content)[: tile.width])
 
 
-def check_bundle(tile: Tile, entries: Iterable[bytes], hashes: Iterable[bytes]) -> None:
+def check_bundle(
+    tile: Tile, entries: Iterable[bytes], hashes: Iterable[bytes], first: int = 0
+) -> None:
     """Check that `entries` hash to the tile of level 0 with the same place.
+
+    Args:
+        tile: The bundle.
+        entries: Those from `first` on.
+        hashes: Likewise.
+        first: The place in the bundle of the first of both.
 
     Raises:
         EvidenceError: One does not.
     """
-    for position, (entry, expected) in enumerate(zip(entries, hashes, strict=True)):
+    for position, (entry, expected) in enumerate(zip(entries, hashes, strict=True), first):
         if leaf_hash(entry) != expected:
             number = tile.index * TILE_WIDTH + position
             raise EvidenceError(
