@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -409,21 +410,21 @@ OUTCOMES = ["linked", "linked", "TOMBSTONE", "duplicate", "ADVISORY_CONFLICT", "
 
 @pytest.mark.parametrize("calls_class", [WatchedCalls, NamedCalls])
 def test_killed_at_any_system_call_a_restart_does_it_all(
-    tmp_path: Path, calls_class: type[WatchedCalls]
+    memory_path: Path, calls_class: type[WatchedCalls]
 ) -> None:
-    expected = tmp_path / "expected"
-    with opened(expected) as runs:
-        runs.commit([judged_record(RUN)])
+    template, expected = memory_path / "template", memory_path / "expected"
+    make_store(template)
+    make_run(template)
+    shutil.copytree(template, expected)
     seen: list[str] = []
     watched = calls_class()
     with opened_for_advisories(expected, watched) as store:
         watched.before = lambda name, _: seen.append(name)
         assert words(result := store.commit(batch(), LIMIT)) == OUTCOMES
     assert {"link_unnamed", "syncfs"} <= set(seen) or "link_named" in seen
+    expected_files, expected_rows = files(expected), rows(expected)
     for number in range(len(seen)):
-        root = tmp_path / f"killed-{number}"
-        make_store(root)
-        make_run(root)
+        root = shutil.copytree(template, memory_path / f"killed-{number}")
         status, _ = in_child(
             lambda root=root, number=number: _killed_at(root, calls_class(), number)
         )
@@ -432,8 +433,8 @@ def test_killed_at_any_system_call_a_restart_does_it_all(
             again = store.commit(batch(), LIMIT)
         assert words(again) == OUTCOMES, seen[number]
         assert told(batch(), again) == told(batch(), result), seen[number]
-        assert files(root) == files(expected), seen[number]
-        assert rows(root) == rows(expected), seen[number]
+        assert files(root) == expected_files, seen[number]
+        assert rows(root) == expected_rows, seen[number]
     assert set(seen) <= set(CALL_NAMES)
 
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,16 +273,23 @@ BATCHES = [
 ]
 
 
+@pytest.fixture
+def new_root(memory_path: Path) -> Callable[[], Path]:
+    """Give stores with the first batch, each a copy of one; in memory, as hundreds are flushed."""
+    template = memory_path / "template"
+    template.mkdir()
+    store_batch(template, BATCHES[0])
+    numbers = itertools.count()
+    return lambda: shutil.copytree(template, memory_path / f"store_{next(numbers)}")
+
+
 def expected_store(root: Path) -> dict[str, Any]:
-    root.mkdir()
-    for batch in BATCHES:
+    for batch in BATCHES[1:]:
         store_batch(root, batch)
     return files(root) | {"rows": rows(root)["runs"]}
 
 
 def calls_of_second_batch(root: Path) -> int:
-    root.mkdir()
-    store_batch(root, BATCHES[0])
     calls = WatchedLogCalls()
     made: list[str] = []
     with opened(root, calls, ledger=ledger(root, calls)) as store:
@@ -302,13 +310,13 @@ def check_no_checkpoint_over_missing_bytes(root: Path) -> None:
                 assert (len(content), sha256_of_bytes(content)) == (leaf.size_bytes, leaf.sha256)
 
 
-def test_a_fault_at_any_call_leaves_no_checkpoint_over_missing_bytes(tmp_path: Path) -> None:
-    expected = expected_store(tmp_path / "expected")
-    total = calls_of_second_batch(tmp_path / "counted")
+def test_a_fault_at_any_call_leaves_no_checkpoint_over_missing_bytes(
+    new_root: Callable[[], Path],
+) -> None:
+    expected = expected_store(new_root())
+    total = calls_of_second_batch(new_root())
     for nth in range(total):
-        root = tmp_path / f"store_{nth}"
-        root.mkdir()
-        store_batch(root, BATCHES[0])
+        root = new_root()
         calls = WatchedLogCalls()
         seen = 0
 
@@ -332,13 +340,13 @@ def test_a_fault_at_any_call_leaves_no_checkpoint_over_missing_bytes(tmp_path: P
 
 
 @pytest.mark.slow
-def test_killed_at_any_call_what_was_acknowledged_has_its_leaves(tmp_path: Path) -> None:
-    expected = expected_store(tmp_path / "expected")
-    total = calls_of_second_batch(tmp_path / "counted")
+def test_killed_at_any_call_what_was_acknowledged_has_its_leaves(
+    new_root: Callable[[], Path],
+) -> None:
+    expected = expected_store(new_root())
+    total = calls_of_second_batch(new_root())
     for nth in range(total):
-        root = tmp_path / f"store_{nth}"
-        root.mkdir()
-        store_batch(root, BATCHES[0])
+        root = new_root()
 
         def work(root: Path = root, nth: int = nth) -> bytes:
             calls = WatchedLogCalls()

@@ -1,13 +1,14 @@
 """The verifier over whole bundles: proven, not proven, refused, unreadable, and what it says."""
 
 import contextlib
+import functools
 import io
 import json
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return proven_store(
         tmp_path_factory.mktemp("proven") / "store", requests=[*REQUESTS, (3, large)]
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_signature_once() -> Iterator[None]:
+    """Verify a signature of the same bytes once: thousands of changes are elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "verify_ed25519", functools.cache(verify.verify_ed25519))
+        yield
 
 
 @pytest.fixture(scope="module")
