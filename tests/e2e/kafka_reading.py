@@ -34,8 +34,8 @@ POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 90.0
 """Far more than anything takes; a test that waits this long fails."""
 
-SHORT_SESSIONS = {"group.min.session.timeout.ms": "500"}
-"""Property of the tests' broker, which Kafka sets to 6 s."""
+SHORT_WAITS = {"group.min.session.timeout.ms": "500", "log.cleaner.backoff.ms": "200"}
+"""Properties of the tests' broker; Kafka's own are 6 s, and 15 s between looks of compaction."""
 SHORT_SESSION_MS = 1000
 """Session of a member that a test lets die, halt or wait longer than that."""
 

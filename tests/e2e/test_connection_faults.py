@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.broker import connection
 from pipeline.broker.admin.topics import apply_topics, compare_topics
 from pipeline.broker.connection import describe_cluster
 from pipeline.broker.local.loopback import HOST
@@ -148,7 +149,10 @@ async def test_several_servers_have_a_sentence_each(secured: SecuredBroker) -> N
     assert "broker.invalid:9092 (PLAINTEXT): the name is unknown" in sentence
 
 
-async def test_something_that_takes_connections_and_is_silent_hangs() -> None:
+async def test_something_that_takes_connections_and_is_silent_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_SECONDS", 0.5)
     with socket.create_server((HOST, 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(BrokerError, match=rf"{HOST}:{port} takes connections and does not"):

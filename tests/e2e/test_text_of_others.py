@@ -68,10 +68,13 @@ def hostile_records() -> Iterator[Sending]:
     yield Sending(b"run_e", encode({**run_request(run_id="run_e"), HOSTILE: HOSTILE}), headers)
 
 
-@pytest.fixture
-async def api(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[ApiService]:
+@pytest.fixture(scope="module")
+async def api(
+    broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ApiService]:
     """Give a service to which such texts were published."""
-    async with api_service(broker, tmp_path / "store", needed=EVERY_TOPIC) as service:
+    root = tmp_path_factory.mktemp("others") / "store"
+    async with api_service(broker, root, needed=EVERY_TOPIC) as service:
         settings = service.settings
         await produce(settings, hostile_records())
         advisory = advisory_request(
@@ -176,8 +179,11 @@ async def test_no_command_lets_what_others_wrote_act_or_forge_a_line(
     api: ApiService, tmp_path: Path
 ) -> None:
     lines = [*commands(api.settings, tmp_path), *await letters(api.settings)]
-    for terminal in (False, True):
-        written = await output(api.settings, lines, terminal=terminal)
+    # Both at once: each command waits for the broker most of its time.
+    shown = await asyncio.gather(
+        *(output(api.settings, lines, terminal=terminal) for terminal in (False, True))
+    )
+    for terminal, written in zip((False, True), shown, strict=True):
         assert [bad for bad in RAW if bad in written] == []
         assert [line for line in written.splitlines() if line.startswith(FORGED)] == []
         assert written.count("exit ") >= len(lines)
