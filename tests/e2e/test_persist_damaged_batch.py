@@ -32,6 +32,7 @@ def turn_bit(log: Path, before: bytes, after: bytes) -> None:
         file.write(after)
 
 
+@pytest.mark.slow
 async def test_a_bit_that_turned_on_the_broker_holds_up_its_partition_alone(
     mortal_broker: LocalBroker, tmp_path: Path, workers: WorkerPool
 ) -> None:

@@ -79,7 +79,14 @@ async def test_same_request_of_three_clients_is_one_run_in_one_partition(
     assert [line.split()[1] for _, line in found] == ["persisted", "duplicate", "duplicate"]
 
 
-@pytest.mark.parametrize("producer", PRODUCERS)
+@pytest.mark.parametrize(
+    "producer",
+    # That of librdkafka waits ten seconds for the topics, as a user would.
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("confluent") else ())
+        for name in PRODUCERS
+    ],
+)
 async def test_no_broker_is_one_sentence(settings: Settings, producer: str) -> None:
     nobody = settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     status, line = await run(nobody, producer)

@@ -57,6 +57,7 @@ async def test_no_broker_answers(broken: Drill, mortal_broker: LocalBroker) -> N
     (await audit_store(broken.settings)).assert_whole()
 
 
+@pytest.mark.slow
 async def test_a_batch_cannot_be_read(broken: Drill, mortal_broker: LocalBroker) -> None:
     broken.read(PAGE, "A batch cannot be read")
     topic = broken.settings.topics.run_requests
@@ -192,6 +193,7 @@ async def test_somebody_else_reads_with_our_group(drill: Drill) -> None:
     (await audit_store(drill.settings)).assert_whole()
 
 
+@pytest.mark.slow
 async def test_the_topic_was_made_again(drill: Drill) -> None:
     drill.read(PAGE, "The topic was made again")
     await consume(drill.settings, in_partition(3))
