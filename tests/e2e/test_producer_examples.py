@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.app.persist import persist_worker
-from pipeline.broker.connection import describe_cluster
+from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings
 from tests.builders import encode, run_request
-from tests.e2e.prepared_store import prepare_store
+from tests.e2e.kafka_reading import RUN_TOPICS, new_settings, topics_and_store
 
 pytestmark = pytest.mark.e2e
 
@@ -22,13 +22,22 @@ PRODUCERS = ("plain_aiokafka.py", "confluent_kafka_producer.py", "run_publisher.
 MAY_CUT, MUST_NOT_CUT, NOBODY_ANSWERED = 0, 4, 6
 
 
-@pytest.fixture(autouse=True)
-async def worker(settings: Settings) -> AsyncIterator[None]:
+@pytest.fixture
+async def new(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Settings]:
     """Run the real persist worker over a new store."""
-    cluster_id = await describe_cluster(settings)
-    prepare_store(settings, cluster_id)
-    async with persist_worker(settings):
-        yield
+    settings = new_settings(broker, tmp_path / "store")
+    async with topics_and_store(broker, settings, RUN_TOPICS), persist_worker(settings):
+        yield settings
+
+
+@pytest.fixture(scope="module")
+async def shared(
+    broker: LocalBroker, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Settings]:
+    """Run one for all tests that ask for runs of their own, or for nothing that is there."""
+    settings = new_settings(broker, tmp_path_factory.mktemp("shared") / "store")
+    async with topics_and_store(broker, settings, RUN_TOPICS), persist_worker(settings):
+        yield settings
 
 
 async def run(settings: Settings, producer: str, *request: str) -> tuple[int | None, str]:
@@ -50,14 +59,12 @@ def run_id_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
-async def test_producer_may_cut_green_and_yellow_but_not_red(
-    settings: Settings, producer: str
-) -> None:
-    status, line = await run(settings, producer, "saw_green.json")
+async def test_producer_may_cut_green_and_yellow_but_not_red(new: Settings, producer: str) -> None:
+    status, line = await run(new, producer, "saw_green.json")
     assert (status, line) == (MAY_CUT, f"{run_id_of('saw_green.json')}: persisted OK\n")
-    status, line = await run(settings, producer, "router_yellow.json")
+    status, line = await run(new, producer, "router_yellow.json")
     assert (status, line) == (MAY_CUT, f"{run_id_of('router_yellow.json')}: persisted OK\n")
-    status, line = await run(settings, producer, "saw_red.json")
+    status, line = await run(new, producer, "saw_red.json")
     assert status == MUST_NOT_CUT
     assert line == (
         f"{run_id_of('saw_red.json')}: persisted BLOCKED "
@@ -66,15 +73,15 @@ async def test_producer_may_cut_green_and_yellow_but_not_red(
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
-async def test_producer_sends_its_own_example(settings: Settings, producer: str) -> None:
-    status, line = await run(settings, producer)
+async def test_producer_sends_its_own_example(shared: Settings, producer: str) -> None:
+    status, line = await run(shared, producer)
     assert (status, line.partition(": ")[2]) == (MAY_CUT, "persisted OK\n")
 
 
 async def test_same_request_of_three_clients_is_one_run_in_one_partition(
-    settings: Settings,
+    new: Settings,
 ) -> None:
-    found = [await run(settings, producer, "saw_green.json") for producer in PRODUCERS]
+    found = [await run(new, producer, "saw_green.json") for producer in PRODUCERS]
     assert [status for status, _ in found] == [MAY_CUT] * 3
     assert [line.split()[1] for _, line in found] == ["persisted", "duplicate", "duplicate"]
 
@@ -87,8 +94,8 @@ async def test_same_request_of_three_clients_is_one_run_in_one_partition(
         for name in PRODUCERS
     ],
 )
-async def test_no_broker_is_one_sentence(settings: Settings, producer: str) -> None:
-    nobody = settings.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+async def test_no_broker_is_one_sentence(shared: Settings, producer: str) -> None:
+    nobody = shared.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
     status, line = await run(nobody, producer)
     assert status == NOBODY_ANSWERED
     assert line.count("\n") == 1
@@ -96,8 +103,8 @@ async def test_no_broker_is_one_sentence(settings: Settings, producer: str) -> N
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
-async def test_a_prefix_without_topics_is_one_sentence(settings: Settings, producer: str) -> None:
-    other = settings.model_copy(update={"prefix": "nobody-has-this"})
+async def test_a_prefix_without_topics_is_one_sentence(shared: Settings, producer: str) -> None:
+    other = shared.model_copy(update={"prefix": "nobody-has-this"})
     status, line = await run(other, producer)
     assert status == NOBODY_ANSWERED
     assert line.count("\n") == 1
@@ -106,18 +113,18 @@ async def test_a_prefix_without_topics_is_one_sentence(settings: Settings, produ
 
 @pytest.mark.parametrize("producer", PRODUCERS)
 async def test_a_reason_cannot_act_on_the_terminal(
-    settings: Settings, producer: str, tmp_path: Path
+    shared: Settings, producer: str, tmp_path: Path
 ) -> None:
-    request = tmp_path / "request.json"
+    request, run_id = tmp_path / "request.json", f"run_red_{producer}"
     reason = "\x1b]2;pwned\x07\nrun_y: persisted OK\u202e"
     feasibility = {"risk_level": "RED", "block_reason": reason}
-    request.write_bytes(encode(run_request(run_id="run_red", feasibility=feasibility)))
-    status, line = await run(settings, producer, str(request))
+    request.write_bytes(encode(run_request(run_id=run_id, feasibility=feasibility)))
+    status, line = await run(shared, producer, str(request))
     assert status == MUST_NOT_CUT
-    assert line == ("run_red: persisted BLOCKED \\x1b]2;pwned\\x07\\nrun_y: persisted OK\\u202e\n")
+    assert line == f"{run_id}: persisted BLOCKED \\x1b]2;pwned\\x07\\nrun_y: persisted OK\\u202e\n"
 
 
-async def test_incomplete_request_is_kept_and_must_not_cut(settings: Settings) -> None:
-    status, line = await run(settings, PRODUCERS[2], "saw_incomplete.json")
+async def test_incomplete_request_is_kept_and_must_not_cut(shared: Settings) -> None:
+    status, line = await run(shared, PRODUCERS[2], "saw_incomplete.json")
     assert status == MUST_NOT_CUT
     assert "persisted BLOCKED INCOMPLETE_REQUEST: tool_id" in line
