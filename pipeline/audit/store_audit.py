@@ -235,6 +235,9 @@ class StoreAudit:
     def _steps(
         self, plan: AuditPlan, context: AuditContext, skip: Collection[str]
     ) -> Iterator[Step]:
+        if self.logs and context.is_whole and context.follows_names:
+            # The longest step comes first, so that others run beside it.
+            yield Step(LEDGER_PART, compute_store_root)
         # 3. Without logs the rows stand for leaves, and there is nothing to compare.
         if self.logs and LEDGER_PART not in skip:
             yield from comparisons(LEDGER_PART, has_rows=plan.has_rows)
@@ -246,8 +249,6 @@ class StoreAudit:
         for area in BlobArea:  # 5.
             if area.value not in skip:
                 yield from self._steps_of(area.value, plan, context)
-        if self.logs and context.is_whole and context.follows_names:
-            yield Step(PLACES_PART, compute_store_root)
         if PLACES_PART not in skip:
             sizes = tuple((log.log, log.size) for log in self.logs)
             yield Step(PLACES_PART, check_places, (sizes,))
