@@ -239,9 +239,22 @@ ORDER BY line"""
 
 # Of the store's index: whole rows of some runs, in the order of the columns of their tables.
 _OF_RUNS: Final = "WHERE run_id IN (SELECT value FROM json_each(?))"
-INDEX_RUNS, INDEX_ATTACHMENTS, INDEX_ADVISORIES, INDEX_WITHHELD, INDEX_PAYLOADS = (
+INDEX_RUNS, INDEX_ATTACHMENTS, INDEX_ADVISORIES = (
     f"SELECT {', '.join(table.c.keys())} FROM {table.name} {_OF_RUNS}"
-    for table in (runs, attachments, advisories, withheld_blobs, withheld_payloads)
+    for table in (runs, attachments, advisories)
+)
+INDEX_WITHHELD, INDEX_PAYLOADS = (
+    f"SELECT {', '.join(table.c.keys())} FROM {table.name}_by_run {_OF_RUNS}"
+    for table in (withheld_blobs, withheld_payloads)
+)
+# The index keeps these by blob: a question about some runs would read the whole table.
+SORT_WITHHELD: Final = tuple(
+    statement
+    for name in (withheld_blobs.name, withheld_payloads.name)
+    for statement in (
+        f"CREATE TEMP TABLE IF NOT EXISTS {name}_by_run AS SELECT * FROM main.{name}",
+        f"CREATE INDEX IF NOT EXISTS temp.of_{name} ON {name}_by_run (run_id)",
+    )
 )
 INDEX_REQUESTS: Final = """SELECT DISTINCT request_sha256 FROM runs
     WHERE request_sha256 IN (SELECT value FROM json_each(?))"""

@@ -1,14 +1,19 @@
 """The paths that queries put together are those of the layout."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audit import queries
+from pipeline.audit.checks.index import TABLES_OF_RUNS
 from pipeline.audit.plan import AuditPlan
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath
+from pipeline.storage.index.engine import read_only
+from pipeline.storage.index.run_index import INDEX_FILE
+from tests.storage.stores import opened
 
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 DATES = st.dates().map(str)
@@ -31,6 +36,15 @@ def test_paths_in_queries_are_those_of_the_layout(
         str(LinkPath(date, run_id, advisory_id)),
         *(str(BlobPath(area, sha256.hex())) for area in BlobArea),
     )
+
+
+def test_rows_of_some_runs_are_found_without_reading_a_table(tmp_path: Path) -> None:
+    with opened(tmp_path), closing(read_only(tmp_path / INDEX_FILE)) as index:
+        for statement in queries.SORT_WITHHELD:
+            index.execute(statement)
+        for _, query, _ in TABLES_OF_RUNS:
+            plan = [row[3] for row in index.execute(f"EXPLAIN QUERY PLAN {query}", ("[]",))]
+            assert [step for step in plan if "SCAN" in step and "json_each" not in step] == []
 
 
 def test_a_row_has_a_date_where_its_path_is_that_of_an_artifact(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ _RUNS_BY_LEAVES: Final = frozenset({"artifact_sha256", "artifact_path", "size_by
 _LINKS_BY_LEAVES: Final = frozenset({"link_sha256", "link_path"})
 
 _RUN_FIRST, _RUN_SECOND, _ADVISORY_FIRST = itemgetter(0), itemgetter(1), itemgetter(0, 1)
-_TABLES: Final = (
+TABLES_OF_RUNS: Final = (
     (runs.name, queries.INDEX_RUNS, _RUN_FIRST),
     (attachments.name, queries.INDEX_ATTACHMENTS, _RUN_FIRST),
     (withheld_blobs.name, queries.INDEX_WITHHELD, _RUN_SECOND),
@@ -93,12 +93,14 @@ class IndexRows:
         self._failed: str | None = None
         self._rows: dict[str, dict[Any, list[tuple[Any, ...]]]] = {}
         try:
-            for name, query, owner in _TABLES:
+            for statement in queries.SORT_WITHHELD:
+                index.execute(statement)
+            for name, query, owner in TABLES_OF_RUNS:
                 rows = self._rows[name] = {}
                 for row in index.execute(query, ids):
                     rows.setdefault(owner(row), []).append(row)
         except sqlite3.Error as error:
-            self._rows = {name: {} for name, _, _ in _TABLES}
+            self._rows = {name: {} for name, _, _ in TABLES_OF_RUNS}
             self._failed = str(error)
 
     def compare(
