@@ -10,11 +10,10 @@ has the same leaf whether its run is there or not.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome
-from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.canonical import canonical_json_of_integers
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.core.record import RecordSource
@@ -56,8 +55,7 @@ _LARGEST_INT32 = 2**31 - 1
 _LARGEST_INT64 = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerLeaf:
+class LedgerLeaf(NamedTuple):
     """What became of one record. Values that a kind has not are None, and left out.
 
     Attributes:
@@ -97,18 +95,15 @@ class LedgerLeaf:
         Raises:
             EvidenceError: They are more than a bundle can hold.
         """
-        found = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
-        source = {name: found.pop(name) for name in _SOURCE_FIELDS}
-        leaf = {"v": LEAF_VERSION, **found, "source": source}
-        content = canonical_json(leaf)
+        leaf = {name: value for name, value in self._asdict().items() if value is not None}
+        leaf["v"] = LEAF_VERSION
+        leaf["source"] = {name: leaf.pop(name) for name in _SOURCE_FIELDS}
+        content = canonical_json_of_integers(leaf)
         if len(content) > ENTRY_LIMIT_BYTES:
             raise EvidenceError(
                 f"expected a leaf of at most {ENTRY_LIMIT_BYTES} bytes, found {len(content)}"
             )
         return content
-
-
-_NAMES = tuple(field.name for field in fields(LedgerLeaf))
 
 
 def leaf_of_outcome(

@@ -5,7 +5,6 @@ again. The procedure of a batch, and what dying in between leaves, is `batch_sto
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import TypeAlias
 
@@ -59,7 +58,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         if outcome.kind not in {"persisted", "duplicate"} or isinstance(record.verdict, Rejected):
             return outcome
         missing = missing_attachments(self.root, record.verdict.built.index_fields)
-        return replace(outcome, missing_attachments=missing) if missing else outcome
+        return outcome._replace(missing_attachments=missing) if missing else outcome
 
     @staticmethod
     def plan_batch(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[JudgedRun, Outcome]:

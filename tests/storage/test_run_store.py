@@ -210,7 +210,7 @@ def test_what_a_run_names_and_the_store_has_not_is_named_until_it_comes(
     path.parent.mkdir(parents=True)
     path.write_bytes(b"absent")
     after = one(store, first)
-    assert after == replace(before, missing_attachments=())
+    assert after == before._replace(missing_attachments=())
     assert (word(one(store, again)), one(store, again).missing_attachments) == ("duplicate", ())
     # A link leads to what is not the store's, so it is no blob.
     path.rename(root / "elsewhere")

@@ -49,6 +49,15 @@ def canonical_json_of_small_integers(value: Any) -> bytes:  # noqa: ANN401
     return canonical_json_by_rule(value) if has_small_number(fast) else fast
 
 
+def canonical_json_of_integers(value: Any) -> bytes:  # noqa: ANN401
+    """Return the canonical bytes of `value`, which has no other number than integers of 64 bits.
+
+    Raises:
+        TypeError: An integer does not fit, or `value` holds something that JSON has not.
+    """
+    return orjson.dumps(value, option=FAST_OPTIONS)
+
+
 def has_small_number(fast: bytes) -> bool:
     """Return whether a number in what orjson wrote may be one that repr writes differently."""
     return (b"e-" in fast or b"0.0000" in fast) and _SMALL_NUMBER.search(fast) is not None

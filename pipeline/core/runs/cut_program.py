@@ -5,8 +5,7 @@ Whether the blob of an attachment is there at the moment is no part of it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.core.layout import attachment_path
 from schemas.fields import GcodeKnownBy, is_sha256
@@ -25,8 +24,7 @@ OLD_REQUEST_HASH: Final = "request_hash"
 """What it calls the hash of what was evaluated, or of what was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class CutProgram:
+class CutProgram(NamedTuple):
     """A program by its hash.
 
     Attributes:

