@@ -40,7 +40,7 @@ async def list_runs(deps: ApiDeps, wanted: Annotated[RunFilter, Query()]) -> Res
 
 
 def _page(reader: RunReader, wanted: RunFilter) -> bytes:
-    return canonical_json(reader.list_runs(wanted).as_json())
+    return reader.list_runs(wanted).content()
 
 
 @router.get(

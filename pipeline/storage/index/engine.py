@@ -72,7 +72,7 @@ class LookUps:
 
     @contextmanager
     def borrowed(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection that can only read, and reads one consistent state.
+        """Lend a connection that can only read; each statement reads one state.
 
         Raises:
             sqlite3.Error: The file cannot be opened.
@@ -82,10 +82,8 @@ class LookUps:
         except IndexError:
             connection = self._open()
         try:
-            connection.execute("BEGIN")
             yield connection
         finally:
-            connection.rollback()
             # Appended first: whoever closes meanwhile, one of both finds it.
             self._idle.append(connection)
             if self._is_closed:

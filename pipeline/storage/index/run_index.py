@@ -16,6 +16,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Table,
+    and_,
     bindparam,
     exists,
     func,
@@ -67,14 +68,20 @@ Index(
 
 _RUN_NAMES = tuple(runs.c.keys())
 _ADVISORY_NAMES = tuple(advisories.c.keys())
-_RUN = driver_text(select(runs).where(runs.c.run_id == bindparam("run_id")))
-_LINKED_ADVISORIES = driver_text(
-    select(advisories)
-    .where(
-        advisories.c.run_id == bindparam("run_id"),
-        advisories.c.link_path.is_not(None),
-        advisories.c.source_offset.is_not(None),
+_IS_RUN = runs.c.run_id == bindparam("run_id")
+_RUN = driver_text(select(runs).where(_IS_RUN))
+# One statement, so one state, and a third of the calls in which a thread lets others go first.
+_RUN_WITH_LINKS = driver_text(
+    select(runs, advisories)
+    .outerjoin(
+        advisories,
+        and_(
+            advisories.c.run_id == runs.c.run_id,
+            advisories.c.link_path.is_not(None),
+            advisories.c.source_offset.is_not(None),
+        ),
     )
+    .where(_IS_RUN)
     .order_by(advisories.c.created_at_us, advisories.c.advisory_id)
 )
 
@@ -98,6 +105,7 @@ class RunIndex:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._path = path
+        self._root = path.parent
         self._look_ups = engine.LookUps(path)
         engine.check_is_file(path)
         self._engine = engine.open_engine(path)
@@ -125,7 +133,7 @@ class RunIndex:
     @contextmanager
     def transaction(self) -> Iterator[IndexTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises."""
-        with store_faults(self._path.parent), self._engine.connect() as connection:
+        with store_faults(self._root), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield IndexTransaction(connection)
@@ -139,7 +147,7 @@ class RunIndex:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Read one consistent state while the block runs."""
-        with store_faults(self._path.parent), self._engine.connect() as connection:
+        with store_faults(self._root), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             try:
                 yield connection
@@ -148,14 +156,15 @@ class RunIndex:
 
     @contextmanager
     def looking_up(self) -> Iterator[sqlite3.Connection]:
-        """Read one consistent state by the driver alone, while the block runs."""
-        with store_faults(self._path.parent), self._look_ups.borrowed() as connection:
+        """Lend a connection of the driver, which can only read; each statement reads one state."""
+        with store_faults(self._root), self._look_ups.borrowed() as connection:
             yield connection
 
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
         with self.looking_up() as connection:
-            return _found_run(connection, run_id)
+            row = connection.execute(_RUN, {"run_id": run_id}).fetchone()
+        return None if row is None else _run(row)
 
     def find_with_links(self, run_id: str) -> tuple[StoredRun | None, list[StoredAdvisory]]:
         """Return the run, and its linked advisories by (created_at_utc, advisory_id).
@@ -163,7 +172,12 @@ class RunIndex:
         A link that no record explains is none.
         """
         with self.looking_up() as connection:
-            return _found_run(connection, run_id), _found_links(connection, run_id)
+            rows = connection.execute(_RUN_WITH_LINKS, {"run_id": run_id}).fetchall()
+        if not rows:
+            return None, []
+        width = len(_RUN_NAMES)
+        links = [_advisory(row[width:]) for row in rows if row[width] is not None]
+        return _run(rows[0][:width]), links
 
     def find_all(self, run_ids: Sequence[str]) -> dict[str, StoredRun]:
         """Return those of `run_ids` that the index holds, by run_id."""
@@ -246,7 +260,7 @@ class RunIndex:
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""
-        with store_faults(self._path.parent), self._engine.connect() as connection:
+        with store_faults(self._root), self._engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def count(self) -> int:
@@ -262,14 +276,12 @@ class RunIndex:
             return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
-def _found_run(connection: sqlite3.Connection, run_id: str) -> StoredRun | None:
-    row = connection.execute(_RUN, {"run_id": run_id}).fetchone()
-    return None if row is None else stored_run_of_row(dict(zip(_RUN_NAMES, row, strict=True)))
+def _run(row: tuple[Any, ...]) -> StoredRun:
+    return stored_run_of_row(dict(zip(_RUN_NAMES, row, strict=True)))
 
 
-def _found_links(connection: sqlite3.Connection, run_id: str) -> list[StoredAdvisory]:
-    found = connection.execute(_LINKED_ADVISORIES, {"run_id": run_id})
-    return [advisory_of_row(dict(zip(_ADVISORY_NAMES, row, strict=True))) for row in found]
+def _advisory(row: tuple[Any, ...]) -> StoredAdvisory:
+    return advisory_of_row(dict(zip(_ADVISORY_NAMES, row, strict=True)))
 
 
 def open_index(root: Path) -> RunIndex:

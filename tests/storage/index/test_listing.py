@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import InputError
 from pipeline.storage.index.listing import list_runs
 from pipeline.storage.index.run_index import RunIndex
@@ -18,7 +19,7 @@ from pipeline.storage.index.tables import LISTED_BY
 from schemas.run_filter import RunFilter
 from tests.builders import run_request
 from tests.laws import offenders
-from tests.storage.stores import judged_record, opened
+from tests.storage.stores import change_index, judged_record, opened
 
 # The ids that a look-up is given come as one JSON text, and EXISTS has a row of its own.
 _HARMLESS = re.compile("json_each|CONSTANT ROW")
@@ -166,3 +167,37 @@ def test_a_cursor_is_only_what_we_wrote(index: RunIndex) -> None:
         for bad in (cursor + "=", cursor.replace("=", "") + "!", f" {cursor}", "ä"):
             with pytest.raises(InputError):
                 list_runs(connection, RunFilter(cursor=bad))
+
+
+@pytest.mark.parametrize("score", [None, 0, 1e-7, 5e-05, 0.0001, 0.1 + 0.2, 97])
+def test_a_page_is_canonical_whatever_the_score(tmp_path: Path, score: float | None) -> None:
+    decision = {"risk_level": "GREEN"} | ({} if score is None else {"score": score})
+    with opened(tmp_path / "store") as store:
+        store.commit([judged_record(run_request(decision=decision))])
+        with store.index.looking_up() as connection:
+            page = list_runs(connection, RunFilter())
+    # Where the request has none, that of its evaluation counts.
+    assert page.items[0]["score"] == (92.5 if score is None else score)
+    assert page.content() == canonical_json(page.as_json())
+
+
+def test_a_page_counts_the_links_of_the_state_that_it_lists(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+
+    def link(statement: str) -> None:
+        if "count(*)" in statement:
+            columns = "run_id, advisory_id, created_at_utc, created_at_us, kind, link_sha256"
+            change_index(
+                root,
+                f"INSERT INTO advisories ({columns}, link_path, source_offset) "
+                "VALUES ('run_1', 'adv_1', '', 0, 'note', '', 'there', 0)",
+            )
+
+    with opened(root) as store:
+        store.commit([judged_record(run_request(run_id="run_1"))])
+        with store.index.looking_up() as connection:
+            connection.set_trace_callback(link)
+            counts = [list_runs(connection, RunFilter()).items[0]["advisory_count"]]
+            connection.set_trace_callback(None)
+            counts.append(list_runs(connection, RunFilter()).items[0]["advisory_count"])
+    assert counts == [0, 1]

@@ -323,16 +323,6 @@ def test_a_look_up_cannot_write_and_a_fault_of_it_is_one_of_the_store(index: Run
     assert index.count() == 1
 
 
-def test_a_look_up_sees_one_state(index: RunIndex) -> None:
-    count = "SELECT count(*) FROM runs"
-    with index.looking_up() as connection:
-        before = connection.execute(count).fetchone()
-        add(index, run_request())
-        assert connection.execute(count).fetchone() == before == (0,)
-    with index.looking_up() as connection:
-        assert connection.execute(count).fetchone() == (1,)
-
-
 def test_nothing_stays_open_of_an_index_that_is_closed_while_it_is_looked_at(path: Path) -> None:
     before = open_descriptors()
     index = RunIndex(path)
