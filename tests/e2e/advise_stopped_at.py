@@ -15,6 +15,7 @@ from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.writer import LedgerBatch
@@ -40,7 +41,7 @@ STEPS: dict[str, Step] = {
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
-    "tiles created": (AdvisoryStore, "_create", 1, AFTER),
+    "all linked": (DurableFiles, "link", 1, AFTER),
     "checkpoints written": (CheckpointFiles, "write_checkpoints", 1, AFTER),
     "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),

@@ -21,6 +21,7 @@ from pipeline.consumers.engine import batches, in_flight
 from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.folder import LedgerSystemCalls
@@ -53,13 +54,12 @@ STEPS: dict[str, Step] = {
     "file written": (SystemCalls, "write", 5, AFTER),
     "contents flushed": (SystemCalls, "syncfs", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 7, AFTER),
-    "all linked": (SystemCalls, "syncfs", 4, BEFORE),
-    "names flushed": (SystemCalls, "syncfs", 4, AFTER),
-    "tiles created": (RunStore, "_create", 1, AFTER),
+    "all linked": (DurableFiles, "link", 1, AFTER),
     "tiles read back": (LedgerBatch, "_read_back", 2, AFTER),
     "checkpoints signed": (CheckpointFiles, "write_checkpoints", 1, BEFORE),
     "checkpoint written": (CheckpointFiles, "_write_new", 2, AFTER),
-    "checkpoints written": (CheckpointFiles, "write_checkpoints", 1, AFTER),
+    "names to be flushed": (SystemCalls, "syncfs", 4, BEFORE),
+    "names flushed": (CheckpointFiles, "write_checkpoints", 1, AFTER),
     "some checkpoints in place": (LedgerSystemCalls, "replace", 2, AFTER),
     "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
     "checkpoints flushed": (CheckpointFiles, "flush", 1, AFTER),
@@ -72,7 +72,7 @@ STEPS: dict[str, Step] = {
     "some published": (sender, "send_partition", 5, AFTER),
     "published": (BatchSender, "send", 1, AFTER),
     "second written ahead": (RunStore, "write", 2, AFTER),
-    "second named": (RunStore, "_create", 2, AFTER),
+    "second named": (DurableFiles, "link", 2, AFTER),
     "second stored": (RunStore, "commit", 2, AFTER),
     "second to be published": (BatchSender, "send", 2, BEFORE),
     "third stored": (RunStore, "commit", 3, AFTER),
