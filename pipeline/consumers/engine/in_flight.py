@@ -57,6 +57,7 @@ class InFlight:
         put_off: PutOff,
         backoff: Backoff,
         give_up: Callable[[BaseException], None],
+        pause_seconds: float = 0.02,
     ) -> None:
         """Begin with none.
 
@@ -66,12 +67,14 @@ class InFlight:
             put_off: Notes which are tried again and again.
             backoff: Rests after a fault of the broker.
             give_up: Gets any other fault.
+            pause_seconds: Longest time to the next poll while records wait and more may.
         """
         self._worker = worker
         self._consumer = consumer
         self._put_off = put_off
         self._backoff = backoff
         self._give_up = give_up
+        self._pause_seconds = pause_seconds
         self._waiting: list[Record] = []
         self._waiting_bytes = 0
         self._ends: Offsets = {}
@@ -103,9 +106,11 @@ class InFlight:
         self._waiting_bytes += sum(map(held_bytes, records))
         self._ends |= ends
         self._fill()
-        while self._is_full and not (self._is_closed or self._first_failed):
-            self._changed.clear()
-            await self._changed.wait()
+        # While records wait, a poll for each that comes would cost more than it brings.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_seconds):
+                await self._until(lambda: not self._waiting)
+        await self._until(lambda: not self._is_full)
 
     async def go_back(self) -> None:
         """Go back to the first record of each partition that was not committed, and rest."""
@@ -142,6 +147,11 @@ class InFlight:
     @property
     def _is_full(self) -> bool:
         return len(self._waiting) >= CHUNK_RECORDS or self._waiting_bytes >= CHUNK_BYTES
+
+    async def _until(self, has_room: Callable[[], bool]) -> None:
+        while not (has_room() or self._is_closed or self._first_failed):
+            self._changed.clear()
+            await self._changed.wait()
 
     def _fill(self) -> None:
         """Begin with as many chunks as may begin now."""

@@ -159,6 +159,7 @@ class Subscription:
             put_off=self._put_off,
             backoff=Backoff(settings.broker_pause_seconds),
             give_up=self._give_up,
+            pause_seconds=settings.batch_wait_ms / 1000,
         )
         self._refusals = Refusals(settings, self.standing)
         self._watch = TopicWatch(

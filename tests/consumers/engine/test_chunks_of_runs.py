@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -128,8 +129,8 @@ def shop(root: Path, calls: WatchedCalls, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 1)
     with (
         opened(root, calls) as store,
-        ThreadPoolExecutor(1) as executor,
-        ThreadPoolExecutor(1) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="store") as executor,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
     ):
         yield Shop(store, executor, writer)
         assert unnamed_files(root) == []
@@ -137,6 +138,36 @@ def shop(root: Path, calls: WatchedCalls, monkeypatch: pytest.MonkeyPatch) -> It
 
 def runs(count: int) -> set[str]:
     return {f"run_{number}" for number in range(count)}
+
+
+async def test_chunks_that_overlap_are_each_flushed_named_flushed_and_then_published(
+    shop: Shop, calls: WatchedCalls
+) -> None:
+    """What the next chunk writes meanwhile has a flush of its own before it gets a name."""
+    log: list[Any] = shop.steps.log
+    calls.after = lambda name, arguments: log.append(
+        (name, arguments[0] if arguments else None, threading.current_thread().name)
+    )
+    await shop.put(range(3 * CHUNK))
+    await shop.settle()
+    threads = {entry[0]: entry[2][:5] for entry in log if entry[0] in {"write", "syncfs"}}
+    assert threads == {"write": "write", "syncfs": "store"}
+    stored = [entry[0] for entry in log if entry[0] in {"syncfs", "link_unnamed"}]
+    chunk = ["syncfs", *(["link_unnamed"] * CHUNK), "syncfs"]
+    assert stored == 3 * chunk
+
+    flushes = [place for place, entry in enumerate(log) if entry[0] == "syncfs"]
+    links = [place for place, entry in enumerate(log) if entry[0] == "link_unnamed"]
+    for number in range(3):
+        contents, names = flushes[2 * number : 2 * number + 2]
+        mine = [log[place][1] for place in links[number * CHUNK : (number + 1) * CHUNK]]
+        writes = [
+            max(place for place in range(contents + 1) if log[place][:2] == ("write", descriptor))
+            for descriptor in mine
+        ]
+        assert len(writes) == CHUNK
+        assert names < log.index(("publish", number * CHUNK))
+        assert log.index(("publish", number * CHUNK)) < log.index(("commit", (number + 1) * CHUNK))
 
 
 async def test_a_disk_that_is_full_while_a_chunk_is_written_ahead_takes_nothing_of_it(
