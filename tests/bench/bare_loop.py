@@ -1,41 +1,40 @@
-"""The persist worker without FastStream and without our skeleton: a bare loop of aiokafka.
+"""The persist worker's steps behind a bare loop of aiokafka: what its frame costs beside them.
 
-The same judging, store, events and order of steps, written as tightly as they allow, on the same
-event loop and collector: each poll is a chunk; while one is stored, the next one is fetched and
-judged, and the one before is told and committed. What the real worker is slower than this is the
-price of its frame.
+The same judging, store, events and overlapping chunks. Left out are FastStream, the checks of
+topics and offsets, what follows a fault or a rebalance, health and metrics over HTTP. So the worker
+can hardly be faster than this, and what it is slower is the price of all that.
 `python -m tests.bench.bare_loop`, with settings in the environment;
-`RMOS_JUDGE_IN_CHILD_PROCESS=false` judges and stores in turns, in one process.
+`RMOS_JUDGE_IN_CHILD_PROCESS=false` judges and stores in one process.
 """
 
 import asyncio
 import signal
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
 from itertools import chain
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.app.process import run_service
+from pipeline.app.worker import batch_worker, opened_store
 from pipeline.broker.connection import client_options
-from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.judging import Judging
-from pipeline.core.record import RecordId, RecordSource
+from pipeline.consumers.engine.batches import (
+    CHUNK_RECORDS,
+    CHUNKS_IN_FLIGHT,
+    BatchWorker,
+    Chunk,
+    Delivery,
+)
+from pipeline.consumers.engine.in_flight import CHUNKS_UNSTORED
+from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.subscription import FETCH_BYTES, PARTITION_FETCH_BYTES
 from pipeline.core.runs.event import run_event, run_event_headers
-from pipeline.core.runs.outcome import Outcome
-from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.core.runs.verdict import judge_run_record
 from pipeline.settings import Settings, read_settings
-from pipeline.storage.batch_plan import JudgedRecord
-from pipeline.storage.batch_store import RejectLimit
-from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
-
-CHUNK_RECORDS = 512
-FETCH_BYTES = 16 * 1024 * 1024
-PARTITION_FETCH_BYTES = 2 * 1024 * 1024
-
-Records = list[ConsumerRecord]
-Verdict = JudgedRun | Rejected
 
 
 def main() -> None:
@@ -43,24 +42,32 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+    stop, topics = asyncio.Event(), settings.topics
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    consumer, sender = _consumer(settings), BatchSender(settings)
-    await sender.start()
-    await consumer.start()
-    judging = Judging(judge_run_record, in_child=settings.judge_in_child_process)
-    with ThreadPoolExecutor(1) as executor, judging:
-        persist = BarePersist(settings, consumer, sender, executor)
-        consuming = asyncio.create_task(persist.consume(judging, settings.batch_wait_ms))
+    async with AsyncExitStack() as stack:
+        store = await opened_store(settings, stack, RunStore)
+        outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
+        worker = await batch_worker(
+            settings,
+            stack,
+            judge_run_record,
+            store.commit,
+            partial(outbox.messages, run_event, run_event_headers),
+            write=store.write,
+            outbox=outbox,
+            epoch=store.identity.epoch,
+        )
+        consumer = _consumer(settings)
+        await consumer.start()
+        stack.push_async_callback(consumer.stop)
+        consuming = asyncio.create_task(_consume(consumer, worker, settings.batch_wait_ms))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([consuming, stopped], return_when=asyncio.FIRST_COMPLETED)
         if consuming.done():
             consuming.result()
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
-    await consumer.stop()
-    await sender.stop()
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -76,76 +83,30 @@ def _consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-class BarePersist:
-    """Polls, judges, stores, tells, commits."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        consumer: AIOKafkaConsumer,
-        sender: BatchSender,
-        executor: Executor,
-    ) -> None:
-        self._consumer = consumer
-        self._sender = sender
-        self._executor = executor
-        self._store = RunStore(settings.data_dir, ledger=open_ledger(settings))
-        self._events = settings.topics.run_events
-        self._limit = RejectLimit(settings.topics.persist_group)
-        self._telling: asyncio.Task[None] | None = None
-
-    async def consume(self, judging: Judging[Verdict], wait_ms: int) -> None:
-        ahead: tuple[Records, asyncio.Task[list[Verdict]]] | None = None
-        while True:
-            # Nothing is waited for while a judged chunk could be stored.
-            polled = await self._consumer.getmany(
-                timeout_ms=0 if ahead else wait_ms, max_records=CHUNK_RECORDS
-            )
-            records = list(chain.from_iterable(polled.values()))
-            bodies = [(record.key, record.value) for record in records]
-            following = asyncio.create_task(judging.judge(bodies)) if records else None
-            if ahead is not None:
-                await self._persist(ahead[0], await ahead[1])
-            ahead = (records, following) if following is not None else None
-
-    async def _persist(self, records: Records, verdicts: Sequence[Verdict]) -> None:
-        epoch = self._store.identity.epoch
-        judged = [
-            JudgedRecord.of(
-                RecordSource(epoch, RecordId.of(record)),
-                verdict,
-                record.value,
-                record.timestamp,
-            )
-            for record, verdict in zip(records, verdicts, strict=True)
-        ]
-        result = await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._store.commit, judged, self._limit
+async def _consume(consumer: AIOKafkaConsumer, worker: BatchWorker[Any, Any], wait_ms: int) -> None:
+    """Poll, and begin with a chunk once it is full, or nothing else waits for the disk."""
+    begun: deque[Chunk] = deque(maxlen=CHUNKS_IN_FLIGHT)
+    waiting: list[ConsumerRecord] = []
+    while True:
+        polled = await consumer.getmany(
+            timeout_ms=wait_ms, max_records=CHUNK_RECORDS - len(waiting)
         )
-        if self._telling is not None:
-            await self._telling
-        self._telling = asyncio.create_task(self._tell(records, judged, result.outcomes))
+        waiting += chain.from_iterable(polled.values())
+        if not waiting or (worker.unstored and len(waiting) < CHUNK_RECORDS):
+            continue
+        if len(begun) == CHUNKS_IN_FLIGHT:
+            await begun[0].task
+        if len(begun) >= CHUNKS_UNSTORED:
+            await begun[-CHUNKS_UNSTORED].stored
+        begun.append(worker.begin(Delivery(waiting, partial(_commit, consumer, waiting))))
+        waiting = []
 
-    async def _tell(
-        self, records: Records, judged: list[JudgedRecord], outcomes: Sequence[Outcome]
-    ) -> None:
-        await self._sender.send(
-            self._event(record, each.source, outcome)
-            for record, each, outcome in zip(records, judged, outcomes, strict=True)
-        )
-        # The last record of a partition wins, and it is the latest.
-        await self._consumer.commit(
-            {TopicPartition(each.topic, each.partition): each.offset + 1 for each in records}
-        )
 
-    def _event(self, record: ConsumerRecord, source: RecordSource, outcome: Outcome) -> Message:
-        return Message(
-            self._events,
-            record.partition,
-            record.key,
-            run_event(outcome, source),
-            run_event_headers(outcome, source, record.timestamp),
-        )
+async def _commit(consumer: AIOKafkaConsumer, records: Sequence[ConsumerRecord]) -> None:
+    # The last record of a partition wins, and it is the latest.
+    await consumer.commit(
+        {TopicPartition(each.topic, each.partition): each.offset + 1 for each in records}
+    )
 
 
 if __name__ == "__main__":
