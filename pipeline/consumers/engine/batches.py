@@ -25,7 +25,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
-from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging, judged_records
+from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging
 from pipeline.consumers.engine.outbox import CountedOutcome, Outbox, Request, request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
@@ -323,3 +323,14 @@ def chunks_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
             start, size = end, 0
         size += length
     yield records[start:]
+
+
+async def judged_records(
+    judging: Judging[Verdict], requests: Sequence[Request]
+) -> list[JudgedRecord[Verdict]]:
+    """Return `requests` with their verdicts, in their order."""
+    verdicts = await judging.judge([(each.key, each.value) for each in requests])
+    return [
+        JudgedRecord.of(request.source, verdict, request.value, request.timestamp_ms)
+        for request, verdict in zip(requests, verdicts, strict=True)
+    ]

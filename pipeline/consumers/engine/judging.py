@@ -6,6 +6,9 @@ back would take longer.
 
 Verdicts on runs come back as MessagePack, which takes a sixth of the time of a pickle; all others,
 and a chunk with a value that it cannot hold, are pickled.
+
+The child process imports this module, so it imports nothing of the store or of the broker: that
+would be 29 MB more.
 """
 
 import asyncio
@@ -17,11 +20,9 @@ from typing import Any, Final, Generic, Self, TypeVar, get_type_hints
 import msgspec
 
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
-from pipeline.consumers.engine.outbox import Request
 from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.errors import ExecutorError
-from pipeline.storage.batch_plan import JudgedRecord
 
 Body = tuple[ReadContent | None, ReadContent | None]
 """Key and value of a record."""
@@ -89,17 +90,6 @@ class Judging(Generic[Verdict]):
                 "RMOS_BATCH_RECORDS, then start again."
             ) from error
         return _unpack(verdicts) if isinstance(verdicts, bytes) else verdicts
-
-
-async def judged_records(
-    judging: Judging[Verdict], requests: Sequence[Request]
-) -> list[JudgedRecord[Verdict]]:
-    """Return `requests` with their verdicts, in their order."""
-    verdicts = await judging.judge([(each.key, each.value) for each in requests])
-    return [
-        JudgedRecord.of(request.source, verdict, request.value, request.timestamp_ms)
-        for request, verdict in zip(requests, verdicts, strict=True)
-    ]
 
 
 def _is_small(bodies: Sequence[Body]) -> bool:

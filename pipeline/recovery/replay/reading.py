@@ -16,8 +16,8 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading.ranges import Ranges, read_ranges
-from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS
-from pipeline.consumers.engine.judging import Judging, judged_records
+from pipeline.consumers.engine.batches import CHUNK_BYTES, CHUNK_RECORDS, judged_records
+from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import request_of
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.progress import Progress, no_progress

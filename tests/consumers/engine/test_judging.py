@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures.process import _ExecutorManagerThread
 from typing import Any
@@ -48,6 +50,16 @@ def judged_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     _judge_all.__module__, _judge_all.__qualname__ = original.__module__, original.__qualname__
     monkeypatch.setattr(judging, "_judge_all", _judge_all)
     return batches
+
+
+def test_the_child_process_imports_nothing_of_the_store_or_the_broker() -> None:
+    """Each of these would be some 10 to 30 MB of a second process."""
+    names = "pipeline.consumers.engine.judging, pipeline.core.runs.verdict"
+    program = f"import sys, {names}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = set(done.stdout.decode().split())
+    assert {"pydantic", "msgspec"} <= loaded
+    assert not {"sqlalchemy", "aiokafka", "faststream", "structlog", "prometheus_client"} & loaded
 
 
 def bodies(count: int, gcode_bytes: int = 0) -> list[Body]:
