@@ -154,6 +154,7 @@ def peak_bytes(worker: WorkerProcess) -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "pack"), [(ZSTD, zstd_encode), (GZIP, gzip.compress)])
 @pytest.mark.every_topic
 async def test_what_is_huge_inside_takes_little_memory_and_delays_nothing(
