@@ -61,6 +61,23 @@ _COUNT_ADVISORIES = (
     "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
     "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
 )
+_COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "created_at_us"))
+_NEWEST_FIRST = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
+_FIRST_BUDGET = 1000
+"""Tools that are merged, or runs that are looked through, before the other way is tried."""
+
+# Not LIKE, which does not distinguish `saw` from `SAW` and so cannot use the index. Each tool_id is
+# one seek, however many runs it has.
+_TOOLS = """WITH RECURSIVE tools(tool_id) AS (
+        SELECT kept.tool_id FROM runs AS kept WHERE kept.rowid = (
+            SELECT rowid FROM runs WHERE tool_id >= :prefix AND tool_id < :prefix_end
+            ORDER BY tool_id LIMIT 1)
+        UNION ALL
+        SELECT kept.tool_id FROM tools CROSS JOIN runs AS kept ON kept.rowid = (
+            SELECT rowid FROM runs WHERE tool_id > tools.tool_id AND tool_id < :prefix_end
+            ORDER BY tool_id LIMIT 1)
+        LIMIT :budget)"""
+_COUNT_TOOLS = f"{_TOOLS} SELECT count(*) FROM tools"  # noqa: S608
 _UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scalar_subquery()
 
 
@@ -100,12 +117,11 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
         InputError: The cursor is none of ours.
     """
     limit = max(1, min(wanted.limit, LARGEST_LIMIT))
-    values = _values(wanted)
-    query = _query(tuple(values))
+    values = {**_values(wanted), "count": limit + 1}
     # Both of one state.
     connection.execute("BEGIN")
     try:
-        rows = connection.execute(query, {**values, "count": limit + 1}).fetchall()
+        rows = _rows(connection, values)
         linked = _linked_advisories(connection, [row[0] for row in rows[:limit]])
     finally:
         connection.execute("ROLLBACK")
@@ -129,43 +145,108 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
         values["prefix_end"] = wanted.tool_id_prefix + _LAST_TEXT
     # Always bounded, so that a page is searched for and not scanned from the start.
     values["earliest"] = _EARLIEST_US if wanted.date_from is None else _midnight(wanted.date_from)
-    if wanted.date_to is not None:
-        values["day_after"] = _midnight(wanted.date_to) + _DAY_US
     if wanted.cursor is not None:
         values["last_us"], values["last_id"] = _read_cursor(wanted.cursor)
+    if wanted.date_to is not None:
+        day_after = _midnight(wanted.date_to) + _DAY_US
+        # The nearer bound alone: of two, SQLite would search by either.
+        if day_after <= values.get("last_us", day_after):
+            values["day_after"] = day_after
+            values.pop("last_us", None)
+            values.pop("last_id", None)
     return values
 
 
-@lru_cache(maxsize=1024)
-def _query(names: tuple[str, ...]) -> str:
-    """Return the query with these parameters; making it takes longer than SQLite's answer."""
-    conditions = _conditions({name: bindparam(name) for name in names})
-    newest_first = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
-    shown = select(*(runs.c[name] for name in (*_SHOWN, "created_at_us")))
+def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the rows that fit `values`, newest first, at most `count` of them."""
+    names = frozenset(values)
     if "prefix" not in names:
-        return driver_text(_first(shown.where(*conditions).order_by(*newest_first)))
-    # All that the prefix fits must be sorted, so the rows themselves are looked up afterwards.
-    found = _first(select(runs.c.run_id).where(*conditions).order_by(*newest_first))
-    return driver_text(
-        shown.where(runs.c.run_id.in_(found.scalar_subquery())).order_by(*newest_first)
-    )
+        return connection.execute(_listed(names), values).fetchall()
+    # Either the tools of the prefix are few and their runs are merged, or the newest runs are
+    # looked through: in turns, so that it takes as long as the quicker of both, whatever the data.
+    budget = _FIRST_BUDGET
+    while True:
+        within = {**values, "budget": budget}
+        (tools,) = connection.execute(_COUNT_TOOLS, within).fetchone()
+        if tools < budget:
+            return connection.execute(_merged(names), within).fetchall()
+        rows = connection.execute(_looked_through(names), within).fetchall()
+        if len(rows) == values["count"] or _has_seen_all(connection, within):
+            return rows
+        budget *= 8
 
 
-def _first(query: Select[Any]) -> Select[Any]:
+def _has_seen_all(connection: sqlite3.Connection, within: Mapping[str, Any]) -> bool:
+    """Return whether fewer rows than the budget fit all but the prefix."""
+    query = f"SELECT count(*) < :budget FROM ({_newest(frozenset(within))})"  # noqa: S608
+    return bool(connection.execute(query, within).fetchone()[0])
+
+
+@lru_cache(maxsize=1024)
+def _listed(names: frozenset[str]) -> str:
+    """Return the query with these parameters; making it takes longer than SQLite's answer."""
+    query = select(*_COLUMNS).where(*_conditions(names)).order_by(*_NEWEST_FIRST)
+    return _text(query, bindparam("count", type_=Integer))
+
+
+@lru_cache(maxsize=1024)
+def _newest(names: frozenset[str]) -> str:
+    """Return the query of the newest runs that fit all but the prefix, as many as the budget."""
+    query = select(*_COLUMNS).where(*_conditions(names)).order_by(*_NEWEST_FIRST)
+    return _text(query, bindparam("budget", type_=Integer))
+
+
+def _looked_through(names: frozenset[str]) -> str:
+    """Return the query of the runs of the prefix among the newest that fit all else."""
+    # Every part is a constant of ours; values are bound.
+    return f"""SELECT * FROM ({_newest(names)})
+        WHERE tool_id >= :prefix AND tool_id < :prefix_end LIMIT :count"""  # noqa: S608
+
+
+@lru_cache(maxsize=1024)
+def _merged(names: frozenset[str]) -> str:
+    """Return the query that merges the runs of each tool, all of them newest first.
+
+    The queue of the recursion holds the next run of each tool. Its ORDER BY makes it give out the
+    newest; one seek puts in the next run of the same tool.
+    """
+    first = _newest_of("tools.tool_id", _conditions(names))
+    # By the plus run_id is no column: SQLite compares two columns of text as bytes, which the index
+    # does not, and would search by the time alone.
+    before: Any = literal_column("(merged.created_at_us, +merged.run_id)")
+    is_next = tuple_(runs.c.created_at_us, runs.c.run_id) < before
+    # SQLite searches by one upper bound, and a day may be it.
+    following = _newest_of("merged.tool_id", [*_conditions(names - {"day_after"}), is_next])
+    shown = ", ".join(f"kept.{column.name}" for column in _COLUMNS)
+    listed = "kept.rowid, kept.tool_id, kept.created_at_us, kept.run_id"
+    return f"""{_TOOLS}, merged(place, tool_id, created_at_us, run_id) AS (
+        SELECT {listed} FROM tools CROSS JOIN runs AS kept ON kept.rowid = ({first})
+        UNION ALL
+        SELECT {listed} FROM merged CROSS JOIN runs AS kept ON kept.rowid = ({following})
+        ORDER BY 3 DESC, 4 DESC LIMIT :count)
+    SELECT {shown} FROM merged CROSS JOIN runs AS kept ON kept.rowid = merged.place"""  # noqa: S608
+
+
+def _newest_of(tool_id: str, conditions: list[ColumnElement[bool]]) -> str:
+    """Return the query of the rowid of a tool's newest run that fits."""
+    of_tool = runs.c.tool_id == literal_column(tool_id)
+    query: Select[Any] = select(literal_column("runs.rowid")).where(of_tool, *conditions)
+    return _text(query.order_by(*_NEWEST_FIRST), literal_column("1", Integer))
+
+
+def _text(query: Select[Any], count: ColumnElement[int]) -> str:
     # Without this offset SQLAlchemy binds one of its own.
-    return query.limit(bindparam("count", type_=Integer)).offset(literal_column("0"))
+    return driver_text(query.limit(count).offset(literal_column("0")))
 
 
-def _conditions(values: Mapping[str, BindParameter[Any]]) -> list[ColumnElement[bool]]:
+def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return what a run must fit beside the prefix."""
+    values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in names}
     conditions: list[ColumnElement[bool]] = [
         runs.c[name] == values[name] for name in LISTED_BY if name in values
     ]
     # Found once a query, in an index of its own that is mostly empty.
     conditions.append(runs.c.run_id.not_in(_UNEXPLAINED))
-    if "prefix" in values:
-        # Not LIKE, which does not distinguish `saw` from `SAW` and so cannot use the index.
-        conditions.append(runs.c.tool_id >= values["prefix"])
-        conditions.append(runs.c.tool_id < values["prefix_end"])
     conditions.append(runs.c.created_at_us >= values["earliest"])
     if "day_after" in values:
         conditions.append(runs.c.created_at_us < values["day_after"])

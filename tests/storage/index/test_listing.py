@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies
 from sqlalchemy import event
 
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError
+from pipeline.storage.index import listing
 from pipeline.storage.index.listing import list_runs
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.index.tables import LISTED_BY
+from pipeline.storage.index.tables import LISTED_BY, IndexedRun, indexed_run, runs
 from schemas.run_filter import RunFilter
-from tests.builders import run_request
+from tests.builders import judged, run_request
 from tests.laws import offenders
-from tests.storage.stores import change_index, judged_record, opened
+from tests.storage.stores import change_index, judged_record, opened, source
 
-# The ids that a look-up is given come as one JSON text, and EXISTS has a row of its own.
-_HARMLESS = re.compile("json_each|CONSTANT ROW")
+# The ids that a look-up is given come as one JSON text, EXISTS has a row of its own, and what a
+# bounded query has found is read to its end.
+_HARMLESS = re.compile(r"json_each|CONSTANT ROW|SCAN (tools|merged|\(subquery-\d+\))$")
 
 VALUES: dict[str, Any] = {
     "status": "OK",
@@ -201,3 +205,142 @@ def test_a_page_counts_the_links_of_the_state_that_it_lists(tmp_path: Path) -> N
             connection.set_trace_callback(None)
             counts.append(list_runs(connection, RunFilter()).items[0]["advisory_count"])
     assert counts == [0, 1]
+
+
+def in_plain_python(rows: list[tuple[str, int, str, str]], wanted: RunFilter) -> list[str]:
+    """Return the run_ids that `wanted` asks for, newest first."""
+    return [
+        run_id
+        for run_id, _, tool_id, status in sorted(
+            rows, key=lambda row: (row[1], row[0]), reverse=True
+        )
+        if tool_id.startswith(wanted.tool_id_prefix or "") and wanted.status in {None, status}
+    ]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunIndex, dict[str, Any]]]:
+    """Yield an empty index, and a row by the names of its columns."""
+    index = RunIndex(tmp_path_factory.mktemp("listing") / "index.sqlite3")
+    verdict = judged(run_request())
+    row = indexed_run(verdict.built.document, stored_run(verdict, source(0))).row
+    yield index, dict(zip(runs.c.keys(), row, strict=True))
+    index.close()
+
+
+def fill(index: RunIndex, template: dict[str, Any], rows: list[tuple[str, int, str, str]]) -> None:
+    """Let the index have these runs alone: run_id, time, tool_id and status of each."""
+    names = ("run_id", "created_at_us", "tool_id", "status")
+    with index.transaction() as transaction:
+        transaction.connection.exec_driver_sql("DELETE FROM runs")
+        transaction.add_runs(
+            IndexedRun(tuple((template | dict(zip(names, row, strict=True))).values()), [])
+            for row in rows
+        )
+
+
+TOOL_IDS = strategies.sampled_from(["saw", "saw:", "saw:a", "saw:b", "sax", "Saw:a", "säge", "s"])
+PREFIXES = ["", "s", "saw", "saw:", "saw:b", "sä", "S", "t"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    found=strategies.lists(
+        strategies.tuples(strategies.integers(0, 3), TOOL_IDS, strategies.booleans()), max_size=40
+    ),
+    budget=strategies.sampled_from([1, 2, 4, 1000]),
+)
+def test_a_prefix_lists_what_plain_python_finds_page_by_page(
+    template: tuple[RunIndex, dict[str, Any]],
+    found: list[tuple[int, str, bool]],
+    budget: int,
+) -> None:
+    index, row = template
+    rows = [
+        (f"run_{number:03d}", 10**15 + time, tool_id, "OK" if is_ok else "BLOCKED")
+        for number, (time, tool_id, is_ok) in enumerate(found)
+    ]
+    fill(index, row, rows)
+
+    def holds(case: tuple[str, str | None, int]) -> None:
+        prefix, status, limit = case
+        wanted = {"tool_id_prefix": prefix, "status": status}
+        with index.looking_up() as connection:
+            listed = walk(connection, **wanted, limit=limit)
+        assert listed == in_plain_python(rows, RunFilter.of(**wanted))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "_FIRST_BUDGET", budget)
+        assert offenders(holds, product(PREFIXES, [None, "BLOCKED"], [2, 50])) == []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"date_to": "2099-12-31"},
+        {"tool_id_prefix": "saw:"},
+        {"tool_id_prefix": "saw:", "date_to": "2099-12-31"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", ["few tools", "a tool a run", "one time", "old tools"])
+def test_a_page_takes_no_more_steps_in_a_larger_index(
+    template: tuple[RunIndex, dict[str, Any]],
+    shape: str,
+    wanted: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of SQLite's machine, which depend on data alone: the first page, one in the middle."""
+    monkeypatch.setattr(listing, "_FIRST_BUDGET", 100)
+    index, row = template
+    steps = []
+    for count in (500, 2_000):
+        rows = [run_of_shape(shape, number) for number in range(count)]
+        fill(index, row, rows)
+        run_id, time, *_ = rows[count // 2]
+        steps.append(0)
+
+        def step() -> None:
+            steps[-1] += 1
+
+        with index.looking_up() as connection:
+            connection.set_progress_handler(step, 10)
+            for cursor in (None, listing._write_cursor(time, run_id)):
+                page = list_runs(connection, RunFilter(**wanted, cursor=cursor))
+                assert len(page.items) == 50
+            connection.set_progress_handler(None, 0)
+    assert steps[1] < 1.5 * steps[0], steps
+
+
+def run_of_shape(shape: str, number: int) -> tuple[str, int, str, str]:
+    run_id, time = f"run_{number:06d}", 10**15 + number
+    if shape == "few tools":
+        return run_id, time, f"saw:{number % 3}", "OK"
+    if shape == "a tool a run":
+        return run_id, time, f"saw:{number:06d}", "OK"
+    if shape == "one time":
+        return run_id, 10**15, f"saw:{number % 3}", "OK"
+    # Those of the prefix are the oldest of all.
+    return run_id, time, f"saw:{number}" if number < 150 else f"x:{number % 3}", "OK"
+
+
+def test_a_prefix_is_sorted_by_no_query(index: RunIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    cursor = cursor_of(index)
+
+    def holds(case: tuple[str | None, str | None, int]) -> None:
+        after, day, budget = case
+        monkeypatch.setattr(listing, "_FIRST_BUDGET", budget)
+        wanted = RunFilter(tool_id_prefix="saw:", cursor=after, date_to=day, limit=7)
+
+        def work() -> None:
+            with index.looking_up() as connection:
+                list_runs(connection, wanted)
+
+        plans = plans_of(index, work)
+        assert_no_scan(plans)
+        assert not any("TEMP B-TREE FOR ORDER" in plan for plan in plans), plans
+        if budget > 1:
+            # The next run of a tool is one seek, also behind many of the same time.
+            assert any("AND (created_at_us,run_id)<(?,?))" in plan for plan in plans), plans
+
+    assert offenders(holds, product([None, cursor], [None, "2026-01-01"], [1, 1000])) == []
