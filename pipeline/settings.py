@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         2000,
         ge=1,
         le=20000,
-        description="most records of one poll; a batch of the store has at most 1,024",
+        description="most records of one poll; a batch of the store has at most 512",
     )
     judge_in_child_process: bool = Field(
         True,

@@ -40,7 +40,7 @@ ROUND_FILES = 256
 """Most files that a round writes itself; 256 files a flush measured within 15 % of 1,024."""
 
 AHEAD_FILES = 8192
-"""Most files of one `write`: those of 1,024 runs, each with seven blobs."""
+"""Most files of one `write`: those of 512 runs, each with fifteen blobs."""
 
 _OPEN_BESIDE = 1536
 """Descriptors for all else: 256 files of a round with two folders each, connections, the index."""

@@ -34,8 +34,9 @@ from pipeline.errors import thread_faults
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 
-CHUNK_RECORDS = 1024
-"""Most records of one transaction of the index."""
+CHUNK_RECORDS = 512
+"""Most records of one transaction of the index. With 1,024, up to five chunks in flight took 50 MB
+more for 2 % more records a second."""
 
 CHUNKS_IN_FLIGHT = 5
 """Most chunks on their way, one in each step."""
