@@ -301,7 +301,7 @@ async def _reached(step: "asyncio.Future[bool]") -> None:
     """
     # Shielded: whoever is cancelled while it waits must not cancel the step of another.
     if not await asyncio.shield(step):
-        raise BatchDeferred
+        raise BatchDeferred("A batch before it failed.")
 
 
 def _is_worth_a_thread(judged: Sequence[object], before: Chunk) -> bool:

@@ -41,6 +41,9 @@ from pipeline.errors import BrokerError
 CHUNKS_UNSTORED = 3
 """Most chunks that are not stored yet: one is judged, one is written ahead, one is stored."""
 
+BYTES_IN_FLIGHT = 2 * CHUNK_BYTES
+"""No chunk begins beside so many bytes of records: each is held some three times on its way."""
+
 _log = structlog.get_logger(__name__)
 
 Offsets = dict[TopicPartition, int]
@@ -79,6 +82,7 @@ class InFlight:
         self._waiting_bytes = 0
         self._ends: Offsets = {}
         self._chunks: set[Chunk] = set()
+        self._flying_bytes = 0
         self._uncommitted: Offsets = {}
         self._first_failed: Offsets = {}
         self._why = ""
@@ -157,18 +161,24 @@ class InFlight:
         """Begin with as many chunks as may begin now."""
         while self._waiting and not (self._is_closed or self._first_failed):
             most = CHUNKS_UNSTORED if self._is_full else 1
-            if self._worker.unstored >= most or self._worker.in_flight >= CHUNKS_IN_FLIGHT:
+            if (
+                self._worker.unstored >= most
+                or self._worker.in_flight >= CHUNKS_IN_FLIGHT
+                or self._flying_bytes >= BYTES_IN_FLIGHT
+            ):
                 return
             self._begin(next(chunks_of(self._waiting)))
 
     def _begin(self, records: Sequence[Record]) -> None:
         del self._waiting[: len(records)]
-        self._waiting_bytes -= sum(map(held_bytes, records))
+        size = sum(map(held_bytes, records))
+        self._waiting_bytes -= size
+        self._flying_bytes += size
         commit = partial(self._commit, records, self._offsets_behind(records), self._assignment)
         chunk = self._worker.begin(Delivery(records, commit, partial(self._fail, records)))
         self._chunks.add(chunk)
         chunk.stored.add_done_callback(self._go_on)
-        chunk.task.add_done_callback(partial(self._end, chunk))
+        chunk.task.add_done_callback(partial(self._end, chunk, size))
 
     def _offsets_behind(self, records: Sequence[Record]) -> Offsets:
         """Return where each partition goes on behind `records`.
@@ -207,9 +217,9 @@ class InFlight:
     def _fail(self, records: Sequence[Record], error: BaseException) -> None:
         """Take note that a chunk failed, or was dropped."""
         self._note_failed(records)
+        self._why = self._why or str(error)
         if isinstance(error, BrokerError):
             metrics.FAULTS.labels(self._worker.group, "broker").inc()
-            self._why = self._why or str(error)
             _log.warning(
                 "batch put off", group=self._worker.group, records=len(records), why=str(error)
             )
@@ -230,8 +240,9 @@ class InFlight:
         self._fill()
         self._changed.set()
 
-    def _end(self, chunk: Chunk, task: "asyncio.Task[None]") -> None:
+    def _end(self, chunk: Chunk, size: int, task: "asyncio.Task[None]") -> None:
         self._chunks.discard(chunk)
+        self._flying_bytes -= size
         if not task.cancelled():
             task.exception()  # `_fail` has got it.
         self._go_on(chunk.stored)

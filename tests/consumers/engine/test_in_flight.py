@@ -118,6 +118,22 @@ async def test_no_more_chunks_are_in_flight_than_there_are_steps(shop: Shop) -> 
     assert shop.committed == {0: total * CHUNK}
 
 
+async def test_no_more_bytes_are_in_flight_than_the_memory_has_room_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = sum(map(in_flight.held_bytes, records(range(CHUNK))))
+    monkeypatch.setattr(in_flight, "BYTES_IN_FLIGHT", 2 * each)
+    shop.steps.halt("commit", CHUNK)
+    waiting = asyncio.create_task(shop.put(range(4 * CHUNK)))
+    await shop.steps.wait_for("publish", CHUNK)
+    assert shop.worker.in_flight == 2
+    assert not waiting.done()
+    shop.steps.go("commit", CHUNK)
+    await waiting
+    await shop.settle()
+    assert shop.committed == {0: 4 * CHUNK}
+
+
 async def test_offsets_are_committed_only_behind_what_is_published(shop: Shop) -> None:
     shop.steps.halt("publish", CHUNK)
     await shop.put(range(3 * CHUNK))
