@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError
@@ -49,24 +49,34 @@ class ExactQueryRoute(APIRoute):
 def _arguments_of(dependant: Dependant) -> Callable[[Request], dict[str, Any] | None]:
     """Return what gathers the arguments of a route's function, or None where FastAPI has to.
 
-    Texts of the path need no validation, and without a query a filter is the one without filters.
-    FastAPI takes about 60 us for as much.
+    Texts of the path need no validation, and a filter validates itself. FastAPI takes about 60 us
+    for as much; it answers where a value cannot be used.
     """
     names = [field.name for field in dependant.path_params if field.field_info.annotation is str]
     deps = [str(each.name) for each in dependant.dependencies if each.call is current_dependencies]
+    filters = [
+        (field.name, shape)
+        for field in dependant.query_params
+        if (shape := _shape_of(field.field_info.annotation)) is not None
+    ]
     is_plain = (
         len(names) == len(dependant.path_params)
         and len(deps) == len(dependant.dependencies)
+        and len(filters) == len(dependant.query_params) <= 1
         and not any(field.field_info.metadata for field in dependant.path_params)
         and not (dependant.header_params or dependant.cookie_params or dependant.body_params)
     )
-    filters = _filters_of(dependant)
 
     def gather(request: Request) -> dict[str, Any] | None:
-        if not is_plain or filters is None or (filters and request.scope["query_string"]):
+        if not is_plain:
             return None
-        found = {name: request.path_params[name] for name in names} | filters
+        found: dict[str, Any] = {name: request.path_params[name] for name in names}
         found |= dict.fromkeys(deps, request.app.state.dependencies)
+        for name, shape in filters:
+            try:
+                found[name] = shape.model_validate(dict(_pairs(request.scope["query_string"])))
+            except ValidationError:
+                return None
         if dependant.request_param_name is not None:
             found[dependant.request_param_name] = request
         return found
@@ -74,24 +84,20 @@ def _arguments_of(dependant: Dependant) -> Callable[[Request], dict[str, Any] | 
     return gather
 
 
-def _filters_of(dependant: Dependant) -> dict[str, BaseModel] | None:
-    """Return the arguments of an empty query; None where a query must not be empty."""
-    found = {}
-    for field in dependant.query_params:
-        shape = field.field_info.annotation
-        if not isinstance(shape, type) or not issubclass(shape, BaseModel):
-            return None
-        found[field.name] = shape()
-    return found
+def _shape_of(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
 
 
 def _parameters_of(dependant: Dependant) -> Iterator[str]:
     for field in dependant.query_params:
-        shape = field.field_info.annotation
-        if isinstance(shape, type) and issubclass(shape, BaseModel):
-            yield from shape.model_fields
-        else:
-            yield field.alias
+        shape = _shape_of(field.field_info.annotation)
+        yield from (field.alias,) if shape is None else shape.model_fields
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
 
 
 def checked_query(query: bytes, known: Iterable[str]) -> bytes:
@@ -100,7 +106,7 @@ def checked_query(query: bytes, known: Iterable[str]) -> bytes:
     Raises:
         ApiError: A name is not one of `known`, or is there twice.
     """
-    given = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    given = _pairs(query)
     known = list(known)
     for name, count in Counter(name for name, _ in given).items():
         if name not in known:
