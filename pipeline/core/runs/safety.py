@@ -15,6 +15,13 @@ RISK_RANK = {level: rank for rank, level in enumerate(RISK_ORDER)}
 CUTTABLE_RISKS = frozenset({"GREEN", "YELLOW"})
 _UNSAFE_RISKS = RISK_LEVELS - CUTTABLE_RISKS
 SCORE_LIMIT = 100
+_KEYS_READ = frozenset(
+    {
+        *("risk_level", "risk_bucket", "score", "block_reason", "warnings"),
+        *("blocking", "blocking_reasons"),
+    }
+)
+"""All that is read of a free-form place: one without any of them is no source."""
 
 
 class RiskSource(NamedTuple):
@@ -145,12 +152,14 @@ def _risk_sources(
 
 
 def risk_sources_of_feasibility(feasibility: dict[str, Any]) -> Iterator[RiskSource]:
-    """Yield the sources of an evaluation: its top, its `decision` and its `safety`."""
-    yield risk_source_of(feasibility, free_form=True)
+    """Yield the sources of an evaluation, those of its top, its `decision` and its `safety`."""
+    if not _KEYS_READ.isdisjoint(feasibility):
+        yield risk_source_of(feasibility, free_form=True)
     for key in ("decision", "safety"):
         inner = feasibility.get(key)
         if isinstance(inner, dict):
-            yield risk_source_of(inner, free_form=True)
+            if not _KEYS_READ.isdisjoint(inner):
+                yield risk_source_of(inner, free_form=True)
         elif isinstance(inner, str) and inner.strip().upper() in _UNSAFE_RISKS:
             # No object, so it makes nothing OK; but a bare RED is not ignored.
             yield risk_source_of({"risk_level": inner}, free_form=True)

@@ -47,6 +47,25 @@ def test_the_worst_risk_wins_wherever_it_sits(in_decision: str | None) -> None:
         assert (judgement.status == "OK") == (expected in {"GREEN", "YELLOW"})
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({"score": 7}, {"score": 7}),
+        ({"block_reason": "why"}, {"block_reason": "why"}),
+        ({"blocking_reasons": ["a", "b"]}, {"block_reason": "a; b"}),
+        ({"warnings": ["w"]}, {"warnings": ["w"]}),
+        ({"blocking": True}, {"block_reason": "FEASIBILITY_BLOCKING"}),
+    ],
+)
+@pytest.mark.parametrize("place", ["decision", "safety"])
+def test_a_place_that_names_no_risk_is_read_all_the_same(
+    place: str, said: dict[str, Any], found: dict[str, Any]
+) -> None:
+    judgement = judge({"risk_level": "GREEN", place: said})
+    assert judgement.decision == {"risk_level": "GREEN", **found}
+    assert judgement.is_ok == ("blocking" not in said)
+
+
 def test_what_the_producer_says_only_makes_it_stricter() -> None:
     said = product([None, "OK", "BLOCKED", "ERROR"], [False, True], [False, True])
     for risk, (status, failed, blocking) in product(FROM_BEST_TO_WORST, said):
