@@ -20,17 +20,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
-from pipeline.core import envelope
-from pipeline.core.json import strict as strict_json
+from pipeline.consumers.engine import judging
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.core.runs import artifact, verdict
-from pipeline.core.runs import artifact_parts as artifact_content
+from pipeline.core.runs import verdict
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
@@ -57,18 +56,15 @@ SYSTEM_CALLS = (
     "make_folder",
 )
 FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
-    (strict_json, "_decode", "parse: msgspec"),
-    (strict_json, "canonical_json_of_small_integers", "canonical JSON of the body"),
-    (envelope, "parse_object", "parse: checks"),
-    (envelope, "_identity", "identity"),
-    (artifact, "shape_violations", "validate: pydantic"),
-    (artifact, "payload_hashes", "hash the payloads"),
-    (artifact, "sha256_of_bytes", "hash the body"),
-    (verdict, "sha256_of_bytes", "hash the artifact"),
-    (artifact, "judge_safety", "safety policy"),
-    (artifact_content, "summarise_request", "request summary"),
-    (artifact, "canonical_json", "canonical JSON of the artifact"),
-    (artifact, "withhold", "withhold"),
+    (verdict, "_decode", "parse, types, lengths: msgspec"),
+    (verdict, "written", "canonical JSON of parts, body, artifact"),
+    (verdict, "may_lack_members", "checks: fields"),
+    (verdict, "has_small_number", "checks: numbers"),
+    (verdict, "is_deep", "checks: levels"),
+    (verdict, "is_shown_whole", "checks: secrets"),
+    (verdict, "judge_safety", "safety policy"),
+    (verdict, "sha256_of_bytes", "hash parts, body, artifact"),
+    (verdict, "index_fields_of", "index fields"),
     (run_store, "indexed_run", "rows of the index"),
     (run_store, "resolve_run", "outcomes"),
     (run_store, "_files_of", "list of files"),
@@ -244,9 +240,9 @@ def _carried(
     with watch.step("child: bodies in (child process)"):
         pickle.loads(sent)
     with watch.step("child: verdicts out (child process)"):
-        answered = pickle.dumps(verdicts, pickle.HIGHEST_PROTOCOL)
+        answered = msgspec.msgpack.encode(verdicts)
     with watch.step("child: verdicts in (worker)"):
-        return pickle.loads(answered)
+        return judging._unpack(answered)
 
 
 def _told(watch: Stopwatch, judged: Sequence[JudgedRecord], outcomes: Sequence[Outcome]) -> None:
