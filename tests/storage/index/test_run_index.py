@@ -302,6 +302,16 @@ def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
     assert settings == {"journal_mode": "wal", "synchronous": full, "foreign_keys": 1}
 
 
+def test_the_page_cache_and_the_log_are_bounded(index: RunIndex) -> None:
+    with index.reading() as connection:
+        bounds = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+            for name in ("cache_size", "cache_spill", "wal_autocheckpoint")
+        ]
+    # KiB where negative, else pages of 4 KiB.
+    assert bounds == [-16_384, 10_000, 16_000]
+
+
 def test_connections_of_other_threads_are_set_up_alike(index: RunIndex) -> None:
     found: list[int] = []
 
