@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Index, Table, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -37,11 +37,12 @@ _CHECKPOINT_PAGES = 16_000
 A page that changes often is copied once for all its changes. Every commit is durable by the log.
 """
 
-_ADDED_TABLES = (
+_ADDED: tuple[Table | Index, ...] = (
     tables.accepted_losses,
     tables.topic_ids,
     tables.reported_claims,
     tables.claims_in_hand,
+    *tables.run_indexes,
 )
 """Missing in an older index of this format."""
 
@@ -152,16 +153,12 @@ def is_made(path: Path) -> bool:
     try:
         with damage_reported(path), engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+            missing = _missing(connection)
     finally:
         engine.dispose()
     if found != 0:
         _check_format(found, path)
-    expected = {
-        *(table.name for table in _ADDED_TABLES),
-        *(index.name for index in tables.run_indexes),
-    }
-    return found != 0 and expected <= set(names)
+    return found != 0 and not missing
 
 
 def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
@@ -170,9 +167,8 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         if found == INDEX_FORMAT:
-            tables.metadata.create_all(connection, tables=_ADDED_TABLES)
-            for made in tables.run_indexes:
-                made.create(connection, checkfirst=True)
+            for each in _missing(connection):
+                each.create(connection)
         if found == 0 and may_be_new:
             tables.metadata.create_all(connection)
             connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
@@ -183,6 +179,12 @@ def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
         )
     if found != 0:
         _check_format(found, path)
+
+
+def _missing(connection: Connection) -> list[Table | Index]:
+    """Return what an older index of this format lacks, by one look: to check each takes 1 ms."""
+    names = set(connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+    return [each for each in _ADDED if each.name not in names]
 
 
 @contextmanager
