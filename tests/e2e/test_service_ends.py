@@ -15,7 +15,7 @@ from pipeline.app.advise import advise_worker
 from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
-from pipeline.consumers.engine import child_process as helper_process
+from pipeline.consumers.engine import child_process
 from pipeline.errors import ExecutorError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request
@@ -137,7 +137,7 @@ def no_room(*_arguments: Any, **_options: Any) -> None:
 async def test_a_machine_without_room_for_child_processes_is_named_and_not_masked(
     store_settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Any
 ) -> None:
-    monkeypatch.setattr(helper_process, "ProcessPoolExecutor", no_room)
+    monkeypatch.setattr(child_process, "ProcessPoolExecutor", no_room)
     with pytest.raises(
         ExecutorError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_CHILD_PROCESS"
     ):
