@@ -9,7 +9,14 @@ import pytest
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
 from tests.e2e.java_cache import java_cache, use_in_environment
-from tests.e2e.kafka_reading import EVERY_TOPIC, RUN_TOPICS, SHORT_WAITS, topics_of
+from tests.e2e.kafka_reading import (
+    EVERY_TOPIC,
+    NO_FLUSHES,
+    QUIET,
+    RUN_TOPICS,
+    SHORT_WAITS,
+    topics_of,
+)
 from tests.e2e.prepared_store import prepare_store
 from tests.e2e.worker_processes import WorkerPool, worker_pool
 
@@ -26,14 +33,14 @@ def quick_java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """Give the session's broker; where it cannot start, its error fails the test."""
     folder = tmp_path_factory.mktemp("kafka")
-    with LocalBroker(folder, port=0, properties=SHORT_WAITS) as running:
+    with LocalBroker(folder, port=0, properties=SHORT_WAITS | QUIET | NO_FLUSHES) as running:
         yield running
         assert running.exit_reason() is None, running.exit_reason()
 
 
 @pytest.fixture(scope="session")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
-    broker = LocalBroker(tmp_path_factory.mktemp("mortal"), port=0)
+    broker = LocalBroker(tmp_path_factory.mktemp("mortal"), port=0, properties=QUIET)
     yield broker
     broker.stop()
 

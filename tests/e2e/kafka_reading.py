@@ -34,8 +34,12 @@ POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 90.0
 """Far more than anything takes; a test that waits this long fails."""
 
-SHORT_WAITS = {"group.min.session.timeout.ms": "500", "log.cleaner.backoff.ms": "200"}
-"""Properties of the tests' broker; Kafka's own are 6 s, and 15 s between looks of compaction."""
+SHORT_WAITS = {"group.min.session.timeout.ms": "500", "log.cleaner.backoff.ms": "1000"}
+"""Properties of a tests' broker; Kafka's own are 6 s, and 15 s between looks of compaction."""
+QUIET = {"metadata.max.idle.interval.ms": "0"}
+"""Keeps an idle broker from writing twice a second, as a measure of lag for other nodes."""
+NO_FLUSHES = {"log.flush.interval.messages": str(2**63 - 1)}
+"""Kafka's own, where no test ends the machine: what was written outlives a process."""
 SHORT_SESSION_MS = 1000
 """Session of a member that a test lets die, halt or wait longer than that."""
 
