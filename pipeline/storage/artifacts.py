@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.json.strict import parse_object
+from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.runs.artifact import generated_by_row, generated_hashes
 from pipeline.core.runs.artifact_parts import is_shown
@@ -118,7 +118,8 @@ def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | Unex
 def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the hashes of what an artifact withholds beside attachments.
 
-    Read from the quarantined request; None where it is missing or changed.
+    Read from the quarantined request; None where it is missing, changed, or none that a run makes:
+    a file of any bytes fits an artifact that was written to name it.
     """
     is_legacy = document["provenance"].get("legacy", False)
     if is_shown(document):
@@ -129,8 +130,12 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
     body = read_kept_request(root, document["provenance"]["request_sha256"])
     if body is None:
         return None
-    request, _ = parse_object(body)
-    return tuple(sorted(generated_by_row(request) if is_legacy else generated_hashes(request)))
+    try:
+        request, _ = parse_object(body)
+        hashes = generated_by_row(request) if is_legacy else generated_hashes(request)
+    except (InvalidJsonError, KeyError, TypeError, AttributeError):
+        return None
+    return tuple(sorted(hashes))
 
 
 def read_kept_request(root: Path, sha256: str) -> bytes | None:
