@@ -140,6 +140,7 @@ def request_file(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_demo_tells_its_story_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [RMOS, "demo"],
@@ -222,6 +223,7 @@ def rows_of_the_table(text: str) -> list[tuple[str, ...]]:
     return [row for row in rows if row[0]]
 
 
+@pytest.mark.slow
 async def test_up_takes_requests_and_goes_on_where_it_stopped_in_order(
     up: Up, request_file: Path
 ) -> None:
