@@ -1,5 +1,6 @@
 """Chunks in flight over a real store: what a full disk, a flood and a broker that is away leave."""
 
+import asyncio
 import errno
 import os
 import threading
@@ -20,11 +21,14 @@ from pipeline.consumers.engine.judging import Judging
 from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import PutOff, Standing
 from pipeline.core.runs.event import run_event, run_event_headers
+from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.disk.durable_files import WrittenFiles
 from pipeline.errors import BrokerError, RejectLimitError, StoreError
-from pipeline.storage.run_store import RunStore
+from pipeline.storage.batch_store import BatchResult
+from pipeline.storage.run_store import RunRecord, RunStore
 from tests.builders import record, run_request
-from tests.consumers.engine.chunks import Consumer, Halted, place, records, until
+from tests.consumers.engine.chunks import STEPS, Consumer, Halted, place, records, until
 from tests.storage.stores import WatchedCalls, files, opened, rows
 
 CHUNK = 4
@@ -34,7 +38,7 @@ class Shop:
     """A persist worker without a broker.
 
     Attributes:
-        steps: `publish` and `commit` can be halted, and `publish` failed.
+        steps: To halt and to fail, each by the number of the first run of its chunk.
         sent: The run_id of each event, in order.
     """
 
@@ -45,13 +49,15 @@ class Shop:
         self.consumer = Consumer(self.steps)
         self.sent: list[str] = []
         self.faults: list[BaseException] = []
+        self._runs = store
+        self._judging = Judging(judge_run_record, in_child=False)
         outbox = Outbox("rmos.persist", "events", "letters")
         self.worker: BatchWorker[Any, Any] = BatchWorker(
             Steps(
-                cast("Any", Judging(judge_run_record, in_child=False)),
-                store.commit,
+                cast("Any", self),
+                self._store,
                 partial(outbox.messages, run_event, run_event_headers),
-                store.write,
+                self._write,
             ),
             outbox,
             cast("Any", self),
@@ -67,9 +73,21 @@ class Shop:
             give_up=self.faults.append,
         )
 
+    async def judge(self, bodies: Sequence[Any]) -> list[Any]:
+        await self.steps.pass_soon("judge", _number(bodies[0][0]))
+        return await self._judging.judge(bodies)
+
+    def _write(self, judged: Sequence[RunRecord]) -> WrittenFiles:
+        self.steps.pass_now("write", judged[0].source.id.offset)
+        return self._runs.write(judged)
+
+    def _store(self, judged: Sequence[RunRecord], *arguments: Any) -> BatchResult[Outcome]:
+        self.steps.pass_now("store", judged[0].source.id.offset)
+        return self._runs.commit(judged, *arguments)
+
     async def send(self, messages: Sequence[Message]) -> None:
         keys = [each.key.decode() for each in messages if each.key]
-        await self.steps.pass_soon("publish", int(keys[0].removeprefix("run_")))
+        await self.steps.pass_soon("publish", _number(keys[0].encode()))
         self.sent += keys
 
     async def put(self, offsets: range) -> None:
@@ -81,6 +99,10 @@ class Shop:
     @property
     def committed(self) -> int:
         return max((offsets[place()] for offsets in self.consumer.committed), default=0)
+
+
+def _number(run_id: bytes) -> int:
+    return int(run_id.removeprefix(b"run_"))
 
 
 def run_at(offset: int) -> Record:
@@ -146,23 +168,27 @@ async def test_chunks_that_overlap_are_each_flushed_named_flushed_and_then_publi
     """What the next chunk writes meanwhile has a flush of its own before it gets a name."""
     log: list[Any] = shop.steps.log
     calls.after = lambda name, arguments: log.append(
-        (name, arguments[0] if arguments else None, threading.current_thread().name)
+        (f"disk.{name}", arguments[0] if arguments else None, threading.current_thread().name)
     )
     await shop.put(range(3 * CHUNK))
     await shop.settle()
-    threads = {entry[0]: entry[2][:5] for entry in log if entry[0] in {"write", "syncfs"}}
-    assert threads == {"write": "write", "syncfs": "store"}
-    stored = [entry[0] for entry in log if entry[0] in {"syncfs", "link_unnamed"}]
-    chunk = ["syncfs", *(["link_unnamed"] * CHUNK), "syncfs"]
+    threads = {entry[0]: entry[2][:5] for entry in log if entry[0] in {"disk.write", "disk.syncfs"}}
+    assert threads == {"disk.write": "write", "disk.syncfs": "store"}
+    stored = [entry[0] for entry in log if entry[0] in {"disk.syncfs", "disk.link_unnamed"}]
+    chunk = ["disk.syncfs", *(["disk.link_unnamed"] * CHUNK), "disk.syncfs"]
     assert stored == 3 * chunk
 
-    flushes = [place for place, entry in enumerate(log) if entry[0] == "syncfs"]
-    links = [place for place, entry in enumerate(log) if entry[0] == "link_unnamed"]
+    flushes = [place for place, entry in enumerate(log) if entry[0] == "disk.syncfs"]
+    links = [place for place, entry in enumerate(log) if entry[0] == "disk.link_unnamed"]
     for number in range(3):
         contents, names = flushes[2 * number : 2 * number + 2]
         mine = [log[place][1] for place in links[number * CHUNK : (number + 1) * CHUNK]]
         writes = [
-            max(place for place in range(contents + 1) if log[place][:2] == ("write", descriptor))
+            max(
+                place
+                for place in range(contents + 1)
+                if log[place][:2] == ("disk.write", descriptor)
+            )
             for descriptor in mine
         ]
         assert len(writes) == CHUNK
@@ -237,17 +263,55 @@ async def test_a_broker_that_fails_behind_chunks_that_are_durable_loses_and_doub
     assert stored_runs(root) == runs(4 * CHUNK)
 
 
-async def test_a_worker_that_loses_its_partitions_with_chunks_in_each_step_leaves_them_whole(
-    root: Path, shop: Shop
+IN_FLIGHT = [(step, number * CHUNK) for step in STEPS for number in range(3)]
+
+
+def gate(step: str, first: int) -> tuple[str, int]:
+    """Return what halts a step of the chunk that begins at `first`."""
+    return step, first + CHUNK if step == "commit" else first
+
+
+@pytest.mark.parametrize(("step", "first"), IN_FLIGHT)
+async def test_partitions_are_given_away_once_the_chunks_in_each_step_are_committed(
+    root: Path, shop: Shop, step: str, first: int
 ) -> None:
-    for step, first in (("commit", CHUNK), ("publish", CHUNK), ("publish", 2 * CHUNK)):
-        shop.steps.halt(step, first)
-        await shop.put(range(first - CHUNK, first + CHUNK + 2))
-        await shop.steps.wait_for(step, first, began=True)
-        shop.steps.go(step, first)
-        await shop.flight.finish(10)
-        begun = shop.committed
-        assert begun >= first
-        assert {f"run_{number}" for number in range(begun)} == stored_runs(root)
-        shop.flight.reopen()
+    shop.steps.halt(*gate(step, first))
+    await shop.put(range(3 * CHUNK))
+    await shop.steps.wait_for(*gate(step, first), began=True)
+    giving_away = asyncio.create_task(shop.flight.finish(10))
+    await asyncio.sleep(0.01)
+    assert not giving_away.done()
+    shop.steps.go(*gate(step, first))
+    await giving_away
+    assert shop.committed >= first + CHUNK
+    assert stored_runs(root) == runs(shop.committed)
+    assert shop.sent == [f"run_{number}" for number in range(shop.committed)]
+    assert shop.faults == []
+
+
+@pytest.mark.parametrize(("step", "first"), IN_FLIGHT)
+async def test_what_outlasts_a_rebalance_commits_nothing_and_is_the_same_for_the_next_owner(
+    root: Path, shop: Shop, step: str, first: int
+) -> None:
+    shop.steps.halt(*gate(step, first))
+    await shop.put(range(3 * CHUNK))
+    await shop.steps.wait_for(*gate(step, first), began=True)
+    await shop.flight.finish(0.01)
+    shop.consumer.assigned = set()
+    shop.flight.reopen()
+    committed = shop.committed
+    shop.steps.go(*gate(step, first))
+    await shop.settle()
+    assert shop.committed <= first + (CHUNK if step == "commit" else 0)
+    assert shop.committed == committed or step == "commit"
+    before = files(root)
+
+    shop.consumer.assigned = {place()}
+    shop.flight.reopen()
+    await shop.put(range(shop.committed, 3 * CHUNK))
+    await shop.settle()
+    assert shop.committed == 3 * CHUNK
+    assert stored_runs(root) == runs(3 * CHUNK)
+    assert before.items() <= files(root).items()
+    assert set(shop.sent) == runs(3 * CHUNK)
     assert shop.faults == []
