@@ -1,8 +1,7 @@
 """The id of a record: topic, partition and offset, as `rmos.runs.requests/3/17`."""
 
 import re
-from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 Partition = tuple[str, int]
 """A topic and one of its partitions."""
@@ -27,9 +26,12 @@ class Located(Protocol):
         """Its offset."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RecordId:
-    """One record of one topic of one cluster, in any epoch of the store."""
+class RecordId(NamedTuple):
+    """One record of one topic of one cluster, in any epoch of the store.
+
+    A tuple, as is its source: there is one for every record, and it takes half of the time of
+    a frozen dataclass.
+    """
 
     topic: str
     partition: int
@@ -64,8 +66,7 @@ class RecordId:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordSource:
+class RecordSource(NamedTuple):
     """The record that something in a store comes from, and the epoch that its id is of."""
 
     epoch: int

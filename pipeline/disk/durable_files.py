@@ -20,11 +20,10 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.disk.regular_files import (
@@ -66,8 +65,7 @@ class Presence(Enum):
     DIFFERENT = "something else, or other bytes, or what cannot be read"
 
 
-@dataclass(frozen=True, slots=True)
-class NewFile:
+class NewFile(NamedTuple):
     """A file to create.
 
     Attributes:

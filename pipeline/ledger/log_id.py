@@ -1,15 +1,14 @@
 """The id of a log: one for each partition of a request topic in each epoch."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.ledger.tlog import EvidenceError
 
 _PATH = re.compile(r"ledger/([1-9][0-9]{0,8})/([A-Za-z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LogId:
+class LogId(NamedTuple):
     """The log of one partition. Another epoch is another log: a new broker counts from zero."""
 
     epoch: int

@@ -5,7 +5,7 @@ is resolved once, as if every file were intact: whether it is, a store finds out
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from pipeline.core.advisories.outcome import AdvisoryOutcome, StoredAdvisory
@@ -26,8 +26,7 @@ INTERNAL_ERROR = "INTERNAL_ERROR"
 """Code of a record that our program once could not judge."""
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedRecord(Generic[Verdict]):
+class JudgedRecord(NamedTuple, Generic[Verdict]):
     """One record with its verdict.
 
     Attributes:
@@ -74,7 +73,7 @@ def apply_recorded_verdict(
         "its dead letter.",
         leaf.run_id,
     )
-    return replace(record, verdict=rejected)
+    return record._replace(verdict=rejected)
 
 
 class PlannedRecord(NamedTuple, Generic[Verdict, AnyOutcome]):

@@ -1,7 +1,7 @@
 """Restores missing files; existing ones, right or wrong, are not touched."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
@@ -74,5 +74,5 @@ def _create_missing(store: DurableFiles, files: Mapping[str, NewFile]) -> dict[s
             # As in a batch: what names a blob is not made where the blob has other bytes.
             creations[path] = Creation.NOT_MADE
         else:
-            to_create.append(replace(file, needs=file.needs & missing))
+            to_create.append(file._replace(needs=file.needs & missing))
     return creations | store.create(to_create)

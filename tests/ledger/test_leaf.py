@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,7 +50,7 @@ ARTIFACT = (
     f'"sha256":"{RUN.artifact_sha256}","size_bytes":{RUN.size_bytes}'
 )
 PLACE = '"offset":41,"partition":3,"timestamp_ms":1766066602123,"topic":"rmos.runs.requests"'
-LATER = replace(SOURCE, id=replace(SOURCE.id, offset=42))
+LATER = SOURCE._replace(id=SOURCE.id._replace(offset=42))
 
 
 def test_the_leaf_of_a_new_run() -> None:
@@ -125,7 +124,7 @@ def test_the_leaf_of_a_damaged_run_must_be_made_as_if_it_were_intact(source: Rec
 
 
 ADVISORY_SOURCE = RecordSource(1, RecordId("rmos.advisories.requests", 3, 41))
-LATER_ADVISORY = replace(ADVISORY_SOURCE, id=replace(ADVISORY_SOURCE.id, offset=42))
+LATER_ADVISORY = ADVISORY_SOURCE._replace(id=ADVISORY_SOURCE.id._replace(offset=42))
 LINK_PATH = "runs/2025-12-18/run_a_advisory_adv_1.json"
 
 
@@ -186,7 +185,7 @@ def test_the_leaf_of_a_damaged_link_must_be_made_as_if_it_were_intact() -> None:
 def test_another_epoch_changes_nothing_but_whose_run_it_is() -> None:
     """The epoch is in the origin of the log, so no leaf repeats it."""
     assert "epoch" not in resolved(judged(run_id="run_a"), RUN).encode().decode()
-    assert resolved(judged(run_id="run_a"), RUN, replace(SOURCE, epoch=2)).kind == "duplicate"
+    assert resolved(judged(run_id="run_a"), RUN, SOURCE._replace(epoch=2)).kind == "duplicate"
 
 
 LEAVES = [

@@ -456,7 +456,7 @@ def test_after_drift_a_machine_may_cut_only_if_both_say_so(
         verdict = record.verdict._replace(
             built=record.verdict.built._replace(index_fields=index_fields)
         )
-        record = replace(record, verdict=verdict)
+        record = record._replace(verdict=verdict)
     outcome = one(store, record)
     assert outcome.drifted
     assert outcome.may_cut is (stored_may_cut and rendered_may_cut)
@@ -479,7 +479,7 @@ def good(first: int, count: int) -> list[JudgedRecord]:
     template = judged_record(saw(), 0)
     assert isinstance(template.verdict, JudgedRun)
     # The same run each time: duplicates are no failures, and cost no file.
-    return [replace(template, source=source(first + n)) for n in range(count)]
+    return [template._replace(source=source(first + n)) for n in range(count)]
 
 
 def bad(first: int, count: int) -> list[JudgedRecord]:
@@ -506,10 +506,10 @@ def test_incomplete_requests_count_as_failures_and_red_ones_do_not(
     root: Path, store: RunStore
 ) -> None:
     red = judged_record(red_request(run_id="red"))
-    store.commit([replace(red, source=source(n)) for n in range(600)], LIMIT)
+    store.commit([red._replace(source=source(n)) for n in range(600)], LIMIT)
     assert rows(root)["flood_windows"] == [{"group_id": "rmos.persist", "verdicts": "0" * 600}]
     poor = judged_record(incomplete_request(run_id="poor"))
-    store.commit([replace(poor, source=source(600 + n)) for n in range(400)], LIMIT)
+    store.commit([poor._replace(source=source(600 + n)) for n in range(400)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "0" * 600 + "1" * 400
 
 
@@ -621,7 +621,7 @@ def test_2500_records_in_one_batch_are_looked_up_and_stored(root: Path, store: R
     template = judged_record(red_request(run_id="run_0"))
     assert isinstance(template.verdict, JudgedRun)
     batch = [judged_record(saw(run_id=f"run_{n}"), n) for n in range(1100)]
-    batch += [replace(record, source=source(1100 + n)) for n, record in enumerate(batch)]
+    batch += [record._replace(source=source(1100 + n)) for n, record in enumerate(batch)]
     batch += [tombstone(2200 + n) for n in range(300)]
     expected = ["persisted"] * 1100 + ["duplicate"] * 1100 + ["TOMBSTONE"] * 300
     assert kinds(store.commit(batch)) == expected

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -34,8 +34,7 @@ CONFIRM_TIMEOUT_SECONDS = 20.0
 """Longest wait for the broker to confirm the messages of one chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One record to send.
 
     Attributes:
@@ -48,7 +47,7 @@ class Message:
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes | None]] = field(default_factory=list)
+    headers: Sequence[tuple[str, bytes | None]] = ()
     smaller: Callable[[], "Message"] | None = None
 
 
@@ -199,7 +198,7 @@ def _append(batch: BatchBuilder, message: Message) -> bool:
     """Add `message` if there is room for it, and if the batch can hold its header names."""
     try:
         appended = batch.append(
-            timestamp=None, key=message.key, value=message.value, headers=message.headers
+            timestamp=None, key=message.key, value=message.value, headers=list(message.headers)
         )
     except UnicodeEncodeError:
         # Raised before anything is written: the batch is as it was.

@@ -6,7 +6,7 @@ row is made from the artifact, so what is withheld there is not here either.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.core.record import RecordId
@@ -100,7 +100,7 @@ def marked(row: Mapping[str, Any], mark: RowMark) -> dict[str, Any]:
         "artifact_sha256": mark.artifact_sha256,
     }
     if mark.source is not None:
-        fields["source"] = {"cluster_id": mark.source.cluster_id, **asdict(mark.source.id)}
+        fields["source"] = {"cluster_id": mark.source.cluster_id, **mark.source.id._asdict()}
     return {**row, "meta": {**row["meta"], MARK: fields}}
 
 

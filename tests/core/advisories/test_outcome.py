@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,7 +57,7 @@ def told(outcome: AdvisoryOutcome, source: RecordSource = SOURCE) -> dict[str, A
         (resolved(judged(kind="note"), OTHER, None), "ADVISORY_CONFLICT"),
         (resolved(judged(), SOURCE, intact=False), "ARTIFACT_CORRUPT"),
         (resolved(judged(kind="note"), OTHER, intact=False), "ARTIFACT_CORRUPT"),
-        (resolved(judged(), replace(SOURCE, epoch=1)), "duplicate"),
+        (resolved(judged(), SOURCE._replace(epoch=1)), "duplicate"),
     ],
 )
 def test_the_first_line_that_fits_is_the_outcome(outcome: AdvisoryOutcome, word: str) -> None:

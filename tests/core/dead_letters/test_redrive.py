@@ -67,12 +67,12 @@ def test_what_is_no_memory_of_ours_is_passed_over(value: bytes | None) -> None:
 
 def test_a_plan_leaves_out_what_is_done_held_or_never_to_be_sent() -> None:
     def letter(offset: int, **changes: object) -> DeadLetterRecord:
-        return replace(LETTER, source=replace(SOURCE, offset=offset), **changes)
+        return replace(LETTER, source=SOURCE._replace(offset=offset), **changes)
 
     ready, done, held = letter(1), letter(2), letter(3, code="RUN_CONFLICT")
     nowhere = replace(LETTER, source=None)
     elsewhere = replace(LETTER, source=RecordId("rmos.runs.events", 0, 1))
-    beyond = replace(LETTER, source=replace(SOURCE, partition=12))
+    beyond = replace(LETTER, source=SOURCE._replace(partition=12))
     unchecked = letter(4, body_sha256=None)
     letters = [ready, done, held, nowhere, elsewhere, beyond, unchecked]
     redrives = {done.identity: Redrive(done.identity, SOURCE, 2)}

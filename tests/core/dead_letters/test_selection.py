@@ -32,7 +32,7 @@ LETTER = DeadLetterRecord(
 
 
 def at(offset: int, **changes: object) -> DeadLetterRecord:
-    return replace(LETTER, place=replace(LETTER.place, offset=offset), **changes)
+    return replace(LETTER, place=LETTER.place._replace(offset=offset), **changes)
 
 
 def collected(*letters: DeadLetterRecord) -> list[DeadLetterRecord]:
@@ -50,7 +50,7 @@ def test_of_several_letters_of_a_record_the_last_one_counts(order: tuple[int, ..
 
 
 def test_letters_of_other_records_stay_apart_and_come_in_the_order_of_their_times() -> None:
-    other = at(8, source=replace(SOURCE, offset=40), timestamp_ms=999)
+    other = at(8, source=SOURCE._replace(offset=40), timestamp_ms=999)
     strange = at(9, source=None, timestamp_ms=998)
     assert collected(LETTER, other, strange) == [strange, other, LETTER]
 
@@ -77,7 +77,7 @@ def test_a_second_partition_for_a_record_is_settled_by_the_clock() -> None:
         (DeadLetterFilter(until_ms=1000), False),
         (DeadLetterFilter(sources=frozenset({SOURCE})), True),
         (DeadLetterFilter(sources=frozenset({LETTER.place})), True),
-        (DeadLetterFilter(sources=frozenset({replace(SOURCE, offset=1)})), False),
+        (DeadLetterFilter(sources=frozenset({SOURCE._replace(offset=1)})), False),
         (DeadLetterFilter(sources=frozenset({SOURCE}), codes=frozenset({"X"})), False),
     ],
 )
@@ -100,7 +100,7 @@ def test_every_code_of_a_dead_letter_has_a_meaning() -> None:
 def test_a_record_that_is_named_and_does_not_fit_is_not_said_to_have_no_letter() -> None:
     named = DeadLetterFilter(sources=frozenset({SOURCE}))
     assert missing_dead_letter(named, [LETTER]) is None
-    by_either = frozenset({SOURCE, LETTER.place, replace(SOURCE, offset=1)})
+    by_either = frozenset({SOURCE, LETTER.place, SOURCE._replace(offset=1)})
     assert missing_dead_letter(DeadLetterFilter(by_either), [LETTER]) == (
         "There is no dead letter of rmos.runs.requests/3/1"
     )

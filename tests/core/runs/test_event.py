@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ OUTCOMES = {
     "persisted": outcome_of(run_request()),
     "blocked": outcome_of(red_request()),
     "duplicate": outcome_of(
-        run_request(), source=replace(SOURCE, id=replace(SOURCE.id, offset=41))
+        run_request(), source=SOURCE._replace(id=SOURCE.id._replace(offset=41))
     ),
     "conflict": outcome_of(run_request(), request_sha256="0" * 64),
     "rejected": resolve_rejected(Rejected("TOMBSTONE", "Expected a request.")),
@@ -127,10 +126,10 @@ def test_the_id_is_the_hash_of_where_the_record_lies() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(SOURCE, epoch=2),
-        replace(SOURCE, id=replace(SOURCE.id, topic="rmos.runs.legacy")),
-        replace(SOURCE, id=replace(SOURCE.id, partition=4)),
-        replace(SOURCE, id=replace(SOURCE.id, offset=43)),
+        SOURCE._replace(epoch=2),
+        SOURCE._replace(id=SOURCE.id._replace(topic="rmos.runs.legacy")),
+        SOURCE._replace(id=SOURCE.id._replace(partition=4)),
+        SOURCE._replace(id=SOURCE.id._replace(offset=43)),
     ],
 )
 def test_every_part_of_the_source_counts_for_the_id(other: RecordSource) -> None:

@@ -1,6 +1,5 @@
 """What becomes of a record, given what the store holds."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,10 +36,10 @@ def test_the_record_that_made_a_run_is_persisted() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(SOURCE, epoch=2),
-        replace(SOURCE, id=replace(SOURCE.id, topic="rmos.runs.legacy")),
-        replace(SOURCE, id=replace(SOURCE.id, partition=1)),
-        replace(SOURCE, id=replace(SOURCE.id, offset=8)),
+        SOURCE._replace(epoch=2),
+        SOURCE._replace(id=SOURCE.id._replace(topic="rmos.runs.legacy")),
+        SOURCE._replace(id=SOURCE.id._replace(partition=1)),
+        SOURCE._replace(id=SOURCE.id._replace(offset=8)),
     ],
 )
 def test_the_same_request_from_any_other_source_is_a_duplicate(other: RecordSource) -> None:

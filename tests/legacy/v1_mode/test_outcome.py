@@ -60,9 +60,9 @@ def test_the_record_that_made_a_row_is_persisted_whenever_it_comes() -> None:
     "other",
     [
         replace(SOURCE, cluster_id="other"),
-        replace(SOURCE, id=replace(SOURCE.id, topic="t")),
-        replace(SOURCE, id=replace(SOURCE.id, partition=1)),
-        replace(SOURCE, id=replace(SOURCE.id, offset=8)),
+        replace(SOURCE, id=SOURCE.id._replace(topic="t")),
+        replace(SOURCE, id=SOURCE.id._replace(partition=1)),
+        replace(SOURCE, id=SOURCE.id._replace(offset=8)),
     ],
 )
 def test_the_same_request_from_any_other_source_is_a_duplicate(other: V1Source) -> None:

@@ -1,7 +1,6 @@
 """What a comparison says of records, leaves, rows and files that do not tell the same."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def drifted(record: JudgedRecord[Any]) -> JudgedRecord[Any]:
     """Return the record as a program would judge it that renders other bytes."""
     built = record.verdict.built._replace(content=record.verdict.built.content + b" ")
     verdict = record.verdict._replace(built=built, artifact_sha256=sha256(built.content))
-    return replace(record, verdict=verdict)
+    return record._replace(verdict=verdict)
 
 
 @pytest.mark.parametrize("harm", [None, "changed", "missing"])
