@@ -30,12 +30,13 @@ class RejectWindow:
 
     def after(self, failures: Iterable[bool]) -> "tuple[RejectWindow, bool]":
         """Return the window after more verdicts, and whether it was exceeded at any of them."""
-        window, exceeded = self, False
-        for failed in failures:
-            window = RejectWindow((window.verdicts + ("1" if failed else "0"))[-WINDOW:])
-            # A good record never stops the worker: no accepted reject could let it through.
-            exceeded = exceeded or (failed and window.is_exceeded)
-        return window, exceeded
+        seen = len(self.verdicts)
+        verdicts = self.verdicts + "".join(["1" if failed else "0" for failed in failures])
+        # A good record never stops the worker: no accepted reject could let it through.
+        ends = (at + 1 for at in range(seen, len(verdicts)) if verdicts[at] == "1")
+        windows = (RejectWindow(verdicts[max(0, end - WINDOW) : end]) for end in ends)
+        exceeded = any(window.is_exceeded for window in windows)
+        return RejectWindow(verdicts[-WINDOW:]), exceeded
 
 
 def after_verdicts(

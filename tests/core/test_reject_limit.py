@@ -73,3 +73,25 @@ def test_the_limit_is_reached_exactly_where_counting_says(runs: list[tuple[bool,
         last = verdicts[max(0, seen - 1000) : seen]
         expected |= verdicts[seen - 1] and sum(last) * 2 > len(last)
     assert RejectWindow().after(verdicts)[1] == expected
+
+
+def after_one_by_one(start: RejectWindow, verdicts: list[bool]) -> tuple[RejectWindow, bool]:
+    """Return what `after` returns, by the definition itself: a window after each verdict."""
+    after, exceeded = start, False
+    for failed in verdicts:
+        after = RejectWindow((after.verdicts + ("1" if failed else "0"))[-WINDOW:])
+        exceeded = exceeded or (failed and after.is_exceeded)
+    return after, exceeded
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("01"), st.integers(0, 500)), max_size=4),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 400)), max_size=6),
+)
+def test_a_batch_counts_as_its_verdicts_do_one_by_one(
+    before: list[tuple[str, int]], runs: list[tuple[bool, int]]
+) -> None:
+    start = RejectWindow("".join(letter * times for letter, times in before)[-WINDOW:])
+    verdicts = [failed for failed, times in runs for _ in range(times)]
+    assert start.after(verdicts) == after_one_by_one(start, verdicts)
