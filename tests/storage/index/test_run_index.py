@@ -4,20 +4,33 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.advisories.verdict import AdvisoryClaim
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.storage.index import queries
 from pipeline.storage.index.engine import INDEX_FORMAT
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.index.tables import IndexedRun, indexed_run, runs
+from pipeline.storage.index.tables import (
+    IndexedRun,
+    advisories,
+    advisory_of_row,
+    advisory_row,
+    indexed_run,
+    runs,
+)
+from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse_timestamp
 from tests.builders import (
     attachment,
     attachment_ref,
@@ -117,6 +130,33 @@ def test_each_column_of_a_row_holds_what_its_name_says(index: RunIndex, path: Pa
         "source_offset": 0,
     }
     assert len(run.hashes) == 4
+
+
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)))  # noqa: DTZ001 - in UTC
+def test_the_microseconds_of_a_row_are_those_of_its_stored_time(moment: datetime) -> None:
+    stored = format_timestamp(moment.replace(tzinfo=UTC))
+    verdict = judged(run_request(created_at_utc=stored))
+    row = indexed_run(verdict.built.document, stored_run(verdict, source(0))).row
+    assert row[1:3] == (stored, microseconds_since_epoch(parse_timestamp(stored)))
+
+
+def test_each_column_of_an_advisory_holds_what_its_name_says() -> None:
+    advisory = StoredAdvisory(
+        run_id="run_1",
+        advisory_id="adv_1",
+        source=source(7),
+        created_at_utc="2025-12-18T14:03:22Z",
+        claim=AdvisoryClaim("note", "an engine", "its version", "ab" * 32),
+        request_id="a request",
+        title="a title",
+        mime="text/markdown",
+        size_bytes=5,
+        link_sha256="cd" * 32,
+        link_path="runs/2025-12-18/run_1_advisory_adv_1.json",
+    )
+    row = dict(zip(advisories.c.keys(), advisory_row(advisory), strict=True))
+    assert row["created_at_us"] == 1_766_066_602_000_000
+    assert advisory_of_row(row) == advisory
 
 
 def test_a_run_without_a_source_is_read_back_without_one(index: RunIndex) -> None:
