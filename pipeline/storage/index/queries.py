@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Executable, RowMapping, Table, func, select, text
-from sqlalchemy.dialects.sqlite import dialect, insert
+from sqlalchemy import Connection, RowMapping, Table, bindparam, func, select
+from sqlalchemy.dialects.sqlite import Insert, dialect, insert
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -19,20 +19,29 @@ from pipeline.storage.index.tables import (
     IndexedRun,
     advisory_of_row,
     advisory_row,
+    driver_text,
     stored_run_of_row,
 )
 
-LOOKUP_IDS = 500
+LOOKUP_IDS = 512
+"""Most ids of one query: those of a chunk."""
 
-# One value for all the ids: binding each took as long as finding it.
-_KNOWN_RUNS = text(
-    "SELECT * FROM runs WHERE run_id IN (SELECT value FROM json_each(:ids))"
-).columns(*tables.runs.c)
-
-_KNOWN_ADVISORIES = text(
+# One value for all the ids: binding each took as long as finding it. All that a batch asks or
+# writes is text for the driver: to make a statement anew took longer than SQLite takes for it.
+_KNOWN_RUNS = "SELECT * FROM runs WHERE run_id IN (SELECT value FROM json_each(?))"
+_KNOWN_ADVISORIES = (
     "SELECT * FROM advisories WHERE (run_id, advisory_id) IN "
-    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:ids))"
-).columns(*tables.advisories.c)
+    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+)
+_REJECT_WINDOW = "SELECT verdicts FROM flood_windows WHERE group_id = ?"
+_OFFSETS = {
+    table.name: driver_text(
+        select(table.c.topic, table.c.partition, table.c.next_offset).where(
+            table.c.epoch == bindparam("epoch")
+        )
+    )
+    for table in (tables.positions, tables.accepted_losses, tables.reported_claims)
+}
 
 
 def known_runs(connection: Connection, run_ids: Sequence[str]) -> dict[str, StoredRun]:
@@ -59,7 +68,7 @@ class KnownRows:
 
 def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
     """Return the rows under the ids of `verdicts`, with the runs that advisories are about."""
-    judged = [each for each in verdicts if isinstance(each, JudgedRun | JudgedAdvisory)]
+    judged = [each for each in verdicts if isinstance(each, (JudgedRun, JudgedAdvisory))]
     run_ids = dict.fromkeys(each.run_id for each in judged)
     keys = dict.fromkeys(each.key for each in judged if isinstance(each, JudgedAdvisory))
     return KnownRows(
@@ -67,12 +76,10 @@ def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
     )
 
 
-def _looked_up(
-    connection: Connection, query: Executable, ids: Sequence[Any]
-) -> Iterator[RowMapping]:
+def _looked_up(connection: Connection, query: str, ids: Sequence[Any]) -> Iterator[RowMapping]:
     for start in range(0, len(ids), LOOKUP_IDS):
         wanted = json.dumps(ids[start : start + LOOKUP_IDS])
-        yield from connection.execute(query, {"ids": wanted}).mappings()
+        yield from connection.exec_driver_sql(query, (wanted,)).mappings()
 
 
 def positions(connection: Connection, epoch: int) -> dict[Partition, int]:
@@ -91,15 +98,13 @@ def reported_claims(connection: Connection, epoch: int) -> dict[Partition, int]:
 
 
 def _offsets(connection: Connection, table: Table, epoch: int) -> dict[Partition, int]:
-    rows = connection.execute(select(table).where(table.c.epoch == epoch))
-    return {(row.topic, row.partition): row.next_offset for row in rows}
+    rows = connection.exec_driver_sql(_OFFSETS[table.name], {"epoch": epoch})
+    return {(topic, partition): following for topic, partition, following in rows}
 
 
 def reject_window(connection: Connection, group_id: str) -> RejectWindow:
     """Return the last verdicts of a consumer group."""
-    windows = tables.reject_windows
-    query = select(windows.c.verdicts).where(windows.c.group_id == group_id)
-    return RejectWindow(connection.execute(query).scalar() or "")
+    return RejectWindow(connection.exec_driver_sql(_REJECT_WINDOW, (group_id,)).scalar() or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +122,29 @@ class NewRows:
     linked: Sequence[StoredAdvisory] = ()
 
 
-def _insert_into(table: Table) -> str:
+def _text(statement: Insert) -> str:
     """Return the insert of whole rows as SQLite reads it, values by position."""
-    return str(insert(table).compile(dialect=dialect()))
+    return str(statement.compile(dialect=dialect()))
 
 
-_INSERT_RUN = _insert_into(tables.runs)
-_INSERT_ATTACHMENT = _insert_into(tables.attachments)
-_INSERT_WITHHELD = _insert_into(tables.withheld_blobs)
-_INSERT_WITHHELD_PAYLOAD = _insert_into(tables.withheld_payloads)
-_INSERT_ADVISORY = _insert_into(tables.advisories)
+def _raise_offset(table: Table) -> str:
+    """Return the insert of an offset; one that is there only becomes larger."""
+    statement = insert(table)
+    larger = func.max(table.c.next_offset, statement.excluded.next_offset)
+    key = list(table.primary_key)
+    return _text(statement.on_conflict_do_update(index_elements=key, set_={"next_offset": larger}))
+
+
+_INSERT_RUN = _text(insert(tables.runs))
+_INSERT_ATTACHMENT = _text(insert(tables.attachments))
+_INSERT_WITHHELD = _text(insert(tables.withheld_blobs))
+_INSERT_WITHHELD_PAYLOAD = _text(insert(tables.withheld_payloads))
+_INSERT_ADVISORY = _text(insert(tables.advisories))
+_RAISE_OFFSET = {name: _raise_offset(tables.metadata.tables[name]) for name in _OFFSETS}
+_KEEP_REJECT_WINDOW = (
+    "INSERT INTO flood_windows VALUES (?, ?) "
+    "ON CONFLICT (group_id) DO UPDATE SET verdicts = excluded.verdicts"
+)
 _LINK_ADVISORY = "UPDATE advisories SET link_path = ? WHERE run_id = ? AND advisory_id = ?"
 
 
@@ -195,22 +213,9 @@ class IndexTransaction:
     def _raise_offsets(
         self, table: Table, epoch: int, next_offsets: Mapping[Partition, int]
     ) -> None:
-        statement = insert(table)
-        statement = statement.on_conflict_do_update(
-            index_elements=["epoch", "topic", "partition"],
-            set_={"next_offset": func.max(table.c.next_offset, statement.excluded.next_offset)},
-        )
-        rows = [
-            {"epoch": epoch, "topic": topic, "partition": partition, "next_offset": offset}
-            for (topic, partition), offset in next_offsets.items()
-        ]
-        if rows:
-            self.connection.execute(statement, rows)
+        rows = [(epoch, *partition, offset) for partition, offset in next_offsets.items()]
+        self._write(_RAISE_OFFSET[table.name], rows)
 
     def keep_reject_window(self, group_id: str, window: RejectWindow) -> None:
         """Note the last verdicts of a consumer group."""
-        statement = insert(tables.reject_windows)
-        statement = statement.on_conflict_do_update(
-            index_elements=["group_id"], set_={"verdicts": statement.excluded.verdicts}
-        )
-        self.connection.execute(statement, {"group_id": group_id, "verdicts": window.verdicts})
+        self._write(_KEEP_REJECT_WINDOW, [(group_id, window.verdicts)])
