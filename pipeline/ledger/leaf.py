@@ -133,27 +133,23 @@ def leaf_of_outcome(
             "expected an outcome resolved as if the file were intact, found ARTIFACT_CORRUPT"
         )
     return LedgerLeaf(
-        kind=_KINDS[outcome.kind],
-        topic=source.id.topic,
-        partition=source.id.partition,
-        offset=source.id.offset,
-        timestamp_ms=timestamp_ms,
-        body_sha256=body_sha256,
-        code=outcome.code,
-        run_id=outcome.run_id,
-        **_row_fields(outcome),
+        _KINDS[outcome.kind],
+        *source.id,
+        timestamp_ms,
+        body_sha256,
+        outcome.code,
+        outcome.run_id,
+        *_row_fields(outcome),
     )
 
 
-def _row_fields(outcome: Outcome | AdvisoryOutcome) -> dict[str, Any]:
-    """Return what a leaf has from the row of a run or of an advisory."""
+def _row_fields(outcome: Outcome | AdvisoryOutcome) -> tuple[Any, ...]:
+    """Return what a leaf has from the row of a run or of an advisory, in its order."""
     if isinstance(outcome, AdvisoryOutcome):
         row = outcome.advisory
-        return {"advisory_id": row.advisory_id, "link_sha256": row.link_sha256} if row else {}
+        return (None, None, None, row.advisory_id, row.link_sha256) if row else ()
     run = outcome.run
-    if run is None:
-        return {}
-    return {"path": run.artifact_path, "sha256": run.artifact_sha256, "size_bytes": run.size_bytes}
+    return () if run is None else (run.artifact_path, run.artifact_sha256, run.size_bytes)
 
 
 # The canonical JSON of nearly every leaf: that of a run, or of its duplicate. Each number has fewer

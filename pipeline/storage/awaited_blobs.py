@@ -68,6 +68,8 @@ def missing_attachments(root: Path, document: Mapping[str, Any]) -> tuple[str, .
         root: Folder of the store.
         document: The artifact of the run, or its index fields.
     """
+    if not document["attachments"]:
+        return ()
     named = {ref["sha256"] for ref in document["attachments"]}
     return tuple(
         sorted(sha256 for sha256 in named if not is_regular_below(root, attachment_path(sha256)))

@@ -4,7 +4,7 @@ It is a pure function of the records and of the rows that the index has under th
 is resolved once, as if every file were intact: whether it is, a store finds out afterwards.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -145,13 +145,13 @@ class BatchPlan(Generic[Verdict, AnyOutcome]):
         """Return the files to create: every blob once, then the documents that name them."""
         blobs: dict[str, NewFile] = {}
         documents = []
-        for files in self._made():
-            blobs |= {file.path: file for file in files[:-1]}
-            documents.append(files[-1])
+        for each in self.records:
+            if each.is_new and each.files:
+                *needed, document = each.files
+                for file in needed:
+                    blobs[file.path] = file
+                documents.append(document)
         return [*blobs.values(), *documents]
-
-    def _made(self) -> Iterator[Sequence[NewFile]]:
-        return (each.files for each in self.records if each.is_new and each.files)
 
     def attachments(self) -> list[str]:
         """Return the SHA-256 of every attachment that the new documents name or bring."""

@@ -171,14 +171,15 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 accepted = check_reject_limit(
                     plan, damaged, transaction, limit, self.identity.epoch
                 )
-                leaves = _by_log(plan) if is_consumed else {}
+                leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
                 damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
                 transaction.add_rows(plan.rows)  # 6.
                 if is_consumed:
                     transaction.advance(self.identity.epoch, _next_offsets(records))
             # 7. The end of the block commits.
         outcomes = [
-            self._corrupt(each) if each.path in damaged else each.outcome for each in plan.records
+            self._corrupt(each) if damaged and each.path in damaged else each.outcome
+            for each in plan.records
         ]
         return BatchResult(outcomes, accepted)
 
@@ -267,7 +268,8 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         written: WrittenFiles | None,
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
-        files = self._new_files(plan)
+        attachments = plan.attachments()
+        files = self._new_files(plan.new_files(), attachments)
         if self.ledger is None or not leaves:
             creations = self._files.create(files, written)
         else:
@@ -275,19 +277,18 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 creations = self._files.link([*files, *batch.files], written)  # 4.
                 batch.publish(creations)  # 5.
         # Not before the names of the blobs are durable: a note outlives a power cut too.
-        forget_awaited(self.root, plan.attachments())
+        forget_awaited(self.root, attachments)
         return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
-    def _new_files(self, plan: BatchPlan[Verdict, AnyOutcome]) -> list[NewFile]:
+    def _new_files(self, files: list[NewFile], attachments: Sequence[str]) -> list[NewFile]:
         """Return the files to create, in order.
 
         A file is not created where a blob that it names is there with other bytes: then it is
         missing for every later delivery too, and all agree. A blob that is named and not there
         gets a note that it is awaited.
         """
-        files = plan.new_files()
-        brought = {file.path for file in files}
-        referred = (each for each in plan.attachments() if attachment_path(each) not in brought)
+        brought = {file.path for file in files} if attachments else ()
+        referred = (each for each in attachments if attachment_path(each) not in brought)
         return [*files, *notes_to_write(self.root, referred)]
 
     def _check_index_in_place(self) -> None:
@@ -308,8 +309,8 @@ def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
     following: dict[Partition, int] = {}
     for record in records:
-        partition = record.source.id.topic_partition
-        following[partition] = max(following.get(partition, 0), record.source.id.offset + 1)
+        topic, partition, offset = record.source.id
+        following[topic, partition] = max(following.get((topic, partition), 0), offset + 1)
     return following
 
 
@@ -329,10 +330,10 @@ def check_reject_limit(
         return 0
     judged_before = queries.positions(transaction.connection, epoch)
     failures = [
-        each.is_failure or each.path in damaged
+        each.is_failure or (bool(damaged) and each.path in damaged)
         for each in plan.records
-        if each.record.source.id.offset
-        >= judged_before.get(each.record.source.id.topic_partition, 0)
+        for topic, partition, offset in (each.record.source.id,)
+        if offset >= judged_before.get((topic, partition), 0)
     ]
     window = queries.reject_window(transaction.connection, limit.group_id)
     window, accepted = after_verdicts(window, failures, limit.accepted_rejects)

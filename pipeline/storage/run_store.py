@@ -74,9 +74,8 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
             run = runs.get(judged.run_id)
             if is_new := run is None:
                 run = runs[judged.run_id] = stored_run(judged, record.source)
-                rows.append(
-                    indexed_run(judged.built.index_fields, run, judged.built.withheld_payloads)
-                )
+                built = judged.built
+                rows.append(indexed_run(built.index_fields, run, built.withheld_payloads))
             outcome = resolve_run(judged, run, record.source, intact=True)
             planned.append(_planned(record, run, outcome, is_new=is_new))
         return BatchPlan(planned, known.runs, NewRows(runs=rows))
@@ -95,6 +94,8 @@ def _planned(
     judged = record.verdict
     if isinstance(judged, Rejected) or run is None:
         return PlannedRecord(record, None, outcome, is_failure=True)
+    built = judged.built
+    referred = built.index_fields["attachments"]
     return PlannedRecord(
         record,
         run,
@@ -105,18 +106,19 @@ def _planned(
         if judged.artifact_sha256 == run.artifact_sha256
         else None,
         is_new=is_new,
-        attachments=[
-            *(blob.sha256 for blob in judged.built.blobs),
-            *(ref["sha256"] for ref in judged.built.index_fields["attachments"]),
-        ],
+        # Most have none.
+        attachments=[blob.sha256 for blob in built.blobs] + [ref["sha256"] for ref in referred]
+        if built.blobs or referred
+        else (),
     )
 
 
 def _files_of(judged: JudgedRun, path: str) -> list[NewFile]:
     """Return the files that a request makes, its artifact at `path` the last."""
-    files = [NewFile(attachment_path(blob.sha256), blob.content) for blob in judged.built.blobs]
-    kept = judged.built.request_in_quarantine
+    built = judged.built
+    files = [NewFile(attachment_path(blob.sha256), blob.content) for blob in built.blobs]
+    kept = built.request_in_quarantine
     if kept is not None:
         files.append(NewFile(quarantine_path(kept.sha256), kept.content, private=True))
-    needs = frozenset(file.path for file in files)
-    return [*files, NewFile(path, judged.built.content, needs=needs)]
+    needs = frozenset([file.path for file in files])
+    return [*files, NewFile(path, built.content, needs=needs)]
