@@ -25,6 +25,7 @@ _SPECVERSION = ("ce_specversion", b"1.0")
 _CONTENT_TYPE = ("content-type", b"application/json")
 
 
+@lru_cache(maxsize=1)  # The headers of an event ask for it, then its value.
 def event_id(source: RecordSource) -> str:
     """Return the SHA-256 of `epoch/topic/partition/offset`: equal for every delivery."""
     return hashlib.sha256(f"{source.epoch}/{source.id}".encode()).hexdigest()
