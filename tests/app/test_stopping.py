@@ -1,10 +1,8 @@
 """A service is at its end within its limit, and names what held it up."""
 
 import asyncio
-import multiprocessing
 import os
 import threading
-from multiprocessing.queues import Queue
 from typing import NoReturn
 
 import pytest
@@ -13,8 +11,6 @@ from structlog.testing import capture_logs
 from pipeline.app import process
 from pipeline.app.process import stop_on_signals, until_stopped
 from pipeline.broker.local.loopback import HOST
-from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging
-from pipeline.core.runs.verdict import judge_run_record
 from pipeline.errors import BrokerError, ExecutorError
 from pipeline.settings import Settings, read_settings
 
@@ -120,31 +116,3 @@ async def test_a_thread_that_ends_by_itself_is_no_fault(settings: Settings) -> N
         die_of(SystemExit(1)).join()
         await asyncio.sleep(0)
         assert not stop.begun.is_set()
-
-
-async def test_a_pool_whose_thread_dies_ends_the_service_and_leaves_no_process(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is being judged then never ends, and its child process waits for ever."""
-
-    def no_thread(_queue: object) -> None:
-        message = "can't start new thread"
-        raise RuntimeError(message)
-
-    there = set(multiprocessing.active_children())
-    monkeypatch.setattr(Queue, "_start_thread", no_thread)
-    bodies = [(b"run_1", b"{}")] * SMALL_BATCH_RECORDS
-
-    async def judge() -> None:
-        async with asyncio.timeout(20), stop_on_signals(settings) as stop:
-            with Judging(judge_run_record, in_child=True) as judging:
-                judged = asyncio.create_task(judging.judge(bodies))
-                await until_stopped(stop)
-                assert not judged.done()
-                judged.cancel()
-
-    with pytest.raises(ExecutorError, match="No thread can be started"):
-        await judge()
-    for child in set(multiprocessing.active_children()) - there:
-        child.join(5)
-        assert not child.is_alive()

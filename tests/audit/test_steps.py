@@ -1,11 +1,17 @@
 """Steps of an audit in processes of their own: in order, few at a time, and never without end."""
 
+import errno
+import multiprocessing
 import os
 from collections.abc import Iterator
+from concurrent.futures.process import _ExecutorManagerThread
+from typing import Any
 
 import pytest
 
 from pipeline.audit.steps import AuditContext, AuditReader, Step, StepPool
+from pipeline.consumers.engine import child_process
+from pipeline.errors import ExecutorError
 
 CONTEXT = AuditContext("/nowhere", "/nowhere/plan", "a", "names", 0.0, True, False)
 
@@ -82,3 +88,32 @@ def test_what_was_found_before_an_error_comes_before_it() -> None:
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence() -> None:
     with StepPool(1, CONTEXT) as pool, pytest.raises(MemoryError, match="start the audit again"):
         list(pool.run([Step("part", die), *_steps(5)]))
+
+
+def test_a_machine_without_room_for_child_processes_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(*_arguments: Any, **_options: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(child_process, "ProcessPoolExecutor", no_room)
+    with pytest.raises(ExecutorError, match=r"Permission denied.*/dev/shm.*RMOS_AUDIT_PROCESSES=0"):
+        StepPool(1, CONTEXT)
+
+
+def test_a_pool_without_memory_for_its_thread_is_one_sentence_and_leaves_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(*_arguments: object) -> None:
+        message = "can't start new thread"  # as Python words it
+        raise RuntimeError(message)
+
+    there = set(multiprocessing.active_children())
+    monkeypatch.setattr(_ExecutorManagerThread, "start", no_thread)
+    with pytest.raises(ExecutorError, match=r"can't start .*nothing was acknowledged") as caught:
+        StepPool(1, CONTEXT)
+    for child in set(multiprocessing.active_children()) - there:
+        child.join(5)
+        assert not child.is_alive()
+    # Its traceback holds the pool: else the child process would end as that is freed.
+    del caught

@@ -9,7 +9,6 @@ once, and what the clocks themselves cost is taken off.
 
 import argparse
 import gc
-import pickle
 import shutil
 import tempfile
 import time
@@ -236,9 +235,9 @@ def _carried(
 ) -> list[JudgedRun | Rejected]:
     """Return the verdicts as they come back from the child process."""
     with watch.step("child: bodies out (worker)"):
-        sent = pickle.dumps(records, pickle.HIGHEST_PROTOCOL)
+        sent = msgspec.msgpack.encode(records)
     with watch.step("child: bodies in (child process)"):
-        pickle.loads(sent)
+        judging._unpack_bodies(sent)
     with watch.step("child: verdicts out (child process)"):
         answered = msgspec.msgpack.encode(verdicts)
     with watch.step("child: verdicts in (worker)"):

@@ -1,22 +1,16 @@
 """Every end of a service: one sentence with its cause, within the limit, whatever hangs."""
 
-import errno
 import os
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.app.advise import advise_worker
-from pipeline.app.persist import persist_worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.loopback import HOST
-from pipeline.consumers.engine import child_process
-from pipeline.errors import ExecutorError
 from pipeline.settings import Settings, read_settings
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
@@ -126,23 +120,6 @@ async def test_a_signal_during_the_start_ends_it_at_once(
     assert await seconds_to_end(worker) < 5
     assert worker.process.returncode == 0
     assert worker.text == ""
-
-
-def no_room(*_arguments: Any, **_options: Any) -> None:
-    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-@pytest.mark.every_topic
-@pytest.mark.parametrize("work", [persist_worker, advise_worker], ids=["persist", "advise"])
-async def test_a_machine_without_room_for_child_processes_is_named_and_not_masked(
-    store_settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Any
-) -> None:
-    monkeypatch.setattr(child_process, "ProcessPoolExecutor", no_room)
-    with pytest.raises(
-        ExecutorError, match=r"Permission denied.*/dev/shm.*RMOS_JUDGE_IN_CHILD_PROCESS"
-    ):
-        async with work(store_settings):
-            pytest.fail("the worker started")
 
 
 @pytest.mark.parametrize("service", SERVICES)

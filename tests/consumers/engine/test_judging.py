@@ -1,19 +1,22 @@
 """Where a batch is judged: here where that is quick, else in the child process."""
 
-import multiprocessing
+import asyncio
+import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures.process import _ExecutorManagerThread
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.consumers.engine import judging
 from pipeline.consumers.engine.judging import SMALL_BATCH_BYTES, SMALL_BATCH_RECORDS, Body, Judging
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.core.dead_letters.carried_record import ReadContent
+from pipeline.core.dead_letters.carried_record import LeftAtSource, ReadContent
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.errors import ExecutorError
@@ -95,6 +98,9 @@ KINDS: list[Body] = [
     (b"key", b'{"a":1}'),
     (b"key", None),
     (b"other", record(run_request())[1]),
+    (None, record(run_request())[1]),
+    (b"key", LeftAtSource(900_000_000, "a" * 64)),
+    (LeftAtSource(2_000_000, "b" * 64), record(run_request())[1]),
 ]
 
 
@@ -135,9 +141,8 @@ async def test_a_value_that_messagepack_has_not_comes_back_all_the_same() -> Non
 
 @pytest.mark.parametrize("judge", [judge_run_record, judge_legacy_record])
 def test_verdicts_on_runs_are_packed(judge: Any) -> None:
-    with Judging(judge, in_child=False) as alone:
-        assert alone._judges_runs
-    assert isinstance(judging._judge_packed(judge, KINDS), bytes)
+    assert judging._judges_runs(judge)
+    assert judging._packed([judge(*each) for each in KINDS])[0] == judging._PACKED
 
 
 async def test_without_a_child_process_all_is_judged_here(judged_here: list[int]) -> None:
@@ -146,20 +151,134 @@ async def test_without_a_child_process_all_is_judged_here(judged_here: list[int]
     assert judged_here
 
 
-async def test_a_child_process_for_which_no_memory_is_left_is_one_sentence_and_leaves_no_process(
+def fail_or_wait(key: ReadContent | None, value: ReadContent | None) -> str:
+    """Judge a record by its value: raise, wait for ever, or give it back."""
+    del key
+    match value:
+        case b"full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case b"wait":
+            time.sleep(60)
+    return str(value)
+
+
+def alike(value: bytes) -> list[Body]:
+    return [(None, value)] * SMALL_BATCH_RECORDS
+
+
+def child_of(running: Judging[Any]) -> subprocess.Popen[bytes]:
+    assert running._child is not None
+    return running._child._process
+
+
+async def test_a_fault_of_the_machine_is_raised_here_and_the_child_process_goes_on() -> None:
+    with Judging(fail_or_wait, in_child=True) as running:
+        with pytest.raises(OSError, match="No space left"):
+            await running.judge(alike(b"full"))
+        assert await running.judge(alike(b"a")) == ["b'a'"] * SMALL_BATCH_RECORDS
+
+
+async def test_chunks_larger_than_any_pipe_go_both_ways_at_once_and_come_back_in_order() -> None:
+    values = [bytes([each]) * 50_000 for each in range(65, 73)]
+    done: list[int] = []
+
+    async def judge(number: int) -> None:
+        verdicts = await running.judge(alike(values[number]))
+        assert verdicts == [str(values[number])] * SMALL_BATCH_RECORDS
+        done.append(number)
+
+    with Judging(fail_or_wait, in_child=True) as running:
+        async with asyncio.timeout(30):
+            await asyncio.gather(*map(judge, range(len(values))))
+    assert done == list(range(len(values)))
+
+
+async def test_a_judging_that_is_cancelled_takes_no_verdict_of_another() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with Judging(fail_or_wait, in_child=True) as running:
+        await running.judge(alike(b"first"))
+        before = os.listdir("/proc/self/fd")
+        dropped = [asyncio.create_task(running.judge(alike(b"dropped"))) for _ in range(2)]
+        kept = asyncio.create_task(running.judge(alike(b"kept")))
+        await asyncio.sleep(0)
+        for each in dropped:
+            each.cancel()
+        assert await kept == ["b'kept'"] * SMALL_BATCH_RECORDS
+        assert await running.judge(alike(b"last")) == ["b'last'"] * SMALL_BATCH_RECORDS
+        assert all(each.cancelled() for each in dropped)
+        assert not faults
+        assert os.listdir("/proc/self/fd") == before
+
+
+async def test_a_child_process_that_is_killed_is_named_to_all_that_wait_and_come_later() -> None:
+    with Judging(fail_or_wait, in_child=True) as running:
+        await running.judge(alike(b"first"))
+        waiting = [asyncio.create_task(running.judge(alike(b"wait"))) for _ in range(2)]
+        await asyncio.sleep(0)
+        child_of(running).kill()
+        for each in [*waiting, running.judge(alike(b"later"))]:
+            with pytest.raises(MemoryError, match="was killed, most likely for want of memory"):
+                await each
+
+
+async def test_signals_to_the_whole_group_leave_the_child_process_at_work() -> None:
+    with Judging(fail_or_wait, in_child=True) as running:
+        await running.judge(alike(b"first"))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            child_of(running).send_signal(number)
+        assert await running.judge(alike(b"a")) == ["b'a'"] * SMALL_BATCH_RECORDS
+
+
+async def test_the_end_of_the_judging_ends_the_child_process_and_what_waits_for_it() -> None:
+    with Judging(fail_or_wait, in_child=True) as running:
+        waiting = asyncio.create_task(running.judge(alike(b"wait")))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+    assert child_of(running).returncode == -signal.SIGKILL
+    assert time.monotonic() - started < 30
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+WORKER = f"""
+import asyncio, sys
+from pipeline.consumers.engine.judging import Judging
+from {__name__} import alike, child_of, fail_or_wait
+
+async def work():
+    with Judging(fail_or_wait, in_child=True) as running:
+        await running.judge(alike(b"first"))
+        print(child_of(running).pid, flush=True)
+        await running.judge(alike(sys.argv[1].encode()))
+        await asyncio.sleep(60)
+
+asyncio.run(work())
+"""
+
+
+@pytest.mark.parametrize("value", ["wait", "done"])
+def test_a_child_process_ends_with_its_worker_at_work_and_idle(value: str) -> None:
+    command = [sys.executable, "-c", WORKER, value]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
+        worker.kill()
+    _, alive = psutil.wait_procs([child], 10)
+    assert not alive
+
+
+async def test_a_child_process_that_cannot_be_started_is_one_sentence_and_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_thread(*_arguments: object) -> None:
-        message = "can't start new thread"  # as Python words it
-        raise RuntimeError(message)
+    def no_process(*_arguments: object, **_options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    there = set(multiprocessing.active_children())
-    monkeypatch.setattr(_ExecutorManagerThread, "start", no_thread)
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    before = os.listdir("/proc/self/fd")
     with (
-        pytest.raises(ExecutorError, match=r"can't start new thread.*nothing was acknowledged"),
+        pytest.raises(ExecutorError, match=r"No child process.*unavailable.*nothing was ack"),
         Judging(judge_run_record, in_child=True) as running,
     ):
         await running.judge(bodies(SMALL_BATCH_RECORDS))
-    for child in set(multiprocessing.active_children()) - there:
-        child.join(5)
-        assert not child.is_alive()
+    assert os.listdir("/proc/self/fd") == before
