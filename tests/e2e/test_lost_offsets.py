@@ -11,6 +11,7 @@ from pipeline import metrics
 from pipeline.app.advise import advise_worker
 from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
+from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.connection import admin_client
 from pipeline.broker.reading.lost_offsets import measure_lost_offsets
 from pipeline.errors import StoreNotReadyError
@@ -26,6 +27,12 @@ pytestmark = pytest.mark.e2e
 
 async def remove_records(settings: Settings, before: int, topic: str | None = None) -> None:
     place = TopicPartition(topic or settings.topics.run_requests, PARTITION)
+
+    async def is_written() -> bool:
+        return (await partition_offsets(settings, [place.topic]))[place].end >= before
+
+    # The broker answers the end of a transaction before its mark is in the log.
+    await wait_until(is_written, "the log goes so far")
     async with admin_client(settings) as admin:
         await admin.delete_records({place: RecordsToDelete(before_offset=before)})
 
