@@ -353,7 +353,7 @@ async def test_a_worker_that_waits_for_the_lock_names_its_holder_and_can_be_stop
         await wait_until(lambda: holder in worker.text, "the holder is named")
         worker.send(signal.SIGTERM)
         assert await worker.ended(seconds=20.0) == 0
-    assert await committed(settings) == {}
+    assert set((await committed(settings)).values()) <= {0}
     await consume_all(settings)
 
 

@@ -157,11 +157,13 @@ class OffsetRangeCheck:
         """Begin in `place`, and in every other partition where the group has no offset.
 
         The client takes a coordinator that is still loading for a group without offsets; reading
-        the whole topic again would be of no harm but long.
+        the whole topic again would be of no harm but long. Where it begins is committed at once,
+        also where no record comes: else nothing would show what retention removes until one does.
         """
         # Kafka forgets a group's offsets with the topic: that is no group without offsets.
         await self._watch.confirm_topic()
         committed = await committed_offsets(self._settings, self._group, [self._topic])
+        begun: dict[TopicPartition, int] = {}
         for each in self._consumer.assignment():
             offset = committed.get((each.topic, each.partition))
             if each.partition not in self._starts:
@@ -170,8 +172,10 @@ class OffsetRangeCheck:
             elif each == place and offset is not None:
                 self._consumer.seek(each, offset)
             elif offset is None and (each == place or each not in self._placed):
-                self._consumer.seek(each, self._starts[each.partition].begin)
+                begun[each] = self._starts[each.partition].begin
+                self._consumer.seek(each, begun[each])
                 self._placed.add(each)
+        await self._commit(begun)
 
     async def _look_into(self, place: TopicPartition, position: int) -> None:
         if place not in self._consumer.assignment():
@@ -197,8 +201,12 @@ class OffsetRangeCheck:
         Also where no record comes: the same loss would be met by the next worker again.
         """
         self._consumer.seek(place, begin)
-        with suppress(KafkaError):
-            await self._consumer.commit({place: begin})
+        await self._commit({place: begin})
+
+    async def _commit(self, begins: dict[TopicPartition, int]) -> None:
+        if begins:
+            with suppress(KafkaError):
+                await self._consumer.commit(begins)
 
     def _stop(self, error: StoreNotReadyError) -> None:
         if not self.fault.done():

@@ -7,23 +7,26 @@ function, in the worker and in the processes that judge for it.
 from pathlib import Path
 
 OTHER_BYTES = """
-from pipeline.core.runs import artifact
+from pipeline.core.runs import verdict
 
-provenance_of = artifact.provenance_of
+judged_run = verdict.judged_run
 
-def with_a_version(*args, **options):
-    return provenance_of(*args, **options) | {"rendered_by": "1.4"}
+def with_a_version(run_id, created_at_utc, built):
+    content = built.content.replace(
+        b'"request_sha256"', b'"rendered_by":"1.4","request_sha256"', 1
+    )
+    return judged_run(run_id, created_at_utc, built._replace(content=content))
 
-artifact.provenance_of = with_a_version
+verdict.judged_run = with_a_version
 """
 
 FAILS_ON_GOOD_RECORDS = """
-from pipeline.core.runs import artifact
+from pipeline.core.runs import verdict
 
 def fails(*args, **options):
     raise ZeroDivisionError
 
-artifact.judge_safety = fails
+verdict.judged_run = fails
 """
 
 
