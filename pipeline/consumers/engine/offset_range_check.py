@@ -80,12 +80,15 @@ class OffsetRangeCheck:
         self._starts = starts
         self._watch = watch
         self._is_confirmed = False
+        # One more each time that partitions begin to move, or have been given out anew.
+        self._moves = 0
         self._placed: set[TopicPartition] = set()
 
     def forget_places(self) -> None:
         """Take note that partitions were given out anew: the client finds each place again."""
         self._placed.clear()
         self._is_confirmed = False
+        self._moves += 1
 
     async def poll(self, ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
         """Return what `ask` polls; nothing where the client does not know where to go on."""
@@ -119,28 +122,30 @@ class OffsetRangeCheck:
     async def _confirmed(self, polled: Any) -> Any:  # noqa: ANN401
         """Return what was polled, once it is sure that it may be consumed.
 
+        Where partitions move meanwhile it is dropped. Nothing is sought then: the new assignment
+        begins at its committed offset, and no record of it was given out yet.
+
         Raises:
             StoreNotReadyError: It may not.
             BrokerError: The broker does not answer now; it is polled again.
         """
+        moves = self._moves
         try:
             if not self._is_confirmed:
-                self._is_confirmed = True  # Unless partitions move meanwhile.
                 await self._watch.confirm_group(self._assigned_numbers())
             if polled:
                 await self._watch.confirm_topic()
         except BaseException:
             self._is_confirmed = False
-            self._poll_again(polled)
+            if moves == self._moves:
+                self._poll_again(polled)
             raise
-        if self._is_confirmed:
-            return polled
-        self._poll_again(polled)
-        return {}
+        self._is_confirmed = moves == self._moves
+        return polled if self._is_confirmed else {}
 
     def _poll_again(self, polled: Mapping[TopicPartition, list[Any]]) -> None:
         for place, records in polled.items():
-            # One that was given away in between is another worker's.
+            # A consumer that was stopped meanwhile has no partitions.
             with suppress(IllegalStateError):
                 self._consumer.seek(place, records[0].offset)
 
@@ -161,8 +166,11 @@ class OffsetRangeCheck:
         also where no record comes: else nothing would show what retention removes until one does.
         """
         # Kafka forgets a group's offsets with the topic: that is no group without offsets.
+        moves = self._moves
         await self._watch.confirm_topic()
         committed = await committed_offsets(self._settings, self._group, [self._topic])
+        if moves != self._moves:
+            return
         begun: dict[TopicPartition, int] = {}
         for each in self._consumer.assignment():
             offset = committed.get((each.topic, each.partition))

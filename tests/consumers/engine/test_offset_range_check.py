@@ -171,17 +171,41 @@ async def test_a_client_that_asks_for_a_place_rests_where_nobody_can_confirm_one
     assert rests == [0]
 
 
-async def test_what_is_polled_while_partitions_move_is_polled_again() -> None:
+@pytest.mark.parametrize("error", [None, BrokerError("no broker answers")])
+async def test_what_is_polled_while_partitions_move_is_dropped_and_places_none_of_them(
+    error: Exception | None,
+) -> None:
+    """The new assignment begins where the group is, which may be before what was polled."""
     watch, consumer = Watch(), Consumer(*PLACES)
+    watch.topic = error
     check = check_of(consumer, watch)
 
     async def move(partitions: Iterable[int]) -> None:
         del partitions
         check.forget_places()
 
-    watch.confirm_group = move  # type: ignore[method-assign]
+    confirm, watch.confirm_group = watch.confirm_group, move  # type: ignore[method-assign]
     assert await check.poll(polling(5, 6)) == {}
-    assert consumer.sought == {PLACES[0]: 5}
+    assert consumer.sought == {}
+    # The group is asked again, for the partitions that it has now.
+    watch.confirm_group, watch.topic = confirm, None  # type: ignore[method-assign]
+    assert len((await check.poll(polling(5, 6)))[PLACES[0]]) == 2
+    assert watch.asked[-2:] == ["group [0, 1, 2]", "topic"]
+
+
+async def test_a_place_that_was_looked_up_while_partitions_move_is_not_taken(
+    broker: dict[str, Any],
+) -> None:
+    watch, consumer = Watch(), Consumer(*PLACES)
+    check = check_of(consumer, watch)
+    broker["committed_offsets"] = {PLACES[1]: 5}
+
+    async def move() -> None:
+        check.forget_places()
+
+    watch.confirm_topic = move  # type: ignore[method-assign]
+    assert await check.poll(raising(NoOffsetForPartitionError(PLACES[1]))) == {}
+    assert consumer.sought == {}
 
 
 async def test_partitions_that_were_added_are_left_alone(broker: dict[str, Any]) -> None:
