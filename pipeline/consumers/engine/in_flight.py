@@ -89,7 +89,7 @@ class InFlight:
         self._first_failed: Offsets = {}
         self._why = ""
         self._is_closed = False
-        # One more with each rebalance: offsets of an earlier one may be behind those of others.
+        # One more with each rebalance: records of an earlier one may be done by another worker.
         self._assignment = 0
         self._changed = asyncio.Event()
 
@@ -103,14 +103,16 @@ class InFlight:
 
         Args:
             records: In offset order within each partition.
-            ends: Where each of their partitions goes on behind them.
+            ends: Where each of their partitions goes on behind them; others are left alone.
         """
         if self._is_closed:
             return
         metrics.BATCH_RECORDS.labels(self._worker.group).observe(len(records))
         self._waiting += records
         self._waiting_bytes += sum(map(held_bytes, records))
-        self._ends |= ends
+        polled = {(each.topic, each.partition) for each in records}
+        # The consumer also knows the end of a poll that was not given out.
+        self._ends |= {place: end for place, end in ends.items() if place in polled}
         self._fill()
         # While records wait, a poll for each that comes would cost more than it brings.
         with suppress(TimeoutError):
@@ -128,7 +130,8 @@ class InFlight:
         for place, offset in first.items():
             # One that was given away in between is another worker's.
             with suppress(IllegalStateError):
-                if consumer is not None:
+                # While partitions move: each will begin at its committed offset.
+                if consumer is not None and not self._is_closed:
                     consumer.seek(place, offset)
         self._put_off.note([record_at(*place) for place in first.items()], self._why)
         self._why = ""
@@ -146,6 +149,7 @@ class InFlight:
         """Take records of partitions that were given out anew, each from its committed offset."""
         self._drop_waiting()
         self._first_failed = {}
+        self._why = ""
         self._uncommitted = {}
         self._assignment += 1
         self._is_closed = False
@@ -177,7 +181,8 @@ class InFlight:
         self._waiting_bytes -= size
         self._flying_bytes += size
         commit = partial(self._commit, records, self._offsets_behind(records), self._assignment)
-        chunk = self._worker.begin(Delivery(records, commit, partial(self._fail, records)))
+        failed = partial(self._fail, records, self._assignment)
+        chunk = self._worker.begin(Delivery(records, commit, failed))
         self._chunks.add(chunk)
         chunk.stored.add_done_callback(self._go_on)
         chunk.task.add_done_callback(partial(self._end, chunk, size))
@@ -216,10 +221,11 @@ class InFlight:
         else:
             self._uncommitted = {}
 
-    def _fail(self, records: Sequence[Record], error: BaseException) -> None:
+    def _fail(self, records: Sequence[Record], assignment: int, error: BaseException) -> None:
         """Take note that a chunk failed, or was dropped."""
-        self._note_failed(records)
-        self._why = self._why or str(error)
+        if assignment == self._assignment:
+            self._note_failed(records)
+            self._why = self._why or str(error)
         if isinstance(error, BrokerError):
             metrics.FAULTS.labels(self._worker.group, "broker").inc()
             _log.warning(
@@ -236,7 +242,7 @@ class InFlight:
             self._first_failed[place] = min(first, record.offset)
 
     def _drop_waiting(self) -> None:
-        self._waiting, self._waiting_bytes = [], 0
+        self._waiting, self._waiting_bytes, self._ends = [], 0, {}
 
     def _go_on(self, _stored: "asyncio.Future[bool]") -> None:
         self._fill()

@@ -150,3 +150,46 @@ async def test_a_poll_that_outlasts_a_rebalance_moves_no_partition_past_what_fai
     assert await shop.poll(here=CHUNK) == [(0, offset) for offset in range(CHUNK)]
     await shop.settle()
     assert shop.committed == {HERE: CHUNK}
+
+
+async def test_the_end_of_a_poll_that_was_sought_back_is_committed_by_no_other(
+    shop: Shop,
+) -> None:
+    """A chunk of what was polled before must not be committed behind what was not given out."""
+    shop.steps.halt("store", 0)
+    await shop.poll(here=1)
+    await shop.poll(here=CHUNK - 1)
+    shop.confirmed = asyncio.get_running_loop().create_future()
+    shop.confirmed.set_exception(BrokerError("No answer."))
+    assert await shop.poll(here=CHUNK) == []
+    assert shop.position() == CHUNK
+    shop.confirmed = None
+    await shop.poll(there=1)
+    shop.steps.go("store", 0)
+    await shop.settle()
+    assert shop.committed == {HERE: CHUNK, THERE: 1}
+    await shop.poll(here=CHUNK)
+    await shop.settle()
+    assert shop.committed == {HERE: 2 * CHUNK, THERE: 1}
+
+
+async def test_a_chunk_of_an_earlier_assignment_that_fails_moves_no_partition_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has taken its records through all steps meanwhile."""
+    shop.steps.halt("publish", 0)
+    shop.steps.faults["publish", 0] = BrokerError("Away.")
+    await shop.poll(here=CHUNK)
+    await shop.steps.wait_for("publish", 0, began=True)
+    await shop.subscription._in_flight.finish(1e-9)
+    await shop.join()
+    shop.committed = {HERE: 100}
+    shop.place()
+    await shop.poll(here=1)
+    shop.steps.go("publish", 0)
+    await shop.settle()
+    await shop.poll()
+    assert shop.position() == 100
+    assert await shop.poll(here=1) == [(0, 100)]
+    await shop.settle()
+    assert shop.committed == {HERE: 101}
