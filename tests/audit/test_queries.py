@@ -4,11 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audit import queries
-from pipeline.audit.checks.index import TABLES_OF_RUNS
+from pipeline.audit.checks.index import TABLES_OF_RUNS, IndexRows
 from pipeline.audit.plan import AuditPlan
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath
 from pipeline.storage.index.engine import read_only
@@ -60,3 +61,12 @@ def test_a_row_has_a_date_where_its_path_is_that_of_an_artifact(tmp_path: Path) 
     found = {path: plan.value("SELECT date_of(?)", (path,)) for path in paths}
     plan.close()
     assert found == paths
+
+
+def test_a_temporary_table_without_room_is_no_finding_about_the_index(tmp_path: Path) -> None:
+    with opened(tmp_path / "store"):
+        pass
+    with closing(read_only(tmp_path / "store" / INDEX_FILE)) as index:
+        index.execute("PRAGMA temp.max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            IndexRows(index, ["run_a"])

@@ -100,6 +100,8 @@ class IndexRows:
                 for row in index.execute(query, ids):
                     rows.setdefault(owner(row), []).append(row)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise  # A temporary table has no room: that is no fault of the index.
             self._rows = {name: {} for name, _, _ in TABLES_OF_RUNS}
             self._failed = str(error)
 
