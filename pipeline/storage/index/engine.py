@@ -104,11 +104,14 @@ class LookUps:
             connection = self._open()
         try:
             yield connection
-        finally:
-            # Appended first: whoever closes meanwhile, one of both finds it.
-            self._idle.append(connection)
-            if self._is_closed:
-                self.close()
+        except BaseException:
+            # It may be inside a transaction that could not be rolled back.
+            connection.close()
+            raise
+        # Appended first: of this and a close meanwhile, one finds it.
+        self._idle.append(connection)
+        if self._is_closed:
+            self.close()
 
     def close(self) -> None:
         """Close each connection, those that are lent when they come back."""
@@ -120,7 +123,12 @@ class LookUps:
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None
+            # Where there is no file, none is made.
+            f"file:{quote(str(self._path))}?mode=rw",
+            uri=True,
+            timeout=LOCK_SECONDS,
+            check_same_thread=False,
+            isolation_level=None,
         )
         connection.execute("PRAGMA query_only=ON")
         return connection
