@@ -301,9 +301,11 @@ class _UnnamedFiles:
         try:
             while self._descriptors:
                 self._calls.close(self._descriptors.pop())
-        finally:
-            if self._descriptors:
-                self.close()
+        except BaseException:
+            with ExitStack() as rest:
+                while self._descriptors:
+                    rest.callback(self._calls.close, self._descriptors.pop())
+            raise
 
 
 class WrittenFiles:
