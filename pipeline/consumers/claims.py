@@ -149,10 +149,10 @@ class AdvisoryClaims:
                 first, after = RecordId(*place, page[0][0]), page[-1][0]
                 tried |= await self._process_page(place, page)
         except (BrokerError, BatchDeferred, TimeoutError) as error:
-            metrics.FAULTS.labels(self._outbox.group, "broker").inc()
-            why = (
-                str(error) or "The broker has not given them out or not taken what became of them."
-            )
+            fault = error.fault if isinstance(error, BatchDeferred) else error
+            if isinstance(fault, BrokerError | TimeoutError):
+                metrics.FAULTS.labels(self._outbox.group, "broker").inc()
+            why = str(error) or "The broker has not given them out."
             _log.warning("claims put off", partition=place[1], why=why)
             self._put_off.note([first], why)
             return False

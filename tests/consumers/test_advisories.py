@@ -24,7 +24,8 @@ from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT
 from pipeline.core.advisories.outcome import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, StoreError
+from pipeline.metrics import REGISTRY
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.topics import TopicNames
@@ -414,3 +415,37 @@ async def test_a_record_that_does_not_come_puts_its_partition_off(
     await shop.consume(ASKED)
     shop.overdue_to = 42
     assert not await shop.claims.look()
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted"),
+    [(StoreError("The disk is full."), 0), (BrokerError("No Kafka broker answers."), 1)],
+)
+async def test_claims_behind_a_batch_that_fails_are_put_off_for_its_reason(
+    shop: Shop, fault: Exception, counted: int
+) -> None:
+    """A disk that is full is no fault of the broker."""
+    await shop.consume(ASKED)
+    shop.overdue_to = 42
+    fails = asyncio.Event()
+
+    async def judge(_bodies: Any) -> Any:
+        await fails.wait()
+        raise fault
+
+    failing = Steps(cast("Any", SimpleNamespace(judge=judge)), shop.store.commit, lambda *_: ())
+    batch = asyncio.create_task(shop.worker.process([cast("Any", ASKED)], failing))
+    labels = {"group": TOPICS.advise_group, "side": "broker"}
+    before = REGISTRY.get_sample_value("rmos_faults_total", labels) or 0
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logged:
+        looking = asyncio.create_task(shop.claims.look())
+        async with asyncio.timeout(10):
+            while shop.worker.in_flight < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        fails.set()
+        assert not await looking
+    (put_off,) = [each for each in logged if each["event"] == "claims put off"]
+    assert put_off["why"] == f"A batch before it failed: {fault}"
+    assert (REGISTRY.get_sample_value("rmos_faults_total", labels) or 0) - before == counted
+    assert await asyncio.gather(batch, return_exceptions=True) == [fault]

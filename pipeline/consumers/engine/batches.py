@@ -19,7 +19,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from aiokafka import ConsumerRecord
 
@@ -48,10 +49,20 @@ Verdict = TypeVar("Verdict")
 Outcome = TypeVar("Outcome", bound=CountedOutcome)
 
 Record: TypeAlias = ConsumerRecord
+Step: TypeAlias = asyncio.Future[BaseException | None]
 
 
 class BatchDeferred(Exception):  # noqa: N818 - not an error of its own: its cause is
-    """A chunk was dropped as one before it failed: nothing of it may be committed."""
+    """A chunk was dropped as one before it failed: nothing of it may be committed.
+
+    Attributes:
+        fault: That of the chunk that failed.
+    """
+
+    def __init__(self, fault: BaseException) -> None:
+        """Name the fault."""
+        super().__init__(f"A batch before it failed: {str(fault) or type(fault).__name__}")
+        self.fault = fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +100,11 @@ class Steps(Generic[Verdict, Outcome]):
 
 
 class Chunk:
-    """Which steps of a chunk are done: each is true once it is, false if it never will be.
+    """Which steps of a chunk are done: each holds None then, or the fault if it never will be.
 
     Attributes:
         storing: All before it is stored, and it is being stored.
-        task: Ends with its last step, or with what it failed of.
+        task: Ends with its last step, or with the fault.
     """
 
     __slots__ = ("committed", "published", "stored", "storing", "task")
@@ -101,16 +112,16 @@ class Chunk:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.storing: asyncio.Future[bool] = loop.create_future()
-        self.stored: asyncio.Future[bool] = loop.create_future()
-        self.published: asyncio.Future[bool] = loop.create_future()
-        self.committed: asyncio.Future[bool] = loop.create_future()
+        self.storing: Step = loop.create_future()
+        self.stored: Step = loop.create_future()
+        self.published: Step = loop.create_future()
+        self.committed: Step = loop.create_future()
 
-    def settle(self, *, done: bool) -> "Chunk":
+    def settle(self, fault: BaseException | None = None) -> "Chunk":
         """Let every step that is open be done, or never to be done."""
         for step in (self.storing, self.stored, self.published, self.committed):
             if not step.done():
-                step.set_result(done)
+                step.set_result(fault)
         return self
 
 
@@ -120,7 +131,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The records of a chunk, and who answers for them.
+    """The records of a chunk, and what is called at its end.
 
     Attributes:
         records: In offset order within each partition.
@@ -172,6 +183,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         self._epoch = epoch
         self._accepted_rejects = accepted_rejects
         self._chunks: list[Chunk] = []
+        self._room_noted: list[Callable[[object], None]] = []
 
     @property
     def group(self) -> str:
@@ -187,6 +199,10 @@ class BatchWorker(Generic[Verdict, Outcome]):
     def unstored(self) -> int:
         """Number of chunks that are not stored yet."""
         return sum(not chunk.stored.done() for chunk in self._chunks)
+
+    def call_at_room(self, call: Callable[[object], None]) -> None:
+        """Let `call` be called once any chunk is stored, and once it has ended."""
+        self._room_noted.append(call)
 
     async def process(
         self, records: Sequence[Record], steps: Steps[Verdict, Outcome] | None = None
@@ -207,21 +223,24 @@ class BatchWorker(Generic[Verdict, Outcome]):
         for part in chunks_of(records):
             while self.in_flight >= CHUNKS_IN_FLIGHT:
                 await asyncio.wait([self._chunks[0].task])
-            if any(task.done() and task.exception() for task in begun):
+            if any(task.done() and (task.cancelled() or task.exception()) for task in begun):
                 break
             begun.append(self.begin(Delivery(part), steps).task)
         results = await asyncio.gather(*begun, return_exceptions=True)
         faults = [each for each in results if each is not None]
-        # One was dropped because another one failed.
-        for fault in sorted(faults, key=lambda each: isinstance(each, BatchDeferred)):
-            raise fault
+        if faults:
+            # Others may have been dropped because of it.
+            raise next((each for each in faults if not isinstance(each, BatchDeferred)), faults[0])
 
     def begin(self, delivery: Delivery, steps: Steps[Verdict, Outcome] | None = None) -> Chunk:
         """Begin with a chunk, behind those that are on their way."""
-        before = self._chunks[-1] if self._chunks else Chunk().settle(done=True)
+        before = self._chunks[-1] if self._chunks else Chunk().settle()
         chunk = Chunk()
         self._chunks.append(chunk)
         chunk.task = asyncio.create_task(self._take(delivery, steps or self.steps, chunk, before))
+        for call in self._room_noted:
+            chunk.stored.add_done_callback(call)
+            chunk.task.add_done_callback(call)
         return chunk
 
     async def _take(
@@ -238,27 +257,27 @@ class BatchWorker(Generic[Verdict, Outcome]):
                         writing = self._writer.submit(steps.write, judged)
                         await asyncio.shield(asyncio.wrap_future(writing))
                 await _reached(before.stored)
-                chunk.storing.set_result(True)
+                chunk.storing.set_result(None)
                 storing, writing = self._store(steps, judged, writing), None
                 outcomes = await storing
                 del judged  # Most of the memory of a chunk.
                 self.outbox.count(requests, outcomes)
-                chunk.stored.set_result(True)
+                chunk.stored.set_result(None)
                 await _reached(before.published)
                 await self._publish(steps, requests, outcomes)
-                chunk.published.set_result(True)
+                chunk.published.set_result(None)
                 await _reached(before.committed)
                 await delivery.commit()
         except BaseException as error:
             delivery.failed(error)
-            chunk.settle(done=False)
+            chunk.settle(error.fault if isinstance(error, BatchDeferred) else error)
             raise
         finally:
             if writing is not None:
                 # It was not stored: what was written for it is gone with its last descriptor.
                 writing.add_done_callback(_close)
             self._chunks.remove(chunk)
-            chunk.settle(done=True)
+            chunk.settle()
 
     async def _judge(
         self, steps: Steps[Verdict, Outcome], records: Sequence[Record]
@@ -276,9 +295,10 @@ class BatchWorker(Generic[Verdict, Outcome]):
         with metrics.STAGE_SECONDS.labels(self.group, "store").time():
             limit = RejectLimit(self.group, self._accepted_rejects)
             written = () if writing is None else (writing.result(),)
-            result = await asyncio.get_running_loop().run_in_executor(
-                self.executor, steps.store, judged, limit, *written
-            )
+            storing = self.executor.submit(steps.store, judged, limit, *written)
+            if writing is not None:
+                storing.add_done_callback(partial(_close_unused, writing))
+            result = await asyncio.wrap_future(storing)
             self._accepted_rejects -= result.accepted_rejects
         return result.outcomes
 
@@ -293,20 +313,27 @@ class BatchWorker(Generic[Verdict, Outcome]):
             await self._sender.send([each for pair in reported for each in steps.publish(*pair)])
 
 
-async def _reached(step: "asyncio.Future[bool]") -> None:
+async def _reached(step: Step) -> None:
     """Wait for a step of the chunk before.
 
     Raises:
         BatchDeferred: It will never be done.
     """
-    # Shielded: whoever is cancelled while it waits must not cancel the step of another.
-    if not await asyncio.shield(step):
-        raise BatchDeferred("A batch before it failed.")
+    # Shielded: a chunk that is cancelled while it waits must not cancel the step of another.
+    fault = await asyncio.shield(step)
+    if fault is not None:
+        raise BatchDeferred(fault)
 
 
 def _is_worth_a_thread(judged: Sequence[object], before: Chunk) -> bool:
     """Return whether to write ahead: not a few files that can be stored at once."""
     return len(judged) >= SMALL_BATCH_RECORDS or not before.stored.done()
+
+
+def _close_unused(writing: "Future[WrittenFiles]", storing: "Future[Any]") -> None:
+    """Close what was written for a store that was cancelled before it began."""
+    if storing.cancelled():
+        _close(writing)
 
 
 def _close(writing: "Future[WrittenFiles]") -> None:

@@ -92,6 +92,8 @@ class InFlight:
         # One more with each rebalance: records of an earlier one may be done by another worker.
         self._assignment = 0
         self._changed = asyncio.Event()
+        # Also chunks of others take room: those of claims.
+        worker.call_at_room(self._go_on)
 
     @property
     def must_go_back(self) -> bool:
@@ -184,7 +186,6 @@ class InFlight:
         failed = partial(self._fail, records, self._assignment)
         chunk = self._worker.begin(Delivery(records, commit, failed))
         self._chunks.add(chunk)
-        chunk.stored.add_done_callback(self._go_on)
         chunk.task.add_done_callback(partial(self._end, chunk, size))
 
     def _offsets_behind(self, records: Sequence[Record]) -> Offsets:
@@ -244,7 +245,7 @@ class InFlight:
     def _drop_waiting(self) -> None:
         self._waiting, self._waiting_bytes, self._ends = [], 0, {}
 
-    def _go_on(self, _stored: "asyncio.Future[bool]") -> None:
+    def _go_on(self, _done: object) -> None:
         self._fill()
         self._changed.set()
 

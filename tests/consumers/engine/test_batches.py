@@ -1,6 +1,7 @@
 """The chain of chunks: each step behind that of the chunk before, and what a fault leaves."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pipeline.consumers.engine import batches
 from pipeline.consumers.engine.batches import BatchDeferred, Chunk, Delivery
 from pipeline.errors import BrokerError, RejectLimitError, StoreError
-from tests.consumers.engine.chunks import Engine, engine, records
+from tests.consumers.engine.chunks import PATIENCE_SECONDS, Engine, engine, records, until
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ async def test_where_a_chunk_fails_those_before_it_go_on_and_those_behind_it_are
     assert first is None
     assert second is error
     assert [type(each) for each in others] == [BatchDeferred] * 2
+    assert [each.fault for each in others] == [error] * 2
     assert made.steps.done("commit") == [1]
     assert step == "commit" or made.steps.done("publish") == [1]
     assert all(each.is_closed for each in made.written.values())
@@ -122,7 +124,7 @@ async def test_a_chunk_begins_anew_once_nothing_that_failed_is_in_flight(made: E
     assert made.steps.done("commit") == [1]
 
 
-async def test_who_answers_for_a_chunk_knows_of_a_fault_before_another_can_begin(
+async def test_a_fault_of_a_chunk_is_reported_before_another_can_begin(
     made: Engine,
 ) -> None:
     """Else a record would be stored before the one that failed is given out again."""
@@ -165,3 +167,37 @@ async def test_a_cut_off_chunk_leaves_nothing_open_and_those_behind_it_are_dropp
     await asyncio.to_thread(lambda: None)
     assert made.written[3].is_closed
     assert made.steps.done("commit") == [1]
+
+
+async def test_what_was_written_for_a_store_that_is_cut_off_before_it_began_is_closed(
+    made: Engine,
+) -> None:
+    """The one thread for the disk has other work: the look of the claims."""
+    begin = threading.Event()
+    other = made.worker.executor.submit(begin.wait, PATIENCE_SECONDS)
+    (chunk,) = begun(made, 1)
+    await made.steps.wait_for("write", 1)
+    await until(chunk.storing.done)
+    chunk.task.cancel()
+    (error,) = await ended([chunk])
+    assert isinstance(error, asyncio.CancelledError)
+    begin.set()
+    await asyncio.wrap_future(other)
+    assert made.steps.done("store") == []
+    assert made.written[1].is_closed
+
+
+async def test_a_batch_that_is_processed_begins_with_nothing_behind_a_chunk_that_was_cut_off(
+    made: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_RECORDS", 1)
+    made.steps.halt("publish", 1)
+    processing = asyncio.create_task(made.worker.process(records(range(1, 10))))
+    await made.steps.wait_for("publish", 1, began=True)
+    await until(lambda: made.worker.in_flight == batches.CHUNKS_IN_FLIGHT)
+    made.worker._chunks[0].task.cancel()
+    (error,) = await asyncio.gather(processing, return_exceptions=True)
+    assert isinstance(error, asyncio.CancelledError)
+    assert made.worker.in_flight == 0
+    made.steps.go("publish", 1)
+    assert made.steps.done("publish") == []

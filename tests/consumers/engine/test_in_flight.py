@@ -11,10 +11,10 @@ from faststream.kafka import KafkaBroker
 from structlog.testing import capture_logs
 
 from pipeline.consumers.engine import batches, in_flight
-from pipeline.consumers.engine.batches import Backoff
+from pipeline.consumers.engine.batches import Backoff, Steps
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
-from pipeline.consumers.engine.readiness import PutOff, Standing
+from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.errors import BrokerError, StoreError
 from pipeline.settings import Settings
@@ -40,10 +40,11 @@ class Shop:
         self.consumer: Consumer = made.consumer
         self.worker = made.worker
         self.faults: list[BaseException] = []
+        self.standing = Standing("group")
         self.flight = InFlight(
             made.worker,
             lambda: cast("Any", made.consumer),
-            put_off=PutOff(Standing("group")),
+            put_off=PutOff(self.standing),
             backoff=Backoff(1e-9),
             give_up=self.faults.append,
         )
@@ -68,12 +69,17 @@ class Shop:
 
 
 @pytest.fixture
-def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     for module in (batches, in_flight):
         monkeypatch.setattr(module, "CHUNK_RECORDS", CHUNK)
     monkeypatch.setattr(batches, "SMALL_BATCH_RECORDS", 2)
     with engine() as made:
-        yield Shop(made)
+        yield made
+
+
+@pytest.fixture
+def shop(made: Engine) -> Shop:
+    return Shop(made)
 
 
 async def test_a_chunk_holds_what_came_while_the_one_before_was_stored(shop: Shop) -> None:
@@ -279,6 +285,60 @@ async def test_offsets_that_could_not_be_committed_are_committed_with_the_next(s
     await shop.settle()
     assert shop.committed == {0: CHUNK, 1: 2}
     assert not shop.flight.must_go_back
+
+
+def others(made: Engine) -> Steps[Any, Any]:
+    """Return the steps of chunks that are none of the subscription's, as those of claims."""
+    return Steps(made.worker.steps.judge, made._store, made._publish)
+
+
+async def test_a_record_begins_once_the_chunk_of_another_is_stored(
+    shop: Shop, made: Engine
+) -> None:
+    """Nothing more may come: no poll begins with it later."""
+    shop.steps.halt("store", 1000)
+    claims = asyncio.create_task(shop.worker.process(records([1000]), others(made)))
+    await shop.steps.wait_for("store", 1000, began=True)
+    await shop.put(range(1))
+    assert shop.worker.in_flight == 1
+    shop.steps.go("store", 1000)
+    await until(lambda: shop.committed == {0: 1})
+    await claims
+
+
+async def test_a_poll_that_waits_for_room_goes_on_once_the_chunks_of_others_have_ended(
+    shop: Shop, made: Engine
+) -> None:
+    shop.steps.halt("store", 1000)
+    filling = records(range(1000, 1000 + in_flight.CHUNKS_UNSTORED * CHUNK))
+    claims = asyncio.create_task(shop.worker.process(filling, others(made)))
+    await shop.steps.wait_for("store", 1000, began=True)
+    waiting = asyncio.create_task(shop.put(range(CHUNK)))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    shop.steps.go("store", 1000)
+    await waiting
+    await until(lambda: shop.committed == {0: CHUNK})
+    await claims
+
+
+async def test_records_behind_the_chunk_of_another_that_fails_are_put_off_for_its_reason(
+    shop: Shop, made: Engine
+) -> None:
+    for _ in range(PUT_OFF_LIMIT + 1):
+        shop.steps.halt("publish", 1000)
+        shop.steps.faults["publish", 1000] = BrokerError("The broker is away.")
+        claims = asyncio.create_task(shop.worker.process(records([1000]), others(made)))
+        await shop.steps.wait_for("publish", 1000, began=True)
+        shop.steps.began.clear()
+        await shop.put(range(CHUNK))
+        shop.steps.go("publish", 1000)
+        await asyncio.wait([claims])
+        assert isinstance(claims.exception(), BrokerError)
+        await shop.settle()
+        await shop.flight.go_back()
+    (reason,) = shop.standing.reasons
+    assert reason.endswith("A batch before it failed: The broker is away.")
 
 
 async def test_a_consumer_knows_where_a_poll_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
