@@ -89,6 +89,7 @@ class InFlight:
         self._first_failed: Offsets = {}
         self._why = ""
         self._is_closed = False
+        self._is_stopping = False
         # One more with each rebalance: records of an earlier one may be done by another worker.
         self._assignment = 0
         self._changed = asyncio.Event()
@@ -141,11 +142,14 @@ class InFlight:
 
     async def finish(self, seconds: float) -> None:
         """Take nothing more until `reopen`; wait for what is in flight, at most so many seconds."""
-        self._is_closed = True
-        self._drop_waiting()
-        self._changed.set()
+        self._close()
         if not await self._ended(seconds):
             _log.warning("batch not finished", seconds=seconds)
+
+    def stop(self) -> None:
+        """Begin with nothing more, also after a rebalance; what is in flight goes on."""
+        self._is_stopping = True
+        self._close()
 
     def reopen(self) -> None:
         """Take records of partitions that were given out anew, each from its committed offset."""
@@ -154,7 +158,7 @@ class InFlight:
         self._why = ""
         self._uncommitted = {}
         self._assignment += 1
-        self._is_closed = False
+        self._is_closed = self._is_stopping
 
     @property
     def _is_full(self) -> bool:
@@ -233,6 +237,7 @@ class InFlight:
                 "batch put off", group=self._worker.group, records=len(records), why=str(error)
             )
         elif not isinstance(error, BatchDeferred | asyncio.CancelledError):
+            self.stop()
             self._give_up(error)
         self._changed.set()
 
@@ -241,6 +246,11 @@ class InFlight:
             place = TopicPartition(record.topic, record.partition)
             first = self._first_failed.get(place, record.offset)
             self._first_failed[place] = min(first, record.offset)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._drop_waiting()
+        self._changed.set()
 
     def _drop_waiting(self) -> None:
         self._waiting, self._waiting_bytes, self._ends = [], 0, {}

@@ -161,6 +161,7 @@ class Subscription:
             give_up=self._give_up,
             pause_seconds=settings.batch_wait_ms / 1000,
         )
+        self.fault.add_done_callback(lambda _: self._in_flight.stop())
         self._refusals = Refusals(settings, self.standing)
         self._watch = TopicWatch(
             settings, topic=topic, group=group, start=start, standing=self.standing
@@ -225,12 +226,14 @@ class Subscription:
             return None if found is None else int(found.offset)
 
     async def deliver(self, records: list[Record]) -> None:
-        """Hand over a batch from the poll; return when there is room for the next.
+        """Take what a poll brought; return when there is room for the next.
 
-        A fault of the broker puts it off. Any other fault ends the worker: see `fault`.
+        After a fault of the broker it is polled again. After any other, and once the stop has
+        begun, nothing more begins: what is taken is the next worker's.
         """
         assert self._consumer is not None
-        await self._in_flight.put(records, self._consumer.ends)
+        if not self.fault.done():
+            await self._in_flight.put(records, self._consumer.ends)
 
     def _give_up(self, error: BaseException) -> None:
         if isinstance(error, StoreError):
@@ -263,6 +266,7 @@ class Subscription:
         self._tasks |= {watching, asyncio.create_task(self._observation.run())}
 
     async def _end(self) -> None:
+        self._in_flight.stop()
         await self._in_flight.finish(self.settings.stop_timeout_seconds)
         for task in self._tasks:
             task.cancel()

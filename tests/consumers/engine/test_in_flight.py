@@ -229,6 +229,10 @@ async def test_a_fault_of_the_disk_ends_the_worker_and_what_is_before_it_is_comm
     assert shop.faults == [fault]
     assert shop.committed == {0: CHUNK}
     assert shop.steps.done("store") == [0]
+    # Also a rebalance while the worker stops begins with nothing.
+    shop.flight.reopen()
+    await shop.put(range(CHUNK, 2 * CHUNK))
+    assert shop.worker.in_flight == 0
 
 
 async def test_before_partitions_are_given_away_everything_in_flight_is_committed(

@@ -14,7 +14,7 @@ from aiokafka.errors import IllegalStateError
 from pipeline.consumers.engine import batches, in_flight, offset_range_check
 from pipeline.consumers.engine.subscription import Subscription, _AtRebalance
 from pipeline.consumers.start.checks import Start, StartOffset
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, StoreError
 from pipeline.settings import Settings
 from tests.consumers.engine.chunks import TOPIC, Engine, engine, place, records, until
 
@@ -193,3 +193,43 @@ async def test_a_chunk_of_an_earlier_assignment_that_fails_moves_no_partition_ba
     assert await shop.poll(here=1) == [(0, 100)]
     await shop.settle()
     assert shop.committed == {HERE: 101}
+
+
+@pytest.mark.parametrize("why", ["fault of the disk", "fault of the watch", "stop"])
+async def test_once_the_worker_stops_nothing_begins_any_more_not_even_after_a_rebalance(
+    shop: Shop, why: str
+) -> None:
+    """Nothing may be stored after what the worker stops for: another may have gone on."""
+    shop.steps.halt("store", 0)
+    await shop.poll(here=1)
+    await shop.steps.wait_for("store", 0, began=True)
+    await shop.poll(here=2)
+    fault, ended = StoreError("Full."), None
+    if why == "fault of the disk":
+        shop.steps.faults["store", 0] = fault
+    elif why == "fault of the watch":
+        shop.subscription.fault.set_exception(fault)
+    else:
+        ended = asyncio.create_task(shop.subscription._end())
+    await asyncio.sleep(0)
+    shop.steps.go("store", 0)
+    await shop.settle()
+    await shop.leave()
+    await shop.join()
+    shop.place()
+    # As of a poll that was confirmed before.
+    await shop.subscription.deliver(records(range(1, 1 + CHUNK)))
+    await shop.settle()
+    assert {first for step, first in shop.steps.began if step == "store"} == {0}
+    assert shop.committed == ({} if why == "fault of the disk" else {HERE: 1})
+    if ended is None:
+        assert shop.subscription.fault.exception() is fault
+    else:
+        await ended
+
+
+async def test_what_a_poll_brings_at_the_moment_of_a_fault_does_not_begin(shop: Shop) -> None:
+    shop.subscription.fault.set_exception(StoreError("Made again."))
+    await shop.subscription.deliver(records(range(CHUNK)))
+    assert shop.worker.in_flight == 0
+    assert shop.subscription.fault.exception()
