@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -167,33 +168,41 @@ async def test_chunks_that_overlap_are_each_flushed_named_flushed_and_then_publi
 ) -> None:
     """What the next chunk writes meanwhile has a flush of its own before it gets a name."""
     log: list[Any] = shop.steps.log
-    calls.after = lambda name, arguments: log.append(
-        (f"disk.{name}", arguments[0] if arguments else None, threading.current_thread().name)
-    )
+
+    def note(name: str, arguments: tuple[Any, ...]) -> None:
+        # A descriptor's number is given again: a write is known by the run that it writes.
+        about = run_in(arguments[1]) if name in {"write", "link_unnamed"} else None
+        log.append((f"disk.{name}", about, threading.current_thread().name[:5]))
+
+    calls.after = note
     await shop.put(range(3 * CHUNK))
     await shop.settle()
-    threads = {entry[0]: entry[2][:5] for entry in log if entry[0] in {"disk.write", "disk.syncfs"}}
-    assert threads == {"disk.write": "write", "disk.syncfs": "store"}
+    threads = {(entry[0], entry[2]) for entry in log if entry[0] in {"disk.write", "disk.syncfs"}}
+    assert threads == {("disk.write", "write"), ("disk.syncfs", "store")}
     stored = [entry[0] for entry in log if entry[0] in {"disk.syncfs", "disk.link_unnamed"}]
     chunk = ["disk.syncfs", *(["disk.link_unnamed"] * CHUNK), "disk.syncfs"]
     assert stored == 3 * chunk
 
     flushes = [place for place, entry in enumerate(log) if entry[0] == "disk.syncfs"]
-    links = [place for place, entry in enumerate(log) if entry[0] == "disk.link_unnamed"]
     for number in range(3):
         contents, names = flushes[2 * number : 2 * number + 2]
-        mine = [log[place][1] for place in links[number * CHUNK : (number + 1) * CHUNK]]
-        writes = [
-            max(
-                place
-                for place in range(contents + 1)
-                if log[place][:2] == ("disk.write", descriptor)
-            )
-            for descriptor in mine
-        ]
-        assert len(writes) == CHUNK
+        for run in range(number * CHUNK, (number + 1) * CHUNK):
+            (written,) = places_of(log, "disk.write", f"run_{run}")
+            (linked,) = places_of(log, "disk.link_unnamed", f"run_{run}")
+            assert written < contents < linked < names
         assert names < log.index(("publish", number * CHUNK))
         assert log.index(("publish", number * CHUNK)) < log.index(("commit", (number + 1) * CHUNK))
+
+
+def run_in(written: Any) -> str | None:
+    """Return the run that a path or the bytes of an artifact name."""
+    text = written if isinstance(written, str) else bytes(written).decode()
+    found = re.search(r"run_[0-9]+", text)
+    return found and found[0]
+
+
+def places_of(log: Sequence[tuple[Any, ...]], step: str, run: str) -> list[int]:
+    return [place for place, entry in enumerate(log) if entry[:2] == (step, run)]
 
 
 async def test_a_disk_that_is_full_while_a_chunk_is_written_ahead_takes_nothing_of_it(
