@@ -13,7 +13,6 @@ from pipeline.app.process import run_service
 from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
-from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.system_calls import SystemCalls
@@ -53,8 +52,8 @@ STEPS: dict[str, Step] = {
     "published": (BatchSender, "send", 1, AFTER),
     "second stored": (AdvisoryStore, "commit", 2, AFTER),
     "second to be published": (BatchSender, "send", 2, BEFORE),
-    "to be committed": (PolledConsumer, "commit", 1, BEFORE),
-    "offsets committed": (PolledConsumer, "commit", 1, AFTER),
+    "to be committed": (InFlight, "_commit", 1, BEFORE),
+    "offsets committed": (InFlight, "_commit", 1, AFTER),
     "claims found": (ClaimQueue, "due", 1, AFTER),
     "claims in hand": (ClaimQueue, "take", 1, AFTER),
     "claims linked": (AdvisoryStore, "retry_links", 1, AFTER),

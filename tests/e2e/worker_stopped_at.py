@@ -19,7 +19,6 @@ from pipeline.broker.sending import batches as sender
 from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine import batches, in_flight
 from pipeline.consumers.engine.batches import BatchWorker
-from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.system_calls import SystemCalls
@@ -77,10 +76,10 @@ STEPS: dict[str, Step] = {
     "second to be published": (BatchSender, "send", 2, BEFORE),
     "third stored": (RunStore, "commit", 3, AFTER),
     "second published": (BatchSender, "send", 2, AFTER),
-    "to be committed": (PolledConsumer, "commit", 1, BEFORE),
-    "offsets committed": (PolledConsumer, "commit", 1, AFTER),
-    "second to be committed": (PolledConsumer, "commit", 2, BEFORE),
-    "second offsets committed": (PolledConsumer, "commit", 2, AFTER),
+    "to be committed": (InFlight, "_commit", 1, BEFORE),
+    "offsets committed": (InFlight, "_commit", 1, AFTER),
+    "second to be committed": (InFlight, "_commit", 2, BEFORE),
+    "second offsets committed": (InFlight, "_commit", 2, AFTER),
 }
 
 
