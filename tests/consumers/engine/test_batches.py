@@ -156,6 +156,8 @@ async def test_a_cut_off_chunk_leaves_nothing_open_and_those_behind_it_are_dropp
     made.steps.halt("store", 2)
     chunks = begun(made, 1, 2, 3)
     await made.steps.wait_for("write", 3)
+    # Its work is in the thread; before that it would never begin.
+    await made.steps.wait_for("store", 2, began=True)
     chunks[1].task.cancel()
     made.steps.go("publish", 1)
     made.steps.go("store", 2)
