@@ -161,7 +161,7 @@ def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tup
     """Return the rows that fit `values`, newest first, at most `count` of them."""
     names = frozenset(values)
     if "prefix" not in names:
-        return connection.execute(_listed(names), values).fetchall()
+        return connection.execute(_newest(names, "count"), values).fetchall()
     # Either the tools of the prefix are few and their runs are merged, or the newest runs are
     # looked through: in turns, so that it takes as long as the quicker of both, whatever the data.
     budget = _FIRST_BUDGET
@@ -178,28 +178,28 @@ def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tup
 
 def _has_seen_all(connection: sqlite3.Connection, within: Mapping[str, Any]) -> bool:
     """Return whether fewer rows than the budget fit all but the prefix."""
-    query = f"SELECT count(*) < :budget FROM ({_newest(frozenset(within))})"  # noqa: S608
+    query = f"SELECT count(*) < :budget FROM ({_newest(frozenset(within), 'budget')})"  # noqa: S608
     return bool(connection.execute(query, within).fetchone()[0])
 
 
 @lru_cache(maxsize=1024)
-def _listed(names: frozenset[str]) -> str:
-    """Return the query with these parameters; making it takes longer than SQLite's answer."""
-    query = select(*_COLUMNS).where(*_conditions(names)).order_by(*_NEWEST_FIRST)
-    return _text(query, bindparam("count", type_=Integer))
+def _newest(names: frozenset[str], limit: str) -> str:
+    """Return the query of the newest runs that fit all but a prefix.
 
+    Made once for each set of parameters: making it takes longer than SQLite's answer.
 
-@lru_cache(maxsize=1024)
-def _newest(names: frozenset[str]) -> str:
-    """Return the query of the newest runs that fit all but the prefix, as many as the budget."""
+    Args:
+        names: The parameters that are bound.
+        limit: The name of the one that bounds the rows.
+    """
     query = select(*_COLUMNS).where(*_conditions(names)).order_by(*_NEWEST_FIRST)
-    return _text(query, bindparam("budget", type_=Integer))
+    return _text(query, bindparam(limit, type_=Integer))
 
 
 def _looked_through(names: frozenset[str]) -> str:
     """Return the query of the runs of the prefix among the newest that fit all else."""
     # Every part is a constant of ours; values are bound.
-    return f"""SELECT * FROM ({_newest(names)})
+    return f"""SELECT * FROM ({_newest(names, "budget")})
         WHERE tool_id >= :prefix AND tool_id < :prefix_end LIMIT :count"""  # noqa: S608
 
 
