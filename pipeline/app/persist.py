@@ -22,7 +22,8 @@ from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.subscription import Subscription
 from pipeline.consumers.start.checks import Start, check_start
 from pipeline.core.runs.event import run_event, run_event_headers
-from pipeline.core.runs.verdict import judge_run_record
+from pipeline.core.runs.outcome import Outcome
+from pipeline.core.runs.verdict import JudgedRun, judge_run_record
 from pipeline.legacy.v1_mode.outcome import V1Runs, judge_run_as_row, v1_run_event
 from pipeline.legacy.v1_mode.start import check_v1_start
 from pipeline.settings import Settings
@@ -46,19 +47,27 @@ async def prepared_persist(
             writes=(topics.run_events, topics.run_dead_letters),
             accept_loss=accept_loss,
         )
-        outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
-        worker = await batch_worker(
-            settings,
-            stack,
-            judge_run_record,
-            store.commit,
-            partial(outbox.messages, run_event, run_event_headers),
-            write=store.write,
-            outbox=outbox,
-            epoch=store.identity.epoch,
-            accepted_rejects=accepted_rejects,
-        )
+        worker = await worker_of_runs(settings, stack, store, accepted_rejects=accepted_rejects)
         yield _persist_worker(settings, worker, start, about_store(store))
+
+
+async def worker_of_runs(
+    settings: Settings, stack: AsyncExitStack, store: RunStore, *, accepted_rejects: int = 0
+) -> BatchWorker[JudgedRun, Outcome]:
+    """Return what takes run requests into `store`; its parts end with `stack`."""
+    topics = settings.topics
+    outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
+    return await batch_worker(
+        settings,
+        stack,
+        judge_run_record,
+        store.commit,
+        partial(outbox.messages, run_event, run_event_headers),
+        write=store.write,
+        outbox=outbox,
+        epoch=store.identity.epoch,
+        accepted_rejects=accepted_rejects,
+    )
 
 
 @asynccontextmanager

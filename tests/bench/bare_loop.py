@@ -18,8 +18,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from pipeline.app.persist import worker_of_runs
 from pipeline.app.process import run_service
-from pipeline.app.worker import batch_worker, opened_store
+from pipeline.app.worker import opened_store
 from pipeline.broker.connection import client_options
 from pipeline.consumers.engine.batches import (
     CHUNK_RECORDS,
@@ -29,10 +30,7 @@ from pipeline.consumers.engine.batches import (
     Delivery,
 )
 from pipeline.consumers.engine.in_flight import CHUNKS_UNSTORED
-from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.subscription import FETCH_BYTES, PARTITION_FETCH_BYTES
-from pipeline.core.runs.event import run_event, run_event_headers
-from pipeline.core.runs.verdict import judge_run_record
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.run_store import RunStore
 
@@ -42,22 +40,12 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    stop, topics = asyncio.Event(), settings.topics
+    stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         store = await opened_store(settings, stack, RunStore)
-        outbox = Outbox(topics.persist_group, topics.run_events, topics.run_dead_letters)
-        worker = await batch_worker(
-            settings,
-            stack,
-            judge_run_record,
-            store.commit,
-            partial(outbox.messages, run_event, run_event_headers),
-            write=store.write,
-            outbox=outbox,
-            epoch=store.identity.epoch,
-        )
+        worker = await worker_of_runs(settings, stack, store)
         consumer = _consumer(settings)
         await consumer.start()
         stack.push_async_callback(consumer.stop)
