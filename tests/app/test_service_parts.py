@@ -5,8 +5,7 @@ import errno
 import resource
 import threading
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,10 +13,9 @@ from structlog.testing import capture_logs
 from pipeline.api.dependencies import ThreadPool
 from pipeline.app import application, http, process
 from pipeline.app.http import BrokerProbe
-from pipeline.consumers.engine.subscription import Subscription
 from pipeline.errors import BrokerError, ExecutorError, IntegrityError
 from pipeline.settings import Settings
-from tests.consumers.engine.chunks import engine, records, until
+from tests.consumers.engine.chunks import engine, records, subscription_of, until
 
 
 async def test_all_who_ask_at_a_time_ask_the_broker_once() -> None:
@@ -78,12 +76,7 @@ async def test_a_batch_for_which_no_thread_can_be_started_ends_the_worker_and_na
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with engine() as made:
-        subscription = Subscription(
-            Settings(broker_pause_seconds=1e-9),
-            made.worker,
-            topic="rmos.runs.requests",
-            start=cast("Any", SimpleNamespace(places={})),
-        )
+        subscription = subscription_of(made.worker)
         monkeypatch.setattr(threading.Thread, "start", _no_thread)
         with capture_logs() as logged:
             await subscription._in_flight.put(records([1]), {})

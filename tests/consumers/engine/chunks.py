@@ -14,6 +14,8 @@ from aiokafka.errors import IllegalStateError
 from pipeline.broker.sending.batches import Message
 from pipeline.consumers.engine.batches import BatchWorker, Record, Steps
 from pipeline.consumers.engine.outbox import Outbox
+from pipeline.consumers.engine.subscription import Subscription
+from pipeline.settings import Settings
 from pipeline.storage.batch_store import BatchResult
 
 TOPIC = "rmos.runs.requests"
@@ -192,6 +194,12 @@ class Engine:
 
     def _publish(self, request: Any, _outcome: Any) -> Iterator[Any]:
         yield request.source.id.offset
+
+
+def subscription_of(worker: BatchWorker[Any, Any]) -> Subscription:
+    """Return a subscription that feeds a worker and knows no place in its topic."""
+    start = cast("Any", SimpleNamespace(places={}))
+    return Subscription(Settings(broker_pause_seconds=1e-9), worker, topic=TOPIC, start=start)
 
 
 @contextmanager

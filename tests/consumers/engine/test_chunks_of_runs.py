@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -275,22 +275,24 @@ async def test_a_broker_that_fails_behind_chunks_that_are_durable_loses_and_doub
 IN_FLIGHT = [(step, number * CHUNK) for step in STEPS for number in range(3)]
 
 
-def gate(step: str, first: int) -> tuple[str, int]:
-    """Return what halts a step of the chunk that begins at `first`."""
-    return step, first + CHUNK if step == "commit" else first
+async def halted(shop: Shop, step: str, first: int) -> Callable[[], None]:
+    """Put three chunks in flight, one halted in `step`; return what lets it go on."""
+    gate = step, first + CHUNK if step == "commit" else first
+    shop.steps.halt(*gate)
+    await shop.put(range(3 * CHUNK))
+    await shop.steps.wait_for(*gate, began=True)
+    return partial(shop.steps.go, *gate)
 
 
 @pytest.mark.parametrize(("step", "first"), IN_FLIGHT)
 async def test_partitions_are_given_away_once_the_chunks_in_each_step_are_committed(
     root: Path, shop: Shop, step: str, first: int
 ) -> None:
-    shop.steps.halt(*gate(step, first))
-    await shop.put(range(3 * CHUNK))
-    await shop.steps.wait_for(*gate(step, first), began=True)
+    go_on = await halted(shop, step, first)
     giving_away = asyncio.create_task(shop.flight.finish(10))
     await asyncio.sleep(0.01)
     assert not giving_away.done()
-    shop.steps.go(*gate(step, first))
+    go_on()
     await giving_away
     assert shop.committed >= first + CHUNK
     assert stored_runs(root) == runs(shop.committed)
@@ -302,14 +304,12 @@ async def test_partitions_are_given_away_once_the_chunks_in_each_step_are_commit
 async def test_what_outlasts_a_rebalance_commits_nothing_and_is_the_same_for_the_next_owner(
     root: Path, shop: Shop, step: str, first: int
 ) -> None:
-    shop.steps.halt(*gate(step, first))
-    await shop.put(range(3 * CHUNK))
-    await shop.steps.wait_for(*gate(step, first), began=True)
+    go_on = await halted(shop, step, first)
     await shop.flight.finish(0.01)
     shop.consumer.assigned = set()
     shop.flight.reopen()
     committed = shop.committed
-    shop.steps.go(*gate(step, first))
+    go_on()
     await shop.settle()
     assert shop.committed <= first + (CHUNK if step == "commit" else 0)
     assert shop.committed == committed or step == "commit"

@@ -2,7 +2,7 @@
 
 import uuid
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -10,10 +10,8 @@ from aiokafka import TopicPartition
 from pipeline.consumers.engine import readiness
 from pipeline.consumers.engine.liveness import Observation
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
-from pipeline.consumers.engine.subscription import Subscription
 from pipeline.errors import BrokerError
-from pipeline.settings import Settings
-from tests.consumers.engine.chunks import engine, records, until
+from tests.consumers.engine.chunks import engine, records, subscription_of, until
 
 
 @pytest.fixture
@@ -92,12 +90,7 @@ def test_a_partition_without_a_record_any_more_is_no_reason_for_ever(
 
 async def test_a_worker_is_ready_again_once_its_partition_is_another_workers() -> None:
     with engine() as made:
-        subscription = Subscription(
-            Settings(broker_pause_seconds=1e-9),
-            made.worker,
-            topic="rmos.runs.requests",
-            start=cast("Any", SimpleNamespace(places={})),
-        )
+        subscription = subscription_of(made.worker)
         for _ in range(PUT_OFF_LIMIT + 1):
             made.steps.faults["publish", 17] = BrokerError("The broker refused.")
             await subscription._in_flight.put(records([17], 3), {})
