@@ -1,7 +1,7 @@
 """The arrows between the rooms point one way, read from the imports of every file.
 
     schemas <- core <- disk <- ledger <- storage;   core <- broker
-    storage, broker <- consumers <- audit, legacy <- recovery, api <- app <- cli
+    storage, broker <- consumers <- audit, legacy <- recovery, api <- page <- app <- cli
     evidence stands beside consumers
 
 A test lists every offender, so that one run shows all that is to be moved.
@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "legacy": _WORKERS,
     "recovery": _WORKERS | {"legacy"},
     "api": _WORKERS | {"legacy"},
-    "app": _WORKERS | {"audit", "legacy", "recovery", "api", "pipeline.logs"},
+    "page": _WORKERS | {"audit", "evidence", "legacy", "api"},
+    "app": _WORKERS | {"audit", "legacy", "recovery", "api", "page", "pipeline.logs"},
 }
 """What each room may import beside itself; the command line may import all."""
 
@@ -80,7 +81,7 @@ PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs
 KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]
 """What a subclass of a broker of FastStream overrides; no other room may import FastStream."""
 
-MOST_MODULES = 300
+MOST_MODULES = 325
 """In both packages, `__init__.py` files included."""
 
 MOST_MODULES_OF_A_FOLDER = 26
