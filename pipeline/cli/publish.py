@@ -28,7 +28,7 @@ from pipeline.cli.request_files import (
     run_fault,
 )
 from pipeline.cli.views.terminal import counted, listed, note, print_json, print_text, progress_bar
-from pipeline.core.runs.safety import explained
+from pipeline.core.runs.words import explained
 from pipeline.errors import BrokerError, RefusedError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent

@@ -111,7 +111,7 @@ def list_command(wanted: RunFilter, as_json: bool) -> None:
 def show(run_id: RunIdArgument, as_json: AsJson = False) -> None:
     """Show one run: its artifact, checked against the index; --json with its advisories."""
     from pipeline.core.json.strict import parse_object
-    from pipeline.core.runs.safety import explained
+    from pipeline.core.runs.words import explained
 
     with _reader() as reader:
         found = reader.find(run_id)

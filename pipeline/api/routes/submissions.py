@@ -16,8 +16,8 @@ from pipeline.api.openapi import answer, errors, json_body
 from pipeline.api.publishing import Submission
 from pipeline.core.envelope import Parsed
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.safety import explained
 from pipeline.core.runs.verdict import Rejected, judge_run_record
+from pipeline.core.runs.words import explained
 from pipeline.errors import NotFoundError
 from pipeline.storage.reader import FoundRun
 from schemas import http_answers as shapes

@@ -20,7 +20,7 @@ from pipeline.api.openapi import errors, json_body
 from pipeline.api.publishing import Submission, publish
 from pipeline.api.routes.runs import RunIdPath, RunIdQuery
 from pipeline.api.routes.submissions import stored_run, submission_of
-from pipeline.core.runs.safety import explained
+from pipeline.core.runs.words import explained
 from pipeline.errors import NotFoundError
 from pipeline.legacy.v1.reader import V1Reader, diff_rows
 from schemas.fields import is_run_id

@@ -180,25 +180,6 @@ def _status(
     return "OK", None
 
 
-_PLACES = "decision, feasibility, its decision and its safety"
-_MEANINGS = {
-    "RISK_UNKNOWN": f"no risk_level is in {_PLACES}, or one of them is UNKNOWN or another word",
-    "RISK_RED": f"the worst risk_level in {_PLACES} is RED",
-    "RISK_ERROR": f"the worst risk_level in {_PLACES} is ERROR",
-    "PRODUCER_BLOCKED": "the status of the request itself is BLOCKED",
-    "FEASIBILITY_BLOCKING": "feasibility, its decision or its safety says blocking: true",
-    "PRODUCER_ERROR": "the status of the request itself is ERROR, or it has an error",
-}
-
-
-def explained(block_reason: str | None) -> str:
-    """Return the reason of a run that is not OK for a person: what a code of ours looked at."""
-    if block_reason is None:
-        return ""
-    meaning = _MEANINGS.get(block_reason)
-    return block_reason if meaning is None else f"{block_reason}: {meaning}"
-
-
 def decision_of(
     risk_level: str,
     sources: list[RiskSource],
