@@ -88,11 +88,16 @@ def add_error_answers(app: FastAPI) -> None:
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return _of_the_path(request, error)
+    return error_answer(error_of(request, error))
+
+
+def error_of(request: Request, error: Exception) -> ApiError:
+    """Return what is answered to a request that ends by `error`; what the server did is logged."""
     found = _error_of(request, error)
     if isinstance(error, RmosError) and found.status >= 500:  # noqa: PLR2004
         # The answer leaves the reason out; the operator needs it.
         _log.error("request failed", code=found.code, reason=str(error))
-    return error_answer(found)
+    return found
 
 
 def _error_of(request: Request, error: Exception) -> ApiError:

@@ -28,6 +28,7 @@ _ROUTERS = (
     advisories.router,
     attachments.router,
 )
+_TITLE = "RMOS Runs"
 _DESCRIPTION = (
     "Run requests become immutable, hashed artifacts. The same routes are served under "
     f"`{ALIAS}`. HEAD is answered wherever GET is."
@@ -40,24 +41,31 @@ _POINTERS = {
 }
 
 
-def create_api(deps: ApiDependencies, tokens: Tokens | None) -> RequestMiddleware:
+def create_api(
+    deps: ApiDependencies, tokens: Tokens | None, pages: APIRouter | None = None
+) -> RequestMiddleware:
     """Return the ASGI application.
 
     Args:
         deps: What the routes depend on.
         tokens: Those that are accepted; None where none is needed.
+        pages: For people, beside the routes; None for none.
     """
-    return _application(deps, tokens, _ROUTERS)
+    return _application(deps, tokens, _ROUTERS, pages)
 
 
-def create_legacy_api(deps: LegacyDependencies, tokens: Tokens | None) -> RequestMiddleware:
+def create_legacy_api(
+    deps: LegacyDependencies, tokens: Tokens | None, pages: APIRouter | None = None
+) -> RequestMiddleware:
     """Return the ASGI application of v1 mode; routes that v1 did not have answer 501.
 
     Args:
         deps: What the routes depend on.
         tokens: Those that are accepted; None where none is needed.
+        pages: For people, beside the routes; None for none.
     """
-    return _application(deps, tokens, (legacy_runs.router, legacy_runs.not_served(_ROUTERS)))
+    routers = (legacy_runs.router, legacy_runs.not_served(_ROUTERS))
+    return _application(deps, tokens, routers, pages)
 
 
 def openapi_document(server_url: str) -> dict[str, Any]:
@@ -65,9 +73,14 @@ def openapi_document(server_url: str) -> dict[str, Any]:
     return document(_with_routes(_ROUTERS), server_url)
 
 
-def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
+def root_answer() -> Response:
+    """Return where a program finds what is served."""
+    return json_answer({"name": _TITLE, "version": version("rmos-runs"), **_POINTERS})
+
+
+def _with_routes(routers: Sequence[APIRouter], pages: APIRouter | None = None) -> FastAPI:
     app = FastAPI(
-        title="RMOS Runs",
+        title=_TITLE,
         version=version("rmos-runs"),
         description=_DESCRIPTION,
         openapi_url=None,
@@ -79,15 +92,21 @@ def _with_routes(routers: Sequence[APIRouter]) -> FastAPI:
         app.include_router(router, prefix=RUNS_PATH)
         app.include_router(router, prefix=ALIAS, include_in_schema=False)
     app.include_router(health.router)
+    if pages is not None:
+        # Before the root of a program: where there are pages, `/` is one of them.
+        app.include_router(pages, include_in_schema=False)
     _add_root(app)
     add_error_answers(app)
     return app
 
 
 def _application(
-    deps: Dependencies, tokens: Tokens | None, routers: Sequence[APIRouter]
+    deps: Dependencies,
+    tokens: Tokens | None,
+    routers: Sequence[APIRouter],
+    pages: APIRouter | None,
 ) -> RequestMiddleware:
-    app = _with_routes(routers)
+    app = _with_routes(routers, pages)
     app.state.dependencies = deps
     settings = deps.settings
     hosts = KnownHosts.of(
@@ -105,7 +124,7 @@ def _application(
 def _add_root(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
-        return json_answer({"name": app.title, "version": app.version, **_POINTERS})
+        return root_answer()
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

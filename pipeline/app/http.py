@@ -26,6 +26,7 @@ from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
+from pipeline.page.pages import pages
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 
@@ -97,7 +98,7 @@ def _api(
     stack.callback(deps.transfer.close)
     stack.push_async_callback(deps.runs.stop)
     stack.push_async_callback(deps.advisories.stop)
-    return create_api(deps, tokens)
+    return create_api(deps, tokens, pages())
 
 
 def _api_dependencies(

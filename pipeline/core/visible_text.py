@@ -40,6 +40,14 @@ def visible_json(text: str) -> str:
     return _ANY_BUT_LAYOUT.sub(_json_escape, text)
 
 
+def named_lines(text: str) -> str:
+    """Return `text` with its newlines and tabs, and by its code point what is not seen: ‹U+202E›.
+
+    For a page, where a text may hold the escapes of a program and must not be taken for them.
+    """
+    return _ANY_BUT_LAYOUT.sub(lambda found: f"‹U+{ord(found[0]):04X}›", text)
+
+
 def without_unseen(text: str, instead: str) -> str:
     """Return `text` with another in place of each character that is not seen."""
     return _ANY.sub(instead, text)

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter
 
 from pipeline.api.application import create_api
 from pipeline.api.dependencies import ApiDependencies, ThreadPool
@@ -88,14 +89,18 @@ def add_runs(root: Path, *requests: dict[str, Any]) -> None:
 
 @asynccontextmanager
 async def api_over(
-    root: Path, *, tokens: Tokens | None = None, **settings: Any
+    root: Path,
+    *,
+    tokens: Tokens | None = None,
+    pages: APIRouter | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Api]:
     """Serve the store at `root`, made where there is none; no broker answers."""
     if not (root / "store.json").exists():
         make_store(root)
     # The server's paths must not be in any answer.
     deps = _api_dependencies(read_settings(data_dir=root, **settings), RunReader(root))
-    app = create_api(deps, tokens)
+    app = create_api(deps, tokens, pages)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}
     async with httpx.AsyncClient(

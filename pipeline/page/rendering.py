@@ -1,0 +1,140 @@
+"""Templates and their values as HTML: escaped, with every character of a text seen.
+
+Whatever is written into a template passes `_seen`, so that no template can forget it. What stays is
+to set a text of others apart (`|text`, a `<bdi>`), so that its direction ends with it.
+"""
+
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.visible_text import named_lines
+from pipeline.page.assets import asset_path
+from schemas.timestamps import parse_timestamp
+
+NAVIGATION = (("Runs", "/"),)
+"""The names of pages in the head of every page, and their paths."""
+
+_NONE = "–"
+_SHORT_DIGITS = 12
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
+        *("form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"),
+    )
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "same-origin",
+}
+
+
+def page(
+    request: Request,
+    template: str,
+    status: int = 200,
+    **values: Any,  # noqa: ANN401  # what the template names
+) -> HTMLResponse:
+    """Return a page.
+
+    Args:
+        request: For the address of the page, and who is signed in.
+        template: A file of `pipeline/page/templates`.
+        status: Of HTTP.
+        values: What the template shows. Of texts, only those of ours may be Markup.
+    """
+    content = (
+        _environment()
+        .get_template(template)
+        .render(
+            path=request.url.path,
+            signed_in=getattr(request.state, "signed_in", None),
+            **values,
+        )
+    )
+    return HTMLResponse(content, status, PAGE_HEADERS)
+
+
+@cache
+def _environment() -> Environment:
+    templates = files("pipeline.page") / "templates"
+    found = Environment(
+        loader=FunctionLoader(lambda name: (templates / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_seen,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.globals |= {
+        "asset": asset_path,
+        "navigation": NAVIGATION,
+        "version": version("rmos-runs"),
+        "now": lambda: datetime.now(UTC),
+    }
+    found.filters |= {
+        "text": set_apart,
+        "exact": exact,
+        "moment": moment,
+        "short": short,
+        "json": json_text,
+    }
+    return found
+
+
+def _seen(value: object) -> object:
+    """Return what is written in place of a value of a template."""
+    if value is None:
+        return _NONE
+    return named_lines(value) if type(value) is str else value
+
+
+def exact(value: object) -> Markup:
+    """Return a text as it is, for the value of a field: it must go back as it came."""
+    return Markup("") if value is None else escape(str(value))
+
+
+def set_apart(value: object) -> Markup:
+    """Return a text of others, whose direction changes nothing around it."""
+    if value is None:
+        return Markup('<span class="none">–</span>')
+    return Markup("<bdi>{}</bdi>").format(named_lines(str(value)))
+
+
+def moment(timestamp: str | datetime) -> Markup:
+    """Return a time of ours, to the second; the exact one is its `datetime`."""
+    if isinstance(timestamp, datetime):
+        found, exactly = timestamp, timestamp.isoformat()
+    else:
+        exactly = timestamp
+        try:
+            found = parse_timestamp(timestamp)
+        except ValueError:
+            # Of an older store it may be any text.
+            return set_apart(timestamp)
+    shown = found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return Markup('<time datetime="{}">{} UTC</time>').format(exactly, shown)
+
+
+def short(name: str) -> Markup:
+    """Return the first digits of a hash or an id; the whole is its title."""
+    if len(name) <= _SHORT_DIGITS + 4:
+        return Markup("<code>{}</code>").format(named_lines(name))
+    return Markup('<code title="{}">{}…</code>').format(
+        named_lines(name), named_lines(name[:_SHORT_DIGITS])
+    )
+
+
+def json_text(value: object) -> str:
+    """Return a value as canonical JSON, with every digit of its numbers."""
+    return canonical_json(value).decode()
