@@ -138,6 +138,7 @@ class RunItem(Frozen):
     gcode_known_by: GcodeKnownBy | None
     artifact_sha256: Sha256
     artifact_path: Label
+    may_cut: bool = Field(description="Whether a machine may cut by it, as the events say.")
     advisory_count: int = Field(ge=0)
     explanation_status: ExplanationStatus
 

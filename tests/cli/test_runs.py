@@ -26,6 +26,7 @@ ITEM_FIELDS = {
     "gcode_known_by",
     "artifact_sha256",
     "artifact_path",
+    "may_cut",
     "advisory_count",
     "explanation_status",
 }

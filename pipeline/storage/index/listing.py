@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
+from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
 from pipeline.storage.index.tables import LISTED_BY, driver_text, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
@@ -61,7 +62,7 @@ _COUNT_ADVISORIES = (
     "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
     "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
 )
-_COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "created_at_us"))
+_COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "legacy", "created_at_us"))
 _NEWEST_FIRST = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
 _FIRST_BUDGET = 1000
 """Tools that are merged, or runs that are looked through, before the other way is tried."""
@@ -126,13 +127,17 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
     finally:
         connection.execute("ROLLBACK")
     items = [dict(zip(_SHOWN, row, strict=False)) for row in rows[:limit]]
-    for item in items:
+    for item, row in zip(items, rows, strict=False):
+        # What no record explains is not listed. Legacy is selected behind what is shown.
+        item["may_cut"] = may_cut(
+            status=item["status"], risk_level=item["risk_level"], legacy=bool(row[-2])
+        )
         count, explanations = linked.get(item["run_id"], (0, 0))
         item["advisory_count"] = count
         item["explanation_status"] = "READY" if explanations else "NONE"
     next_cursor = None
     if len(rows) > limit:
-        # created_at_us is selected behind what is shown.
+        # created_at_us is selected last.
         next_cursor = _write_cursor(rows[limit - 1][-1], items[-1]["run_id"])
     return RunPage(items, next_cursor, limit)
 

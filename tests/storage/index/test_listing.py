@@ -20,7 +20,7 @@ from pipeline.storage.index.listing import list_runs
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import LISTED_BY, IndexedRun, indexed_run, runs
 from schemas.run_filter import RunFilter
-from tests.builders import judged, run_request
+from tests.builders import judged, red_request, run_request
 from tests.laws import offenders
 from tests.storage.stores import change_index, judged_record, opened, source
 
@@ -205,6 +205,21 @@ def test_a_page_counts_the_links_of_the_state_that_it_lists(tmp_path: Path) -> N
             connection.set_trace_callback(None)
             counts.append(list_runs(connection, RunFilter()).items[0]["advisory_count"])
     assert counts == [0, 1]
+
+
+def test_an_item_says_whether_a_machine_may_cut_by_its_run(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    requests = [run_request(run_id="run_1"), run_request(run_id="old"), red_request(run_id="red")]
+    with opened(root) as store:
+        store.commit([judged_record(request, offset) for offset, request in enumerate(requests)])
+        change_index(root, "UPDATE runs SET legacy = 1 WHERE run_id = 'old'")
+        with store.index.looking_up() as connection:
+            items = list_runs(connection, RunFilter()).items
+    assert {item["run_id"]: item["may_cut"] for item in items} == {
+        "run_1": True,
+        "old": False,
+        "red": False,
+    }
 
 
 def in_plain_python(rows: list[tuple[str, int, str, str]], wanted: RunFilter) -> list[str]:
