@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from schemas.fields import LABEL_LIMIT_CHARACTERS, RiskLevel, RunStatus
+from schemas.fields import LABEL_LIMIT_CHARACTERS, SHA256_PATTERN, RiskLevel, RunStatus
 
 DEFAULT_LIMIT: Final = 50
 LARGEST_LIMIT: Final = 200
@@ -32,6 +32,14 @@ _Day = Annotated[
     Field(description="UTC date, inclusive.", json_schema_extra={"format": "date"}),
 ]
 
+_Program = Annotated[
+    str | None,
+    Field(
+        pattern=SHA256_PATTERN,
+        description="SHA-256 of a program: runs that cut it, and runs that withhold its bytes.",
+    ),
+]
+
 
 class RunFilter(BaseModel):
     """The parameters of a listing, as HTTP, the client and the command line take them.
@@ -50,6 +58,7 @@ class RunFilter(BaseModel):
     workflow_session_id: _Text = None
     material_id: _Text = None
     machine_id: _Text = None
+    gcode_sha256: _Program = None
     date_from: _Day = None
     date_to: _Day = None
     limit: int = Field(DEFAULT_LIMIT, description=f"Clamped to 1 to {LARGEST_LIMIT}.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import GCODE, sha256
 from tests.cli.command_line import CommandLine
 
 NEWEST_FIRST = ["rosette_1", "router_1", "saw_red", "saw_2", "saw_1"]
@@ -56,6 +57,9 @@ def test_runs_are_listed_newest_first(rmos_with_runs: CommandLine) -> None:
         (["--tool-id-prefix", "s_w"], []),
         (["--event-type", "approval"], ["router_1"]),
         (["--workflow-session-id", "ws_42"], ["saw_red", "saw_2", "saw_1"]),
+        (["--gcode-sha256", sha256(GCODE)], NEWEST_FIRST),
+        (["--gcode-sha256", sha256(GCODE), "--tool-id-prefix", "saw:r"], ["saw_2"]),
+        (["--gcode-sha256", sha256(GCODE + "\n")], []),
         (["--date-from", "2025-12-19"], ["rosette_1", "router_1", "saw_red"]),
         (["--date-to", "2025-12-18"], ["saw_2", "saw_1"]),
         (["--date-from", "2025-12-19", "--date-to", "2025-12-19"], ["saw_red"]),
@@ -118,6 +122,7 @@ def test_no_run_fits_is_no_error(rmos_with_runs: CommandLine) -> None:
     [
         ["--status", "MAYBE"],
         ["--risk-level", "BLUE"],
+        ["--gcode-sha256", sha256(GCODE).upper()],
         ["--date-from", "yesterday"],
         ["--date-to", "2025-02-30"],
         ["--limit", "many"],

@@ -33,7 +33,9 @@ LIMIT_ROWS = 500
 _FILTERS = (
     *("event_type", "status", "workflow_session_id", "tool_id", "material_id", "machine_id"),
 )
-_UNKNOWN_TO_V1 = ("mode", "tool_id_prefix", "risk_level", "date_from", "date_to", "cursor")
+_UNKNOWN_TO_V1 = (
+    *("mode", "tool_id_prefix", "risk_level", "gcode_sha256", "date_from", "date_to", "cursor"),
+)
 """Parameters of the list that v1 passed over. A list without the filter that was asked for would be
 a wrong answer, and a cursor that is passed over never comes to an end."""
 
@@ -56,12 +58,13 @@ async def list_runs(
     mode: NotInV1 = None,
     tool_id_prefix: NotInV1 = None,
     risk_level: NotInV1 = None,
+    gcode_sha256: NotInV1 = None,
     date_from: NotInV1 = None,
     date_to: NotInV1 = None,
     cursor: NotInV1 = None,
 ) -> Response:
     """Return the newest runs in short, each filter an exact value."""
-    del mode, tool_id_prefix, risk_level, date_from, date_to, cursor
+    del mode, tool_id_prefix, risk_level, gcode_sha256, date_from, date_to, cursor
     for name in _UNKNOWN_TO_V1:
         if name in request.query_params:
             raise ApiError(501, "NOT_IN_V1", f"v1 does not know the parameter {name}.")

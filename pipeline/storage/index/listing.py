@@ -15,18 +15,27 @@ import orjson
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    CompoundSelect,
     Integer,
     Select,
     bindparam,
     literal_column,
     select,
     tuple_,
+    union,
+    union_all,
 )
 
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
-from pipeline.storage.index.tables import LISTED_BY, driver_text, runs
+from pipeline.storage.index.tables import (
+    LISTED_BY,
+    driver_text,
+    runs,
+    withheld_blobs,
+    withheld_payloads,
+)
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -144,7 +153,8 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
 
 def _values(wanted: RunFilter) -> dict[str, Any]:
     """Return what is bound to the query, by the names of its parameters."""
-    values = {name: value for name in LISTED_BY if (value := getattr(wanted, name)) is not None}
+    filters = (*LISTED_BY, "gcode_sha256")
+    values = {name: value for name in filters if (value := getattr(wanted, name)) is not None}
     if wanted.tool_id_prefix is not None:
         values["prefix"] = wanted.tool_id_prefix
         values["prefix_end"] = wanted.tool_id_prefix + _LAST_TEXT
@@ -165,6 +175,8 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
 def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the rows that fit `values`, newest first, at most `count` of them."""
     names = frozenset(values)
+    if "gcode_sha256" in names:
+        return connection.execute(_of_program(names), values).fetchall()
     if "prefix" not in names:
         return connection.execute(_newest(names, "count"), values).fetchall()
     # Either the tools of the prefix are few and their runs are merged, or the newest runs are
@@ -179,6 +191,40 @@ def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tup
         if len(rows) == values["count"] or _has_seen_all(connection, within):
             return rows
         budget *= 8
+
+
+@lru_cache(maxsize=1024)
+def _of_program(names: frozenset[str]) -> str:
+    """Return the query of the newest runs of a program: of those that cut it, and of the others.
+
+    A run that withholds a program has no program in its row. Those runs are found by what they
+    withhold and sorted, however few are asked for: the query takes as long as they are many.
+    """
+    program: BindParameter[Any] = bindparam("gcode_sha256")
+    # By the plus none of these columns leads the search: a program has few runs, a tool may have
+    # all of them.
+    others = [
+        literal_column(f"+runs.{name}") == bindparam(name) for name in LISTED_BY if name in names
+    ]
+    if "prefix" in names:
+        tool_id: Any = literal_column("+runs.tool_id")
+        others += [tool_id >= bindparam("prefix"), tool_id < bindparam("prefix_end")]
+    others += _conditions(names - set(LISTED_BY))
+    withholding = union(
+        *(
+            select(table.c.run_id).where(table.c.sha256 == program)
+            for table in (withheld_payloads, withheld_blobs)
+        )
+    )
+    query = union_all(
+        select(*_COLUMNS).where(runs.c.gcode_sha256 == program, *others),
+        select(*_COLUMNS).where(
+            runs.c.run_id.in_(withholding),
+            runs.c.gcode_sha256.is_distinct_from(program),
+            *others,
+        ),
+    )
+    return _text(query.order_by(*_NEWEST_FIRST), bindparam("count", type_=Integer))
 
 
 def _has_seen_all(connection: sqlite3.Connection, within: Mapping[str, Any]) -> bool:
@@ -239,7 +285,7 @@ def _newest_of(tool_id: str, conditions: list[ColumnElement[bool]]) -> str:
     return _text(query.order_by(*_NEWEST_FIRST), literal_column("1", Integer))
 
 
-def _text(query: Select[Any], count: ColumnElement[int]) -> str:
+def _text(query: Select[Any] | CompoundSelect[Any], count: ColumnElement[int]) -> str:
     # Without this offset SQLAlchemy binds one of its own.
     return driver_text(query.limit(count).offset(literal_column("0")))
 

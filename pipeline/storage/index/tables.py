@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    CompoundSelect,
     Float,
     ForeignKey,
     Index,
@@ -110,7 +111,10 @@ runs = Table(
     # One for each filter of the listing, each in the order of the listing: no query walks over
     # more rows than fit its filter.
     Index("runs_newest_first", "created_at_us", "run_id"),
-    *(Index(f"runs_by_{name}", name, "created_at_us", "run_id") for name in LISTED_BY),
+    *(
+        Index(f"runs_by_{name}", name, "created_at_us", "run_id")
+        for name in (*LISTED_BY, "gcode_sha256")
+    ),
 )
 
 # An index file of before has only those of its time. The format stays: they change no answer.
@@ -276,7 +280,7 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     return found._replace(row=_run_in_order(row))
 
 
-def driver_text(query: Select[Any]) -> str:
+def driver_text(query: Select[Any] | CompoundSelect[Any]) -> str:
     """Return a query as the driver takes it, its parameters by name.
 
     Made once for a query that is asked often: making one takes longer than SQLite's answer.

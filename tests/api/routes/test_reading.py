@@ -277,6 +277,15 @@ async def test_a_listing_filters_and_pages(api: Api) -> None:
     assert none == {"items": [], "next_cursor": None, "limit": 50}
 
 
+async def test_the_runs_of_a_program_are_listed_with_the_one_that_withholds_it(api: Api) -> None:
+    api.add_runs(saw(), rosette_request(run_id="ros", outputs=None), red_request(run_id="red"))
+    page = RunPageAnswer.model_validate_json(
+        (await api.get(f"?gcode_sha256={sha256(saw()['outputs']['gcode_text'])}")).content
+    )
+    shown = [(item.run_id, item.status, item.gcode_sha256 is None) for item in page.items]
+    assert shown == [("saw_1", "OK", False), ("red", "BLOCKED", True)]
+
+
 async def test_a_limit_is_clamped(api: Api) -> None:
     wanted = {"0": 1, "-5": 1, "10000": 200, "9" * 30: 200}
     assert {given: (await api.get(f"?limit={given}")).json()["limit"] for given in wanted} == wanted
@@ -284,7 +293,13 @@ async def test_a_limit_is_clamped(api: Api) -> None:
 
 async def test_a_value_that_cannot_be_used_is_refused(api: Api) -> None:
     queries = [
-        *("status=ok", "status=MAYBE", "risk_level=BLUE"),
+        *(
+            "status=ok",
+            "status=MAYBE",
+            "risk_level=BLUE",
+            "gcode_sha256=0",
+            f"gcode_sha256={'A' * 64}",
+        ),
         *("date_from=yesterday", "date_to=2025-02-30", "date_from=20251218"),
         *("date_from=2025-W51-4", "limit=many", "limit=1.5", "limit=" + "9" * 5000),
         *("cursor=x", "cursor=!!!", "cursor=YWJj", "cursor=" + "9" * 1000),

@@ -20,7 +20,16 @@ from pipeline.storage.index.listing import list_runs
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import LISTED_BY, IndexedRun, indexed_run, runs
 from schemas.run_filter import RunFilter
-from tests.builders import judged, red_request, run_request
+from tests.builders import (
+    ABSENT,
+    GCODE,
+    attachment,
+    attachment_ref,
+    judged,
+    red_request,
+    run_request,
+    sha256,
+)
 from tests.laws import offenders
 from tests.storage.stores import change_index, judged_record, opened, source
 
@@ -40,6 +49,7 @@ VALUES: dict[str, Any] = {
     "tool_id_prefix": "saw:",
     "date_from": "2025-01-01",
     "date_to": "2026-01-01",
+    "gcode_sha256": sha256(GCODE),
 }
 FILTERS = [
     {},
@@ -134,6 +144,76 @@ def test_no_look_up_of_a_run_scans_a_table(index: RunIndex) -> None:
     )
     for look in looks:
         assert_no_scan(plans_of(index, look))
+
+
+PROGRAM = b"G90\r\nG1 Z-30\r\nM30\r\n"
+_TO_CUT = {"kind": "gcode", "mime": "text/plain", "filename": "part.nc"}
+_CLAIMED = {"hashes": {"gcode_sha256": sha256(PROGRAM)}}
+_NAMED = {"attachments": [attachment_ref(PROGRAM, **_TO_CUT)]}
+WAYS: dict[str, dict[str, Any]] = {
+    "inline": {"outputs": {"gcode_text": PROGRAM.decode()}},
+    "attached inline": {"outputs": ABSENT, "attachments": [attachment(PROGRAM, **_TO_CUT)]},
+    "attached by name": {"outputs": ABSENT, **_NAMED},
+    "claimed": {"outputs": ABSENT, **_CLAIMED},
+    "listed as debug": {
+        "outputs": ABSENT,
+        **_CLAIMED,
+        "attachments": [attachment_ref(PROGRAM, kind="debug")],
+    },
+}
+"""How a program comes with a request (docs/messages.md)."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_lists_its_runs_and_those_that_withhold_it(tmp_path: Path, way: str) -> None:
+    with opened(tmp_path / "store") as store:
+        requests = [
+            run_request(run_id="ok", **WAYS[way]),
+            red_request(run_id="red", **WAYS[way]),
+            run_request(run_id="incomplete", **WAYS[way], tool_id=ABSENT),
+            run_request(run_id="other"),
+            red_request(run_id="other_red"),
+        ]
+        store.commit([judged_record(request, offset) for offset, request in enumerate(requests)])
+        with store.index.looking_up() as connection:
+            page = list_runs(connection, RunFilter(gcode_sha256=sha256(PROGRAM)))
+            walked = walk(connection, gcode_sha256=sha256(PROGRAM), limit=1)
+            blocked = walk(connection, gcode_sha256=sha256(PROGRAM), status="BLOCKED")
+    assert [item["run_id"] for item in page.items] == ["red", "ok", "incomplete"] == walked
+    assert blocked == ["red", "incomplete"]
+    # What a verdict withholds has no hash in any answer.
+    assert [item["gcode_sha256"] for item in page.items] == [None, sha256(PROGRAM), None]
+
+
+def test_a_program_and_another_filter_are_searched_by_the_program(index: RunIndex) -> None:
+    def holds(case: tuple[str, str | None]) -> None:
+        name, cursor = case
+
+        def work() -> None:
+            with index.looking_up() as connection:
+                wanted = {name: VALUES[name], "gcode_sha256": VALUES["gcode_sha256"]}
+                list_runs(connection, RunFilter(**wanted, cursor=cursor))
+
+        plans = plans_of(index, work)
+        merged = plans[plans.index("MERGE (UNION ALL)") :]
+        of_runs, withheld = merged[: merged.index("RIGHT")], merged[merged.index("RIGHT") :]
+        assert any("runs_by_gcode_sha256 (gcode_sha256=?" in plan for plan in of_runs), plans
+        assert not any("TEMP B-TREE" in plan for plan in of_runs), plans
+        # Only what withholds the program is sorted.
+        assert any("autoindex_runs_1 (run_id=?)" in plan for plan in withheld), plans
+        assert any("withheld_payloads_1 (sha256=?)" in plan for plan in withheld), plans
+        assert any("withheld_blobs_1 (sha256=?)" in plan for plan in withheld), plans
+
+    assert offenders(holds, product(VALUES, [None, cursor_of(index)])) == []
+
+
+def test_a_program_that_no_record_explains_is_in_no_list(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with opened(root) as store:
+        store.commit([judged_record(run_request()), judged_record(red_request(run_id="red"), 1)])
+        change_index(root, "UPDATE runs SET source_offset = NULL")
+        with store.index.looking_up() as connection:
+            assert walk(connection, gcode_sha256=sha256(GCODE)) == []
 
 
 def walk(connection: sqlite3.Connection, **wanted: Any) -> list[str]:
