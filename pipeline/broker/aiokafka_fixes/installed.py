@@ -1,23 +1,31 @@
 """The one call that changes aiokafka for this process; publishers in other programs skip it.
 
-One change is made here: aiokafka 0.14 closes the connection by which a client asks for the cluster
-where the question fails, and forgets it where the task is cancelled (`client.py`, `bootstrap`). A
-time limit over a client's `start`, or a service that stops meanwhile, leaves a socket open until
-the collector comes by.
+Two changes are made here, of what aiokafka 0.14 leaves until the collector comes by:
+
+* It closes the connection by which a client asks for the cluster where the question fails, and
+  forgets it where the task is cancelled (`client.py`, `bootstrap`). A time limit over a client's
+  `start`, or a service that stops meanwhile, leaves a socket open.
+* The records of an answer hold their iterator, which holds them (`consumer/fetcher.py`,
+  `PartitionRecords`). An answer of which not every record was taken, as by a consumer that is
+  closed or goes to another offset, keeps its bytes: 1 MiB and more for each partition.
 """
 
 import asyncio
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
-from aiokafka import client
+from aiokafka import ConsumerRecord, client
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer.fetcher import PartitionRecords
 
 from pipeline.broker.aiokafka_fixes.tolerant_records import install_tolerant_records
 from pipeline.broker.aiokafka_fixes.unreadable_batches import install_partition_holds
 
 _create_conn = client.create_conn
 _bootstrap = AIOKafkaClient.bootstrap
+_unpack_records = PartitionRecords._unpack_records
 _opened: dict[asyncio.Task[Any] | None, list[AIOKafkaConnection]] = {}
 """What each task has opened that is in a bootstrap."""
 
@@ -48,6 +56,15 @@ async def _closed_bootstrap(self: AIOKafkaClient) -> None:
         del _opened[task]
 
 
+def install_freed_answers() -> None:
+    """Let an answer be freed at once that a consumer of this process lets go of."""
+    PartitionRecords._unpack_records = _unpacked_without_cycle
+
+
+def _unpacked_without_cycle(self: PartitionRecords) -> Iterator[ConsumerRecord]:
+    return _unpack_records(weakref.proxy(self))  # type: ignore[no-any-return]
+
+
 def install(*, hold_partitions: bool = False) -> None:
     """Let every consumer of this process read what the broker accepted, and no client leak.
 
@@ -60,5 +77,6 @@ def install(*, hold_partitions: bool = False) -> None:
     """
     install_tolerant_records()
     install_closed_bootstraps()
+    install_freed_answers()
     if hold_partitions:
         install_partition_holds()

@@ -1,18 +1,26 @@
-"""A start that is cancelled while it asks for the cluster leaves no connection."""
+"""What aiokafka leaves until the collector comes by is gone at once."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import client
+from aiokafka import TopicPartition, client
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 
 from pipeline.broker.aiokafka_fixes import installed
-from pipeline.broker.aiokafka_fixes.installed import install_closed_bootstraps
+from pipeline.broker.aiokafka_fixes.installed import (
+    install_closed_bootstraps,
+    install_freed_answers,
+)
+from pipeline.broker.aiokafka_fixes.tolerant_records import TolerantRecords
+from tests.broker.aiokafka_fixes.record_batches import batch_bytes, record_bytes
 
 VERSIONS = b"".join(number.to_bytes(2) for key in range(64) for number in (key, 0, 1))
 
@@ -79,3 +87,26 @@ async def test_a_cancelled_start_leaves_no_connection_unlike_that_of_aiokafka(
             connection.close()
         assert await left_at_once(left)
     assert installed._opened == {}
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_an_answer_of_which_records_are_left_is_freed_at_once_unlike_that_of_aiokafka(
+    monkeypatch: pytest.MonkeyPatch, *, mended: bool
+) -> None:
+    monkeypatch.setattr(PartitionRecords, "_unpack_records", installed._unpack_records)
+    if mended:
+        install_freed_answers()
+    answer = TolerantRecords(
+        batch_bytes(record_bytes(0, None, b"a") + record_bytes(1, None, b"b"), 2)
+    )
+    records = PartitionRecords(
+        TopicPartition("t", 0), answer, [], 0, None, None, True, READ_COMMITTED
+    )
+    assert (next(records).value, records.next_fetch_offset) == (b"a", 1)
+    held = weakref.ref(answer)
+    gc.disable()
+    try:
+        del answer, records
+        assert (held() is None) is mended
+    finally:
+        gc.enable()
