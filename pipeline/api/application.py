@@ -10,6 +10,7 @@ from starlette.responses import Response
 from pipeline.api.answers import add_error_answers, json_answer
 from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDependencies
 from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
+from pipeline.api.http.pages import Pages
 from pipeline.api.http.request_head import HeadRules
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import document, operation_id
@@ -42,7 +43,7 @@ _POINTERS = {
 
 
 def create_api(
-    deps: ApiDependencies, tokens: Tokens | None, pages: APIRouter | None = None
+    deps: ApiDependencies, tokens: Tokens | None, pages: Pages | None = None
 ) -> RequestMiddleware:
     """Return the ASGI application.
 
@@ -55,7 +56,7 @@ def create_api(
 
 
 def create_legacy_api(
-    deps: LegacyDependencies, tokens: Tokens | None, pages: APIRouter | None = None
+    deps: LegacyDependencies, tokens: Tokens | None, pages: Pages | None = None
 ) -> RequestMiddleware:
     """Return the ASGI application of v1 mode; routes that v1 did not have answer 501.
 
@@ -78,7 +79,7 @@ def root_answer() -> Response:
     return json_answer({"name": _TITLE, "version": version("rmos-runs"), **_POINTERS})
 
 
-def _with_routes(routers: Sequence[APIRouter], pages: APIRouter | None = None) -> FastAPI:
+def _with_routes(routers: Sequence[APIRouter], pages: Pages | None = None) -> FastAPI:
     app = FastAPI(
         title=_TITLE,
         version=version("rmos-runs"),
@@ -94,7 +95,8 @@ def _with_routes(routers: Sequence[APIRouter], pages: APIRouter | None = None) -
     app.include_router(health.router)
     if pages is not None:
         # Before the root of a program: where there are pages, `/` is one of them.
-        app.include_router(pages, include_in_schema=False)
+        for router in (*pages.routers, *pages.open_routers):
+            app.include_router(router, include_in_schema=False)
     _add_root(app)
     add_error_answers(app)
     return app
@@ -104,10 +106,12 @@ def _application(
     deps: Dependencies,
     tokens: Tokens | None,
     routers: Sequence[APIRouter],
-    pages: APIRouter | None,
+    pages: Pages | None,
 ) -> RequestMiddleware:
     app = _with_routes(routers, pages)
     app.state.dependencies = deps
+    # For signing in; what is let in is decided around the application.
+    app.state.tokens = tokens
     settings = deps.settings
     hosts = KnownHosts.of(
         settings.api_host, settings.api_allowed_hosts, asks_tokens=tokens is not None
@@ -118,6 +122,7 @@ def _application(
         head_rules=HeadRules(hosts, frozenset(settings.api_allowed_origins)),
         limit=RequestLimit(settings.api_requests, settings.api_client_requests),
         idle_seconds=settings.api_idle_seconds,
+        pages=pages,
     )
 
 

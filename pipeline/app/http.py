@@ -26,7 +26,7 @@ from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
-from pipeline.page.pages import pages
+from pipeline.page.pages import legacy_pages, pages
 from pipeline.settings import Settings
 from pipeline.storage.reader import RunReader
 
@@ -90,7 +90,7 @@ def _api(
         legacy = _legacy_dependencies(settings, workers)
         stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
-        return create_legacy_api(legacy, tokens)
+        return create_legacy_api(legacy, tokens, legacy_pages())
     reader = RunReader(settings.data_dir)
     stack.callback(reader.close)
     deps = _api_dependencies(settings, reader, workers)

@@ -1,13 +1,25 @@
 """All pages, in the order in which their paths are matched; a new page is added here."""
 
-from fastapi import APIRouter
+from types import ModuleType
 
-from pipeline.page import assets, runs
+from pipeline.api.http.pages import Pages
+from pipeline.page import about_v1, assets, runs, sign_in
 
 
-def pages() -> APIRouter:
+def pages() -> Pages:
     """Return the pages over a store."""
-    router = APIRouter()
-    for each in (runs, assets):
-        router.include_router(each.router)
-    return router
+    return _guarded(runs)
+
+
+def legacy_pages() -> Pages:
+    """Return the pages of v1 mode: one that says so."""
+    return _guarded(about_v1)
+
+
+def _guarded(*modules: ModuleType) -> Pages:
+    return Pages(
+        routers=tuple(module.router for module in modules),
+        open_routers=(sign_in.router, assets.router),
+        cookie_token=sign_in.cookie_token,
+        ask_for_token=sign_in.ask_for_token,
+    )

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter
 
 from pipeline.api.application import create_api
 from pipeline.api.dependencies import ApiDependencies, ThreadPool
 from pipeline.api.http.middleware import RequestMiddleware
+from pipeline.api.http.pages import Pages
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
@@ -24,7 +24,7 @@ from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
-from tests.builders import judged, record
+from tests.builders import judged, record, sha256
 from tests.storage.stores import make_store
 
 RUNS = "/api/rmos/runs"
@@ -71,6 +71,15 @@ class Api:
         store.close()
 
 
+def tokens_of(folder: Path, *lines: tuple[str, str, str]) -> Tokens:
+    """Return the tokens of a new file; a line is a name, a role and the token."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "tokens.txt"
+    text = "".join(f"{name} {role} {sha256(token)}\n" for name, role, token in lines)
+    file.write_text(text, encoding="utf-8")
+    return Tokens(file)
+
+
 def add_runs(root: Path, *requests: dict[str, Any]) -> None:
     store = RunStore(root)
     first = store.index.count()
@@ -92,7 +101,7 @@ async def api_over(
     root: Path,
     *,
     tokens: Tokens | None = None,
-    pages: APIRouter | None = None,
+    pages: Pages | None = None,
     **settings: Any,
 ) -> AsyncIterator[Api]:
     """Serve the store at `root`, made where there is none; no broker answers."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.http.tokens import read_tokens
+from pipeline.api.http.tokens import Tokens
 from pipeline.broker.local.broker import LocalBroker
 from tests.e2e.api_service import ApiService, api_service
 
@@ -98,6 +98,6 @@ def test_a_line_that_was_not_printed_is_found() -> None:
 async def test_the_lines_for_a_token_make_a_file_that_the_api_takes(tmp_path: Path) -> None:
     (script,) = re.findall(r"^```sh\n(.*?)^```$", section("Tokens"), re.DOTALL | re.MULTILINE)
     token = (await bash(script, tmp_path)).strip()
-    found = read_tokens(tmp_path / "tokens.txt").find(token)
+    found = Tokens(tmp_path / "tokens.txt").find(token)
     assert found is not None
     assert (found.name, found.role) == ("cam_1", "publish")

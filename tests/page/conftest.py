@@ -34,7 +34,7 @@ class Element:
         """Its text, with one space wherever there is any."""
         return " ".join(self.text.split())
 
-    def all(self, name: str = "", **attributes: str) -> Iterator["Element"]:
+    def all(self, name: str = "", /, **attributes: str) -> Iterator["Element"]:
         """Yield what is below; `class_` is one word of the class."""
         for each in self.children:
             if isinstance(each, Element):
@@ -56,7 +56,7 @@ class Element:
             )
         )
 
-    def one(self, name: str = "", **attributes: str) -> "Element":
+    def one(self, name: str = "", /, **attributes: str) -> "Element":
         found = list(self.all(name, **attributes))
         assert len(found) == 1, (name, attributes, len(found))
         return found[0]

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import metrics
 from pipeline.api.answers import ApiError, error_answer
+from pipeline.api.http.pages import Pages
 from pipeline.api.http.request_body import is_unasked
 from pipeline.api.http.request_head import (
     READING,
@@ -115,6 +116,7 @@ class RequestMiddleware:
         head_rules: HeadRules,
         limit: RequestLimit,
         idle_seconds: float,
+        pages: Pages | None = None,
     ) -> None:
         """Wrap `app`.
 
@@ -124,8 +126,10 @@ class RequestMiddleware:
             head_rules: What the head of a request must hold.
             limit: Of requests under way.
             idle_seconds: Longest wait for a client to take a piece of an answer.
+            pages: Those of `app` that people open, where there are any.
         """
         self.app = app
+        self._pages = pages
         self._tokens = tokens
         self._head_rules = head_rules
         self._limit = limit
@@ -183,18 +187,28 @@ class RequestMiddleware:
         client = (scope.get("client") or ("",))[0]
         is_limited = scope["path"] not in _ALWAYS_ANSWERED
         with self._limit.slot_for(client) if is_limited else nullcontext(True) as has_slot:
-            refused = self._refusal(scope) if has_slot else _too_busy()
-            app = self.app if refused is None else error_answer(refused)
-            await app(scope, receive, send)
+            app = self._refusal(scope) if has_slot else error_answer(_too_busy())
+            await (app or self.app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        """Return what answers a request that is refused, or None."""
         if self._tokens is not None and scope["path"] not in OPEN_PATHS:
-            refused = self._tokens.refusal(Headers(scope=scope), scope["method"])
+            refused = self._refusal_by_token(scope, self._tokens)
             if refused is not None:
                 return refused
         if has_hidden_slash(scope):
-            return ApiError(404, "NOT_FOUND", "No name here holds a slash, escaped or not.")
+            message = "No name here holds a slash, escaped or not."
+            return error_answer(ApiError(404, "NOT_FOUND", message))
         return None
+
+    def _refusal_by_token(self, scope: Scope, tokens: Tokens) -> ASGIApp | None:
+        pages = self._pages
+        if pages is not None and pages.is_open(scope):
+            return None
+        if pages is not None and pages.takes_cookie(scope):
+            return None if pages.let_in(scope, tokens) else pages.ask_for_token
+        refused = tokens.refusal(Headers(scope=scope), scope["method"])
+        return None if refused is None else error_answer(refused)
 
 
 def _too_busy() -> ApiError:

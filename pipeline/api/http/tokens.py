@@ -1,7 +1,8 @@
 """The tokens of the API: a file of their hashes, and the addresses that need none.
 
 A line is `name role sha256hex`, where the hash is that of the token: the file reveals no token.
-Empty lines and lines that begin with `#` are skipped. The role `publish` may read too.
+Empty lines and lines that begin with `#` are skipped. The role `publish` may read too. The file is
+read again whenever it has changed: a line that is taken out of it ends its token at once.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
 """Paths that need no token: probes have none, and these answers hold nothing about runs."""
 
 _FIELDS = 3
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,37 @@ class Token:
 
 
 class Tokens:
-    """The tokens of an API."""
+    """The tokens of a file, as it is at each look-up.
 
-    def __init__(self, tokens: tuple[Token, ...]) -> None:
-        self._tokens = tokens
+    Once the API runs, a file that is not of its form lets nobody in, and the log says so.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: It cannot be read, holds no token, or a line is not of the form.
+        """
+        self._file = file
+        # Before it is read: what changes meanwhile is read again.
+        self._state = _state_of(file)
+        self._tokens = _read(file)
+
+    def _read_again(self) -> None:
+        state = _state_of(self._file)
+        if state == self._state:
+            return
+        self._state, self._tokens = state, ()
+        try:
+            self._tokens = _read(self._file)
+        except InputError as error:
+            _log.error("no token is accepted", why=str(error))
+        else:
+            _log.info("tokens read again", count=len(self._tokens))
 
     def find(self, token: str) -> Token | None:
         """Return the line of this token; the time of a look-up does not depend on the others."""
+        self._read_again()
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         found = None
         for known in self._tokens:
@@ -50,6 +76,14 @@ class Tokens:
             if hmac.compare_digest(digest, known.sha256):
                 found = known
         return found
+
+    def name_of(self, token: str) -> str | None:
+        """Return the name of a token that may read, or None; the log line names it."""
+        known = self.find(token)
+        if known is None:
+            return None
+        structlog.contextvars.bind_contextvars(token=known.name)
+        return known.name
 
     def refusal(self, headers: Headers, method: str) -> ApiError | None:
         """Return why a request is refused by its token, or None; the log line names the token."""
@@ -73,7 +107,7 @@ def tokens_for(host: str, file: Path | None) -> Tokens | None:
             of its form.
     """
     if file is not None:
-        return read_tokens(file)
+        return Tokens(file)
     if is_loopback(host):
         return None
     raise InputError(
@@ -83,12 +117,16 @@ def tokens_for(host: str, file: Path | None) -> Tokens | None:
     )
 
 
-def read_tokens(file: Path) -> Tokens:
-    """Read a file of tokens.
+def _state_of(file: Path) -> tuple[int, ...] | None:
+    """Return what differs between two states of a file; None where it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    Raises:
-        InputError: It cannot be read, holds no token, or a line is not of the form.
-    """
+
+def _read(file: Path) -> tuple[Token, ...]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -102,7 +140,7 @@ def read_tokens(file: Path) -> Tokens:
     if not found:
         message = f"RMOS_API_TOKENS_FILE={file} holds no token: expected `name role sha256hex`."
         raise InputError(message)
-    return Tokens(tuple(found))
+    return tuple(found)
 
 
 def _token(file: Path, number: int, line: str) -> Token:

@@ -11,11 +11,9 @@ import pytest
 from starlette.types import Message
 
 from pipeline.api.http.middleware import RequestLimit, SlowClientError
-from pipeline.api.http.tokens import Token, Tokens
-from pipeline.core.hashing import sha256_of_text
 from pipeline.errors import InputError
 from pipeline.settings import read_settings
-from tests.api.conftest import JSON, RUNS, Api, api_over
+from tests.api.conftest import JSON, RUNS, Api, api_over, tokens_of
 from tests.builders import encode, run_request, sha256
 
 EVIL = "evil.example"
@@ -86,7 +84,7 @@ async def test_a_page_of_another_site_gets_an_answer_that_its_browser_keeps_from
 
 
 async def test_a_page_of_an_allowed_origin_may_ask_and_write(tmp_path: Path) -> None:
-    tokens = Tokens((Token("cam", "publish", sha256_of_text("secret")),))
+    tokens = tokens_of(tmp_path, ("cam", "publish", "secret"))
     headers = {"origin": CAM, "sec-fetch-site": "cross-site"}
     async with api_over(
         tmp_path / "store", tokens=tokens, api_allowed_origins=f"http://localhost:3000, {CAM}"
@@ -116,7 +114,7 @@ async def test_a_page_of_an_allowed_origin_may_ask_and_write(tmp_path: Path) -> 
 
 
 async def test_with_tokens_any_name_is_answered_unless_some_are_allowed(tmp_path: Path) -> None:
-    tokens = Tokens((Token("cam", "read", sha256_of_text("secret")),))
+    tokens = tokens_of(tmp_path, ("cam", "read", "secret"))
     headers = {"host": "shop.example", "authorization": "Bearer secret"}
     async with api_over(tmp_path / "store", tokens=tokens) as api:
         assert (await api.get(**headers)).status_code == 200

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.api.http.tokens import read_tokens, tokens_for
+from pipeline.api.http.tokens import Tokens, tokens_for
 from pipeline.core.http_hosts import is_loopback
 from pipeline.errors import InputError
 from tests.api.conftest import RUNS, api_over
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_token_is_found_by_its_hash(file: Path) -> None:
-    tokens = read_tokens(file)
+    tokens = Tokens(file)
     found = tokens.find(PUBLISH)
     assert found is not None
     assert (found.name, found.role) == ("cam", "publish")
@@ -51,14 +51,14 @@ def test_a_token_is_found_by_its_hash(file: Path) -> None:
 def test_a_file_of_another_form_is_refused(file: Path, text: str, why: str) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as refused:
-        read_tokens(file)
+        Tokens(file)
     assert why in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
-        read_tokens(tmp_path / "nothing")
+        Tokens(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -80,7 +80,7 @@ def test_tokens_that_are_given_count_on_loopback_too(file: Path) -> None:
 
 async def test_a_token_lets_through_what_its_role_may(tmp_path: Path, file: Path) -> None:
     codes = {401: "UNAUTHORIZED", 403: "FORBIDDEN"}
-    async with api_over(tmp_path / "store", tokens=read_tokens(file)) as api:
+    async with api_over(tmp_path / "store", tokens=Tokens(file)) as api:
         for method, path, token, status in (
             ("GET", RUNS, None, 401),
             ("GET", RUNS, "wrong", 401),
@@ -109,6 +109,6 @@ async def test_a_token_lets_through_what_its_role_may(tmp_path: Path, file: Path
 
 
 async def test_another_authorization_is_none(tmp_path: Path, file: Path) -> None:
-    async with api_over(tmp_path / "store", tokens=read_tokens(file)) as api:
+    async with api_over(tmp_path / "store", tokens=Tokens(file)) as api:
         for header in ("Basic eDp5", PUBLISH, "Bearer", "Bearer  ", ""):
             assert (await api.get(Authorization=header)).status_code == 401, header

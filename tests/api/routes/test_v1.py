@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.api.application import ALIAS, create_api, create_legacy_api
 from pipeline.api.dependencies import LegacyDependencies, ThreadPool
-from pipeline.api.http.tokens import Token, Tokens
+from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import document
 from pipeline.api.publishing import LazyPublisher
 from pipeline.broker.publisher import RunPublisher
@@ -18,8 +18,9 @@ from pipeline.errors import BrokerError
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1.row import marked
 from pipeline.legacy.v1_mode.outcome import judge_run_as_row
+from pipeline.page.pages import legacy_pages
 from pipeline.settings import read_settings
-from tests.api.conftest import RUNS, api_over
+from tests.api.conftest import RUNS, api_over, tokens_of
 from tests.builders import (
     attachment_ref,
     encode,
@@ -96,7 +97,7 @@ def deps_of(path: Path) -> LegacyDependencies:
 
 
 def served(path: Path, tokens: Tokens | None = None) -> httpx.AsyncClient:
-    app = create_legacy_api(deps_of(path), tokens)
+    app = create_legacy_api(deps_of(path), tokens, legacy_pages())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
@@ -250,10 +251,21 @@ async def test_a_request_of_a_client_of_v1_is_published_too(http: httpx.AsyncCli
     assert (answer.status_code, answer.json()["error"]) == (503, "BROKER_UNAVAILABLE")
 
 
-async def test_tokens_health_and_metrics_are_those_of_the_other_mode(path: Path) -> None:
-    async with served(path, Tokens((Token("cam", "read", "0" * 64),))) as http:
+async def test_tokens_health_and_metrics_are_those_of_the_other_mode(
+    path: Path, tmp_path: Path
+) -> None:
+    async with served(path, tokens_of(tmp_path / "tokens", ("cam", "read", "secret"))) as http:
         assert (await http.get(RUNS)).status_code == 401
         assert (await http.get("/health/live")).json() == {"live": True}
         assert (await http.get("/health/ready")).status_code == 503
     async with served(path) as http:
         assert "rmos_http_requests_total" in (await http.get("/metrics")).text
+
+
+async def test_people_are_told_what_v1_mode_is(http: httpx.AsyncClient) -> None:
+    page = await http.get("/", headers={"accept": "text/html"})
+    assert "This server is in v1 mode" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    program = await http.get("/", headers={"accept": "application/json"})
+    assert program.json()["runs"] == RUNS
+    assert (await http.get("/run/run_a")).status_code == 404
