@@ -1,0 +1,112 @@
+"""What the record says, in words for people; never OK on doubt."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.runs.words import verdict_words
+
+_LONGEST_VALUE: Final = 2_000
+_MOST_ROWS: Final = 300
+_DEEPEST: Final = 6
+
+PROGRAM_KNOWN_BY: Final = {
+    "stored": "computed from the G-code that came with the request",
+    "attached": "the name of an attachment that the run lists",
+    "claimed": "claimed by the producer; nobody here has seen the program",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line that answers whether a machine may cut.
+
+    Attributes:
+        may_cut: Whether it may.
+        head: `MAY CUT` or `DO NOT CUT`.
+        reason: The first reason why not; empty where it may.
+    """
+
+    may_cut: bool
+    head: str
+    reason: str
+
+
+def verdict_of(run: StoredRun, doubt: str | None = None) -> Verdict:
+    """Return the verdict of a stored run.
+
+    Args:
+        run: As the index has it, its file checked.
+        doubt: What else is wrong with what would be cut; None where nothing is.
+    """
+    words = verdict_words(
+        may_cut=run.may_cut,
+        status=run.status,
+        risk_level=run.risk_level,
+        block_reason=run.block_reason,
+    )
+    if run.may_cut and doubt is not None:
+        words = f"DO NOT CUT: {doubt}"
+    head, _, reason = words.partition(": ")
+    return Verdict(head == "MAY CUT", head, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A value of any shape as rows.
+
+    Attributes:
+        rows: A dotted path, and the text of what is there.
+        left_out: How many more there are.
+    """
+
+    rows: Sequence[tuple[str, str]]
+    left_out: int
+
+
+def table_of(value: object) -> Table:
+    """Return the leaves of a value; those behind the first 300 are counted."""
+    rows = list(_leaves("", value, 0))
+    return Table(rows[:_MOST_ROWS], max(len(rows) - _MOST_ROWS, 0))
+
+
+def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value and depth < _DEEPEST:
+        for name in sorted(value):
+            yield from _leaves(f"{path}.{name}" if path else str(name), value[name], depth + 1)
+    elif isinstance(value, list) and value and depth < _DEEPEST:
+        if all(isinstance(each, str) for each in value):
+            yield path, shortened("\n".join(value))
+            return
+        for number, each in enumerate(value):
+            yield from _leaves(f"{path}[{number}]", each, depth + 1)
+    else:
+        yield path, text_of(value)
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401  # any JSON
+    """Return one value as a person reads it; a number has every digit."""
+    return shortened(value if isinstance(value, str) else canonical_json(value).decode())
+
+
+def shortened(text: str) -> str:
+    """Return a text as far as a table can show it; what is left out is counted."""
+    left_out = len(text) - _LONGEST_VALUE
+    if left_out <= 0:
+        return text
+    return f"{text[:_LONGEST_VALUE]}… and {left_out:,} more characters, in the artifact"
+
+
+def rules_of(feasibility: Mapping[str, Any]) -> list[str]:
+    """Return the rules that an evaluation names as hit, wherever a producer puts them."""
+    found: dict[str, None] = {}
+    for place in (feasibility, feasibility.get("decision"), feasibility.get("safety")):
+        if not isinstance(place, Mapping):
+            continue
+        for name in ("rules_triggered", "rule_hits", "rules"):
+            listed = place.get(name)
+            if isinstance(listed, list):
+                found |= dict.fromkeys(text_of(each) for each in listed[:_MOST_ROWS])
+    return list(found)

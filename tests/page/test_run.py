@@ -1,0 +1,241 @@
+"""The page of a run: the verdict first, and nothing that the verdict keeps away."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.layout import attachment_path
+from tests.builders import (
+    ABSENT,
+    GCODE,
+    advisory_request,
+    attachment,
+    red_request,
+    rosette_request,
+    run_request,
+    sha256,
+)
+from tests.evidence.proven_stores import proven_store
+from tests.ledger.ledgers import KEYS
+from tests.page.conftest import Element, Site, site_over
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+DXF = b"0\nSECTION\n"
+RUN = "run_1"
+
+
+def picture(**changes: Any) -> dict[str, Any]:
+    return attachment(SVG, **({"kind": "geometry_svg", "mime": "image/svg+xml"} | changes))
+
+
+def verdict(page: Element) -> str:
+    return page.one("p", class_="verdict").words
+
+
+def panel(page: Element, heading: str) -> Element:
+    (found,) = (
+        each
+        for each in page.all("section")
+        if any(head.words == heading for head in each.all("h2"))
+    )
+    return found
+
+
+async def test_a_green_run_may_be_cut_by_exactly_its_bytes(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    page = await site.page(f"/run/{RUN}")
+    assert verdict(page) == "✔ MAY CUT"
+    assert page.one("title").words == f"MAY CUT: {RUN} · RMOS Runs"
+    program = panel(page, "The program").words
+    assert sha256(GCODE) in program
+    assert "computed from the G-code that came with the request" in program
+    assert f"sha256sum {RUN}.json" in panel(page, "Hashes").words
+
+
+async def test_a_blocked_run_says_why_and_shows_nothing_to_cut_by(site: Site) -> None:
+    request = red_request(run_id=RUN, attachments=[picture(), attachment(kind="gcode")])
+    site.api.add_runs(request)
+    answer = await site.get(f"/run/{RUN}")
+    page = await site.page(f"/run/{RUN}")
+    assert verdict(page) == "✖ DO NOT CUT: rim speed above the blade's limit"
+    assert "outputs.gcode_text" in panel(page, "Withheld").words
+    assert list(page.one("main").all("img")) == []
+    for cut in ("G1 X3.0000", sha256(GCODE)):
+        assert cut not in answer.text
+    for path in ("preview.svg", f"pictures/{sha256(SVG)}"):
+        assert (await site.get(f"/run/{RUN}/{path}")).status_code == 404
+
+
+async def test_a_damaged_run_says_so_and_nothing_else(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    (file,) = (site.api.root / "runs").glob("*/*.json")
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes().replace(b"maple", b"walnu"))
+    page = await site.page(f"/run/{RUN}", 500)
+    assert page.one("h1").words == "This run is damaged: do not cut"
+    assert "MAY" not in page.one("main").text
+    assert "walnu" not in page.text
+    for path in ("artifact", "verified", "preview.svg", f"pictures/{sha256(SVG)}"):
+        assert (await site.get(f"/run/{RUN}/{path}")).status_code in {404, 500}
+
+
+async def test_a_run_that_is_not_there_has_a_page_that_says_so(site: Site) -> None:
+    page = await site.page("/run/nothing", 404)
+    assert page.one("h1").words == "There is no such run"
+
+
+def damage(site: Site, content: bytes, instead: bytes | None) -> None:
+    file = site.api.root / attachment_path(sha256(content))
+    file.chmod(0o600)
+    if instead is None:
+        file.unlink()
+    else:
+        file.write_bytes(instead)
+
+
+@pytest.mark.parametrize(
+    ("instead", "state", "words"),
+    [
+        (b"G0\n", "whole", "✔ MAY CUT"),
+        (b"G1\n", "damaged", "✖ DO NOT CUT: the attachment part.nc is not what was stored"),
+        (None, "missing", "✖ DO NOT CUT: the store does not have the program part.nc"),
+    ],
+)
+async def test_an_attachment_that_is_not_whole_is_a_doubt(
+    site: Site, instead: bytes | None, state: str, words: str
+) -> None:
+    program = attachment(b"G0\n", kind="gcode", filename="part.nc")
+    site.api.add_runs(run_request(run_id=RUN, outputs={}, attachments=[program]))
+    damage(site, b"G0\n", instead)
+    page = await site.page(f"/run/{RUN}")
+    assert state in panel(page, "Attachments").one("tbody").words
+    assert verdict(page) == words
+
+
+async def test_what_is_too_large_for_the_page_is_read_when_it_is_asked_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.api.add_runs(run_request(run_id=RUN, attachments=[attachment(b"1" * 10)]))
+    damage(site, b"1" * 10, b"2" * 10)
+    monkeypatch.setattr("pipeline.page.run.CHECKED_BYTES", 9)
+    page = await site.page(f"/run/{RUN}")
+    assert "not read" in panel(page, "Attachments").one("tbody").words
+    page = await site.page(f"/run/{RUN}/verified")
+    assert "damaged" in panel(page, "Attachments").one("tbody").words
+
+
+async def test_a_picture_of_a_producer_is_an_image_in_a_sandbox(site: Site) -> None:
+    site.api.add_runs(rosette_request(run_id=RUN, attachments=[picture()]))
+    page = await site.page(f"/run/{RUN}")
+    sources = [each.attributes["src"] for each in page.one("main").all("img")]
+    assert f"/run/{RUN}/pictures/{sha256(SVG)}" in sources
+    assert f"/run/{RUN}/preview.svg" in sources
+    assert list(page.all("svg")) == []
+    for path in sources:
+        answer = await site.get(str(path))
+        assert answer.headers["content-type"] == "image/svg+xml"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        policy = answer.headers["content-security-policy"]
+        assert policy == "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    damage(site, SVG, SVG + b" ")
+    assert (await site.get(f"/run/{RUN}/pictures/{sha256(SVG)}")).status_code == 500
+
+
+async def test_what_is_no_picture_is_not_served_as_one(site: Site) -> None:
+    page = b"<script>alert(1)</script>"
+    listed = [attachment(page, mime="text/html", filename="x.svg")]
+    site.api.add_runs(run_request(run_id=RUN, attachments=listed))
+    assert (await site.get(f"/run/{RUN}/pictures/{sha256(page)}")).status_code == 404
+    download = await site.get(f"/run/{RUN}/attachments/{sha256(page)}")
+    assert download.headers["content-disposition"].startswith("attachment")
+    assert download.headers["content-security-policy"] == "default-src 'none'; sandbox"
+
+
+async def test_the_files_of_a_run_are_those_of_the_api(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN, attachments=[attachment()]))
+    blob = f"attachments/{sha256(DXF)}"
+    for name, same in (("artifact", "download"), (blob, blob)):
+        page, api = await site.get(f"/run/{RUN}/{name}"), await site.api.get(f"/{RUN}/{same}")
+        assert (page.status_code, page.content) == (200, api.content)
+        assert page.headers["content-type"] == api.headers["content-type"]
+
+
+async def test_the_evaluation_is_a_table_with_every_digit(site: Site) -> None:
+    evaluation = {
+        "risk_level": "YELLOW",
+        "warnings": ["stepdown is high"],
+        "rules_triggered": ["DOC_LIMIT"],
+        "details": {"count": 2**63, "nested": [{"x": 1e308}, None]},
+    }
+    site.api.add_runs(run_request(run_id=RUN, feasibility=evaluation))
+    page = await site.page(f"/run/{RUN}")
+    rows = {
+        row.one("th").words: row.one("td").words
+        for row in panel(page, "The evaluation").one("tbody").all("tr")
+    }
+    assert rows["details.count"] == "9223372036854775808"
+    assert rows["details.nested[0].x"] == "1e+308"
+    assert rows["details.nested[1]"] == "null"
+    decision = panel(page, "The decision")
+    assert [each.words for each in decision.all("li")] == ["stepdown is high", "DOC_LIMIT"]
+
+
+async def test_an_advisory_is_restrained_markdown(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    text = (
+        "# Title\n**bold** [a](https://a.example/?x=1) [b](javascript:alert(1)) <b>c</b>\n"
+        "![d](https://d.example/d.png) <https://e.example> [f](//f.example) [g](data:text/html,x)\n"
+        '\n<script>alert(1)</script>\n\n|h|\n|-:|\n|i|\n\n```x" onclick="y\nz\n```\n'
+    )
+    site.api.add_advisories(advisory_request(run_id=RUN, content_text=text))
+    shown = (await site.page(f"/run/{RUN}")).one("div", class_="markdown")
+    links = list(shown.all("a"))
+    assert all(each.attributes["rel"] == "nofollow noopener noreferrer" for each in links)
+    assert {each.attributes["href"] for each in links} == {
+        *("https://a.example/?x=1", "https://d.example/d.png", "https://e.example"),
+    }
+    assert {each.name for each in shown.all()} == {
+        *("p", "strong", "a", "table", "thead", "tbody", "tr", "th", "td", "pre", "code"),
+    }
+    names = {name for each in shown.all() for name in each.attributes}
+    assert names <= {"class", "href", "rel"}
+    assert "<script>alert(1)</script>" in shown.text
+
+
+async def test_content_that_a_verdict_withholds_is_not_shown_for_the_sake_of_an_advisory(
+    site: Site,
+) -> None:
+    site.api.add_runs(
+        run_request(run_id=RUN), red_request(run_id="run_red", outputs={"gcode_text": "G1 X9\n"})
+    )
+    digest = sha256("G1 X9\n")
+    await site.api.put(digest, b"G1 X9\n")
+    site.api.add_advisories(
+        advisory_request(run_id=RUN, content_text=ABSENT, content_sha256=digest)
+    )
+    page = await site.page(f"/run/{RUN}")
+    assert "G1 X9" not in page.text
+    assert "Withheld" in panel(page, "Advisories").words
+
+
+async def test_the_proof_says_which_leaf_under_which_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.page.run_proof.verifier_keys", lambda *_: KEYS)
+    root = proven_store(tmp_path / "store")
+    async with site_over(root) as site:
+        proof = panel(await site.page("/run/saw_red"), "Proof")
+        assert "Leaf 1 of the log" in proof.words
+        assert "under the checkpoint of 4 leaves" in proof.words
+        assert "— " in proof.one("pre").text
+        monkeypatch.setattr("pipeline.page.run_proof.verifier_keys", lambda *_: [])
+        proof = panel(await site.page("/run/saw_red"), "Proof")
+        assert "Not proven here" in proof.words
+        assert list(proof.all("pre")) == []
+
+
+async def test_a_server_without_the_key_says_that_it_checked_nothing(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    proof = panel(await site.page(f"/run/{RUN}"), "Proof")
+    assert "does not have the public key of the ledger" in proof.words
