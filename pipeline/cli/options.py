@@ -11,6 +11,9 @@ from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AsNdjson = Annotated[bool, typer.Option("--json", help="Print NDJSON and a summary.")]
 
+STANDARD_INPUT = "-"
+"""The name of a file that is none."""
+
 MOMENT = "TIME"
 """How help calls the value of such an option."""
 

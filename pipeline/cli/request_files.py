@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.cli.options import STANDARD_INPUT
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
@@ -14,7 +15,6 @@ from pipeline.core.runs.verdict import Rejected, judge_run_record
 from pipeline.errors import InputError, RefusedError
 from schemas.timestamps import format_timestamp
 
-STANDARD_INPUT = "-"
 _TOLD = 10
 
 

@@ -1,18 +1,21 @@
 """`rmos runs`: read what is stored."""
 
+import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, get_args
 
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli.options import AsJson
+from pipeline.cli.options import STANDARD_INPUT, AsJson
 from pipeline.cli.views.terminal import (
     counted,
     is_watched,
@@ -22,14 +25,16 @@ from pipeline.cli.views.terminal import (
     print_pairs,
     print_styled,
     print_table,
+    print_text,
 )
 from pipeline.core.json.difference import dotted_path
 from pipeline.core.visible_text import visible
-from pipeline.errors import InputError, IntegrityError
+from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
 from pipeline.settings import read_settings
 from schemas.run_filter import RunFilter
 
 if TYPE_CHECKING:
+    from pipeline.storage.program_verdict import ProgramVerdict
     from pipeline.storage.reader import RunReader
 
 app = typer.Typer(no_args_is_help=True)
@@ -49,6 +54,7 @@ _ADVISORY_COLUMNS = ("created_at_utc", "advisory_id", "kind", "engine_id", "titl
 _ATTACHMENT_COLUMNS = ("sha256", "kind", "mime", "size_bytes", "filename")
 _VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
 _SHOWN_HASH_DIGITS = 12
+_PIECE_BYTES = 1 << 20
 
 
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
@@ -105,6 +111,60 @@ def list_command(wanted: RunFilter, as_json: bool) -> None:
         note(f"More: --cursor {page.next_cursor}")
     elif not page.items:
         note("No run fits.")
+
+
+@app.command("of-file")
+def of_file(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Programs; - is standard input.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say whether exactly these bytes may be cut; exit 4 if not, 3 if no run knows them."""
+    from pipeline.storage.program_verdict import program_verdict
+
+    hashes = [_sha256_of(name) for name in files]
+    with _reader() as reader:
+        verdicts = [program_verdict(reader, each) for each in hashes]
+    if as_json:
+        print_json(
+            {
+                "may_cut": all(verdict.may_cut for verdict in verdicts),
+                "files": [
+                    {"file": name, **asdict(verdict)}
+                    for name, verdict in zip(files, verdicts, strict=True)
+                ],
+            }
+        )
+    else:
+        for name, verdict in zip(files, verdicts, strict=True):
+            print_text(f"{name}: {verdict.words}")
+    statuses = [_exit_status(verdict) for verdict in verdicts]
+    if any(statuses):
+        raise typer.Exit(max(statuses))
+
+
+def _sha256_of(name: str) -> str:
+    try:
+        if name == STANDARD_INPUT:
+            return _digest(sys.stdin.buffer)
+        with Path(name).open("rb") as file:
+            return _digest(file)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}.") from error
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _exit_status(verdict: "ProgramVerdict") -> int:
+    if verdict.may_cut:
+        return 0
+    return RefusedError.exit_status if verdict.is_known else NotFoundError.exit_status
 
 
 @app.command()

@@ -32,6 +32,7 @@ from pipeline.storage.artifacts import read_artifact, read_kept_request
 from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.index.listing import RunPage, list_runs
+from pipeline.storage.index.programs import ProgramRuns, runs_of_program
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH
@@ -158,6 +159,11 @@ class RunReader:
         """
         with self._index().looking_up() as connection:
             return list_runs(connection, wanted)
+
+    def runs_of_program(self, sha256: str) -> ProgramRuns:
+        """Return the runs that decide about a program; artifacts are not opened."""
+        with self._index().looking_up() as connection:
+            return runs_of_program(connection, sha256)
 
     def run_ids(self) -> list[str]:
         """Return every run_id, in order."""

@@ -22,20 +22,14 @@ from sqlalchemy import (
     literal_column,
     select,
     tuple_,
-    union,
     union_all,
 )
 
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
-from pipeline.storage.index.tables import (
-    LISTED_BY,
-    driver_text,
-    runs,
-    withheld_blobs,
-    withheld_payloads,
-)
+from pipeline.storage.index.programs import refusing_run_ids
+from pipeline.storage.index.tables import LISTED_BY, driver_text, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -195,12 +189,12 @@ def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tup
 
 @lru_cache(maxsize=1024)
 def _of_program(names: frozenset[str]) -> str:
-    """Return the query of the newest runs of a program: of those that cut it, and of the others.
+    """Return the query of the newest runs of a program: those that cut it, and that refuse it.
 
-    A run that withholds a program has no program in its row. Those runs are found by what they
-    withhold and sorted, however few are asked for: the query takes as long as they are many.
+    A run that is not OK has no program in its row. Those runs are found by what they withhold or
+    attach and sorted, however few are asked for: the query takes as long as they are many.
     """
-    program: BindParameter[Any] = bindparam("gcode_sha256")
+    program: BindParameter[str] = bindparam("gcode_sha256")
     # By the plus none of these columns leads the search: a program has few runs, a tool may have
     # all of them.
     others = [
@@ -210,16 +204,10 @@ def _of_program(names: frozenset[str]) -> str:
         tool_id: Any = literal_column("+runs.tool_id")
         others += [tool_id >= bindparam("prefix"), tool_id < bindparam("prefix_end")]
     others += _conditions(names - set(LISTED_BY))
-    withholding = union(
-        *(
-            select(table.c.run_id).where(table.c.sha256 == program)
-            for table in (withheld_payloads, withheld_blobs)
-        )
-    )
     query = union_all(
         select(*_COLUMNS).where(runs.c.gcode_sha256 == program, *others),
         select(*_COLUMNS).where(
-            runs.c.run_id.in_(withholding),
+            runs.c.run_id.in_(refusing_run_ids(program)),
             runs.c.gcode_sha256.is_distinct_from(program),
             *others,
         ),

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies
 from sqlalchemy import event
 
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.layout import attachment_path
 from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError
 from pipeline.storage.index import listing
@@ -155,6 +156,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "attached inline": {"outputs": ABSENT, "attachments": [attachment(PROGRAM, **_TO_CUT)]},
     "attached by name": {"outputs": ABSENT, **_NAMED},
     "claimed": {"outputs": ABSENT, **_CLAIMED},
+    "at its path": {
+        "outputs": {"gcode_path": attachment_path(sha256(PROGRAM))},
+        "attachments": [attachment_ref(PROGRAM, kind="debug")],
+    },
     "listed as debug": {
         "outputs": ABSENT,
         **_CLAIMED,
@@ -199,10 +204,11 @@ def test_a_program_and_another_filter_are_searched_by_the_program(index: RunInde
         of_runs, withheld = merged[: merged.index("RIGHT")], merged[merged.index("RIGHT") :]
         assert any("runs_by_gcode_sha256 (gcode_sha256=?" in plan for plan in of_runs), plans
         assert not any("TEMP B-TREE" in plan for plan in of_runs), plans
-        # Only what withholds the program is sorted.
+        # Only what refuses the program is sorted.
         assert any("autoindex_runs_1 (run_id=?)" in plan for plan in withheld), plans
         assert any("withheld_payloads_1 (sha256=?)" in plan for plan in withheld), plans
         assert any("withheld_blobs_1 (sha256=?)" in plan for plan in withheld), plans
+        assert any("attachments_by_blob (sha256=?)" in plan for plan in withheld), plans
 
     assert offenders(holds, product(VALUES, [None, cursor_of(index)])) == []
 
