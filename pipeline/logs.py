@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.core.visible_text import visible, visible_lines
-from pipeline.settings import Settings, unknown_variables
+from pipeline.settings import Settings, original_variables, unknown_variables
 
 _LINES_OF_THEIR_OWN = frozenset({"exception", "stack"})
 
@@ -62,8 +62,13 @@ def configure_logging(settings: Settings) -> None:
     framework.addFilter(_without_traceback)
     logging.getLogger("uvicorn.error").addFilter(_is_no_advice)
     mute_client_logging()
-    if unknown := unknown_variables():
-        structlog.get_logger(__name__).warning("variables that are no settings", names=unknown)
+    unknown = unknown_variables()
+    original = original_variables(unknown)
+    log = structlog.get_logger(__name__)
+    if original:
+        log.warning("variables of the original system, which are not read", instead=original)
+    if others := [name for name in unknown if name not in original]:
+        log.warning("variables that are no settings", names=others)
 
 
 def configure_early_logging() -> None:

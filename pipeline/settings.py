@@ -29,6 +29,30 @@ FORMER_SETTINGS = {
 }
 """What takes the place of a setting that an older version had."""
 
+_UNSAFE_BLOCKS = "unset it: RED, UNKNOWN and ERROR always block, and no setting allows them"
+_NOTHING_DELETED = "unset it: nothing that is stored is deleted"
+
+ORIGINAL_SETTINGS = {
+    "ADVISORIES_DIR": "set RMOS_DATA_DIR: a link lies beside its run, its content in attachments",
+    "ALLOW_RED_OVERRIDE": _UNSAFE_BLOCKS,
+    "ARTIFACT_ROOT": "set RMOS_DATA_DIR: there is one store",
+    "BLOCK_ON_RED": _UNSAFE_BLOCKS,
+    "DELETE_ADMIN_HEADER": _NOTHING_DELETED,
+    "DELETE_ALLOW_HARD": _NOTHING_DELETED,
+    "DELETE_DEFAULT_MODE": _NOTHING_DELETED,
+    "DELETE_RATE_LIMIT_MAX": _NOTHING_DELETED,
+    "DELETE_RATE_LIMIT_WINDOW": _NOTHING_DELETED,
+    "RUNS_DIR": "set RMOS_DATA_DIR to a new folder, which has runs in it; carry the runs of this "
+    "one over by rmos migrate run --from",
+    "RUN_ATTACHMENTS_DIR": "set RMOS_DATA_DIR: blobs are in its folder attachments; carry those "
+    "of this one over by rmos migrate run --attachments",
+    "RUN_VARIANT_STATE_DIR": "unset it: reviews and variants are not kept with the runs",
+    "SIGNED_URL_SECRET": "set RMOS_API_TOKENS_FILE: a download needs a token, not a signed URL",
+    "TREAT_UNKNOWN_AS_RED": _UNSAFE_BLOCKS,
+}
+"""What takes the place of a variable of the original system, which may still run beside this one:
+so it is named and not refused."""
+
 _NAME = r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]"
 _HOST = re.compile(_NAME, re.IGNORECASE)
 # As a browser writes it: lower case, no path, a port only where it is not the usual one.
@@ -253,6 +277,16 @@ def unknown_variables() -> list[str]:
     return sorted(
         name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known
     )
+
+
+def original_variables(names: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that the original system reads, with what to do about each."""
+    asked = {name: name.upper().removeprefix(PREFIX) for name in names}
+    return {
+        name: ORIGINAL_SETTINGS[short]
+        for name, short in asked.items()
+        if short in ORIGINAL_SETTINGS
+    }
 
 
 def refuse_mistyped(names: Iterable[str]) -> None:

@@ -191,13 +191,18 @@ def begin(
         return
     with _imports():
         from pipeline.logs import configure_early_logging
-        from pipeline.settings import refuse_mistyped, unknown_variables
+        from pipeline.settings import original_variables, refuse_mistyped, unknown_variables
 
     configure_early_logging()
     unknown = unknown_variables()
     refuse_mistyped(unknown)
-    if unknown and context.invoked_subcommand not in SERVICES:
-        note(f"Not a setting, and not read: {', '.join(unknown)}.", "yellow")
+    if context.invoked_subcommand in SERVICES:
+        return
+    original = original_variables(unknown)
+    for name, instead in original.items():
+        note(f"{name} is of the original system, and not read: {instead}.", "yellow")
+    if others := [name for name in unknown if name not in original]:
+        note(f"Not a setting, and not read: {', '.join(others)}.", "yellow")
 
 
 def run() -> None:

@@ -51,19 +51,31 @@ def test_a_mistyped_setting_is_one_sentence_whatever_the_command(rmos: CommandLi
 
 
 def test_another_unknown_variable_is_named_once_and_the_command_goes_on(rmos: CommandLine) -> None:
-    rmos.set("RMOS_RUNS_DIR", "/srv/runs")
+    rmos.set("RMOS_NEIGHBOUR", "/srv/runs")
     done = rmos("broker", "status")
     assert done.status == 3
-    assert done.err.count("RMOS_RUNS_DIR") == 1
+    assert done.err.count("RMOS_NEIGHBOUR") == 1
     assert done.out == b""
 
 
-def test_a_service_names_it_in_its_log(rmos: CommandLine) -> None:
+def test_a_variable_of_the_original_is_named_once_with_what_to_set(rmos: CommandLine) -> None:
     rmos.set("RMOS_RUNS_DIR", "/srv/runs")
-    done = rmos("api")
-    first = json.loads(done.err.splitlines()[0])
-    assert (first["level"], first["names"]) == ("warning", ["RMOS_RUNS_DIR"])
+    done = rmos("broker", "status")
+    assert done.status == 3
+    assert "RMOS_RUNS_DIR is of the original system, and not read: set RMOS_DATA_DIR" in done.err
     assert done.err.count("RMOS_RUNS_DIR") == 1
+
+
+@pytest.mark.parametrize("service", ["api", "worker persist"])
+def test_a_service_names_both_once_in_its_log(rmos: CommandLine, service: str) -> None:
+    rmos.set("RMOS_NEIGHBOUR", "/srv/runs")
+    rmos.set("RMOS_RUNS_DIR", "/srv/runs")
+    done = rmos(*service.split())
+    original, other = (json.loads(line) for line in done.err.splitlines()[:2])
+    assert (original["level"], other["level"]) == ("warning", "warning")
+    assert original["instead"]["RMOS_RUNS_DIR"].startswith("set RMOS_DATA_DIR")
+    assert other["names"] == ["RMOS_NEIGHBOUR"]
+    assert done.err.count("RMOS_RUNS_DIR") == done.err.count("RMOS_NEIGHBOUR") == 1
 
 
 @pytest.mark.parametrize(("typed", "offered"), [("rmos wor", "worker"), ("rmos runs sh", "show")])

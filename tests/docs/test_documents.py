@@ -16,7 +16,7 @@ from pipeline.core.violations import REASONS
 from pipeline.disk.store_identity import create_store
 from pipeline.legacy.mapping import ROW_CODES
 from pipeline.legacy.record import INVALID_LEGACY_RUN
-from pipeline.settings import FORMER_SETTINGS, PREFIX, known_variables
+from pipeline.settings import FORMER_SETTINGS, ORIGINAL_SETTINGS, PREFIX, known_variables
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import DAY_MS, topic_table
@@ -46,6 +46,7 @@ DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^[A-Z]+(_[A-Z]+)*$")
+_SETTING = re.compile(r"RMOS_[A-Z0-9_]*[A-Z](?![A-Z0-9_]*\.md)")  # no name of a document
 _MESSAGE = re.compile(r"\b[A-Z]+_(?:CORRUPT|NOT_FOUND|UNEXPLAINED): \w")
 
 
@@ -158,11 +159,12 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 
 
 def test_every_setting_that_a_document_names_exists() -> None:
-    known = known_variables() | {PREFIX + name for name in FORMER_SETTINGS}
+    former = FORMER_SETTINGS.keys() | ORIGINAL_SETTINGS.keys()
+    known = known_variables() | {PREFIX + name for name in former}
     unknown = [
         (document.name, name)
         for document in DOCUMENTS
-        for name in re.findall(r"RMOS_[A-Z0-9_]*[A-Z]", document.read_text(encoding="utf-8"))
+        for name in _SETTING.findall(document.read_text(encoding="utf-8"))
         if name not in known
     ]
     assert unknown == []
