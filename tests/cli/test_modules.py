@@ -16,7 +16,9 @@ def python(*arguments: str, folder: Path = REPOSITORY) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline", "pipeline.cli"], ids=["the package", "its command line"]
+    "module",
+    ["pipeline", "pipeline.cli", "pipeline.cli.__main__"],
+    ids=["the package", "its command line", "its module"],
 )
 def test_a_package_runs_as_rmos_does(module: str) -> None:
     done = python("-m", module, "migrate", "status", "--from", "/nowhere/runs.json")
@@ -24,12 +26,27 @@ def test_a_package_runs_as_rmos_does(module: str) -> None:
     assert "/nowhere/runs.json" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["migrate", "dead_letters", "up", "diff_view"])
-def test_a_module_of_commands_runs_them_or_says_what_there_is(module: str) -> None:
+@pytest.mark.parametrize("module", ["migrate", "dead_letters", "demo", "up"])
+def test_a_module_of_a_command_runs_it(module: str) -> None:
     done = python("-m", f"pipeline.cli.{module}", "--no-such-option")
     assert done.returncode == 2
-    command = module.replace("_", "-")
-    assert f"rmos {command}" in done.stderr or f"No such command '{command}'" in done.stderr
+    assert f"Usage: rmos {module.replace('_', '-')} " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "instead"),
+    [
+        ("services", "rmos up, rmos api, rmos worker"),
+        ("commands", "rmos --help lists them all"),
+        ("views.terminal", "rmos --help lists them all"),
+        ("demo.requests", "rmos --help lists them all"),
+        ("nowhere", "rmos --help lists them all"),
+    ],
+)
+def test_a_module_without_a_command_says_so(module: str, instead: str) -> None:
+    done = python("-m", f"pipeline.cli.{module}", "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"pipeline.cli.{module} is no command: {instead}.\n"
 
 
 def test_a_module_of_commands_takes_its_arguments() -> None:
