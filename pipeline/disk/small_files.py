@@ -4,15 +4,18 @@ The one place for it: keys, identities, checkpoints and indexes come through her
 are on their way to a name.
 """
 
+import errno
 import fcntl
 import os
 import re
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from pipeline.disk.regular_files import NotAFileError, open_regular
-from pipeline.disk.system_calls import SystemCalls
+from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 
 TEMPORARY_SUFFIX = ".tmp"
 FOLDER_MODE = 0o755
@@ -156,6 +159,29 @@ class NewFileHandle:
         except FileExistsError:
             return False
         return True
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Yield a file to write, which gets its name after the block, whole and durable, or never.
+
+    Raises:
+        FileExistsError: There is one of this name by now; it was not touched.
+        OSError: It cannot be written, or its file system gives no file a second name.
+    """
+    calls = SystemCalls()
+    unnamed = supports_unnamed_files(path.parent, calls)
+    with ExitStack() as open_files:
+        folder = calls.open_folder(str(path.parent))
+        open_files.callback(calls.close, folder)
+        new = NewFileHandle(folder, calls, open_files, unnamed=unnamed)
+        with open(os.dup(new.descriptor), "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+            yield file
+        calls.set_mode(new.descriptor, mode)
+        calls.fsync(new.descriptor)
+        if not new.link(path.name, folder):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        calls.fsync(folder)
 
 
 class Folders:
