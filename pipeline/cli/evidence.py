@@ -1,5 +1,6 @@
-"""`rmos evidence`: the proof of one run, in one file for a reader who trusts nobody."""
+"""`rmos evidence`, `rmos runs export`: runs in one file for a reader without this program."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,11 +9,14 @@ import typer
 
 from pipeline.cli.ledger import HeldFile, Keys, TrustedFile, open_logs, read_trusted
 from pipeline.cli.options import AsJson
-from pipeline.cli.views.terminal import note, print_json, print_pairs
+from pipeline.cli.views.terminal import counted, note, print_json, print_pairs, progress_bar
+from pipeline.errors import IntegrityError
 from pipeline.settings import read_settings
+from schemas.run_filter import RunFilter
 
 if TYPE_CHECKING:
     from pipeline.evidence.evidence import RunEvidence
+    from pipeline.evidence.export import CorruptFile, ExportReport
 
 
 def evidence(
@@ -77,3 +81,53 @@ def _document(path: Path, found: "RunEvidence") -> dict[str, object]:
         ],
         "keys": [str(key) for key in found.keys],
     }
+
+
+SHOWN_CORRUPT = 10
+"""Most corrupt files that a person is shown; runs.csv and --json name all."""
+
+
+def export(
+    wanted: RunFilter,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="New ZIP to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the runs that fit into a ZIP: artifacts, links, attachments, runs.csv, SHA256SUMS.
+
+    Exit 3 if no run fits. Exit 5 if a file is not what was stored: the ZIP is written without it,
+    and runs.csv says so.
+    """
+    from pipeline.evidence.export import export_runs
+    from pipeline.storage.reader import RunReader
+
+    with closing(RunReader(read_settings().data_dir)) as reader, progress_bar() as progress:
+        report = export_runs(to, reader, wanted, progress)
+    if as_json:
+        print_json(_export_document(to, report))
+    else:
+        print_pairs((_export_document(to, report) | {"corrupt": len(report.corrupt)}).items())
+        _note_corrupt(report.corrupt)
+    if report.corrupt:
+        raise typer.Exit(IntegrityError.exit_status)
+
+
+def _export_document(path: Path, report: "ExportReport") -> dict[str, object]:
+    return {
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        "runs": report.runs,
+        "links": report.links,
+        "attachments": report.attachments,
+        "missing": report.missing,
+        "withheld": report.withheld,
+        "corrupt": [{"run_id": each.run_id, "reason": each.reason} for each in report.corrupt],
+    }
+
+
+def _note_corrupt(corrupt: Sequence["CorruptFile"]) -> None:
+    for each in corrupt[:SHOWN_CORRUPT]:
+        note(f"{each.run_id}: {each.reason}", "red")
+    if more := corrupt[SHOWN_CORRUPT:]:
+        note(f"and {len(more):,} more; runs.csv names all", "red")
+    if corrupt:
+        note(f"{counted(len(corrupt), 'file')} not exported: not what was stored.", "red")

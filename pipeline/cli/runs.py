@@ -3,19 +3,18 @@
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, get_args
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
-from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.cli.options import STANDARD_INPUT, AsJson
+from pipeline.cli.evidence import export
+from pipeline.cli.options import STANDARD_INPUT, AsJson, with_filter
 from pipeline.cli.views.terminal import (
     counted,
     is_watched,
@@ -60,45 +59,9 @@ _PIECE_BYTES = 1 << 20
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
 
-def _with_filter(command: Callable[[RunFilter, bool], None]) -> Callable[..., None]:
-    """Return `command` with an option for each field of a filter, and --json."""
-
-    def run(*, as_json: bool, **given: str | int | None) -> None:
-        try:
-            wanted = RunFilter.of(**given)
-        except ValueError as error:
-            field, _, why = str(error).partition(":")
-            raise InputError(f"--{field.replace('_', '-')}:{why}") from error
-        command(wanted, as_json)
-
-    options = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=_option(field))
-        for name, field in RunFilter.model_fields.items()
-    ]
-    as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
-    run.__signature__ = Signature([*options, as_json])  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in (*options, as_json)}
-    run.__doc__ = command.__doc__
-    return run
-
-
-def _option(field: FieldInfo) -> object:
-    """Return the annotation of the option for a field; words to choose from may be lower case."""
-    words = [word for each in get_args(field.annotation) for word in get_args(each)]
-    if not words:
-        return Annotated[field.annotation, typer.Option(help=field.description)]
-    option = typer.Option(
-        metavar="|".join(words),
-        parser=str.upper,
-        autocompletion=lambda: words,
-        help=field.description,
-    )
-    return Annotated[str | None, option]
-
-
 @app.command("list")
-@_with_filter
-def list_command(wanted: RunFilter, as_json: bool) -> None:
+@with_filter
+def list_command(wanted: RunFilter, as_json: AsJson = False) -> None:
     """List runs, newest first."""
     with _reader() as reader:
         page = reader.list_runs(wanted)
@@ -278,6 +241,9 @@ def verify(run_id: RunIdArgument, as_json: AsJson = False) -> None:
         note(f"{counted(verification['count'], 'attachment')}, {bad} not as written")
     if not verification["ok"]:
         raise typer.Exit(IntegrityError.exit_status)
+
+
+app.command("export")(with_filter(export, leaving_out={"limit", "cursor"}))
 
 
 def _reader() -> "closing[RunReader]":

@@ -50,14 +50,14 @@ def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles)
     with ZipFile(file, "w", ZIP_STORED) as bundle:
         hashes = {}
         for name, content in _members(evidence):
-            bundle.writestr(_member(name), content)
+            bundle.writestr(member(name), content)
             hashes[name] = sha256(content).hexdigest()
         for named in evidence.included:
             name = f"files/{named.path}"
             with closing(attachments.open(named.sha256)) as blob:
-                hashes[name] = _write_blob(bundle, name, blob)
+                hashes[name] = write_blob(bundle, name, blob)
         sums = "".join(f"{sum_line(hashes[name], name)}\n" for name in sorted(hashes))
-        bundle.writestr(_member("SHA256SUMS"), sums)
+        bundle.writestr(member("SHA256SUMS"), sums)
 
 
 def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
@@ -78,21 +78,31 @@ def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:
         yield f"files/{record.path}", record.content
 
 
-def _member(name: str, size_bytes: int = 0) -> ZipInfo:
-    member = ZipInfo(name, _MOMENT)
-    member.create_system = _UNIX
-    member.external_attr = _FILE_MODE << 16
-    member.file_size = size_bytes
-    return member
+def member(name: str, size_bytes: int = 0) -> ZipInfo:
+    """Return a member of an archive whose bytes depend on nothing else.
+
+    Args:
+        name: Its path.
+        size_bytes: Of its content, where it is written in pieces.
+    """
+    info = ZipInfo(name, _MOMENT)
+    info.create_system = _UNIX
+    info.external_attr = _FILE_MODE << 16
+    info.file_size = size_bytes
+    return info
 
 
-def _write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> str:
-    """Write a blob; return the hash of the bytes that were written."""
+def write_blob(bundle: ZipFile, name: str, blob: OpenBlob) -> str:
+    """Write a blob in pieces; return the hash of the bytes that were written.
+
+    Raises:
+        StoreError: The disk of the store failed.
+    """
     digest = sha256()
-    with bundle.open(_member(name, blob.size_bytes), "w") as member:
+    with bundle.open(member(name, blob.size_bytes), "w") as target:
         offset = 0
         while piece := _read(blob, name, offset):
-            member.write(piece)
+            target.write(piece)
             digest.update(piece)
             offset += len(piece)
     return digest.hexdigest()

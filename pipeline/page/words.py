@@ -46,9 +46,8 @@ def verdict_of(run: StoredRun, doubt: str | None = None) -> Verdict:
         status=run.status,
         risk_level=run.risk_level,
         block_reason=run.block_reason,
+        doubt=doubt,
     )
-    if run.may_cut and doubt is not None:
-        words = f"DO NOT CUT: {doubt}"
     head, _, reason = words.partition(": ")
     return Verdict(head == "MAY CUT", head, reason)
 

@@ -258,13 +258,14 @@ class RunReader:
             if ref["sha256"] == sha256:
                 return NamedBlob(sha256, ref["mime"], ref["filename"])
         for link in found.links:
-            if link.claim.content_sha256 == sha256 and not self._is_withheld(document, sha256):
+            if link.claim.content_sha256 == sha256 and not self.is_withheld(document, sha256):
                 return NamedBlob(sha256, link.mime, _link_filename(link))
         raise NotFoundError(
             f"ATTACHMENT_NOT_FOUND: Neither the run {run_id} nor a link names this blob."
         )
 
-    def _is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
+    def is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
+        """Return whether the run of `document`, or any other, withholds a blob."""
         return sha256 in withheld_blobs(document) or self._index().is_withheld(sha256)
 
     def rows_of(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:

@@ -27,6 +27,7 @@ COMMANDS = [
     "runs advisories saw_1",
     "runs attachments saw_1",
     "runs verify saw_1",
+    "runs export --to runs.zip",
     "attachments put blob",
     f"audit file store/{RUN_FILE}",
     "ledger checkpoint",

@@ -1,0 +1,302 @@
+"""Exports runs as one ZIP: artifacts, links and attachments under the paths of the store.
+
+1. The index gives the runs that fit, newest first, page by page.
+2. The artifact of a run goes in if its bytes, and what it says, are those of the index.
+3. So does each link whose bytes are those of the index.
+4. So does each attachment that they name, once, if its bytes are those of its name and no verdict
+   withholds it.
+5. A line of runs.csv says what the run is, and what of it was left out, and why.
+6. SHA256SUMS has the hash of every other member.
+
+What is withheld, quarantined or corrupt never goes in. Times, order and modes are fixed and
+nothing is compressed: the same store and the same question give the same bytes. Contents go
+through one at a time, attachments in pieces; memory grows by the directory of the ZIP alone.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Final
+from zipfile import ZIP_STORED, ZipFile
+
+from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.json.strict import InvalidJsonError
+from pipeline.core.layout import attachment_path
+from pipeline.core.progress import Progress
+from pipeline.core.runs.outcome import run_of_document
+from pipeline.core.runs.words import COLUMNS, LeftOut, line_of_corrupt, line_of_run
+from pipeline.core.visible_text import visible_json
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.faults import store_faults
+from pipeline.disk.small_files import new_file
+from pipeline.disk.store_identity import read_store
+from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.evidence.bundle import member, write_blob
+from pipeline.storage.artifacts import read_recorded
+from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
+from pipeline.storage.checksums import sum_line
+from pipeline.storage.reader import FoundRun, RunReader
+from schemas.run_filter import LARGEST_LIMIT, RunFilter
+
+_README: Final = """\
+Runs of the store {store_id},
+written by `rmos runs export` for the filter {wanted}.
+
+runs.csv      a line for each run, newest first; a spreadsheet opens it
+runs/         artifacts, and the links of advisories beside them
+attachments/  what they name, by its SHA-256
+SHA256SUMS    the hash of every other file: sha256sum -c SHA256SUMS
+
+Files have the paths, names and bytes that they have in the store. An artifact is the record of
+its run; runs.csv only explains. In a cell, an apostrophe stands before what a spreadsheet would
+take for a formula. The column not_exported names what is not here: withheld by a verdict, missing
+in the store, or corrupt.
+
+The sums show that these files are undamaged since the export, and prove nothing about the time
+before. `rmos evidence RUN_ID` proves one run by the ledger, to a reader who trusts nobody.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptFile:
+    """A file that is not what was stored, so that it is not in the export.
+
+    Attributes:
+        run_id: The run that names it.
+        reason: What was expected and what was found.
+    """
+
+    run_id: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """What an export has, and what it has not.
+
+    Attributes:
+        runs: Artifacts in it.
+        links: Links of advisories in it.
+        attachments: Attachments in it, each counted once.
+        missing: Attachments that a run or a link names and the store has not, by name.
+        withheld: Contents of links that a verdict withholds, by name.
+        corrupt: In the order of the runs.
+    """
+
+    runs: int = 0
+    links: int = 0
+    attachments: int = 0
+    missing: int = 0
+    withheld: int = 0
+    corrupt: list[CorruptFile] = field(default_factory=list)
+
+
+def export_runs(
+    path: Path, reader: RunReader, wanted: RunFilter, progress: Progress
+) -> ExportReport:
+    """Write the runs that fit to a new file at `path`, whole and durable or not at all.
+
+    Args:
+        path: Of the ZIP.
+        reader: Of the store.
+        wanted: Its limit and its cursor do not count.
+        progress: Is called for each run.
+
+    Raises:
+        InputError: The file is there already or cannot be written.
+        NotFoundError: No run fits.
+        StoreError: The disk of the store failed.
+    """
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already; name a new file.")
+    items = _items(reader, wanted)
+    first = next(items, None)
+    if first is None:
+        raise NotFoundError("RUN_NOT_FOUND: No run fits, so nothing was written.")
+    try:
+        with (
+            new_file(path, FILE_MODE) as file,
+            ZipFile(file, "w", ZIP_STORED) as bundle,
+            TemporaryFile(dir=path.parent) as sums,
+            TemporaryFile(dir=path.parent) as table,
+        ):
+            export = _Export(bundle, reader, sums, table)
+            export.write_readme(wanted)
+            for number, item in enumerate(chain([first], items), 1):
+                export.write_run(item)
+                progress("runs", number, None)
+            export.end()
+            return export.report
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
+
+
+def _items(reader: RunReader, wanted: RunFilter) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = reader.list_runs(
+            wanted.model_copy(update={"limit": LARGEST_LIMIT, "cursor": cursor})
+        )
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+class _Export:
+    """One export on its way into a ZIP."""
+
+    def __init__(
+        self, bundle: ZipFile, reader: RunReader, sums: IO[bytes], table: IO[bytes]
+    ) -> None:
+        # A ZIP takes one member at a time: sums and table grow beside it, and go in at the end.
+        self.report = ExportReport()
+        self._bundle = bundle
+        self._reader = reader
+        self._sums = sums
+        self._table = table
+        # A byte order mark, by which Excel knows UTF-8; csv ends lines with CRLF.
+        self._text = io.TextIOWrapper(table, "utf-8-sig", newline="", write_through=True)
+        self._lines = csv.writer(self._text, quoting=csv.QUOTE_ALL)
+        self._lines.writerow(COLUMNS)
+
+    def write_readme(self, wanted: RunFilter) -> None:
+        asked = wanted.model_dump_json(exclude_none=True, exclude={"limit", "cursor"})
+        store_id = read_store(self._reader.root).store_id
+        text = _README.format(store_id=store_id, wanted=visible_json(asked))
+        self._write("README.txt", text.encode())
+
+    def write_run(self, item: dict[str, Any]) -> None:
+        """Write a run of the listing, and its line."""
+        try:
+            found = self._reader.find(item["run_id"])
+            document = _document(found)
+        except IntegrityError as error:
+            self.report.corrupt.append(CorruptFile(item["run_id"], str(error)))
+            line = line_of_corrupt(item["run_id"], item["created_at_utc"], str(error))
+            self._lines.writerow(line)
+            return
+        self._write(found.run.artifact_path, found.content)
+        self.report.runs += 1
+        withheld = document["provenance"].get("withheld", [])
+        left_out = [LeftOut(name, "withheld") for name in withheld]
+        left_out += self._parts(found, document)
+        self._lines.writerow(line_of_run(found.run, document, left_out))
+
+    def _parts(self, found: FoundRun, document: dict[str, Any]) -> Iterator[LeftOut]:
+        """Write links and attachments of a run; yield what of them is left out."""
+        shown = {ref["sha256"]: None for ref in document["attachments"]}
+        yield from self._blobs(found, shown)
+        for link in found.links:
+            if (why := self._write_link(found, link)) is not None:
+                yield why
+                continue
+            content_sha256 = link.claim.content_sha256
+            if content_sha256 is None or content_sha256 in shown:
+                continue
+            if self._reader.is_withheld(document, content_sha256):
+                self.report.withheld += 1
+                yield LeftOut(attachment_path(content_sha256), "withheld")
+            else:
+                yield from self._blobs(found, [content_sha256])
+
+    def _write_link(self, found: FoundRun, link: StoredAdvisory) -> LeftOut | None:
+        path = str(link.link_path)
+        try:
+            content = read_recorded(self._reader.root, path, link.link_sha256)
+        except IntegrityError as error:
+            self.report.corrupt.append(CorruptFile(found.run.run_id, str(error)))
+            return LeftOut(path, "corrupt")
+        self._write(path, content)
+        self.report.links += 1
+        return None
+
+    def _blobs(self, found: FoundRun, named: Iterable[str]) -> Iterator[LeftOut]:
+        for digest in named:
+            name = attachment_path(digest)
+            if name in self._bundle.NameToInfo:
+                continue
+            try:
+                blob = self._reader.attachments.open(digest)
+            except NotFoundError:
+                self.report.missing += 1
+                yield LeftOut(name, "missing")
+                continue
+            with closing(blob):
+                if not self._write_blob(found, name, blob):
+                    yield LeftOut(name, "corrupt")
+
+    def _write_blob(self, found: FoundRun, name: str, blob: OpenBlob) -> bool:
+        """Write a blob from the file that was checked; False where it is not what was stored."""
+        with store_faults(self._reader.root):
+            check = blob.check()
+        if check.error is not None:
+            self.report.corrupt.append(
+                CorruptFile(
+                    found.run.run_id,
+                    f"ATTACHMENT_CORRUPT: Expected {name} to have the SHA-256 that is its name, "
+                    f"found {check.actual_sha256}.",
+                )
+            )
+            return False
+        written = write_blob(self._bundle, name, blob)
+        if written != check.actual_sha256:
+            raise IntegrityError(
+                f"The attachment {name} was changed while it was exported. Nothing was written."
+            )
+        self._keep_sum(written, name)
+        self.report.attachments += 1
+        return True
+
+    def end(self) -> None:
+        """Write the table and the sums."""
+        self._text.detach()
+        self._write_grown("runs.csv", self._table)
+        self._write_grown("SHA256SUMS", self._sums)
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._bundle.writestr(member(name), content)
+        self._keep_sum(sha256_of_bytes(content), name)
+
+    def _write_grown(self, name: str, grown: IO[bytes]) -> None:
+        digest = sha256()
+        size_bytes = grown.seek(0, os.SEEK_END)
+        grown.seek(0)
+        with self._bundle.open(member(name, size_bytes), "w") as target:
+            while piece := grown.read(PIECE_BYTES):
+                target.write(piece)
+                digest.update(piece)
+        self._keep_sum(digest.hexdigest(), name)
+
+    def _keep_sum(self, digest: str, name: str) -> None:
+        self._sums.write(f"{sum_line(digest, name)}\n".encode())
+
+
+def _document(found: FoundRun) -> dict[str, Any]:
+    """Return the artifact of a run, which says of it what the index says.
+
+    Raises:
+        IntegrityError: It says something else.
+    """
+    run = found.run
+    try:
+        document = found.document()
+        said = run_of_document(
+            document, run.artifact_sha256, run.artifact_path, run.size_bytes, run.source
+        )
+    except (InvalidJsonError, KeyError, TypeError, AttributeError):
+        said = None
+    if said != run:
+        raise IntegrityError(
+            f"ARTIFACT_CORRUPT: Expected {run.artifact_path} to say what the index says of the "
+            "run, found something else: rmos index check compares them."
+        )
+    return document
