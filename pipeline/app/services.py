@@ -101,6 +101,7 @@ async def _all_workers(
 def _welcome(settings: Settings, api_address: str, places: Sequence[str]) -> Iterator[str]:
     """Yield the last lines of a start: where everything is, and what to try."""
     yield "everything runs: ready; Ctrl-C stops it"
+    yield f"page    http://{api_address}/"
     yield f"API     http://{api_address}/api/rmos/runs"
     yield f"broker  {settings.bootstrap_servers}"
     yield from places

@@ -230,6 +230,8 @@ async def test_up_takes_requests_and_goes_on_where_it_stopped_in_order(
     up.start(RMOS_LOG_FORMAT="console")
     await up.wait_until_ready()
     assert "(new; keep a copy" in up.text
+    (page,) = re.findall(r"page +http://(127\.0\.0\.1:\d+)/$", up.text, re.MULTILINE)
+    assert "<html" in page_at(page, "/")
     published = up.run("publish", "run", "--wait", str(request_file))
     assert published.returncode == 0, published.stderr
     assert published.stdout == "from_a_file  persisted  OK  may_cut=true\n"
@@ -318,6 +320,61 @@ def heeded_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_kept_shows_its_runs_on_the_page_until_it_is_stopped(
+    tmp_path: Path,
+) -> None:
+    with heeded_interrupts():
+        process = subprocess.Popen(
+            [RMOS, "demo", "--keep"],
+            env=environment(TMPDIR=str(tmp_path)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    try:
+        assert_that_the_page_has_the_runs_of_the_demo(lines_until_kept(process))
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=STOP_SECONDS)
+    assert process.returncode == 0, rest
+    assert rest.endswith("Everything was stopped and the temporary folder removed.\n")
+    assert list(tmp_path.iterdir()) == []
+    assert brokers_below(tmp_path) == []
+
+
+def lines_until_kept(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if line.startswith("  Ctrl-C stops everything"):
+            return shown
+    raise AssertionError(shown)
+
+
+def assert_that_the_page_has_the_runs_of_the_demo(shown: str) -> None:
+    first, last = re.findall(r"http://(127\.0\.0\.1:\d+)/\n", shown)
+    assert first == last
+    page = page_at(last, "/")
+    assert {"run_demo_green", "run_demo_red", "run_v1_green"} <= set(re.findall(r"run_\w+", page))
+    red = page_at(last, "/run/run_demo_red")
+    assert "DO NOT CUT" in red
+    assert "z_rough must be negative" in red
+
+
+def page_at(address: str, path: str) -> str:
+    asked = HTTPConnection(address, timeout=STOP_SECONDS)
+    asked.request("GET", path, headers={"Accept": "text/html"})
+    answer = asked.getresponse()
+    assert answer.status == 200
+    text = answer.read().decode()
+    asked.close()
+    return text
 
 
 def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:

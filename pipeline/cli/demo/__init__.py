@@ -4,14 +4,20 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from pipeline.cli.demo.runs import Demo, Screen
     from pipeline.settings import Settings
 
 
-def demo() -> None:
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the page with its runs open until Ctrl-C.")
+    ] = False,
+) -> None:
     """Show what becomes of run requests, on a real broker and a real disk; no input is needed."""
     from pipeline.app.process import run_service
     from pipeline.cli.demo.runs import Screen
@@ -30,14 +36,14 @@ def demo() -> None:
     ).model_copy(update={"api_tokens_file": None, "ledger_enabled": True})
     configure_logging(settings)
     try:
-        run_service(_run_demo(settings, screen))
+        run_service(_run_demo(settings, screen, keep=keep))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     screen.line("")
     screen.line("Everything was stopped and the temporary folder removed.")
 
 
-async def _run_demo(settings: "Settings", screen: "Screen") -> None:
+async def _run_demo(settings: "Settings", screen: "Screen", *, keep: bool) -> None:
     """Start everything, show all chapters, stop everything.
 
     Raises:
@@ -70,8 +76,25 @@ async def _run_demo(settings: "Settings", screen: "Screen") -> None:
             ):
                 workers = "workers to persist, advise and audit"
                 screen.note(f"{workers}, the API at http://{server.address}")
+                screen.note(f"the page at http://{server.address}/")
                 await _show_chapters(Demo(settings, screen, publisher, client))
+                if keep:
+                    faults = (*persist.faults, *advise.faults, *audit.faults, server.fault)
+                    await _keep_open(settings, screen, server.address, *faults)
                 screen.chapter("Stop")
+
+
+async def _keep_open(
+    settings: "Settings", screen: "Screen", address: str, *faults: asyncio.Future[None]
+) -> None:
+    """Leave everything running until a signal, or until a part of it cannot go on."""
+    from pipeline.app.process import stop_on_signals, until_stopped
+
+    async with stop_on_signals(settings) as stop:
+        screen.chapter("The page, for a look")
+        screen.line(f"  http://{address}/")
+        screen.note("Ctrl-C stops everything and removes the folder")
+        await until_stopped(stop, *faults)
 
 
 async def _show_chapters(demo: "Demo") -> None:
