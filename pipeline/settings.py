@@ -123,12 +123,18 @@ class Settings(BaseSettings):
     )
     sasl_username: str | None = Field(None, description="SASL user name")
     sasl_password: SecretStr | None = Field(None, description="SASL password")
+    sasl_password_file: Path | None = Field(
+        None, description="file with the SASL password, such as a secret of a container"
+    )
     ssl_cafile: Path | None = Field(
         None, description="certificate authorities that sign the broker"
     )
     ssl_certfile: Path | None = Field(None, description="client certificate")
     ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
     ssl_keyfile_password: SecretStr | None = Field(None, description="password of that key")
+    ssl_keyfile_password_file: Path | None = Field(
+        None, description="file with the password of that key"
+    )
 
     instance: str | None = Field(
         None, description="name of this worker for static group membership; unique in its group"

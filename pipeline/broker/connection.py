@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -261,28 +262,51 @@ def _is_local(settings: Settings) -> bool:
     return settings.security_protocol == "PLAINTEXT" and settings.bootstrap_servers in names
 
 
+def _secret(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    """Return a secret that a setting has, or the file that another setting names.
+
+    Raises:
+        InputError: Both are set, or the file cannot be read.
+    """
+    if file is None:
+        return None if value is None else value.get_secret_value()
+    if value is not None:
+        raise InputError(f"{name} and {name}_FILE are both set: unset one.")
+    try:
+        # An editor ends the line of a password.
+        return file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"{name}_FILE {file} cannot be read: {reason}.") from error
+
+
 def _sasl_options(settings: Settings) -> dict[str, Any]:
-    if settings.sasl_username is None or settings.sasl_password is None:
+    password = _secret("RMOS_SASL_PASSWORD", settings.sasl_password, settings.sasl_password_file)
+    if settings.sasl_username is None or password is None:
         raise InputError(
             f"RMOS_SECURITY_PROTOCOL={settings.security_protocol} needs RMOS_SASL_USERNAME "
-            "and RMOS_SASL_PASSWORD."
+            "and RMOS_SASL_PASSWORD or RMOS_SASL_PASSWORD_FILE."
         )
     return {
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        "sasl_plain_password": password,
     }
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
     # Without a password OpenSSL would ask for one at the terminal.
-    password = settings.ssl_keyfile_password or SecretStr("")
+    password = _secret(
+        "RMOS_SSL_KEYFILE_PASSWORD",
+        settings.ssl_keyfile_password,
+        settings.ssl_keyfile_password_file,
+    )
     try:
         context: ssl.SSLContext = create_ssl_context(
             cafile=settings.ssl_cafile,
             certfile=settings.ssl_certfile,
             keyfile=settings.ssl_keyfile,
-            password=password.get_secret_value(),
+            password=password or "",
         )
     except (OSError, ValueError) as error:
         raise InputError(

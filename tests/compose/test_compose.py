@@ -1,14 +1,25 @@
-"""The containers cannot be run here, so all that can be read in their files is checked."""
+"""All that can be read in the files of the containers; where Docker runs, it builds the image."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from pipeline.api.http.tokens import is_loopback
+from pipeline.broker.local.loopback import free_port
 from pipeline.broker.local.runtime import KAFKA_VERSION
 from pipeline.settings import Settings, read_settings
 from tests.docs.command_words import fault_of
@@ -110,7 +121,8 @@ def test_the_broker_is_the_one_that_the_tests_run() -> None:
 def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
     worker = SERVICES[name]
     port = worker["environment"]["RMOS_METRICS_PORT"]
-    assert f"http://127.0.0.1:{port}/health/ready" in worker["healthcheck"]["test"][-1]
+    assert f"RMOS_METRICS_PORT={port}" in DOCKERFILE
+    assert "healthcheck" not in worker, "that of the image holds"
     key_folder = Path(worker["environment"]["RMOS_LEDGER_KEY_FILE"]).parent
     assert worker["volumes"] == [
         f"store:{worker['environment']['RMOS_DATA_DIR']}",
@@ -125,7 +137,7 @@ def test_a_worker_has_health_a_volume_and_time_to_stop(name: str) -> None:
 def test_the_api_has_health_a_volume_and_time_to_stop() -> None:
     api = SERVICES["api"]
     port = api["environment"]["RMOS_API_PORT"]
-    assert f"http://127.0.0.1:{port}/health/ready" in api["healthcheck"]["test"][-1]
+    assert "healthcheck" not in api, "that of the image holds"
     # Published at loopback of the host alone: TLS is the work of what stands in front.
     assert api["ports"] == [f"127.0.0.1:{port}:{port}"]
     assert api["volumes"] == [f"store:{api['environment']['RMOS_DATA_DIR']}"]
@@ -142,6 +154,115 @@ def test_the_api_asks_for_tokens_that_are_a_secret() -> None:
     kept = (FOLDER / COMPOSE["secrets"][secret]["file"]).resolve()
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     assert f"/{kept.relative_to(ROOT)}" in ignored, "it must never be committed"
+
+
+class _Ready(BaseHTTPRequestHandler):
+    """Answers what a service answers: 200 where it is ready, else 503."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/health/ready" else 404)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def service(status: int) -> Iterator[int]:
+    handler = type("Handler", (_Ready,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def health(**ports: int) -> int:
+    return subprocess.run(
+        [sys.executable, FOLDER / "health.py"],
+        env={f"RMOS_{name}_PORT": str(port) for name, port in ports.items()},
+        check=False,
+    ).returncode
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (404, 1)])
+def test_the_health_check_asks_whichever_service_the_container_runs(
+    status: int, exit_status: int
+) -> None:
+    nobody = free_port()
+    with service(status) as port:
+        assert health(METRICS=port, API=nobody) == exit_status
+        assert health(METRICS=nobody, API=port) == exit_status
+    assert health(METRICS=nobody, API=nobody) == 1
+
+
+def test_the_image_runs_as_a_user_and_has_its_health_check() -> None:
+    user, uid = re.search(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE), "--uid 10001"
+    assert user is not None
+    assert user[1] != "root"
+    assert f"{uid} --create-home {user[1]}" in DOCKERFILE
+    copied = re.search(r"^COPY compose/health.py (\S+)$", DOCKERFILE, re.MULTILINE)
+    assert copied is not None
+    assert f'CMD ["python", "{copied[1]}"]' in DOCKERFILE
+    kept = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+    for sources in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE):
+        assert {f"!{source}" for source in sources.split()} <= set(kept)
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(
+        ["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    """Build the image; its layers stay in Docker's cache."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed: the image cannot be built")
+    asked = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
+    if asked.returncode:
+        pytest.skip(f"no Docker daemon answers: {asked.stderr.strip()[-200:]}")
+    name = f"rmos-runs-test:{uuid4().hex}"
+    docker("build", "--tag", name, "--file", "compose/Dockerfile", ".")
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+@pytest.mark.slow
+def test_the_image_is_built_and_runs_as_its_user(image: str) -> None:
+    assert docker("run", "--rm", image, "--version") == f"rmos {version('rmos-runs')}\n"
+    assert docker("run", "--rm", "--entrypoint", "id", image, "-u") == "10001\n"
+    described = json.loads(docker("image", "inspect", image))[0]["Config"]
+    assert described["User"] == "rmos"
+    assert described["Healthcheck"]["Test"][0] == "CMD"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("has_file", "exit_status"), [(True, 6), (False, 2)])
+def test_the_image_reads_its_secrets_from_files(
+    image: str, tmp_path: Path, has_file: bool, exit_status: int
+) -> None:
+    if has_file:
+        (tmp_path / "password").write_text("secret\n", encoding="utf-8")
+    tmp_path.chmod(0o755)
+    settings = (
+        *("RMOS_SECURITY_PROTOCOL=SASL_PLAINTEXT", "RMOS_SASL_USERNAME=u"),
+        "RMOS_SASL_PASSWORD_FILE=/run/secrets/password",
+    )
+    given = [word for each in settings for word in ("--env", each)]
+    mounted = f"{tmp_path}:/run/secrets:ro"
+    check = ["docker", "run", "--rm", "--volume", mounted, *given, image, "topics", "check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    # With the password it looks for the broker, and there is none.
+    assert done.returncode == exit_status, done.stderr
 
 
 def test_the_readme_says_that_it_was_not_run() -> None:
