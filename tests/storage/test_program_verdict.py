@@ -23,7 +23,7 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.legacy_rows import bare_row, mapped, unknown_row, v1_row
+from tests.legacy_rows import bare_row, mapped, v1_row
 from tests.storage.stores import TIMESTAMP_MS, change_index, judged_record, opened, row_of, source
 
 PROGRAM = b"(umlaut \xc3\xa4)\nG90\nG1 Z-30\nM30\n"
@@ -207,7 +207,7 @@ def test_an_attachment_that_no_run_cuts_is_refused(tmp_path: Path) -> None:
 
 
 def test_history_that_names_and_withholds_a_program_is_listed_once(tmp_path: Path) -> None:
-    migrated(tmp_path, unknown_row(gcode_hash=sha256(PROGRAM)))
+    migrated(tmp_path, bare_row(gcode_hash=sha256(PROGRAM)))
     assert not verdict(tmp_path).may_cut
     with closing(RunReader(tmp_path)) as reader:
         (item,) = reader.list_runs(RunFilter(gcode_sha256=sha256(PROGRAM))).items
