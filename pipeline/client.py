@@ -61,6 +61,7 @@ _ACCEPTED: Final = 202
 _BY_CODE: Final[dict[str, type[RmosError]]] = {
     "ARTIFACT_CORRUPT": IntegrityError,
     "RUN_UNEXPLAINED": IntegrityError,
+    "NOT_PROVEN": IntegrityError,
     "ATTACHMENT_CORRUPT": IntegrityError,
     "HASH_MISMATCH": HashMismatchError,
     "DISK_FULL": DiskFullError,
@@ -213,8 +214,24 @@ class RunsClient:
             NotFoundError: The run is not there, or names no such blob.
             IntegrityError: The blob is not what was stored, or broke off.
         """
+        return await self._downloaded(f"{_run(run_id)}/{_blob(sha256)}", to)
+
+    async def download_evidence(self, run_id: str, to: Path | BinaryIO) -> int:
+        """Write the evidence about a run, a zip file, as it arrives; return its size in bytes.
+
+        Args:
+            run_id: The run.
+            to: A file to create, which is removed where the download fails, or one that is open.
+
+        Raises:
+            OSError: The file exists, or cannot be written.
+            IntegrityError: The run is not what was stored, its ledger does not prove it, or the
+                download broke off.
+        """
+        return await self._downloaded(f"{_run(run_id)}/evidence", to)
+
+    async def _downloaded(self, path: str, to: Path | BinaryIO) -> int:
         size_bytes = 0
-        path = f"{_run(run_id)}/{_blob(sha256)}"
         async with self._streamed(path) as answer, _writing(to) as write:
             async for piece in answer.aiter_bytes(PIECE_BYTES):
                 await write(piece)

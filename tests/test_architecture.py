@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": _WORKERS,
     "legacy": _WORKERS,
     "recovery": _WORKERS | {"legacy"},
-    "api": _WORKERS | {"legacy"},
+    "api": _WORKERS | {"evidence", "legacy"},
     "page": _WORKERS | {"audit", "evidence", "legacy", "api"},
     "app": _WORKERS | {"audit", "legacy", "recovery", "api", "page", "pipeline.logs"},
 }

@@ -38,7 +38,7 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
     try:
         with path.open("xb") as file:
             try:
-                _write(file, evidence, attachments)
+                write_bundle(file, evidence, attachments)
             except BaseException:
                 path.unlink()
                 raise
@@ -46,7 +46,14 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
         raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
 
 
-def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:
+def write_bundle(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles) -> None:
+    """Write the bundle into a new file that is open.
+
+    Raises:
+        OSError: It cannot be written.
+        NotFoundError: An attachment went meanwhile.
+        StoreError: The disk of the store failed.
+    """
     with ZipFile(file, "w", ZIP_STORED) as bundle:
         hashes = {}
         for name, content in _members(evidence):
@@ -58,6 +65,16 @@ def _write(file: IO[bytes], evidence: RunEvidence, attachments: AttachmentFiles)
                 hashes[name] = write_blob(bundle, name, blob)
         sums = "".join(f"{sum_line(hashes[name], name)}\n" for name in sorted(hashes))
         bundle.writestr(member("SHA256SUMS"), sums)
+
+
+def bundle_tag(evidence: RunEvidence) -> str:
+    """Return a SHA-256 over all that decides the bytes of the bundle: it is not made for that."""
+    digest = sha256()
+    for name, content in _members(evidence):
+        digest.update(f"{sum_line(sha256(content).hexdigest(), name)}\n".encode())
+    for named in evidence.included:
+        digest.update(f"{named.path}\n".encode())
+    return digest.hexdigest()
 
 
 def _members(evidence: RunEvidence) -> Iterator[tuple[str, bytes]]:

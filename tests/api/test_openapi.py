@@ -75,6 +75,7 @@ async def test_the_id_of_an_operation_makes_the_name_of_a_method(tmp_path: Path)
         "list_attachments": "get /{run_id}/attachments",
         "verify_attachments": "get /{run_id}/attachments/verify",
         "download_attachment": "get /{run_id}/attachments/{sha256}",
+        "download_evidence": "get /{run_id}/evidence",
         "upload_attachment": "put /attachments/{sha256}",
         "get_liveness": "get /health/live",
         "get_readiness": "get /health/ready",

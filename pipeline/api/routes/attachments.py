@@ -5,14 +5,14 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from typing import Annotated
 
-import aiofiles
 import structlog
 from fastapi import APIRouter, Path, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from pipeline.api import examples
 from pipeline.api.answers import ApiError, json_answer
 from pipeline.api.dependencies import ApiDependencies, ApiDeps, ThreadPool
+from pipeline.api.http.file_answer import SANDBOX, FileAnswer, pieces_of
 from pipeline.api.http.headers import (
     UnsatisfiableRangeError,
     content_disposition,
@@ -25,8 +25,8 @@ from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.http.request_body import drained, limited_body
 from pipeline.api.openapi import SHA256, answer, errors, raw_answer, raw_body
 from pipeline.api.routes.runs import RunIdPath
-from pipeline.errors import IntegrityError, NotFoundError, thread_faults
-from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
+from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.reader import NamedBlob, stored_answer
 from schemas.fields import is_sha256
 from schemas.http_answers import AttachmentsAnswer, StoredAttachment, VerificationAnswer
@@ -38,8 +38,6 @@ CHECKED_FIRST_LIMIT_BYTES = 16 << 20
 
 Sha256Path = Annotated[str, Path(json_schema_extra=SHA256)]
 _UNKNOWN_MIME = "application/octet-stream"
-# A browser may load and run nothing of it.
-_SANDBOX = "default-src 'none'; sandbox"
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +99,7 @@ async def download_attachment(
         if request.state.is_head:
             return Response(status_code=status, headers=headers)
         stack.pop_all()
-    return _BlobResponse(blob, _stream(blob, wanted, deps.transfer), status, headers)
+    return FileAnswer(_stream(blob, wanted, deps.transfer), blob.close, status, headers)
 
 
 def _named(deps: ApiDependencies, run_id: str, sha256: str) -> NamedBlob:
@@ -117,7 +115,7 @@ def _headers(named: NamedBlob) -> dict[str, str]:
     return {
         "Content-Type": mime,
         "Content-Disposition": content_disposition(disposition_of(mime), filename),
-        "Content-Security-Policy": _SANDBOX,
+        "Content-Security-Policy": SANDBOX,
         "ETag": entity_tag(named.sha256),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
@@ -152,25 +150,11 @@ def _of_part(blob: OpenBlob, wanted: range | None) -> dict[str, str]:
 
 
 def _stream(blob: OpenBlob, wanted: range | None, threads: ThreadPool) -> AsyncGenerator[bytes]:
-    pieces = _pieces(blob, wanted or range(blob.size_bytes), threads)
+    # The file that was checked, whatever has its name by now.
+    pieces = pieces_of(blob.descriptor, wanted or range(blob.size_bytes), threads)
     if wanted is None and blob.size_bytes > CHECKED_FIRST_LIMIT_BYTES:
         return _hashed(blob, pieces, threads)
     return pieces
-
-
-async def _pieces(blob: OpenBlob, part: range, threads: ThreadPool) -> AsyncGenerator[bytes]:
-    # The file that was checked, whatever has its name by now.
-    opened = aiofiles.open(
-        blob.descriptor, "rb", buffering=0, closefd=False, executor=threads.executor
-    )
-    with thread_faults():
-        async with opened as file:
-            await file.seek(part.start)
-            left = len(part)
-            # A file that was cut short meanwhile ends the answer before its Content-Length.
-            while left and (piece := await file.read(min(left, PIECE_BYTES))):
-                left -= len(piece)
-                yield piece
 
 
 async def _hashed(
@@ -194,24 +178,6 @@ async def _hashed(
             f"ATTACHMENT_CORRUPT: Expected the blob {blob.sha256} to have this SHA-256."
         )
     yield last
-
-
-class _BlobResponse(StreamingResponse):
-    """Closes the file, also where the answer is not sent whole."""
-
-    def __init__(
-        self, blob: OpenBlob, pieces: AsyncGenerator[bytes], status: int, headers: dict[str, str]
-    ) -> None:
-        super().__init__(pieces, status, headers)
-        self._blob = blob
-        self._pieces = pieces
-
-    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._pieces.aclose()
-            self._blob.close()
 
 
 @router.put(

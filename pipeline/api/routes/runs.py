@@ -1,18 +1,30 @@
-"""The GET routes of runs: the list, one run, its exact bytes, the difference of two."""
+"""The GET routes of runs: the list, one run, its bytes, its evidence, the difference of two."""
 
+import os
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from pipeline.api import examples
-from pipeline.api.dependencies import ApiDeps
+from pipeline.api.dependencies import ApiDependencies, ApiDeps
+from pipeline.api.http.file_answer import SANDBOX, FileAnswer, pieces_of
 from pipeline.api.http.headers import combined_tag, content_disposition, entity_tag, is_known
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import RUN_ID, answer, errors, raw_answer
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs import diff
+from pipeline.disk.store_identity import read_store
+from pipeline.errors import IntegrityError, StoreError
+from pipeline.evidence.bundle import bundle_tag, write_bundle
+from pipeline.evidence.evidence import RunEvidence
+from pipeline.evidence.gather import gather_evidence
+from pipeline.ledger.reader import StoreLogs
+from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.http_answers import RunPageAnswer, RunView
 from schemas.run_diff import RunDiff
@@ -22,8 +34,11 @@ router = APIRouter(route_class=ExactQueryRoute)
 
 RunIdPath = Annotated[str, Path(json_schema_extra=RUN_ID)]
 RunIdQuery = Annotated[str, Query(json_schema_extra=RUN_ID)]
+_CODED = re.compile(r"[A-Z_]+: ")
 _REVALIDATE = "private, no-cache"
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the client has it."}}
+
+_log = structlog.get_logger(__name__)
 
 
 @router.get(
@@ -114,3 +129,68 @@ async def download_run(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Re
     if is_known(tag, request.headers.get("if-none-match")):
         return Response(status_code=304, headers=headers)
     return Response(found.content, headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/{run_id}/evidence",
+    summary="Download the evidence about a run",
+    response_class=Response,
+    responses={
+        **errors(404),
+        **_NOT_MODIFIED,
+        200: raw_answer(
+            "A zip file: artifact, links, attachments, proofs, a page and a verifier.",
+            {"ETag": "Changes with the bytes, which change as the logs grow."},
+        ),
+    },
+)
+async def download_evidence(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Response:
+    """Return the bundle that `rmos evidence` writes without trusted checkpoints."""
+    # What is not there is not looked for in the logs, which takes as long as they are.
+    await deps.lookup(deps.reader.rows_of, run_id)
+    found = await deps.transfer(_gathered, deps, run_id)
+    tag = entity_tag(await deps.transfer(bundle_tag, found))
+    headers = {
+        "ETag": tag,
+        "Cache-Control": _REVALIDATE,
+        "Content-Disposition": content_disposition("attachment", f"evidence-{run_id}.zip"),
+        "Content-Security-Policy": SANDBOX,
+        "Content-Type": "application/zip",
+    }
+    if is_known(tag, request.headers.get("if-none-match")):
+        return Response(status_code=304, headers=headers)
+    if request.state.is_head:
+        return Response(headers=headers)
+    file = await deps.transfer(_written, deps, found)
+    size_bytes = os.fstat(file.fileno()).st_size
+    pieces = pieces_of(file.fileno(), range(size_bytes), deps.transfer)
+    return FileAnswer(pieces, file.close, 200, headers | {"Content-Length": str(size_bytes)})
+
+
+def _gathered(deps: ApiDependencies, run_id: str) -> RunEvidence:
+    root = deps.reader.root
+    logs = StoreLogs(root, verifier_keys(deps.settings, read_store(root)))
+    try:
+        return gather_evidence(deps.reader, logs, run_id)
+    except IntegrityError as error:
+        if _CODED.match(str(error)):
+            raise
+        _log.error("a run is not proven", run_id=run_id, reason=str(error))
+        message = f"NOT_PROVEN: The ledger does not prove the run {run_id} as it is stored."
+        raise IntegrityError(message) from error
+
+
+def _written(deps: ApiDependencies, found: RunEvidence) -> IO[bytes]:
+    """Return the bundle in a file without name, which is gone when it is closed."""
+    try:
+        file = TemporaryFile()  # noqa: SIM115  # closed by the answer
+        try:
+            write_bundle(file, found, deps.reader.attachments)
+            file.flush()
+        except BaseException:
+            file.close()
+            raise
+    except OSError as error:
+        message = f"The evidence cannot be written to a temporary file: {error.strerror}."
+        raise StoreError(message) from error
+    return file
