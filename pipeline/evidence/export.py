@@ -16,7 +16,7 @@ through one at a time, attachments in pieces; memory grows by the directory of t
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -87,7 +87,7 @@ class ExportReport:
         links: Links of advisories in it.
         attachments: Attachments in it, each counted once.
         missing: Attachments that a run or a link names and the store has not, by name.
-        withheld: Contents of links that a verdict withholds, by name.
+        withheld: Blobs that a run or a link names and a verdict withholds, by name.
         corrupt: In the order of the runs.
     """
 
@@ -193,20 +193,17 @@ class _Export:
 
     def _parts(self, found: FoundRun, document: dict[str, Any]) -> Iterator[LeftOut]:
         """Write links and attachments of a run; yield what of them is left out."""
-        shown = {ref["sha256"]: None for ref in document["attachments"]}
-        yield from self._blobs(found, shown)
+        listed = dict.fromkeys(ref["sha256"] for ref in document["attachments"])
+        for digest in listed:
+            # What one run withholds may be the program of another, which may be cut.
+            yield from self._blob(found, document, digest, is_released=found.run.may_cut)
         for link in found.links:
             if (why := self._write_link(found, link)) is not None:
                 yield why
                 continue
-            content_sha256 = link.claim.content_sha256
-            if content_sha256 is None or content_sha256 in shown:
-                continue
-            if self._reader.is_withheld(document, content_sha256):
-                self.report.withheld += 1
-                yield LeftOut(attachment_path(content_sha256), "withheld")
-            else:
-                yield from self._blobs(found, [content_sha256])
+            digest = link.claim.content_sha256
+            if digest is not None and digest not in listed:
+                yield from self._blob(found, document, digest, is_released=False)
 
     def _write_link(self, found: FoundRun, link: StoredAdvisory) -> LeftOut | None:
         path = str(link.link_path)
@@ -219,20 +216,33 @@ class _Export:
         self.report.links += 1
         return None
 
-    def _blobs(self, found: FoundRun, named: Iterable[str]) -> Iterator[LeftOut]:
-        for digest in named:
-            name = attachment_path(digest)
-            if name in self._bundle.NameToInfo:
-                continue
-            try:
-                blob = self._reader.attachments.open(digest)
-            except NotFoundError:
-                self.report.missing += 1
-                yield LeftOut(name, "missing")
-                continue
-            with closing(blob):
-                if not self._write_blob(found, name, blob):
-                    yield LeftOut(name, "corrupt")
+    def _blob(
+        self, found: FoundRun, document: dict[str, Any], digest: str, *, is_released: bool
+    ) -> Iterator[LeftOut]:
+        """Write a blob, unless it is there; yield it where it is left out.
+
+        Args:
+            found: The run that names it, or whose link does.
+            document: The artifact.
+            digest: Its name.
+            is_released: Whether it goes in even where a verdict of another run withholds it.
+        """
+        name = attachment_path(digest)
+        if name in self._bundle.NameToInfo:
+            return
+        if not is_released and self._reader.is_withheld(document, digest):
+            self.report.withheld += 1
+            yield LeftOut(name, "withheld")
+            return
+        try:
+            blob = self._reader.attachments.open(digest)
+        except NotFoundError:
+            self.report.missing += 1
+            yield LeftOut(name, "missing")
+            return
+        with closing(blob):
+            if not self._write_blob(found, name, blob):
+                yield LeftOut(name, "corrupt")
 
     def _write_blob(self, found: FoundRun, name: str, blob: OpenBlob) -> bool:
         """Write a blob from the file that was checked; False where it is not what was stored."""

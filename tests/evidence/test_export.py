@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import zipfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,19 @@ def test_nothing_withheld_is_exported_though_a_link_names_it(tmp_path: Path) -> 
         withheld,
     } <= set(rows["red"]["not_exported"].split("; "))
     assert rows["red"]["verdict"].startswith("DO NOT CUT: ")
+
+
+@pytest.mark.parametrize(("names_it", "is_exported"), [(red_request, False), (run_request, True)])
+def test_what_another_run_withholds_is_exported_for_a_run_that_may_be_cut_alone(
+    tmp_path: Path, names_it: Callable[..., dict[str, Any]], is_exported: bool
+) -> None:
+    withholds = red_request(run_id="red", attachments=[attachment(PROGRAM, kind="gcode")])
+    other = names_it(run_id="other", attachments=[attachment_ref(PROGRAM, kind="debug")])
+    root = proven_store(tmp_path / "store", requests=[(0, withholds), (0, other)], advisories=[])
+    upload(root, PROGRAM)
+    report = exported(root, tmp_path / "all.zip")
+    assert (attachment_path(PROGRAM) in members(tmp_path / "all.zip")) == is_exported
+    assert report.withheld == (not is_exported)
 
 
 DAMAGES = {
