@@ -32,6 +32,7 @@ from pipeline.storage.artifacts import read_artifact, read_kept_request
 from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.index.listing import RunPage, list_runs
+from pipeline.storage.index.named import Named, named_by_advisory, named_by_hash
 from pipeline.storage.index.programs import ProgramRuns, runs_of_program
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from schemas.fields import RUN_ID_RULE, is_run_id
@@ -164,6 +165,16 @@ class RunReader:
         """Return the runs that decide about a program; artifacts are not opened."""
         with self._index().looking_up() as connection:
             return runs_of_program(connection, sha256)
+
+    def named_by_hash(self, sha256: str) -> list[Named]:
+        """Return what has this SHA-256; at most one more than `MOST_NAMED`."""
+        with self._index().looking_up() as connection:
+            return named_by_hash(connection, sha256)
+
+    def named_by_advisory(self, advisory_id: str) -> list[Named]:
+        """Return the runs with a linked advisory of this id; likewise."""
+        with self._index().looking_up() as connection:
+            return named_by_advisory(connection, advisory_id)
 
     def run_ids(self) -> list[str]:
         """Return every run_id, in order."""

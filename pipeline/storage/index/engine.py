@@ -43,6 +43,7 @@ _ADDED: tuple[Table | Index, ...] = (
     tables.reported_claims,
     tables.claims_in_hand,
     *tables.run_indexes,
+    tables.advisories_by_id,
 )
 """Missing in an older index of this format."""
 
