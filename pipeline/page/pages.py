@@ -3,12 +3,23 @@
 from types import ModuleType
 
 from pipeline.api.http.pages import Pages
-from pipeline.page import about_v1, assets, audits, ledger, run, run_files, runs, search, sign_in
+from pipeline.page import (
+    about_v1,
+    assets,
+    audits,
+    compare,
+    ledger,
+    run,
+    run_files,
+    runs,
+    search,
+    sign_in,
+)
 
 
 def pages() -> Pages:
     """Return the pages over a store."""
-    return _guarded(runs, run, run_files, search, ledger, audits)
+    return _guarded(runs, run, run_files, compare, search, ledger, audits)
 
 
 def legacy_pages() -> Pages:

@@ -20,7 +20,12 @@ from pipeline.core.visible_text import named_lines
 from pipeline.page.assets import asset_path
 from schemas.timestamps import parse_timestamp
 
-NAVIGATION = (("Runs", "/"), ("Ledger", "/ledger"), ("Audits", "/audits"))
+NAVIGATION = (
+    ("Runs", "/"),
+    ("Compare", "/compare"),
+    ("Ledger", "/ledger"),
+    ("Audits", "/audits"),
+)
 """The names of pages in the head of every page, and their paths."""
 
 _NONE = "–"

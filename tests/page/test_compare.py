@@ -1,0 +1,65 @@
+"""Two runs beside each other."""
+
+from tests.builders import ABSENT, red_request, run_request
+from tests.page.conftest import Element, Site
+
+
+def rows(page: Element) -> dict[str, list[str]]:
+    (table, *_) = (each for each in page.all("table") if "What" in each.words or each.one("thead"))
+    return {
+        row.one("th").words: [cell.words for cell in row.all("td")]
+        for row in table.one("tbody").all("tr")
+    }
+
+
+async def test_the_form_asks_for_what_is_missing(site: Site) -> None:
+    page = await site.page("/compare?a=run_a")
+    values = {
+        each.attributes["name"]: each.attributes["value"] for each in page.one("main").all("input")
+    }
+    assert values == {"a": "run_a", "b": ""}
+    assert list(page.all("table")) == []
+
+
+async def test_what_differs_stands_side_by_side_under_both_verdicts(site: Site) -> None:
+    site.api.add_runs(
+        run_request(run_id="run_a", notes="first <b>"),
+        red_request(run_id="run_b", notes=ABSENT, machine_id="shop_saw_3"),
+    )
+    page = await site.page("/compare?a=run_a&b=run_b")
+    assert [each.words for each in page.all("p", class_="verdict")] == [
+        "✔ MAY CUT",
+        "✖ DO NOT CUT: rim speed above the blade's limit",
+    ]
+    assert page.one("p", class_="severity").words.startswith("▲ CRITICAL Another program")
+    found = rows(page)
+    assert found["context.machine_id"] == ["shop_saw_2", "shop_saw_3"]
+    assert found["notes"] == ["first <b>", "–"]
+    assert found["status"] == ["OK", "BLOCKED"]
+    swap = next(each for each in page.all("a") if each.words == "Swap")
+    assert swap.attributes["href"] == "/compare?a=run_b&b=run_a"
+
+
+async def test_equal_runs_differ_in_nothing(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_a"), run_request(run_id="run_b"))
+    page = await site.page("/compare?a=run_a&b=run_b")
+    assert "No field that is compared differs." in page.one("main").words
+    assert page.one("p", class_="severity").words.startswith("● INFO")
+    assert "shop_saw_2" in next(each for each in page.all("details") if "same" in each.words).words
+
+
+async def test_what_cannot_be_compared_is_said(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_a"))
+    page = await site.page("/compare?a=run_a&b=run_x", 404)
+    assert "There is no run run_x." in page.one("main").words
+    await site.page("/compare?a=run_a&b=..%2Fx", 422)
+
+
+async def test_a_damaged_run_is_not_compared(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_a"), run_request(run_id="run_b"))
+    file = next((site.api.root / "runs").glob("*/run_b.json"))
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes().replace(b"maple", b"walnu"))
+    page = await site.page("/compare?a=run_a&b=run_b", 500)
+    assert page.one("h1").words == "This run is damaged: do not cut"
+    assert "maple" not in page.text
