@@ -8,6 +8,7 @@ from pipeline.page import (
     assets,
     audits,
     compare,
+    file,
     ledger,
     run,
     run_files,
@@ -19,7 +20,7 @@ from pipeline.page import (
 
 def pages() -> Pages:
     """Return the pages over a store."""
-    return _guarded(runs, run, run_files, compare, search, ledger, audits)
+    return _guarded(runs, run, run_files, compare, file, search, ledger, audits)
 
 
 def legacy_pages() -> Pages:

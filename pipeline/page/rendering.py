@@ -22,6 +22,7 @@ from schemas.timestamps import parse_timestamp
 
 NAVIGATION = (
     ("Runs", "/"),
+    ("May it be cut?", "/file"),
     ("Compare", "/compare"),
     ("Ledger", "/ledger"),
     ("Audits", "/audits"),

@@ -1,0 +1,54 @@
+"""The page that answers: may this file be cut? The file itself never leaves the browser."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from pipeline.api.answers import ApiError
+from pipeline.api.dependencies import ApiDeps
+from pipeline.page.rendering import page
+from pipeline.page.route import PageRoute
+from pipeline.page.words import Verdict
+from pipeline.storage.index.listing import RunPage
+from pipeline.storage.program_verdict import ProgramVerdict, program_verdict
+from pipeline.storage.reader import RunReader
+from schemas.fields import is_sha256
+from schemas.run_filter import RunFilter
+
+router = APIRouter(route_class=PageRoute)
+
+_SHOWN_RUNS = 20
+
+
+@router.get("/file")
+async def ask_for_file(
+    request: Request, deps: ApiDeps, sha256: Annotated[str | None, Query()] = None
+) -> Response:
+    """Return the answer for the SHA-256 of a file, or the form that asks for it."""
+    if sha256 is None:
+        return page(request, "file.html", sha256=None, verdict=None)
+    # What a command prints: the hash, then the name of the file.
+    digest = sha256.split()[0].lower() if sha256.split() else ""
+    if not is_sha256(digest):
+        message = "Expected the SHA-256 of a file as 64 hexadecimal digits. Without it: do not cut."
+        raise ApiError(422, "INVALID_QUERY", message)
+    return await deps.lookup(_page, request, deps.reader, digest)
+
+
+def _page(request: Request, reader: RunReader, sha256: str) -> Response:
+    found = program_verdict(reader, sha256)
+    listed = reader.list_runs(RunFilter(gcode_sha256=sha256, limit=_SHOWN_RUNS))
+    return page(request, "file.html", **file_view(found, listed))
+
+
+def file_view(found: ProgramVerdict, listed: RunPage) -> dict[str, object]:
+    """Return what the page shows of a program: the verdict, and the runs that know it."""
+    head, _, reason = found.words.partition(": ")
+    return {
+        "sha256": found.sha256,
+        "verdict": Verdict(found.may_cut, head, reason),
+        "decided_by": found.run_id,
+        "runs": listed.items,
+        "has_more": listed.next_cursor is not None,
+    }
