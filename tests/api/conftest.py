@@ -108,7 +108,7 @@ async def api_over(
     if not (root / "store.json").exists():
         make_store(root)
     # The server's paths must not be in any answer.
-    deps = _api_dependencies(read_settings(data_dir=root, **settings), RunReader(root))
+    deps = api_dependencies(read_settings(data_dir=root, **settings), RunReader(root))
     app = create_api(deps, tokens, pages)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}
@@ -132,7 +132,7 @@ def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
     return check
 
 
-def _api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
+def api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
     async def no_broker() -> None:
         message = "No Kafka broker answers at nowhere."
         raise BrokerError(message)
