@@ -1,6 +1,6 @@
 """The page that answers: may this file be cut? The file itself never leaves the browser."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -42,7 +42,7 @@ def _page(request: Request, reader: RunReader, sha256: str) -> Response:
     return page(request, "file.html", **file_view(found, listed))
 
 
-def file_view(found: ProgramVerdict, listed: RunPage) -> dict[str, object]:
+def file_view(found: ProgramVerdict, listed: RunPage) -> dict[str, Any]:
     """Return what the page shows of a program: the verdict, and the runs that know it."""
     head, _, reason = found.words.partition(": ")
     return {

@@ -4,6 +4,7 @@ Whatever is written into a template passes `_seen`, so that no template can forg
 to set a text of others apart (`|text`, a `<bdi>`), so that its direction ends with it.
 """
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -30,6 +33,8 @@ NAVIGATION = (
 """The names of pages in the head of every page, and their paths."""
 
 _NONE = "–"
+_WEB = re.compile(r"https?://[^\s]+", re.IGNORECASE)
+_REL = "nofollow noopener noreferrer"
 _SHORT_DIGITS = 12
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -144,3 +149,44 @@ def short(name: str) -> Markup:
 def json_text(value: object) -> str:
     """Return a value as canonical JSON, with every digit of its numbers."""
     return canonical_json(value).decode()
+
+
+def markdown_html(text: str) -> Markup:
+    """Return Markdown of others as HTML that loads and runs nothing; every character is seen.
+
+    HTML in it is text, pictures are text, and a link leads to http or https, with nothing handed
+    over.
+    """
+    reader = _reader()
+    tokens = reader.parse(named_lines(text))
+    for token in tokens:
+        _restrain(token)
+    return Markup(reader.renderer.render(tokens, reader.options, {}))  # noqa: S704  # made here
+
+
+@cache
+def _reader() -> MarkdownIt:
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    reader.validateLink = _is_web_address  # type: ignore[method-assign]  # its documented hook
+    return reader
+
+
+def _is_web_address(url: str) -> bool:
+    return _WEB.fullmatch(url) is not None
+
+
+def _restrain(token: Token) -> None:
+    if token.type in {"heading_open", "heading_close"}:
+        # The headings of a page are ours; those of a text are only strong.
+        token.tag = "p"
+        if token.nesting == 1:
+            token.attrSet("class", "heading")
+    elif token.type == "link_open":
+        token.attrSet("rel", _REL)
+    elif token.type in {"th_open", "td_open"}:
+        # Alignment is a style attribute, which the policy refuses.
+        token.attrs.pop("style", None)
+    elif token.type == "fence":
+        token.info = ""
+    for child in token.children or ():
+        _restrain(child)

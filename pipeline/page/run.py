@@ -1,4 +1,7 @@
-"""The page of one run: the verdict first, then why, then what it rests on, then the proof."""
+"""The page of one run: the verdict first, then why, then what it rests on, then the proof.
+
+The files that it links to lie below it: a cookie opens no route of the API.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -8,17 +11,25 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
-from pipeline.api.routes.runs import RunIdPath
+from pipeline.api.http.headers import entity_tag
+from pipeline.api.routes.attachments import Sha256Path, download_attachment
+from pipeline.api.routes.runs import RunIdPath, download_run
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
-from pipeline.errors import NotFoundError
-from pipeline.page.markdown import markdown_html
-from pipeline.page.rendering import page
+from pipeline.disk.store_identity import read_store
+from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotReadyError
+from pipeline.ledger.reader import StoreLogs, find_run_leaf
+from pipeline.page.rendering import markdown_html, page
 from pipeline.page.route import PageRoute
-from pipeline.page.run_proof import RunProof, proof_of
 from pipeline.page.words import PROGRAM_KNOWN_BY, Verdict, rules_of, table_of, verdict_of
+from pipeline.settings import Settings
+from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import FoundRun, RunReader
+from schemas.fields import is_sha256
 
 router = APIRouter(route_class=PageRoute)
 
@@ -28,7 +39,7 @@ CHECKED_BYTES: Final = 16 << 20
 _READ_BYTES: Final = 20_000
 """An advisory that is longer is not shown, but offered."""
 
-PICTURE_MIME: Final = "image/svg+xml"
+_PICTURE_MIME: Final = "image/svg+xml"
 _STAMPS: Final = (
     *("engine_version", "toolchain_version", "post_processor_version", "config_fingerprint"),
 )
@@ -67,6 +78,23 @@ class Advisory:
     form: str
     text: str
     is_kept_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunProof:
+    """Where the log recorded a run.
+
+    Attributes:
+        log: Its path, as `rmos ledger` names it.
+        index: Of the leaf, from 0.
+        size: Of the checkpoint, in leaves.
+        note: The checkpoint itself, signed.
+    """
+
+    log: str
+    index: int
+    size: int
+    note: str
 
 
 @router.get("/run/{run_id}")
@@ -172,7 +200,7 @@ def _attachments(
             ref,
             states[ref["sha256"]],
             is_picture=found.run.status == "OK"
-            and ref["mime"] == PICTURE_MIME
+            and ref["mime"] == _PICTURE_MIME
             and states[ref["sha256"]] == "whole",
         )
         for ref in refs
@@ -209,3 +237,80 @@ def _advisory(reader: RunReader, run_id: str, fields: Mapping[str, Any]) -> Advi
         return Advisory(fields, "file", "", is_kept_back=False)
     form = "markdown" if mime == "text/markdown" else "text"
     return Advisory(fields, form, content.decode(errors="replace"), is_kept_back=False)
+
+
+def proof_of(settings: Settings, run: StoredRun) -> RunProof | str:
+    """Return the proof of a run, checked against the signed root; or why there is none."""
+    root = settings.data_dir
+    try:
+        keys = verifier_keys(settings, read_store(root))
+        found = find_run_leaf(StoreLogs(root, keys), run)
+        proof = found.reader.prove(found.index)
+    except StoreNotReadyError:
+        # Its text names a path of the server.
+        return "This server does not have the public key of the ledger, so it checked no signature."
+    except IntegrityError as error:
+        return str(error)
+    except RmosError:
+        return "The ledger cannot be read now; the log of the server says why."
+    return RunProof(
+        found.reader.log.path, proof.index, found.reader.size, proof.checkpoint.decode()
+    )
+
+
+_PICTURE_BYTES = 4 << 20
+"""A larger picture is a download alone."""
+
+_PICTURE_HEADERS = {
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+    "Content-Disposition": "inline",
+    "Cache-Control": "private, no-cache",
+}
+"""Nothing in it runs or loads anything, also where it is opened by itself."""
+
+router.add_api_route("/run/{run_id}/artifact", download_run)
+router.add_api_route("/run/{run_id}/attachments/{sha256}", download_attachment)
+
+
+@router.get("/run/{run_id}/pictures/{sha256}")
+async def show_picture(deps: ApiDeps, run_id: RunIdPath, sha256: Sha256Path) -> Response:
+    """Return a producer's SVG, for an image element alone."""
+    return _picture(await deps.lookup(_attached, deps.reader, run_id, sha256))
+
+
+@router.get("/run/{run_id}/preview.svg")
+async def show_preview(deps: ApiDeps, run_id: RunIdPath) -> Response:
+    """Return the SVG that came with the request, for an image element alone."""
+    return _picture(await deps.lookup(_preview, deps.reader, run_id))
+
+
+def _picture(content: bytes) -> Response:
+    tag = {"ETag": entity_tag(sha256_of_bytes(content))}
+    return Response(content, headers={**_PICTURE_HEADERS, **tag}, media_type=_PICTURE_MIME)
+
+
+def _attached(reader: RunReader, run_id: str, sha256: str) -> bytes:
+    if not is_sha256(sha256) or reader.named_blob(run_id, sha256).mime != _PICTURE_MIME:
+        raise _no_picture()
+    if reader.rows_of(run_id)[0].status != "OK":
+        raise _no_picture()
+    with closing(reader.attachments.open(sha256)) as blob, store_faults(reader.root):
+        if blob.size_bytes > _PICTURE_BYTES:
+            raise _no_picture()
+        content = blob.read(0, _PICTURE_BYTES)
+    if sha256_of_bytes(content) != sha256:
+        message = f"ATTACHMENT_CORRUPT: Expected the blob {sha256} to have this SHA-256."
+        raise IntegrityError(message)
+    return content
+
+
+def _preview(reader: RunReader, run_id: str) -> bytes:
+    found = reader.find(run_id)
+    text = found.document()["outputs"].get("preview_svg") if found.run.status == "OK" else None
+    if not text:
+        raise _no_picture()
+    return str(text).encode()
+
+
+def _no_picture() -> ApiError:
+    return ApiError(404, "NOT_FOUND", "There is no picture that may be shown under this address.")

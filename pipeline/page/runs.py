@@ -15,6 +15,8 @@ from pipeline.storage.reader import RunReader
 from schemas.run_filter import RunFilter
 
 router = APIRouter(route_class=PageRoute)
+legacy_router = APIRouter(route_class=PageRoute)
+"""The one page of v1 mode, in place of the list."""
 
 _SHOWN_FILTERS = (
     *("date_from", "date_to", "status", "risk_level", "mode", "tool_id_prefix"),
@@ -31,6 +33,14 @@ async def list_runs(
     if asks_for_json(request.headers.get("accept", "")):
         return root_answer()
     return await deps.lookup(_page, request, deps.reader, wanted)
+
+
+@legacy_router.get("/")
+async def show_mode(request: Request) -> Response:
+    """Return what v1 mode is to people, and to a program where else to ask."""
+    if asks_for_json(request.headers.get("accept", "")):
+        return root_answer()
+    return page(request, "about_v1.html")
 
 
 def asks_for_json(accept: str) -> bool:
