@@ -45,6 +45,7 @@ from schemas.http_answers import (
     RunView,
     StoredAttachment,
     SubmittedRun,
+    ToolpathAnswer,
     VerificationAnswer,
 )
 from schemas.run_diff import RunDiff
@@ -186,6 +187,15 @@ class RunsClient:
             ReceiptTimeoutError: No event in time; the same request asks again.
         """
         return await self._posted(f"{_run(run_id)}/attach-advisory", advisory, AttachedAnswer)
+
+    async def toolpath(self, run_id: str) -> ToolpathAnswer:
+        """Return the moves of a run's program, as programmed.
+
+        Raises:
+            NotFoundError: Its program is withheld, or it brings none.
+            IntegrityError: Its file or its attachment is not what was stored.
+        """
+        return await self._read(f"{_run(run_id)}/toolpath", ToolpathAnswer)
 
     async def advisories(self, run_id: str) -> AdvisoriesAnswer:
         """Return the advisories of a run, oldest first."""

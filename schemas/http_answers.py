@@ -258,6 +258,64 @@ class VerificationAnswer(Frozen):
     verification: Verification
 
 
+Millimetres = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class DrawnBox(Frozen):
+    """The least box, parallel to the axes, around moves; X, Y and Z in mm."""
+
+    low: Millimetres
+    high: Millimetres
+
+
+class DrawingRemark(Frozen):
+    """Something that is not drawn, or not as a machine would move."""
+
+    what: str = Field(description="A sentence.")
+    count: int = Field(ge=1, description="How many lines have it.")
+    lines: list[int] = Field(description="The first of them, from 1.")
+
+
+class DrawnPath(Frozen):
+    """Moves of one kind, each of which begins where the one before ends."""
+
+    kind: Literal["rapid", "feed", "arc"]
+    line: int = Field(ge=1, description="Of the first move.")
+    lines: list[int] = Field(description="Of each straight piece: one fewer than there are points.")
+    points: list[float] = Field(description="X, Y and Z of each point in turn, in mm.")
+
+
+class ToolpathAnswer(Frozen):
+    """The moves of a run's program, as programmed: no stock, no machine, no collisions."""
+
+    run_id: RunId
+    gcode_sha256: Sha256
+    drawing_version: int = Field(ge=1, description="The same program and version: the same moves.")
+    units: Literal["mm", "inch"] | None = Field(
+        description="Those that the program names first; all lengths here are in mm."
+    )
+    is_whole: bool = Field(description="Whether the end of the program is here and was reached.")
+    line_count: int = Field(ge=0)
+    move_count: int = Field(ge=0, description="Straight pieces; an arc counts its chords.")
+    not_drawn_count: int = Field(
+        ge=0,
+        description="Of these the moves that are not in `paths`: the program has not said where "
+        "they begin or end, as is so of the first approach.",
+    )
+    box: DrawnBox | None
+    cut_box: DrawnBox | None = Field(description="Around the moves at feed rate.")
+    cut_mm: float = Field(ge=0)
+    rapid_mm: float = Field(ge=0)
+    cut_seconds: float = Field(ge=0, description="At the feed rates of the program.")
+    tools: list[int] = Field(description="In the order of their first change.")
+    feeds_mm_min: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        description="The lowest and the highest."
+    )
+    spindle_rpm: list[float]
+    remarks: list[DrawingRemark] = Field(description="What is not understood or not drawn.")
+    paths: list[DrawnPath]
+
+
 class StoredAttachment(Frozen):
     """A blob that is there for good."""
 

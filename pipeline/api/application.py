@@ -14,7 +14,7 @@ from pipeline.api.http.pages import Pages
 from pipeline.api.http.request_head import HeadRules
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.openapi import document, operation_id
-from pipeline.api.routes import advisories, attachments, health, runs, submissions
+from pipeline.api.routes import advisories, attachments, health, runs, submissions, toolpaths
 from pipeline.api.routes import v1 as legacy_runs
 from pipeline.core.http_hosts import KnownHosts
 from schemas.http_answers import RUNS_PATH
@@ -25,6 +25,7 @@ ALIAS = "/runs"
 # Fixed names before those with a parameter in their position: /diff is no run.
 _ROUTERS = (
     runs.router,
+    toolpaths.router,
     submissions.router,
     advisories.router,
     attachments.router,

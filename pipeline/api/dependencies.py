@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
 
+from pipeline.api.drawings import Drawings
 from pipeline.api.publishing import LazyPublisher
 from pipeline.errors import thread_faults
 from pipeline.legacy.v1.reader import V1Reader
@@ -72,11 +73,13 @@ class ApiDependencies(Dependencies):
 
     Attributes:
         transfer: Threads for blobs: a transfer may take seconds and must not delay a look-up.
+        drawings: Of programs, made in a process of their own.
     """
 
     reader: RunReader
     advisories: LazyPublisher[AdvisoryEvent]
     transfer: ThreadPool
+    drawings: Drawings
 
 
 @dataclass(frozen=True, slots=True)

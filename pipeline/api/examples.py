@@ -153,6 +153,32 @@ VERIFICATION = _example(
         ],
     ),
 )
+TOOLPATH = _example(
+    shapes.ToolpathAnswer,
+    gcode_sha256=_GCODE_SHA256,
+    drawing_version=1,
+    units="mm",
+    is_whole=True,
+    line_count=6,
+    move_count=2,
+    not_drawn_count=1,
+    box={"low": [0.0, 0.0, -1.0], "high": [0.0, 0.0, 5.0]},
+    cut_box={"low": [0.0, 0.0, -1.0], "high": [0.0, 0.0, 5.0]},
+    cut_mm=6.0,
+    rapid_mm=0.0,
+    cut_seconds=3.6,
+    tools=[1],
+    feeds_mm_min=[100.0, 100.0],
+    spindle_rpm=[18000.0],
+    remarks=[
+        {
+            "what": "Lines that may be skipped (/) are drawn.",
+            "count": 1,
+            "lines": [4],
+        }
+    ],
+    paths=[{"kind": "feed", "line": 5, "lines": [5], "points": [0.0, 0.0, 5.0, 0.0, 0.0, -1.0]}],
+)
 STORED = _example(shapes.StoredAttachment, status="created")
 LIVE = _example(shapes.LiveAnswer, live=True)
 READY = _example(

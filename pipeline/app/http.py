@@ -10,6 +10,7 @@ import structlog
 
 from pipeline.api.application import create_api, create_legacy_api
 from pipeline.api.dependencies import ApiDependencies, LegacyDependencies, ThreadPool
+from pipeline.api.drawings import Drawings
 from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
@@ -96,6 +97,7 @@ def _api(
     deps = _api_dependencies(settings, reader, workers)
     stack.callback(deps.lookup.close)
     stack.callback(deps.transfer.close)
+    stack.callback(deps.drawings.close)
     stack.push_async_callback(deps.runs.stop)
     stack.push_async_callback(deps.advisories.stop)
     return create_api(deps, tokens, pages())
@@ -122,6 +124,7 @@ def _api_dependencies(
             lambda: AdvisoryPublisher(settings), check_broker, partial(holder_of, settings)
         ),
         transfer=ThreadPool(_TRANSFER_THREADS, "transfer"),
+        drawings=Drawings(),
     )
 
 

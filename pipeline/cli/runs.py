@@ -188,6 +188,25 @@ def download(
 
 
 @app.command()
+def draw(run_id: RunIdArgument, as_json: AsJson = False) -> None:
+    """Draw the program of a run as programmed: an SVG picture, or its moves with --json."""
+    from pipeline.core.toolpath import TEXT_LIMIT_BYTES, read_toolpath
+    from pipeline.core.toolpath.svg import sentences, svg_of
+
+    with _reader() as reader:
+        program = reader.program_of(run_id, TEXT_LIMIT_BYTES + 1)
+    toolpath = read_toolpath(program.content)
+    if as_json:
+        named = {"run_id": run_id, "gcode_sha256": program.sha256}
+        print_json({**toolpath.document(), **named})
+        return
+    title = f"What the program {program.sha256} of the run {run_id} draws"
+    print_bytes(svg_of(toolpath, title).encode())
+    for sentence in sentences(toolpath):
+        note(sentence)
+
+
+@app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A")],
     b: Annotated[str, typer.Argument(metavar="B")],

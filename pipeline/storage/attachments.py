@@ -106,6 +106,23 @@ class OpenBlob:
             rule = "canonical"
         return BlobCheck(self.sha256, self.size_bytes, actual, rule)
 
+    def beginning(self, limit_bytes: int) -> bytes:
+        """Return at most so many bytes from the start; all of the blob is read and hashed.
+
+        Raises:
+            IntegrityError: Its bytes have another hash than its name.
+        """
+        digest, kept = hashlib.sha256(), bytearray()
+        for piece in self._pieces():
+            digest.update(piece)
+            kept += piece[: limit_bytes - len(kept)]
+        if (actual := digest.hexdigest()) != self.sha256:
+            raise IntegrityError(
+                f"ATTACHMENT_CORRUPT: Expected the blob {self.sha256} to have this SHA-256, found "
+                f"{actual}."
+            )
+        return bytes(kept)
+
     def _pieces(self) -> Iterator[bytes]:
         offset = 0
         while piece := self.read(offset):
@@ -329,6 +346,20 @@ class AttachmentFiles:
             except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
                 raise NotFoundError(f"BLOB_NOT_FOUND: The store has no blob {sha256}.") from error
         return OpenBlob(descriptor, sha256)
+
+    def read(self, sha256: str, limit_bytes: int) -> bytes:
+        """Return the beginning of a blob, checked whole.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            IntegrityError: Its bytes have another hash than its name.
+        """
+        blob = self.open(sha256)
+        try:
+            with store_faults(self._root):
+                return blob.beginning(limit_bytes)
+        finally:
+            blob.close()
 
     def check(self, sha256: str) -> BlobCheck:
         """Read every byte of a blob and compare with its name."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pipeline.core.advisories.outcome import StoredAdvisory
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import parse_object
 from pipeline.core.run_view import (
     Members,
@@ -24,6 +25,7 @@ from pipeline.core.run_view import (
     withheld_blobs,
 )
 from pipeline.core.runs.artifact_parts import values_without_place
+from pipeline.core.runs.cut_program import cut_program
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
@@ -126,6 +128,21 @@ class NamedBlob:
     sha256: str
     mime: str | None
     filename: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgram:
+    """The program of a run.
+
+    Attributes:
+        run_id: Of the run.
+        sha256: Of the whole program.
+        content: Its bytes; of one that is longer than was asked for, only the first.
+    """
+
+    run_id: str
+    sha256: str
+    content: bytes
 
 
 class RunReader:
@@ -253,6 +270,41 @@ class RunReader:
     def _refs(self, run_id: str) -> list[dict[str, Any]]:
         refs: list[dict[str, Any]] = self.find(run_id).document()["attachments"]
         return refs
+
+    def program_of(self, run_id: str, limit_bytes: int) -> RunProgram:
+        """Return exactly the bytes that a machine would cut by a run, all of them hashed.
+
+        Of a run that is not OK nothing is read: what it withholds lies in quarantine.
+
+        Args:
+            run_id: The run.
+            limit_bytes: Most bytes that are returned.
+
+        Raises:
+            NotFoundError: There is no such run; it withholds its program, or names none; or the
+                store does not have the attachment.
+            IntegrityError: Its artifact or its attachment is not what was stored.
+        """
+        document = self.find(run_id).document()
+        if document["status"] != "OK":
+            raise NotFoundError(
+                f"PROGRAM_WITHHELD: The run {run_id} is {document['status']}: what it would cut is "
+                "withheld."
+            )
+        program = cut_program(document)
+        if program is not None:
+            text = document["outputs"].get("gcode_text")
+            content = text.encode() if isinstance(text, str) else b""
+            if sha256_of_bytes(content) == program.sha256:
+                return RunProgram(run_id, program.sha256, content[:limit_bytes])
+            if any(ref["sha256"] == program.sha256 for ref in document["attachments"]):
+                content = self.attachments.read(program.sha256, limit_bytes)
+                return RunProgram(run_id, program.sha256, content)
+        if document["provenance"].get("withheld"):
+            raise NotFoundError(f"PROGRAM_WITHHELD: What the run {run_id} would cut is withheld.")
+        raise NotFoundError(
+            f"PROGRAM_NOT_FOUND: The run {run_id} brings no program, or several and names none."
+        )
 
     def named_blob(self, run_id: str, sha256: str) -> NamedBlob:
         """Return what a run or one of its links says of a blob.

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.api.application import create_api
 from pipeline.api.dependencies import ApiDependencies, ThreadPool
+from pipeline.api.drawings import Drawings
 from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.pages import Pages
 from pipeline.api.http.tokens import Tokens
@@ -118,6 +119,7 @@ async def api_over(
         yield Api(root, app, deps, http)
     deps.lookup.close()
     deps.transfer.close()
+    deps.drawings.close()
     deps.reader.close()
 
 
@@ -152,6 +154,7 @@ def api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
         reader=reader,
         advisories=LazyPublisher(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
         transfer=ThreadPool(2, "transfer"),
+        drawings=Drawings(),
     )
 
 

@@ -70,6 +70,7 @@ async def test_the_id_of_an_operation_makes_the_name_of_a_method(tmp_path: Path)
         "diff_runs": "get /diff",
         "get_run": "get /{run_id}",
         "download_run": "get /{run_id}/download",
+        "get_toolpath": "get /{run_id}/toolpath",
         "attach_advisory": "post /{run_id}/attach-advisory",
         "list_advisories": "get /{run_id}/advisories",
         "list_attachments": "get /{run_id}/attachments",

@@ -1,9 +1,12 @@
 """`rmos runs` over real files: listing, showing, downloading, and what it refuses."""
 
+import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from pipeline.core.toolpath import read_toolpath
 from tests.builders import GCODE, sha256
 from tests.cli.command_line import CommandLine
 
@@ -201,6 +204,45 @@ def test_download_gives_the_exact_bytes(rmos_with_runs: CommandLine, tmp_path: P
     copy = tmp_path / "copy.json"
     assert rmos_with_runs("runs", "download", "saw_1", "--to", str(copy)).status == 0
     assert copy.read_bytes() == content
+
+
+def test_a_program_is_drawn_as_a_picture_with_its_words_beside_it(
+    rmos_with_runs: CommandLine,
+) -> None:
+    done = rmos_with_runs("runs", "draw", "saw_1")
+    assert done.status == 0
+    picture = ElementTree.fromstring(done.text)
+    title = f"What the program {sha256(GCODE.encode())} of the run saw_1 draws"
+    assert picture.findtext("{http://www.w3.org/2000/svg}title") == title
+    assert done.err.splitlines() == [
+        "As programmed: no stock, no machine and no collisions; rapid moves are drawn straight.",
+        "4 moves, an arc counted by its chords, "
+        "in a box of 94.00 by 0.00 by 8.00 mm (X by Y by Z).",
+        "102.0 mm at feed rate, 0.0 mm of rapid moves.",
+    ]
+    listed = rmos_with_runs("runs", "draw", "saw_1", "--json")
+    expected = read_toolpath(GCODE).document()
+    assert listed.document == json.loads(json.dumps(expected)) | {
+        "run_id": "saw_1",
+        "gcode_sha256": sha256(GCODE.encode()),
+    }
+    assert listed.err == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_is_withheld_or_damaged_is_not_drawn(
+    rmos_with_runs: CommandLine, options: list[str]
+) -> None:
+    blocked = rmos_with_runs("runs", "draw", "saw_red", *options)
+    assert blocked.status == 3
+    assert blocked.sentence == (
+        "PROGRAM_WITHHELD: The run saw_red is BLOCKED: what it would cut is withheld."
+    )
+    assert rmos_with_runs("runs", "draw", "saw_9", *options).status == 3
+    flip_bit(rmos_with_runs.data_dir / "runs/2025-12-18/saw_1.json")
+    damaged = rmos_with_runs("runs", "draw", "saw_1", *options)
+    assert damaged.status == 5
+    assert damaged.sentence.startswith("ARTIFACT_CORRUPT")
 
 
 def test_download_never_overwrites(rmos_with_runs: CommandLine, tmp_path: Path) -> None:

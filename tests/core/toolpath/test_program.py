@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.toolpath import moves, program, read_toolpath
+from pipeline.core import toolpath as program
+from pipeline.core.toolpath import moves, read_toolpath
 from pipeline.core.toolpath.moves import REMARK_LINES, Box, Point, Toolpath
 
 BEGIN = "G21 G90 G17 F600\nG0 X0 Y0 Z5\n"

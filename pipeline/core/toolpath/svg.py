@@ -1,0 +1,182 @@
+"""A toolpath as an SVG picture: from above and at an angle, with the words that belong to it.
+
+Nothing in it acts or is fetched. Kinds of moves differ by dashes and width, not by colour alone.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from html import escape
+from textwrap import wrap
+from typing import Final, NamedTuple, TypeAlias
+
+from pipeline.core.toolpath.moves import Box, Kind, Move, Point, Toolpath
+
+VIEW_SIZE: Final = 480
+"""Width and height of one view, in units of the picture."""
+
+MARGIN: Final = 24
+CLOSE: Final = 0.5
+"""Spots of a picture that are closer than this, along both axes together, look like one."""
+
+TEXT_WIDTH_CHARACTERS: Final = 140
+LINE_HEIGHT: Final = 17
+MM_PER_INCH: Final = 25.4
+
+AS_PROGRAMMED: Final = (
+    "As programmed: no stock, no machine and no collisions; rapid moves are drawn straight."
+)
+
+_ROOT_6: Final = math.sqrt(6)
+_ROOT_2: Final = math.sqrt(2)
+_STYLES: Final[dict[Kind, tuple[str, str]]] = {
+    "rapid": ("rapid move (G0)", 'stroke="#b45309" stroke-width="0.9" stroke-dasharray="5 4"'),
+    "feed": ("straight cut (G1)", 'stroke="#1d4ed8" stroke-width="1.1"'),
+    "arc": ("arc (G2, G3)", 'stroke="#0f766e" stroke-width="1.7"'),
+}
+
+Projection: TypeAlias = Callable[[Point], tuple[float, float]]
+
+
+def from_above(point: Point) -> tuple[float, float]:
+    """Look along -Z: X to the right, Y up."""
+    return point[0], -point[1]
+
+
+def at_an_angle(point: Point) -> tuple[float, float]:
+    """Look along the diagonal of a cube (isometric): Z up, X to the right, Y to the left."""
+    x, y, z = point
+    return (x - y) / _ROOT_2, (-x - y - 2 * z) / _ROOT_6
+
+
+_VIEWS: Final[tuple[tuple[str, Projection], ...]] = (
+    ("From above: X to the right, Y up", from_above),
+    ("At an angle: Z up", at_an_angle),
+)
+
+
+def svg_of(toolpath: Toolpath, title: str) -> str:
+    """Return the picture of a toolpath, which says in words what it shows and what it does not."""
+    said = [*sentences(toolpath)]
+    lines = [line for each in said for line in wrap(each, TEXT_WIDTH_CHARACTERS)]
+    views = "".join(
+        f'<g transform="translate({number * VIEW_SIZE} 0)">{_view(toolpath.moves, name, project)}'
+        "</g>"
+        for number, (name, project) in enumerate(_VIEWS)
+    )
+    texts = "".join(
+        f'<text x="{MARGIN}" y="{VIEW_SIZE + (number + 2) * LINE_HEIGHT}">{escape(line)}</text>'
+        for number, line in enumerate(lines)
+    )
+    width, height = VIEW_SIZE * len(_VIEWS), VIEW_SIZE + (len(lines) + 3) * LINE_HEIGHT
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'font-family="sans-serif" font-size="13"><title>{escape(title)}</title>'
+        f"<desc>{escape(' '.join(said))}</desc>"
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{views}{_legend()}{texts}</svg>\n'
+    )
+
+
+def sentences(toolpath: Toolpath) -> Iterator[str]:
+    """Say what is drawn, and what is not."""
+    yield AS_PROGRAMMED
+    if toolpath.box is None:
+        yield "No move is drawn."
+    else:
+        yield (
+            f"{toolpath.move_count:,} moves, an arc counted by its chords, in a box of "
+            f"{_size(toolpath.box, 1.0)} mm{_in_inches(toolpath)} (X by Y by Z)."
+        )
+    yield f"{toolpath.cut_mm:,.1f} mm at feed rate, {toolpath.rapid_mm:,.1f} mm of rapid moves."
+    if not toolpath.is_whole:
+        yield "The program has no end here: what is drawn may be a part of it."
+    for remark in toolpath.remarks:
+        count = f"{remark.count:,} lines" if remark.count > 1 else "1 line"
+        more = ", ..." if remark.count > len(remark.lines) else ""
+        yield f"{remark.what} ({count}: {', '.join(map(str, remark.lines))}{more})"
+
+
+def _in_inches(toolpath: Toolpath) -> str:
+    if toolpath.box is None or toolpath.units != "inch":
+        return ""
+    return f", {_size(toolpath.box, MM_PER_INCH)} in"
+
+
+def _size(box: Box, unit_mm: float) -> str:
+    return " by ".join(f"{(high - low) / unit_mm:,.2f}" for low, high in zip(*box, strict=True))
+
+
+def _legend() -> str:
+    shown = ""
+    for number, (name, style) in enumerate(_STYLES.values()):
+        x, y = MARGIN + number * 180, VIEW_SIZE + 10
+        shown += f'<path d="M{x} {y}h36" fill="none" {style}/>'
+        shown += f'<text x="{x + 42}" y="{y + 4}">{name}</text>'
+    return shown
+
+
+class _Frame(NamedTuple):
+    """How a point that is projected comes into its view."""
+
+    scale: float
+    x: float
+    y: float
+
+
+def _view(moves: list[Move], name: str, project: Projection) -> str:
+    seen = [(kind, [*map(project, points)]) for kind, points in _runs(moves)]
+    frame = _frame_of([spot for _, spots in seen for spot in spots])
+    drawn = "".join(
+        f'<path d="{outline}" fill="none" stroke-linejoin="round" stroke-linecap="round" {style}/>'
+        for kind, (_, style) in _STYLES.items()
+        if (outline := _outline((spots for each, spots in seen if each == kind), frame))
+    )
+    return f'{drawn}<text x="{MARGIN}" y="16" fill="#444">{name}</text>'
+
+
+def _runs(moves: list[Move]) -> Iterator[tuple[Kind, list[Point]]]:
+    """Yield the points of moves of one kind that join end to start."""
+    run: list[Point] = []
+    kind: Kind | None = None
+    for move in moves:
+        if not move.points:
+            continue
+        if move.kind != kind or move.points[0] != run[-1]:
+            if kind is not None:
+                yield kind, run
+            kind, run = move.kind, [move.points[0]]
+        run += move.points[1:]
+    if kind is not None:
+        yield kind, run
+
+
+def _frame_of(spots: list[tuple[float, float]]) -> _Frame:
+    if not spots:
+        return _Frame(1.0, 0.0, 0.0)
+    xs, ys = zip(*spots, strict=True)
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    room = VIEW_SIZE - 2 * MARGIN
+    scale = room / (max(right - left, bottom - top) or 1.0)
+    half = VIEW_SIZE / 2
+    return _Frame(scale, half - scale * (left + right) / 2, half - scale * (top + bottom) / 2)
+
+
+def _outline(runs: Iterable[list[tuple[float, float]]], frame: _Frame) -> str:
+    """Return the data of an SVG path; spots too close to be told apart are one."""
+    scale, x0, y0 = frame
+    parts: list[str] = []
+    at: tuple[float, float] | None = None
+    for spots in runs:
+        shown = [(round(x * scale + x0, 1), round(y * scale + y0, 1)) for x, y in spots]
+        first, last = shown[0], shown[-1]
+        if first != at:
+            parts.append(f"M{first[0]} {first[1]}")
+        if all(spot == first for spot in shown):
+            # Down or up, as seen from above: a round dot.
+            parts.append("h0")
+        at = first
+        for spot in shown[1:]:
+            is_last = spot is last
+            if spot != at and (is_last or abs(spot[0] - at[0]) + abs(spot[1] - at[1]) >= CLOSE):
+                parts.append(f"L{spot[0]} {spot[1]}")
+                at = spot
+    return "".join(parts)
