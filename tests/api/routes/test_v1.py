@@ -223,6 +223,7 @@ async def test_every_route_is_served_or_answers_501(path: Path, tmp_path: Path) 
     assert refused == {
         ("GET", "/{run_id}/download"),
         ("GET", "/{run_id}/toolpath"),
+        ("GET", "/{run_id}/evidence"),
         ("GET", "/{run_id}/advisories"),
         ("POST", "/{run_id}/attach-advisory"),
         ("GET", "/{run_id}/attachments/verify"),
