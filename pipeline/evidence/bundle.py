@@ -68,12 +68,13 @@ def write_bundle(file: IO[bytes], evidence: RunEvidence, attachments: Attachment
 
 
 def bundle_tag(evidence: RunEvidence) -> str:
-    """Return a SHA-256 over all that decides the bytes of the bundle: it is not made for that."""
+    """Return a SHA-256 that stands for the bytes of the bundle, which is not made for that.
+
+    Over all members but the attachments: the page names each of them with its hash and its state.
+    """
     digest = sha256()
     for name, content in _members(evidence):
         digest.update(f"{sum_line(sha256(content).hexdigest(), name)}\n".encode())
-    for named in evidence.included:
-        digest.update(f"{named.path}\n".encode())
     return digest.hexdigest()
 
 
