@@ -1,17 +1,21 @@
 """Two runs beside each other: which may be cut, and everything in which they differ."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
 
+import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from pipeline.api.answers import ApiError
-from pipeline.api.dependencies import ApiDeps
+from pipeline.api.dependencies import ApiDependencies, ApiDeps
+from pipeline.api.routes.toolpaths import program_to_draw
 from pipeline.core.runs.diff import diff_runs
+from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
-from pipeline.page.words import shortened, text_of, verdict_of
+from pipeline.page.run import CHECKED_BYTES, attachments_of, verdict_with
+from pipeline.page.words import Verdict, can_be_drawn, shortened, text_of
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import RUN_ID_RULE, is_run_id
 
@@ -31,6 +35,21 @@ _FIELDS: Final = (
 )
 """Compared for what is the same."""
 
+Moves: TypeAlias = list[tuple[str, bytes]]
+"""How a tool moves: of each path its kind, and its points as JSON."""
+
+
+class _Path(msgspec.Struct):
+    kind: str
+    points: msgspec.Raw
+
+
+class _Drawing(msgspec.Struct):
+    paths: list[_Path]
+
+
+_drawing = msgspec.json.Decoder(_Drawing).decode
+
 RunIdText = Annotated[str | None, Query()]
 
 
@@ -45,28 +64,74 @@ async def compare_runs(
         if not is_run_id(run_id):
             message = f"Expected a run_id: {RUN_ID_RULE}."
             raise ApiError(422, "INVALID_QUERY", message)
-    return await deps.lookup(_page, request, deps.reader, a, b)
+    found = [await deps.lookup(deps.reader.find, run_id) for run_id in (a, b)]
+    moves = [await _moves(deps, each) for each in found]
+    return await deps.lookup(_page, request, deps.reader, found, moves)
 
 
-def _page(request: Request, reader: RunReader, a: str, b: str) -> Response:
-    return page(request, "compare.html", **compare_view(reader.find(a), reader.find(b)))
+async def _moves(deps: ApiDependencies, found: FoundRun) -> Moves | None:
+    """Return how the program of a run moves the tool; None where that cannot be drawn."""
+    if not can_be_drawn(found.run):
+        return None
+    try:
+        program = await deps.transfer(program_to_draw, deps.reader, found.run.run_id)
+    except (NotFoundError, IntegrityError):
+        return None
+    drawn = await deps.drawings.document(program.sha256, program.content)
+    return await deps.lookup(moves_of, drawn)
 
 
-def compare_view(a: FoundRun, b: FoundRun) -> dict[str, Any]:
-    """Return what the page shows of two runs."""
-    views = a.view(), b.view()
+def moves_of(drawn: bytes) -> Moves:
+    """Return how a drawn program moves the tool, whatever the numbers of its lines are."""
+    return [(path.kind, bytes(path.points)) for path in _drawing(drawn).paths]
+
+
+def _page(
+    request: Request,
+    reader: RunReader,
+    found: Sequence[FoundRun],
+    moves: Sequence[Moves | None],
+) -> Response:
+    views = [each.view() for each in found]
+    verdicts = [
+        verdict_with(each, attachments_of(reader, each, view["attachments"], CHECKED_BYTES // 2))
+        for each, view in zip(found, views, strict=True)
+    ]
+    return page(request, "compare.html", **compare_view(found, views, verdicts, moves))
+
+
+def compare_view(
+    runs: Sequence[FoundRun],
+    views: Sequence[dict[str, Any]],
+    verdicts: Sequence[Verdict],
+    moves: Sequence[Moves | None],
+) -> dict[str, Any]:
+    """Return what the page shows of two runs.
+
+    Args:
+        runs: Run a and run b, as all that follows.
+        views: Their artifacts with their links.
+        verdicts: Whether each may be cut.
+        moves: How each moves the tool; None where that is not drawn.
+    """
+    a, b = runs
     diff = diff_runs(*views)
     items = [
         (item["path"], item["op"], _side(item, "a"), _side(item, "b"))
         for item in diff["items"][:_MOST_ITEMS]
     ]
-    programs = [each.run.program and each.run.program.sha256 for each in (a, b)]
+    programs = [each.run.program and each.run.program.sha256 for each in runs]
     return {
         "a": a.run.run_id,
         "b": b.run.run_id,
         "sides": [
-            {"run": each.run, "verdict": verdict_of(each.run), "document": view}
-            for each, view in zip((a, b), views, strict=True)
+            {
+                "run": each.run,
+                "verdict": verdict,
+                "document": view,
+                "has_picture": drawn is not None,
+            }
+            for each, view, verdict, drawn in zip(runs, views, verdicts, moves, strict=True)
         ],
         "diff": diff,
         "meaning": SEVERITIES[diff["diff_severity"]],
@@ -74,6 +139,8 @@ def compare_view(a: FoundRun, b: FoundRun) -> dict[str, Any]:
         "items": items,
         "items_left_out": len(diff["items"]) - len(items),
         "same": _same(*views),
+        # Pieces alone: two programs have their lines at other numbers.
+        "same_moves": bool(moves[0]) and moves[0] == moves[1],
         "same_program": programs[0] is not None and programs[0] == programs[1],
     }
 
@@ -99,7 +166,10 @@ _LEAVES = frozenset(
 
 
 def _side(leaf: Mapping[str, Any], side: str) -> str:
-    return text_of(leaf[side]) if side in leaf else "–"
+    value = leaf.get(side, "–")
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return shortened("\n".join(value))
+    return text_of(value)
 
 
 def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str]]:

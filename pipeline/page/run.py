@@ -15,7 +15,8 @@ from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.api.http.headers import entity_tag
 from pipeline.api.routes.attachments import Sha256Path, download_attachment
-from pipeline.api.routes.runs import RunIdPath, download_run
+from pipeline.api.routes.runs import RunIdPath, download_evidence, download_run
+from pipeline.api.routes.toolpaths import get_toolpath, program_to_draw
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
 from pipeline.core.runs.outcome import StoredRun
@@ -25,7 +26,14 @@ from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotRe
 from pipeline.ledger.reader import StoreLogs, find_run_leaf
 from pipeline.page.rendering import markdown_html, page
 from pipeline.page.route import PageRoute
-from pipeline.page.words import PROGRAM_KNOWN_BY, Verdict, rules_of, table_of, verdict_of
+from pipeline.page.words import (
+    PROGRAM_KNOWN_BY,
+    Verdict,
+    can_be_drawn,
+    rules_of,
+    table_of,
+    verdict_of,
+)
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import FoundRun, RunReader
@@ -118,7 +126,7 @@ def _page(
     view = run_view(
         found,
         document,
-        attachments=_attachments(reader, found, document["attachments"], checked_bytes),
+        attachments=attachments_of(reader, found, document["attachments"], checked_bytes),
         advisories=[
             _advisory(reader, run_id, each) for each in merged_advisories(document, found.links)
         ],
@@ -149,6 +157,7 @@ def run_view(
         "details": table_of(document["decision"].get("details", {})),
         "program": run.program,
         "program_known_by": PROGRAM_KNOWN_BY[run.program.known_by] if run.program else "",
+        "has_picture": can_be_drawn(run) and not _is_program_away(run, attachments),
         "has_preview": run.status == "OK" and bool(document["outputs"].get("preview_svg")),
         "attachments": attachments,
         "advisories": advisories,
@@ -182,14 +191,31 @@ def verdict_with(found: FoundRun, attachments: Sequence[Attachment]) -> Verdict:
     return verdict_of(found.run, doubt)
 
 
+def _is_program_away(run: StoredRun, attachments: Sequence[Attachment]) -> bool:
+    """Return whether the program is an attachment that is not whole."""
+    return any(
+        run.program is not None
+        and each.ref["sha256"] == run.program.sha256
+        and each.state in {"missing", "damaged"}
+        for each in attachments
+    )
+
+
 def _present(document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: document[name] for name in names if name in document}
 
 
-def _attachments(
+def attachments_of(
     reader: RunReader, found: FoundRun, refs: Sequence[Mapping[str, Any]], budget: int | None
 ) -> list[Attachment]:
-    """Return the attachments; so many bytes of them are read, those of the program first."""
+    """Return the attachments of a run as they are now.
+
+    Args:
+        reader: Of its store.
+        found: The run.
+        refs: As its artifact lists them.
+        budget: So many bytes are read, those of the program first; None for all.
+    """
     program = found.run.program and found.run.program.sha256
     states: dict[str, str] = {}
     for sha256 in sorted({ref["sha256"] for ref in refs}, key=lambda each: each != program):
@@ -269,7 +295,18 @@ _PICTURE_HEADERS = {
 """Nothing in it runs or loads anything, also where it is opened by itself."""
 
 router.add_api_route("/run/{run_id}/artifact", download_run)
+router.add_api_route("/run/{run_id}/evidence", download_evidence)
 router.add_api_route("/run/{run_id}/attachments/{sha256}", download_attachment)
+
+
+router.add_api_route("/run/{run_id}/toolpath.json", get_toolpath)
+
+
+@router.get("/run/{run_id}/toolpath.svg")
+async def show_toolpath(deps: ApiDeps, run_id: RunIdPath) -> Response:
+    """Return the way of the tool as a picture; of a run that is not OK there is none."""
+    program = await deps.transfer(program_to_draw, deps.reader, run_id)
+    return _picture(await deps.drawings.picture(program.sha256, program.content))
 
 
 @router.get("/run/{run_id}/pictures/{sha256}")

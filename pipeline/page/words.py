@@ -52,6 +52,12 @@ def verdict_of(run: StoredRun, doubt: str | None = None) -> Verdict:
     return Verdict(head == "MAY CUT", head, reason)
 
 
+def can_be_drawn(run: StoredRun) -> bool:
+    """Return whether the store may have the program of a run, and may show it."""
+    program = run.program
+    return run.status == "OK" and program is not None and program.known_by != "claimed"
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A value of any shape as rows.

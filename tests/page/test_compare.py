@@ -1,6 +1,6 @@
 """Two runs beside each other."""
 
-from tests.builders import ABSENT, red_request, run_request
+from tests.builders import ABSENT, GCODE, attachment, red_request, run_request
 from tests.page.conftest import Element, Site
 
 
@@ -63,3 +63,33 @@ async def test_a_damaged_run_is_not_compared(site: Site) -> None:
     page = await site.page("/compare?a=run_a&b=run_b", 500)
     assert page.one("h1").words == "This run is damaged: do not cut"
     assert "maple" not in page.text
+
+
+async def test_a_damaged_attachment_is_a_doubt_here_too(site: Site) -> None:
+    site.api.add_runs(
+        run_request(run_id="run_a", attachments=[attachment()]), run_request(run_id="run_b")
+    )
+    (file,) = (each for each in (site.api.root / "attachments").rglob("*") if each.is_file())
+    file.chmod(0o600)
+    file.write_bytes(b"1\nSECTION\n")
+    page = await site.page("/compare?a=run_a&b=run_b")
+    assert [each.words for each in page.all("p", class_="verdict")] == [
+        "✖ DO NOT CUT: the attachment part.dxf is not what was stored",
+        "✔ MAY CUT",
+    ]
+
+
+async def test_another_program_may_move_the_tool_in_the_same_way(site: Site) -> None:
+    numbered = "".join(f"N{number} {line}\n" for number, line in enumerate(GCODE.splitlines(), 1))
+    site.api.add_runs(
+        run_request(run_id="run_a"),
+        run_request(run_id="run_b", outputs={"gcode_text": numbered}),
+        run_request(run_id="run_c", outputs={"gcode_text": GCODE.replace("X97", "X98")}),
+    )
+    page = await site.page("/compare?a=run_a&b=run_b")
+    assert "Other program, same way of the tool" in page.one("main").words
+    assert len(list(page.all("figure"))) == 2
+    other = await site.page("/compare?a=run_a&b=run_c")
+    assert "same way of the tool" not in other.one("main").words
+    same = await site.page("/compare?a=run_a&b=run_a")
+    assert "the very same program" in same.one("main").words

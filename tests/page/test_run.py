@@ -63,7 +63,8 @@ async def test_a_blocked_run_says_why_and_shows_nothing_to_cut_by(site: Site) ->
     assert list(page.one("main").all("img")) == []
     for cut in ("G1 X3.0000", sha256(GCODE)):
         assert cut not in answer.text
-    for path in ("preview.svg", f"pictures/{sha256(SVG)}"):
+    assert list(page.one("main").all("figure")) == []
+    for path in ("preview.svg", f"pictures/{sha256(SVG)}", "toolpath.svg", "toolpath.json"):
         assert (await site.get(f"/run/{RUN}/{path}")).status_code == 404
 
 
@@ -229,6 +230,7 @@ async def test_the_proof_says_which_leaf_under_which_checkpoint(
         assert "Leaf 1 of the log" in proof.words
         assert "under the checkpoint of 4 leaves" in proof.words
         assert "— " in proof.one("pre").text
+        assert "rmos evidence saw_red" in proof.words
         monkeypatch.setattr("pipeline.page.run.verifier_keys", lambda *_: [])
         proof = panel(await site.page("/run/saw_red"), "Proof")
         assert "Not proven here" in proof.words
@@ -239,3 +241,23 @@ async def test_a_server_without_the_key_says_that_it_checked_nothing(site: Site)
     site.api.add_runs(run_request(run_id=RUN))
     proof = panel(await site.page(f"/run/{RUN}"), "Proof")
     assert "does not have the public key of the ledger" in proof.words
+
+
+async def test_the_way_of_the_tool_is_a_picture_that_scripts_may_turn(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN))
+    figure = (await site.page(f"/run/{RUN}")).one("figure")
+    assert figure.attributes["data-toolpath"] == f"/run/{RUN}/toolpath.json"
+    picture = await site.get(str(figure.one("img").attributes["src"]))
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert picture.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    moves = (await site.get(f"/run/{RUN}/toolpath.json")).json()
+    assert (moves["run_id"], moves["gcode_sha256"]) == (RUN, sha256(GCODE))
+
+
+async def test_a_program_that_is_not_whole_has_no_picture(site: Site) -> None:
+    program = attachment(b"G0 X1\n", kind="gcode", filename="part.nc")
+    site.api.add_runs(run_request(run_id=RUN, outputs={}, attachments=[program]))
+    assert list((await site.page(f"/run/{RUN}")).all("figure"))
+    damage(site, b"G0 X1\n", b"G0 X2\n")
+    assert not list((await site.page(f"/run/{RUN}")).all("figure"))
+    assert (await site.get(f"/run/{RUN}/toolpath.svg")).status_code == 500
