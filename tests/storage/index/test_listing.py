@@ -18,6 +18,7 @@ from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError
 from pipeline.storage.index import listing
 from pipeline.storage.index.listing import list_runs
+from pipeline.storage.index.programs import runs_of_program
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import LISTED_BY, IndexedRun, indexed_run, runs
 from schemas.run_filter import RunFilter
@@ -220,6 +221,16 @@ def test_a_program_that_no_record_explains_is_in_no_list(tmp_path: Path) -> None
         change_index(root, "UPDATE runs SET source_offset = NULL")
         with store.index.looking_up() as connection:
             assert walk(connection, gcode_sha256=sha256(GCODE)) == []
+
+
+def test_no_look_up_of_a_program_scans_or_sorts(index: RunIndex) -> None:
+    def work() -> None:
+        with index.looking_up() as connection:
+            runs_of_program(connection, sha256(GCODE))
+
+    plans = plans_of(index, work)
+    assert_no_scan(plans)
+    assert not any("TEMP B-TREE" in plan for plan in plans), plans
 
 
 def walk(connection: sqlite3.Connection, **wanted: Any) -> list[str]:
