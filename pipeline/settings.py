@@ -6,7 +6,8 @@ of a schema version.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,18 +262,40 @@ class Settings(BaseSettings):
         return TopicNames(self.prefix)
 
 
+_given: dict[str, Any] = {}
+
+
+@contextmanager
+def given_by_option(name: str, value: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let the setting `name` have a value that an option of the command line gave, for a block."""
+    _given[name] = value
+    try:
+        yield
+    finally:
+        del _given[name]
+
+
+def options_given() -> frozenset[str]:
+    """Return the settings whose value an option gave."""
+    return frozenset(_given)
+
+
 def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
-    """Read the environment, `overrides` first.
+    """Read the environment; options come before it, and `overrides` before both.
 
     Raises:
         InputError: A setting has a value that it cannot have, or its name is mistyped.
     """
     refuse_mistyped(unknown_variables())
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**{**_given, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper().removeprefix(PREFIX)
+        field = "_".join(str(part) for part in first["loc"])
+        name = PREFIX + field.upper().removeprefix(PREFIX)
+        if field in _given:
+            name = f"--{field.replace('_', '-')}"
         raise InputError(f"{name} cannot be {first['input']!r}: {first['msg']}.") from error
 
 
@@ -315,8 +338,11 @@ def refuse_mistyped(names: Iterable[str]) -> None:
 
 def known_variables() -> set[str]:
     """Return the names of all settings in the environment, with the older names that still work."""
-    names = {PREFIX + name.upper() for name in Settings.model_fields}
-    for field in Settings.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            names.update(str(name) for name in field.validation_alias.choices)
-    return names
+    return {variable for name in Settings.model_fields for variable in variables_of(name)}
+
+
+def variables_of(name: str) -> list[str]:
+    """Return the variables of the setting `name`, the first one that is set counts."""
+    alias = Settings.model_fields[name].validation_alias
+    older = map(str, alias.choices) if isinstance(alias, AliasChoices) else ()
+    return list(dict.fromkeys([PREFIX + name.upper(), *older]))

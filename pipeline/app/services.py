@@ -1,5 +1,6 @@
 """All workers in one process, alone or with a broker and the API."""
 
+import shlex
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -17,7 +18,7 @@ from pipeline.app.process import (
 from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
-from pipeline.settings import Settings
+from pipeline.settings import Settings, options_given
 
 
 async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:
@@ -111,6 +112,9 @@ def _welcome(settings: Settings, api_address: str, places: Sequence[str]) -> Ite
     usual = Settings.model_fields["bootstrap_servers"].default
     elsewhere = settings.bootstrap_servers != usual
     where = f"RMOS_BOOTSTRAP_SERVERS={settings.bootstrap_servers} " if elsewhere else ""
-    yield f"try     {where}rmos publish run --wait docs/examples/requests/saw_green.json"
-    yield "        rmos runs list"
+    given = options_given()
+    prefix = f" --prefix {settings.prefix}" if "prefix" in given else ""
+    folder = f" --data-dir {shlex.quote(str(settings.data_dir))}" if "data_dir" in given else ""
+    yield f"try     {where}rmos publish run --wait docs/examples/requests/saw_green.json{prefix}"
+    yield f"        rmos runs list{folder}"
     yield f"        curl -s http://{api_address}/api/rmos/runs"

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli import INTERRUPTED
+from pipeline.cli.setting_options import add_setting_options
 from pipeline.cli.views.terminal import note, print_text, say_error
 from pipeline.errors import NO_MEMORY, RmosError, thread_faults
 
@@ -43,6 +44,10 @@ COMMANDS = {
     "evidence": (
         "pipeline.cli.evidence:evidence",
         "Write the evidence about a run: artifact, links, attachments, proofs, a page, a verifier.",
+    ),
+    "settings": (
+        "pipeline.cli.settings:settings",
+        "Print every setting: its value, where that comes from, and its meaning.",
     ),
     "broker": ("pipeline.cli.broker:app", "Run a local Apache Kafka, for trials."),
     "topics": ("pipeline.cli.topics:app", "Create and check the topics."),
@@ -107,7 +112,9 @@ def _imported(name: str) -> "Command":
         alone.add_typer(found, name=name, help=help_)
     else:
         alone.command(name)(found)
-    return typer.main.get_group(alone).commands[name]
+    command = typer.main.get_group(alone).commands[name]
+    add_setting_options(command, [name])
+    return command
 
 
 class _Listed(TyperCommand):

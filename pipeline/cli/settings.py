@@ -1,0 +1,55 @@
+"""`rmos settings`: every setting with its value, where that comes from, and its meaning."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.cli.options import AsJson
+from pipeline.cli.views.terminal import print_json, print_table
+from pipeline.settings import PREFIX, Settings, options_given, read_settings, variables_of
+
+_COLUMNS = ("setting", "value", "source", "meaning")
+_UNSET = "-"
+
+
+def settings(as_json: AsJson = False) -> None:
+    """Print every setting: its value, where that comes from, and its meaning.
+
+    The source is `option`, `environment`, `file` (the file that another setting names) or
+    `default`. A secret is never printed, only that there is one.
+    """
+    found = list(_documents(read_settings()))
+    if as_json:
+        print_json({"settings": found})
+        return
+    print_table(_COLUMNS, ([_cell(each[name]) for name in _COLUMNS] for each in found))
+
+
+def _documents(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield a document for each setting, in the order of their class."""
+    # Pydantic writes a secret as stars, whatever its length.
+    values = settings.model_dump(mode="json")
+    for name, field in Settings.model_fields.items():
+        yield {
+            "setting": PREFIX + name.upper(),
+            "value": values[name],
+            "source": _source(name, values),
+            "meaning": field.description,
+        }
+
+
+def _source(name: str, values: dict[str, Any]) -> str:
+    if name in options_given():
+        return "option"
+    # In any case, as pydantic-settings reads them.
+    if {variable.upper() for variable in os.environ}.intersection(variables_of(name)):
+        return "environment"
+    return "file" if values.get(f"{name}_file") is not None else "default"
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    if value is None or value == []:
+        return _UNSET
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, list) else str(value)
