@@ -3,12 +3,23 @@
 from fastapi import APIRouter
 
 from pipeline.api.http.pages import Pages
-from pipeline.page import assets, audits, compare, file, ledger, run, runs, search, sign_in
+from pipeline.page import (
+    api_docs,
+    assets,
+    audits,
+    compare,
+    file,
+    ledger,
+    run,
+    runs,
+    search,
+    sign_in,
+)
 
 
 def pages() -> Pages:
     """Return the pages over a store."""
-    shown = (runs, run, compare, file, search, ledger, audits)
+    shown = (runs, run, compare, file, search, ledger, audits, api_docs)
     return _guarded(*(module.router for module in shown))
 
 

@@ -29,6 +29,7 @@ NAVIGATION = (
     ("Compare", "/compare"),
     ("Ledger", "/ledger"),
     ("Audits", "/audits"),
+    ("API", "/docs"),
 )
 """The names of pages in the head of every page, and their paths."""
 

@@ -1,0 +1,45 @@
+"""The documentation of the API: every route, answer and shape of its document is on the page."""
+
+from pipeline.api.application import openapi_document
+from pipeline.page.api_docs import operations_of
+from tests.page.conftest import Site
+
+DOCUMENT = openapi_document("/")
+
+
+async def test_the_page_has_every_route_answer_and_shape(site: Site) -> None:
+    page = await site.page("/docs")
+    for operation in operations_of(DOCUMENT):
+        section = page.one("section", id=operation.name)
+        assert f"{operation.method} {operation.path}" in section.one("h2").words
+        for found in operation.parameters:
+            assert found["name"] in section.words
+        for status, meaning, contents in operation.answers:
+            assert f"{status} {meaning}" in section.words
+            for content in contents:
+                assert not content.example or content.example in section.text
+    shapes = DOCUMENT["components"]["schemas"]
+    assert {f"shape-{name}" for name in shapes} <= {
+        section.attributes.get("id") for section in page.all("section")
+    }
+    assert "cursor" in page.one("section", id="list_runs").words
+
+
+async def test_each_link_of_the_page_leads_to_a_place_on_it(site: Site) -> None:
+    page = await site.page("/docs")
+    ids = [each.attributes["id"] for each in page.all() if "id" in each.attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {
+        (link.attributes["href"] or "")[1:]
+        for link in page.all("a")
+        if (link.attributes["href"] or "").startswith("#")
+    }
+    assert wanted <= set(ids)
+    assert len(wanted) > len(DOCUMENT["paths"])
+
+
+def test_the_operations_are_those_of_the_document() -> None:
+    wanted = [
+        (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
+    ]
+    assert [(each.method, each.path) for each in operations_of(DOCUMENT)] == wanted
