@@ -277,6 +277,30 @@ function steps(picture, count) {
   return made("div", { className: "steps" }, slider, label);
 }
 
+/** Return what is known of a program, in words, and what of it is not drawn. */
+function facts(drawn) {
+  const number = (value, digits = 1) => value.toLocaleString("en", { maximumFractionDigits: digits });
+  const size = drawn.box.high.map((high, axis) => number(high - drawn.box.low[axis], 2)).join(" × ");
+  const rows = [
+    ["Size", `${size} mm (X × Y × Z)${drawn.units === "inch" ? ", programmed in inches" : drawn.units ? "" : ", the program names no unit"}`],
+    ["Moves", `${number(drawn.move_count)} in ${number(drawn.line_count)} lines`],
+    ["At feed rate", `${number(drawn.cut_mm)} mm, ${number(drawn.cut_seconds / 60)} minutes`],
+    ["Rapid", `${number(drawn.rapid_mm)} mm`],
+    ["Tools", drawn.tools.join(", ") || "none named"],
+    ["Feed rates", drawn.feeds_mm_min ? `${drawn.feeds_mm_min.map((each) => number(each)).join(" to ")} mm/min` : "none"],
+    ["Spindle", drawn.spindle_rpm.length ? `${drawn.spindle_rpm.map((each) => number(each)).join(", ")} rpm` : "no speed named"],
+  ];
+  if (!drawn.is_whole) rows.push(["Not whole", "The program has no end here: what is drawn may be a part of it."]);
+  const list = made("dl", { className: "names" });
+  for (const [name, value] of rows) list.append(made("dt", { textContent: name }), made("dd", { textContent: value }));
+  const remarks = made("ul");
+  for (const { what, count, lines } of drawn.remarks) {
+    const where = lines.join(", ") + (count > lines.length ? ", …" : "");
+    remarks.append(made("li", { textContent: `${what} (${count === 1 ? "line" : `${number(count)} lines:`} ${where})` }));
+  }
+  return made("div", { className: "facts-of-program" }, list, drawn.remarks.length ? remarks : "");
+}
+
 /** Put a canvas over the picture of a figure, once its document has come. */
 async function start(figure) {
   const image = figure.querySelector("img");
@@ -293,7 +317,7 @@ async function start(figure) {
     image.before(picture.canvas);
     figure.classList.add("turns");
     const bar = controls(picture.view);
-    picture.canvas.after(bar, steps(picture, count));
+    picture.canvas.after(bar, steps(picture, count), facts(drawn));
     picture.view.set({});
     return { figure, picture, bar, paths, box: drawn.box };
   } catch {
