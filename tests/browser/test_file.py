@@ -1,0 +1,45 @@
+"""A file is hashed in the browser: it is never sent, and one changed byte is another file."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import NewPage
+from tests.builders import GCODE, sha256
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Request
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict"),
+    [(GCODE, "MAY CUT"), (GCODE.replace("F300", "F301"), "DO NOT CUT")],
+)
+def test_a_file_is_asked_about_by_its_hash_alone(
+    content: str, verdict: str, new_page: NewPage
+) -> None:
+    from playwright.sync_api import expect
+
+    page = new_page()
+    page.goto("/file")
+    asked: list[Request] = []
+    page.on("request", asked.append)
+    page.get_by_label("Program file").set_input_files(
+        {"name": "part.nc", "mimeType": "text/plain", "buffer": content.encode()}
+    )
+    expect(page.locator(".verdict")).to_contain_text(verdict)
+    assert page.url.endswith(f"/file?sha256={sha256(content)}")
+    assert {(each.method, each.post_data) for each in asked} == {("GET", None)}
+
+
+def test_where_a_browser_cannot_hash_the_page_names_the_command(new_page: NewPage) -> None:
+    from playwright.sync_api import expect
+
+    page = new_page()
+    # As on a page that came over plain HTTP from another machine.
+    page.add_init_script("Reflect.deleteProperty(Crypto.prototype, 'subtle')")
+    page.goto("/file")
+    expect(page.get_by_role("status")).to_contain_text("sha256sum")
+    expect(page.get_by_label("Program file")).to_be_disabled()
