@@ -1,8 +1,14 @@
 """Hostile text in every field of a run and an advisory: it is shown, nothing runs or loads."""
 
+from contextlib import closing
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.browser.conftest import NewPage, Site, settle
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
 
@@ -28,9 +34,17 @@ def test_hostile_text_is_only_text(site: Site, new_page: NewPage, scripts: bool)
             assert (image.get_attribute("src") or "").startswith("/run/")
 
 
-def test_a_picture_by_a_producer_runs_nothing_even_by_itself(new_page: NewPage) -> None:
-    page = new_page()
-    answer = page.goto("/run/hostile/preview.svg")
-    assert answer is not None
-    assert answer.status == 200
-    assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+def test_a_picture_by_a_producer_runs_nothing_even_by_itself(
+    browser: "Browser", site: Site
+) -> None:
+    # Not watched: that the browser reports what it refuses is right here.
+    with closing(browser.new_context()) as context:
+        page = context.new_page()
+        happened: list[str] = []
+        page.on("dialog", lambda dialog: (happened.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: happened.append(request.url))
+        answer = page.goto(f"{site.address}/run/hostile/preview.svg")
+        assert answer is not None
+        assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert page.locator("svg").get_attribute("onload") == "alert(5)"
+        assert happened == [f"{site.address}/run/hostile/preview.svg"]
