@@ -1,8 +1,11 @@
 """A store of a shop: runs that may be cut and that may not, a damaged and a hostile one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.audit.journal import journal_path, write_report
+from tests.audit.audited import audit
 from tests.builders import (
     advisory_request,
     attachment,
@@ -16,6 +19,7 @@ from tests.evidence.proven_stores import proven_store
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gcode"
 """Programs of a real shop, beside the repository."""
 
+AUDIT = "audit_of_the_shop"
 HOSTILE = (
     '"\'><script>alert(1)</script><img src="//elsewhere.example/x" onerror=alert(2)>'
     "<svg onload=alert(3)>{{ 7*7 }}</textarea></title><style>*{color:red}</style>"
@@ -96,7 +100,23 @@ def make_shop(root: Path) -> dict[str, str]:
     (file,) = (root / "runs").glob("*/damaged.json")
     file.chmod(0o600)
     file.write_bytes(file.read_bytes().replace(b"pearwood", b"applewood"))
+    _keep_an_audit(root)
     return {name: request["run_id"] for name, request in requests.items()}
+
+
+def _keep_an_audit(root: Path) -> None:
+    """Audit the store, and keep the report as the worker does: it finds the damaged run."""
+    audited = audit(root, audit_id=AUDIT)
+    assert audited.findings
+    lines = [
+        {"begun": {}},
+        *(each.document(AUDIT) for each in audited.findings),
+        {"done": "rest", "counts": {}, "files": 0},
+    ]
+    path = journal_path(root, AUDIT)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report(root, audited.report)
 
 
 def programs() -> list[Path]:

@@ -8,6 +8,8 @@ from fastapi.routing import APIRoute
 
 from pipeline.page.pages import pages
 from tests.browser.conftest import TOKEN, NewPage, Site, axe_violations, settle
+from tests.browser.shop import AUDIT
+from tests.builders import GCODE, sha256
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,6 +29,14 @@ PAGES = {
     "large": "/run/large",
     "verified": "/run/rosette/verified",
     "unknown": "/run/nothing",
+    "compared": "/compare?a=yellow&b=other",
+    "compared with a blocked one": "/compare?a=blocked&b=hostile",
+    "file": "/file",
+    "file that nobody knows": f"/file?sha256={'0' * 64}",
+    "file that is released": f"/file?sha256={sha256(GCODE)}",
+    "found": f"/search?q={sha256(GCODE)}",
+    "found nowhere": "/search?q=nothing",
+    "audit": f"/audits/{AUDIT}",
     "sign in": "/sign-in",
 }
 FILES = (
