@@ -63,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     tokens = tokens_of(folder / "tokens", ("ana", "read", TOKEN))
     with pytest.MonkeyPatch.context() as patch:
         # The keys that an operator hands out; without them nothing is proven.
-        patch.setattr("pipeline.page.run_proof.verifier_keys", lambda *_: KEYS)
+        patch.setattr("pipeline.page.run.verifier_keys", lambda *_: KEYS)
         with _served(folder / "store", None, tokens) as (address, guarded):
             yield Site(address, guarded, runs)
 
