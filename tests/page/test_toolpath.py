@@ -1,0 +1,65 @@
+"""The way of the tool on the page of a run: drawn only where the program may be cut."""
+
+import json
+from pathlib import Path
+
+from tests.api.conftest import tokens_of
+from tests.builders import attachment_ref, red_request, router_request, run_request
+from tests.page.conftest import Element, Site, site_over
+
+PROGRAM = b"G21 G90\nG0 X0 Y0 Z5\nG1 X10 F600\nM30\n"
+
+
+def figures(page: Element) -> list[str | None]:
+    return [each.attributes["data-toolpath"] for each in page.all("figure")]
+
+
+async def test_the_picture_and_the_moves_are_those_of_the_run(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_1"))
+    page = await site.page("/run/run_1")
+    assert figures(page) == ["/run/run_1/toolpath.json"]
+    image = page.one("figure").one("img")
+    picture = await site.get(image.attributes["src"] or "")
+    assert picture.headers["content-type"] == "image/svg+xml"
+    assert picture.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert b"<title>" in picture.content
+    moves = await site.get("/run/run_1/toolpath.json")
+    assert moves.content == (await site.api.get("/run_1/toolpath")).content
+    assert json.loads(moves.content)["paths"]
+    for answer in (picture, moves):
+        known = {"If-None-Match": answer.headers["etag"]}
+        assert (await site.get(str(answer.url.path), **known)).status_code == 304
+
+
+async def test_nothing_is_drawn_of_a_run_that_may_not_be_cut(site: Site) -> None:
+    claimed = {"outputs": None, "hashes": {"gcode_sha256": "a" * 64}}
+    missing = attachment_ref(PROGRAM, kind="gcode", filename="part.nc")
+    site.api.add_runs(
+        red_request(run_id="blocked"),
+        router_request(run_id="claimed", **claimed),
+        router_request(run_id="missing", outputs=None, attachments=[missing]),
+    )
+    for run_id in ("blocked", "claimed", "missing"):
+        assert figures(await site.page(f"/run/{run_id}")) == []
+        for name in ("toolpath.json", "toolpath.svg"):
+            assert (await site.get(f"/run/{run_id}/{name}")).status_code == 404
+    assert figures(await site.page("/compare?a=blocked&b=claimed")) == []
+
+
+async def test_two_ways_are_shown_beside_each_other(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_1"), router_request(run_id="run_2"))
+    page = await site.page("/compare?a=run_1&b=run_2")
+    assert figures(page) == ["/run/run_1/toolpath.json", "/run/run_2/toolpath.json"]
+
+
+async def test_a_cookie_opens_the_moves_of_a_page(tmp_path: Path) -> None:
+    tokens = tokens_of(tmp_path, ("ana", "read", "secret"))
+    async with site_over(tmp_path / "store", tokens=tokens) as site:
+        site.api.add_runs(run_request(run_id="run_1"))
+        for name in ("toolpath.json", "toolpath.svg"):
+            path = f"/run/run_1/{name}"
+            assert (await site.get(path)).status_code == 303
+            found = await site.get(path, cookie="rmos_token=secret")
+            assert found.status_code == 200
+        refused = await site.api.get("/run_1/toolpath", cookie="rmos_token=secret")
+        assert refused.status_code == 401
