@@ -115,6 +115,7 @@ def test_a_finger_turns_the_picture_and_two_make_it_larger(new_page: NewPage) ->
     assert turned != before
     page.get_by_role("button", name="From above").click()
     assert picture(page) == before
+    x, y = middle(page)  # The button may have scrolled the page.
     touch("touchStart", (x - 20, y), (x + 20, y))
     for step in range(1, 6):
         touch("touchMove", (x - 20 - 8 * step, y), (x + 20 + 8 * step, y))
