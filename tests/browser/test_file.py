@@ -25,7 +25,11 @@ def test_a_file_is_asked_about_by_its_hash_alone(
     page = new_page()
     page.goto("/file")
     asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request))
+
+    def note(request: "Request") -> None:
+        asked.append(request)
+
+    page.on("request", note)
     page.locator("input[type=file]").set_input_files(
         {"name": "part.nc", "mimeType": "text/plain", "buffer": content.encode()}
     )
