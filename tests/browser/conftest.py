@@ -64,12 +64,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch:
         # The keys that an operator hands out; without them nothing is proven.
         patch.setattr("pipeline.page.run.verifier_keys", lambda *_: KEYS)
-        with _served(folder / "store", None, tokens) as (address, guarded):
+        with served(folder / "store", None, tokens) as (address, guarded):
             yield Site(address, guarded, runs)
 
 
 @contextmanager
-def _served(root: Path, *tokens: Tokens | None) -> Iterator[list[str]]:
+def served(root: Path, *tokens: Tokens | None) -> Iterator[list[str]]:
     """Serve a store in a thread, once for each of `tokens`."""
     started: Future[tuple[list[str], Callable[[], None]]] = Future()
 
