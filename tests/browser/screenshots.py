@@ -61,6 +61,16 @@ def make_store(root: Path) -> None:
             tool_id="adaptive:endmill_6",
             material_id="mahogany",
             machine_id="router_1",
+            feasibility={
+                "mode": "router",
+                "tool_id": "adaptive:endmill_6",
+                "risk_level": "GREEN",
+                "score": 94,
+                "blocking": False,
+                "warnings": [],
+                "engine_version": "feasibility_engine_v1",
+                "details": {"chip_load_mm": 0.05, "stepdown_mm": 3.0, "stepover_mm": 5.0},
+            },
             outputs=outputs,
         ),
     ]
