@@ -144,7 +144,7 @@ def _hostile_run() -> dict[str, Any]:
         feasibility=feasibility,
         request=odd,
         meta=odd,
-        outputs={"gcode_text": f"({HOSTILE})\nG1 X1\n", "preview_svg": SVG.decode()},
+        outputs={"gcode_text": f"({HOSTILE})\n{ISLAND}", "preview_svg": SVG.decode()},
         attachments=[
             attachment(SVG, kind="geometry_svg", mime="image/svg+xml", filename="a<b>.svg"),
             attachment(
