@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 
 from pipeline.api.drawings import Drawings
 from pipeline.api.publishing import LazyPublisher
+from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.errors import thread_faults
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.settings import Settings
@@ -74,12 +75,14 @@ class ApiDependencies(Dependencies):
     Attributes:
         transfer: Threads for blobs: a transfer may take seconds and must not delay a look-up.
         drawings: Of programs, made in a process of their own.
+        broker: What people see of the broker.
     """
 
     reader: RunReader
     advisories: LazyPublisher[AdvisoryEvent]
     transfer: ThreadPool
     drawings: Drawings
+    broker: BrokerLooks
 
 
 @dataclass(frozen=True, slots=True)

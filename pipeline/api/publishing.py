@@ -58,6 +58,10 @@ class LazyPublisher(Generic[Event]):
         # One client that goes away must not end the attempt of the others.
         return await asyncio.shield(self._attempt)
 
+    async def read_events(self) -> None:
+        """Let events be read from now on; raises as `connected`."""
+        await (await self.connected()).read_events()
+
     async def stop(self) -> None:
         """Disconnect."""
         if self._attempt is not None:

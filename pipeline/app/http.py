@@ -20,7 +20,9 @@ from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.connection import describe_cluster
+from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks, is_disk_writable, measure_room
 from pipeline.disk.store_identity import check_identity, read_store
@@ -100,6 +102,7 @@ def _api(
     stack.callback(deps.drawings.close)
     stack.push_async_callback(deps.runs.stop)
     stack.push_async_callback(deps.advisories.stop)
+    stack.push_async_callback(deps.broker.stop)
     return create_api(deps, tokens, pages())
 
 
@@ -111,20 +114,24 @@ def _api_dependencies(
         root = settings.data_dir
         check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
 
+    tail = EventTail()
     return ApiDependencies(
         settings=settings,
         runs=LazyPublisher(
-            lambda: RunPublisher(settings), check_broker, partial(holder_of, settings)
+            lambda: RunPublisher(settings, tail=tail), check_broker, partial(holder_of, settings)
         ),
         lookup=ThreadPool(_LOOKUP_THREADS, "lookup"),
         checks=_api_checks(settings, workers, check_broker),
         reasons=lambda: reasons_of(workers),
         reader=reader,
         advisories=LazyPublisher(
-            lambda: AdvisoryPublisher(settings), check_broker, partial(holder_of, settings)
+            lambda: AdvisoryPublisher(settings, tail=tail),
+            check_broker,
+            partial(holder_of, settings),
         ),
         transfer=ThreadPool(_TRANSFER_THREADS, "transfer"),
         drawings=Drawings(),
+        broker=BrokerLooks(settings, tail),
     )
 
 

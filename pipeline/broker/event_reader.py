@@ -5,12 +5,14 @@ Pairs events with the offsets that wait for them, in whatever order both become 
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.broker.connection import (
     ANSWER_TIMEOUT_MS,
@@ -158,6 +160,49 @@ SILENCE_LIMIT_SECONDS = 60.0
 """Longest time without any answer from the broker; a fetch is answered twice a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class TailEvent:
+    """An event as it was read.
+
+    Attributes:
+        place: Where it is.
+        timestamp_ms: When it was written.
+        value: Its bytes; none of one that is too large to be an event of ours.
+    """
+
+    place: RecordId
+    timestamp_ms: int
+    value: bytes
+
+
+class EventTail:
+    """The last events that readers have read, for people: bounded in number and in bytes."""
+
+    MOST = 50
+    EVENT_LIMIT_BYTES = 16 * 1024
+    """Far above what a worker writes: no field of an event is longer than a label or a reason."""
+
+    def __init__(self) -> None:
+        self._events: deque[TailEvent] = deque(maxlen=self.MOST)
+
+    def add(self, record: ConsumerRecord) -> None:
+        """Take the next event; the oldest one goes."""
+        value = record.value if isinstance(record.value, bytes) else b""
+        if len(value) > self.EVENT_LIMIT_BYTES:
+            value = b""
+        self._events.append(TailEvent(RecordId.of(record), record.timestamp, value))
+
+    def newest_first(self) -> list[TailEvent]:
+        """Return them by time; those of one partition in its order."""
+        return sorted(
+            self._events, key=lambda each: (each.timestamp_ms, each.place.offset), reverse=True
+        )
+
+
+_BEFORE = 5
+"""So many offsets of each partition are read for a tail before it begins."""
+
+
 class EventReader:
     """One consumer without a group, which reads every partition and commits nothing.
 
@@ -165,7 +210,22 @@ class EventReader:
     the error, `is_alive` is false, and another reader has to be made.
     """
 
-    def __init__(self, settings: Settings, topic: str, partitions: Sequence[int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        partitions: Sequence[int],
+        tail: EventTail | None = None,
+    ) -> None:
+        """Prepare; nothing is read.
+
+        Args:
+            settings: How to reach the broker.
+            topic: Of events.
+            partitions: All that it has.
+            tail: Takes every event too, from a few before the end on; None for none.
+        """
+        self._tail = tail
         self.matcher = EventMatcher()
         self._settings = settings
         self._partitions = [TopicPartition(topic, number) for number in partitions]
@@ -205,6 +265,9 @@ class EventReader:
     async def _stand_at_end(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             ends = await consumer.end_offsets(self._partitions)
+            if self._tail is not None:
+                begins = await consumer.beginning_offsets(self._partitions)
+                ends = {each: max(begins[each], end - _BEFORE) for each, end in ends.items()}
         # No pause between these two, or the consumer would look for positions by itself.
         consumer.assign(self._partitions)
         for partition, offset in ends.items():
@@ -227,6 +290,8 @@ class EventReader:
     def _match(self, fetched: dict[TopicPartition, list[Any]]) -> None:
         for records in fetched.values():
             for record in records:
+                if self._tail is not None:
+                    self._tail.add(record)
                 # One that is too large to be held is no event of ours.
                 if isinstance(record.value, bytes):
                     self.matcher.take(record.value)

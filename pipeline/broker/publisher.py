@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, Self
 
 from pipeline.broker.admin.topics import topic_partitions
-from pipeline.broker.event_reader import EventFuture, EventReader
+from pipeline.broker.event_reader import EventFuture, EventReader, EventTail
 from pipeline.broker.receipts import Event, Published, Receipt, published_at
 from pipeline.broker.sending.requests import (
     DeliveryReport,
@@ -47,6 +47,7 @@ class RequestPublisher(Generic[Event]):
         *,
         bootstrap_servers: str | None = None,
         prefix: str | None = None,
+        tail: EventTail | None = None,
     ) -> None:
         """Prepare a publisher; `start` or `async with` connects it.
 
@@ -54,6 +55,7 @@ class RequestPublisher(Generic[Event]):
             settings: All settings; None to read them from the environment.
             bootstrap_servers: In place of that of the settings.
             prefix: In place of that of the settings.
+            tail: Takes every event that is read, for people; None for none.
 
         Raises:
             InputError: A setting has a value that it cannot have.
@@ -67,6 +69,7 @@ class RequestPublisher(Generic[Event]):
         self._requests = f"{self._settings.prefix}.{self._area}.requests"
         self._events = f"{self._settings.prefix}.{self._area}.events"
         self._sender = RequestSender(self._settings)
+        self._tail = tail
         self._reader: EventReader | None = None
         self._event_partitions: list[int] = []
         self._starting_reader = asyncio.Lock()
@@ -180,6 +183,14 @@ class RequestPublisher(Generic[Event]):
         finally:
             matcher.withdraw(ticket)
 
+    async def read_events(self) -> None:
+        """Let events be read from now on, whoever asked for what they are about.
+
+        Raises:
+            BrokerError: No broker answers.
+        """
+        await self._live_reader()
+
     async def _send_for_event(
         self, key: bytes | None, value: bytes | None, headers: Headers, run_id: str | None
     ) -> Receipt[Event]:
@@ -218,7 +229,9 @@ class RequestPublisher(Generic[Event]):
     async def _live_reader(self) -> EventReader:
         async with self._starting_reader:
             if self._reader is None or not self._reader.is_alive:
-                reader = EventReader(self._settings, self._events, self._event_partitions)
+                reader = EventReader(
+                    self._settings, self._events, self._event_partitions, self._tail
+                )
                 await reader.start()
                 self._reader = reader
             return self._reader

@@ -11,6 +11,12 @@ from typing import Annotated, Any
 import aiofiles
 import typer
 
+from pipeline.broker.reading.dead_letters import (
+    DeadLetterContent,
+    read_contents,
+    read_dead_letters,
+    read_redrives,
+)
 from pipeline.cli.options import MOMENT, AsJson, AsNdjson, moment_ms
 from pipeline.cli.views.dead_letters import (
     LIST_COLUMNS,
@@ -36,12 +42,6 @@ from pipeline.core.dead_letters.redrive import Redrive, RedriveResult
 from pipeline.core.dead_letters.selection import DeadLetterFilter, missing_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, IntegrityError, NotFoundError, RefusedError
-from pipeline.recovery.dead_letters import (
-    DeadLetterContent,
-    read_contents,
-    read_dead_letters,
-    read_redrives,
-)
 from pipeline.recovery.redriving import redrive
 from pipeline.settings import Settings, read_settings
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.broker.admin.groups import describe_group
+from pipeline.broker.admin.groups import GroupPosition, describe_group, group_positions
 from pipeline.broker.admin.open_transactions import OpenTransaction, open_transactions
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.times import ranges_since
@@ -26,10 +26,8 @@ from pipeline.cli.views.terminal import note, print_json, print_table
 from pipeline.core.record import Partition
 from pipeline.errors import BrokerError, InputError, RefusedError
 from pipeline.recovery.group_moves import (
-    GroupPosition,
     OffsetMove,
     Target,
-    group_positions,
     kept_positions,
     move_group,
     moves_back,

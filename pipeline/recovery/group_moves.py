@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from pipeline.broker.admin.groups import (
     CommittedOffset,
+    GroupPosition,
     commit_offsets,
     committed_offsets,
     committed_with_metadata,
@@ -33,43 +34,6 @@ from pipeline.topics import consumer_groups
 
 _NEVER = "never committed"
 """Beside the offset of a partition where the group had never been."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupPosition:
-    """One partition as the log and a group see it.
-
-    Attributes:
-        begin: First offset that the log still has.
-        end: Offset after the last one.
-        committed: Where the group goes on; None where it has never been.
-    """
-
-    topic: str
-    partition: int
-    begin: int
-    end: int
-    committed: int | None
-
-    @property
-    def place(self) -> Partition:
-        """Topic and number."""
-        return self.topic, self.partition
-
-    @property
-    def following(self) -> int:
-        """Where a worker would go on: at the log's start where the group has never been."""
-        return self.begin if self.committed is None else self.committed
-
-    @property
-    def lag(self) -> int:
-        """Offsets that are not consumed yet; marks of transactions count too."""
-        return max(self.end - max(self.following, self.begin), 0)
-
-    @property
-    def lost(self) -> int:
-        """Offsets that retention removed before they were consumed."""
-        return max(self.begin - self.following, 0)
 
 
 Target = Callable[[GroupPosition], int | None]
@@ -123,22 +87,6 @@ def moves_back(
         OffsetMove(position, to, to)
         for position in positions
         if position.place in saved and (to := saved[position.place]) != position.committed
-    ]
-
-
-async def group_positions(settings: Settings, group: str) -> list[GroupPosition]:
-    """Return where `group` is in each partition that it reads.
-
-    Raises:
-        TopicsError: A topic is missing.
-        BrokerError: The broker cannot be reached.
-    """
-    topics = consumer_groups(settings.prefix)[group]
-    # In this order, so that a worker that goes on meanwhile never seems to be beyond the end.
-    committed = await committed_offsets(settings, group, topics)
-    return [
-        GroupPosition(*place, found.beginning, found.end, committed.get(place))
-        for place, found in sorted((await partition_offsets(settings, topics)).items())
     ]
 
 

@@ -20,6 +20,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.reading.dead_letters import (
+    DeadLetterContent,
+    read_contents,
+    read_dead_letters,
+    read_redrives,
+)
 from pipeline.broker.sending.batches import NEVER_TAKEN, Message
 from pipeline.broker.sending.transactions import TransactionalSender
 from pipeline.core.dead_letters.carried_record import record_bytes
@@ -35,12 +41,6 @@ from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.recovery.chunks import in_chunks
-from pipeline.recovery.dead_letters import (
-    DeadLetterContent,
-    read_contents,
-    read_dead_letters,
-    read_redrives,
-)
 from pipeline.settings import Settings
 from pipeline.topics import redrive_topic, request_topics
 

@@ -5,6 +5,7 @@ index, the artifact from its file. Any number of threads may use it at once. Wha
 the routes of the API answer and the commands print.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,6 +16,7 @@ import msgspec
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import parse_object
+from pipeline.core.record import Partition
 from pipeline.core.run_view import (
     Members,
     explanation_status,
@@ -330,6 +332,15 @@ class RunReader:
     def is_withheld(self, document: dict[str, Any], sha256: str) -> bool:
         """Return whether the run of `document`, or any other, withholds a blob."""
         return sha256 in withheld_blobs(document) or self._index().is_withheld(sha256)
+
+    def withholds(self, sha256s: Iterable[str]) -> bool:
+        """Return whether a run that is not OK keeps any of these from the machines."""
+        index = self._index()
+        return any(map(index.is_withheld, sha256s))
+
+    def stored_to(self) -> dict[Partition, int]:
+        """Return before which offset of each partition of this epoch everything is stored."""
+        return self._index().kept_to(read_store(self.root).epoch)
 
     def rows_of(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:
         """Return the rows of a run and of its links; its file is not opened.

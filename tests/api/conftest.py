@@ -16,7 +16,9 @@ from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.pages import Pages
 from pipeline.api.http.tokens import Tokens
 from pipeline.api.publishing import LazyPublisher
+from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
+from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.errors import BrokerError
@@ -103,13 +105,14 @@ async def api_over(
     *,
     tokens: Tokens | None = None,
     pages: Pages | None = None,
+    broker: BrokerLooks | None = None,
     **settings: Any,
 ) -> AsyncIterator[Api]:
     """Serve the store at `root`, made where there is none; no broker answers."""
     if not (root / "store.json").exists():
         make_store(root)
     # The server's paths must not be in any answer.
-    deps = api_dependencies(read_settings(data_dir=root, **settings), RunReader(root))
+    deps = api_dependencies(read_settings(data_dir=root, **settings), RunReader(root), broker)
     app = create_api(deps, tokens, pages)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}
@@ -117,6 +120,7 @@ async def api_over(
         transport=transport, base_url="http://127.0.0.1", event_hooks=hooks
     ) as http:
         yield Api(root, app, deps, http)
+    await deps.broker.stop()
     deps.lookup.close()
     deps.transfer.close()
     deps.drawings.close()
@@ -134,7 +138,9 @@ def _refuse_server_paths(root: Path) -> Callable[[httpx.Response], Any]:
     return check
 
 
-def api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
+def api_dependencies(
+    settings: Settings, reader: RunReader, broker: BrokerLooks | None = None
+) -> ApiDependencies:
     async def no_broker() -> None:
         message = "No Kafka broker answers at nowhere."
         raise BrokerError(message)
@@ -155,6 +161,7 @@ def api_dependencies(settings: Settings, reader: RunReader) -> ApiDependencies:
         advisories=LazyPublisher(lambda: AdvisoryPublisher(settings), no_broker, no_holder),
         transfer=ThreadPool(2, "transfer"),
         drawings=Drawings(),
+        broker=broker or BrokerLooks(settings, EventTail()),
     )
 
 

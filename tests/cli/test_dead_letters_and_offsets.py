@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.broker.admin.groups import GroupPosition
+from pipeline.broker.reading.dead_letters import DeadLetterContent
 from pipeline.cli import offsets
 from pipeline.cli.dead_letters import value_file_name
 from pipeline.cli.options import moment_ms, moment_text
@@ -22,8 +24,7 @@ from pipeline.core.dead_letters.carried_record import Header
 from pipeline.core.dead_letters.letter import read_dead_letter
 from pipeline.core.record import RecordId
 from pipeline.errors import InputError, RefusedError
-from pipeline.recovery.dead_letters import DeadLetterContent
-from pipeline.recovery.group_moves import GroupPosition, OffsetMove
+from pipeline.recovery.group_moves import OffsetMove
 from pipeline.topics import TopicNames
 from tests.cli.command_line import CommandLine
 

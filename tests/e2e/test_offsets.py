@@ -7,10 +7,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from pipeline.app.persist import persist_worker
-from pipeline.broker.admin.groups import CommittedOffset, commit_offsets, committed_offsets
+from pipeline.broker.admin.groups import (
+    CommittedOffset,
+    commit_offsets,
+    committed_offsets,
+    group_positions,
+)
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery.group_moves import (
-    group_positions,
     kept_positions,
     move_group,
     moves_back,

@@ -7,10 +7,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from pipeline.app.persist import persist_worker
 from pipeline.broker.connection import admin_client
+from pipeline.broker.reading.dead_letters import read_contents, read_dead_letters
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import UnsendableError
-from pipeline.recovery.dead_letters import read_contents, read_dead_letters
 from pipeline.settings import Settings
 from tests.builders import run_request, sha256
 from tests.e2e.dead_letters import by_status, redriven

@@ -9,6 +9,7 @@ import pytest
 from aiokafka import ConsumerRecord
 
 from pipeline.broker.reading import ranges as topic_reader
+from pipeline.broker.reading.dead_letters import read_dead_letters, read_redrives
 from pipeline.broker.sending import transactions
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.transactions import TransactionalSender
@@ -18,7 +19,6 @@ from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.record import RecordId
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.recovery import redriving
-from pipeline.recovery.dead_letters import read_dead_letters, read_redrives
 from pipeline.recovery.redriving import transactional_id
 from pipeline.settings import Settings
 from pipeline.topics import BROKER_MESSAGE_LIMIT_BYTES

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.recovery.group_moves import GroupPosition, OffsetMove, moves_back, moves_within_log
+from pipeline.broker.admin.groups import GroupPosition
+from pipeline.recovery.group_moves import OffsetMove, moves_back, moves_within_log
 
 
 @st.composite

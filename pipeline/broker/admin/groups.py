@@ -6,12 +6,14 @@ The broker takes an offset without a member only of a group that has none: a wor
 the meantime wins.
 """
 
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import (
     GroupIdNotFound,
     IllegalGenerationError,
@@ -34,7 +36,7 @@ from pipeline.broker.connection import admin_client
 from pipeline.core.record import Partition
 from pipeline.errors import RefusedError, RmosError, StoreNotReadyError
 from pipeline.settings import Settings
-from pipeline.topics import store_groups
+from pipeline.topics import consumer_groups, store_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,13 @@ class GroupMember:
         member_id: That of the broker.
         client_id: What the client calls itself.
         host: Where it connected from.
+        holds: The partitions that it was given.
     """
 
     member_id: str
     client_id: str
     host: str
+    holds: tuple[Partition, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.client_id} at {self.host} ({self.member_id})"
@@ -80,6 +84,43 @@ class GroupState:
     name: str
     state: str
     members: tuple[GroupMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPosition:
+    """One partition as the log and a group see it.
+
+    Attributes:
+        begin: First offset that the log still has.
+        end: Offset after the last one.
+        committed: Where the group goes on; None where it has never been.
+    """
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+    committed: int | None
+
+    @property
+    def place(self) -> Partition:
+        """Topic and number."""
+        return self.topic, self.partition
+
+    @property
+    def following(self) -> int:
+        """Where a worker would go on: at the log's start where the group has never been."""
+        return self.begin if self.committed is None else self.committed
+
+    @property
+    def lag(self) -> int:
+        """Offsets that are not consumed yet; marks of transactions count too."""
+        return max(self.end - max(self.following, self.begin), 0)
+
+    @property
+    def lost(self) -> int:
+        """Offsets that retention removed before they were consumed."""
+        return max(self.begin - self.following, 0)
 
 
 async def committed_offsets(
@@ -108,6 +149,22 @@ async def committed_with_metadata(
     partitions = await topic_partitions(settings, topics)
     async with admin_client(settings) as admin:
         return await with_retries(lambda: _committed(admin, group, partitions))
+
+
+async def group_positions(settings: Settings, group: str) -> list[GroupPosition]:
+    """Return where `group` is in each partition that it reads.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    topics = consumer_groups(settings.prefix)[group]
+    # In this order, so that a worker that goes on meanwhile never seems to be beyond the end.
+    committed = await committed_offsets(settings, group, topics)
+    return [
+        GroupPosition(*place, found.beginning, found.end, committed.get(place))
+        for place, found in sorted((await partition_offsets(settings, topics)).items())
+    ]
 
 
 async def describe_group(settings: Settings, group: str) -> GroupState:
@@ -183,9 +240,22 @@ async def _described_group(admin: AIOKafkaAdminClient, group: str) -> GroupState
         return GroupState(group, "Dead", ())
     if code != 0:
         raise for_code(code)(f"group {group}")
-    found = (GroupMember(member[0], member[1], member[2].lstrip("/")) for member in members)
+    found = (
+        GroupMember(member[0], member[1], member[2].lstrip("/"), _held(member[4]))
+        for member in members
+    )
     ordered = sorted(found, key=lambda member: (member.client_id, member.member_id))
     return GroupState(group, state, tuple(ordered))
+
+
+def _held(assignment: bytes) -> tuple[Partition, ...]:
+    """Return the partitions that a member was given; none while the group finds its members."""
+    try:
+        held = ConsumerProtocolMemberAssignment.decode(assignment).partitions()
+    # Any client may join the group, with an assignment of any form.
+    except (ValueError, TypeError, struct.error):
+        return ()
+    return tuple(sorted((each.topic, each.partition) for each in held))
 
 
 _NO_GENERATION = -1

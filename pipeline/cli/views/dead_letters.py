@@ -4,19 +4,18 @@ All of its content comes from others, so nothing in it may act on a terminal.
 """
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pipeline.broker.reading.dead_letters import DeadLetterContent
 from pipeline.cli.options import moment_text
 from pipeline.cli.views.terminal import known
 from pipeline.core.dead_letters.carried_record import Header, bytes_of_name
 from pipeline.core.dead_letters.letter import DeadLetterRecord, dead_letter_code
 from pipeline.core.dead_letters.redrive import Redrive
-from pipeline.core.json.strict import InvalidJsonError, parse_object
+from pipeline.core.dead_letters.shown import hexdump, readable_body
 from pipeline.core.visible_text import visible
-from pipeline.recovery.dead_letters import DeadLetterContent
 
 TEXT_LIMIT_CHARACTERS = 20_000
 """So much of a body that is text is shown."""
@@ -27,8 +26,6 @@ HEADER_LIMIT_CHARACTERS = 1024
 
 HEADERS_LIMIT = 100
 """So many headers are shown; of more, the first half and the last, where ours are."""
-
-_HEXDUMP_WIDTH = 16
 
 LIST_COLUMNS = (
     "refused_at_utc",
@@ -114,10 +111,10 @@ def body_lines(content: DeadLetterContent) -> Iterator[str]:
     if value is None:
         yield "no body"
         return
-    text = _readable(value)
+    text = readable_body(value)
     if text is None:
         yield f"body, {len(value):,} bytes, not text"
-        yield from _hexdump(value[:HEXDUMP_LIMIT_BYTES])
+        yield from hexdump(value[:HEXDUMP_LIMIT_BYTES])
         is_cut = len(value) > HEXDUMP_LIMIT_BYTES
     else:
         yield f"body, {len(value):,} bytes"
@@ -126,27 +123,6 @@ def body_lines(content: DeadLetterContent) -> Iterator[str]:
         is_cut = len(text) > TEXT_LIMIT_CHARACTERS
     if is_cut:
         yield "... cut; rmos dead-letters export writes all of it"
-
-
-def _readable(value: bytes) -> str | None:
-    try:
-        document, _ = parse_object(value)
-        return json.dumps(document, ensure_ascii=False, indent=2)
-    except InvalidJsonError:
-        pass
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return None
-    # A zero byte is what no text of a producer has, and what most other data have.
-    return None if "\x00" in text else text
-
-
-def _hexdump(data: bytes) -> Iterator[str]:
-    for start in range(0, len(data), _HEXDUMP_WIDTH):
-        row = data[start : start + _HEXDUMP_WIDTH]
-        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)  # noqa: PLR2004
-        yield f"{start:08x}  {row.hex(' '):<{3 * _HEXDUMP_WIDTH}} |{text}|"
 
 
 def _header_lines(headers: Sequence[Header]) -> Iterator[str]:

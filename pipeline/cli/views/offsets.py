@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.broker.admin.groups import GroupState
+from pipeline.broker.admin.groups import GroupPosition, GroupState
 from pipeline.broker.admin.open_transactions import OpenTransaction
 from pipeline.core.record import Partition
-from pipeline.recovery.group_moves import GroupPosition, OffsetMove
+from pipeline.recovery.group_moves import OffsetMove
 from pipeline.topics import TopicNames
 
 POSITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "lost")

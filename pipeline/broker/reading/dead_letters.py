@@ -4,9 +4,10 @@ What a list needs is kept of every dead letter; keys, values and headers are rea
 for those that were selected, so that memory does not grow with what was refused.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aiokafka import ConsumerRecord
@@ -81,6 +82,81 @@ async def read_dead_letters(
             if count % _PROGRESS_EVERY == 0:
                 progress("dead letters", count, None)
     return letters
+
+
+@dataclass(slots=True)
+class NewestDeadLetters:
+    """The dead letters that were written last, as far as one look goes.
+
+    Attributes:
+        letters: Those that were read.
+        there: How many offsets the topics hold.
+        looked_at: How many of them were looked at.
+    """
+
+    letters: DeadLetterCollection = field(default_factory=DeadLetterCollection)
+    there: int = 0
+    looked_at: int = 0
+
+
+_STEPS = (10, 40, 150)
+"""Offsets of each partition that are read one step after the other, from its end back."""
+
+_LOOK_BYTES = 64 << 20
+"""So many bytes of values end a look: ten dead letters of the largest kind."""
+
+
+async def read_newest_dead_letters(settings: Settings, seconds: float) -> NewestDeadLetters:
+    """Return the last dead letters of every area: at most 200 a partition, in so many seconds.
+
+    Raises:
+        TopicsError: A topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    ranges = await partition_offsets(settings, dead_letter_topics(settings.prefix))
+    found = NewestDeadLetters(there=sum(each.end - each.beginning for each in ranges.values()))
+    # What was read by then counts; a reader that hangs is closed by its own time-outs.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await _read_back(settings, ranges, found)
+    return found
+
+
+async def _read_back(
+    settings: Settings, ranges: Mapping[Partition, OffsetRange], found: NewestDeadLetters
+) -> None:
+    """Read step by step from the ends of `ranges` back into `found`."""
+    size_bytes = 0
+    ends = {partition: each.end for partition, each in ranges.items()}
+    for most in _STEPS:
+        step = {
+            partition: OffsetRange(max(ranges[partition].beginning, end - most), end)
+            for partition, end in ends.items()
+        }
+        async with aclosing(read_ranges(settings, step)) as records:
+            async for record in records:
+                found.letters.add(_dead_letter_of(record))
+                size_bytes += len(record.value or b"")
+                if size_bytes > _LOOK_BYTES:
+                    return
+        found.looked_at += sum(each.end - each.beginning for each in step.values())
+        ends = {partition: each.beginning for partition, each in step.items()}
+
+
+async def read_one_dead_letter(settings: Settings, place: RecordId) -> DeadLetterContent | None:
+    """Return the dead letter at `place` with all that it carries; None where there is none.
+
+    Raises:
+        TopicsError: The topic is missing.
+        BrokerError: The broker cannot be reached.
+    """
+    there = (await partition_offsets(settings, [place.topic])).get(place.topic_partition)
+    if there is None or not there.holds(place.offset):
+        return None
+    record = await _record_at(settings, place)
+    if record is None:
+        return None
+    return await _content(settings, _dead_letter_of(record), record)
 
 
 async def read_redrives(settings: Settings) -> dict[RecordId, Redrive]:
