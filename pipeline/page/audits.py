@@ -34,10 +34,10 @@ MODES: Final = {
     "full": "every byte of every file, and the whole ledger",
 }
 _QUESTIONS: Final = {
-    "integrity": "Is anything other than it was logged?",
-    "completeness": "Does any record that the broker still has lack its leaf?",
-    "anchored": "Do the logs go on from checkpoints that somebody else keeps?",
-    "late": "Is any record dated long before or after it came?",
+    "integrity": "Whether all that was looked at is as it was logged.",
+    "completeness": "Whether each consumed record that the broker still has, has its leaf.",
+    "anchored": "Whether the logs go on from checkpoints that somebody else keeps.",
+    "late": "Whether each record came at about the time that it is dated.",
 }
 _RESULTS: Final = {
     "ok": ("OK", "good"),

@@ -8,7 +8,9 @@ from pipeline.page import (
     assets,
     audits,
     compare,
+    dead_letters,
     file,
+    flow,
     ledger,
     run,
     runs,
@@ -19,7 +21,7 @@ from pipeline.page import (
 
 def pages() -> Pages:
     """Return the pages over a store."""
-    shown = (runs, run, compare, file, search, ledger, audits, api_docs)
+    shown = (runs, run, compare, file, search, ledger, audits, flow, dead_letters, api_docs)
     return _guarded(*(module.router for module in shown))
 
 

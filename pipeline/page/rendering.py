@@ -29,6 +29,8 @@ NAVIGATION = (
     ("Compare", "/compare"),
     ("Ledger", "/ledger"),
     ("Audits", "/audits"),
+    ("Flow", "/flow"),
+    ("Dead letters", "/dead-letters"),
     ("API", "/docs"),
 )
 """The names of pages in the head of every page, and their paths."""
