@@ -35,6 +35,7 @@ class Looks(BrokerLooks):
         super().__init__(read_settings(bootstrap_servers="127.0.0.1:1"), EventTail())
         self.contents = letters
         self.unread = unread
+        self.asked: list[RecordId] = []
 
     async def newest_dead_letters(self) -> NewestDeadLetters:
         if not self.contents:
@@ -46,6 +47,7 @@ class Looks(BrokerLooks):
         return found
 
     async def dead_letter(self, place: RecordId) -> DeadLetterContent | None:
+        self.asked.append(place)
         if not self.contents:
             raise BrokerError("Nobody answers at nowhere.")
         return next((each for each in self.contents if each.letter.place == place), None)
@@ -238,10 +240,17 @@ async def test_a_broker_that_is_away_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        *(f"{LETTERS}/0/6", f"{LETTERS}/0/x", f"{LETTERS}/-1/5", f"{LETTERS}/0/05"),
+        *(f"{LETTERS}/0/x", f"{LETTERS}/-1/5", f"{LETTERS}/0/05"),
         *("rmos.runs.requests/3/17", "__consumer_offsets/0/0", f"{LETTERS}/0/{10**18}"),
     ],
 )
 async def test_what_is_no_dead_letter_of_ours_is_not_looked_at(tmp_path: Path, place: str) -> None:
-    async with site_over(tmp_path / "store", broker=Looks(letter(b"{}"))) as site:
+    looks = Looks(letter(b"{}"))
+    async with site_over(tmp_path / "store", broker=looks) as site:
         await site.page(f"/dead-letters/{place}", 404)
+    assert looks.asked == []
+
+
+async def test_a_letter_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    async with site_over(tmp_path / "store", broker=Looks(letter(b"{}"))) as site:
+        await site.page(f"/dead-letters/{LETTERS}/0/6", 404)
