@@ -1,10 +1,13 @@
 """One box for everything that has a name."""
 
+import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from pipeline.storage.index.named import _BY_ADVISORY, _BY_HASH
+from pipeline.storage.index.run_index import INDEX_FILE
 from tests.builders import GCODE, advisory_request, attachment, red_request, run_request, sha256
 from tests.evidence.proven_stores import proven_store
 from tests.ledger.ledgers import KEYS
@@ -84,3 +87,12 @@ async def test_a_record_leads_to_what_it_made(
 async def test_without_the_key_of_the_ledger_a_record_is_not_looked_for(site: Site) -> None:
     page = await site.page("/search?q=rmos.runs.requests/0/1", 503)
     assert "does not have the public key" in page.one("main").words
+
+
+@pytest.mark.parametrize("query", [_BY_HASH, _BY_ADVISORY])
+async def test_no_name_is_looked_for_in_all_rows(site: Site, query: str) -> None:
+    with sqlite3.connect(site.api.root / INDEX_FILE) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"text": "0" * 64})
+        steps = [row[3] for row in plan]
+    assert any(step.startswith("SEARCH") for step in steps)
+    assert [step for step in steps if step.startswith("SCAN")] == []

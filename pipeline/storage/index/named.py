@@ -14,16 +14,17 @@ MOST_NAMED = 100
 
 _START = f"substr(:text, 1, {HASH_START})"
 _EXPLAINED = "source_offset IS NOT NULL"
-# Every part is a constant of ours; values are bound.
+# Every part is a constant of ours; values are bound. Without the plus SQLite puts the value in the
+# place of the column inside substr, and scans.
 _BY_HASH = f"""
     SELECT run_id, 'artifact', NULL FROM runs
         WHERE substr(artifact_sha256, 1, {HASH_START}) = {_START}
-        AND artifact_sha256 = :text AND {_EXPLAINED}
+        AND +artifact_sha256 = :text AND {_EXPLAINED}
     UNION ALL SELECT run_id, 'program', NULL FROM runs
         WHERE gcode_sha256 = :text AND {_EXPLAINED}
     UNION ALL SELECT run_id, 'evaluation', NULL FROM runs
         WHERE substr(feasibility_sha256, 1, {HASH_START}) = {_START}
-        AND feasibility_sha256 = :text AND {_EXPLAINED}
+        AND +feasibility_sha256 = :text AND {_EXPLAINED}
     UNION ALL SELECT run_id, 'attachment', kind FROM attachments
         JOIN runs USING (run_id) WHERE sha256 = :text AND {_EXPLAINED}
     LIMIT {MOST_NAMED + 1}"""  # noqa: S608
