@@ -23,8 +23,11 @@ pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parent / "pictures"
 NAMES = [program.name for program in programs()]
 SIZE = (160, 120)
-MOST_ON_AVERAGE, MOST_OF_A_BLOCK = 2.0, 30.0
-"""Of 255: what another version of Chromium may draw otherwise, on average and of 8 by 8 pixels."""
+MOST_ON_AVERAGE, MOST_OF_A_BLOCK = 0.1, 4.0
+"""Of 255: what another version of Chromium may draw otherwise, on average and of 8 by 8 pixels.
+
+The picture of the fewest lines, upside down, differs by 0.13 and 9; a shift by one pixel by 0.2 and 10.
+"""
 
 real_programs = pytest.mark.parametrize(
     "name",
@@ -72,8 +75,9 @@ def compare(png: bytes, kept: Path) -> None:
 
 def test_keys_turn_the_picture_and_zero_turns_it_back(new_page: NewPage) -> None:
     page = drawn(new_page, "yellow")
-    before = picture(page)
     page.locator("canvas").focus()
+    page.keyboard.press("0")
+    before = picture(page)
     seen = {before}
     for key in ("ArrowRight", "ArrowUp", "+", "Shift+ArrowLeft", "-"):
         page.keyboard.press(key)
