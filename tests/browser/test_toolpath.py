@@ -26,7 +26,8 @@ SIZE = (160, 120)
 MOST_ON_AVERAGE, MOST_OF_A_BLOCK = 0.1, 4.0
 """Of 255: what another version of Chromium may draw otherwise, on average and of 8 by 8 pixels.
 
-The picture of the fewest lines, upside down, differs by 0.13 and 9; a shift by one pixel by 0.2 and 10.
+The picture of the fewest lines, upside down, differs by 0.13 and 9; shifted by one pixel, by 0.2
+and 10.
 """
 
 real_programs = pytest.mark.parametrize(
