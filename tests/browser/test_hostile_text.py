@@ -63,7 +63,6 @@ def test_a_picture_by_a_producer_runs_nothing_even_by_itself(
         assert answer is not None
         assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
         assert page.locator("svg").get_attribute("onload") == "alert(5)"
-        own, *others = happened
-        assert own == f"{site.address}/run/hostile/preview.svg"
-        assert all(each.startswith("https://elsewhere.example/z ") for each in others)
-        assert all("csp" in each for each in others)
+        # Refused by the policy before it was sent.
+        refused = "https://elsewhere.example/z csp"
+        assert set(happened) == {f"{site.address}/run/hostile/preview.svg", refused}

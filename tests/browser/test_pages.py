@@ -41,6 +41,7 @@ PAGES = {
 }
 FILES = (
     "artifact",
+    "evidence",
     "attachments/",
     "pictures/",
     "preview.svg",
