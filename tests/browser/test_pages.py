@@ -37,6 +37,7 @@ PAGES = {
     "found": f"/search?q={sha256(GCODE)}",
     "found nowhere": "/search?q=nothing",
     "audit": f"/audits/{AUDIT}",
+    "letter, while no broker answers": "/dead-letters/rmos.runs.dead-letters/0/0",
     "sign in": "/sign-in",
 }
 FILES = (
