@@ -28,7 +28,7 @@ from tests.ledger.ledgers import KEYS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, Route
 
-TOKEN = "a token of the shop"
+TOKEN = "a-token-of-the-shop"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # In the page, as early as any script of it.
 REPORT_VIOLATIONS = """
