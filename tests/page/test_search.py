@@ -95,4 +95,6 @@ async def test_no_name_is_looked_for_in_all_rows(site: Site, query: str) -> None
         plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"text": "0" * 64})
         steps = [row[3] for row in plan]
     assert any(step.startswith("SEARCH") for step in steps)
-    assert [step for step in steps if step.startswith("SCAN")] == []
+    # One row for each time of arrival.
+    harmless = {"SCAN CONSTANT ROW", "SCAN parts"}
+    assert {step for step in steps if step.startswith("SCAN")} <= harmless

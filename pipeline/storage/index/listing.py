@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
@@ -15,21 +15,19 @@ import orjson
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    CompoundSelect,
     Integer,
-    Select,
     bindparam,
     literal_column,
     select,
     tuple_,
-    union_all,
 )
 
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
-from pipeline.storage.index.programs import refusing_run_ids
-from pipeline.storage.index.tables import LISTED_BY, driver_text, runs
+from pipeline.storage.index.merging import ARRIVALS, merged, newest_first
+from pipeline.storage.index.programs import is_of_program, refusing_run_ids
+from pipeline.storage.index.tables import LISTED_BY, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -66,22 +64,21 @@ _COUNT_ADVISORIES = (
     "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
 )
 _COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "legacy", "created_at_us"))
-_NEWEST_FIRST = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
 _FIRST_BUDGET = 1000
 """Tools that are merged, or runs that are looked through, before the other way is tried."""
 
 # Not LIKE, which does not distinguish `saw` from `SAW` and so cannot use the index. Each tool_id is
 # one seek, however many runs it has.
-_TOOLS = """WITH RECURSIVE tools(tool_id) AS (
+_TOOLS = """WITH RECURSIVE parts(key) AS (
         SELECT kept.tool_id FROM runs AS kept WHERE kept.rowid = (
             SELECT rowid FROM runs WHERE tool_id >= :prefix AND tool_id < :prefix_end
             ORDER BY tool_id LIMIT 1)
         UNION ALL
-        SELECT kept.tool_id FROM tools CROSS JOIN runs AS kept ON kept.rowid = (
-            SELECT rowid FROM runs WHERE tool_id > tools.tool_id AND tool_id < :prefix_end
+        SELECT kept.tool_id FROM parts CROSS JOIN runs AS kept ON kept.rowid = (
+            SELECT rowid FROM runs WHERE tool_id > parts.key AND tool_id < :prefix_end
             ORDER BY tool_id LIMIT 1)
         LIMIT :budget)"""
-_COUNT_TOOLS = f"{_TOOLS} SELECT count(*) FROM tools"  # noqa: S608
+_COUNT_TOOLS = f"{_TOOLS} SELECT count(*) FROM parts"  # noqa: S608
 _UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scalar_subquery()
 
 
@@ -180,7 +177,7 @@ def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tup
         within = {**values, "budget": budget}
         (tools,) = connection.execute(_COUNT_TOOLS, within).fetchone()
         if tools < budget:
-            return connection.execute(_merged(names), within).fetchall()
+            return connection.execute(_of_tools(names), within).fetchall()
         rows = connection.execute(_looked_through(names), within).fetchall()
         if len(rows) == values["count"] or _has_seen_all(connection, within):
             return rows
@@ -203,16 +200,18 @@ def _of_program(names: frozenset[str]) -> str:
     if "prefix" in names:
         tool_id: Any = literal_column("+runs.tool_id")
         others += [tool_id >= bindparam("prefix"), tool_id < bindparam("prefix_end")]
-    others += _conditions(names - set(LISTED_BY))
-    query = union_all(
-        select(*_COLUMNS).where(runs.c.gcode_sha256 == program, *others),
-        select(*_COLUMNS).where(
-            runs.c.run_id.in_(refusing_run_ids(program)),
-            runs.c.gcode_sha256.is_distinct_from(program),
-            *others,
-        ),
+    fits = [*others, *_conditions(names - set(LISTED_BY))]
+    fits_next = [*others, *_conditions(names - {*LISTED_BY, "day_after"})]
+    cutting = _merged(ARRIVALS, is_of_program(program), fits, fits_next)
+    refusing = select(*_COLUMNS).where(
+        runs.c.run_id.in_(refusing_run_ids(program)),
+        runs.c.gcode_sha256.is_distinct_from(program),
+        *fits,
     )
-    return _text(query.order_by(*_NEWEST_FIRST), bindparam("count", type_=Integer))
+    refused = newest_first(refusing, bindparam("count", type_=Integer))
+    # Every part is a constant of ours; values are bound.
+    return f"""SELECT * FROM (SELECT * FROM ({cutting}) UNION ALL SELECT * FROM ({refused}))
+        ORDER BY created_at_us DESC, run_id DESC LIMIT :count"""  # noqa: S608
 
 
 def _has_seen_all(connection: sqlite3.Connection, within: Mapping[str, Any]) -> bool:
@@ -231,8 +230,8 @@ def _newest(names: frozenset[str], limit: str) -> str:
         names: The parameters that are bound.
         limit: The name of the one that bounds the rows.
     """
-    query = select(*_COLUMNS).where(*_conditions(names)).order_by(*_NEWEST_FIRST)
-    return _text(query, bindparam(limit, type_=Integer))
+    query = select(*_COLUMNS).where(*_conditions(names))
+    return newest_first(query, bindparam(limit, type_=Integer))
 
 
 def _looked_through(names: frozenset[str]) -> str:
@@ -243,39 +242,20 @@ def _looked_through(names: frozenset[str]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _merged(names: frozenset[str]) -> str:
-    """Return the query that merges the runs of each tool, all of them newest first.
-
-    The queue of the recursion holds the next run of each tool. Its ORDER BY makes it give out the
-    newest; one seek puts in the next run of the same tool.
-    """
-    first = _newest_of("tools.tool_id", _conditions(names))
-    # By the plus run_id is no column: SQLite compares two columns of text as bytes, which the index
-    # does not, and would search by the time alone.
-    before: Any = literal_column("(merged.created_at_us, +merged.run_id)")
-    is_next = tuple_(runs.c.created_at_us, runs.c.run_id) < before
-    # SQLite searches by one upper bound, and a day may be it.
-    following = _newest_of("merged.tool_id", [*_conditions(names - {"day_after"}), is_next])
-    shown = ", ".join(f"kept.{column.name}" for column in _COLUMNS)
-    listed = "kept.rowid, kept.tool_id, kept.created_at_us, kept.run_id"
-    return f"""{_TOOLS}, merged(place, tool_id, created_at_us, run_id) AS (
-        SELECT {listed} FROM tools CROSS JOIN runs AS kept ON kept.rowid = ({first})
-        UNION ALL
-        SELECT {listed} FROM merged CROSS JOIN runs AS kept ON kept.rowid = ({following})
-        ORDER BY 3 DESC, 4 DESC LIMIT :count)
-    SELECT {shown} FROM merged CROSS JOIN runs AS kept ON kept.rowid = merged.place"""  # noqa: S608
+def _of_tools(names: frozenset[str]) -> str:
+    """Return the query that merges the runs of each tool, all of them newest first."""
+    fits, fits_next = _conditions(names), _conditions(names - {"day_after"})
+    return _merged(_TOOLS, lambda key: [runs.c.tool_id == literal_column(key)], fits, fits_next)
 
 
-def _newest_of(tool_id: str, conditions: list[ColumnElement[bool]]) -> str:
-    """Return the query of the rowid of a tool's newest run that fits."""
-    of_tool = runs.c.tool_id == literal_column(tool_id)
-    query: Select[Any] = select(literal_column("runs.rowid")).where(of_tool, *conditions)
-    return _text(query.order_by(*_NEWEST_FIRST), literal_column("1", Integer))
-
-
-def _text(query: Select[Any] | CompoundSelect[Any], count: ColumnElement[int]) -> str:
-    # Without this offset SQLAlchemy binds one of its own.
-    return driver_text(query.limit(count).offset(literal_column("0")))
+def _merged(
+    parts: str,
+    is_of_part: Callable[[str], Sequence[ColumnElement[bool]]],
+    fits: Sequence[ColumnElement[bool]],
+    fits_next: Sequence[ColumnElement[bool]],
+) -> str:
+    columns = [column.name for column in _COLUMNS]
+    return merged(parts, is_of_part, fits, fits_next, columns=columns, limit="LIMIT :count")
 
 
 def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:

@@ -1,30 +1,29 @@
-"""What a hash or an advisory_id names: each found by an index, however many runs there are.
-
-The hashes of artifacts and evaluations are indexed by their first digits: a page of the index then
-holds three times as many, and each new run touches a page at random.
-"""
+"""What a hash or an advisory_id names: each found by an index, however many runs there are."""
 
 import sqlite3
 from typing import NamedTuple
 
-from pipeline.storage.index.tables import HASH_START
+from pipeline.storage.index.merging import ARRIVALS
+from pipeline.storage.index.tables import ARRIVAL, hash_start
 
 MOST_NAMED = 100
 """More are not returned: who finds so many asks by something else."""
 
-_START = f"substr(:text, 1, {HASH_START})"
 _EXPLAINED = "source_offset IS NOT NULL"
-# Every part is a constant of ours; values are bound. Without the plus SQLite puts the value in the
-# place of the column inside substr, and scans.
-_BY_HASH = f"""
-    SELECT run_id, 'artifact', NULL FROM runs
-        WHERE substr(artifact_sha256, 1, {HASH_START}) = {_START}
-        AND +artifact_sha256 = :text AND {_EXPLAINED}
-    UNION ALL SELECT run_id, 'program', NULL FROM runs
-        WHERE gcode_sha256 = :text AND {_EXPLAINED}
-    UNION ALL SELECT run_id, 'evaluation', NULL FROM runs
-        WHERE substr(feasibility_sha256, 1, {HASH_START}) = {_START}
-        AND +feasibility_sha256 = :text AND {_EXPLAINED}
+
+
+def _of_runs(column: str, what: str) -> str:
+    # Every part is a constant of ours; values are bound. Without the plus SQLite puts the value in
+    # the place of the column inside substr, and reads all runs of the part.
+    return f"""SELECT run_id, '{what}', NULL FROM parts CROSS JOIN runs
+        WHERE {ARRIVAL} = parts.key AND {hash_start(column)} = {hash_start(":text")}
+        AND +{column} = :text AND {_EXPLAINED}"""  # noqa: S608
+
+
+_BY_HASH = f"""{ARRIVALS}
+    {_of_runs("artifact_sha256", "artifact")}
+    UNION ALL {_of_runs("gcode_sha256", "program")}
+    UNION ALL {_of_runs("feasibility_sha256", "evaluation")}
     UNION ALL SELECT run_id, 'attachment', kind FROM attachments
         JOIN runs USING (run_id) WHERE sha256 = :text AND {_EXPLAINED}
     LIMIT {MOST_NAMED + 1}"""  # noqa: S608

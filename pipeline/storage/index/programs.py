@@ -1,23 +1,30 @@
 """What the index knows of a program by its hash: the runs that refuse, cut or attach it."""
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     CompoundSelect,
     Integer,
     String,
     bindparam,
+    func,
     literal_column,
     select,
     union_all,
 )
 
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.storage.index.merging import ARRIVALS, merged
 from pipeline.storage.index.tables import (
+    ARRIVAL,
+    HASH_START,
     attachments,
     driver_text,
+    hash_start,
     runs,
     stored_run_of_row,
     withheld_blobs,
@@ -50,6 +57,23 @@ def refusing_run_ids(sha256: BindParameter[str]) -> CompoundSelect[tuple[str]]:
     return union_all(*withheld, attached)
 
 
+def is_of_program(
+    sha256: BindParameter[str],
+) -> Callable[[str], Sequence[ColumnElement[bool]]]:
+    """Return what the runs of a program fit, in each part of those that came together."""
+
+    def is_of_part(key: str) -> Sequence[ColumnElement[bool]]:
+        return (
+            literal_column(ARRIVAL) == literal_column(key),
+            literal_column(hash_start("gcode_sha256"))
+            == func.substr(sha256, literal_column("1"), literal_column(str(HASH_START))),
+            # By the plus SQLite does not put the parameter into the line before.
+            literal_column("+runs.gcode_sha256", String) == sha256,
+        )
+
+    return is_of_part
+
+
 _refusing = refusing_run_ids(_SHA256).subquery()
 # In the order of the keys, whichever comes first: to find the newest, all would be sorted.
 _REFUSING = driver_text(
@@ -58,11 +82,7 @@ _REFUSING = driver_text(
     .limit(_ONE)
     .offset(_NONE_BEFORE)
 )
-_CUTTING = driver_text(
-    select(runs)
-    .where(runs.c.gcode_sha256 == _SHA256)
-    .order_by(runs.c.created_at_us.desc(), runs.c.run_id.desc())
-)
+_CUTTING = merged(ARRIVALS, is_of_program(_SHA256), (), (), columns=_NAMES)
 _ATTACHING = driver_text(
     select(attachments.c.run_id, attachments.c.kind)
     .join_from(attachments, runs, runs.c.run_id == attachments.c.run_id)

@@ -18,6 +18,7 @@ from pipeline.core.runs.outcome import stored_run
 from pipeline.errors import InputError
 from pipeline.storage.index import listing
 from pipeline.storage.index.listing import list_runs
+from pipeline.storage.index.named import named_by_hash
 from pipeline.storage.index.programs import runs_of_program
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.tables import LISTED_BY, IndexedRun, indexed_run, runs
@@ -37,7 +38,7 @@ from tests.storage.stores import change_index, judged_record, opened, source
 
 # The ids that a look-up is given come as one JSON text, EXISTS has a row of its own, and what a
 # bounded query has found is read to its end.
-_HARMLESS = re.compile(r"json_each|CONSTANT ROW|SCAN (tools|merged|\(subquery-\d+\))$")
+_HARMLESS = re.compile(r"json_each|CONSTANT ROW|SCAN (parts|merged|\(subquery-\d+\))$")
 
 VALUES: dict[str, Any] = {
     "status": "OK",
@@ -203,9 +204,10 @@ def test_a_program_and_another_filter_are_searched_by_the_program(index: RunInde
         plans = plans_of(index, work)
         merged = plans[plans.index("MERGE (UNION ALL)") :]
         of_runs, withheld = merged[: merged.index("RIGHT")], merged[merged.index("RIGHT") :]
-        assert any("runs_by_gcode_sha256 (gcode_sha256=?" in plan for plan in of_runs), plans
-        assert not any("TEMP B-TREE" in plan for plan in of_runs), plans
-        # Only what refuses the program is sorted.
+        searched = "runs_by_arrival_and_gcode_sha256 (<expr>=? AND <expr>=?"
+        assert sum(searched in plan for plan in of_runs) == 2, plans
+        # Behind the merge, the rows of one page.
+        assert not any("TEMP B-TREE" in plan for plan in of_runs[:-1]), plans
         assert any("autoindex_runs_1 (run_id=?)" in plan for plan in withheld), plans
         assert any("withheld_payloads_1 (sha256=?)" in plan for plan in withheld), plans
         assert any("withheld_blobs_1 (sha256=?)" in plan for plan in withheld), plans
@@ -340,9 +342,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunInde
     index.close()
 
 
-def fill(index: RunIndex, template: dict[str, Any], rows: list[tuple[str, int, str, str]]) -> None:
-    """Let the index have these runs alone: run_id, time, tool_id and status of each."""
-    names = ("run_id", "created_at_us", "tool_id", "status")
+def fill(
+    index: RunIndex,
+    template: dict[str, Any],
+    rows: list[tuple[Any, ...]],
+    names: tuple[str, ...] = ("run_id", "created_at_us", "tool_id", "status"),
+) -> None:
+    """Let the index have these runs alone; of each the values of `names`."""
     with index.transaction() as transaction:
         transaction.connection.exec_driver_sql("DELETE FROM runs")
         transaction.add_runs(
@@ -384,6 +390,40 @@ def test_a_prefix_lists_what_plain_python_finds_page_by_page(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listing, "_FIRST_BUDGET", budget)
         assert offenders(holds, product(PREFIXES, [None, "BLOCKED"], [2, 50])) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    found=strategies.lists(
+        strategies.tuples(
+            strategies.integers(10**15, 10**15 + 3),
+            strategies.sampled_from([None, 0, 1023, 1024, 1_000_000, 2**40]),
+            strategies.sampled_from(["a" * 64, "a" * 63 + "b", "c" * 64]),
+        ),
+        max_size=30,
+    )
+)
+def test_a_program_is_found_whenever_its_runs_arrived(
+    template: tuple[RunIndex, dict[str, Any]], found: list[tuple[int, int | None, str]]
+) -> None:
+    index, row = template
+    rows = [(f"run_{number:03d}", *each) for number, each in enumerate(found)]
+    fill(index, row, rows, ("run_id", "created_at_us", "source_offset", "gcode_sha256"))
+    newest = sorted(rows, key=lambda row: (row[1], row[0]), reverse=True)
+
+    def holds(sha256: str) -> None:
+        explained = [row[0] for row in newest if row[3] == sha256 and row[2] is not None]
+        unexplained = [row[0] for row in newest if row[3] == sha256 and row[2] is None]
+        with index.looking_up() as connection:
+            listed = [walk(connection, gcode_sha256=sha256, limit=limit) for limit in (1, 2, 50)]
+            named = {each.run_id for each in named_by_hash(connection, sha256)}
+            cutting = runs_of_program(connection, sha256).cutting
+        assert listed == [explained] * 3
+        assert named == set(explained)
+        # Only a run that a record explains may be cut by.
+        assert (cutting and cutting.run_id) == next(iter([*explained, *unexplained]), None)
+
+    assert offenders(holds, ["a" * 64, "a" * 63 + "b", "c" * 64, "d" * 64]) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Queries that merge the runs of many parts of an index, all of them newest first.
+
+A part is a tool, or the runs that came at about the same time: what an index keeps together. Within
+a part its runs lie newest first, and the queue of a recursive query gives out the newest of all.
+Nothing is sorted, however many runs there are; it takes one seek a part and one a run.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    literal_column,
+    select,
+    tuple_,
+)
+
+from pipeline.storage.index.tables import ARRIVAL, driver_text, runs
+
+NEWEST_FIRST = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
+
+ARRIVALS = f"""WITH RECURSIVE parts(key) AS (
+        SELECT (SELECT {ARRIVAL} FROM runs WHERE {ARRIVAL} >= -1 ORDER BY {ARRIVAL} LIMIT 1)
+        UNION ALL
+        SELECT (SELECT {ARRIVAL} FROM runs WHERE {ARRIVAL} > parts.key
+            ORDER BY {ARRIVAL} LIMIT 1)
+        FROM parts WHERE parts.key IS NOT NULL)"""  # noqa: S608
+"""The parts of `ARRIVAL`, each found by one seek; after the last a key that is null."""
+
+
+def merged(
+    parts: str,
+    is_of_part: Callable[[str], Sequence[ColumnElement[bool]]],
+    fits: Sequence[ColumnElement[bool]],
+    fits_next: Sequence[ColumnElement[bool]],
+    *,
+    columns: Sequence[str],
+    limit: str = "LIMIT -1",
+) -> str:
+    """Return the query of the runs of all parts, newest first.
+
+    Args:
+        parts: `WITH RECURSIVE parts(key) AS ...`.
+        is_of_part: From the name of a key to what the runs of that part fit.
+        fits: What each run must fit besides.
+        fits_next: The same without an upper bound of the time: SQLite searches by one, which is
+            then the run before.
+        columns: Of `runs`, in the rows of the answer.
+        limit: `LIMIT :name` of the most rows. Without any LIMIT SQLite would drop the order.
+    """
+    first = _newest([*is_of_part("parts.key"), *fits])
+    # By the plus run_id is no column: SQLite compares two columns of text as bytes, which the index
+    # does not, and would search by the time alone.
+    before: Any = literal_column("(merged.created_at_us, +merged.run_id)")
+    is_next = tuple_(runs.c.created_at_us, runs.c.run_id) < before
+    following = _newest([*is_of_part("merged.key"), *fits_next, is_next])
+    shown = ", ".join(f"kept.{name}" for name in columns)
+    # Every part is a constant of ours; values are bound.
+    return f"""{parts}, merged(place, key, created_at_us, run_id) AS (
+        SELECT kept.rowid, parts.key, kept.created_at_us, kept.run_id
+        FROM parts CROSS JOIN runs AS kept ON kept.rowid = ({first})
+        UNION ALL
+        SELECT kept.rowid, merged.key, kept.created_at_us, kept.run_id
+        FROM merged CROSS JOIN runs AS kept ON kept.rowid = ({following})
+        ORDER BY 3 DESC, 4 DESC {limit})
+    SELECT {shown} FROM merged CROSS JOIN runs AS kept ON kept.rowid = merged.place"""  # noqa: S608
+
+
+def newest_first(query: Select[Any] | CompoundSelect[Any], count: ColumnElement[int]) -> str:
+    """Return the text of `query`, newest first, at most `count` rows."""
+    # Without this offset SQLAlchemy binds one of its own.
+    ordered = query.order_by(*NEWEST_FIRST).limit(count).offset(literal_column("0"))
+    return driver_text(ordered)
+
+
+def _newest(conditions: Sequence[ColumnElement[bool]]) -> str:
+    """Return the query of the rowid of the newest run that fits."""
+    query: Select[Any] = select(literal_column("runs.rowid")).select_from(runs)
+    return newest_first(query.where(*conditions), literal_column("1", Integer))
