@@ -1,4 +1,4 @@
-"""Reads the events topic from its end on, for all requests of one publisher.
+"""Reads the events topic, from its end or a time on, for all requests of one publisher.
 
 Pairs events with the offsets that wait for them, in whatever order both become known.
 """
@@ -236,8 +236,11 @@ class EventReader:
         """Whether events are being read."""
         return self._task is not None and not self._task.done()
 
-    async def start(self) -> None:
+    async def start(self, since_ms: int | None = None) -> None:
         """Stand at the end of every partition: from now on no event is missed.
+
+        Args:
+            since_ms: A time, ms since 1970, to stand at the first event since in place of the end.
 
         Raises:
             BrokerError: No broker answers, or it refuses.
@@ -251,7 +254,7 @@ class EventReader:
                     request_timeout_ms=ANSWER_TIMEOUT_MS,
                 )
             )
-            await self._stand_at_end(consumer)
+            await self._stand(consumer, since_ms)
             reading = self._read(consumer, stack.pop_all())
         self._task = asyncio.create_task(reading, name="rmos event reader")
         self._task.add_done_callback(self._end)
@@ -262,15 +265,25 @@ class EventReader:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _stand_at_end(self, consumer: Any) -> None:  # noqa: ANN401 - aiokafka has no types
+    async def _stand(
+        self,
+        consumer: Any,  # noqa: ANN401 - aiokafka has no types
+        since_ms: int | None,
+    ) -> None:
         async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-            ends = await consumer.end_offsets(self._partitions)
+            positions = await consumer.end_offsets(self._partitions)
             if self._tail is not None:
                 begins = await consumer.beginning_offsets(self._partitions)
-                ends = {each: max(begins[each], end - _BEFORE) for each, end in ends.items()}
+                positions = {
+                    each: max(begins[each], end - _BEFORE) for each, end in positions.items()
+                }
+            if since_ms is not None:
+                times = dict.fromkeys(self._partitions, since_ms)
+                found = await consumer.offsets_for_times(times)
+                positions |= {each: at.offset for each, at in found.items() if at is not None}
         # No pause between these two, or the consumer would look for positions by itself.
         consumer.assign(self._partitions)
-        for partition, offset in ends.items():
+        for partition, offset in positions.items():
             consumer.seek(partition, offset)
 
     async def _read(self, consumer: Any, connection: AsyncExitStack) -> None:  # noqa: ANN401

@@ -9,9 +9,8 @@ This is what a CAM system or an explainer engine imports; the base install has a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Generic, Self
+import time
+from typing import Final, Generic, Self
 
 from pipeline.broker.admin.topics import topic_partitions
 from pipeline.broker.event_reader import EventFuture, EventReader, EventTail
@@ -28,6 +27,9 @@ from pipeline.errors import InputError
 from pipeline.settings import Settings, read_settings
 from schemas.advisory_event import AdvisoryEvent
 from schemas.run_event import RunEvent
+
+LOOK_BACK_SECONDS: Final = 60.0
+"""How old an event may be that is asked for after its record was published."""
 
 
 class RequestPublisher(Generic[Event]):
@@ -157,31 +159,47 @@ class RequestPublisher(Generic[Event]):
         """
         return await self._send_for_event(key, value, headers, None)
 
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[Callable[[Located], Receipt[Event]]]:
-        """Follow the events of records that others publish, for the length of a block.
+    async def event_of(
+        self,
+        record: Located,
+        timeout_seconds: float | None = None,
+        *,
+        look_back_seconds: float = LOOK_BACK_SECONDS,
+    ) -> Event:
+        """Wait for the last event of a record that was published here or elsewhere.
 
-        The block is given a function that returns the receipt of any record, such as a redrive
-        or another producer made. Events from the begin of the block on are kept for it.
+        A redrive is one, or what another producer sent. The wait is that of `Receipt.event`. Each
+        call has a consumer of its own: for a request of this publisher, `send` and
+        `publish_and_wait` cost less.
+
+        Args:
+            record: What `publish` returned, or any other record of the topic of the requests.
+            timeout_seconds: Longest wait; None for RMOS_RECEIPT_TIMEOUT_SECONDS.
+            look_back_seconds: How old the event may be, by the clocks of this machine and of the
+                worker. An older one is not found.
 
         Raises:
-            BrokerError: No broker answers.
+            InputError: It is of another topic.
+            ReceiptTimeoutError: It was not judged in time, or its event is older.
+            BrokerError: Events cannot be read.
         """
-        matcher = (await self._live_reader()).matcher
-        ticket = matcher.announce()
-
-        def receipt_of(record: Located) -> Receipt[Event]:
-            loop = asyncio.get_running_loop()
-            report: DeliveryReport = loop.create_future()
-            report.set_result(record)
-            event = EventFuture(loop=loop)
-            matcher.expect(matcher.announce(), RecordId.of(record), event)
-            return self._receipt(report, None, event)
-
+        if record.topic != self._requests:
+            message = f"Expected a record of {self._requests}, found {RecordId.of(record)}."
+            raise InputError(message)
+        assert self._event_partitions, "start it first"
+        loop = asyncio.get_running_loop()
+        report: DeliveryReport = loop.create_future()
+        report.set_result(record)
+        event = EventFuture(loop=loop)
+        # As events follow the partition of their record.
+        partition = record.partition % len(self._event_partitions)
+        reader = EventReader(self._settings, self._events, [partition])
+        reader.matcher.expect(reader.matcher.announce(), RecordId.of(record), event)
         try:
-            yield receipt_of
+            await reader.start(int((time.time() - look_back_seconds) * 1000))
+            return await self._receipt(report, None, event).event(timeout_seconds)
         finally:
-            matcher.withdraw(ticket)
+            await reader.stop()
 
     async def read_events(self) -> None:
         """Let events be read from now on, whoever asked for what they are about.

@@ -25,7 +25,7 @@ from pipeline.broker.sending import requests as request_sender
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.broker.sending.requests import DeliveryReport
 from pipeline.cli import publish
-from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.record import Located, RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.outcome import Outcome, OutcomeKind
 from pipeline.errors import BrokerError, InputError, ReceiptTimeoutError, TopicsError
@@ -46,7 +46,7 @@ def new_run_id() -> str:
     return f"run_{uuid.uuid4().hex}"
 
 
-def event_of(published: Published, kind: OutcomeKind = "persisted", run_id: str = "r") -> Message:
+def event_of(published: Located, kind: OutcomeKind = "persisted", run_id: str = "r") -> Message:
     outcome = Outcome(kind, run_id=run_id)
     source = RecordSource(1, RecordId.of(published))
     topic = published.topic.replace(".requests", ".events")
@@ -216,19 +216,38 @@ async def test_first_event_after_a_long_history_is_found(
     assert (await receipt.event()).outcome == "persisted"
 
 
-async def test_events_of_records_of_others_are_followed_from_the_begin_of_a_block(
+async def test_events_of_records_of_others_are_found_before_and_after_they_are_told(
     settings: Settings, publisher: RunPublisher, events: BatchSender
 ) -> None:
-    async with publisher.following() as receipt_of, RunPublisher(settings) as other:
-        first, second = [await other.publish(run_request(run_id=new_run_id())) for _ in range(2)]
-        await events.send([event_of(first), event_of(second, "duplicate")])
-        found = [await receipt_of(each).event() for each in (second, first)]
-    assert [(each.outcome, each.source.offset) for each in found] == [
-        ("duplicate", second.offset),
-        ("persisted", first.offset),
-    ]
-    assert publisher._reader is not None
-    assert publisher._reader.matcher.early_count == 0
+    async with RunPublisher(settings) as other:
+        told_before, told_after = [
+            RecordId.of(await other.publish(run_request(run_id="same"))) for _ in range(2)
+        ]
+    await events.send([event_of(told_before)])
+    assert (await publisher.event_of(told_before)).source.offset == told_before.offset
+    with pytest.raises(ReceiptTimeoutError, match=f"in the log at {told_after}"):
+        await publisher.event_of(told_after, 0.1)
+    waiting = asyncio.ensure_future(publisher.event_of(told_after))
+    await events.send([event_of(told_after, "duplicate")])
+    found = await waiting
+    assert (found.outcome, found.source.offset) == ("duplicate", told_after.offset)
+
+
+async def test_an_event_older_than_the_look_back_is_not_found(
+    publisher: RunPublisher, events: BatchSender
+) -> None:
+    published = await publisher.publish(run_request())
+    await events.send([event_of(published)])
+    with pytest.raises(ReceiptTimeoutError):
+        await publisher.event_of(published, 0.1, look_back_seconds=-1)
+
+
+async def test_the_event_of_a_record_of_another_topic_is_not_waited_for(
+    settings: Settings, publisher: RunPublisher
+) -> None:
+    other = RecordId(settings.topics.advisory_requests, 0, 0)
+    with pytest.raises(InputError, match=f"a record of {settings.topics.run_requests}, found"):
+        await publisher.event_of(other)
 
 
 async def test_what_others_write_on_the_events_topic_is_passed_over(

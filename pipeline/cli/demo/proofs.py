@@ -93,7 +93,7 @@ async def show_recovery(demo: Demo, run: RunEvent) -> None:
     path.unlink()
     screen.command(f"rm {run.artifact_path}")
     request = demo_requests()[0]
-    event = await (await demo.runs.send_raw(request.key, request.value)).event()
+    event = await demo.runs.event_of(await demo.runs.publish_raw(request.key, request.value))
     assert event.error is not None
     code = event.error.code
     screen.line(f"  its request comes again: {event.outcome}, {code}", "bold red")
@@ -104,10 +104,9 @@ async def show_recovery(demo: Demo, run: RunEvent) -> None:
     expect(hash_of(path) == run.artifact_sha256, f"{path} came back with another hash.")
     screen.command(f"rmos dead-letters redrive --code {code}")
     wanted = DeadLetterFilter(codes=frozenset({code}))
-    async with demo.runs.following() as receipt_of:
-        (result,) = [each async for each in redrive(demo.settings, wanted)]
-        assert result.redriven_as is not None
-        event = await receipt_of(result.redriven_as).event()
+    (result,) = [each async for each in redrive(demo.settings, wanted)]
+    assert result.redriven_as is not None
+    event = await demo.runs.event_of(result.redriven_as)
     screen.line(f"  {result.letter.identity} is now {result.redriven_as}: {event.outcome}", "green")
     screen.note("a duplicate is a success: the artifact is there, and may_cut says so again")
 
