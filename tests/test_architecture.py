@@ -46,6 +46,7 @@ LEAVES_MAY_NOT_IMPORT = {
     "pipeline.settings": {*MAY_IMPORT},
     "pipeline.logs": {*MAY_IMPORT} - {"core"},
     "pipeline.client": {*MAY_IMPORT} - {"schemas", "core"},
+    "pipeline.store": {*MAY_IMPORT} - {"schemas", "core", "disk", "storage"},
     "pipeline.__main__": {"api", "app"},
 }
 
@@ -70,7 +71,7 @@ IMPURE_NAMES = {"open", "print", "input", "now", "utcnow", "today", "getenv"}
 
 BASE_LIBRARIES = {"aiokafka", "pydantic", "pydantic_core", "pydantic_settings"}
 BASE_INSTALL = (
-    *("pipeline.broker.publisher", "pipeline.broker.connection"),
+    *("pipeline", "pipeline.broker.publisher", "pipeline.broker.connection"),
     *("pipeline.settings", "pipeline.topics", "pipeline.errors"),
 )
 

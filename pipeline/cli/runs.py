@@ -213,11 +213,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show how run B differs from run A."""
-    from pipeline.cli.runs import print_diff
-    from pipeline.core.runs.diff import diff_runs
-
     with _reader() as reader:
-        found = diff_runs(reader.find(a).view(), reader.find(b).view())
+        found = reader.diff(a, b)
     if as_json:
         print_json(found)
     else:

@@ -106,6 +106,19 @@ class OpenBlob:
             rule = "canonical"
         return BlobCheck(self.sha256, self.size_bytes, actual, rule)
 
+    def refuse_changed(self) -> None:
+        """Read all of it and compare with its name, by both rules.
+
+        Raises:
+            IntegrityError: Its name is its hash by neither.
+        """
+        found = self.check()
+        if found.error is not None:
+            raise IntegrityError(
+                f"ATTACHMENT_CORRUPT: Expected the blob {self.sha256} to have this SHA-256, found "
+                f"{found.actual_sha256}."
+            )
+
     def beginning(self, limit_bytes: int) -> bytes:
         """Return at most so many bytes from the start; all of the blob is read and hashed.
 

@@ -28,6 +28,7 @@ from pipeline.core.run_view import (
 )
 from pipeline.core.runs.artifact_parts import values_without_place
 from pipeline.core.runs.cut_program import cut_program
+from pipeline.core.runs.diff import diff_runs
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
@@ -238,6 +239,10 @@ class RunReader:
         if kept is None:
             return {}
         return values_without_place(parse_object(kept)[0], found.document())
+
+    def diff(self, a: str, b: str) -> dict[str, Any]:
+        """Return how run `b` differs from `a`, which is looked for first, as the API answers."""
+        return diff_runs(self.find(a).view(), self.find(b).view())
 
     def advisories(self, run_id: str) -> dict[str, Any]:
         """Return the advisories of a run, oldest first, as the API answers them."""

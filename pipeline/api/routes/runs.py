@@ -17,7 +17,6 @@ from pipeline.api.http.headers import combined_tag, content_disposition, entity_
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import RUN_ID, answer, errors, raw_answer
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs import diff
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.evidence.bundle import bundle_tag, write_bundle
@@ -69,7 +68,7 @@ async def diff_runs(deps: ApiDeps, a: RunIdQuery, b: RunIdQuery) -> Response:
 
 
 def _diff(reader: RunReader, a: str, b: str) -> bytes:
-    return canonical_json(diff.diff_runs(reader.find(a).view(), reader.find(b).view()))
+    return canonical_json(reader.diff(a, b))
 
 
 @router.get(
