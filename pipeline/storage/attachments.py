@@ -286,21 +286,23 @@ class AttachmentFiles:
     """The blobs of one store. Any number of threads and processes may use it at once."""
 
     def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
-        """Look at the file system, and remove what dead processes left of their uploads."""
+        """Prepare; nothing is looked at, as who only reads must not need the right to write."""
         self._root = root
         self._calls = calls or SystemCalls()
-        with store_faults(root):
-            self._unnamed = supports_unnamed_files(root, self._calls)
-            remove_leftovers(root, self._calls, UPLOAD_SUFFIX)
+        self._unnamed: bool | None = None
 
     def begin(self) -> Upload:
-        """Begin an upload.
+        """Begin an upload; the first one removes what dead processes left of theirs.
 
         Raises:
             DiskFullError: There is no room for another file.
             StoreNotReadyError: We are root, and the store belongs to another user.
         """
         refuse_as_root(self._root)
+        if self._unnamed is None:
+            with _write_faults(self._root):
+                remove_leftovers(self._root, self._calls, UPLOAD_SUFFIX)
+                self._unnamed = supports_unnamed_files(self._root, self._calls)
         return Upload(self._root, self._calls, unnamed=self._unnamed)
 
     def publish(self, upload: Upload, expected_sha256: str | None = None) -> StoredBlob:

@@ -70,7 +70,7 @@ def test_an_attachment_that_is_put_without_an_inode_left_names_the_store(
     with contextmanager(command_line)(root, monkeypatch, capsysbinary) as rmos:
         done = rmos("attachments", "put", str(blob))
     assert done.status == 6
-    assert f"The store {root} cannot be used: No inodes left on device; " in done.err
+    assert f"blob in the store {root} (No inodes left on device): remove files" in done.err
 
 
 def test_status_names_inodes_where_none_is_left(

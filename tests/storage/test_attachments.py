@@ -223,7 +223,7 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing(
 
     status, _ = in_child(die_before_the_link)
     assert os.waitstatus_to_exitcode(status) == 9
-    AttachmentFiles(root, calls())
+    AttachmentFiles(root, calls()).begin().end()
     assert left(root) == set()
 
 
@@ -231,7 +231,7 @@ def test_an_upload_that_is_alive_is_no_leftover(root: Path) -> None:
     files = AttachmentFiles(root, NamedCalls())
     with files.begin() as upload:
         upload.write(CONTENT)
-        AttachmentFiles(root, NamedCalls())
+        AttachmentFiles(root, NamedCalls()).begin().end()
         assert files.publish(upload).created
     assert left(root) == {attachment_path(NAME)}
 

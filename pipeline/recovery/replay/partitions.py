@@ -4,10 +4,9 @@ Of each partition: the requested range, the consumed part, and the position of t
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange
@@ -24,7 +23,7 @@ from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, cover
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import INDEX_FILE, RunIndex, open_index_to_read
+from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
 
 
@@ -193,12 +192,7 @@ def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[Open
     """
     root = settings.data_dir
     with ExitStack() as stack:
-        if (root / INDEX_FILE).exists() or any((root / "runs").glob("*/*")):
-            index = open_index_to_read(root)
-        else:
-            elsewhere = stack.enter_context(TemporaryDirectory(prefix="rmos-"))
-            index = RunIndex(Path(elsewhere) / INDEX_FILE)
-        stack.callback(index.close)
+        index = stack.enter_context(closing(open_index_to_read(root)))
         ledger = open_ledger(settings)
         logs = None if ledger is None else StoreLogs(root, verifier_keys(settings, identity))
         yield OpenedStore(root, identity, index, ledger, logs)

@@ -1,24 +1,24 @@
 """The file of the index: opened with its settings, its format checked, damage named."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Index, Table, create_engine, event
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import DatabaseError, DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import tables
+from pipeline.storage.index.reading import LOCK_SECONDS, ReadConnection, checked, open_to_read
 
 INDEX_FORMAT = 4
 """`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
-
-LOCK_SECONDS = 60.0
-"""Longest wait for a lock of SQLite, which a writer holds for moments."""
 
 _CACHE_KIB = 16_384
 """Pages that are kept: those to which each run_id leads at random are read again less often."""
@@ -80,16 +80,32 @@ def open_engine(path: Path) -> Engine:
     return engine
 
 
+def open_reading_engine(connect: Callable[[], ReadConnection]) -> Engine:
+    """Return an engine whose connections are those of `connect`; an outdated one is replaced."""
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "checkout")
+    def replace_outdated(connection: ReadConnection, *_record: object) -> None:
+        if not connection.is_current:
+            raise DisconnectionError
+
+    return engine
+
+
 class LookUps:
     """Connections of the driver alone, for look-ups: each thread borrows one for a moment.
 
     SQLAlchemy takes about 100 us for a query of one row, SQLite and its driver 8.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Prepare; nothing is opened."""
-        self._path = path
-        self._idle: list[sqlite3.Connection] = []
+    def __init__(self, connect: Callable[[], ReadConnection]) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            connect: Opens a connection that can only read.
+        """
+        self._connect = connect
+        self._idle: list[ReadConnection] = []
         self._is_closed = False
 
     @contextmanager
@@ -98,13 +114,12 @@ class LookUps:
 
         Raises:
             sqlite3.Error: The file cannot be opened.
+            StoreError: A writer began meanwhile where nothing is locked.
         """
+        connection = self._current()
         try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._open()
-        try:
-            yield connection
+            with checked(connection):
+                yield connection
         except BaseException:
             # It may be inside a transaction that could not be rolled back.
             connection.close()
@@ -114,6 +129,17 @@ class LookUps:
         if self._is_closed:
             self.close()
 
+    def _current(self) -> ReadConnection:
+        """Return one that is idle, or a new one; those that are out of date are closed."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._connect()
+            if connection.is_current:
+                return connection
+            connection.close()
+
     def close(self) -> None:
         """Close each connection, those that are lent when they come back."""
         self._is_closed = True
@@ -122,17 +148,20 @@ class LookUps:
             with suppress(IndexError):
                 self._idle.pop().close()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            # Where there is no file, none is made.
-            f"file:{quote(str(self._path))}?mode=rw",
-            uri=True,
-            timeout=LOCK_SECONDS,
-            check_same_thread=False,
-            isolation_level=None,
-        )
-        connection.execute("PRAGMA query_only=ON")
-        return connection
+
+def open_beside(path: Path) -> ReadConnection:
+    """Open the index at `path` for look-ups of its own writer, which has its files open."""
+    connection = sqlite3.connect(
+        # Where there is no file, none is made.
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=LOCK_SECONDS,
+        check_same_thread=False,
+        isolation_level=None,
+        factory=ReadConnection,
+    )
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def read_only(path: Path) -> sqlite3.Connection:
@@ -149,25 +178,35 @@ def read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
-def is_made(path: Path) -> bool:
-    """Return whether there is an index at `path` with all that is in one; no writer is waited for.
+class Made(Enum):
+    """What of an index is there."""
+
+    NOTHING = 0
+    PARTS = 1
+    """All but what this version adds."""
+    ALL = 2
+
+
+def what_is_made(path: Path) -> Made:
+    """Return what of an index is at `path`; nothing is made, and no writer is waited for.
 
     Raises:
         StoreNotReadyError: The file is damaged, or of another format.
     """
     if not path.exists():
-        return False
+        return Made.NOTHING
     check_is_file(path)
-    engine = open_engine(path)
+    engine = open_reading_engine(partial(open_to_read, path))
     try:
         with damage_reported(path), engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             missing = _missing(connection)
     finally:
         engine.dispose()
-    if found != 0:
-        _check_format(found, path)
-    return found != 0 and not missing
+    if found == 0:
+        return Made.NOTHING
+    _check_format(found, path)
+    return Made.PARTS if missing else Made.ALL
 
 
 def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:

@@ -5,13 +5,15 @@ power cut.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Engine,
     Index,
     RowMapping,
     Select,
@@ -33,6 +35,7 @@ from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import engine, queries, tables
 from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
+from pipeline.storage.index.reading import ReadConnection, checked, open_nothing, open_to_read
 from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
@@ -93,33 +96,47 @@ class RunIndex:
     is read or written.
     """
 
-    def __init__(self, path: Path, *, may_be_new: bool = True, is_made: bool = False) -> None:
+    def __init__(self, path: Path, *, may_be_new: bool = True) -> None:
         """Open the index at `path`, made where it is missing or empty.
 
         Args:
             path: The file.
             may_be_new: Whether an index without anything in it can be the right one.
-            is_made: Whether it is known to be made: then nothing is made, and no writer waited for.
 
         Raises:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
-        self._path = path
-        self._root = path.parent
-        self._look_ups = engine.LookUps(path)
-        engine.check_is_file(path)
-        self._engine = engine.open_engine(path)
+        self._inode: int | None = None
+        self._hold(path, engine.open_engine(path), partial(engine.open_beside, path))
         try:
-            if not is_made:
-                engine.prepare(self._engine, path, may_be_new=may_be_new)
+            engine.check_is_file(path)
+            engine.prepare(self._engine, path, may_be_new=may_be_new)
             self._inode = path.stat().st_ino
         except BaseException:
             self.close()
             raise
 
+    @classmethod
+    def to_read(cls, path: Path, *, is_made: bool) -> "RunIndex":
+        """Open the index at `path` for reading alone, or none where none is made yet."""
+        index = cls.__new__(cls)
+        connect = partial(open_to_read, path) if is_made else open_nothing
+        index._hold(path, engine.open_reading_engine(connect), connect)
+        index._inode = path.stat().st_ino if is_made else None
+        return index
+
+    def _hold(self, path: Path, opened: Engine, connect: Callable[[], ReadConnection]) -> None:
+        self._path = path
+        self._root = path.parent
+        self._engine = opened
+        self._look_ups = engine.LookUps(connect)
+
     @property
     def was_replaced(self) -> bool:
-        """Whether another file is under the index's name now, as after a rebuild."""
+        """Whether another file is under the index's name now, as after a rebuild.
+
+        Where there was none, it is to be looked for each time: nothing in it is no lasting answer.
+        """
         try:
             return self._path.stat().st_ino != self._inode
         except FileNotFoundError:
@@ -148,9 +165,12 @@ class RunIndex:
     def reading(self) -> Iterator[Connection]:
         """Read one consistent state while the block runs."""
         with store_faults(self._root), self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            reader = driver if isinstance(driver, ReadConnection) else None
             connection.exec_driver_sql("BEGIN")
             try:
-                yield connection
+                with nullcontext() if reader is None else checked(reader):
+                    yield connection
             finally:
                 connection.rollback()
 
@@ -304,8 +324,18 @@ def open_index(root: Path) -> RunIndex:
 def open_index_to_read(root: Path) -> RunIndex:
     """Open the index of the store at `root` to read it: who holds the lock may hold it for long.
 
-    Only where none was made yet the lock is taken, and one is made.
+    No file is made or changed: where no index was made yet, there is nothing in it. What an older
+    version did not make is made now, for which the lock is taken.
+
+    Raises:
+        StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
     """
     path = root / INDEX_FILE
     with store_faults(root):
-        return RunIndex(path, is_made=True) if engine.is_made(path) else open_index(root)
+        made = engine.what_is_made(path)
+        if made is engine.Made.PARTS:
+            open_index(root).close()
+        elif made is engine.Made.NOTHING and any((root / "runs").glob("*/*")):
+            what = "empty, but there are runs" if path.exists() else "missing"
+            raise StoreNotReadyError(f"The index {path} is {what}: run rmos index rebuild.")
+        return RunIndex.to_read(path, is_made=made is not engine.Made.NOTHING)
