@@ -204,7 +204,7 @@ async def broker_error(settings: Settings, error: BaseException | None = None) -
 
 async def unreachable(settings: Settings) -> BrokerError | None:
     """Return why no broker can be used, asked anew; None where one can."""
-    why = await why_unreachable(client_options(settings), is_ours=_is_local(settings))
+    why = await why_unreachable(client_options(settings), is_ours=is_local(settings))
     return None if why is None else BrokerError(why)
 
 
@@ -254,7 +254,7 @@ def _names(error: KafkaError) -> set[str]:
     return {name.removeprefix("group ") for name in names}
 
 
-def _is_local(settings: Settings) -> bool:
+def is_local(settings: Settings) -> bool:
     """Return whether the broker is the one that `rmos broker start` starts with these settings."""
     last = LocalFolder(settings.data_dir / "kafka").remembered()
     ports = {settings.broker_port} if last is None else {settings.broker_port, last.port}

@@ -49,6 +49,11 @@ COMMANDS = {
         "pipeline.cli.settings:settings",
         "Print every setting: its value, where that comes from, and its meaning.",
     ),
+    "doctor": (
+        "pipeline.cli.doctor:doctor",
+        "Check everything that a start needs, and say what to do; exit 6 if something is not "
+        "usable.",
+    ),
     "broker": ("pipeline.cli.broker:app", "Run a local Apache Kafka, for trials."),
     "topics": ("pipeline.cli.topics:app", "Create and check the topics."),
     "store": ("pipeline.cli.store:app", "Make and inspect the store in RMOS_DATA_DIR."),

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.app.doctor import Answer, examine
+from pipeline.app.machine import State
 from pipeline.broker import connection
 from pipeline.broker.admin.topics import apply_topics, compare_topics
 from pipeline.broker.connection import describe_cluster
@@ -26,6 +28,7 @@ from tests.e2e.secured_broker import (
     READ,
     TOPIC,
     USER,
+    WRITE,
     SecuredBroker,
     grant,
     lift,
@@ -212,6 +215,27 @@ async def test_a_right_that_is_missing_at_the_start_is_no_missing_topic(
     said = only_sentence(worker.text)
     assert f"does not let {USER} use the topic {topic}: grant" in said
     assert "rmos topics apply" not in said
+
+
+async def test_the_doctor_names_each_right_that_is_missing(
+    granted: tuple[Settings, Settings],
+) -> None:
+    admin, user = granted
+    names = user.topics
+
+    async def rights() -> Answer:
+        return {each.question: each async for each in examine(user)}["rights"]
+
+    assert (await rights()).state is State.FINE
+    await grant(admin, TOPIC, names.run_events, WRITE, denied=True)
+    await grant(admin, GROUP, names.advise_group, READ, denied=True)
+    missing = f"Write on topic {names.run_events}; Read on group {names.advise_group}."
+
+    async def is_named() -> bool:
+        found = await rights()
+        return found.state is State.NOT_USABLE and missing in found.sentence
+
+    await wait_until(is_named, "both rights")
 
 
 async def test_a_publisher_without_the_right_to_write_says_so(

@@ -1,7 +1,8 @@
 """Kafka's requests that aiokafka 0.14 does not have, as the protocol defines them.
 
-OffsetDelete (KIP-496), topic ids in metadata (KIP-516), and transactions (KIP-664). All but the
-first are flexible: each struct ends in tags; there are none.
+OffsetDelete (KIP-496), topic ids in metadata (KIP-516), rights of a user (KIP-430), and
+transactions (KIP-664). All but the first and the groups are flexible: each struct ends in tags;
+there are none.
 """
 
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
+from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest_v5
 from aiokafka.protocol.types import (
@@ -201,6 +203,16 @@ METADATA_WITH_IDS = _kind(
 )
 
 
+# aiokafka reads the answer in the form of version 2, without its last field.
+GROUPS_WITH_RIGHTS = _kind(
+    15,
+    3,
+    Schema(("groups", Array(_STRING)), ("include_authorized_operations", Boolean)),
+    DescribeGroupsResponse_v3.SCHEMA,
+    flexible=False,
+)
+
+
 class _Question(Request[Any]):  # type: ignore[misc]
     """A request with its values for each of the versions in which it can be sent, older first."""
 
@@ -246,3 +258,14 @@ def topic_with_id(topic: str) -> Request[Any]:
         (MetadataRequest_v5, ([topic], False)),
         (METADATA_WITH_IDS, (named, False, False, False, _NO_TAGS)),
     )
+
+
+def topics_with_rights(topics: Sequence[str]) -> Request[Any]:
+    """Ask for topics and what this user may do with each, and make none."""
+    named = [(NO_TOPIC_ID, topic, _NO_TAGS) for topic in topics]
+    return _Question((METADATA_WITH_IDS, (named, False, False, True, _NO_TAGS)))
+
+
+def group_with_rights(group: str) -> Request[Any]:
+    """Ask the coordinator of a group what this user may do with it."""
+    return _Question((GROUPS_WITH_RIGHTS, ([group], True)))

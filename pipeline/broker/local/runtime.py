@@ -111,7 +111,7 @@ def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRunti
             download, or the cache cannot be written.
     """
     java = _java()
-    home = (cache_dir or default_cache_dir()).expanduser().resolve() / KAFKA_VERSION
+    home = _home(cache_dir)
     try:
         if not _is_complete(home):
             home.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +125,20 @@ def kafka_runtime(cache_dir: Path | None, on_progress: ReportStep) -> KafkaRunti
     except (OSError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
         raise download_error(error, home.parent) from error
     return KafkaRuntime(java, home / "jars")
+
+
+def is_downloaded(cache_dir: Path | None) -> bool:
+    """Return whether the jars are in the cache, so that a start downloads nothing.
+
+    Raises:
+        BrokerError: The extra `local` is not installed.
+    """
+    _java()
+    return _is_complete(_home(cache_dir))
+
+
+def _home(cache_dir: Path | None) -> Path:
+    return (cache_dir or default_cache_dir()).expanduser().resolve() / KAFKA_VERSION
 
 
 def default_cache_dir() -> Path:

@@ -2,7 +2,7 @@
 
 A worker that starts over the wrong folder or the wrong broker would write a second truth beside
 the first, so each misfit is refused, with nothing committed, and the sentence names the way out.
-In this order, with the same numbers in `check_start`:
+In this order, with the same numbers in `look_at_start`:
 
 | what is looked at | refused |
 |---|---|
@@ -144,6 +144,33 @@ async def check_start(
         TopicsError: A topic is missing or has other partitions.
         BrokerError: No broker answers.
     """
+    start, states, accepted = await look_at_start(
+        settings, store, topic=topic, group=group, writes=writes, accept_loss=accept_loss
+    )
+    _note_accepted(store, states, accepted)
+    if start.topic_id is not None:
+        with store.index.transaction() as transaction:
+            transaction.note_topic_id(store.identity.epoch, topic, start.topic_id)
+    return start
+
+
+async def look_at_start(
+    settings: Settings,
+    store: Store,
+    *,
+    topic: str,
+    group: str,
+    writes: Iterable[str],
+    accept_loss: bool,
+) -> tuple[Start, list[PartitionState], set[int]]:
+    """Check what `check_start` checks, and note nothing.
+
+    Returns:
+        What was found, each partition, and those where a loss is accepted.
+
+    Raises:
+        RmosError: As `check_start`.
+    """
     cluster_id = await describe_cluster(settings)  # 1.
     check_identity(store.identity, store.root, cluster_id=cluster_id, prefix=settings.prefix)
     needed = frozenset({topic, *writes})
@@ -160,17 +187,14 @@ async def check_start(
     lost = _check_group(states, group, accept_loss=accept_loss)  # 4.
     missed = await _check_store(settings, states, group, accept_loss=accept_loss)  # 5.
     await _check_holes(settings, states, accept_loss=accept_loss)  # 6.
-    _note_accepted(store, states, missed | lost)
-    if topic_id is not None:
-        with store.index.transaction() as transaction:
-            transaction.note_topic_id(epoch, topic, topic_id)
     places = {
         state.partition: StartOffset(
             state.begin, None if state.read_from == state.committed else state.committed
         )
         for state in states
     }
-    return Start(places, topic_id, needed, lambda: store.index.kept_to(epoch))
+    start = Start(places, topic_id, needed, lambda: store.index.kept_to(epoch))
+    return start, states, missed | lost
 
 
 async def check_audit_start(settings: Settings) -> StoreIdentity:

@@ -5,19 +5,45 @@ store all the same, another program has committed in its name, or the store is a
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Protocol
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.record import Partition
+from pipeline.disk.store_identity import StoreIdentity
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings
-from pipeline.storage.batch_store import BatchStore
+from pipeline.storage.index.run_index import RunIndex
 
-Store: TypeAlias = BatchStore[Any, Any]
-"""Of runs or of advisories: what is checked is the same."""
+
+class Logs(Protocol):
+    """The ledger of a store, for reading."""
+
+    def reader(self, log: LogId) -> LogReader | None:
+        """Open a log at its checkpoint of now; None where it does not exist yet."""
+
+
+class Store(Protocol):
+    """A store of runs or of advisories, opened by a worker or only looked at."""
+
+    @property
+    def root(self) -> Path:
+        """Its folder."""
+
+    @property
+    def identity(self) -> StoreIdentity:
+        """What `store.json` holds."""
+
+    @property
+    def index(self) -> RunIndex:
+        """Its index."""
+
+    @property
+    def ledger(self) -> Logs | None:
+        """Its logs; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
