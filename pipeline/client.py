@@ -22,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import (
+    ArchivedError,
     BrokerError,
     DiskFullError,
     HashMismatchError,
@@ -60,6 +61,7 @@ Request = Mapping[str, Any] | BaseModel | bytes
 
 _ACCEPTED: Final = 202
 _BY_CODE: Final[dict[str, type[RmosError]]] = {
+    "RUN_ARCHIVED": ArchivedError,
     "ARTIFACT_CORRUPT": IntegrityError,
     "RUN_UNEXPLAINED": IntegrityError,
     "NOT_PROVEN": IntegrityError,

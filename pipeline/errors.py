@@ -5,6 +5,7 @@
 | InputError | - | 422 | 2 | the caller's: a file or an option; nothing was sent or written |
 | HashMismatchError | - | 422 | 2 | the caller's: the bytes are not those of their name |
 | NotFoundError | - | 404 | 3 | nobody's: the thing asked for is not there |
+| ArchivedError | - | 410 | 3 | nobody's: the file of the run is in a tar of its date |
 | RefusedError | - | 409 | 4 | the request's: blocked, in conflict or rejected |
 | RejectLimitError | stops | - | 4 | ours, most likely: more than half of the records fail |
 | IntegrityError | - | 500 | 5 | somebody changed what was stored |
@@ -75,6 +76,12 @@ class HashMismatchError(InputError):
 
 class NotFoundError(RmosError):
     """What was asked for does not exist."""
+
+    exit_status = 3
+
+
+class ArchivedError(RmosError):
+    """The file of a run is archived: it is not here, and its record says in which tar it is."""
 
     exit_status = 3
 

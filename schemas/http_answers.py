@@ -141,6 +141,9 @@ class RunItem(Frozen):
     may_cut: bool = Field(description="Whether a machine may cut by it, as the events say.")
     advisory_count: int = Field(ge=0)
     explanation_status: ExplanationStatus
+    archived: bool | None = Field(
+        None, description="True where its artifact is in a tar of its date, and not in the store."
+    )
 
 
 class RunPageAnswer(Frozen):

@@ -13,6 +13,7 @@ from starlette.routing import Match
 
 from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import (
+    ArchivedError,
     BrokerError,
     DiskFullError,
     HashMismatchError,
@@ -136,6 +137,8 @@ def _of_ours(request: Request, error: RmosError) -> ApiError:
     known = {"run_id": run_id} if isinstance(run_id, str) and is_run_id(run_id) else {}
     details = {**known, **error.details}
     code, _, text = str(error).partition(": ")
+    if isinstance(error, ArchivedError):
+        return ApiError(410, code, text, details)
     if isinstance(error, NotFoundError | IntegrityError):
         return ApiError(404 if isinstance(error, NotFoundError) else 500, code, text, details)
     if isinstance(error, InputError):

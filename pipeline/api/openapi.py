@@ -27,6 +27,7 @@ _ERRORS: dict[int, tuple[str, str]] = {
     404: ("RUN_NOT_FOUND", "There is no such run."),
     408: ("REQUEST_TIMEOUT", "The body did not come in time, or too slowly."),
     409: ("CONFLICT", "The name belongs to something else."),
+    410: ("RUN_ARCHIVED", "The run is in a tar of its date, which the field archive names."),
     413: ("TOO_LARGE", "The body is too large."),
     415: ("UNSUPPORTED_MEDIA_TYPE", "The body is of another type."),
     416: ("RANGE_NOT_SATISFIABLE", "No byte lies in the range."),

@@ -9,8 +9,9 @@ compared with the leaves, and stand in where there are none.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
+from pipeline.storage.archives import ArchiveRecord, is_gone
 from pipeline.storage.index.engine import INDEX_FORMAT
 from schemas.audit_request import AuditScope
 
@@ -47,6 +49,7 @@ class ExpectedFile(NamedTuple):
         broker_ms: When the broker got its record; None where that is not checked.
         run_id: Of its run.
         is_waiting: Whether the link, by the index, is not made yet.
+        is_archived: Whether the record of an archived date covers it.
     """
 
     name: str
@@ -56,17 +59,20 @@ class ExpectedFile(NamedTuple):
     broker_ms: int | None
     run_id: str
     is_waiting: int
+    is_archived: int
 
 
 class AuditPlan:
     """The file, while it is filled; one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path) -> None:
+        """Make it at `path`, for an audit of the store at `root`."""
         self.path = path
         self.has_rows = False
         self._distrusted: set[int] = set()
         # A generator of ours may be resumed by another thread than the one that began it.
         self._db = _connect(f"file:{quote(str(path))}")
+        self._db.create_function("is_gone", 1, partial(is_gone, root))
         for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "temp_store=FILE"):
             self._db.execute(f"PRAGMA {pragma}")
         self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -129,6 +135,20 @@ class AuditPlan:
         """Note which log has this number."""
         row = (number, log.epoch, log.topic, log.partition, is_legacy)
         self._db.execute(queries.ADD_LOG, row)
+
+    def add_archive(self, record: ArchiveRecord, numbers: Mapping[str, int]) -> None:
+        """Note what the record of an archived date covers.
+
+        Args:
+            record: The record.
+            numbers: Of the logs, by their folders.
+        """
+        rows = [
+            (record.date, numbers[each.log], each.next_offset)
+            for each in record.logs
+            if each.log in numbers
+        ]
+        self._db.executemany(queries.ADD_ARCHIVED, rows)
 
     def add_leaves(
         self, log: int, runs: Sequence[RunRow], advisories: Sequence[AdvisoryRow]

@@ -5,7 +5,7 @@ The plan holds what the leaves record (`run_leaves`, `advisory_leaves`), a copy 
 and advisory (`runs`, `advisories`), the expected files by date, the blobs that rows name.
 
 Paths are put together as in `core/layout`. They are never parsed here: the function `date_of`,
-which the connection brings, parses them.
+which the connection brings, parses them; its function `is_gone` looks whether a file is there.
 """
 
 from typing import Final
@@ -44,7 +44,10 @@ CREATE TABLE advisories (run_id TEXT, advisory_id TEXT, is_advisory INTEGER, lin
     broker_ms INTEGER, log INTEGER, offset INTEGER,
     PRIMARY KEY (run_id, advisory_id)) WITHOUT ROWID;
 CREATE TABLE expected (date TEXT, name TEXT, kind TEXT, sha256 TEXT, size_bytes INTEGER,
-    broker_ms INTEGER, run_id TEXT, is_waiting INTEGER, PRIMARY KEY (date, name)) WITHOUT ROWID;
+    broker_ms INTEGER, run_id TEXT, is_waiting INTEGER, is_archived INTEGER,
+    PRIMARY KEY (date, name)) WITHOUT ROWID;
+CREATE TABLE archived (date TEXT, log INTEGER, next_offset INTEGER, PRIMARY KEY (date, log))
+    WITHOUT ROWID;
 CREATE TABLE blobs (path TEXT PRIMARY KEY, named_by TEXT) WITHOUT ROWID;
 CREATE TABLE scope (is_whole INTEGER);
 CREATE TABLE dates_asked (date TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -68,6 +71,7 @@ HAS_ROWS: Final = "SELECT EXISTS (SELECT 1 FROM run_rows) OR EXISTS (SELECT 1 FR
 HAS_RUN_ROWS: Final = "SELECT 1 FROM run_rows LIMIT 1"
 
 ADD_LOG: Final = "INSERT INTO logs VALUES (?, ?, ?, ?, ?)"
+ADD_ARCHIVED: Final = "INSERT INTO archived VALUES (?, ?, ?)"
 ADD_RUN_LEAVES: Final = "INSERT INTO run_leaves VALUES (?, ?, ?, ?, ?, ?, {0:d}, ?, ?)"
 ADD_ADVISORY_LEAVES: Final = "INSERT INTO advisory_leaves VALUES (?, ?, ?, ?, ?, {0:d}, ?, ?)"
 FORGET_LEAVES: Final = (
@@ -115,26 +119,34 @@ RESOLVE: Final = (
     SELECT run_id, advisory_id, is_advisory, link_sha256, broker_ms, log, offset
     FROM advisory_leaves ORDER BY run_id, advisory_id, is_advisory DESC, rowid""",
 )
+# The record of the date covers the leaf: the file is in a tar, whether it is here too or not.
+_COVERED: Final = """EXISTS (SELECT 1 FROM archived WHERE archived.date = runs.date
+    AND archived.log = {0}.log AND {0}.offset < archived.next_offset)"""
+_RUN_COVERED: Final = _COVERED.format("runs")
+_LINK_COVERED: Final = f"{_RUN_COVERED} AND {_COVERED.format('leaf')}"
 _IS_SHA256: Final = "length({0}) = 64 AND {0} NOT GLOB '*[^0-9a-f]*'"
 EXPECT: Final = (
     # The time of a record of the legacy topic is not checked: history may come at any time.
     f"""INSERT INTO expected SELECT runs.date, {RUN_FILE.format("runs")}, 'run',
     coalesce(runs.sha256, kept.sha256), coalesce(runs.size_bytes, kept.size_bytes),
-    iif(logs.is_legacy, NULL, runs.broker_ms), runs.run_id, 0
+    iif(logs.is_legacy, NULL, runs.broker_ms), runs.run_id, 0, {_RUN_COVERED}
     FROM runs LEFT JOIN logs USING (log) LEFT JOIN run_rows AS kept USING (run_id)
     WHERE {_ASKED_RUN}""",
     f"""INSERT INTO expected SELECT runs.date, {LINK_FILE.format("leaf")}, 'link',
     coalesce(leaf.link_sha256, kept.link_sha256), NULL, leaf.broker_ms, leaf.run_id,
-    kept.run_id IS NOT NULL AND kept.link_path IS NULL
+    kept.run_id IS NOT NULL AND kept.link_path IS NULL, {_LINK_COVERED}
     FROM advisories AS leaf JOIN runs USING (run_id)
     LEFT JOIN advisory_rows AS kept USING (run_id, advisory_id)
     WHERE {_ASKED_RUN}""",
     f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("attachments", "named.sha256")},
     {RUN_PATH.format("runs")} FROM attachment_rows AS named JOIN runs USING (run_id)
-    WHERE {_ASKED_RUN} AND {_IS_SHA256.format("named.sha256")}""",
+    WHERE {_ASKED_RUN} AND {_IS_SHA256.format("named.sha256")}
+    AND NOT ({_RUN_COVERED} AND is_gone({RUN_PATH.format("runs")}))""",
     f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("attachments", "content_sha256")},
     link_path FROM advisory_rows JOIN runs USING (run_id)
-    WHERE {_ASKED_RUN} AND link_path IS NOT NULL AND {_IS_SHA256.format("content_sha256")}""",
+    LEFT JOIN advisories AS leaf USING (run_id, advisory_id)
+    WHERE {_ASKED_RUN} AND link_path IS NOT NULL AND {_IS_SHA256.format("content_sha256")}
+    AND NOT ({_LINK_COVERED} AND is_gone(link_path))""",
     f"""INSERT OR IGNORE INTO blobs SELECT {BLOB_PATH.format("quarantine", "request_sha256")},
     {RUN_PATH.format("runs")} FROM run_rows JOIN runs USING (run_id)
     WHERE {_ASKED_RUN} AND status <> 'OK' AND {_IS_SHA256.format("request_sha256")}""",
@@ -143,7 +155,8 @@ EXPECT: Final = (
 COUNT_EXPECTED: Final = "SELECT count(*) FROM expected"
 EXPECTED_DATES: Final = "SELECT DISTINCT date FROM expected ORDER BY date"
 EXPECTED_NAMES: Final = "SELECT name FROM expected WHERE date = ? ORDER BY name"
-EXPECTED_FILES: Final = """SELECT name, kind, sha256, size_bytes, broker_ms, run_id, is_waiting
+EXPECTED_FILES: Final = """SELECT name, kind, sha256, size_bytes, broker_ms, run_id, is_waiting,
+    is_archived
     FROM expected WHERE date = ? AND name BETWEEN ? AND ? ORDER BY name"""
 UNEXPECTED_NAMES: Final = """SELECT value FROM json_each(?) WHERE NOT EXISTS
     (SELECT 1 FROM expected WHERE date = ? AND name = value)"""

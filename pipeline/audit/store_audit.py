@@ -44,7 +44,7 @@ from pipeline.audit.checks.logs import (
 from pipeline.audit.checks.names import check_names, still_unexplained
 from pipeline.audit.checks.places import check_places, dates_on_disk, folders_on_disk
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
-from pipeline.audit.rules.finding import Asked, Finding, verdicts
+from pipeline.audit.rules.finding import ARCHIVED, Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
 from pipeline.audit.steps import (
     LEDGER_PART,
@@ -66,6 +66,7 @@ from pipeline.disk.store_identity import StoreIdentity, read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
+from pipeline.storage.archives import Archives
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
@@ -169,7 +170,7 @@ class StoreAudit:
         the findings are about checkpoints and index.
         """
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
-        plan = AuditPlan(Path(folder) / "plan.sqlite3")
+        plan = AuditPlan(Path(folder) / "plan.sqlite3", self.root)
         self._open.callback(plan.close)
         index = self.root / INDEX_FILE
         with shared_lock(self.root / INDEX_LOCK):
@@ -187,6 +188,10 @@ class StoreAudit:
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
+        archives, numbers = Archives(self.root), {log.log.path: log.number for log in self.logs}
+        for date in archives.dates():
+            if (record := archives.of(date)) is not None:
+                plan.add_archive(record, numbers)
         return plan, pool, findings
 
     def _open_logs(self, notes: Mapping[LogId, bytes | None]) -> list[Finding]:
@@ -301,10 +306,18 @@ class StoreAudit:
         """
         leaves = sum(log.size for log in self.logs)
         anchored = sum(log.anchored_size for log in self.logs)
+        archived = tally.counts["archived"]
         asked = Asked(
-            self.request.mode, self.broker is not None, len(self.trusted), leaves, anchored
+            self.request.mode,
+            self.broker is not None,
+            len(self.trusted),
+            leaves,
+            anchored,
+            archived,
         )
         found = verdicts(tally.codes, asked)
+        # The shape of counts is published. It is no finding, and has no code of its own there.
+        counted: dict[str, int] = {ARCHIVED: archived} if archived else {}
         of_logs = {"logs": len(self.logs), "leaves": leaves, "anchored_leaves": anchored}
         report: dict[str, Any] = {
             "schema_version": AUDIT_REPORT_VERSION,
@@ -313,7 +326,7 @@ class StoreAudit:
             "mode": self.request.mode,
             "verdicts": found,
             "counts": {name: tally.counts[name] for name in _COUNTED} | of_logs,
-            "codes": dict(sorted(tally.codes.items())),
+            "codes": dict(sorted((counted | dict(tally.codes)).items())),
             "logs": [self._log_document(log) for log in self.logs],
             "started_at_utc": started_at_utc,
             "finished_at_utc": finished_at_utc,
@@ -322,7 +335,7 @@ class StoreAudit:
             report["sample_share"] = self.share
         # It is that of the files on the disk only if all that leaves name are there.
         is_whole = found["integrity"]["result"] == "ok" and not tally.codes["LINK_WAITING"]
-        if self._store_root is not None and is_whole:
+        if self._store_root is not None and is_whole and not archived:
             report["store_root"] = self._store_root
         return report
 

@@ -120,6 +120,7 @@ def _export_document(path: Path, report: "ExportReport") -> dict[str, object]:
         "attachments": report.attachments,
         "missing": report.missing,
         "withheld": report.withheld,
+        **({"archived": report.archived} if report.archived else {}),
         "corrupt": [{"run_id": each.run_id, "reason": each.reason} for each in report.corrupt],
     }
 

@@ -24,7 +24,7 @@ from pipeline.cli.views.terminal import (
     progress_bar,
 )
 from pipeline.disk.store_identity import read_store
-from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.ledger.keys import vkey_file_of
 from pipeline.ledger.reader import FoundLeaf, StoreLogs, find_advisory_leaf, find_run_leaf
 from pipeline.ledger.rotation import rotate_key
@@ -318,7 +318,8 @@ def checksums(
 ) -> None:
     """Print a `sha256sum -c` line for each file of a date or of the store, from the ledger.
 
-    Exit 5, after the lines, if an artifact or a link differs from its leaf.
+    Exit 5, after the lines, if an artifact or a link differs from its leaf. What is archived has no
+    line, and there is no store root then: --root exits with 3.
     """
     from pipeline.storage.checksums import checksums_of
 
@@ -326,15 +327,21 @@ def checksums(
         raise InputError("--root is over the whole store: give no DATE with it.")
     logs = open_logs(read_settings(), key)
     day = None if date is None else f"{date:%Y-%m-%d}"
-    tree = CompactRange()
-    for line in checksums_of(logs, day):
-        tree.append(leaf_hash(line.encode()))
-        if as_json:
-            sha256, _, path = line.partition("  ")
-            print_json({"path": path, "sha256": sha256})
-        elif not root:
-            print_text(line, at_once=False)
-    store_root = tree.root().hex() if day is None else None
+    tree, archived = CompactRange(), None
+    try:
+        for line in checksums_of(logs, day):
+            tree.append(leaf_hash(line.encode()))
+            if as_json:
+                sha256, _, path = line.partition("  ")
+                print_json({"path": path, "sha256": sha256})
+            elif not root:
+                print_text(line, at_once=False)
+    except ArchivedError as error:
+        if root:
+            raise
+        archived = str(error)
+        note(archived)
+    store_root = tree.root().hex() if day is None and archived is None else None
     if as_json:
         print_json({"summary": {"lines": tree.size, "store_root": store_root}})
     elif root:

@@ -178,6 +178,8 @@ def check(as_json: AsJson = False) -> None:
 
 def _show_rebuilt(report: "RebuildReport") -> None:
     print_text(f"{_runs(report.runs, report.advisories)} in the new index")
+    if report.archived:
+        note(f"{counted(report.archived, 'file')} archived, with rows made of their records")
     sentences: dict[str, Sequence[object]] = {
         "no leaf and no record explains its file": report.without_record,
         "its file is missing or has other bytes": report.without_file,

@@ -11,6 +11,9 @@ _ADVISORY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINK_SEPARATOR = "_advisory_"
 
+ARCHIVES_FOLDER = "archives"
+"""The folder of the records of archived dates."""
+
 
 class BlobArea(Enum):
     """The content-addressed folders."""
@@ -53,7 +56,17 @@ class BlobPath:
         return f"{self.area.value}/{self.sha256[:2]}/{self.sha256[2:4]}/{self.sha256}"
 
 
-StorePath = ArtifactPath | LinkPath | BlobPath
+@dataclass(frozen=True, slots=True)
+class ArchivePath:
+    """The record of an archived date."""
+
+    date: str
+
+    def __str__(self) -> str:
+        return f"{ARCHIVES_FOLDER}/{self.date}.json"
+
+
+StorePath = ArtifactPath | LinkPath | BlobPath | ArchivePath
 
 
 def artifact_path(created_at_utc: str, run_id: str) -> str:
@@ -84,6 +97,9 @@ def parse_path(path: str) -> StorePath | None:
     if len(parts) == 4 and parts[0] in {area.value for area in BlobArea}:  # noqa: PLR2004
         found = BlobPath(BlobArea(parts[0]), parts[3])
         return found if _SHA256.fullmatch(found.sha256) and str(found) == path else None
+    if len(parts) == 2 and parts[0] == ARCHIVES_FOLDER:  # noqa: PLR2004
+        date = parts[1].removesuffix(".json")
+        return ArchivePath(date) if date != parts[1] and _DATE.fullmatch(date) else None
     return None
 
 

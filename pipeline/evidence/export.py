@@ -8,8 +8,8 @@
 5. A line of runs.csv says what the run is, and what of it was left out, and why.
 6. SHA256SUMS has the hash of every other member.
 
-What is withheld, quarantined or corrupt never goes in. Times, order and modes are fixed and
-nothing is compressed: the same store and the same question give the same bytes. Contents go
+What is withheld, quarantined, archived or corrupt never goes in. Times, order and modes are fixed
+and nothing is compressed: the same store and the same question give the same bytes. Contents go
 through one at a time, attachments in pieces; memory grows by the directory of the ZIP alone.
 """
 
@@ -32,13 +32,19 @@ from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import run_of_document
-from pipeline.core.runs.words import COLUMNS, LeftOut, line_of_corrupt, line_of_run
+from pipeline.core.runs.words import (
+    COLUMNS,
+    LeftOut,
+    line_of_archived,
+    line_of_corrupt,
+    line_of_run,
+)
 from pipeline.core.visible_text import visible_json
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.faults import store_faults
 from pipeline.disk.small_files import new_file
 from pipeline.disk.store_identity import read_store
-from pipeline.errors import InputError, IntegrityError, NotFoundError
+from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.evidence.bundle import member, write_blob
 from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
@@ -58,7 +64,7 @@ SHA256SUMS    the hash of every other file: sha256sum -c SHA256SUMS
 Files have the paths, names and bytes that they have in the store. An artifact is the record of
 its run; runs.csv only explains. In a cell, an apostrophe stands before what a spreadsheet would
 take for a formula. The column not_exported names what is not here: withheld by a verdict, missing
-in the store, or corrupt.
+in the store, archived, or corrupt.
 
 The sums show that these files are undamaged since the export, and prove nothing about the time
 before. `rmos evidence RUN_ID` proves one run by the ledger, to a reader who trusts nobody.
@@ -88,6 +94,7 @@ class ExportReport:
         attachments: Attachments in it, each counted once.
         missing: Attachments that a run or a link names and the store has not, by name.
         withheld: Blobs that a run or a link names and a verdict withholds, by name.
+        archived: Runs whose artifact is archived.
         corrupt: In the order of the runs.
     """
 
@@ -96,6 +103,7 @@ class ExportReport:
     attachments: int = 0
     missing: int = 0
     withheld: int = 0
+    archived: int = 0
     corrupt: list[CorruptFile] = field(default_factory=list)
 
 
@@ -179,6 +187,12 @@ class _Export:
         try:
             found = self._reader.find(item["run_id"])
             document = _document(found)
+        except ArchivedError as error:
+            self.report.archived += 1
+            self._lines.writerow(
+                line_of_archived(item["run_id"], item["created_at_utc"], str(error))
+            )
+            return
         except IntegrityError as error:
             self.report.corrupt.append(CorruptFile(item["run_id"], str(error)))
             line = line_of_corrupt(item["run_id"], item["created_at_utc"], str(error))
@@ -206,9 +220,11 @@ class _Export:
                 yield from self._blob(found, document, digest, is_released=False)
 
     def _write_link(self, found: FoundRun, link: StoredAdvisory) -> LeftOut | None:
-        path = str(link.link_path)
+        path, sources = str(link.link_path), (found.run.source, link.source)
         try:
-            content = read_recorded(self._reader.root, path, link.link_sha256)
+            content = read_recorded(self._reader.root, path, link.link_sha256, sources=sources)
+        except ArchivedError:
+            return LeftOut(path, "archived")
         except IntegrityError as error:
             self.report.corrupt.append(CorruptFile(found.run.run_id, str(error)))
             return LeftOut(path, "corrupt")

@@ -59,7 +59,8 @@ def gather_evidence(
     files = [_proven("run", found.run.artifact_path, found.content, leaf, trusted or {})]
     for number, link in enumerate(found.links, 1):  # 3.
         leaf, path = find_advisory_leaf(logs, link), str(link.link_path)
-        content = read_recorded(reader.root, path, link.link_sha256)
+        sources = found.run.source, link.source
+        content = read_recorded(reader.root, path, link.link_sha256, sources=sources)
         files.append(_proven(f"advisory-{number}", path, content, leaf, trusted or {}))
     signatures = [each for file in files for each in parse_note(file.proof.checkpoint).signatures]
     signers = {(each.name, each.key_id) for each in signatures}

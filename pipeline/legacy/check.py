@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeline.core.layout import attachment_path, quarantine_path
+from pipeline.core.layout import BlobArea, attachment_path, quarantine_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
@@ -29,6 +29,7 @@ from pipeline.legacy.source import (
     RefusedRow,
     read_source,
 )
+from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 
 _ROWS = 500
@@ -110,12 +111,13 @@ def verify_migration(
     """
     read_store(root)
     yield from _source_differences(source, backup_dir)
+    archives = Archives(root)
     with closing(open_index_to_read(root)) as index:
         for row, run in _with_runs(source, index, progress):
             if isinstance(row, RefusedRow):
                 yield Difference(row.run_id, row.code, None, None, None, row.message)
             else:
-                yield from _row_differences(root, row, run)
+                yield from _row_differences(root, row, run, archives)
             for reason in row.unread if isinstance(row, CarriedRow) else ():
                 yield Difference(row.run_id, UNREAD_LINK, None, None, None, reason)
 
@@ -152,7 +154,7 @@ def _with_runs(
 
 
 def _row_differences(
-    root: Path, row: CarriedRow | OwnRow, run: StoredRun | None
+    root: Path, row: CarriedRow | OwnRow, run: StoredRun | None, archives: Archives
 ) -> Iterator[Difference]:
     expected = row.artifact_sha256
     if run is None or run.artifact_sha256 != expected:
@@ -168,9 +170,18 @@ def _row_differences(
         files = _files_of(row)
     for path, sha256 in files.items():
         found = _sha256_of(root, path)
+        if found is None and run is not None and _is_archived(root, path, run, archives):
+            continue
         if found != sha256:
             code = "MISSING" if found is None else "DIFFERENT"
             yield Difference(row.run_id, code, path, sha256, found)
+
+
+def _is_archived(root: Path, path: str, run: StoredRun, archives: Archives) -> bool:
+    """Return whether what is missing went into a tar with the artifact of its run."""
+    is_kept = path.startswith(BlobArea.QUARANTINE.value)
+    covering = archives.covering(run.artifact_path, run.source)
+    return not is_kept and covering is not None and is_gone(root, run.artifact_path)
 
 
 def _files_of(row: CarriedRow) -> dict[str, str]:

@@ -19,6 +19,7 @@ _TITLES = {
     "NOT_FOUND": "There is nothing here",
     "INVALID_QUERY": "This cannot be asked",
     "ARTIFACT_CORRUPT": "This run is damaged: do not cut",
+    "RUN_ARCHIVED": "This run is archived: do not cut",
     "RUN_UNEXPLAINED": "Nobody vouches for this run: do not cut",
     "ATTACHMENT_CORRUPT": "This attachment is damaged",
     "STORE_UNAVAILABLE": "The store cannot be used now",

@@ -1,7 +1,7 @@
 """Artifacts and links as files: one read and checked, or all found."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pipeline.core.advisories.outcome import StoredAdvisory, advisory_of_link
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path, quarantine_path
+from pipeline.core.layout import ArtifactPath, LinkPath, parse_path, quarantine_path
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.artifact import generated_by_row, generated_hashes
 from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
@@ -20,6 +21,7 @@ from pipeline.core.violations import first_difference
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError
+from pipeline.storage.archives import Archives, archived_error, is_gone
 from pipeline.storage.index.tables import IndexedRun, indexed_run
 from schemas.advisory_link import AdvisoryLink
 from schemas.run_artifact import RunArtifact
@@ -53,24 +55,46 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
     """Return the bytes of a run's file, which are those that the index knows.
 
     Raises:
+        ArchivedError: The file is archived.
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
-    return read_recorded(root, run.artifact_path, run.artifact_sha256, run.size_bytes)
+    return read_recorded(
+        root,
+        run.artifact_path,
+        run.artifact_sha256,
+        sources=(run.source,),
+        limit_bytes=run.size_bytes,
+    )
 
 
 def read_recorded(
-    root: Path, path: str, sha256: str, limit_bytes: int = DOCUMENT_LIMIT_BYTES
+    root: Path,
+    path: str,
+    sha256: str,
+    *,
+    sources: Sequence[RecordSource | None],
+    limit_bytes: int = DOCUMENT_LIMIT_BYTES,
 ) -> bytes:
     """Return the bytes of the artifact or link at `path`, which have the hash on record.
 
     A file of more bytes than the limit is not read.
 
+    Args:
+        root: Folder of the store.
+        path: Of the file.
+        sha256: Of its bytes.
+        sources: The record that made its run; of a link that of the advisory too.
+        limit_bytes: Most bytes.
+
     Raises:
+        ArchivedError: The file is not there, and the record of its date covers it.
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
     try:
         content = read_below(root, path, limit_bytes)
     except OSError as error:
+        if is_gone(root, path) and (record := Archives(root).covering(path, *sources)):
+            raise archived_error(path, record) from error
         raise IntegrityError(
             f"ARTIFACT_CORRUPT: The file {path} cannot be read ({error.strerror or error})."
         ) from error
@@ -93,7 +117,7 @@ def find_run_files(root: Path) -> Iterator[FoundArtifact | StoredAdvisory | Unex
 
 def _read(root: Path, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:
     parsed = parse_path(path)
-    if parsed is None or isinstance(parsed, BlobPath):
+    if not isinstance(parsed, ArtifactPath | LinkPath):
         return UnexpectedFile(path, "expected a date folder and a file named by its run")
     try:
         content = read_below(root, path, DOCUMENT_LIMIT_BYTES)

@@ -53,6 +53,7 @@ from pipeline.errors import StoreError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
+from pipeline.storage.archives import Archives
 from pipeline.storage.awaited_blobs import forget_awaited, notes_to_write
 from pipeline.storage.batch_plan import (
     AnyOutcome,
@@ -251,14 +252,20 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """Return the paths of known documents that are not what their rows say."""
         rows = plan.known.values()
         documents = ((path_of_row(row), row) for row in rows)
+        archives = Archives(self.root)
         return {
-            path for path, row in documents if path is not None and not self._is_intact(path, row)
+            path
+            for path, row in documents
+            if path is not None and not self._is_intact(path, row, archives)
         }
 
-    def _is_intact(self, path: str, row: StoredRow) -> bool:
+    def _is_intact(self, path: str, row: StoredRow, archives: Archives) -> bool:
         # That of an advisory is the size of its content, not of its link.
         size_bytes = row.size_bytes if isinstance(row, StoredRun) else None
         found = self._files.presence_of(path, sha256_of_row(row), size_bytes)
+        if found is Presence.MISSING:
+            # What is archived is judged by its row.
+            return archives.covering(path, row.source) is not None
         return found is Presence.SAME
 
     def _create_files(

@@ -15,24 +15,30 @@ there are to be, and not of when, in which order and by how many workers they we
 Step 3 reads artifacts and links, never attachments: so a store that was restored has the same root
 even where a blob that was uploaded beside the topic is missing, and `sha256sum -c` reports it.
 
+What is archived has no line: it is not in the store, and without it there is no store root.
+
 Leaves and lines are kept in a temporary database on disk, so memory does not grow with the store.
 """
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.faults import store_faults
-from pipeline.errors import IntegrityError, StoreError
+from pipeline.errors import ArchivedError, IntegrityError, StoreError
 from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.tiles import bundles_of
+from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.artifacts import read_recorded
 
 
@@ -110,12 +116,21 @@ def _in_order(lines: Iterable[str]) -> Iterable[bytes]:
 
 
 _TABLES = """
-CREATE TABLE runs (run_id TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE links (run_id TEXT NOT NULL, advisory_id TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE runs (run_id TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL,
+    epoch INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL);
+CREATE TABLE links (run_id TEXT NOT NULL, advisory_id TEXT NOT NULL, sha256 TEXT NOT NULL,
+    epoch INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
+    offset INTEGER NOT NULL);
 CREATE TABLE lines (line TEXT NOT NULL);
 """
+_RUNS_IN_ORDER = """
+SELECT path, sha256, epoch, topic, partition, offset FROM runs ORDER BY path
+"""
 _LINKS_OF_RUNS = """
-SELECT runs.path, links.run_id, links.advisory_id, links.sha256
+SELECT runs.path, links.run_id, links.advisory_id, links.sha256,
+    runs.epoch, runs.topic, runs.partition, runs.offset,
+    links.epoch, links.topic, links.partition, links.offset
 FROM links JOIN runs USING (run_id) ORDER BY runs.path, links.advisory_id
 """
 # Of texts in one encoding the order of SQLite is that of their bytes.
@@ -129,6 +144,7 @@ def store_root(logs: StoreLogs) -> bytes:
 
     Raises:
         IntegrityError: A log, or the bytes of an artifact or a link, are not what was written.
+        ArchivedError: Files are archived.
     """
     return root_of_lines(checksums_of(logs))
 
@@ -139,20 +155,28 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
     Raises:
         IntegrityError: A log is not what was written; or, after the last line, an artifact or a
             link has other bytes than its leaf says, so what it names is not among the lines.
+        ArchivedError: After the last line: all is well, and some files are archived; they, and what
+            they name, are not among the lines.
     """
     with store_faults(logs.root), _temporary() as database:
         # 1.
         for reader in logs.open_all():
             _keep_leaves(database, reader, date)
         # 2. and 3.
-        first_fault, faults = None, 0
+        first_fault, faults, archived = None, 0, 0
         for fault in _keep_lines(database, logs):
-            first_fault, faults = first_fault or fault, faults + 1
+            first_fault = first_fault or fault
+            faults, archived = faults + (fault is not None), archived + (fault is None)
         # 4.
         yield from (line for (line,) in database.execute(_LINES_IN_ORDER))
     if first_fault is not None:
         more = f" Nor are {faults - 1:,} more files as they were written." if faults > 1 else ""
         raise IntegrityError(f"{first_fault} What it names is not among the sums.{more}")
+    if archived:
+        raise ArchivedError(
+            f"ARCHIVED: {archived:,} artifacts and links are archived, so they and what they name "
+            "are not among the sums; SHA256SUMS in their tars has theirs. There is no store root."
+        )
 
 
 @contextmanager
@@ -183,12 +207,15 @@ def _keep_leaves(database: sqlite3.Connection, reader: LogReader, date: str | No
         runs = [leaf for leaf in leaves if leaf.kind == "run" and _is_of(leaf, date)]
         links = [leaf for leaf in leaves if leaf.kind == "advisory"]
         database.executemany(
-            "INSERT INTO runs VALUES (?, ?, ?)",
-            [(leaf.run_id, leaf.path, leaf.sha256) for leaf in runs],
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(leaf.run_id, leaf.path, leaf.sha256, *reader.log, leaf.offset) for leaf in runs],
         )
         database.executemany(
-            "INSERT INTO links VALUES (?, ?, ?)",
-            [(leaf.run_id, leaf.advisory_id, leaf.link_sha256) for leaf in links],
+            "INSERT INTO links VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (leaf.run_id, leaf.advisory_id, leaf.link_sha256, *reader.log, leaf.offset)
+                for leaf in links
+            ],
         )
 
 
@@ -196,26 +223,49 @@ def _is_of(leaf: LedgerLeaf, date: str | None) -> bool:
     return date is None or (leaf.path is not None and leaf.path[_DATE] == date)
 
 
-def _keep_lines(database: sqlite3.Connection, logs: StoreLogs) -> Iterator[str]:
-    """Write the lines; yield what is wrong with a file that names attachments."""
+def _keep_lines(database: sqlite3.Connection, logs: StoreLogs) -> Iterator[str | None]:
+    """Write the lines; yield what is wrong with a file that names attachments, or is archived."""
+    archives = Archives(logs.root)
     # In the order of paths: folder by folder.
-    for path, sha256 in database.execute("SELECT path, sha256 FROM runs ORDER BY path"):
-        yield from _keep_file(database, logs, path, sha256, attachments_of_artifact)
-    for path, run_id, advisory_id, sha256 in database.execute(_LINKS_OF_RUNS):
+    for path, sha256, *source in database.execute(_RUNS_IN_ORDER):
+        file = _File(path, sha256, (_source(*source),), attachments_of_artifact)
+        yield from _keep_file(database, logs.root, archives, file)
+    for path, run_id, advisory_id, sha256, *sources in database.execute(_LINKS_OF_RUNS):
         link = str(LinkPath(path[_DATE], run_id, advisory_id))
-        yield from _keep_file(database, logs, link, sha256, attachments_of_link)
+        records = _source(*sources[:4]), _source(*sources[4:])
+        file = _File(link, sha256, records, attachments_of_link)
+        yield from _keep_file(database, logs.root, archives, file)
+
+
+class _File(NamedTuple):
+    """An artifact or a link.
+
+    Attributes:
+        sources: The record of its run, and of a link its own.
+        names_in: Finds the attachments that its bytes name.
+    """
+
+    path: str
+    sha256: str
+    sources: tuple[RecordSource, ...]
+    names_in: Callable[[bytes], list[str]]
+
+
+def _source(epoch: int, topic: str, partition: int, offset: int) -> RecordSource:
+    return RecordSource(epoch, RecordId(topic, partition, offset))
 
 
 def _keep_file(
-    database: sqlite3.Connection,
-    logs: StoreLogs,
-    path: str,
-    sha256: str,
-    names_in: Callable[[bytes], list[str]],
-) -> Iterator[str]:
+    database: sqlite3.Connection, root: Path, archives: Archives, file: _File
+) -> Iterator[str | None]:
+    path, sha256 = file.path, file.sha256
+    if archives.covering(path, *file.sources) is not None and is_gone(root, path):
+        yield None
+        return
     lines = [sum_line(sha256, path)]
     try:
-        lines += map(attachment_line, names_in(read_recorded(logs.root, path, sha256)))
+        content = read_recorded(root, path, sha256, sources=file.sources)
+        lines += map(attachment_line, file.names_in(content))
     except IntegrityError as error:
         yield str(error)
     except EvidenceError as error:

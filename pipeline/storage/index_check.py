@@ -8,8 +8,10 @@ from pathlib import Path
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.record import RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
+from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile, find_run_files
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
@@ -35,6 +37,7 @@ def check_index(
     question of the index.
     """
     rows, unexplained = _expected(index)
+    archives = Archives(root)
     for count, found in enumerate(find_run_files(root), start=1):
         progress("files", count, None)
         if isinstance(found, UnexpectedFile):
@@ -55,6 +58,11 @@ def check_index(
             yield IndexDifference(path, f"a leaf or a record that explains this {what}", "neither")
         elif isinstance(found, FoundArtifact):
             yield from _row_difference(index, found)
+    if archives.dates():
+        sources = _sources(index)
+        for path in [path for path in rows if is_gone(root, path)]:
+            if archives.covering(path, *sources.get(path, (None,))) is not None:
+                del rows[path]
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
     yield from _changed_blobs(root)
@@ -92,6 +100,18 @@ def _blob_difference(root: Path, path: str) -> Iterator[IndexDifference]:
         check = opened.check()
     if check.rule is None:
         yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")
+
+
+def _sources(index: RunIndex) -> dict[str, tuple[RecordSource | None, ...]]:
+    """Return the record that made each artifact by its path; of a link its own too."""
+    runs = {run.run_id: run for run in index.all_runs()}
+    sources: dict[str, tuple[RecordSource | None, ...]] = {
+        run.artifact_path: (run.source,) for run in runs.values()
+    }
+    for link in index.all_advisories():
+        if link.link_path is not None and (run := runs.get(link.run_id)) is not None:
+            sources[link.link_path] = run.source, link.source
+    return sources
 
 
 def _expected(index: RunIndex) -> tuple[dict[str, str], set[str]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.core.json.strict import parse_object
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.words import verdict_words
-from pipeline.errors import IntegrityError
+from pipeline.errors import ArchivedError, IntegrityError
 from pipeline.storage.artifacts import read_artifact
 from pipeline.storage.reader import RunReader
 
@@ -88,6 +88,11 @@ def _doubt(reader: RunReader, run: StoredRun) -> str | None:
     """Return what is wrong with the artifact of a run that would release its program."""
     try:
         document, _ = parse_object(read_artifact(reader.root, run))
+    except ArchivedError:
+        return (
+            f"DO NOT CUT: the run {run.run_id} is archived, so its artifact cannot be checked "
+            "here: rmos archive restore puts it back."
+        )
     except IntegrityError as error:
         return f"DO NOT CUT: the run {run.run_id} is not what was stored ({error})"
     recorded = run_of_document(

@@ -33,6 +33,7 @@ from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError
+from pipeline.storage.archives import mark_archived
 from pipeline.storage.artifacts import read_artifact, read_kept_request
 from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
 from pipeline.storage.awaited_blobs import missing_attachments
@@ -151,8 +152,9 @@ class RunProgram:
 class RunReader:
     """The runs of one store, for reading.
 
-    What takes a run_id raises NotFoundError where there is no such run, and IntegrityError where
-    its file is missing or has other bytes, or no record explains it.
+    What takes a run_id raises NotFoundError where there is no such run, ArchivedError where its
+    file is archived, and IntegrityError where its file is missing or has other bytes, or no record
+    explains it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -173,13 +175,15 @@ class RunReader:
             self._opened.close()
 
     def list_runs(self, wanted: RunFilter) -> RunPage:
-        """Return one page of a listing; artifacts are not opened.
+        """Return one page of a listing; artifacts are not opened. An archived run says so.
 
         Raises:
             InputError: The cursor is none of ours.
         """
         with self._index().looking_up() as connection:
-            return list_runs(connection, wanted)
+            listed = list_runs(connection, wanted)
+        mark_archived(self.root, listed.items, self._index().find)
+        return listed
 
     def runs_of_program(self, sha256: str) -> ProgramRuns:
         """Return the runs that decide about a program; artifacts are not opened."""
@@ -205,6 +209,7 @@ class RunReader:
 
         Raises:
             NotFoundError: There is none, or `run_id` cannot name one.
+            ArchivedError: Its file is archived.
             IntegrityError: Its file is missing, has other bytes, or no record explains it.
         """
         run, links = self.rows_of(run_id)

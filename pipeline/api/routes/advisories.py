@@ -96,7 +96,7 @@ def _answer(submission: Submission, event: AdvisoryEvent) -> Response:
     "/{run_id}/advisories",
     summary="List the advisories of a run",
     responses={
-        **errors(404),
+        **errors(404, 410),
         200: answer(shapes.AdvisoriesAnswer, examples.ADVISORIES, "Oldest first."),
     },
 )

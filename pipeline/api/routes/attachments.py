@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
     "/{run_id}/attachments",
     summary="List the attachments of a run",
     responses={
-        **errors(404),
+        **errors(404, 410),
         200: answer(AttachmentsAnswer, examples.ATTACHMENTS, "In the order of the run."),
     },
 )
@@ -59,7 +59,7 @@ async def list_attachments(deps: ApiDeps, run_id: RunIdPath) -> Response:
     "/{run_id}/attachments/verify",
     summary="Verify the attachments of a run",
     responses={
-        **errors(404),
+        **errors(404, 410),
         200: answer(VerificationAnswer, examples.VERIFICATION, "What every byte says."),
     },
 )
@@ -73,7 +73,7 @@ async def verify_attachments(deps: ApiDeps, run_id: RunIdPath) -> Response:
     summary="Download an attachment of a run",
     response_class=Response,
     responses={
-        **errors(404, e404="ATTACHMENT_NOT_FOUND", e500="ATTACHMENT_CORRUPT"),
+        **errors(404, 410, e404="ATTACHMENT_NOT_FOUND", e500="ATTACHMENT_CORRUPT"),
         304: {"description": "As the client has it."},
         200: raw_answer("The blob.", {"ETag": "Its SHA-256."}),
         206: raw_answer("The bytes that were asked for.", {"Content-Range": "Which they are."}),

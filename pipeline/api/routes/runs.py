@@ -60,7 +60,7 @@ def _page(reader: RunReader, wanted: RunFilter) -> bytes:
 @router.get(
     "/diff",
     summary="Compare two runs",
-    responses={**errors(404, 422), 200: answer(RunDiff, examples.RUN_DIFF, "How b differs.")},
+    responses={**errors(404, 410, 422), 200: answer(RunDiff, examples.RUN_DIFF, "How b differs.")},
 )
 async def diff_runs(deps: ApiDeps, a: RunIdQuery, b: RunIdQuery) -> Response:
     """Return how run b differs from run a; a is looked for first."""
@@ -75,7 +75,7 @@ def _diff(reader: RunReader, a: str, b: str) -> bytes:
     "/{run_id}",
     summary="Show a run",
     responses={
-        **errors(404),
+        **errors(404, 410),
         **_NOT_MODIFIED,
         200: answer(RunView, examples.RUN_VIEW, "The artifact, with its linked advisories."),
     },
@@ -107,7 +107,7 @@ def _tag(found: FoundRun, missing: Sequence[str]) -> str:
     summary="Download the exact bytes of an artifact",
     response_class=Response,
     responses={
-        **errors(404),
+        **errors(404, 410),
         **_NOT_MODIFIED,
         200: raw_answer(
             "The bytes of the file.",
@@ -135,7 +135,7 @@ async def download_run(deps: ApiDeps, request: Request, run_id: RunIdPath) -> Re
     summary="Download the evidence about a run",
     response_class=Response,
     responses={
-        **errors(404),
+        **errors(404, 410),
         **_NOT_MODIFIED,
         200: raw_answer(
             "A zip file: artifact, links, attachments, proofs, a page and a verifier.",

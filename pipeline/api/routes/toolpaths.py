@@ -22,7 +22,7 @@ router = APIRouter(route_class=ExactQueryRoute)
     "/{run_id}/toolpath",
     summary="Show the moves of a run's program",
     responses={
-        **errors(404, e404="PROGRAM_WITHHELD", e500="ATTACHMENT_CORRUPT"),
+        **errors(404, 410, e404="PROGRAM_WITHHELD", e500="ATTACHMENT_CORRUPT"),
         304: {"description": "As the client has it."},
         200: answer(ToolpathAnswer, examples.TOOLPATH, "The moves, as programmed."),
     },

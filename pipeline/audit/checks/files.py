@@ -34,6 +34,7 @@ from pipeline.disk.regular_files import (
     read_open,
     state_of,
 )
+from pipeline.storage.archives import is_gone
 from pipeline.storage.artifacts import withheld_payloads
 
 SLICE_FILES: Final = 512
@@ -162,7 +163,9 @@ class _FileCheck:
 
     def _add_missing(self, row: ExpectedFile, found: str = "no file") -> None:
         path = self._path(row)
-        if row.is_waiting:
+        if row.is_archived and is_gone(self._reader.root, path):
+            self._result.count("archived")
+        elif row.is_waiting:
             waiting = "no file, and a row that says that it is still to be made"
             self._result.add(
                 Finding("LINK_WAITING", path, f"a link with {_bytes_of(row)}", waiting)

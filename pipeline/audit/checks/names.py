@@ -20,7 +20,7 @@ from pipeline.audit.checks.logs import AuditedLog, read_notes
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
-from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import IntegrityError
@@ -127,7 +127,7 @@ def _logged_since(
 
 
 def _is_explained(
-    place: ArtifactPath | LinkPath | None,
+    place: ArtifactPath | LinkPath | ArchivePath | None,
     path: str,
     plan: AuditPlan,
     since: Set[str | tuple[str, str]],

@@ -15,21 +15,24 @@ from typing import Final
 from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
+from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, parse_path
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.regular_files import entries_below, is_regular_below
 from pipeline.disk.store_identity import STORE_FILE
+from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
+from pipeline.storage.archives import read_record
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER, is_awaited_note
 from pipeline.storage.index.run_index import INDEX_FILE
 
 _FOLDERS: Final = {
     *("runs", "attachments", "quarantine", AWAITED_FOLDER, "ledger", "audits", "kafka"),
-    "lost+found",
+    *(ARCHIVES_FOLDER, "lost+found"),
 }
 _FILES: Final = {
     STORE_FILE,
@@ -79,21 +82,34 @@ def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> Step
 
 
 def _is_known(path: str, *, is_folder: bool) -> bool:
-    """Return whether the layout has an entry at `path`: in the store, in `audits`, of a note."""
+    """Return whether the layout has an entry at `path`: in the store, in `audits`, of a record."""
     above, _, name = path.rpartition("/")
     if not above:
         return path in _FOLDERS if is_folder else path in _FILES or bool(_TEMPORARY.fullmatch(path))
+    if above == ARCHIVES_FOLDER:
+        return not is_folder and isinstance(parse_path(path), ArchivePath)
     is_file_of_ours = _AUDIT_FILE.fullmatch(name) if above == "audits" else is_awaited_note(path)
     return not is_folder and bool(is_file_of_ours)
 
 
 def _unexpected_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
-    for above in ("", "audits", AWAITED_FOLDER):
+    for above in ("", "audits", ARCHIVES_FOLDER, AWAITED_FOLDER):
         for path, is_folder in entries_below(root, above):
             if not _is_known(path, is_folder=is_folder):
                 yield _unexpected(path, is_folder=is_folder)
     yield from _file_mode(root, STORE_FILE)
+    yield from _archive_records(root)
     yield from _unexpected_in_ledger(root, sizes)
+
+
+def _archive_records(root: Path) -> Iterator[Finding]:
+    for path, _ in entries_below(root, ARCHIVES_FOLDER):
+        if isinstance(place := parse_path(path), ArchivePath):
+            yield from _file_mode(root, path)
+            try:
+                read_record(root, place.date)
+            except IntegrityError as error:
+                yield Finding("FILE_UNREADABLE", path, "the record of an archived date", str(error))
 
 
 def _unexpected(path: str, *, is_folder: bool) -> Finding:

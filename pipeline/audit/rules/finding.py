@@ -129,8 +129,14 @@ MISSING_BLOB: frozenset[AuditCode] = frozenset(
 """Codes of a blob that is not there; several files may name it, and it is reported once."""
 
 
+ARCHIVED: Final = "ARCHIVED"
+"""Under it a report counts files that are archived. No finding has this code: nothing is wrong."""
+
+
 def severity_of(code: str) -> AuditSeverity:
     """Return how grave a code is; one of a newer program counts as an error."""
+    if code == ARCHIVED:
+        return "note"
     return next((each.severity for name, each in MEANINGS.items() if name == code), "error")
 
 
@@ -162,6 +168,7 @@ class Asked:
         trusted: How many trusted checkpoints were given.
         leaves: How many there are.
         anchored_leaves: How many a trusted checkpoint covers.
+        archived: How many files are archived.
     """
 
     mode: AuditMode
@@ -169,13 +176,13 @@ class Asked:
     trusted: int
     leaves: int
     anchored_leaves: int
+    archived: int = 0
 
 
 def verdicts(codes: Mapping[AuditCode, int], asked: Asked) -> dict[str, dict[str, Any]]:
     """Return the verdicts in the shape of `AuditVerdicts`."""
     return {
-        "integrity": _failed(codes, Verdict.INTEGRITY)
-        or _verdict("ok", f"Nothing differs from the leaves, by {_READ[asked.mode]}."),
+        "integrity": _failed(codes, Verdict.INTEGRITY) or _integrity(asked),
         "completeness": _failed(codes, Verdict.COMPLETENESS) or _completeness(asked),
         "anchored": _failed(codes, Verdict.ANCHORED) or _anchored(asked),
         "late": _failed(codes, Verdict.LATE)
@@ -187,6 +194,16 @@ def verdicts(codes: Mapping[AuditCode, int], asked: Asked) -> dict[str, dict[str
 
 def _verdict(result: VerdictResult, reason: str) -> dict[str, Any]:
     return {"result": result, "reason": reason}
+
+
+def _integrity(asked: Asked) -> dict[str, Any]:
+    reason = f"Nothing differs from the leaves, by {_READ[asked.mode]}."
+    if asked.archived:
+        reason += (
+            f" Archived: {asked.archived:,} artifacts and links, which only their tars show (rmos "
+            "archive verify)."
+        )
+    return _verdict("ok", reason)
 
 
 def _failed(codes: Mapping[AuditCode, int], verdict: Verdict) -> dict[str, Any] | None:

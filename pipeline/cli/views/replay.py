@@ -70,6 +70,7 @@ def verified_summary(verified: Verified) -> dict[str, Any]:
         "foreign": counts["foreign"] if verified.foreign_asked else None,
         **{name: counts[name] for name in ("upload_missing", "internal_error")},
         **{name: counts[name] for name in ("waiting", "unreferenced")},
+        **({"archived": counts["archived"]} if counts["archived"] else {}),
         "pending": verified.pending,
         "differs": verified.differs,
     }
@@ -133,6 +134,7 @@ def _findings(counts: Mapping[str, int]) -> Iterator[str]:
         "internal_error": "that this program could not judge",
         "waiting": "links that the advise worker makes",
         "unreferenced": "uploads that nothing names",
+        "archived": "archived",
     }
     assert words.keys() >= DIFFERENCES
     yield from (f"{counts[kind]:,} {word}" for kind, word in words.items() if counts.get(kind))

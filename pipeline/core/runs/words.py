@@ -70,6 +70,7 @@ COLUMNS: Final = (
     *("mode", "tool_id", "material_id", "machine_id", "workflow_session_id"),
     *("gcode_sha256", "gcode_known_by", "artifact_sha256", "path", "not_exported"),
 )
+ARCHIVED: Final = "DO NOT CUT: its artifact is archived, and cannot be checked here"
 CORRUPT: Final = "DO NOT CUT: its artifact is not what was stored"
 
 # A spreadsheet takes what follows for a formula, at the start of a cell and, where its country
@@ -84,7 +85,7 @@ class LeftOut(NamedTuple):
 
     Attributes:
         name: The path of its file in the store, or the field of the artifact.
-        why: `withheld` by a verdict, `missing` in the store, or `corrupt`.
+        why: `withheld` by a verdict, `missing` in the store, `archived`, or `corrupt`.
     """
 
     name: str
@@ -136,10 +137,19 @@ def _doubt(run: StoredRun, left_out: Sequence[LeftOut]) -> str | None:
 
 def line_of_corrupt(run_id: str, created_at_utc: str, why: str) -> list[str]:
     """Return the cells of a run whose artifact is not what was stored: nothing else is known."""
+    return _line_without_artifact(run_id, created_at_utc, CORRUPT, why)
+
+
+def line_of_archived(run_id: str, created_at_utc: str, why: str) -> list[str]:
+    """Return the cells of a run whose artifact is archived."""
+    return _line_without_artifact(run_id, created_at_utc, ARCHIVED, why)
+
+
+def _line_without_artifact(run_id: str, created_at_utc: str, verdict: str, why: str) -> list[str]:
     values = {
         "run_id": run_id,
         "created_at_utc": created_at_utc,
-        "verdict": CORRUPT,
+        "verdict": verdict,
         "not_exported": why,
     }
     return [cell(values.get(name)) for name in COLUMNS]

@@ -35,6 +35,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
+from pipeline.recovery.rebuild.archived import take_archives
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.recovery.replay.request_topics import (
     consumed_offsets,
@@ -70,6 +71,7 @@ class RebuildReport:
         links_to_make: Claims whose run is there: the advise worker links them.
         lost: Runs and advisories with a leaf, but neither a file nor a record: they
             have no row.
+        archived: Artifacts and links that are archived; their rows are made of their records.
     """
 
     runs: int = 0
@@ -81,6 +83,7 @@ class RebuildReport:
     links_changed: list[str] = field(default_factory=list)
     links_to_make: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    archived: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -123,7 +126,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         await _explain(
             settings, identity.epoch, rows, begin=begin, committed=committed, progress=progress
         )
-    report = _report(rows)
+    report = _report(rows, take_archives(root, rows))
     with store_faults(root):
         with new_index(root) as index, index.transaction() as transaction:  # 6.
             for batch in batches(row.indexed for row in rows.runs.rows.values()):
@@ -229,7 +232,7 @@ async def _refuse_holes(settings: Settings, committed: Mapping[Partition, int]) 
         )
 
 
-def _report(rows: RebuiltRows) -> RebuildReport:
+def _report(rows: RebuiltRows, archived: int) -> RebuildReport:
     paths = rows.runs.paths()
     return RebuildReport(
         runs=len(paths),
@@ -244,6 +247,7 @@ def _report(rows: RebuiltRows) -> RebuildReport:
             f"{leaf.run_id} {leaf.advisory_id}" if leaf.advisory_id else str(leaf.run_id)
             for _, leaf in rows.wanted
         ],
+        archived=archived,
     )
 
 

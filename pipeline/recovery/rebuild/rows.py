@@ -43,11 +43,13 @@ class RebuiltRun:
 
     Attributes:
         file_sha256: Of the file that is on disk; None where there is none.
+        is_archived: Whether the file is archived.
     """
 
     run: StoredRun
     indexed: IndexedRun
     file_sha256: str | None
+    is_archived: bool = False
 
     @property
     def has_file(self) -> bool:
@@ -148,7 +150,7 @@ class RebuiltRuns:
         return [
             run_id
             for run_id, row in sorted(self.rows.items())
-            if row.run.source is not None and not row.has_file
+            if row.run.source is not None and not row.has_file and not row.is_archived
         ]
 
     def paths(self) -> dict[str, str]:

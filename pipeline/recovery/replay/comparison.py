@@ -18,7 +18,15 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.layout import (
+    ArtifactPath,
+    BlobArea,
+    BlobPath,
+    LinkPath,
+    attachment_path,
+    parse_path,
+)
+from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.disk.durable_files import NewFile, Presence
 from pipeline.disk.faults import store_faults
@@ -34,6 +42,7 @@ from pipeline.recovery.replay.history import (
     uploads_of,
 )
 from pipeline.recovery.replay.request_topics import RequestTopic
+from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.index.run_index import RunIndex
@@ -91,6 +100,7 @@ class StoreComparison:
         self._root = root
         self._index = index
         self._tally = tally
+        self._archives = Archives(root)
         self._runs_without_row: dict[str, str] = {}
 
     def compare(self, topic: RequestTopic, observed: Sequence[ObservedRecord]) -> None:
@@ -161,6 +171,8 @@ class StoreComparison:
         if made != known:
             self._tally.add(Finding("different", "rendering", path, known, made, first.place))
         found = self.files.sha256_of(path)
+        if found is None and self._is_archived(first, path):
+            return
         if found != known:
             kind: FindingKind = "missing" if found is None else "different"
             finding = Finding(kind, what_lies_at(path), path, known, found, first.place)
@@ -173,6 +185,8 @@ class StoreComparison:
             return presence
         kind: FindingKind = "different"
         if presence is Presence.MISSING:
+            if self._is_archived(first, file.path):
+                return presence
             kind = "waiting" if first.waits else "missing"
         expected, found = sha256_of_bytes(file.content), self.files.sha256_of(file.path)
         what = what_lies_at(file.path)
@@ -181,12 +195,33 @@ class StoreComparison:
 
     def _check_upload(self, first: _First, path: str) -> None:
         expected, found = path.rpartition("/")[2], self.files.sha256_of_upload(path)
-        if found == expected:
+        if found == expected or (found is None and self._is_archived(first, path)):
             return
         kind: FindingKind = "upload_missing" if found is None else "different"
         named_by = self._path_of(first)
         finding = Finding(kind, "attachment", path, expected, found, first.place, named_by)
         self._tally.add(finding)
+
+    def _is_archived(self, first: _First, path: str) -> bool:
+        """Return whether what is missing at `path` is archived: with the file that it belongs to.
+
+        A request in quarantine never is.
+        """
+        document = self._path_of(first)
+        place, named_by = parse_path(path), parse_path(document)
+        is_kept = isinstance(place, BlobPath) and place.area is BlobArea.QUARANTINE
+        if is_kept or not isinstance(named_by, ArtifactPath | LinkPath):
+            return False
+        sources: list[RecordSource | None] = [first.observed.record.source]
+        if isinstance(named_by, LinkPath):
+            run = self._index.find(named_by.run_id)
+            sources.append(None if run is None else run.source)
+        covered = self._archives.covering(document, *sources) is not None
+        if not covered or not is_gone(self._root, document):
+            return False
+        if path == document:
+            self._tally.counts["archived"] += 1
+        return True
 
     def _path_of(self, first: _First) -> str:
         """Return where the artifact or the link lies, or in words which advisory waits."""

@@ -27,6 +27,7 @@ from pathlib import Path
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
+from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
@@ -175,6 +176,9 @@ class _UnreadRows:
         if path is None or not self._is_borne_out(row.source, sha256):
             return
         self._checks.asked_for.add(path)
+        if isinstance(row, StoredRun):
+            # Its artifact may be archived; its request never is.
+            self._checks.asked_for.add(quarantine_path(row.request_sha256))
         try:
             content = read_below(self._root, path, DOCUMENT_LIMIT_BYTES)
         except OSError:

@@ -33,7 +33,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
 from pipeline.disk.durable_files import Creation
 from pipeline.disk.store_identity import StoreIdentity
-from pipeline.errors import IntegrityError, StoreNotReadyError
+from pipeline.errors import ArchivedError, IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -149,7 +149,7 @@ def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
         # Logs of earlier epochs may have been signed by keys that are out of use.
         logs = StoreLogs(settings.data_dir, verifier_keys(settings, identity))
         return store_root(logs).hex()
-    except IntegrityError:
+    except (ArchivedError, IntegrityError):
         return None  # A file that nothing here may mend; it was named where it was asked for.
 
 
