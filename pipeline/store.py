@@ -55,9 +55,10 @@ class OpenStore:
     """A store, opened for reading; any number of threads may use it at once.
 
     It answers what the API answers, and withholds what the API withholds. What takes a run_id
-    raises NotFoundError (404) where there is no such run; IntegrityError (500) where its file is
-    missing or has other bytes, or no record explains it; StoreError (503) where the disk or the
-    index cannot be read, or holds what a later release wrote.
+    raises NotFoundError (404) where there is no such run; ArchivedError (410) where its file is
+    archived; IntegrityError (500) where its file is missing or has other bytes, or no record
+    explains it; StoreError (503) where the disk or the index cannot be read, or holds what a later
+    release wrote.
     """
 
     def __init__(self, reader: RunReader) -> None:

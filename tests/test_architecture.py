@@ -2,7 +2,7 @@
 
     schemas <- core <- disk <- ledger <- storage;   core <- broker
     storage, broker <- consumers <- audit, legacy <- recovery, api <- page <- app <- cli
-    evidence stands beside consumers
+    evidence and archive stand beside consumers
 
 A test lists every offender, so that one run shows all that is to be moved.
 """
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "broker": {"schemas", "core"} | LEAVES,
     "consumers": _WORKERS,
     "evidence": _STORE,
+    "archive": _STORE,
     "audit": _WORKERS,
     "legacy": _WORKERS,
     "recovery": _WORKERS | {"legacy"},
@@ -82,7 +83,7 @@ PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs
 KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]
 """What a subclass of a broker of FastStream overrides; no other room may import FastStream."""
 
-MOST_MODULES = 345
+MOST_MODULES = 355
 """In both packages, `__init__.py` files included."""
 
 MOST_MODULES_OF_A_FOLDER = 26

@@ -70,6 +70,10 @@ COMMANDS = {
         "pipeline.cli.store:index_app",
         "Check or rebuild the index of the store in RMOS_DATA_DIR.",
     ),
+    "archive": (
+        "pipeline.cli.archive:app",
+        "Archive old dates into tars, prove the tars, and put their files back.",
+    ),
     "migrate": (
         "pipeline.cli.migrate:app",
         "Migrate the runs of an older store, verify them, and roll back.",

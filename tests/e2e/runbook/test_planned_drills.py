@@ -114,6 +114,20 @@ async def test_back_up_store_and_keys(drill: Drill) -> None:
     assert (settings.data_dir.parent / "vault" / key.name).read_bytes() == key.read_bytes()
 
 
+async def test_archive_old_dates(drill: Drill) -> None:
+    drill.read(PAGE, "Archive old dates")
+    settings = drill.settings
+    await consume(settings, all_kinds(20))
+    before = store_files(settings.data_dir)
+    await drill.you_see()
+    await drill.run()
+    kept = store_files(settings.data_dir)
+    assert {path.partition("/")[0] for path in kept} == {"quarantine"}
+    await drill.then()
+    after = store_files(settings.data_dir)
+    assert {path: after[path] for path in before} == before
+
+
 @pytest.mark.every_topic
 async def test_restore_a_backup(drill: Drill) -> None:
     drill.read(PAGE, "Restore a backup")

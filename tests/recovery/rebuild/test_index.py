@@ -8,16 +8,23 @@ from typing import Any
 
 import pytest
 
+from pipeline.archive.create import create_archive
+from pipeline.archive.restore import restore_archive
 from pipeline.core.advisories.verdict import judge_advisory_record
+from pipeline.core.progress import no_progress
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.disk.store_identity import begin_epoch, create_store
+from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.errors import BrokerError, IntegrityError
+from pipeline.ledger.reader import StoreLogs
+from pipeline.recovery.rebuild.archived import take_archives
 from pipeline.recovery.rebuild.index import rebuild_index
+from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.index.run_index import RunIndex
-from pipeline.storage.ledger_key import init_ledger_key, open_ledger
+from pipeline.storage.ledger_key import init_ledger_key, open_ledger, verifier_keys
 from pipeline.storage.run_store import RunRecord, RunStore
+from tests.archive.archived import remove
 from tests.builders import advisory_request, record, red_request, run_request, sha256
 from tests.ledger.ledgers import damage
 from tests.storage.stores import (
@@ -284,3 +291,46 @@ async def test_without_a_ledger_only_the_topics_show(settings: Settings) -> None
     for each in (without, settings):
         with pytest.raises(BrokerError, match=r"Without a ledger only the topics show"):
             await rebuild_index(each)
+
+
+async def test_what_is_archived_is_restored_before_a_rebuild(
+    settings: Settings, tmp_path: Path
+) -> None:
+    # No broker has the records: nothing here has the rest of the rows.
+    root, tar = settings.data_dir, tmp_path / "old.tar"
+    fill(settings)
+    before = rows(root)
+    keys = verifier_keys(settings, read_store(root))
+    logs = StoreLogs(root, keys)
+    remove(create_archive(logs, ["2025-12-18"], tar, no_progress))
+    lost = RebuiltRows(root)
+    lost.take_files(no_progress)
+    lost.take_leaves(StoreLogs(root, keys), no_progress)
+    with pytest.raises(IntegrityError, match="Nothing was replaced: 5 runs and advisories"):
+        take_archives(root, lost)
+    restore_archive(tar, StoreLogs(root, keys), no_progress)
+    lose_index(settings)
+    report = await rebuild_index(settings)
+    assert report.is_clean
+    assert rows(root) == before
+
+
+async def test_archived_rows_are_made_of_their_records_with_the_links_that_were_made(
+    settings: Settings, tmp_path: Path
+) -> None:
+    root, tar = settings.data_dir, tmp_path / "old.tar"
+    run = judged_record(run_request(run_id="run_0"), 0)
+    claim = advisory(advisory_request(run_id="run_0", advisory_id="a"), 0)
+    commit_runs(settings, [run])
+    commit_advisories(settings, advisory_request(run_id="run_0", advisory_id="a"))
+    keys = verifier_keys(settings, read_store(root))
+    remove(create_archive(StoreLogs(root, keys), ["2025-12-18"], tar, no_progress))
+    rebuilt = RebuiltRows(root)
+    rebuilt.take_files(no_progress)
+    rebuilt.take_leaves(StoreLogs(root, keys), no_progress)
+    for each in (run, claim):
+        rebuilt.take_record(each.source, each.verdict)
+    assert rebuilt.runs.without_file() == ["run_0"]
+    assert take_archives(root, rebuilt) == 2
+    assert rebuilt.runs.without_file() == []
+    assert list(rebuilt.advisories.to_be_linked(rebuilt.runs.paths())) == []

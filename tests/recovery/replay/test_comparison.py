@@ -14,7 +14,8 @@ from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
 from pipeline.topics import TopicNames
-from tests.builders import attachment_ref, run_request, sha256
+from tests.archive.archived import create, remove
+from tests.builders import attachment, attachment_ref, red_request, run_request, sha256
 from tests.ledger.ledgers import LOG, damage, ledger
 from tests.storage.stores import change_index, judged_record, opened, tombstone
 
@@ -111,3 +112,23 @@ def test_every_reference_to_an_upload_is_reported(store: RunStore) -> None:
     assert {each.kind for each in compared(store, [*RECORDS, *records])} == {"different"}
     path.write_bytes(upload)
     assert compared(store, [*RECORDS, *records]) == []
+
+
+def test_what_is_archived_is_no_finding_and_its_request_in_quarantine_is(tmp_path: Path) -> None:
+    root, tar = tmp_path / "store", tmp_path / "old.tar"
+    root.mkdir()
+    blob = attachment(b"0\nSECTION\n")
+    red = red_request(run_id="run_1", attachments=[blob])
+    records = [judged_record(red, 0), asked(1)]
+    with opened(root, ledger=ledger(root)) as store:
+        store.commit(records)
+        remove(create(root, tar))
+        assert compared(store, records) == []
+        assert compared(store, [drifted(records[0]), records[1]])[0].what == "rendering"
+        (kept,) = (path for path in (root / "quarantine").rglob("*") if path.is_file())
+        kept.unlink()
+        (finding,) = compared(store, records)
+        assert (finding.kind, finding.what) == ("missing", "quarantine")
+        (root / "archives/2025-12-18.json").unlink()
+        what = {each.what for each in compared(store, records)}
+        assert what == {"quarantine", "artifact", "attachment"}

@@ -1,0 +1,156 @@
+"""Archives dates: a tar, read back and proved, then a record of each date. It deletes nothing.
+
+The procedure, with the same numbers in `create_archive`, and what is left if the process dies after
+a step:
+
+| step | if the process dies after it |
+|---|---|
+| 1. gather what belongs to the dates, by the ledger | nothing |
+| 2. write the tar, which gets its name whole and durable | the tar |
+| 3. read it back from where it lies, and prove it by the ledger | the same |
+| 4. write the record of each date, once | the same, and records: what is here is still here |
+| 5. read tar and records back once more; only then the removal is named | the same |
+
+The same command goes on after each of them: a tar that is there is proved and not written again, a
+record that is there is compared. What a removal that was killed has left, the same removal removes.
+"""
+
+import os
+import shlex
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.archive.contents import ArchiveManifest, contents_of
+from pipeline.archive.tar import write_tar
+from pipeline.archive.verify import VerifiedTar, open_tar, read_back, verify_tar
+from pipeline.core.progress import Progress
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.small_files import new_file
+from pipeline.disk.store_identity import refuse_as_root
+from pipeline.errors import InputError, IntegrityError, RefusedError
+from pipeline.ledger.reader import StoreLogs
+from pipeline.storage.archives import ArchiveRecord, read_record, write_record
+from pipeline.storage.index.run_index import open_index_to_read
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedArchive:
+    """Dates that are archived.
+
+    Attributes:
+        records: Of the dates, in order.
+        is_new: Whether the tar was written now.
+        shared: Attachments that other dates name too; they stay. None where the tar was there.
+        removal: The command that removes from the store what is in the tar.
+    """
+
+    records: Sequence[ArchiveRecord]
+    is_new: bool
+    shared: int | None
+    removal: str
+
+
+def create_archive(
+    logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
+) -> CreatedArchive:
+    """Archive some dates into the tar at `path`.
+
+    Raises:
+        NotFoundError: A date has no run.
+        InputError: The tar cannot be written or read.
+        RefusedError: A date is archived into another tar, or the tar that is there is of others.
+        IntegrityError: A log or a file is not what was written, or the tar is not proved.
+        StoreError: The disk or the index failed.
+    """
+    root, wanted = logs.root, sorted(set(dates))
+    refuse_as_root(root)
+    _refuse_archived(root, wanted, path)
+    is_new, shared = not os.path.lexists(path), None
+    if is_new:
+        shared = _write(logs, wanted, path, progress)  # 1. and 2.
+    proved = _proved(logs, path, progress)  # 3.
+    manifest = proved.manifest
+    assert manifest is not None, "it is proved"
+    if sorted(manifest.dates) != wanted:
+        raise RefusedError(
+            f"{path} is there already, and has the dates {', '.join(manifest.dates)}: name a new "
+            "file."
+        )
+    records = [_record(manifest, date, proved) for date in wanted]
+    known = {record.date: record for record in proved.records}
+    for record in records:  # 4.
+        if record.date not in known:
+            write_record(root, record)
+    kept = _kept_records(root, wanted, path)  # 5.
+    return CreatedArchive(kept, is_new, shared, removal_of(root, path, manifest))
+
+
+def _refuse_archived(root: Path, dates: Sequence[str], path: Path) -> None:
+    for date in dates:
+        record = read_record(root, date)
+        if record is not None and not os.path.lexists(path):
+            raise RefusedError(
+                f"The date {date} is archived already, into {record.tar.path}. Nothing was written."
+            )
+
+
+def _write(logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress) -> int:
+    with closing(open_index_to_read(logs.root)) as index:
+        contents = contents_of(index, logs, dates, progress)
+    try:
+        with new_file(path, FILE_MODE) as file:
+            write_tar(file, contents, logs, progress)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
+    return contents.shared
+
+
+def _proved(logs: StoreLogs, path: Path, progress: Progress) -> VerifiedTar:
+    with open_tar(path) as file:
+        found = verify_tar(path, file, logs, progress)
+    found.refuse()
+    return found
+
+
+def _kept_records(root: Path, dates: Sequence[str], path: Path) -> list[ArchiveRecord]:
+    """Return the records as they are in the store, each of the tar as it lies there.
+
+    Raises:
+        IntegrityError: One is not there, or is of other bytes.
+    """
+    with open_tar(path) as file:
+        tar = read_back(path, file)
+    kept = [record for date in dates if (record := read_record(root, date)) is not None]
+    if [(each.tar.sha256, each.date) for each in kept] != [(tar.sha256, date) for date in dates]:
+        raise IntegrityError(f"{path} and the records of its dates differ. Remove nothing.")
+    return kept
+
+
+def _record(manifest: ArchiveManifest, date: str, proved: VerifiedTar) -> ArchiveRecord:
+    counts = manifest.dates[date]
+    return ArchiveRecord(
+        store_id=manifest.store_id,
+        date=date,
+        artifacts=counts.artifacts,
+        links=counts.links,
+        attachments=manifest.attachments,
+        logs=manifest.logs,
+        tar=proved.tar,
+    )
+
+
+def removal_of(root: Path, path: Path, manifest: ArchiveManifest) -> str:
+    """Return the command that removes what is in a tar, and nothing else.
+
+    A run of the date that came later stays, and its folder. It may be repeated. Names in the tar
+    have letters, digits and `._-/` alone.
+    """
+    store, tar = shlex.quote(str(root.absolute())), shlex.quote(str(path.absolute()))
+    parts = "runs attachments" if manifest.attachments else "runs"
+    folders = " -o ".join(f"-name {date}" for date in sorted(manifest.dates))
+    return (
+        f"cd {store} && tar -tf {tar} {parts} | xargs -d '\\n' rm -f -- && "
+        f"find runs -mindepth 1 -maxdepth 1 '(' {folders} ')' -empty -delete"
+    )

@@ -1,0 +1,344 @@
+"""Proves a tar by the ledger of its store, without unpacking it; read-only.
+
+1. It is a plain tar, each member once, and the members are those that SHA256SUMS names, byte for
+   byte.
+2. Its manifest is of this store, and each log still begins with what the manifest says of it.
+3. Each artifact and link has a leaf and a proof: the proof leads from the leaf to a checkpoint that
+   a trusted key signed, and the leaf names these bytes.
+4. The ledger, read as far as the manifest goes, names exactly these artifacts and links for its
+   dates: none is missing, and none was added.
+5. Each attachment has the SHA-256 of its name, and a file of the tar names it.
+6. The whole tar has the size and the SHA-256 in the records of its dates, where the store has them.
+
+What is wrong is named by its member. A byte between the members is found by step 6 alone.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from pipeline.archive.contents import ArchiveManifest, counts_of, logged_files
+from pipeline.archive.tar import (
+    LEAF,
+    MANIFEST,
+    OTHERS,
+    PROOF,
+    RECORDS,
+    SUMS,
+    Member,
+    TarError,
+    parse_manifest,
+    read_tar,
+)
+from pipeline.core.layout import (
+    ArtifactPath,
+    BlobArea,
+    BlobPath,
+    LinkPath,
+    StorePath,
+    date_of,
+    parse_path,
+)
+from pipeline.core.progress import Progress
+from pipeline.disk.regular_files import open_named, sha256_of_open
+from pipeline.errors import InputError, IntegrityError
+from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.tlog import EvidenceError
+from pipeline.ledger.tlog.proofs import parse_tlog_proof
+from pipeline.storage.archives import ArchivedTar, ArchiveRecord, read_record
+from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, canonical_form
+from pipeline.storage.checksums import attachments_of_artifact, attachments_of_link, sum_line
+
+_KEPT_BYTES = 64 << 20
+"""Largest member but an attachment that is kept whole while it is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarFault:
+    """What is wrong with a tar.
+
+    Attributes:
+        member: The member; empty for the tar as a whole.
+        reason: What was expected and what was found.
+    """
+
+    member: str
+    reason: str
+
+
+@dataclass(slots=True)
+class VerifiedTar:
+    """What a tar is.
+
+    Attributes:
+        tar: Where it was read, its size and its SHA-256.
+        manifest: What it says of itself; None where that cannot be read.
+        sha256: Of the bytes of each member, by its name.
+        records: Those of its dates that the store has.
+        faults: What is wrong; none where the ledger proves it.
+    """
+
+    tar: ArchivedTar
+    manifest: ArchiveManifest | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    records: list[ArchiveRecord] = field(default_factory=list)
+    faults: list[TarFault] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Refuse a tar that is not proved.
+
+        Raises:
+            IntegrityError: It is none of ours, or was changed.
+        """
+        if self.faults:
+            lines = [f"{each.member or 'the tar'}: {each.reason}" for each in self.faults]
+            raise IntegrityError(f"The ledger does not prove {self.tar.path}:", lines)
+
+
+def open_tar(path: Path) -> IO[bytes]:
+    """Open a tar for reading; the caller closes it.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return open_named(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def verify_tar(path: Path, file: IO[bytes], logs: StoreLogs, progress: Progress) -> VerifiedTar:
+    """Compare an open tar with the ledger of its store.
+
+    Args:
+        path: Of the tar, for the report.
+        file: The tar, at its start; afterwards at its start again.
+        logs: Of the store.
+        progress: Called for each member.
+
+    Raises:
+        InputError: It cannot be read.
+        IntegrityError: A log is not what was written, so it proves nothing.
+        StoreError: The disk of the store failed.
+    """
+    verification = _Verification(logs, VerifiedTar(read_back(path, file)), progress)
+    try:
+        verification.run(file)
+        file.seek(0)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return verification.found
+
+
+def read_back(path: Path, file: IO[bytes]) -> ArchivedTar:
+    """Return size and SHA-256 of an open tar, which is at its start again afterwards.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        # From the disk, where the system lets us: what was written just now is in memory too.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        whole = ArchivedTar(
+            path=os.path.abspath(path),  # noqa: PTH100  # without following links
+            size_bytes=os.fstat(file.fileno()).st_size,
+            sha256=sha256_of_open(file.fileno()),
+        )
+        file.seek(0)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return whole
+
+
+class _Verification:
+    """One tar on its way through the steps."""
+
+    def __init__(self, logs: StoreLogs, found: VerifiedTar, progress: Progress) -> None:
+        self.found = found
+        self._logs = logs
+        self._progress = progress
+        self._sums: bytes | None = None
+        self._leaves: dict[str, bytes] = {}
+        self._proofs: dict[str, bytes] = {}
+        self._named: set[str] = set()
+        self._blobs: list[str] = []
+
+    def run(self, file: IO[bytes]) -> None:
+        try:
+            for number, each in enumerate(read_tar(file), 1):
+                self._take(each)
+                self._progress("members", number, None)
+        except TarError as error:
+            self._fault("", f"{error}")
+        self._check_sums()  # 1.
+        self._check_records()  # 6.
+        manifest = self.found.manifest
+        if manifest is None:
+            self._fault(MANIFEST, "expected the manifest of a tar, found none that can be read")
+            return
+        if manifest.store_id != self._logs.store_id:
+            reason = f"expected the store {self._logs.store_id}, found {manifest.store_id}"
+            self._fault(MANIFEST, reason)
+            return
+        self._check_logs(manifest)  # 2.
+        self._check_proofs()  # 3.
+        self._check_leaves(manifest)  # 4.
+        for name in self._blobs:  # 5.
+            if name.rpartition("/")[2] not in self._named:
+                self._fault(name, "expected an attachment that a file of the tar names")
+
+    def _fault(self, name: str, reason: str) -> None:
+        self.found.faults.append(TarFault(name, reason))
+
+    def _take(self, each: Member) -> None:
+        name = each.name
+        if name in self.found.sha256:
+            self._fault(name, "expected it once, found it twice")
+        place = parse_path(name)
+        if not _is_known(name, place):
+            self._fault(name, "expected no such member")
+        if isinstance(place, BlobPath):
+            self._take_blob(each, place)
+            return
+        if each.size_bytes > _KEPT_BYTES:
+            raise TarError(f"{name}: expected at most {_KEPT_BYTES:,} bytes")
+        content = each.read()
+        self.found.sha256[name] = hashlib.sha256(content).hexdigest()
+        if name == SUMS:
+            self._sums = content
+        elif name == MANIFEST:
+            try:
+                self.found.manifest = parse_manifest(content)
+            except ValueError:
+                self.found.manifest = None
+        elif name.startswith(RECORDS) and name.endswith(LEAF):
+            self._leaves[name.removeprefix(RECORDS).removesuffix(LEAF)] = content
+        elif name.startswith(RECORDS) and name.endswith(PROOF):
+            self._proofs[name.removeprefix(RECORDS).removesuffix(PROOF)] = content
+        elif isinstance(place, ArtifactPath | LinkPath):
+            self._take_names(name, content, is_link=isinstance(place, LinkPath))
+
+    def _take_names(self, name: str, content: bytes, *, is_link: bool) -> None:
+        names_in = attachments_of_link if is_link else attachments_of_artifact
+        try:
+            self._named.update(names_in(content))
+        except EvidenceError as error:
+            self._fault(name, str(error))
+
+    def _take_blob(self, each: Member, place: BlobPath) -> None:
+        digest, kept = hashlib.sha256(), bytearray()
+        for piece in each.pieces:
+            digest.update(piece)
+            if each.size_bytes <= LEGACY_JSON_LIMIT_BYTES:
+                kept += piece
+        found = self.found.sha256[each.name] = digest.hexdigest()
+        self._blobs.append(each.name)
+        if found != place.sha256 and not _is_legacy(bytes(kept), place.sha256):
+            self._fault(each.name, f"expected SHA-256 {place.sha256}, found {found}")
+
+    def _check_sums(self) -> None:
+        found = self.found.sha256
+        lines = sorted(sum_line(sha256, name) for name, sha256 in found.items() if name != SUMS)
+        listed = (self._sums or b"").decode(errors="replace").splitlines()
+        if self._sums is None:
+            self._fault(SUMS, "expected it as the last member, found none")
+            return
+        hashes = {name: sha256 for sha256, _, name in (each.partition("  ") for each in listed)}
+        for name, sha256 in hashes.items():
+            if name not in found:
+                self._fault(name, f"expected it with SHA-256 {sha256}, found no such member")
+            elif found[name] != sha256:
+                self._fault(name, f"expected SHA-256 {sha256}, found {found[name]}")
+        for name in found.keys() - hashes.keys() - {SUMS}:
+            self._fault(name, f"expected a line of it in {SUMS}, found none")
+        if not self.found.faults and sorted(listed) != lines:
+            self._fault(SUMS, "expected a line for each other member, found others")
+
+    def _check_logs(self, manifest: ArchiveManifest) -> None:
+        readers = {reader.log.path: reader for reader in self._logs.open_all()}
+        for log in manifest.logs:
+            reader = readers.get(log.log)
+            if reader is None or reader.size < log.size:
+                size = 0 if reader is None else reader.size
+                reason = f"expected {log.log} with at least {log.size:,} leaves, found {size:,}"
+                self._fault(MANIFEST, reason)
+            elif reader.root_of(log.size).hex() != log.root_sha256:
+                self._fault(MANIFEST, f"expected {log.log} to begin with other leaves")
+
+    def _check_proofs(self) -> None:
+        for name in self._files():
+            leaf, proof = self._leaves.pop(name, None), self._proofs.pop(name, None)
+            if leaf is None or proof is None:
+                self._fault(name, "expected a leaf and a proof of it, found none")
+                continue
+            try:
+                parse_tlog_proof(proof).verify(leaf, self._logs.keys)
+            except EvidenceError as error:
+                self._fault(f"{RECORDS}{name}{PROOF}", str(error))
+        for name in self._leaves.keys() | self._proofs.keys():
+            self._fault(name, "expected the file of a leaf or a proof, found none")
+
+    def _files(self) -> Iterator[str]:
+        for name in self.found.sha256:
+            if isinstance(parse_path(name), ArtifactPath | LinkPath):
+                yield name
+
+    def _check_leaves(self, manifest: ArchiveManifest) -> None:
+        sizes = {log.log: log.size for log in manifest.logs}
+        expected = logged_files(list(self._logs.open_all()), manifest.dates, sizes)
+        found = self.found.sha256
+        for name in self._files():
+            if name not in expected:
+                self._fault(name, "expected a file that a leaf of the ledger names")
+        for path, file in expected.items():
+            if path not in found:
+                self._fault(path, "expected it, as its leaf says, found no such member")
+                continue
+            if found[path] != file.sha256:
+                self._fault(path, f"expected SHA-256 {file.sha256}, as its leaf says")
+            leaf = hashlib.sha256(file.reader.leaf(file.index).encode()).hexdigest()
+            if found.get(f"{RECORDS}{path}{LEAF}", leaf) != leaf:
+                self._fault(f"{RECORDS}{path}{LEAF}", "expected the leaf of the ledger")
+        counted = {date: counts_of(expected, date) for date in manifest.dates}
+        if counted != manifest.dates or manifest.attachments != len(self._blobs):
+            self._fault(MANIFEST, "expected the number of files of each date, found others")
+
+    def _check_records(self) -> None:
+        tar = self.found.tar
+        for date in sorted({date_of(name) for name in self._files()}):
+            try:
+                record = read_record(self._logs.root, date)
+            except IntegrityError as error:
+                self._fault("", str(error))
+                continue
+            if record is None:
+                continue
+            self.found.records.append(record)
+            if (record.tar.sha256, record.tar.size_bytes) != (tar.sha256, tar.size_bytes):
+                self._fault(
+                    "",
+                    f"expected SHA-256 {record.tar.sha256} and {record.tar.size_bytes:,} bytes, as "
+                    f"the record of {date} says, found {tar.sha256} and {tar.size_bytes:,} bytes",
+                )
+
+
+def _is_known(name: str, place: StorePath | None) -> bool:
+    """Return whether a tar has a member of this name: nothing else is named to be removed."""
+    if isinstance(place, BlobPath):
+        return place.area is BlobArea.ATTACHMENTS
+    if name.startswith(RECORDS) and name.endswith((LEAF, PROOF)):
+        place = parse_path(name.removeprefix(RECORDS).removesuffix(LEAF).removesuffix(PROOF))
+    return isinstance(place, ArtifactPath | LinkPath) or name in OTHERS
+
+
+def _is_legacy(content: bytes, sha256: str) -> bool:
+    """Return whether it is pretty-printed JSON of an older store, named by its canonical form."""
+    canonical = canonical_form(content) if content else None
+    return (
+        canonical is not None
+        and len(canonical) != len(content)
+        and hashlib.sha256(canonical).hexdigest() == sha256
+    )

@@ -1,0 +1,355 @@
+"""A date is archived, removed by the printed command, asked about, proved, and put back."""
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.archive import create as creating
+from pipeline.core.layout import attachment_path
+from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
+from pipeline.storage.checksums import checksums_of, store_root
+from pipeline.storage.index_check import check_index
+from pipeline.storage.program_verdict import program_verdict
+from schemas.run_filter import RunFilter
+from tests.archive.archived import (
+    DATE,
+    create,
+    logs,
+    reader,
+    remove,
+    restore,
+    verify,
+)
+from tests.audit.audited import (
+    DRAWING,
+    LARGE_GCODE,
+    LINK,
+    RUN,
+    Template,
+    add_advisories,
+    add_runs,
+    advisory,
+    advisory_record,
+    audit,
+    flip,
+    make_audited,
+    overwrite,
+    run,
+    run_record,
+)
+from tests.builders import advisory_request, attachment, sha256
+from tests.ledger.ledgers import ledger
+from tests.storage.stores import files, kinds, make_store, opened
+
+WAITING_TEXT = attachment_path(sha256(str(advisory_request()["content_text"])))
+OWN = b"0\nSECTION\n2\nONLY HERE\n"
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    root = tmp_path_factory.mktemp("archived") / "store"
+    make_audited(root)
+    drawing = attachment(OWN, created_at_utc="2025-12-18T14:00:00Z")
+    add_runs(root, [run_record(run("own", attachments=[drawing]), 0, partition=3)])
+    return Template(root)
+
+
+@pytest.fixture
+def store(template: Template, tmp_path: Path) -> Path:
+    return template.copy_to(tmp_path / "store")
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> Path:
+    return tmp_path / "2025-12-18.tar"
+
+
+def test_the_command_removes_what_is_in_the_tar_and_nothing_else(store: Path, tar: Path) -> None:
+    before = files(store)
+    made = create(store, tar)
+    record = f"archives/{DATE}.json"
+    assert files(store).keys() - before.keys() == {record}
+    remove(made)
+    gone = before.keys() - files(store).keys()
+    own = {attachment_path(sha256(content)) for content in (OWN, LARGE_GCODE)}
+    assert gone == {path for path in before if path.startswith(f"runs/{DATE}/")} | own
+    # Another date names the drawing, and an advisory that waits the text of another.
+    assert {attachment_path(sha256(DRAWING)), WAITING_TEXT} < files(store).keys()
+    assert not (store / "runs" / DATE).exists()
+    remove(made)  # one that was killed is repeated
+
+
+def test_an_archived_date_is_clean_and_counted_apart(store: Path, tar: Path) -> None:
+    made = create(store, tar)
+    is_there = audit(store)
+    assert (is_there.findings, "ARCHIVED" in is_there.report["codes"]) == ([], False)
+    assert "store_root" in is_there.report
+    remove(made)
+    count = made.records[0].artifacts + made.records[0].links
+    for mode in ("full", "quick", "sampled"):
+        found = audit(store, mode)
+        assert found.findings == []
+        assert found.report["codes"] == {"ARCHIVED": count}
+        assert f"{count:,} artifacts and links" in found.report["verdicts"]["integrity"]["reason"]
+        assert "store_root" not in found.report
+    assert audit(store, scope={"run_ids": ["run_0"]}).report["codes"] == {"ARCHIVED": 2}
+    with opened(store) as writer:
+        assert list(check_index(store, writer.index)) == []
+
+
+def test_without_its_record_or_of_a_later_leaf_what_is_missing_is_missing(
+    store: Path, tar: Path
+) -> None:
+    made = create(store, tar)
+    remove(made)
+    add_runs(store, [run_record(run("late"), 9, partition=7)])
+    late = f"runs/{DATE}/run_late.json"
+    assert audit(store).findings == []
+    (store / late).unlink()
+    assert [(each.code, each.path) for each in audit(store).findings] == [("FILE_MISSING", late)]
+    with closing(reader(store)) as runs:
+        with pytest.raises(IntegrityError, match="ARTIFACT_CORRUPT"):
+            runs.find("run_late")
+        with pytest.raises(ArchivedError, match="RUN_ARCHIVED"):
+            runs.find("run_0")
+    (store / f"archives/{DATE}.json").unlink()
+    assert RUN in audit(store).paths
+    with closing(reader(store)) as runs, pytest.raises(IntegrityError, match="ARTIFACT_CORRUPT"):
+        runs.find("run_0")
+
+
+def test_what_is_there_and_differs_stays_corrupt(store: Path, tar: Path) -> None:
+    create(store, tar)
+    flip(store / RUN, 10)
+    assert {(each.code, each.path) for each in audit(store).findings} == {("BYTES_DIFFER", RUN)}
+    with closing(reader(store)) as runs, pytest.raises(IntegrityError, match="ARTIFACT_CORRUPT"):
+        runs.find("run_0")
+    assert restore(store, tar).different == [RUN]
+
+
+@pytest.mark.parametrize("change", ["{}", "other store", "other date"])
+def test_a_record_that_is_none_covers_nothing_and_is_found(
+    store: Path, tar: Path, change: str
+) -> None:
+    remove(create(store, tar))
+    path = store / f"archives/{DATE}.json"
+    record = json.loads(path.read_bytes())
+    record |= {"other store": {"store_id": "1" * 32}, "other date": {"date": "2025-12-19"}}.get(
+        change, {}
+    )
+    overwrite(path, b"{}" if change == "{}" else json.dumps(record).encode())
+    found = audit(store)
+    assert ("FILE_UNREADABLE", f"archives/{DATE}.json") in {
+        (each.code, each.path) for each in found.findings
+    }
+    assert {"FILE_MISSING"} < found.codes
+
+
+def test_lists_say_so_and_a_program_is_not_released(store: Path, tar: Path) -> None:
+    with closing(reader(store)) as runs:
+        before = runs.list_runs(RunFilter())
+        program = next(each for each in before.items if each["run_id"] == "run_large")
+        assert program_verdict(runs, program["gcode_sha256"]).may_cut
+        remove(create(store, tar))
+        after = runs.list_runs(RunFilter())
+        for old, new in zip(before.items, after.items, strict=True):
+            is_archived = old["artifact_path"].startswith(f"runs/{DATE}/")
+            assert new == old | ({"archived": True} if is_archived else {})
+        verdict = program_verdict(runs, program["gcode_sha256"])
+    assert not verdict.may_cut
+    assert verdict.words.startswith("DO NOT CUT: the run run_large is archived, so its artifact")
+
+
+def test_duplicates_conflicts_and_advisories_are_judged_by_the_row(store: Path, tar: Path) -> None:
+    remove(create(store, tar))
+    with opened(store, ledger=ledger(store)) as writer:
+        again = run_record(run(0), 20, partition=9)
+        other = run_record(run(1, notes="changed again"), 21, partition=9)
+        first = run_record(run(0), 0)
+        assert kinds(writer.commit([again, other])) == ["duplicate", "RUN_CONFLICT"]
+        assert kinds(writer.commit([first])) == ["persisted"]
+    assert not (store / RUN).exists()
+    add_advisories(store, [advisory_record(advisory(0, "run_0"), 9, partition=4)])
+    assert not (store / LINK).exists()
+    add_advisories(store, [advisory_record(advisory("new", "run_0"), 10, partition=4)])
+    assert (store / f"runs/{DATE}/run_0_advisory_adv_new.json").exists()
+    assert audit(store).findings == []
+
+
+def test_sums_leave_out_what_is_archived_and_come_back(store: Path, tar: Path) -> None:
+    lines, root = list(checksums_of(logs(store))), store_root(logs(store))
+    before = files(store)
+    remove(create(store, tar))
+    left: list[str] = []
+    with pytest.raises(ArchivedError, match="There is no store root"):
+        left.extend(checksums_of(logs(store)))
+    # The text stays, and no link that is here names it.
+    gone = (f"runs/{DATE}/", sha256(OWN), sha256(LARGE_GCODE), WAITING_TEXT)
+    assert left == [line for line in lines if not any(each in line for each in gone)]
+    restored = restore(store, tar)
+    assert (restored.same, restored.different) == (0, [])
+    assert restored.created == len(lines) - len(left) - 1
+    record = files(store).keys() - before.keys()
+    assert record == {f"archives/{DATE}.json"}
+    after = files(store)
+    assert {path: after[path] for path in before} == before
+    assert store_root(logs(store)) == root
+    assert (store / RUN).stat().st_mode & 0o777 == 0o444
+    assert audit(store).findings == []
+    assert "ARCHIVED" not in audit(store).report["codes"]
+    assert restore(store, tar).created == 0
+
+
+def test_the_same_store_and_dates_give_the_same_tar_which_any_tar_reads(
+    store: Path, tar: Path, tmp_path: Path
+) -> None:
+    create(store, tar)
+    (store / f"archives/{DATE}.json").unlink()
+    create(store, tmp_path / "again.tar")
+    assert tar.read_bytes() == (tmp_path / "again.tar").read_bytes()
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    with tarfile.open(tar) as opened_tar:
+        names = opened_tar.getnames()
+        assert names[:-1] == sorted(names[:-1])
+        opened_tar.extractall(unpacked, filter="data")
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=unpacked, check=True)
+    assert not any(name.startswith("quarantine/") for name in names)
+
+
+def test_every_flipped_byte_is_found_and_its_member_named(store: Path, tar: Path) -> None:
+    create(store, tar)
+    assert verify(store, tar).faults == []
+    whole = tar.read_bytes()
+    with tarfile.open(tar) as opened_tar:
+        members = opened_tar.getmembers()
+    tar.chmod(0o600)
+    for each in members[:6] + members[::9] + members[-4:]:
+        at = each.offset_data + each.size // 2
+        tar.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        faults = verify(store, tar).faults
+        named = {fault.member for fault in faults}
+        # A line that was changed is that of another member.
+        assert each.name in named or each.name == "SHA256SUMS", each.name
+        assert "" in named
+        with pytest.raises(IntegrityError, match="does not prove"):
+            restore(store, tar)
+    for at in range(0, len(whole), len(whole) // 20):
+        tar.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert verify(store, tar).faults, at
+
+
+@pytest.mark.parametrize("what", ["a file", "a link", "an attachment"])
+def test_a_date_that_is_not_whole_is_not_archived(store: Path, tar: Path, what: str) -> None:
+    paths = {"a file": RUN, "a link": LINK, "an attachment": attachment_path(sha256(OWN))}
+    flip(store / paths[what], 3)
+    with pytest.raises(IntegrityError, match="Nothing was written"):
+        create(store, tar)
+    assert not tar.exists()
+    if what != "an attachment":
+        (store / paths[what]).unlink()
+        with pytest.raises(IntegrityError, match="Nothing was written"):
+            create(store, tar)
+    assert not (store / "archives").exists()
+
+
+def test_what_cannot_be_archived_is_refused(store: Path, tar: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="2025-12-21"):
+        create(store, tar, DATE, "2025-12-21")
+    create(store, tar)
+    with pytest.raises(RefusedError, match="archived already"):
+        create(store, tmp_path / "other.tar", DATE, "2025-12-19")
+    with pytest.raises(RefusedError, match="has the dates 2025-12-18"):
+        create(store, tar, "2025-12-19")
+    assert not (tmp_path / "other.tar").exists()
+
+
+def test_no_removal_is_named_where_the_tar_does_not_read_back(store: Path, tar: Path) -> None:
+    create(store, tar)
+    flip(tar, tar.stat().st_size * 2)
+    with pytest.raises(IntegrityError, match="does not prove"):
+        create(store, tar)
+
+
+STEPS: dict[str, tuple[str, bool]] = {
+    "gathered": ("write_tar", False),
+    "the tar on its way": ("write_tar", True),
+    "the tar written": ("_proved", False),
+    "the tar proved": ("_record", False),
+    "no record": ("write_record", False),
+    "one record": ("write_record", True),
+    "all but the removal": ("removal_of", False),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_create_that_is_killed_goes_on(
+    step: str, store: Path, tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dates = (DATE, "2025-12-19")
+    name, is_after = STEPS[step]
+    real: Callable[..., Any] = getattr(creating, name)
+
+    def die(*values: Any, **named: Any) -> None:
+        if is_after:
+            real(*values, **named)
+        os._exit(9)
+
+    before = files(store)
+    child = os.fork()
+    if child == 0:
+        setattr(creating, name, die)
+        try:
+            create(store, tar, *dates)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = files(store)
+    assert {path: left[path] for path in before} == before
+    assert audit(store).findings == []
+    assert {path.name for path in tar.parent.iterdir()} <= {"store", tar.name}
+    made = create(store, tar, *dates)
+    assert [record.date for record in made.records] == list(dates)
+    remove(made)
+    assert audit(store).findings == []
+    restore(store, tar)
+    after = files(store)
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_thousand_runs_go_and_come_back(tmp_path: Path) -> None:
+    root, tar = tmp_path / "store", tmp_path / "old.tar"
+    make_store(root)
+    add_runs(root, [run_record(run(number), number) for number in range(1000)])
+    add_runs(root, [run_record(run(number, "2025-12-20"), number) for number in range(1000, 1003)])
+    before, same = files(root), store_root(logs(root))
+    made = create(root, tar)
+    assert made.records[0].artifacts == 1000
+    remove(made)
+    assert len(files(root)) < 100
+    found = audit(root)
+    assert (found.findings, found.report["codes"]) == ([], {"ARCHIVED": 1000})
+    with closing(reader(root)) as runs:
+        page = runs.list_runs(RunFilter(limit=200, date_to=DATE))
+        assert [item["archived"] for item in page.items] == [True] * 200
+        with pytest.raises(ArchivedError) as archived:
+            runs.find("run_500")
+        assert archived.value.details["archive"]["tar"]["sha256"] == made.records[0].tar.sha256
+    assert verify(root, tar).faults == []
+    member = f"runs/{DATE}/run_500.json"
+    with tarfile.open(tar) as opened_tar:
+        at = opened_tar.getmember(member).offset_data + 100
+    flip(tar, at * 8)
+    assert member in {fault.member for fault in verify(root, tar).faults}
+    flip(tar, at * 8)
+    assert restore(root, tar).created == 1000
+    after = files(root)
+    assert {path: after[path] for path in before} == before
+    assert store_root(logs(root)) == same
