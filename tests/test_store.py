@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline import open_store
+from pipeline.core.runs.verdict import JudgedRun
 from pipeline.errors import (
     InputError,
     IntegrityError,
@@ -19,6 +20,8 @@ from pipeline.errors import (
     StoreError,
     StoreNotReadyError,
 )
+from pipeline.legacy.record import judge_legacy_record
+from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.store import OpenStore
 from schemas.http_answers import (
     AdvisoriesAnswer,
@@ -39,7 +42,8 @@ from tests.builders import (
     run_request,
     sha256,
 )
-from tests.storage.stores import change_index, files, make_store
+from tests.legacy_rows import bare_row, mapped, original_v2_row, unknown_row, v1_row
+from tests.storage.stores import TIMESTAMP_MS, change_index, files, make_store, opened, source
 
 ROOT = Path(__file__).parents[1]
 DXF = b"0\nSECTION\n"
@@ -91,6 +95,7 @@ async def test_every_answer_is_that_of_the_api(root: Path) -> None:
                 await compare(api, store, run_id)
             answer = await api.get("/diff?a=saw_1&b=saw_red")
             assert store.diff("saw_1", "saw_red") == typed(RunDiff, answer.content)
+            assert store.diff("saw_1", "saw_red").a.run_id == "saw_1"
             listed = (await api.get()).json()["items"]
             assert list(store.runs()) == [RunItem.model_validate(each) for each in listed]
             assert [each.run_id for each in store.runs(RunFilter(status="BLOCKED"))] == ["saw_red"]
@@ -106,6 +111,27 @@ async def compare(api: Api, store: OpenStore, run_id: str) -> None:
     for path, shape, method in answers:
         answer = await api.get(f"/{run_id}{path}")
         assert method(run_id) == typed(shape, answer.content), path
+
+
+def test_history_is_read_with_the_advisories_of_its_time(root: Path, store: OpenStore) -> None:
+    own = {
+        "advisory_id": "adv_1",
+        "kind": "opinion",
+        "created_at_utc": "",
+        "engine_id": None,
+        "rating": 4,
+    }
+    rows = [v1_row(advisory_inputs=[own]), unknown_row(), bare_row(), original_v2_row()]
+    for row, origin in zip(rows, ("v1", "v1", "v1", "original_v2"), strict=True):
+        body = mapped(row, origin=origin).body
+        run = judge_legacy_record(row["run_id"].encode(), body)
+        assert isinstance(run, JudgedRun)
+        with opened(root) as written:
+            record = JudgedRecord.of(source(written.index.count()), run, body, TIMESTAMP_MS)
+            written.commit([record])
+        assert store.run(row["run_id"]).provenance.legacy
+    (found,) = store.advisories(rows[0]["run_id"]).advisories
+    assert found.model_dump(exclude_unset=True) == own
 
 
 def test_all_runs_are_listed_whatever_the_size_of_a_page(root: Path, store: OpenStore) -> None:
