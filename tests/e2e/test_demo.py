@@ -170,7 +170,7 @@ def lines_of_the_readme() -> set[str]:
     """Return what the README shows of the demo, without the table and what is shortened."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("What it prints, shortened:\n")[2].partition("\nThe second line")[0]
-    lines = {line.removeprefix("    ") for line in shown.splitlines()}
+    lines = {line.removeprefix("    ") for line in shown.splitlines() if line.startswith("    ")}
     assert len(lines) > 20
     return {line for line in lines if not line.startswith(("┃", "│")) and "..." not in line}
 
