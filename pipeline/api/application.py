@@ -5,6 +5,8 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
+from opentelemetry.trace import TracerProvider
 from starlette.responses import Response
 
 from pipeline.api.answers import add_error_answers, json_answer
@@ -12,7 +14,7 @@ from pipeline.api.dependencies import ApiDependencies, Dependencies, LegacyDepen
 from pipeline.api.http.middleware import RequestLimit, RequestMiddleware
 from pipeline.api.http.pages import Pages
 from pipeline.api.http.request_head import HeadRules
-from pipeline.api.http.tokens import Tokens
+from pipeline.api.http.tokens import OPEN_PATHS, Tokens
 from pipeline.api.openapi import document, operation_id
 from pipeline.api.routes import advisories, attachments, health, runs, submissions, toolpaths
 from pipeline.api.routes import v1 as legacy_runs
@@ -30,6 +32,7 @@ _ROUTERS = (
     advisories.router,
     attachments.router,
 )
+UNTRACED_PATHS = OPEN_PATHS | {"/metrics"}
 _TITLE = "RMOS Runs"
 _DESCRIPTION = (
     "Run requests become immutable, hashed artifacts. The same routes are served under "
@@ -44,7 +47,10 @@ _POINTERS = {
 
 
 def create_api(
-    deps: ApiDependencies, tokens: Tokens | None, pages: Pages | None = None
+    deps: ApiDependencies,
+    tokens: Tokens | None,
+    pages: Pages | None = None,
+    traces: TracerProvider | None = None,
 ) -> RequestMiddleware:
     """Return the ASGI application.
 
@@ -52,12 +58,16 @@ def create_api(
         deps: What the routes depend on.
         tokens: Those that are accepted; None where none is needed.
         pages: For people, beside the routes; None for none.
+        traces: Reports a span for each request; None for none.
     """
-    return _application(deps, tokens, _ROUTERS, pages)
+    return _application(deps, tokens, _ROUTERS, pages, traces)
 
 
 def create_legacy_api(
-    deps: LegacyDependencies, tokens: Tokens | None, pages: Pages | None = None
+    deps: LegacyDependencies,
+    tokens: Tokens | None,
+    pages: Pages | None = None,
+    traces: TracerProvider | None = None,
 ) -> RequestMiddleware:
     """Return the ASGI application of v1 mode; routes that v1 did not have answer 501.
 
@@ -65,9 +75,10 @@ def create_legacy_api(
         deps: What the routes depend on.
         tokens: Those that are accepted; None where none is needed.
         pages: For people, beside the routes; None for none.
+        traces: Reports a span for each request; None for none.
     """
     routers = (legacy_runs.router, legacy_runs.not_served(_ROUTERS))
-    return _application(deps, tokens, routers, pages)
+    return _application(deps, tokens, routers, pages, traces)
 
 
 def openapi_document(server_url: str) -> dict[str, Any]:
@@ -80,7 +91,11 @@ def root_answer() -> Response:
     return json_answer({"name": _TITLE, "version": version("rmos-runs"), **_POINTERS})
 
 
-def _with_routes(routers: Sequence[APIRouter], pages: Pages | None = None) -> FastAPI:
+def _with_routes(
+    routers: Sequence[APIRouter],
+    pages: Pages | None = None,
+    traces: TracerProvider | None = None,
+) -> FastAPI:
     app = FastAPI(
         title=_TITLE,
         version=version("rmos-runs"),
@@ -89,6 +104,7 @@ def _with_routes(routers: Sequence[APIRouter], pages: Pages | None = None) -> Fa
         # It would repeat the Host header of the client; ours names a path alone.
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        telemetry=_telemetry(traces),
     )
     for router in routers:
         app.include_router(router, prefix=RUNS_PATH)
@@ -103,13 +119,29 @@ def _with_routes(routers: Sequence[APIRouter], pages: Pages | None = None) -> Fa
     return app
 
 
+def _telemetry(traces: TracerProvider | None) -> TelemetryConfig:
+    """Return what FastAPI reports of a request: one span, where there are traces."""
+    return {
+        "tracer_provider": traces,
+        "tracing": traces is not None,
+        "operation_spans": False,
+        # The metrics and log lines of the API are its own.
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+        # Probes and scrapes come every few seconds.
+        "exclude": lambda scope: scope["path"] in UNTRACED_PATHS,
+    }
+
+
 def _application(
     deps: Dependencies,
     tokens: Tokens | None,
     routers: Sequence[APIRouter],
     pages: Pages | None,
+    traces: TracerProvider | None,
 ) -> RequestMiddleware:
-    app = _with_routes(routers, pages)
+    app = _with_routes(routers, pages, traces)
     app.state.dependencies = deps
     # For signing in; what is let in is decided around the application.
     app.state.tokens = tokens

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from fastapi import Request
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import BaseModel
 
 from pipeline.api.answers import ApiError
@@ -22,6 +23,7 @@ from schemas.timestamps import format_timestamp
 Event = TypeVar("Event", bound=BaseModel)
 
 _TRACEPARENT_LIMIT_CHARACTERS = 200
+_propagator = TraceContextTextMapPropagator()
 _STATUSES = {"ARTIFACT_CORRUPT": 500, "INTERNAL_ERROR": 500, "RUN_NOT_FOUND": 404}
 """Of rejections that are not the client's fault, or that name no run; of any other 422."""
 
@@ -203,7 +205,10 @@ def refused(error: EventError | None, submission: Submission) -> ApiError:
 def _headers(request: Request) -> Headers:
     """Return what is carried on with the record; nothing of it reaches an artifact."""
     headers = [("x-request-id", request.state.request_id.encode())]
-    traceparent = request.headers.get("traceparent", "")
+    # The span of this request, where it is traced; it is part of the client's trace.
+    traced: dict[str, str] = {}
+    _propagator.inject(traced)
+    traceparent = traced.get("traceparent") or request.headers.get("traceparent", "")
     if 0 < len(traceparent) <= _TRACEPARENT_LIMIT_CHARACTERS:
         headers.append(("traceparent", traceparent.encode()))
     return headers

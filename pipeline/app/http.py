@@ -16,6 +16,7 @@ from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
 from pipeline.api.publishing import LazyPublisher
 from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
+from pipeline.app.tracing import tracer_provider
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
 from pipeline.broker.aiokafka_fixes.installed import install
@@ -89,11 +90,12 @@ def _api(
     settings: Settings, workers: Sequence[Worker], tokens: Tokens | None, stack: AsyncExitStack
 ) -> RequestMiddleware:
     """Return the API of the store that the settings name; `stack` closes it."""
+    traces = tracer_provider("rmos.api", stack)
     if not settings.runs_v2_enabled:
         legacy = _legacy_dependencies(settings, workers)
         stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
-        return create_legacy_api(legacy, tokens, legacy_pages())
+        return create_legacy_api(legacy, tokens, legacy_pages(), traces)
     reader = RunReader(settings.data_dir)
     stack.callback(reader.close)
     deps = _api_dependencies(settings, reader, workers)
@@ -103,7 +105,7 @@ def _api(
     stack.push_async_callback(deps.runs.stop)
     stack.push_async_callback(deps.advisories.stop)
     stack.push_async_callback(deps.broker.stop)
-    return create_api(deps, tokens, pages())
+    return create_api(deps, tokens, pages(), traces)
 
 
 def _api_dependencies(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from pipeline.app.tracing import tracer_provider
 from pipeline.audit.worker.requests import AuditRequests
 from pipeline.broker.aiokafka_fixes.installed import install
 from pipeline.broker.sending.batches import BatchSender, Message
@@ -18,6 +19,7 @@ from pipeline.consumers.engine.judging import Judge, Judging
 from pipeline.consumers.engine.outbox import Outbox, Request
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
+from pipeline.consumers.engine.traces import Traces
 from pipeline.disk.durable_files import WrittenFiles
 from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
@@ -140,7 +142,19 @@ async def batch_worker(
         executor=executor,
         writer=writer,
         accepted_rejects=accepted_rejects,
+        traces=_traces(outbox.group, stack),
     )
+
+
+def _traces(group: str, stack: AsyncExitStack) -> Traces:
+    """Return where the batches of a group are reported."""
+    provider = tracer_provider(group, stack)
+    if provider is None:
+        return Traces()
+    # Only here: without a collector nothing of OpenTelemetry is imported.
+    from pipeline.consumers.engine.span_traces import SpanTraces  # noqa: PLC0415
+
+    return SpanTraces(provider)
 
 
 @asynccontextmanager

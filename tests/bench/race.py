@@ -150,6 +150,12 @@ ENTRIES = {
         Entry("disk", "a. disk ceiling: group commit alone", _python("disk_ceiling")),
         Entry("bare", "b. bare aiokafka loop, same core", _python("bare_loop")),
         WORKER,
+        _worker(
+            "traced",
+            "c2. the same, batches reported to a collector",
+            # `python -m tests.e2e.trace_collector` runs one.
+            OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318",
+        ),
         replace(
             _worker("unlogged", "c0. the same without a ledger", RMOS_LEDGER_ENABLED="false"),
             has_ledger=False,

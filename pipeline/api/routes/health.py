@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from fastapi import APIRouter, Request
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from pipeline import metrics
@@ -61,8 +61,7 @@ async def get_readiness(deps: Deps) -> Response:
     response_class=Response,
     responses={**_REFUSED, 200: _TEXT},
 )
-async def get_metrics() -> Response:
-    """Return every metric of this process."""
-    return Response(
-        generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST}
-    )
+async def get_metrics(request: Request) -> Response:
+    """Return every metric of this process, in the form that is asked for."""
+    write, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(write(metrics.REGISTRY), headers={"Content-Type": content_type})

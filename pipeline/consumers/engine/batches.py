@@ -16,8 +16,10 @@ chunk fails, those before it go on and those behind it are dropped. The states o
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -28,6 +30,7 @@ from pipeline import metrics
 from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.judging import SMALL_BATCH_RECORDS, Judging
 from pipeline.consumers.engine.outbox import CountedOutcome, Outbox, Request, request_of
+from pipeline.consumers.engine.traces import Traces
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
 from pipeline.disk.durable_files import WrittenFiles
@@ -151,6 +154,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         steps: Those of its requests.
         outbox: Counts outcomes; knows the consumer group.
         executor: One thread, which does all that waits for the disk, but for writing ahead.
+        traces: Where batches are reported as spans.
     """
 
     def __init__(
@@ -163,6 +167,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         executor: Executor,
         writer: Executor,
         accepted_rejects: int = 0,
+        traces: Traces | None = None,
     ) -> None:
         """Make a worker.
 
@@ -174,6 +179,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
             executor: One thread, which does all that waits for the disk, but for writing ahead.
             writer: One thread, which writes ahead.
             accepted_rejects: Failures that do not count against the reject limit.
+            traces: Where batches are reported as spans; nowhere by default.
         """
         self.steps = steps
         self.outbox = outbox
@@ -182,6 +188,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         self._sender = sender
         self._epoch = epoch
         self._accepted_rejects = accepted_rejects
+        self.traces = traces or Traces()
         self._chunks: list[Chunk] = []
         self._room_noted: list[Callable[[object], None]] = []
 
@@ -249,11 +256,11 @@ class BatchWorker(Generic[Verdict, Outcome]):
         """Take a chunk through the steps, each behind that of the chunk before it."""
         writing: Future[WrittenFiles] | None = None
         try:
-            with thread_faults():
+            with thread_faults(), self.traces.batch(self.group, delivery.records) as report:
                 requests, judged = await self._judge(steps, delivery.records)
                 await _reached(before.storing)
                 if steps.write is not None and _is_worth_a_thread(judged, before):
-                    with metrics.STAGE_SECONDS.labels(self.group, "write").time():
+                    with self._stage("write"):
                         writing = self._writer.submit(steps.write, judged)
                         await asyncio.shield(asyncio.wrap_future(writing))
                 await _reached(before.stored)
@@ -268,6 +275,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
                 chunk.published.set_result(None)
                 await _reached(before.committed)
                 await delivery.commit()
+                report(outcomes)
         except BaseException as error:
             delivery.failed(error)
             chunk.settle(error.fault if isinstance(error, BatchDeferred) else error)
@@ -279,10 +287,22 @@ class BatchWorker(Generic[Verdict, Outcome]):
             self._chunks.remove(chunk)
             chunk.settle()
 
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Measure a stage of the chunk that this task takes."""
+        begin = time.perf_counter()
+        with self.traces.stage(name):
+            try:
+                yield
+            finally:
+                seconds = time.perf_counter() - begin
+                stage = metrics.STAGE_SECONDS.labels(self.group, name)
+                stage.observe(seconds, self.traces.exemplar())
+
     async def _judge(
         self, steps: Steps[Verdict, Outcome], records: Sequence[Record]
     ) -> tuple[list[Request], list[JudgedRecord[Verdict | Rejected]]]:
-        with metrics.STAGE_SECONDS.labels(self.group, "judge").time():
+        with self._stage("judge"):
             requests = [request_of(record, self._epoch) for record in records]
             return requests, await judged_records(steps.judge, requests)
 
@@ -292,7 +312,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         judged: Sequence[JudgedRecord[Verdict | Rejected]],
         writing: "Future[WrittenFiles] | None",
     ) -> list[Outcome]:
-        with metrics.STAGE_SECONDS.labels(self.group, "store").time():
+        with self._stage("store"):
             limit = RejectLimit(self.group, self._accepted_rejects)
             written = () if writing is None else (writing.result(),)
             storing = self.executor.submit(steps.store, judged, limit, *written)
@@ -308,7 +328,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         requests: Sequence[Request],
         outcomes: Sequence[Outcome],
     ) -> None:
-        with metrics.STAGE_SECONDS.labels(self.group, "publish").time():
+        with self._stage("publish"):
             reported = zip(requests, outcomes, strict=True)
             await self._sender.send([each for pair in reported for each in steps.publish(*pair)])
 

@@ -210,7 +210,9 @@ class InFlight:
         self._put_off.forget(records)
         oldest_ms = min(record.timestamp for record in records)
         age_seconds = max(0.0, time.time() - oldest_ms / 1000)
-        metrics.RECORD_AGE_SECONDS.labels(self._worker.group).observe(age_seconds)
+        metrics.RECORD_AGE_SECONDS.labels(self._worker.group).observe(
+            age_seconds, self._worker.traces.exemplar()
+        )
         consumer = self._consumer()
         if consumer is None or assignment != self._assignment:
             return

@@ -189,7 +189,7 @@ class Engine:
         finally:
             if written is not None:
                 written.close()
-        outcome = SimpleNamespace(code=None, kind="persisted", drifted=False)
+        outcome = SimpleNamespace(code=None, kind="persisted", drifted=False, run_id="run_a")
         return BatchResult([outcome] * len(judged), 0)
 
     def _publish(self, request: Any, _outcome: Any) -> Iterator[Any]:
