@@ -6,12 +6,14 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.archive import create as creating
+from pipeline.archive.tar import member
 from pipeline.core.layout import attachment_path
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
 from pipeline.storage.checksums import checksums_of, store_root
@@ -343,13 +345,82 @@ def test_a_thousand_runs_go_and_come_back(tmp_path: Path) -> None:
             runs.find("run_500")
         assert archived.value.details["archive"]["tar"]["sha256"] == made.records[0].tar.sha256
     assert verify(root, tar).faults == []
-    member = f"runs/{DATE}/run_500.json"
+    name = f"runs/{DATE}/run_500.json"
     with tarfile.open(tar) as opened_tar:
-        at = opened_tar.getmember(member).offset_data + 100
+        at = opened_tar.getmember(name).offset_data + 100
     flip(tar, at * 8)
-    assert member in {fault.member for fault in verify(root, tar).faults}
+    assert name in {fault.member for fault in verify(root, tar).faults}
     flip(tar, at * 8)
     assert restore(root, tar).created == 1000
     after = files(root)
     assert {path: after[path] for path in before} == before
     assert store_root(logs(root)) == same
+
+
+def forged(tar: Path, to: Path, change: Callable[[dict[str, bytes]], object]) -> Path:
+    """Write another tar with other members, whose own sums are right."""
+    with tarfile.open(tar) as source:
+        contents = {each.name: source.extractfile(each) for each in source.getmembers()}
+        members = {name: file.read() for name, file in contents.items() if file is not None}
+    del members["SHA256SUMS"]
+    change(members)
+    lines = [f"{sha256(content)}  {name}\n" for name, content in sorted(members.items())]
+    with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as target:
+        for name, content in [*sorted(members.items()), ("SHA256SUMS", "".join(lines).encode())]:
+            target.addfile(member(name, len(content)), BytesIO(content))
+    return to
+
+
+OTHER_RUN = f"runs/{DATE}/run_x.json"
+FORGED: dict[str, tuple[str, Callable[[dict[str, bytes]], object]]] = {
+    "nothing": ("", lambda members: None),
+    "a run left out": (
+        RUN,
+        lambda members: [
+            members.pop(each) for each in (RUN, f"records/{RUN}.leaf", f"records/{RUN}.tlog-proof")
+        ],
+    ),
+    "a run added": (OTHER_RUN, lambda members: members.update({OTHER_RUN: members[RUN]})),
+    "other bytes": (RUN, lambda members: members.update({RUN: members[RUN] + b" "})),
+    "the leaf of another": (
+        f"records/{RUN}.tlog-proof",
+        lambda members: members.update(
+            {f"records/{RUN}.leaf": members[f"records/runs/{DATE}/run_1.json.leaf"]}
+        ),
+    ),
+    "an attachment that nothing names": (
+        attachment_path(sha256(b"x")),
+        lambda members: members.update({attachment_path(sha256(b"x")): b"x"}),
+    ),
+    "a quarantined request": (
+        f"quarantine/{sha256(b'x')[:2]}/{sha256(b'x')[2:4]}/{sha256(b'x')}",
+        lambda members: members.update(
+            {f"quarantine/{sha256(b'x')[:2]}/{sha256(b'x')[2:4]}/{sha256(b'x')}": b"x"}
+        ),
+    ),
+    "a name of its own": (
+        "runs/../store.json",
+        lambda members: members.update({"runs/../store.json": b"{}"}),
+    ),
+    "fewer leaves": (
+        "archive.json",
+        lambda members: members.update(
+            {"archive.json": members["archive.json"].replace(b'"size":', b'"size":1')}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_tar_that_somebody_made_is_compared_with_the_ledger(
+    what: str, store: Path, tar: Path
+) -> None:
+    create(store, tar)
+    (store / f"archives/{DATE}.json").unlink()
+    name, change = FORGED[what]
+    other = forged(tar, tar.with_name("other.tar"), change)
+    faults = {fault.member for fault in verify(store, other).faults}
+    assert (name in faults) if name else not faults
+    if name:
+        with pytest.raises(IntegrityError, match="does not prove"):
+            restore(store, other)
