@@ -28,10 +28,8 @@ from zipfile import ZIP_STORED, ZipFile
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.json.strict import InvalidJsonError
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
-from pipeline.core.runs.outcome import run_of_document
 from pipeline.core.runs.words import (
     COLUMNS,
     LeftOut,
@@ -46,7 +44,7 @@ from pipeline.disk.small_files import new_file
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.evidence.bundle import member, write_blob
-from pipeline.storage.artifacts import read_recorded
+from pipeline.storage.artifacts import read_recorded, recorded_document
 from pipeline.storage.attachments import PIECE_BYTES, OpenBlob
 from pipeline.storage.checksums import sum_line
 from pipeline.storage.reader import FoundRun, RunReader
@@ -186,7 +184,7 @@ class _Export:
         """Write a run of the listing, and its line."""
         try:
             found = self._reader.find(item["run_id"])
-            document = _document(found)
+            document = recorded_document(found.run, found.content)
         except ArchivedError as error:
             self.report.archived += 1
             self._lines.writerow(
@@ -304,25 +302,3 @@ class _Export:
 
     def _keep_sum(self, digest: str, name: str) -> None:
         self._sums.write(f"{sum_line(digest, name)}\n".encode())
-
-
-def _document(found: FoundRun) -> dict[str, Any]:
-    """Return the artifact of a run, which says of it what the index says.
-
-    Raises:
-        IntegrityError: It says something else.
-    """
-    run = found.run
-    try:
-        document = found.document()
-        said = run_of_document(
-            document, run.artifact_sha256, run.artifact_path, run.size_bytes, run.source
-        )
-    except (InvalidJsonError, KeyError, TypeError, AttributeError):
-        said = None
-    if said != run:
-        raise IntegrityError(
-            f"ARTIFACT_CORRUPT: Expected {run.artifact_path} to say what the index says of the "
-            "run, found something else: rmos index check compares them."
-        )
-    return document

@@ -130,7 +130,7 @@ def _refs(files: Sequence[ProvenFile]) -> Iterator[Ref]:
 def _attachment(reader: RunReader, run_id: str, ref: Ref) -> NamedAttachment:
     sha256 = ref["sha256"]
     named = NamedAttachment(sha256, ref["kind"], ref["filename"], ref["size_bytes"], "missing")
-    if named.kind == _OF_LINK and _is_withheld(reader, run_id, sha256):
+    if _is_withheld(reader, run_id, sha256):
         return replace(named, state="withheld")
     check = reader.attachments.check(sha256)
     if check.error == "hash_mismatch":
@@ -144,7 +144,7 @@ def _attachment(reader: RunReader, run_id: str, ref: Ref) -> NamedAttachment:
 
 
 def _is_withheld(reader: RunReader, run_id: str, sha256: str) -> bool:
-    """Return whether a run's verdict withholds a blob that a link names."""
+    """Return whether a verdict withholds a blob that the run or a link of it names."""
     try:
         reader.named_blob(run_id, sha256)
     except NotFoundError:

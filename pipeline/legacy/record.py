@@ -17,7 +17,7 @@ from pipeline.core.dead_letters.carried_record import ReadContent
 from pipeline.core.envelope import Envelope, Rejected, RejectionError, judged_apart, open_envelope
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
-from pipeline.core.runs.artifact import BuiltRun, generated_by_row, index_fields_of
+from pipeline.core.runs.artifact import BuiltRun, generated_by_row, index_fields_of, withheld_of
 from pipeline.core.runs.artifact_parts import (
     Content,
     attach_request,
@@ -84,11 +84,12 @@ def _build(request: Envelope) -> BuiltRun:
     document = frame(fields, request.created_at_utc, judgement)
     document["advisory_inputs"] = fields.get("advisory_inputs", [])
     provenance = provenance_of(sha256_of_bytes(request.body), content) | {"legacy": True}
-    generated: set[str] = set()
+    withheld: tuple[str, ...] = ()
     if judgement.status == "OK" and is_called_safe(judgement.decision, feasibility):  # 3.
         blobs = show(document, content)
     else:
         generated = generated_by_row(fields)
+        withheld = withheld_of(fields, generated)
         blobs = withhold(document, provenance, content, generated, LEGACY_KINDS_KEPT)
         _withhold_values(document, provenance)
     summarised = fields.get("request", {})
@@ -102,7 +103,7 @@ def _build(request: Envelope) -> BuiltRun:
         None if judgement.status == "OK" and is_whole else _request_blob(request),  # 4.
         is_incomplete=False,
         unshown=_request_blob(request) if values_without_place(fields, document) else None,
-        withheld_payloads=tuple(sorted(generated)),
+        withheld_payloads=withheld,
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import ArtifactPath, LinkPath, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
-from pipeline.core.runs.artifact import generated_by_row, generated_hashes
+from pipeline.core.runs.artifact import generated_by_row, generated_hashes, withheld_of
 from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.recorded_verdict import is_called_safe
@@ -139,6 +139,31 @@ def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | Unex
     return FoundArtifact(run, indexed_run(document, run, withheld_payloads(root, document)))
 
 
+def recorded_document(run: StoredRun, content: bytes) -> dict[str, Any]:
+    """Return an artifact, which says of its run what the index says.
+
+    Args:
+        run: As the index has it.
+        content: Of its file, with the hash of the index.
+
+    Raises:
+        IntegrityError: It says something else.
+    """
+    try:
+        document, _ = parse_object(content)
+        said = run_of_document(
+            document, run.artifact_sha256, run.artifact_path, run.size_bytes, run.source
+        )
+    except (InvalidJsonError, KeyError, TypeError, AttributeError):
+        said = None
+    if said != run:
+        raise IntegrityError(
+            f"ARTIFACT_CORRUPT: Expected {run.artifact_path} to say what the index says of the "
+            "run, found something else: rmos index check compares them."
+        )
+    return document
+
+
 def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the hashes of what an artifact withholds beside attachments.
 
@@ -157,9 +182,9 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
     try:
         request, _ = parse_object(body)
         hashes = generated_by_row(request) if is_legacy else generated_hashes(request)
+        return withheld_of(request, hashes)
     except (InvalidJsonError, KeyError, TypeError, AttributeError):
         return None
-    return tuple(sorted(hashes))
 
 
 def read_kept_request(root: Path, sha256: str) -> bytes | None:

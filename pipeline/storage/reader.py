@@ -321,19 +321,20 @@ class RunReader:
     def named_blob(self, run_id: str, sha256: str) -> NamedBlob:
         """Return what a run or one of its links says of a blob.
 
-        A blob that some run withholds is not shown for the sake of a link: a client that may
-        publish an advisory could otherwise lead to what a verdict keeps away from the machines.
+        What some run withholds is shown only by a run that may be cut by and lists it: an advisory,
+        or a blocked run that lists its program as `debug`, could otherwise lead a machine to it.
 
         Raises:
-            NotFoundError: There is no such run, or neither names the blob.
+            NotFoundError: There is no such run, neither names the blob, or it is withheld.
         """
         found = self.find(run_id)
         document = found.document()
+        is_withheld = self.is_withheld(document, sha256)
         for ref in document["attachments"]:
-            if ref["sha256"] == sha256:
+            if ref["sha256"] == sha256 and (found.run.may_cut or not is_withheld):
                 return NamedBlob(sha256, ref["mime"], ref["filename"])
         for link in found.links:
-            if link.claim.content_sha256 == sha256 and not self.is_withheld(document, sha256):
+            if link.claim.content_sha256 == sha256 and not is_withheld:
                 return NamedBlob(sha256, link.mime, _link_filename(link))
         raise NotFoundError(
             f"ATTACHMENT_NOT_FOUND: Neither the run {run_id} nor a link names this blob."
@@ -345,8 +346,7 @@ class RunReader:
 
     def withholds(self, sha256s: Iterable[str]) -> bool:
         """Return whether a run that is not OK keeps any of these from the machines."""
-        index = self._index()
-        return any(map(index.is_withheld, sha256s))
+        return any(map(self._index().is_withheld, sha256s))
 
     def stored_to(self) -> dict[Partition, int]:
         """Return before which offset of each partition of this epoch everything is stored."""

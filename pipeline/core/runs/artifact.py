@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import parse_by_rule
+from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.runs.artifact_parts import (
     Content,
     attach_request,
@@ -76,8 +77,8 @@ class BuiltRun(NamedTuple):
         is_incomplete: Whether the request had violations.
         unshown: The same body of a run that is shown, where the artifact has no place for a
             value of it.
-        withheld_payloads: SHA-256 of every G-code, toolpaths and operation plan that came inline
-            or as a claim and is withheld, sorted.
+        withheld_payloads: SHA-256 of every G-code, toolpaths and operation plan that came inline,
+            as a claim or by `outputs.gcode_path` and is withheld, sorted.
     """
 
     index_fields: dict[str, Any]
@@ -166,7 +167,7 @@ def build_run(request: dict[str, Any], body: bytes, created_at_utc: str) -> Buil
         None if judgement.is_ok else request_blob,
         bool(violations),
         request_blob if values_without_place(fields, document) else None,  # 6.
-        tuple(sorted(generated)),
+        withheld_payloads=() if judgement.is_ok else withheld_of(request, generated),
     )
 
 
@@ -209,6 +210,24 @@ def generated_hashes(request: dict[str, Any]) -> set[str]:
         for name, sha256 in [*claims.items(), *payload_hashes({}, outputs).items()]
         if name != "feasibility_sha256" and is_sha256(sha256)
     }
+
+
+def withheld_of(fields: dict[str, Any], generated: set[str]) -> tuple[str, ...]:
+    """Return the hashes that no run may lead to, where the one of `fields` withholds: sorted.
+
+    Beside what was generated, that is the attachment at `outputs.gcode_path`: listed as `debug` it
+    stands in an artifact that is not OK, and still is the program.
+
+    Args:
+        fields: Of the request, or of the row of an older store.
+        generated: What `generated_hashes` or `generated_by_row` finds in them.
+    """
+    outputs = fields.get("outputs")
+    path = outputs.get("gcode_path") if isinstance(outputs, dict) else None
+    named = parse_path(path) if isinstance(path, str) else None
+    if isinstance(named, BlobPath) and named.area is BlobArea.ATTACHMENTS:
+        generated = {*generated, named.sha256}
+    return tuple(sorted(generated))
 
 
 def generated_by_row(fields: dict[str, Any]) -> set[str]:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from pipeline.api.http.file_answer import FileAnswer
 from pipeline.api.routes import runs
+from pipeline.core.layout import attachment_path
 from pipeline.ledger.keys import write_vkey
 from tests.api.conftest import Api, api_over
 from tests.builders import attachment, red_request, run_request, sha256
@@ -86,11 +87,14 @@ async def test_a_blob_that_comes_changes_the_tag(api: Api) -> None:
 
 
 async def test_nothing_that_is_withheld_is_in_a_bundle(api: Api) -> None:
-    inline, attached = PROGRAM, PROGRAM.replace(b"30", b"31")
+    inline, attached, named = (PROGRAM.replace(b"30", depth) for depth in (b"30", b"31", b"32"))
     withholding = red_request(
         run_id="withholding",
-        outputs={"gcode_text": inline.decode()},
-        attachments=[attachment(attached, kind="gcode", filename="part.nc")],
+        outputs={"gcode_text": inline.decode(), "gcode_path": attachment_path(sha256(named))},
+        attachments=[
+            attachment(attached, kind="gcode", filename="part.nc"),
+            attachment(named, kind="debug", filename="log.txt"),
+        ],
         request={"password": "hunter2"},
     )
     go_on(api.root, requests=[(0, withholding)], start=4)
@@ -98,7 +102,7 @@ async def test_nothing_that_is_withheld_is_in_a_bundle(api: Api) -> None:
     upload(api.root, attached)
     answer = await api.get("/withholding/evidence")
     assert answer.status_code == 200
-    for kept in (inline, attached, b"hunter2"):
+    for kept in (inline, attached, named, b"hunter2"):
         assert kept not in answer.content
     assert sha256(attached).encode() in answer.content
 

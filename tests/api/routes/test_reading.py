@@ -11,6 +11,7 @@ import pytest
 from pipeline.api import examples
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.layout import attachment_path
 from pipeline.storage import artifacts as artifact_files
 from schemas.http_answers import (
     AdvisoriesAnswer,
@@ -539,6 +540,24 @@ async def test_what_is_withheld_inline_is_withheld_as_an_attachment_is(
     for run_id in ("red_1", "saw_1"):
         answer = await api.get(f"/{run_id}/attachments/{digest}")
         assert (answer.status_code, answer.json()["error"]) == (404, "ATTACHMENT_NOT_FOUND")
+
+
+async def test_a_program_that_a_blocked_run_lists_as_debug_is_withheld(api: Api) -> None:
+    digest = sha256(GCODE)
+    assert (await api.put(digest, GCODE)).status_code == 201
+    listed = attachment_ref(GCODE, kind="debug")
+    log = attachment(b"spindle stalled", kind="debug")
+    outputs = {"gcode_path": attachment_path(digest)}
+    api.add_runs(
+        red_request(run_id="red_1", outputs=outputs, attachments=[listed, log]),
+        red_request(run_id="red_2", attachments=[listed]),
+        saw(),
+    )
+    api.add_advisories(advisory_request(run_id="saw_1", content_text=None, content_sha256=digest))
+    for run_id in ("red_1", "red_2", "saw_1"):
+        answer = await api.get(f"/{run_id}/attachments/{digest}")
+        assert (answer.status_code, answer.json()["error"]) == (404, "ATTACHMENT_NOT_FOUND"), run_id
+    assert (await api.get(f"/red_1/attachments/{sha256(b'spindle stalled')}")).status_code == 200
 
 
 async def test_what_is_quarantined_has_no_route(api: Api) -> None:

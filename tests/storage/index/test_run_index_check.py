@@ -51,6 +51,15 @@ RUNS = {
     ),
     "claim": native(run_request(outputs=None, hashes=CLAIM)),
     "RED": native(red_request(attachments=[CUT])),
+    "RED at its path": native(
+        red_request(
+            outputs={"gcode_path": attachment_path(sha256(PROGRAM))},
+            attachments=[attachment_ref(PROGRAM, kind="debug")],
+        )
+    ),
+    "RED at a path without an attachment": native(
+        red_request(outputs={"gcode_path": attachment_path(sha256(PROGRAM))})
+    ),
     "RED with a claim": native(red_request(outputs=None, hashes=CLAIM)),
     "incomplete": native(incomplete_request()),
     "v1": migrated(v1_row()),
