@@ -16,6 +16,7 @@ from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
 from pipeline.page.run import CHECKED_BYTES, attachments_of, verdict_with
 from pipeline.page.words import Verdict, can_be_drawn, shortened, text_of
+from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import RUN_ID_RULE, is_run_id
 
@@ -64,9 +65,15 @@ async def compare_runs(
         if not is_run_id(run_id):
             message = f"Expected a run_id: {RUN_ID_RULE}."
             raise ApiError(422, "INVALID_QUERY", message)
-    found = [await deps.lookup(deps.reader.find, run_id) for run_id in (a, b)]
+    found = [await deps.lookup(_found, deps.reader, run_id) for run_id in (a, b)]
     moves = [await _moves(deps, each) for each in found]
     return await deps.lookup(_page, request, deps.reader, found, moves)
+
+
+def _found(reader: RunReader, run_id: str) -> FoundRun:
+    found = reader.find(run_id)
+    recorded_document(found.run, found.content)
+    return found
 
 
 async def _moves(deps: ApiDependencies, found: FoundRun) -> Moves | None:
@@ -94,7 +101,7 @@ def _page(
 ) -> Response:
     views = [each.view() for each in found]
     verdicts = [
-        verdict_with(each, attachments_of(reader, each, view["attachments"], CHECKED_BYTES // 2))
+        verdict_with(each, attachments_of(reader, each, view["attachments"], CHECKED_BYTES))
         for each, view in zip(found, views, strict=True)
     ]
     return page(request, "compare.html", **compare_view(found, views, verdicts, moves))

@@ -35,6 +35,7 @@ from pipeline.page.words import (
     verdict_of,
 )
 from pipeline.settings import Settings
+from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.ledger_key import verifier_keys
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import is_sha256
@@ -63,7 +64,7 @@ class Attachment:
     """An attachment as the page shows it.
 
     Attributes:
-        state: `whole`, `damaged`, `missing` or `not read`.
+        state: `whole`, `damaged`, `missing`, `not read` or `withheld`.
         is_picture: Whether it is a producer's SVG that may be shown.
     """
 
@@ -122,7 +123,7 @@ def _page(
 ) -> Response:
     reader = deps.reader
     found = reader.find(run_id)
-    document = found.document()
+    document = recorded_document(found.run, found.content)
     view = run_view(
         found,
         document,
@@ -132,6 +133,7 @@ def _page(
         ],
         given=reader.show(found).added.get("given", {}),
         proof=proof_of(deps.settings, found.run),
+        refused_by=_refused_by(reader, found.run),
     )
     return page(request, "run.html", markdown=markdown_html, **view)
 
@@ -144,8 +146,12 @@ def run_view(
     advisories: Sequence[Advisory],
     given: Mapping[str, Any],
     proof: RunProof | str,
+    refused_by: str | None,
 ) -> dict[str, Any]:
-    """Return what the page shows of a run, of its artifact `document` and what belongs to it."""
+    """Return what the page shows of a run, of its artifact `document` and what belongs to it.
+
+    `refused_by` is the run_id of another run that refuses the same program.
+    """
     run, provenance = found.run, document["provenance"]
     return {
         "run": run,
@@ -156,6 +162,7 @@ def run_view(
         "feasibility": table_of(document["feasibility"]),
         "details": table_of(document["decision"].get("details", {})),
         "program": run.program,
+        "refused_by": refused_by,
         "program_known_by": PROGRAM_KNOWN_BY[run.program.known_by] if run.program else "",
         "has_picture": can_be_drawn(run) and not _is_program_away(run, attachments),
         "has_preview": run.status == "OK" and bool(document["outputs"].get("preview_svg")),
@@ -179,16 +186,28 @@ def run_view(
 
 
 def verdict_with(found: FoundRun, attachments: Sequence[Attachment]) -> Verdict:
-    """Return the verdict of a run; a damaged attachment, or a missing program, is a doubt."""
+    """Return the verdict of a run.
+
+    A damaged attachment is a doubt, and so is a program that is missing or was not read.
+    """
     program = found.run.program
     doubt = None
     for each in attachments:
-        name = each.ref["filename"]
+        name, is_program = each.ref["filename"], program and program.sha256 == each.ref["sha256"]
         if each.state == "damaged":
             doubt = f"the attachment {name} is not what was stored"
-        elif each.state == "missing" and program and program.sha256 == each.ref["sha256"]:
+        elif each.state == "missing" and is_program:
             doubt = f"the store does not have the program {name}"
+        elif each.state == "not read" and is_program:
+            doubt = f"the program {name} is too large to be read for this page"
     return verdict_of(found.run, doubt)
+
+
+def _refused_by(reader: RunReader, run: StoredRun) -> str | None:
+    if run.program is None:
+        return None
+    refusing = reader.runs_of_program(run.program.sha256).refusing
+    return None if refusing is None or refusing.run_id == run.run_id else refusing.run_id
 
 
 def _is_program_away(run: StoredRun, attachments: Sequence[Attachment]) -> bool:
@@ -219,6 +238,9 @@ def attachments_of(
     program = found.run.program and found.run.program.sha256
     states: dict[str, str] = {}
     for sha256 in sorted({ref["sha256"] for ref in refs}, key=lambda each: each != program):
+        if not found.run.may_cut and reader.withholds([sha256]):
+            states[sha256] = "withheld"
+            continue
         size_bytes, states[sha256] = _state_of(reader, sha256, budget)
         budget = None if budget is None else budget - size_bytes
     return [

@@ -19,6 +19,7 @@ from tests.builders import (
 from tests.evidence.proven_stores import proven_store
 from tests.ledger.ledgers import KEYS
 from tests.page.conftest import Element, Site, site_over
+from tests.storage.stores import change_index
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 DXF = b"0\nSECTION\n"
@@ -66,6 +67,32 @@ async def test_a_blocked_run_says_why_and_shows_nothing_to_cut_by(site: Site) ->
     assert list(page.one("main").all("figure")) == []
     for path in ("preview.svg", f"pictures/{sha256(SVG)}", "toolpath.svg", "toolpath.json"):
         assert (await site.get(f"/run/{RUN}/{path}")).status_code == 404
+
+
+async def test_a_program_that_a_blocked_run_lists_as_debug_is_nowhere(site: Site) -> None:
+    program = b"G90\nG1 Z-30\n"
+    path = {"gcode_path": attachment_path(sha256(program))}
+    listed = attachment(program, kind="debug", filename="log.txt")
+    site.api.add_runs(red_request(run_id=RUN, outputs=path, attachments=[listed]))
+    row = panel(await site.page(f"/run/{RUN}"), "Attachments").one("tbody")
+    assert "withheld" in row.words
+    assert list(row.all("a")) == []
+    assert (await site.get(f"/run/{RUN}/attachments/{sha256(program)}")).status_code == 404
+
+
+async def test_a_run_says_that_another_refuses_its_program(site: Site) -> None:
+    site.api.add_runs(run_request(run_id=RUN), red_request(run_id="run_red"))
+    words = (await site.page(f"/run/{RUN}")).one("main").words
+    assert "The run run_red refuses exactly the same program." in words
+    assert "refuses" not in (await site.page("/run/run_red")).one("main").words
+
+
+async def test_a_row_that_its_artifact_does_not_confirm_shows_nothing(site: Site) -> None:
+    site.api.add_runs(red_request(run_id=RUN), run_request(run_id="run_2"))
+    change_index(site.api.root, "UPDATE runs SET status = 'OK', risk_level = 'GREEN'")
+    for path in (f"/run/{RUN}", f"/run/{RUN}/verified", f"/compare?a={RUN}&b=run_2"):
+        page = await site.page(path, 500)
+        assert page.one("h1").words == "This run is damaged: do not cut"
 
 
 async def test_a_damaged_run_says_so_and_nothing_else(site: Site) -> None:
@@ -124,6 +151,20 @@ async def test_what_is_too_large_for_the_page_is_read_when_it_is_asked_for(
     assert "not read" in panel(page, "Attachments").one("tbody").words
     page = await site.page(f"/run/{RUN}/verified")
     assert "damaged" in panel(page, "Attachments").one("tbody").words
+
+
+async def test_a_program_that_was_not_read_is_a_doubt_until_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = attachment(b"G0 X1\n", kind="gcode", filename="part.nc")
+    site.api.add_runs(run_request(run_id=RUN, outputs={}, attachments=[program]))
+    monkeypatch.setattr("pipeline.page.run.CHECKED_BYTES", 5)
+    page = await site.page(f"/run/{RUN}")
+    assert (
+        verdict(page) == "✖ DO NOT CUT: the program part.nc is too large to be read for this page"
+    )
+    (way,) = page.all("a", class_="button", href=f"/run/{RUN}/verified")
+    assert verdict(await site.page(str(way.attributes["href"]))) == "✔ MAY CUT"
 
 
 async def test_a_picture_of_a_producer_is_an_image_in_a_sandbox(site: Site) -> None:
