@@ -325,4 +325,8 @@ async function start(figure) {
   }
 }
 
-const toolpaths = Promise.all([...document.querySelectorAll("figure[data-toolpath]")].map(start));
+const toolpaths = Promise.all([...document.querySelectorAll("figure[data-toolpath]")].map(async (figure) => {
+  const found = await start(figure);
+  if (!found) figure.classList.add("stays");
+  return found;
+}));
