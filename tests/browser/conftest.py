@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipeline.api.http.server import address_of, listen, serving
-from pipeline.api.http.tokens import Tokens
-from pipeline.page.pages import pages
+from pipeline.page.pages import legacy_pages, pages
 from tests.api.conftest import api_over, tokens_of
-from tests.browser.shop import make_shop
+from tests.browser.broker import ShopBroker
+from tests.browser.shop import HOSTILE, make_shop
 from tests.ledger.ledgers import KEYS
 
 if TYPE_CHECKING:
@@ -43,16 +43,20 @@ axe.run().then((found) => found.violations.map((each) =>
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Two servers over one store.
+    """Servers over one store.
 
     Attributes:
-        address: Of the one that asks for no token.
-        guarded: Of the one that does.
+        address: Of the one that asks for no token, and has a broker.
+        guarded: Of the one that asks for one.
+        away: Of the one whose broker does not answer.
+        v1: Of the one in v1 mode.
         runs: The run_id of each, by what it is for.
     """
 
     address: str
     guarded: str
+    away: str
+    v1: str
     runs: dict[str, str]
 
 
@@ -63,22 +67,30 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     tokens = tokens_of(folder / "tokens", ("ana", "read", TOKEN))
     with pytest.MonkeyPatch.context() as patch:
         # The keys that an operator hands out; without them nothing is proven.
-        patch.setattr("pipeline.page.run.verifier_keys", lambda *_: KEYS)
-        with served(folder / "store", None, tokens) as (address, guarded):
-            yield Site(address, guarded, runs)
+        for name in ("run", "ledger", "search"):
+            patch.setattr(f"pipeline.page.{name}.verifier_keys", lambda *_: KEYS)
+        servers: list[dict[str, Any]] = [
+            {"broker": ShopBroker(HOSTILE)},
+            {"tokens": tokens},
+            {},
+            {"pages": legacy_pages()},
+        ]
+        with served(folder / "store", *servers) as addresses:
+            yield Site(*addresses, runs)
 
 
 @contextmanager
-def served(root: Path, *tokens: Tokens | None) -> Iterator[list[str]]:
-    """Serve a store in a thread, once for each of `tokens`."""
+def served(root: Path, *servers: dict[str, Any]) -> Iterator[list[str]]:
+    """Serve a store in a thread, once for each of `servers`: what `api_over` takes."""
     started: Future[tuple[list[str], Callable[[], None]]] = Future()
 
     async def serve() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         async with AsyncExitStack() as stack:
             addresses = []
-            for each in tokens:
-                api = await stack.enter_async_context(api_over(root, tokens=each, pages=pages()))
+            for each in servers:
+                options = {"pages": pages(), **each}
+                api = await stack.enter_async_context(api_over(root, **options))
                 listening = listen("127.0.0.1", 0)
                 addresses.append(f"http://{address_of(listening)}")
                 await stack.enter_async_context(serving(api.app, listening, stop_seconds=1))
@@ -193,13 +205,14 @@ def new_page(browser: "Browser", site: Site) -> "Iterator[NewPage]":
     assert [problem for watch in watches for problem in watch.problems] == []
 
 
-def settle(page: "Page") -> None:
-    """Wait until each way of a tool can be turned."""
+def settle(page: "Page", *, stays: bool = False) -> None:
+    """Wait until each way of a tool can be turned, or its picture is known to stay."""
     from playwright.sync_api import expect
 
     figures = page.locator("figure[data-toolpath]")
     for number in range(figures.count()):
-        expect(figures.nth(number).locator("canvas")).to_be_visible(timeout=60_000)
+        expect(figures.nth(number)).to_have_class("stays" if stays else "turns", timeout=60_000)
+        expect(figures.nth(number).locator("img" if stays else "canvas")).to_be_visible()
 
 
 def axe_violations(page: "Page") -> list[str]:

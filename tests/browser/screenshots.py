@@ -94,7 +94,7 @@ def main() -> None:
     ):
         root = Path(folder) / "store"
         make_store(root)
-        with served(root, None) as (address,), sync_playwright() as playwright:
+        with served(root, {}) as (address,), sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=chromium_path(), args=["--no-sandbox"]
             )

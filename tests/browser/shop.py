@@ -56,6 +56,8 @@ G2 X40 Y35 I-8 J0 F1200
 G0 Z5
 M30
 """
+UNDRAWN = "O100\n#1=5\nG28\nM98 P1000\nG10 L2 P1 X[#1]\nM30\n"
+"""A program of which nothing can be drawn: each line of it is told instead."""
 
 
 def make_shop(root: Path) -> dict[str, str]:
@@ -73,6 +75,7 @@ def make_shop(root: Path) -> dict[str, str]:
         "blocked": red_request(run_id="blocked"),
         "rosette": rosette_request(run_id="rosette"),
         "damaged": run_request(run_id="damaged", material_id="pearwood"),
+        "undrawn": router_request(run_id="undrawn", outputs={"gcode_text": UNDRAWN}),
         "hostile": _hostile_run(),
         "large": run_request(run_id="large", notes=HOSTILE + "n" * (20_000 - len(HOSTILE))),
     }

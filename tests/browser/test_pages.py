@@ -1,5 +1,6 @@
 """Every page, wide, narrow and dark: no error, no report of the policy, axe-core finds nothing."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -7,8 +8,9 @@ import pytest
 from fastapi.routing import APIRoute
 
 from pipeline.page.pages import pages
+from tests.browser.broker import LETTERS
 from tests.browser.conftest import TOKEN, NewPage, Site, axe_violations, settle
-from tests.browser.shop import AUDIT
+from tests.browser.shop import AUDIT, ISLAND
 from tests.builders import GCODE, sha256
 
 if TYPE_CHECKING:
@@ -36,10 +38,30 @@ PAGES = {
     "file that is released": f"/file?sha256={sha256(GCODE)}",
     "found": f"/search?q={sha256(GCODE)}",
     "found nowhere": "/search?q=nothing",
+    "nothing drawn": "/run/undrawn",
+    "found several times": f"/search?q={sha256(ISLAND)}",
+    "record": f"/search?q={LETTERS}/0/0",
     "audit": f"/audits/{AUDIT}",
-    "letter, while no broker answers": "/dead-letters/rmos.runs.dead-letters/0/0",
+    "no audit": "/audits/nothing",
+    "flow that is paused": "/flow?paused=true",
+    "letters of a code": "/dead-letters?code=INVALID_JSON",
+    "letter that is hostile": f"/dead-letters/{LETTERS}/0/0",
+    "letter of bytes": f"/dead-letters/{LETTERS}/0/1",
+    "letter of a request": f"/dead-letters/{LETTERS}/0/2",
+    "letter without a value": f"/dead-letters/{LETTERS}/0/3",
+    "no letter": f"/dead-letters/{LETTERS}/0/99",
+    "not a run_id": "/run/%00",
     "sign in": "/sign-in",
 }
+ELSEWHERE = {
+    "signing in": ("guarded", "/sign-in?next=/flow"),
+    "flow, while no broker answers": ("away", "/flow"),
+    "letters, while no broker answers": ("away", "/dead-letters"),
+    "letter, while no broker answers": ("away", f"/dead-letters/{LETTERS}/0/0"),
+    "v1 mode": ("v1", "/"),
+}
+"""Pages of a server of its own."""
+
 FILES = (
     "artifact",
     "evidence",
@@ -49,6 +71,7 @@ FILES = (
     "toolpath.",
     "/static/",
     "sign-out",
+    "/ledger/checkpoint",
 )
 """Parts of the paths at which something else than a page is."""
 
@@ -75,7 +98,10 @@ REACHABLE = """
       seen.add(each.name);
       return !again;
     })
-    .map((each, number) => (each.dataset.number = `${number} ${each.outerHTML.slice(0, 80)}`));
+    .map((each, number) => {
+      each.dataset.number = `${number} ${each.outerHTML.slice(0, 80)}`;
+      return each.id || each.dataset.number;
+    });
 }
 """
 TOO_WIDE = """
@@ -87,7 +113,8 @@ TOO_WIDE = """
     .map((each) => each.outerHTML.slice(0, 99));
 }
 """
-FOCUSED = "() => document.activeElement?.dataset.number ?? null"
+# A part that renews itself is another element then, of the same id.
+FOCUSED = "() => document.activeElement?.id || document.activeElement?.dataset.number || null"
 
 
 def other_paths() -> Iterator[str]:
@@ -106,7 +133,7 @@ def _routes() -> Iterator[str]:
 
 
 ALL = {**PAGES, **{path.strip("/"): path for path in other_paths()}}
-every_page = pytest.mark.parametrize("path", ALL.values(), ids=ALL.keys())
+OPENED = {name: ("address", path) for name, path in ALL.items()} | ELSEWHERE
 
 
 def test_every_page_is_opened_here() -> None:
@@ -122,23 +149,28 @@ def test_every_page_is_opened_here() -> None:
     assert missed == []
 
 
-@every_page
-def test_a_page_is_whole_wide_and_narrow_and_dark(path: str, new_page: NewPage) -> None:
-    page = new_page(viewport=WIDE)
+@pytest.mark.parametrize(("server", "path"), OPENED.values(), ids=OPENED.keys())
+def test_a_page_is_whole_for_everybody(
+    server: str, path: str, site: Site, new_page: NewPage
+) -> None:
+    address = getattr(site, server)
+    page = new_page(address, viewport=WIDE)
+    page.goto(path)
+    settle(page, stays=path == "/run/undrawn")
+    without_scripts = new_page(address, java_script_enabled=False)
+    without_scripts.goto(path)
+    said = [_lines(each) for each in (page, without_scripts)]
+    assert said[0] == said[1]
+    assert said[1]
+    _reach_everything_by_keys(page)
     for size, scheme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "light")):
         page.set_viewport_size(size)
         page.emulate_media(color_scheme=scheme)
-        page.goto(path)
-        settle(page)
         assert axe_violations(page) == [], (size["width"], scheme)
         assert page.evaluate(TOO_WIDE) == [], size["width"]
 
 
-@every_page
-def test_the_keyboard_alone_reaches_everything(path: str, new_page: NewPage) -> None:
-    page = new_page(viewport=WIDE)
-    page.goto(path)
-    settle(page)
+def _reach_everything_by_keys(page: "Page") -> None:
     wanted = page.evaluate(REACHABLE)
     assert wanted
     page.evaluate("document.activeElement.blur()")
@@ -152,22 +184,18 @@ def test_the_keyboard_alone_reaches_everything(path: str, new_page: NewPage) -> 
     assert [each for each in wanted if each not in reached] == []
 
 
-@every_page
-def test_a_page_says_the_same_without_scripts(path: str, new_page: NewPage) -> None:
-    with_scripts, without = new_page(viewport=WIDE), new_page(java_script_enabled=False)
-    said = []
-    for page in (with_scripts, without):
-        page.goto(path)
-        said.append(page)
-    settle(with_scripts)
-    lines = [_lines(page) for page in said]
-    assert lines[0] == lines[1]
-    assert lines[1]
-
-
 def _lines(page: "Page") -> list[str]:
     # Playwright reads a page whose own scripts are off.
     return list(page.evaluate(TEXT, ADDED_BY_SCRIPTS))
+
+
+@pytest.mark.parametrize("run_id", ["green", "yellow", "blocked"])
+def test_a_run_is_printed_on_one_page(run_id: str, new_page: NewPage) -> None:
+    page = new_page(viewport=WIDE)
+    page.goto(f"/run/{run_id}")
+    settle(page)
+    printed = page.pdf(format="A4", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
 def test_signing_in_by_keyboard(site: Site, new_page: NewPage) -> None:
