@@ -16,6 +16,7 @@ from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.broker.event_reader import TailEvent
 from pipeline.broker.reading.looks import WAIT_SECONDS, FlowLook, GroupLook, Rates
 from pipeline.core.record import Partition
+from pipeline.core.runs.words import explained
 from pipeline.errors import BrokerError, RmosError
 from pipeline.page.dead_letters import moment_of
 from pipeline.page.rendering import page
@@ -223,7 +224,8 @@ def event_view(event: TailEvent) -> EventView:
         else None,
     ]
     error = found.get("error")
-    why = error.get("code") if isinstance(error, dict) else found.get("block_reason")
+    reason = found.get("block_reason")
+    why = error.get("code") if isinstance(error, dict) else reason and explained(str(reason))
     return EventView(
         at,
         place,

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.runs.words import explained
 from pipeline.core.visible_text import named_lines
 from pipeline.page.assets import asset_path
 from schemas.timestamps import parse_timestamp
@@ -99,6 +100,7 @@ def _environment() -> Environment:
     found.filters |= {
         "text": set_apart,
         "exact": exact,
+        "explained": explained,
         "moment": moment,
         "short": short,
         "json": json_text,

@@ -1,5 +1,10 @@
 """The list of runs as people see it."""
 
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from pipeline.page.pages import pages
 from tests.builders import run_request
 from tests.page.conftest import Site
 
@@ -22,3 +27,23 @@ async def test_the_newest_run_is_first_and_leads_to_its_page(site: Site) -> None
     assert "rim speed 67 m/s is above 50" in first.words
     assert first.one("a").attributes["href"] == "/run/run_2"
     assert "● GREEN OK run_1" in second.words
+
+
+async def test_a_code_of_ours_is_explained_to_people(site: Site) -> None:
+    site.api.add_runs(run_request(run_id="run_1", feasibility={"score": 1}))
+    meaning = "RISK_UNKNOWN: no risk_level is in decision, feasibility"
+    (row,) = (await site.page("/")).one("tbody").all("tr")
+    assert meaning in row.words
+    assert meaning in (await site.page("/run/run_1")).one("p", class_="prose").words
+
+
+def test_the_document_names_every_page() -> None:
+    text = Path("docs/http-api.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Pages\n")[2].partition("\n## ")[0]
+    routers = (*pages().routers, *pages().open_routers)
+    paths = {route.path for each in routers for route in each.routes if isinstance(route, APIRoute)}
+    assert len(paths) > 20
+    missing = [
+        path for path in paths if path.replace(":path", "").rpartition("/")[2] not in section
+    ]
+    assert missing == []
