@@ -25,7 +25,7 @@ from pipeline.core.hashing import sha256_of_bytes, sha256_of_text
 from pipeline.core.json.canonical import FAST_OPTIONS, has_small_number
 from pipeline.core.json.strict import is_deep, may_lack_members
 from pipeline.core.layout import artifact_path
-from pipeline.core.runs.artifact import BuiltRun, build_run, index_fields_of, withheld_of
+from pipeline.core.runs.artifact import BuiltRun, build_run, index_fields_of
 from pipeline.core.runs.artifact_parts import (
     INLINE_GCODE_LIMIT_BYTES,
     VERSION_STAMPS,
@@ -260,7 +260,7 @@ def _clean_artifact(
         ]
         if withheld:
             provenance["withheld"] = sorted(withheld)
-        generated = withheld_of({"outputs": outputs}, {*hashes.values()})
+        generated = tuple(sorted({*hashes.values()}))
         outputs, hashes = {}, {"feasibility_sha256": feasibility_sha256}
     document |= {
         "schema_version": RUN_ARTIFACT_VERSION,
