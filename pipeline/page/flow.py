@@ -92,11 +92,13 @@ async def show_flow(request: Request, deps: ApiDeps, paused: bool = False) -> Re
         _read_events(deps),
     )
     away = look if isinstance(look, str) else None
+    # A page that renews itself goes on to; a browser and htmx take 503 as an error of the page.
+    renews = "hx-request" in request.headers
     view = {} if isinstance(look, str) else flow_view(look, stored, deps.broker.rates)
     return page(
         request,
         "flow.html",
-        200 if away is None else 503,
+        503 if away and not renews else 200,
         away=away,
         paused=paused,
         checks=sorted(checks.items()),

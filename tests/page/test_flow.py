@@ -151,6 +151,8 @@ async def test_a_broker_that_is_away_is_said_and_the_rest_is_there(tmp_path: Pat
     away = BrokerLooks(read_settings(bootstrap_servers="127.0.0.1:1"), events)
     async with site_over(tmp_path / "store", broker=away) as site:
         page = await site.page("/flow", 503)
+        renewed = await site.page("/flow", 200, **{"hx-request": "true"})
+    assert "The broker does not answer." in renewed.one("p", class_="problem").words
     assert "The broker does not answer." in page.one("p", class_="problem").words
     assert "broker answers: no" in page.one("main").words
     assert "persisted BLOCKED RED run_1" in page.one("tbody").words
