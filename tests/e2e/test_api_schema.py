@@ -22,7 +22,7 @@ from tests.e2e.worker_processes import RMOS, worker_pool
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 EXAMPLES = 40
-OPERATIONS = 14
+OPERATIONS = 16
 CONTENT = b"0\nSECTION\n"
 KNOWN = {"run_id": "known", "sha256": sha256(CONTENT)}
 NOT_ASKED = [

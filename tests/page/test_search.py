@@ -91,6 +91,7 @@ async def test_without_the_key_of_the_ledger_a_record_is_not_looked_for(site: Si
 
 @pytest.mark.parametrize("query", [_BY_HASH, _BY_ADVISORY])
 async def test_no_name_is_looked_for_in_all_rows(site: Site, query: str) -> None:
+    site.api.add_runs(run_request())
     with sqlite3.connect(site.api.root / INDEX_FILE) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", {"text": "0" * 64})
         steps = [row[3] for row in plan]
