@@ -49,7 +49,7 @@ def test_rows_of_some_runs_are_found_without_reading_a_table(tmp_path: Path) -> 
 
 
 def test_a_row_has_a_date_where_its_path_is_that_of_an_artifact(tmp_path: Path) -> None:
-    plan = AuditPlan(tmp_path / "plan")
+    plan = AuditPlan(tmp_path / "plan", tmp_path)
     paths = {
         "runs/2025-12-18/a.json": "2025-12-18",
         "runs/2025-12-18/a_advisory_b.json": None,

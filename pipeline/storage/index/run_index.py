@@ -336,6 +336,10 @@ def open_index_to_read(root: Path) -> RunIndex:
         if made is engine.Made.PARTS:
             open_index(root).close()
         elif made is engine.Made.NOTHING and any((root / "runs").glob("*/*")):
-            what = "empty, but there are runs" if path.exists() else "missing"
-            raise StoreNotReadyError(f"The index {path} is {what}: run rmos index rebuild.")
+            found = (
+                f"The index {path} is empty, but there are runs"
+                if path.exists()
+                else f"The index of the store {root} is missing"
+            )
+            raise StoreNotReadyError(f"{found}: run rmos index rebuild.")
         return RunIndex.to_read(path, is_made=made is not engine.Made.NOTHING)
