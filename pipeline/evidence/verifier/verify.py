@@ -205,6 +205,7 @@ def verify_consistency(
     if old_size in {0, size}:
         expect(not proof, "expected no hash in a proof between these sizes")
         expect(old_root == (root if old_size else EMPTY_ROOT), "expected the same root")
+        expect(size > 0 or root == EMPTY_ROOT, "expected the root of an empty tree")
         return
     expect(bool(proof), "expected a consistency proof, found no hash")
     hashes = list(proof) if old_size & (old_size - 1) else [old_root, *proof]

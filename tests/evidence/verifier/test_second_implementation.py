@@ -104,6 +104,12 @@ def test_both_refuse_the_same_inclusion_proofs(data: st.DataObject) -> None:
     assert refusal(lambda: verify.verify_inclusion(*arguments)) == ours
 
 
+def test_both_refuse_another_root_of_an_empty_tree() -> None:
+    arguments = (0, 0, [], verify.EMPTY_ROOT, b"x" * 32)
+    assert refusal(lambda: merkle_proofs.verify_consistency(*arguments))
+    assert refusal(lambda: verify.verify_consistency(*arguments))
+
+
 @given(st.data())
 def test_both_refuse_the_same_consistency_proofs(data: st.DataObject) -> None:
     old, size = data.draw(st.integers(-1, 41)), data.draw(st.integers(0, 41))
