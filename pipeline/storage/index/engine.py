@@ -149,21 +149,6 @@ class LookUps:
                 self._idle.pop().close()
 
 
-def open_beside(path: Path) -> ReadConnection:
-    """Open the index at `path` for look-ups of its own writer, which has its files open."""
-    connection = sqlite3.connect(
-        # Where there is no file, none is made.
-        f"file:{quote(str(path))}?mode=rw",
-        uri=True,
-        timeout=LOCK_SECONDS,
-        check_same_thread=False,
-        isolation_level=None,
-        factory=ReadConnection,
-    )
-    connection.execute("PRAGMA query_only=ON")
-    return connection
-
-
 def read_only(path: Path) -> sqlite3.Connection:
     """Open the index at `path` as SQLite does by itself, so that nothing is made or changed.
 

@@ -102,6 +102,14 @@ class ReadConnection(sqlite3.Connection):
             )
 
 
+def open_beside(path: Path) -> ReadConnection:
+    """Open the index at `path` for look-ups of its own writer, which has its files open."""
+    # Where there is no file, none is made.
+    connection = _connected(path, "mode=rw")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
 def open_to_read(path: Path) -> ReadConnection:
     """Open the index at `path`, which is there.
 
@@ -124,14 +132,7 @@ def open_to_read(path: Path) -> ReadConnection:
 
 
 def _opened(path: Path, files: Files) -> ReadConnection:
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?{files.way.value}",
-        uri=True,
-        timeout=LOCK_SECONDS,
-        check_same_thread=False,
-        isolation_level=None,
-        factory=ReadConnection,
-    )
+    connection = _connected(path, files.way.value)
     connection.path, connection.files = path, files
     try:
         if files.way is Way.LOG_ALONE:
@@ -143,6 +144,17 @@ def _opened(path: Path, files: Files) -> ReadConnection:
         connection.close()
         raise
     return connection
+
+
+def _connected(path: Path, how: str) -> ReadConnection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?{how}",
+        uri=True,
+        timeout=LOCK_SECONDS,
+        check_same_thread=False,
+        isolation_level=None,
+        factory=ReadConnection,
+    )
 
 
 def open_nothing() -> ReadConnection:

@@ -35,7 +35,13 @@ from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import engine, queries, tables
 from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
-from pipeline.storage.index.reading import ReadConnection, checked, open_nothing, open_to_read
+from pipeline.storage.index.reading import (
+    ReadConnection,
+    checked,
+    open_beside,
+    open_nothing,
+    open_to_read,
+)
 from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
@@ -107,7 +113,7 @@ class RunIndex:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
         self._inode: int | None = None
-        self._hold(path, engine.open_engine(path), partial(engine.open_beside, path))
+        self._hold(path, engine.open_engine(path), partial(open_beside, path))
         try:
             engine.check_is_file(path)
             engine.prepare(self._engine, path, may_be_new=may_be_new)
