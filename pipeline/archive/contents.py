@@ -27,7 +27,7 @@ from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.storage.archives import ArchivedLog
 from pipeline.storage.artifacts import read_recorded
 from pipeline.storage.attachments import AttachmentFiles
-from pipeline.storage.checksums import attachments_of_artifact, attachments_of_link
+from pipeline.storage.checksums import attachments_of
 from pipeline.storage.index.named import named_by_others
 from pipeline.storage.index.run_index import RunIndex
 from schemas.fields import DATE_PATTERN, Frozen
@@ -127,6 +127,7 @@ class Contents:
         manifest: What it says of itself.
         files: Artifacts and links.
         attachments: SHA-256 of each that goes along, sorted.
+        notes: The checkpoint of each log, which the proofs of the leaves lead to.
         shared: Attachments that something else names too: they stay in the store.
         missing: Attachments that never came.
     """
@@ -134,6 +135,7 @@ class Contents:
     manifest: ArchiveManifest
     files: Sequence[LoggedFile]
     attachments: Sequence[str]
+    notes: Sequence[bytes]
     shared: int
     missing: int
 
@@ -178,7 +180,8 @@ def contents_of(
         ],
     )
     shared = len(named) - len(own) - missing
-    return Contents(manifest, list(files.values()), own, shared, missing)
+    notes = [each.note for each in readers]
+    return Contents(manifest, list(files.values()), own, notes, shared, missing)
 
 
 def counts_of(files: Iterable[str], date: str) -> DateCounts:
@@ -197,9 +200,7 @@ def _take_names(root: Path, file: LoggedFile, named: _Named) -> None:
             f"Nothing was written: {error} A date is archived where it is whole. An advisory whose "
             "run has just come has its link within seconds."
         ) from error
-    place = parse_path(file.path)
-    is_link = isinstance(place, LinkPath)
-    for sha256 in (attachments_of_link if is_link else attachments_of_artifact)(content):
+    for sha256 in attachments_of(parse_path(file.path), content):
         named.setdefault(sha256, set()).add(file.path)
 
 

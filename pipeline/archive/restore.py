@@ -8,7 +8,6 @@ Killed anywhere, it is started again and comes to the same end. The records of t
 is here is read from here.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import IO
 
 from pipeline.archive.tar import Member, TarError, read_tar
 from pipeline.archive.verify import VerifiedTar, open_tar, verify_tar
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
 from pipeline.core.progress import Progress
 from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
@@ -104,7 +104,7 @@ class _Restoring:
                 self._put_back(each, expected)
             elif isinstance(place, ArtifactPath | LinkPath | BlobPath):
                 content = each.read()
-                if hashlib.sha256(content).hexdigest() != expected:
+                if sha256_of_bytes(content) != expected:
                     raise self.changed(each.name)
                 yield NewFile(each.name, content)
 

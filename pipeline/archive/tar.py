@@ -83,8 +83,7 @@ _Writer = Callable[[tarfile.TarFile, str], str]
 
 def _members(contents: Contents, logs: StoreLogs) -> dict[str, _Writer]:
     """Return all members but the sums by their names; none is read before it is written."""
-    manifest = contents.manifest
-    notes = [reader.note for reader in logs.open_all()]
+    manifest, notes = contents.manifest, contents.notes
     signers = {(each.name, each.key_id) for note in notes for each in parse_note(note).signatures}
     keys = [key for key in logs.keys if (key.name, key.key_id) in signers]
     readme = _README.format(dates=", ".join(manifest.dates), store_id=manifest.store_id)

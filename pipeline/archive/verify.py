@@ -15,7 +15,7 @@ What is wrong is named by its member. A byte between the members is found by ste
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -33,6 +33,7 @@ from pipeline.archive.tar import (
     parse_manifest,
     read_tar,
 )
+from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import (
     ArtifactPath,
     BlobArea,
@@ -45,12 +46,12 @@ from pipeline.core.layout import (
 from pipeline.core.progress import Progress
 from pipeline.disk.regular_files import open_named, sha256_of_open
 from pipeline.errors import InputError, IntegrityError
-from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.proofs import parse_tlog_proof
 from pipeline.storage.archives import ArchivedTar, ArchiveRecord, read_record
-from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, canonical_form
-from pipeline.storage.checksums import attachments_of_artifact, attachments_of_link, sum_line
+from pipeline.storage.attachments import LEGACY_JSON_LIMIT_BYTES, is_legacy_json
+from pipeline.storage.checksums import attachments_of, sum_line
 
 _KEPT_BYTES = 64 << 20
 """Largest member but an attachment that is kept whole while it is looked at."""
@@ -183,9 +184,10 @@ class _Verification:
             reason = f"expected the store {self._logs.store_id}, found {manifest.store_id}"
             self._fault(MANIFEST, reason)
             return
-        self._check_logs(manifest)  # 2.
+        readers = list(self._logs.open_all())
+        self._check_logs(manifest, readers)  # 2.
         self._check_proofs()  # 3.
-        self._check_leaves(manifest)  # 4.
+        self._check_leaves(manifest, readers)  # 4.
         for name in self._blobs:  # 5.
             if name.rpartition("/")[2] not in self._named:
                 self._fault(name, "expected an attachment that a file of the tar names")
@@ -206,7 +208,7 @@ class _Verification:
         if each.size_bytes > _KEPT_BYTES:
             raise TarError(f"{name}: expected at most {_KEPT_BYTES:,} bytes")
         content = each.read()
-        self.found.sha256[name] = hashlib.sha256(content).hexdigest()
+        self.found.sha256[name] = sha256_of_bytes(content)
         if name == SUMS:
             self._sums = content
         elif name == MANIFEST:
@@ -219,14 +221,10 @@ class _Verification:
         elif name.startswith(RECORDS) and name.endswith(PROOF):
             self._proofs[name.removeprefix(RECORDS).removesuffix(PROOF)] = content
         elif isinstance(place, ArtifactPath | LinkPath):
-            self._take_names(name, content, is_link=isinstance(place, LinkPath))
-
-    def _take_names(self, name: str, content: bytes, *, is_link: bool) -> None:
-        names_in = attachments_of_link if is_link else attachments_of_artifact
-        try:
-            self._named.update(names_in(content))
-        except EvidenceError as error:
-            self._fault(name, str(error))
+            try:
+                self._named.update(attachments_of(place, content))
+            except EvidenceError as error:
+                self._fault(name, str(error))
 
     def _take_blob(self, each: Member, place: BlobPath) -> None:
         digest, kept = hashlib.sha256(), bytearray()
@@ -236,7 +234,7 @@ class _Verification:
                 kept += piece
         found = self.found.sha256[each.name] = digest.hexdigest()
         self._blobs.append(each.name)
-        if found != place.sha256 and not _is_legacy(bytes(kept), place.sha256):
+        if found != place.sha256 and not is_legacy_json(bytes(kept), place.sha256):
             self._fault(each.name, f"expected SHA-256 {place.sha256}, found {found}")
 
     def _check_sums(self) -> None:
@@ -257,10 +255,10 @@ class _Verification:
         if not self.found.faults and sorted(listed) != lines:
             self._fault(SUMS, "expected a line for each other member, found others")
 
-    def _check_logs(self, manifest: ArchiveManifest) -> None:
-        readers = {reader.log.path: reader for reader in self._logs.open_all()}
+    def _check_logs(self, manifest: ArchiveManifest, readers: Sequence[LogReader]) -> None:
+        by_log = {reader.log.path: reader for reader in readers}
         for log in manifest.logs:
-            reader = readers.get(log.log)
+            reader = by_log.get(log.log)
             if reader is None or reader.size < log.size:
                 size = 0 if reader is None else reader.size
                 reason = f"expected {log.log} with at least {log.size:,} leaves, found {size:,}"
@@ -286,9 +284,9 @@ class _Verification:
             if isinstance(parse_path(name), ArtifactPath | LinkPath):
                 yield name
 
-    def _check_leaves(self, manifest: ArchiveManifest) -> None:
+    def _check_leaves(self, manifest: ArchiveManifest, readers: Sequence[LogReader]) -> None:
         sizes = {log.log: log.size for log in manifest.logs}
-        expected = logged_files(list(self._logs.open_all()), manifest.dates, sizes)
+        expected = logged_files(readers, manifest.dates, sizes)
         found = self.found.sha256
         for name in self._files():
             if name not in expected:
@@ -299,7 +297,7 @@ class _Verification:
                 continue
             if found[path] != file.sha256:
                 self._fault(path, f"expected SHA-256 {file.sha256}, as its leaf says")
-            leaf = hashlib.sha256(file.reader.leaf(file.index).encode()).hexdigest()
+            leaf = sha256_of_bytes(file.reader.leaf(file.index).encode())
             if found.get(f"{RECORDS}{path}{LEAF}", leaf) != leaf:
                 self._fault(f"{RECORDS}{path}{LEAF}", "expected the leaf of the ledger")
         counted = {date: counts_of(expected, date) for date in manifest.dates}
@@ -332,13 +330,3 @@ def _is_known(name: str, place: StorePath | None) -> bool:
     if name.startswith(RECORDS) and name.endswith((LEAF, PROOF)):
         place = parse_path(name.removeprefix(RECORDS).removesuffix(LEAF).removesuffix(PROOF))
     return isinstance(place, ArtifactPath | LinkPath) or name in OTHERS
-
-
-def _is_legacy(content: bytes, sha256: str) -> bool:
-    """Return whether it is pretty-printed JSON of an older store, named by its canonical form."""
-    canonical = canonical_form(content) if content else None
-    return (
-        canonical is not None
-        and len(canonical) != len(content)
-        and hashlib.sha256(canonical).hexdigest() == sha256
-    )

@@ -102,7 +102,9 @@ class OpenBlob:
         rule: HashRule | None = None
         if actual == self.sha256:
             rule = "raw"
-        elif self.size_bytes <= LEGACY_JSON_LIMIT_BYTES and self._is_legacy_json():
+        elif self.size_bytes <= LEGACY_JSON_LIMIT_BYTES and is_legacy_json(
+            b"".join(self._pieces()), self.sha256
+        ):
             rule = "canonical"
         return BlobCheck(self.sha256, self.size_bytes, actual, rule)
 
@@ -114,10 +116,7 @@ class OpenBlob:
         """
         found = self.check()
         if found.error is not None:
-            raise IntegrityError(
-                f"ATTACHMENT_CORRUPT: Expected the blob {self.sha256} to have this SHA-256, found "
-                f"{found.actual_sha256}."
-            )
+            raise self._changed(found.actual_sha256)
 
     def beginning(self, limit_bytes: int) -> bytes:
         """Return at most so many bytes from the start; all of the blob is read and hashed.
@@ -130,11 +129,14 @@ class OpenBlob:
             digest.update(piece)
             kept += piece[: limit_bytes - len(kept)]
         if (actual := digest.hexdigest()) != self.sha256:
-            raise IntegrityError(
-                f"ATTACHMENT_CORRUPT: Expected the blob {self.sha256} to have this SHA-256, found "
-                f"{actual}."
-            )
+            raise self._changed(actual)
         return bytes(kept)
+
+    def _changed(self, actual_sha256: str | None) -> IntegrityError:
+        return IntegrityError(
+            f"ATTACHMENT_CORRUPT: Expected the blob {self.sha256} to have this SHA-256, found "
+            f"{actual_sha256}."
+        )
 
     def _pieces(self) -> Iterator[bytes]:
         offset = 0
@@ -142,16 +144,17 @@ class OpenBlob:
             yield piece
             offset += len(piece)
 
-    def _is_legacy_json(self) -> bool:
-        content = b"".join(self._pieces())
-        canonical = canonical_form(content)
-        # A canonical blob of ours in which one byte was changed keeps its length: `\u001f` with
-        # a capital F is the same value, and still not the bytes that were stored.
-        return (
-            canonical is not None
-            and len(canonical) != len(content)
-            and sha256_of_bytes(canonical) == self.sha256
-        )
+
+def is_legacy_json(content: bytes, sha256: str) -> bool:
+    """Return whether it is JSON of an older store, named by the hash of its canonical form."""
+    canonical = canonical_form(content)
+    # A canonical blob of ours in which one byte was changed keeps its length: `\u001f` with a
+    # capital F is the same value, and still not the bytes that were stored.
+    return (
+        canonical is not None
+        and len(canonical) != len(content)
+        and sha256_of_bytes(canonical) == sha256
+    )
 
 
 def canonical_form(content: bytes) -> bytes | None:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.core.layout import LinkPath, attachment_path
+from pipeline.core.layout import LinkPath, StorePath, attachment_path
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.errors import ArchivedError, IntegrityError, StoreError
@@ -87,6 +87,16 @@ def attachments_of_link(content: bytes) -> list[str]:
     except msgspec.DecodeError as error:
         raise EvidenceError(f"expected a link: {error}") from error
     return [] if sha256 is None else [sha256]
+
+
+def attachments_of(place: StorePath | None, content: bytes) -> list[str]:
+    """Return the SHA-256 of every attachment that the artifact or link at `place` names.
+
+    Raises:
+        EvidenceError: `content` is none.
+    """
+    is_link = isinstance(place, LinkPath)
+    return attachments_of_link(content) if is_link else attachments_of_artifact(content)
 
 
 def attachment_line(sha256: str) -> str:
