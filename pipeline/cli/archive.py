@@ -61,10 +61,7 @@ def create(
             ("tar", tar.path),
             ("size_bytes", f"{tar.size_bytes:,}"),
             ("sha256", tar.sha256),
-            *(
-                (each.date, f"{each.artifacts:,} runs, {each.links:,} links")
-                for each in made.records
-            ),
+            *((each.date, _counted(each.artifacts, each.links)) for each in made.records),
             ("attachments", f"{made.records[0].attachments:,}"),
         ]
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,7 +53,6 @@ _ADVISORY_COLUMNS = ("created_at_utc", "advisory_id", "kind", "engine_id", "titl
 _ATTACHMENT_COLUMNS = ("sha256", "kind", "mime", "size_bytes", "filename")
 _VERIFIED_COLUMNS = ("sha256", "ok", "rule", "error", "kind", "filename")
 _SHOWN_HASH_DIGITS = 12
-_PIECE_BYTES = 1 << 20
 
 
 RunIdArgument = Annotated[str, typer.Argument(metavar="RUN_ID")]
@@ -110,18 +109,12 @@ def of_file(
 def _sha256_of(name: str) -> str:
     try:
         if name == STANDARD_INPUT:
-            return _digest(sys.stdin.buffer)
+            given = hashlib.file_digest(sys.stdin.buffer, "sha256")  # type: ignore[arg-type]  # readinto
+            return given.hexdigest()
         with Path(name).open("rb") as file:
-            return _digest(file)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}.") from error
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(_PIECE_BYTES):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _exit_status(verdict: "ProgramVerdict") -> int:

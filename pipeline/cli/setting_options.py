@@ -4,6 +4,7 @@ The options are added here, by the words of a command, so that no command declar
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,38 +75,23 @@ def _give(context: typer.Context, parameter: typer.CallbackParam, value: Any) ->
         context.with_resource(given_by_option(str(parameter.name), value))
 
 
-_PANEL = "Settings"
+_option = partial(typer.Option, expose_value=False, callback=_give, rich_help_panel="Settings")
 
 
 def _declared(
     *,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            expose_value=False,
-            callback=_give,
-            metavar="DIR",
-            rich_help_panel=_PANEL,
-            help="Root folder of the store, in place of RMOS_DATA_DIR.",
-        ),
+        _option(metavar="DIR", help="Root folder of the store, in place of RMOS_DATA_DIR."),
     ] = None,
     bootstrap_servers: Annotated[
         str | None,
-        typer.Option(
-            expose_value=False,
-            callback=_give,
-            metavar="HOST:PORT,...",
-            rich_help_panel=_PANEL,
-            help="Kafka brokers, in place of RMOS_BOOTSTRAP_SERVERS.",
-        ),
+        _option(metavar="HOST:PORT,...", help="Kafka brokers, in place of RMOS_BOOTSTRAP_SERVERS."),
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option(
-            expose_value=False,
-            callback=_give,
+        _option(
             metavar="PREFIX",
-            rich_help_panel=_PANEL,
             help="First part of topic and group names, in place of RMOS_PREFIX.",
         ),
     ] = None,
