@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.runs.words import verdict_words
+from pipeline.core.runs.words import words_of_run
 
 _LONGEST_VALUE: Final = 2_000
 _MOST_ROWS: Final = 300
@@ -41,14 +41,7 @@ def verdict_of(run: StoredRun, doubt: str | None = None) -> Verdict:
         run: As the index has it, its file checked.
         doubt: What else is wrong with what would be cut; None where nothing is.
     """
-    words = verdict_words(
-        may_cut=run.may_cut,
-        status=run.status,
-        risk_level=run.risk_level,
-        block_reason=run.block_reason,
-        doubt=doubt,
-    )
-    head, _, reason = words.partition(": ")
+    head, _, reason = words_of_run(run, doubt).partition(": ")
     return Verdict(head == "MAY CUT", head, reason)
 
 

@@ -12,7 +12,7 @@
 from dataclasses import dataclass
 
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.runs.words import verdict_words
+from pipeline.core.runs.words import words_of_run
 from pipeline.errors import ArchivedError, IntegrityError
 from pipeline.storage.artifacts import read_artifact, recorded_document
 from pipeline.storage.reader import RunReader
@@ -65,22 +65,14 @@ def program_verdict(reader: RunReader, sha256: str) -> ProgramVerdict:
 
 
 def _release(run: StoredRun) -> str:
-    return f"{_words(run)}: these bytes are the program of the run {run.run_id} ({run.risk_level})."
+    words = words_of_run(run)
+    return f"{words}: these bytes are the program of the run {run.run_id} ({run.risk_level})."
 
 
 def _refusal(run: StoredRun) -> str:
     if run.source is None:
         return f"DO NOT CUT: no leaf and no record explains the run {run.run_id}."
-    return f"{_words(run)} (the run {run.run_id} is {run.status})."
-
-
-def _words(run: StoredRun) -> str:
-    return verdict_words(
-        may_cut=run.may_cut,
-        status=run.status,
-        risk_level=run.risk_level,
-        block_reason=run.block_reason,
-    )
+    return f"{words_of_run(run)} (the run {run.run_id} is {run.status})."
 
 
 def _doubt(reader: RunReader, run: StoredRun) -> str | None:

@@ -63,6 +63,17 @@ def verdict_words(
     return f"DO NOT CUT: {reason}"
 
 
+def words_of_run(run: StoredRun, doubt: str | None = None) -> str:
+    """Return the verdict of a stored run, as `verdict_words` has it."""
+    return verdict_words(
+        may_cut=run.may_cut,
+        status=run.status,
+        risk_level=run.risk_level,
+        block_reason=run.block_reason,
+        doubt=doubt,
+    )
+
+
 CELL_LIMIT_CHARACTERS: Final = 32_767
 """Longest cell of Excel, which cuts a longer one without a word."""
 COLUMNS: Final = (
@@ -102,17 +113,10 @@ def line_of_run(
         document: The artifact.
         left_out: What is not in the export of what belongs to it.
     """
-    verdict = verdict_words(
-        may_cut=run.may_cut,
-        status=run.status,
-        risk_level=run.risk_level,
-        block_reason=run.block_reason,
-        doubt=_doubt(run, left_out),
-    )
     program = run.program
     values = {
         **document,
-        "verdict": verdict,
+        "verdict": words_of_run(run, _doubt(run, left_out)),
         "risk_level": run.risk_level,
         "block_reason": run.block_reason,
         "gcode_sha256": program and program.sha256,
