@@ -3,7 +3,7 @@
 Coordinates are millimetres in the program's own coordinate system.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
@@ -133,7 +133,7 @@ class Toolpath:
                 {"what": each.what, "count": each.count, "lines": each.lines}
                 for each in self.remarks
             ],
-            "paths": list(_paths(self.moves)),
+            "paths": list(map(_path, joined(self.moves))),
         }
 
 
@@ -279,25 +279,27 @@ def _box_document(box: Box | None) -> dict[str, list[float]] | None:
     }
 
 
-def _paths(moves: list[Move]) -> Iterator[dict[str, Any]]:
-    """Yield runs of moves of one kind that join end to start.
+def joined(moves: Iterable[Move]) -> Iterator[list[Move]]:
+    """Yield runs of moves of one kind that join end to start; one that is not drawn ends a run."""
+    run: list[Move] = []
+    for move in moves:
+        if run and not (
+            move.points and move.kind == run[-1].kind and move.points[0] == run[-1].points[-1]
+        ):
+            yield run
+            run = []
+        if move.points:
+            run.append(move)
+    if run:
+        yield run
 
-    A path has one line number for each move; an arc has the same one for each of its chords.
-    """
-    path: dict[str, Any] | None = None
-    last: Point | None = None
-    for kind, line, points in moves:
-        if not points:
-            last = None
-            continue
-        if path is None or path["kind"] != kind or points[0] != last:
-            if path is not None:
-                yield path
-            path = {"kind": kind, "line": line, "lines": [], "points": []}
-            path["points"] += map(_rounded, points[0])
-        path["lines"] += [line] * (len(points) - 1)
-        for point in points[1:]:
-            path["points"] += map(_rounded, point)
-        last = points[-1]
-    if path is not None:
-        yield path
+
+def _path(run: Sequence[Move]) -> dict[str, Any]:
+    """Return the moves of a run as one path, with the line of each straight piece of it."""
+    lines: list[int] = []
+    points = [*map(_rounded, run[0].points[0])]
+    for _, line, (_, *ends) in run:
+        lines += [line] * len(ends)
+        for end in ends:
+            points += map(_rounded, end)
+    return {"kind": run[0].kind, "line": run[0].line, "lines": lines, "points": points}

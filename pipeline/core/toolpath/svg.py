@@ -9,7 +9,8 @@ from html import escape
 from textwrap import wrap
 from typing import Final, NamedTuple, TypeAlias
 
-from pipeline.core.toolpath.moves import Box, Kind, Move, Point, Toolpath
+from pipeline.core.toolpath.modes import MM_PER_INCH
+from pipeline.core.toolpath.moves import Box, Kind, Move, Point, Toolpath, joined
 
 VIEW_SIZE: Final = 480
 """Width and height of one view, in units of the picture."""
@@ -20,8 +21,6 @@ CLOSE: Final = 0.5
 
 TEXT_WIDTH_CHARACTERS: Final = 140
 LINE_HEIGHT: Final = 17
-MM_PER_INCH: Final = 25.4
-
 AS_PROGRAMMED: Final = (
     "As programmed: no stock, no machine and no collisions; rapid moves are drawn straight."
 )
@@ -123,7 +122,9 @@ class _Frame(NamedTuple):
 
 
 def _view(moves: list[Move], name: str, project: Projection) -> str:
-    seen = [(kind, [*map(project, points)]) for kind, points in _runs(moves)]
+    seen = [
+        (run[0].kind, [*map(project, (run[0].points[0], *_ends(run)))]) for run in joined(moves)
+    ]
     frame = _frame_of([spot for _, spots in seen for spot in spots])
     drawn = "".join(
         f'<path d="{outline}" fill="none" stroke-linejoin="round" stroke-linecap="round" {style}/>'
@@ -133,20 +134,8 @@ def _view(moves: list[Move], name: str, project: Projection) -> str:
     return f'{drawn}<text x="{MARGIN}" y="16" fill="#444">{name}</text>'
 
 
-def _runs(moves: list[Move]) -> Iterator[tuple[Kind, list[Point]]]:
-    """Yield the points of moves of one kind that join end to start."""
-    run: list[Point] = []
-    kind: Kind | None = None
-    for move in moves:
-        if not move.points:
-            continue
-        if move.kind != kind or move.points[0] != run[-1]:
-            if kind is not None:
-                yield kind, run
-            kind, run = move.kind, [move.points[0]]
-        run += move.points[1:]
-    if kind is not None:
-        yield kind, run
+def _ends(run: list[Move]) -> Iterator[Point]:
+    return (end for move in run for end in move.points[1:])
 
 
 def _frame_of(spots: list[tuple[float, float]]) -> _Frame:
