@@ -236,12 +236,12 @@ def scope_words(scope: Mapping[str, Any]) -> str:
     if scope.get("all"):
         return "the whole store"
     if scope.get("dates"):
-        return _counted("the date", scope["dates"])
-    return _counted("the run", scope.get("run_ids") or [])
+        return _counted("date", scope["dates"])
+    return _counted("run", scope.get("run_ids") or [])
 
 
 def _counted(noun: str, values: Sequence[str]) -> str:
-    return f"{noun} {values[0]}" if len(values) == 1 else f"{len(values):,} {noun[4:]}s"
+    return f"the {noun} {values[0]}" if len(values) == 1 else f"{len(values):,} {noun}s"
 
 
 def _result(report: Mapping[str, Any], name: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -29,7 +28,7 @@ from pipeline.core.dead_letters.shown import (
 )
 from pipeline.core.record import RecordId
 from pipeline.errors import BrokerError, IntegrityError, NotFoundError
-from pipeline.page.rendering import page
+from pipeline.page.rendering import moment_of, page
 from pipeline.page.route import PageRoute
 from pipeline.storage.reader import RunReader
 from pipeline.topics import dead_letter_topics, request_topics
@@ -188,13 +187,3 @@ def _text(content: bytes) -> str:
     text = content.decode(errors="backslashreplace")
     cut = "…" if len(text) > _HEADER_LIMIT_CHARACTERS else ""
     return f"{text[:_HEADER_LIMIT_CHARACTERS]}{cut}"
-
-
-def moment_of(milliseconds: int | None) -> datetime | None:
-    """Return a time of a record; None where it has none, or one that no calendar has."""
-    if milliseconds is None or milliseconds < 0:
-        return None
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None

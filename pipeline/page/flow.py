@@ -18,8 +18,7 @@ from pipeline.broker.reading.looks import WAIT_SECONDS, FlowLook, GroupLook, Rat
 from pipeline.core.record import Partition
 from pipeline.core.runs.words import explained
 from pipeline.errors import BrokerError, RmosError
-from pipeline.page.dead_letters import moment_of
-from pipeline.page.rendering import page
+from pipeline.page.rendering import moment_of, page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import shortened
 from schemas.fields import is_run_id
@@ -117,15 +116,11 @@ async def _look(deps: ApiDependencies) -> FlowLook | str:
 
 async def _read_events(deps: ApiDependencies) -> None:
     """Let the readers of events run; what they have not read yet is on the next page."""
-
-    async def read() -> None:
-        await asyncio.gather(
-            deps.runs.read_events(), deps.advisories.read_events(), return_exceptions=True
-        )
-
     with suppress(TimeoutError):
         async with asyncio.timeout(WAIT_SECONDS):
-            await read()
+            await asyncio.gather(
+                deps.runs.read_events(), deps.advisories.read_events(), return_exceptions=True
+            )
 
 
 def _stored_to(deps: ApiDependencies) -> Mapping[Partition, int] | None:

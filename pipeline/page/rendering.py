@@ -142,6 +142,16 @@ def moment(timestamp: str | datetime) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(exactly, shown)
 
 
+def moment_of(milliseconds: int | None) -> datetime | None:
+    """Return a time of a record; None where it has none, or one that no calendar has."""
+    if milliseconds is None or milliseconds < 0:
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def short(name: str) -> Markup:
     """Return the first digits of a hash or an id; the whole is its title."""
     if len(name) <= _SHORT_DIGITS + 4:
