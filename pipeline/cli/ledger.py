@@ -141,9 +141,9 @@ def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
     except EvidenceError as error:
         raise InputError(f"--key: {error}.") from error
     if not keys:
-        from pipeline.storage.ledger_key import verifier_keys
+        from pipeline.storage.ledger_key import open_store_logs
 
-        keys = verifier_keys(settings, read_store(settings.data_dir))
+        return open_store_logs(settings)
     return StoreLogs(settings.data_dir, keys)
 
 

@@ -15,13 +15,13 @@ from pipeline.audit.kept import AuditFile, audit_files
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import write_trusted
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note, verify_note
-from pipeline.page.rendering import page
+from pipeline.page.rendering import moment_of, page
 from pipeline.page.route import PageRoute
 from pipeline.settings import Settings
-from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.ledger_key import open_store_logs
 
 router = APIRouter(route_class=PageRoute)
 
@@ -62,16 +62,14 @@ async def download_checkpoint(deps: ApiDeps) -> Response:
 
 
 def _page(request: Request, deps: ApiDependencies) -> Response:
-    settings, root = deps.settings, deps.settings.data_dir
-    store_id = read_store(root).store_id
+    store_id, unchecked = read_store(deps.settings.data_dir).store_id, None
     try:
-        keys, unchecked = verifier_keys(settings, read_store(root)), None
+        logs = open_store_logs(deps.settings)
+        view = ledger_view(store_id, logs.keys, [log_view(logs, log) for log in logs.ids()])
     except StoreNotReadyError:
         # Its text names a path of the server.
-        keys, unchecked = [], "This server does not have the public key of the ledger."
-    logs = StoreLogs(root, keys)
-    shown = [] if unchecked else [log_view(logs, log) for log in logs.ids()]
-    view = ledger_view(store_id, keys, shown)
+        unchecked = "This server does not have the public key of the ledger."
+        view = ledger_view(store_id, [], [])
     last, rooted = _last_audits(deps)
     return page(
         request, "ledger.html", unchecked=unchecked, last_audit=last, rooted_audit=rooted, **view
@@ -102,20 +100,10 @@ def log_view(logs: StoreLogs, log: LogId) -> LogView:
             size=reader.size,
             root=reader.checkpoint.root.hex(),
             key_id=signed[0].key_id.hex(),
-            last_at=_last_at(reader),
+            last_at=moment_of(reader.leaf(reader.size - 1).timestamp_ms) if reader.size else None,
         )
     except IntegrityError as error:
         return LogView(log, fault=str(error))
-
-
-def _last_at(reader: LogReader) -> datetime | None:
-    if not reader.size:
-        return None
-    try:
-        return datetime.fromtimestamp(reader.leaf(reader.size - 1).timestamp_ms / 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        # A broker may give a record any time.
-        return None
 
 
 def _last_audits(deps: ApiDependencies) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -140,11 +128,10 @@ def _reports(deps: ApiDependencies, files: Sequence[AuditFile]) -> Iterator[dict
 
 
 def _checkpoint(settings: Settings) -> Response:
-    identity = read_store(settings.data_dir)
-    logs = StoreLogs(settings.data_dir, verifier_keys(settings, identity))
+    logs = open_store_logs(settings)
     notes = [reader.note for reader in logs.open_all()]
     if not notes:
         raise ApiError(404, "NOT_FOUND", "The store has no log yet: there is nothing to hand out.")
-    name = f"checkpoints-{identity.store_id[:12]}-{datetime.now(UTC):%Y-%m-%dT%H%MZ}.txt"
+    name = f"checkpoints-{logs.store_id[:12]}-{datetime.now(UTC):%Y-%m-%dT%H%MZ}.txt"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(write_trusted(notes), headers=headers, media_type="text/plain; charset=utf-8")

@@ -21,9 +21,8 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.disk.faults import store_faults
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotReadyError
-from pipeline.ledger.reader import StoreLogs, find_run_leaf
+from pipeline.ledger.reader import find_run_leaf
 from pipeline.page.rendering import markdown_html, page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import (
@@ -36,7 +35,7 @@ from pipeline.page.words import (
 )
 from pipeline.settings import Settings
 from pipeline.storage.artifacts import recorded_document
-from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.fields import is_sha256
 
@@ -289,10 +288,8 @@ def _advisory(reader: RunReader, run_id: str, fields: Mapping[str, Any]) -> Advi
 
 def proof_of(settings: Settings, run: StoredRun) -> RunProof | str:
     """Return the proof of a run, checked against the signed root; or why there is none."""
-    root = settings.data_dir
     try:
-        keys = verifier_keys(settings, read_store(root))
-        found = find_run_leaf(StoreLogs(root, keys), run)
+        found = find_run_leaf(open_store_logs(settings), run)
         proof = found.reader.prove(found.index)
     except StoreNotReadyError:
         # Its text names a path of the server.

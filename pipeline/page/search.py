@@ -11,15 +11,13 @@ from starlette.responses import RedirectResponse, Response
 from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.core.record import RecordId
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, NotFoundError, StoreNotReadyError
 from pipeline.ledger.leaf import LedgerLeaf
-from pipeline.ledger.reader import StoreLogs
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
 from pipeline.settings import Settings
 from pipeline.storage.index.named import MOST_NAMED, Named
-from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.reader import RunReader
 from pipeline.topics import dead_letter_topics
 from schemas.fields import is_advisory_id, is_run_id, is_sha256
@@ -114,9 +112,8 @@ def _of_record(settings: Settings, wanted: str) -> Iterator[Match]:
     if record.topic in dead_letter_topics(settings.prefix):
         yield Match(f"/dead-letters/{wanted}", "a dead letter")
         return
-    root = settings.data_dir
     try:
-        logs = StoreLogs(root, verifier_keys(settings, read_store(root)))
+        logs = open_store_logs(settings)
     except StoreNotReadyError:
         # It names a path of the server.
         message = "This server does not have the public key of the ledger, so it reads no log."

@@ -16,6 +16,7 @@ from pipeline.errors import StoreNotReadyError
 from pipeline.ledger import keys
 from pipeline.ledger.folder import LEDGER_FOLDER, find_logs
 from pipeline.ledger.log_id import signer_name
+from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
@@ -110,6 +111,16 @@ def open_ledger(settings: Settings) -> Ledger | None:
         )
     _log.warning("no ledger is written: nobody can prove this store to others", store=str(root))
     return None
+
+
+def open_store_logs(settings: Settings) -> StoreLogs:
+    """Open the logs of the store, under checkpoints that `verifier_keys` have signed.
+
+    Raises:
+        StoreNotReadyError: There is no store, or no key.
+    """
+    keys_of_store = verifier_keys(settings, read_store(settings.data_dir))
+    return StoreLogs(settings.data_dir, keys_of_store)
 
 
 def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierKey]:

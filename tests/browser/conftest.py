@@ -67,8 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     tokens = tokens_of(folder / "tokens", ("ana", "read", TOKEN))
     with pytest.MonkeyPatch.context() as patch:
         # The keys that an operator hands out; without them nothing is proven.
-        for name in ("run", "ledger", "search"):
-            patch.setattr(f"pipeline.page.{name}.verifier_keys", lambda *_: KEYS)
+        patch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
         servers: list[dict[str, Any]] = [
             {"broker": ShopBroker(HOSTILE)},
             {"tokens": tokens},

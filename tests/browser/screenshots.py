@@ -90,7 +90,7 @@ def main() -> None:
     """Write `docs/page-run.png` and `docs/page-runs.png`."""
     with (
         TemporaryDirectory() as folder,
-        patch("pipeline.page.run.verifier_keys", lambda *_: KEYS),
+        patch("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS),
     ):
         root = Path(folder) / "store"
         make_store(root)

@@ -19,7 +19,7 @@ ROOT = "ab" * 32
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("pipeline.page.ledger.verifier_keys", lambda *_: KEYS)
+    monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
     return proven_store(tmp_path / "store")
 
 
@@ -89,7 +89,7 @@ async def test_without_a_key_nothing_is_called_good(tmp_path: Path) -> None:
 async def test_a_store_without_leaves_has_nothing_to_hand_out(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.page.ledger.verifier_keys", lambda *_: KEYS)
+    monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
     page = await site.page("/ledger")
     assert "there is nothing to hand out" in page.one("main").words
     await site.page("/ledger/checkpoint", 404)

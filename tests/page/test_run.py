@@ -264,7 +264,7 @@ async def test_content_that_a_verdict_withholds_is_not_shown_for_the_sake_of_an_
 async def test_the_proof_says_which_leaf_under_which_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.page.run.verifier_keys", lambda *_: KEYS)
+    monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
     root = proven_store(tmp_path / "store")
     async with site_over(root) as site:
         proof = panel(await site.page("/run/saw_red"), "Proof")
@@ -272,7 +272,7 @@ async def test_the_proof_says_which_leaf_under_which_checkpoint(
         assert "under the checkpoint of 4 leaves" in proof.words
         assert "— " in proof.one("pre").text
         assert "rmos evidence saw_red" in proof.words
-        monkeypatch.setattr("pipeline.page.run.verifier_keys", lambda *_: [])
+        monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: [])
         proof = panel(await site.page("/run/saw_red"), "Proof")
         assert "Not proven here" in proof.words
         assert list(proof.all("pre")) == []

@@ -73,7 +73,7 @@ async def test_nothing_asked_is_the_form_alone(site: Site) -> None:
 async def test_a_record_leads_to_what_it_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.page.search.verifier_keys", lambda *_: KEYS)
+    monkeypatch.setattr("pipeline.storage.ledger_key.verifier_keys", lambda *_: KEYS)
     async with site_over(proven_store(tmp_path / "store")) as site:
         assert await found(site, "rmos.runs.requests/0/1") == "/run/saw_red"
         assert await found(site, "rmos.runs.requests/0/3") == "/run/saw_1"

@@ -17,13 +17,11 @@ from pipeline.api.http.headers import combined_tag, content_disposition, entity_
 from pipeline.api.http.query import ExactQueryRoute
 from pipeline.api.openapi import RUN_ID, answer, errors, raw_answer
 from pipeline.core.json.canonical import canonical_json
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError, StoreError
 from pipeline.evidence.bundle import bundle_tag, write_bundle
 from pipeline.evidence.evidence import RunEvidence
 from pipeline.evidence.gather import gather_evidence
-from pipeline.ledger.reader import StoreLogs
-from pipeline.storage.ledger_key import verifier_keys
+from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.reader import FoundRun, RunReader
 from schemas.http_answers import RunPageAnswer, RunView
 from schemas.run_diff import RunDiff
@@ -167,8 +165,7 @@ async def download_evidence(deps: ApiDeps, request: Request, run_id: RunIdPath) 
 
 
 def _gathered(deps: ApiDependencies, run_id: str) -> RunEvidence:
-    root = deps.reader.root
-    logs = StoreLogs(root, verifier_keys(deps.settings, read_store(root)))
+    logs = open_store_logs(deps.settings)
     try:
         return gather_evidence(deps.reader, logs, run_id)
     except IntegrityError as error:
