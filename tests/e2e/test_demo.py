@@ -322,20 +322,25 @@ def heeded_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
-def test_a_demo_that_is_kept_shows_its_runs_on_the_page_until_it_is_stopped(
-    tmp_path: Path,
-) -> None:
+def demo_begun(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Begin a demo that has its temporary folder in `folder` and heeds an interrupt."""
     with heeded_interrupts():
-        process = subprocess.Popen(
-            [RMOS, "demo", "--keep"],
-            env=environment(TMPDIR=str(tmp_path)),
+        return subprocess.Popen(
+            [RMOS, "demo", *options],
+            env=environment(TMPDIR=str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_kept_shows_its_runs_on_the_page_until_it_is_stopped(
+    tmp_path: Path,
+) -> None:
+    process = demo_begun(tmp_path, "--keep")
     try:
         assert_that_the_page_has_the_runs_of_the_demo(lines_until_kept(process))
     finally:
@@ -378,16 +383,7 @@ def page_at(address: str, path: str) -> str:
 
 
 def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    with heeded_interrupts():
-        process = subprocess.Popen(
-            [RMOS, "demo"],
-            env=environment(TMPDIR=str(tmp_path)),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    process = demo_begun(tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("2. "):

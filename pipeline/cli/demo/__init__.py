@@ -76,7 +76,8 @@ async def _run_demo(settings: "Settings", screen: "Screen", *, keep: bool) -> No
             ):
                 workers = "workers to persist, advise and audit"
                 screen.note(f"{workers}, the API at http://{server.address}")
-                screen.note(f"the page at http://{server.address}/")
+                later = "" if keep else "; with --keep it stays open at the end"
+                screen.note(f"the page at http://{server.address}/{later}")
                 await _show_chapters(Demo(settings, screen, publisher, client))
                 if keep:
                     faults = (*persist.faults, *advise.faults, *audit.faults, server.fault)
