@@ -7,6 +7,7 @@ and its superseded partial tiles are the only ones ever removed.
 import errno
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.disk.durable_files import FILE_MODE
@@ -70,14 +71,18 @@ class CheckpointFiles:
             self._calls.fsync(self._folders.open(log.path))
 
     def tiles_with_leftovers(self, log: LogId, size: int) -> Iterator[Tile]:
-        """Yield tiles of a log of `size` leaves that may have narrower forms, and drop a new name.
+        """Yield tiles near the end of a log of `size` leaves that have partial forms on disk.
 
-        A killed process left them in its last batch, so they are near the right edge.
+        A killed process left them in its last batch. That may have had more leaves than were
+        stored since: a tile beyond the end has a width of 0. Drops a new name of a checkpoint.
         """
         self._unlink(NEW_CHECKPOINT_FILE, self._folders.open(log.path))
-        for tile in last_tiles(size):
+        last = list(last_tiles(size))
+        above = Tile(max(tile.level for tile in last) + 1, 0, 0)
+        for tile in [*last, above]:
             before = Tile(tile.level, max(tile.index - _FOLDER_TILES, 0))
-            for folder in dict.fromkeys([before.folder, tile.folder]):
+            after = Tile(tile.level, tile.index + 1)
+            for folder in dict.fromkeys([before.folder, tile.folder, after.folder]):
                 yield from self._with_partials(log, folder, tile)
 
     def _with_partials(self, log: LogId, folder: str, last: Tile) -> Iterator[Tile]:
@@ -92,26 +97,36 @@ class CheckpointFiles:
                 yield tile
             elif tile.index == last.index:
                 yield last
+            else:
+                yield replace(tile, width=0)
 
-    def remove_narrower(self, log: LogId, tile: Tile, known: int | None) -> None:
-        """Remove the partial forms of `tile` that are narrower than it.
+    def remove_known(self, log: LogId, tile: Tile, width: int) -> None:
+        """Remove the partial form of `tile` that has `width`, and its folder where `tile` is full.
 
         tlog-tiles ("Partial Tiles") lets a log drop a partial tile once the full one is there. One
         that a wider partial tile begins with goes too: so the files of a log depend on its leaves
         alone, and not on how they were batched.
-
-        Args:
-            log: Its log.
-            tile: The wider form.
-            known: The width of the one that there can be, 0 for none; None to list the folder.
         """
-        if known == 0:
-            return
+        self._remove_partials(log, tile, [str(width)])
+
+    def remove_narrower(self, log: LogId, tile: Tile) -> bool:
+        """Remove each partial form that is narrower than `tile`; return whether no wider one is left.
+
+        A wider one is of a batch that a killed process did not finish. It goes once the log has
+        grown beyond it.
+        """
+        widths = [
+            name
+            for name in self._list(f"{log.path}/{tile.partials}")
+            if name.isascii() and name.isdigit() and int(name) < TILE_WIDTH
+        ]
+        self._remove_partials(log, tile, [name for name in widths if int(name) < tile.width])
+        return all(int(name) <= tile.width for name in widths)
+
+    def _remove_partials(self, log: LogId, tile: Tile, widths: Iterable[str]) -> None:
         path = f"{log.path}/{tile.partials}"
-        names = self._list(path) if known is None else [str(known)]
-        for name in names:
-            if name.isascii() and name.isdigit() and int(name) < tile.width:
-                self._unlink(name, self._folders.open(path))
+        for width in widths:
+            self._unlink(width, self._folders.open(path))
         if tile.width == TILE_WIDTH:
             self._remove_folder(path)
 

@@ -15,7 +15,7 @@ checkpoint covers: no part of the log; the same leaves find or make them again |
 | 7. rename them over the old ones, flush | the batch; after a power cut before the flush, \
 the batch or the log before it |
 | 8. remove partial tiles that the larger log has no use for | the batch, and some of those \
-tiles, which the next process removes |
+tiles, which the next process removes with its first batch that is larger than they |
 
 Three flushes, for all logs of the batch together. That of step 4 makes the bytes durable before a
 name shows them. That of step 6 makes the names of the tiles durable, with all that the caller has
@@ -353,13 +353,13 @@ class LedgerBatch:
         # 7. Also where nothing grew: the process that wrote the checkpoint may have died here.
         self._checkpoint_files.flush([log.folder.log for log in self._logs])
         for log in self._logs:  # 8.
-            self._clean(log)
+            swept = self._clean(log)
             self._states[log.folder.log] = _LogState(
                 notes.get(log.folder.log, log.before.note),
                 log.checkpoint,
                 log.tree.copy(),
                 log.next_offset,
-                swept=True,
+                swept=swept,
                 verified=verified.get(log.folder.log, log.before.verified),
             )
         return {log.folder.log: log.checkpoint for log in self._logs}
@@ -384,12 +384,15 @@ class LedgerBatch:
             size = before.checkpoint.size
             return verify_append(size, before.verified, log.checkpoint, held, log.folder.read_tile)
 
-    def _clean(self, log: _LogBatch) -> None:
-        size, swept = log.before.checkpoint.size, log.before.swept
-        widths = {tile.full: tile.width for tile in rightmost_tiles(size)}
-        tiles = list(log.tiles)
-        if not swept:
-            tiles += self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
-        for tile in dict.fromkeys(tiles):
-            known = widths.get(tile.full, 0) if swept else None
-            self._checkpoint_files.remove_narrower(log.folder.log, tile, known)
+    def _clean(self, log: _LogBatch) -> bool:
+        """Remove what the larger log has no use for; return whether no other tile is left over."""
+        before = log.before
+        if before.swept:
+            widths = {tile.full: tile.width for tile in rightmost_tiles(before.checkpoint.size)}
+            for tile in log.tiles:
+                if width := widths.get(tile.full):
+                    self._checkpoint_files.remove_known(log.folder.log, tile, width)
+            return True
+        leftovers = self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
+        tiles = dict.fromkeys([*log.tiles, *leftovers])
+        return all([self._checkpoint_files.remove_narrower(log.folder.log, tile) for tile in tiles])

@@ -606,3 +606,32 @@ def test_what_a_failed_batch_left_goes_with_the_next_one(tmp_path: Path) -> None
     (tmp_path / "once").mkdir()
     ledger(tmp_path / "once").append_all({LOG: leaves(0, 9)})
     assert on_disk(tmp_path) == on_disk(tmp_path / "once")
+
+
+@pytest.mark.parametrize(
+    ("start", "killed", "sizes"),
+    [
+        (3, 6, (5, 6, 9)),
+        (3, 9, (5, 7, 11)),
+        (200, 300, (250, 299, 301)),
+        (200, 768, (220, 1100, 1400)),
+        (250, 600, (255, 256, 520, 700)),
+    ],
+)
+def test_what_a_killed_batch_left_goes_once_the_log_is_larger_however_the_rest_is_cut(
+    memory_path: Path, start: int, killed: int, sizes: tuple[int, ...]
+) -> None:
+    store, once = memory_path / "killed", memory_path / "once"
+    store.mkdir()
+    once.mkdir()
+    ledger(store).append_all({LOG: leaves(0, start)})
+    with ledger(store).appending({LOG: leaves(start, killed)}) as batch:
+        DurableFiles(store).link(batch.files)
+    restarted = ledger(store)
+    for size in sizes:
+        restarted.append_all({LOG: leaves(start, size)})
+    ledger(once).append_all({LOG: leaves(0, sizes[-1])})
+    assert on_disk(store) == on_disk(once)
+    restarted = ledger(store)
+    restarted.append_all({LOG: leaves(start, sizes[-1])})
+    assert on_disk(store) == on_disk(once)
