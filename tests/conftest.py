@@ -1,10 +1,11 @@
 """What holds for every test: nothing of the user's own is touched."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import disk_usage
 
 import pytest
 import structlog
@@ -16,6 +17,16 @@ from pipeline.disk.locks import allow_waits
 # all tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Folders of tests are in memory where it has room. What is left after a fault or a kill does not
+# depend on the disk: the kernel keeps what was written. A flush of a disk waits for everything that
+# any program has written to it.
+MEMORY = Path("/dev/shm")  # Linux's own file system in memory
+MEMORY_BYTES = 8 << 30
+"""More than a session has needed, with its brokers."""
+
+if os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free >= MEMORY_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # structlog's own default draws a traceback with the variables of each frame, which takes seconds of
 # a processor; a service shows it as plainly as this.
@@ -37,21 +48,23 @@ def own_configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield
 
 
-MEMORY = Path("/dev/shm")  # Linux's own file system in memory
-
-
-@pytest.fixture
-def memory_path(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder in memory, for tests that flush a file system hundreds of times.
-
-    What is left after a fault or a kill does not depend on the disk: the kernel keeps what was
-    written. A flush of a disk waits for everything that any program has written to it.
-    """
-    if not os.access(MEMORY, os.W_OK):
-        yield tmp_path
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command or a service that runs in this process sets for its own log."""
+    root, before = logging.getLogger(), structlog.get_config()
+    level = root.level
+    yield
+    if structlog.get_config() == before:
         return
-    with TemporaryDirectory(prefix="rmos-", dir=MEMORY) as folder:
-        yield Path(folder)
+    structlog.configure(**before)
+    root.setLevel(level)
+    for handler in root.handlers:
+        if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(handler)
+    for module in list(sys.modules.values()):
+        # A logger that was used keeps what was configured then.
+        if isinstance(log := vars(module).get("_log"), structlog._config.BoundLoggerLazyProxy):
+            vars(log).pop("bind", None)
 
 
 @pytest.fixture(autouse=True)

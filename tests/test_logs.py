@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -13,15 +12,6 @@ from pipeline.settings import Settings
 TITLE = "\x1b]2;pwned\x07"
 SECOND_LINE = "\n2026-01-01T00:00:00Z [info     ] run_y persisted OK"
 HOSTILE = f"x{TITLE}{SECOND_LINE}\x9b31m\u202e\u200b"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before, own = (root.handlers, root.level), structlog.get_config()
-    yield
-    root.handlers, root.level = before
-    structlog.configure(**own)
 
 
 def fail() -> None:

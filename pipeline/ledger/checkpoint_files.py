@@ -110,7 +110,7 @@ class CheckpointFiles:
         self._remove_partials(log, tile, [str(width)])
 
     def remove_narrower(self, log: LogId, tile: Tile) -> bool:
-        """Remove each partial form that is narrower than `tile`; return whether no wider one is left.
+        """Remove each partial form that is narrower than `tile`; return whether none is wider.
 
         A wider one is of a batch that a killed process did not finish. It goes once the log has
         grown beyond it.

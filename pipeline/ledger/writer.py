@@ -395,4 +395,5 @@ class LedgerBatch:
             return True
         leftovers = self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
         tiles = dict.fromkeys([*log.tiles, *leftovers])
-        return all([self._checkpoint_files.remove_narrower(log.folder.log, tile) for tile in tiles])
+        swept = [self._checkpoint_files.remove_narrower(log.folder.log, tile) for tile in tiles]
+        return all(swept)

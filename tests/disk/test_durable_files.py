@@ -6,6 +6,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,6 +30,13 @@ WRITERS = {"group commit": WatchedCalls, "fallback": NamedCalls}
 @pytest.fixture(params=WRITERS)
 def calls(request: pytest.FixtureRequest) -> WatchedCalls:
     return WRITERS[request.param]()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder of the disk, as a store has it, and not of memory."""
+    with TemporaryDirectory(prefix="rmos-durable-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

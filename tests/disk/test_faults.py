@@ -101,13 +101,13 @@ def expected(tmp_path: Path, writer: str) -> Expected:
 
 
 @pytest.fixture
-def new_root(memory_path: Path) -> Callable[[], Path]:
-    """Give empty stores, each a copy of one; in memory, as hundreds of them are flushed."""
-    template = memory_path / "template"
+def new_root(tmp_path: Path) -> Callable[[], Path]:
+    """Give empty stores, each a copy of one."""
+    template = tmp_path / "template"
     with opened(template):
         pass
     numbers = itertools.count()
-    return lambda: shutil.copytree(template, memory_path / f"store_{next(numbers)}")
+    return lambda: shutil.copytree(template, tmp_path / f"store_{next(numbers)}")
 
 
 class Fault:

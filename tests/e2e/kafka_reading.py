@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import NewTopic
 from aiokafka.structs import RecordMetadata
 
-from pipeline.broker.admin.topics import partition_offsets
+from pipeline.broker.admin.topics import partition_offsets, wait_for_controller
 from pipeline.broker.connection import admin_client
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.settings import Settings, read_settings
@@ -120,6 +120,7 @@ async def topics_of(
     names = {each.name for each in wanted}
     assert needed is None or len(names) == len(needed), needed
     async with admin_client(settings) as admin:
+        await wait_for_controller(admin)
         answer = await admin.create_topics(wanted)
         assert all(each[1] == 0 for each in answer.topic_errors), answer
 
@@ -132,6 +133,7 @@ async def topics_of(
     finally:
         # They would otherwise fill the broker's heap, and every answer about all topics.
         async with admin_client(settings) as admin:
+            await wait_for_controller(admin)
             await admin.delete_topics(list(names))
 
 

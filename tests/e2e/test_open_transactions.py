@@ -115,7 +115,8 @@ async def test_a_post_that_it_holds_up_says_so(store_settings: Settings) -> None
             assert answer.status_code == 202
             assert "held up by a transaction of producer" in answer.json()["message"]
         await wait_until_consumed(store_settings)
-        answer = await api.http.post("/api/rmos/runs", json=request)
+        async with api_only(store_settings) as patient:
+            answer = await patient.http.post("/api/rmos/runs", json=request)
         assert answer.json()["outcome"] == "duplicate"
 
 

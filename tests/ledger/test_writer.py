@@ -619,9 +619,9 @@ def test_what_a_failed_batch_left_goes_with_the_next_one(tmp_path: Path) -> None
     ],
 )
 def test_what_a_killed_batch_left_goes_once_the_log_is_larger_however_the_rest_is_cut(
-    memory_path: Path, start: int, killed: int, sizes: tuple[int, ...]
+    tmp_path: Path, start: int, killed: int, sizes: tuple[int, ...]
 ) -> None:
-    store, once = memory_path / "killed", memory_path / "once"
+    store, once = tmp_path / "killed", tmp_path / "once"
     store.mkdir()
     once.mkdir()
     ledger(store).append_all({LOG: leaves(0, start)})

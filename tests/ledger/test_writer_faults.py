@@ -61,9 +61,9 @@ def writer(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def new_root(memory_path: Path) -> Callable[[], Path]:
+def new_root(tmp_path: Path) -> Callable[[], Path]:
     """Give folders with a log each, copies of one."""
-    template = memory_path / "template"
+    template = tmp_path / "template"
     template.mkdir()
     ledger(template).append_all({LOG: leaves(0, BEFORE)})
     count = 0
@@ -71,7 +71,7 @@ def new_root(memory_path: Path) -> Callable[[], Path]:
     def make() -> Path:
         nonlocal count
         count += 1
-        return shutil.copytree(template, memory_path / f"ledger_{count}")
+        return shutil.copytree(template, tmp_path / f"ledger_{count}")
 
     return make
 

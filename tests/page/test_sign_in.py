@@ -7,7 +7,6 @@ import pytest
 import structlog
 from fastapi.routing import APIRoute
 
-from pipeline.api.http import middleware
 from pipeline.api.http.tokens import Tokens
 from pipeline.page.pages import pages
 from pipeline.page.sign_in import own_path
@@ -149,8 +148,6 @@ async def test_a_page_says_who_is_signed_in_and_offers_the_way_out(guarded: Site
 
 
 async def test_no_log_line_has_the_token(guarded: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One that was used before keeps the processors of then.
-    monkeypatch.setattr(middleware, "_log", structlog.get_logger())
     with structlog.testing.capture_logs(
         processors=[structlog.contextvars.merge_contextvars]
     ) as lines:

@@ -410,9 +410,9 @@ OUTCOMES = ["linked", "linked", "TOMBSTONE", "duplicate", "ADVISORY_CONFLICT", "
 
 @pytest.mark.parametrize("calls_class", [WatchedCalls, NamedCalls])
 def test_killed_at_any_system_call_a_restart_does_it_all(
-    memory_path: Path, calls_class: type[WatchedCalls]
+    tmp_path: Path, calls_class: type[WatchedCalls]
 ) -> None:
-    template, expected = memory_path / "template", memory_path / "expected"
+    template, expected = tmp_path / "template", tmp_path / "expected"
     make_store(template)
     make_run(template)
     shutil.copytree(template, expected)
@@ -424,7 +424,7 @@ def test_killed_at_any_system_call_a_restart_does_it_all(
     assert {"link_unnamed", "syncfs"} <= set(seen) or "link_named" in seen
     expected_files, expected_rows = files(expected), rows(expected)
     for number in range(len(seen)):
-        root = shutil.copytree(template, memory_path / f"killed-{number}")
+        root = shutil.copytree(template, tmp_path / f"killed-{number}")
         status, _ = in_child(
             lambda root=root, number=number: _killed_at(root, calls_class(), number)
         )

@@ -274,13 +274,13 @@ BATCHES = [
 
 
 @pytest.fixture
-def new_root(memory_path: Path) -> Callable[[], Path]:
-    """Give stores with the first batch, each a copy of one; in memory, as hundreds are flushed."""
-    template = memory_path / "template"
+def new_root(tmp_path: Path) -> Callable[[], Path]:
+    """Give stores with the first batch, each a copy of one."""
+    template = tmp_path / "template"
     template.mkdir()
     store_batch(template, BATCHES[0])
     numbers = itertools.count()
-    return lambda: shutil.copytree(template, memory_path / f"store_{next(numbers)}")
+    return lambda: shutil.copytree(template, tmp_path / f"store_{next(numbers)}")
 
 
 def expected_store(root: Path) -> dict[str, Any]:

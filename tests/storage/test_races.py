@@ -107,9 +107,9 @@ def race_of_processes(root: Path) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("race", [race_of_threads, race_of_processes])
 def test_of_many_writers_of_one_run_exactly_one_persists_it(
-    memory_path: Path, race: Callable[[Path], list[list[str]]]
+    tmp_path: Path, race: Callable[[Path], list[list[str]]]
 ) -> None:
-    root = memory_path / "store"
+    root = tmp_path / "store"
     make_store(root)
     told = race(root)
     found = files(root)

@@ -178,11 +178,28 @@ async def _described(admin: AIOKafkaAdminClient) -> dict[str, dict[str, Any]]:
     }
 
 
+async def wait_for_controller(admin: AIOKafkaAdminClient) -> None:
+    """Wait until the cluster has a controller, which creates and deletes topics.
+
+    A broker that goes on after a pause answers without any broker, until its controller has heard
+    from it. aiokafka's admin client has an AttributeError for that.
+
+    Raises:
+        TimeoutError: It has none for ANSWER_TIMEOUT_SECONDS.
+    """
+    deadline = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_SECONDS
+    while (await admin.describe_cluster())["controller_id"] < 0:
+        if asyncio.get_running_loop().time() > deadline:
+            raise TimeoutError("The cluster has no controller.")
+        await asyncio.sleep(RETRY_SECONDS)
+
+
 async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], replication: int) -> None:
     new = [
         NewTopic(topic.name, topic.partitions, replication, topic_configs=topic.configs)
         for topic in topics
     ]
+    await wait_for_controller(admin)
     response = await admin.create_topics(new)
     # aiokafka raises for none of them; another client that applies at the same time is no fault.
     for name, code, reason, *_ in response.topic_errors:
