@@ -17,5 +17,6 @@ async def test_the_page_of_an_archived_run_says_so_and_offers_nothing_to_cut(
         assert page.one("h1").words == "This run is archived: do not cut"
         assert "rmos archive restore" in page.one(class_="problem").words
         assert "410 RUN_ARCHIVED" in page.words
-        assert "saw_1" in (await site.page("/")).words
+        listed = (await site.page("/")).all("td", class_="at-why")
+        assert [each.words for each in listed].count("archived") == 1
         await site.page("/compare?a=saw_1&b=router_1", 410)
