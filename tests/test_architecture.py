@@ -76,6 +76,33 @@ BASE_INSTALL = (
     *("pipeline.settings", "pipeline.topics", "pipeline.errors"),
 )
 
+ASKS_OF_THE_PROCESS = {
+    *("environ", "pathsep", "getpid", "getppid", "geteuid", "kill", "_exit", "sched_getaffinity"),
+    *("urandom", "strerror", "fsencode", "fsdecode", "path.abspath", "path.lexists"),
+}
+"""Names of `os` for every module: none of them opens, reads, lists or changes a file.
+
+`path.lexists` asks as `Path.exists` does, which follows a link, and raises where we may not look.
+"""
+
+DISK_MODULES = {"fcntl", "sqlite3", "aiofiles.os"}
+"""What is imported for files and locks by their descriptors, and for a database in a file."""
+
+BESIDE_THE_STORE = {
+    "pipeline.broker.local": "the local broker has a folder of its own",
+    "pipeline.consumers.engine.child_process": "a file in memory hands requests to the child",
+    "pipeline.client": "it sends files of its caller, and writes them",
+    "pipeline.legacy.v1.file": "the v1 store is one file, which is replaced as a whole",
+}
+"""Who knows files by their descriptors beside `disk`, and why."""
+
+NOT_YET_MOVED = (
+    *("pipeline.storage", "pipeline.ledger", "pipeline.audit", "pipeline.archive"),
+    *("pipeline.evidence.export", "pipeline.api.routes.runs", "pipeline.consumers.health"),
+    *("pipeline.store", "pipeline.cli.store"),
+)
+"""Whose files are still to go through `disk`; this list may only shrink."""
+
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
@@ -239,6 +266,30 @@ def test_pure_rooms_import_pure_rooms_alone() -> None:
         )
     }
     assert offenders == {}
+
+
+def of_the_disk(module: str) -> set[str]:
+    """What `module` uses that only `disk` may: names of `os` in full, and modules."""
+    found = set()
+    for node in nodes(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    names = {name.removeprefix("os.") for name in found if re.match(r"os(\.path)?\.\w+$", name)}
+    return names - ASKS_OF_THE_PROCESS - {"path"} | imports_of(module) & DISK_MODULES
+
+
+def test_only_the_disk_knows_descriptors_locks_and_database_files() -> None:
+    used = {
+        module: found
+        for module in MODULES
+        if room_of(module) != "disk" and (found := of_the_disk(module))
+    }
+    allowed = (*BESIDE_THE_STORE, *NOT_YET_MOVED)
+    assert {module: found for module, found in used.items() if not is_in(module, allowed)} == {}
+    needless = [each for each in BESIDE_THE_STORE if not any(is_in(one, (each,)) for one in used)]
+    assert needless == []
 
 
 def test_one_engine_and_the_applications_know_the_framework() -> None:

@@ -16,39 +16,30 @@ counts. The states of a part, and what happens if the process dies there:
 The report, in `audits/<audit_id>.json`, has verdicts, counts, and the size of each log.
 """
 
-import errno
-import fcntl
+import asyncio
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
-import aiofiles
-from aiofiles.os import wrap
 from pydantic import ValidationError
 
 from pipeline.audit.rules.finding import MISSING_BLOB
 from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.disk.durable_files import FILE_MODE, Creation, DurableFiles, NewFile
+from pipeline.disk.append_only_file import AppendOnlyFile, SealedError, seal_file
+from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, folder_below, open_below, read_below
-from pipeline.disk.small_files import FOLDER_MODE, flush_folder
+from pipeline.disk.regular_files import NotAFileError, open_below, read_below
 from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import IntegrityError
 from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
-_NEW_MODE: Final = 0o644
-_fsync = wrap(os.fsync)
-# A folder, a symbolic link, a socket.
-_NO_FILE: Final = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
 
 
 @dataclass(slots=True)
@@ -72,7 +63,11 @@ class JournalState:
 
 def journal_path(root: Path, audit_id: str) -> Path:
     """Return where the findings of an audit are."""
-    return root / AUDITS_FOLDER / f"{audit_id}.ndjson"
+    return root / _path_of(audit_id)
+
+
+def _path_of(audit_id: str) -> str:
+    return f"{AUDITS_FOLDER}/{audit_id}.ndjson"
 
 
 def read_journal(lines: Iterable[bytes]) -> JournalState:
@@ -108,7 +103,7 @@ def _finish(
 def journal_progress(root: Path, audit_id: str) -> tuple[int, int] | None:
     """Return how many of how many files are in parts that are done; None if unknown."""
     try:
-        descriptor, _ = open_below(root, journal_path(root, audit_id).relative_to(root).as_posix())
+        descriptor, _ = open_below(root, _path_of(audit_id))
         with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
             parts = read_journal(file).parts
     except OSError:
@@ -133,13 +128,12 @@ def _document(line: bytes) -> dict[str, Any] | None:
 class AuditJournal:
     """The journal of one audit, locked by one process."""
 
-    def __init__(self, root: Path, descriptor: int) -> None:
-        """Read a journal that is open and locked."""
+    def __init__(self, root: Path, file: AppendOnlyFile) -> None:
+        """Read a journal that is taken."""
         self._root = root
-        self._descriptor = descriptor
-        with open(descriptor, "rb", closefd=False) as file:
-            self.state = read_journal(file)
-        os.ftruncate(descriptor, self.state.length)
+        self._file = file
+        self.state = read_journal(file.lines())
+        file.cut(self.state.length)
 
     @classmethod
     def take(cls, root: Path, audit_id: str) -> Self | None:
@@ -149,25 +143,27 @@ class AuditJournal:
             IntegrityError: What is there is no journal, or one that is closed for good.
             StoreError: The disk failed.
         """
-        path = journal_path(root, audit_id)
         refuse_as_root(root)
+        path = _path_of(audit_id)
         with store_faults(root):
-            _make_folder(path.parent)
-            descriptor = _open(root, path.name)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                flush_folder(path.parent)
-                return cls(root, descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
+                file = AppendOnlyFile.take(root, path)
+            except SealedError as error:
+                raise IntegrityError(
+                    f"Expected {path} to be the journal of an audit under way, found one that is "
+                    "closed and has no report, or something else. Nothing was touched."
+                ) from error
+            if file is None:
                 return None
+            try:
+                return cls(root, file)
             except BaseException:
-                os.close(descriptor)
+                file.close()
                 raise
 
     def close(self) -> None:
         """Close it; another process may take it."""
-        os.close(self._descriptor)
+        self._file.close()
 
     async def begin(self, begun: Mapping[str, Any]) -> None:
         """Write what was asked and when it began, as the first line.
@@ -193,11 +189,13 @@ class AuditJournal:
         self.state.parts[name] = document
 
     async def _write(self, lines: Iterable[bytes], *, flush: bool) -> None:
+        await asyncio.to_thread(self._append, b"".join(line + b"\n" for line in lines), flush=flush)
+
+    def _append(self, content: bytes, *, flush: bool) -> None:
         with store_faults(self._root):
-            async with aiofiles.open(self._descriptor, "ab", closefd=False) as file:
-                await file.writelines(line + b"\n" for line in lines)
+            self._file.append(content)
             if flush:
-                await _fsync(self._descriptor)
+                self._file.flush()
 
 
 def seal_journal(root: Path, audit_id: str) -> None:
@@ -206,54 +204,8 @@ def seal_journal(root: Path, audit_id: str) -> None:
     Raises:
         StoreError: The disk failed.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with (
-        store_faults(root),
-        suppress(FileNotFoundError),
-        folder_below(root, AUDITS_FOLDER) as folder,
-    ):
-        descriptor = os.open(journal_path(root, audit_id).name, flags, dir_fd=folder)
-        try:
-            os.fchmod(descriptor, FILE_MODE)
-        finally:
-            os.close(descriptor)
-
-
-def _open(root: Path, name: str) -> int:
-    """Open a journal that is not sealed.
-
-    Raises:
-        IntegrityError: It is something else.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    path = root / AUDITS_FOLDER / name
-    try:
-        with folder_below(root, AUDITS_FOLDER) as folder:
-            descriptor = os.open(name, flags, _NEW_MODE, dir_fd=folder)
-    except OSError as error:
-        if error.errno in _NO_FILE or (error.errno == errno.EACCES and path.exists()):
-            raise _no_journal(path) from error
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode) or stat.S_IMODE(mode) == FILE_MODE:
-        os.close(descriptor)
-        raise _no_journal(path)
-    return descriptor
-
-
-def _no_journal(path: Path) -> IntegrityError:
-    return IntegrityError(
-        f"Expected {AUDITS_FOLDER}/{path.name} to be the journal of an audit under way, found "
-        "one that is closed and has no report, or something else. Nothing was touched."
-    )
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(mode=FOLDER_MODE)
-    except FileExistsError:
-        return
-    flush_folder(path.parent)
+    with store_faults(root):
+        seal_file(root, _path_of(audit_id))
 
 
 REPORT_LIMIT_BYTES: Final = 16 << 20
