@@ -144,13 +144,14 @@ def _record(manifest: ArchiveManifest, date: str, proved: VerifiedTar) -> Archiv
 def removal_of(root: Path, path: Path, manifest: ArchiveManifest) -> str:
     """Return the command that removes what is in a tar, and nothing else.
 
-    A run of the date that came later stays, and its folder. It may be repeated. Names in the tar
-    have letters, digits and `._-/` alone.
+    What names an attachment goes before it, so audits are clean wherever the command is stopped,
+    and it may be repeated. A run of the date that came later stays, and its folder. Names in the
+    tar have letters, digits and `._-/` alone.
     """
     store, tar = shlex.quote(str(root.absolute())), shlex.quote(str(path.absolute()))
     parts = "runs attachments" if manifest.attachments else "runs"
     folders = " -o ".join(f"-name {date}" for date in sorted(manifest.dates))
     return (
-        f"cd {store} && tar -tf {tar} {parts} | xargs -d '\\n' rm -f -- && "
+        f"cd {store} && tar -tf {tar} {parts} | tac | xargs -d '\\n' rm -f -- && "
         f"find runs -mindepth 1 -maxdepth 1 '(' {folders} ')' -empty -delete"
     )

@@ -1,11 +1,15 @@
 """A date is archived, removed by the printed command, asked about, proved, and put back."""
 
+import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 from pipeline.archive import create as creating
 from pipeline.archive.tar import member
 from pipeline.core.layout import attachment_path
+from pipeline.disk.system_calls import SystemCalls
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
 from pipeline.storage.checksums import checksums_of, store_root
 from pipeline.storage.index_check import check_index
@@ -47,7 +52,7 @@ from tests.audit.audited import (
     run_record,
 )
 from tests.builders import advisory_request, attachment, sha256
-from tests.ledger.ledgers import ledger
+from tests.ledger.ledgers import in_child, ledger
 from tests.storage.stores import files, kinds, make_store, opened
 
 WAITING_TEXT = attachment_path(sha256(str(advisory_request()["content_text"])))
@@ -324,6 +329,62 @@ def test_a_create_that_is_killed_goes_on(
     restore(store, tar)
     after = files(store)
     assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_restore_that_is_killed_at_any_name_goes_on(
+    moment: str, store: Path, tar: Path, tmp_path: Path
+) -> None:
+    before = files(store)
+    made = create(store, tar)
+    complete = files(store)
+    remove(made)
+    kills = 0
+    while True:
+        root = shutil.copytree(store, tmp_path / f"killed_{kills}")
+        kills += 1
+        status = in_child(partial(restore_until_killed, root, tar, kills, moment))
+        left = files(root)
+        assert left.items() <= complete.items()
+        assert audit(root).findings == []
+        restore(root, tar)
+        assert files(root) == complete
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    assert kills - 1 == len(before) + 1 - len(files(store))
+
+
+def restore_until_killed(root: Path, tar: Path, number: int, moment: str) -> None:
+    """Restore, and be killed before or after the file number `number` gets its name."""
+    real, names = SystemCalls.link_unnamed, itertools.count(1)
+
+    def link(self: SystemCalls, *values: Any) -> None:
+        is_last = next(names) == number
+        if is_last and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(self, *values)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    SystemCalls.link_unnamed = link  # type: ignore[method-assign]
+    restore(root, tar)
+
+
+def test_a_removal_that_is_killed_at_any_file_is_repeated(store: Path, tar: Path) -> None:
+    made = create(store, tar)
+    with tarfile.open(tar) as opened_tar:
+        names = [name for name in opened_tar.getnames() if name.startswith(("runs/", "attach"))]
+    assert len(names) > 5
+    # As `rm` goes: one name after another, what names others before them.
+    for name in reversed(names):
+        (store / name).unlink()
+        found = audit(store)
+        assert (found.findings, [*found.report["codes"]]) == ([], ["ARCHIVED"])
+    remove(made)
+    assert audit(store).findings == []
+    restore(store, tar)
+    assert audit(store).report["codes"] == {}
 
 
 def test_a_thousand_runs_go_and_come_back(tmp_path: Path) -> None:
