@@ -20,7 +20,7 @@ from pipeline.consumers.engine.outbox import Outbox, Request
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.subscription import Subscription, WorkerBroker
 from pipeline.consumers.engine.traces import Traces
-from pipeline.disk.durable_files import WrittenFiles
+from pipeline.core.store.files import WrittenAhead
 from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -124,7 +124,7 @@ async def batch_worker(
     store: Callable[..., BatchResult[Any]],
     publish: Callable[[Request, Any], Iterable[Message]],
     *,
-    write: Callable[[Sequence[Any]], WrittenFiles] | None = None,
+    write: Callable[[Sequence[Any]], WrittenAhead] | None = None,
     outbox: Outbox,
     epoch: int,
     accepted_rejects: int = 0,

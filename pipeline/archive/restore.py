@@ -19,7 +19,8 @@ from pipeline.archive.verify import VerifiedTar, open_tar, verify_tar
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
 from pipeline.core.progress import Progress
-from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.core.store.files import Creation, NewFile
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root

@@ -20,12 +20,12 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence, WrittenAhead
 from pipeline.disk.regular_files import (
     NotAFileError,
     open_below,
@@ -46,44 +46,7 @@ _OPEN_BESIDE = 1536
 
 FILE_MODE = 0o444
 PRIVATE_FILE_MODE = 0o400
-
-
-class Creation(Enum):
-    """What came of creating one file."""
-
-    CREATED = "created"
-    SAME = "the file was there with the same bytes"
-    DIFFERENT = "the file was there with other bytes, and was not touched"
-    NOT_MADE = "a file that it needs was there with other bytes"
-
-
-class Presence(Enum):
-    """What is under the name of a file that should be there."""
-
-    MISSING = "missing"
-    SAME = "the file with the same bytes"
-    DIFFERENT = "something else, or other bytes, or what cannot be read"
-
-
-class NewFile(NamedTuple):
-    """A file to create.
-
-    Attributes:
-        path: Relative to the store, with `/`.
-        content: All of its bytes.
-        private: Whether only the owner may read it.
-        needs: Paths of files of the same call, before this one, that must have these bytes.
-    """
-
-    path: str
-    content: bytes
-    private: bool = False
-    needs: frozenset[str] = frozenset()
-
-    @property
-    def mode(self) -> int:
-        """Whatever the umask."""
-        return PRIVATE_FILE_MODE if self.private else FILE_MODE
+"""Whatever the umask."""
 
 
 class DurableFiles:
@@ -121,7 +84,7 @@ class DurableFiles:
         return written
 
     def create(
-        self, files: Iterable[NewFile], written: "WrittenFiles | None" = None
+        self, files: Iterable[NewFile], written: WrittenAhead | None = None
     ) -> dict[str, Creation]:
         """Create `files`, each of another path, in their order; return what came of each path.
 
@@ -136,7 +99,7 @@ class DurableFiles:
         """
         if not (wanted := list(files)):
             return {}
-        with written or WrittenFiles(self._root, self._calls) as ahead:
+        with self._ahead(written) as ahead:
             creations = self._link_all(wanted, ahead)
             if self._unnamed:
                 # Also where every file was there: its name may not be durable yet.
@@ -144,7 +107,7 @@ class DurableFiles:
             return creations
 
     def link(
-        self, files: Iterable[NewFile], written: "WrittenFiles | None" = None
+        self, files: Iterable[NewFile], written: WrittenAhead | None = None
     ) -> dict[str, Creation]:
         """Create `files` as `create` does, for a caller that makes the names durable.
 
@@ -153,8 +116,14 @@ class DurableFiles:
         """
         if not (wanted := list(files)):
             return {}
-        with written or WrittenFiles(self._root, self._calls) as ahead:
+        with self._ahead(written) as ahead:
             return self._link_all(wanted, ahead)
+
+    def _ahead(self, written: WrittenAhead | None) -> "WrittenFiles":
+        if written is None:
+            return WrittenFiles(self._root, self._calls)
+        assert isinstance(written, WrittenFiles), "what another store has written is not here"
+        return written
 
     def _link_all(self, wanted: list[NewFile], ahead: "WrittenFiles") -> dict[str, Creation]:
         creations: dict[str, Creation] = {}
@@ -167,21 +136,19 @@ class DurableFiles:
                     self._commit_named(batch, folders, creations)
         return creations
 
-    def presence_of(self, path: str, sha256: str, size_bytes: int | None = None) -> Presence:
-        """Return what is where a file with these bytes should be; nothing is written.
-
-        Args:
-            path: Relative to the store.
-            sha256: Of the bytes.
-            size_bytes: Where it is known; a file of another size need not be read.
+    def presence(self, expected: Iterable[ExpectedFile]) -> dict[str, Presence]:
+        """Return for each path what is where the file should be; nothing is written.
 
         Raises:
             OSError: We may not or cannot look, so it is unknown.
         """
+        return {file.path: self._presence_of(file) for file in expected}
+
+    def _presence_of(self, expected: ExpectedFile) -> Presence:
         try:
-            descriptor, _ = open_below(self._root, path, self._calls)
+            descriptor, _ = open_below(self._root, expected.path, self._calls)
             try:
-                same = _has_bytes(descriptor, sha256, size_bytes)
+                same = _has_bytes(descriptor, expected.sha256, expected.size_bytes)
             finally:
                 self._calls.close(descriptor)
         except (FileNotFoundError, NotADirectoryError):
@@ -224,7 +191,7 @@ class DurableFiles:
             with ExitStack() as open_file:
                 handle = NewFileHandle(folders.root, self._calls, open_file, unnamed=False)
                 handle.write(file.content)
-                self._calls.set_mode(handle.descriptor, file.mode)
+                self._calls.set_mode(handle.descriptor, _mode_of(file))
                 self._calls.fsync(handle.descriptor)
                 creations[file.path] = self._publish(file, folders, handle.link, creations)
         folders.flush()
@@ -267,6 +234,10 @@ class DurableFiles:
             self._calls.close(descriptor)
 
 
+def _mode_of(file: NewFile) -> int:
+    return PRIVATE_FILE_MODE if file.private else FILE_MODE
+
+
 def _has_bytes(descriptor: int, sha256: str, size_bytes: int | None) -> bool:
     size_fits = size_bytes in {None, os.fstat(descriptor).st_size}
     return size_fits and sha256_of_open(descriptor) == sha256
@@ -287,7 +258,7 @@ class _UnnamedFiles:
 
     def write(self, file: NewFile) -> int:
         """Write a file; return its descriptor."""
-        descriptor = self._calls.open_unnamed(self._folder, mode := file.mode)
+        descriptor = self._calls.open_unnamed(self._folder, mode := _mode_of(file))
         self._descriptors.append(descriptor)
         self._calls.write_all(descriptor, file.content)
         if mode not in self._is_exact:

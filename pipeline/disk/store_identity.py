@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.disk.durable_files import (
-    FILE_MODE,
-    Creation,
-    DurableFiles,
-    NewFile,
-)
+from pipeline.core.store.files import Creation, NewFile
+from pipeline.disk.durable_files import FILE_MODE, DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below

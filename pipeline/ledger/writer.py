@@ -28,7 +28,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.disk.durable_files import Creation, DurableFiles, NewFile
+from pipeline.core.store.files import Creation, NewFile
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.small_files import Folders

@@ -41,7 +41,7 @@ from pipeline.core.layout import attachment_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome, StoredRun
-from pipeline.disk.durable_files import WrittenFiles
+from pipeline.core.store.files import WrittenAhead
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.errors import RefusedError
@@ -225,7 +225,7 @@ class _Migration:
         counts = self.result.counts["outcomes"]
 
         def store(
-            judged: Sequence[RunRecord], limit: RejectLimit, written: WrittenFiles | None = None
+            judged: Sequence[RunRecord], limit: RejectLimit, written: WrittenAhead | None = None
         ) -> BatchResult[Outcome]:
             result = self.store.commit(judged, limit, written)
             counts.update(outcome.kind for outcome in result.outcomes)

@@ -22,7 +22,7 @@ from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import LinkPath, attachment_path
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import NewFile
+from pipeline.core.store.files import NewFile
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore
 from pipeline.storage.index.claims import ClaimQueue

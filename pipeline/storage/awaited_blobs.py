@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.core.layout import attachment_path
-from pipeline.disk.durable_files import NewFile
+from pipeline.core.store.files import NewFile
 from pipeline.disk.regular_files import is_regular_below
 
 AWAITED_FOLDER: Final = "awaited"

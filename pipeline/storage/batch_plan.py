@@ -13,7 +13,7 @@ from pipeline.core.dead_letters.carried_record import ReadContent, sha256_of_con
 from pipeline.core.envelope import Rejected
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import Outcome, StoredRun
-from pipeline.disk.durable_files import NewFile
+from pipeline.core.store.files import NewFile
 from pipeline.ledger.leaf import LedgerLeaf, leaf_of_outcome
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.index.queries import NewRows

@@ -37,13 +37,8 @@ from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.record import Partition
 from pipeline.core.reject_limit import after_verdicts
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import (
-    Creation,
-    DurableFiles,
-    NewFile,
-    Presence,
-    WrittenFiles,
-)
+from pipeline.core.store.files import Creation, ExpectedFile, Files, NewFile, Presence, WrittenAhead
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.small_files import remove_leftovers
@@ -119,7 +114,9 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         self.identity: StoreIdentity = read_store(root)
         refuse_as_root(root)
         with store_faults(root):
-            self._files = DurableFiles(root, calls)
+            files = DurableFiles(root, calls)
+            self._files: Files = files
+            self.group_commits = files.group_commits
             with exclusive_lock(root / INDEX_LOCK):
                 remove_leftovers(root, calls or SystemCalls())
             self.index = open_index(root)
@@ -128,16 +125,11 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """Let go of the index."""
         self.index.close()
 
-    @property
-    def group_commits(self) -> bool:
-        """Whether the file system supports the group commit."""
-        return self._files.group_commits
-
     def commit(
         self,
         records: Sequence[JudgedRecord[Verdict | Rejected]],
         limit: RejectLimit | None = None,
-        written: WrittenFiles | None = None,
+        written: WrittenAhead | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Store a batch; return what became of each record.
 
@@ -160,7 +152,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         limit: RejectLimit | None,
         *,
         is_consumed: bool,
-        written: WrittenFiles | None = None,
+        written: WrittenAhead | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
         with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
@@ -250,29 +242,22 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
 
     def _damaged(self, plan: BatchPlan[Verdict, AnyOutcome]) -> set[str]:
         """Return the paths of known documents that are not what their rows say."""
-        rows = plan.known.values()
-        documents = ((path_of_row(row), row) for row in rows)
+        known = {path: row for row in plan.known.values() if (path := path_of_row(row)) is not None}
+        found = self._files.presence(_expected(path, row) for path, row in known.items())
         archives = Archives(self.root)
         return {
             path
-            for path, row in documents
-            if path is not None and not self._is_intact(path, row, archives)
-        }
-
-    def _is_intact(self, path: str, row: StoredRow, archives: Archives) -> bool:
-        # That of an advisory is the size of its content, not of its link.
-        size_bytes = row.size_bytes if isinstance(row, StoredRun) else None
-        found = self._files.presence_of(path, sha256_of_row(row), size_bytes)
-        if found is Presence.MISSING:
+            for path, row in known.items()
             # What is archived is judged by its row.
-            return archives.covering(path, row.source) is not None
-        return found is Presence.SAME
+            if found[path] is Presence.DIFFERENT
+            or (found[path] is Presence.MISSING and archives.covering(path, row.source) is None)
+        }
 
     def _create_files(
         self,
         plan: BatchPlan[Verdict, AnyOutcome],
         leaves: Mapping[LogId, Sequence[LedgerLeaf]],
-        written: WrittenFiles | None,
+        written: WrittenAhead | None,
     ) -> set[str]:
         """Create the files of the plan and its leaves; return the paths that have other bytes."""
         attachments = plan.attachments()
@@ -304,6 +289,12 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 f"The index of the store {self.root} was rebuilt or removed meanwhile; nothing "
                 "was acknowledged; start again."
             )
+
+
+def _expected(path: str, row: StoredRow) -> ExpectedFile:
+    # That of an advisory is the size of its content, not of its link.
+    size_bytes = row.size_bytes if isinstance(row, StoredRun) else None
+    return ExpectedFile(path, sha256_of_row(row), size_bytes)
 
 
 def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
-from pipeline.disk.durable_files import Creation, DurableFiles, NewFile, Presence
+from pipeline.core.store.files import Creation, ExpectedFile, Files, NewFile, Presence
 
 ExpectedFiles = Iterable[tuple[RecordSource, Sequence[NewFile] | None]]
 """Records with the files that each once made; None where the store knows it with other bytes."""
@@ -40,7 +40,7 @@ class Restoration:
     unlike: list[RecordSource]
 
 
-def restore_files(store: DurableFiles, expected: ExpectedFiles) -> Restoration:
+def restore_files(store: Files, expected: ExpectedFiles) -> Restoration:
     """Create those files that are missing, durably, blobs before the files that name them.
 
     Raises:
@@ -58,11 +58,11 @@ def restore_files(store: DurableFiles, expected: ExpectedFiles) -> Restoration:
     return Restoration(found, unlike)
 
 
-def _create_missing(store: DurableFiles, files: Mapping[str, NewFile]) -> dict[str, Creation]:
-    there = {
-        path: store.presence_of(path, sha256_of_bytes(file.content), len(file.content))
+def _create_missing(store: Files, files: Mapping[str, NewFile]) -> dict[str, Creation]:
+    there = store.presence(
+        ExpectedFile(path, sha256_of_bytes(file.content), len(file.content))
         for path, file in files.items()
-    }
+    )
     missing = {path for path, presence in there.items() if presence is Presence.MISSING}
     creations: dict[str, Creation] = {}
     to_create = []

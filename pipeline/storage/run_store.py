@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
-from pipeline.disk.durable_files import NewFile, WrittenFiles
+from pipeline.core.store.files import NewFile, WrittenAhead
 from pipeline.disk.faults import store_faults
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
@@ -25,7 +25,7 @@ RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 class RunStore(BatchStore[JudgedRun, Outcome]):
     """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
 
-    def write(self, records: Sequence[RunRecord]) -> WrittenFiles:
+    def write(self, records: Sequence[RunRecord]) -> WrittenAhead:
         """Write ahead what `records` make where the store has none of them; nothing is visible.
 
         It may be called by another thread while `commit` stores an earlier batch. Which of the
@@ -43,7 +43,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         self,
         records: Sequence[RunRecord],
         limit: RejectLimit | None = None,
-        written: WrittenFiles | None = None,
+        written: WrittenAhead | None = None,
     ) -> BatchResult[Outcome]:
         """Store a batch; say of each run which of its attachments are not there by then."""
         result = super().commit(records, limit, written)

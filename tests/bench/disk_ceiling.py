@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
-from pipeline.disk.durable_files import ROUND_FILES, DurableFiles, NewFile
+from pipeline.core.store.files import NewFile
+from pipeline.disk.durable_files import ROUND_FILES, DurableFiles
 from tests.bench.requests import DISTINCT, encoded_requests
 
 THREADS = 2

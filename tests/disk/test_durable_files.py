@@ -11,14 +11,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence
 from pipeline.disk import durable_files, system_calls
-from pipeline.disk.durable_files import (
-    ROUND_FILES,
-    Creation,
-    DurableFiles,
-    NewFile,
-    Presence,
-)
+from pipeline.disk.durable_files import ROUND_FILES, DurableFiles
 from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.system_calls import SystemCalls
 from tests.builders import sha256
@@ -281,7 +276,10 @@ def test_what_is_no_file_of_ours_under_the_name_is_different_and_stays(
     writer = DurableFiles(tmp_path, calls)
     for content in (b"same", b"", bytes(before.st_size)):
         assert writer.create([NewFile("a", content)]) == {"a": Creation.DIFFERENT}
-        assert writer.presence_of("a", sha256(content), len(content)) is Presence.DIFFERENT
+        assert (
+            writer.presence([ExpectedFile("a", sha256(content), len(content))])["a"]
+            is Presence.DIFFERENT
+        )
     after = (tmp_path / "a").lstat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert not list(tmp_path.glob(".*"))
@@ -300,7 +298,7 @@ def test_a_file_that_we_may_not_read_is_different(
 
     calls.before = refuse
     assert writer.create([NewFile("a", b"same")]) == {"a": Creation.DIFFERENT}
-    assert writer.presence_of("a", "0" * 64, 4) is Presence.DIFFERENT
+    assert writer.presence([ExpectedFile("a", "0" * 64, 4)]) == {"a": Presence.DIFFERENT}
 
 
 def test_a_symbolic_link_in_place_of_a_folder_is_refused(

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.disk.durable_files import Creation, DurableFiles
+from pipeline.core.store.files import Creation
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
 from pipeline.ledger.folder import LedgerSystemCalls

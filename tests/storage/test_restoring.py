@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.disk.durable_files import Creation
+from pipeline.core.store.files import Creation
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.restoring import Restoration

@@ -33,7 +33,7 @@ from pipeline.consumers.engine.outbox import CountedOutcome, Outbox, Request, re
 from pipeline.consumers.engine.traces import Traces
 from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.envelope import Rejected
-from pipeline.disk.durable_files import WrittenFiles
+from pipeline.core.store.files import WrittenAhead
 from pipeline.errors import thread_faults
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
@@ -99,7 +99,7 @@ class Steps(Generic[Verdict, Outcome]):
     judge: Judging[Verdict | Rejected]
     store: Callable[..., BatchResult[Outcome]]
     publish: Callable[[Request, Outcome], Iterable[Message]]
-    write: Callable[[Sequence[JudgedRecord[Verdict | Rejected]]], WrittenFiles] | None = None
+    write: Callable[[Sequence[JudgedRecord[Verdict | Rejected]]], WrittenAhead] | None = None
 
 
 class Chunk:
@@ -254,7 +254,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         self, delivery: Delivery, steps: Steps[Verdict, Outcome], chunk: Chunk, before: Chunk
     ) -> None:
         """Take a chunk through the steps, each behind that of the chunk before it."""
-        writing: Future[WrittenFiles] | None = None
+        writing: Future[WrittenAhead] | None = None
         try:
             with thread_faults(), self.traces.batch(self.group, delivery.records) as report:
                 requests, judged = await self._judge(steps, delivery.records)
@@ -310,7 +310,7 @@ class BatchWorker(Generic[Verdict, Outcome]):
         self,
         steps: Steps[Verdict, Outcome],
         judged: Sequence[JudgedRecord[Verdict | Rejected]],
-        writing: "Future[WrittenFiles] | None",
+        writing: "Future[WrittenAhead] | None",
     ) -> list[Outcome]:
         with self._stage("store"):
             limit = RejectLimit(self.group, self._accepted_rejects)
@@ -350,13 +350,13 @@ def _is_worth_a_thread(judged: Sequence[object], before: Chunk) -> bool:
     return len(judged) >= SMALL_BATCH_RECORDS or not before.stored.done()
 
 
-def _close_unused(writing: "Future[WrittenFiles]", storing: "Future[Any]") -> None:
+def _close_unused(writing: "Future[WrittenAhead]", storing: "Future[Any]") -> None:
     """Close what was written for a store that was cancelled before it began."""
     if storing.cancelled():
         _close(writing)
 
 
-def _close(writing: "Future[WrittenFiles]") -> None:
+def _close(writing: "Future[WrittenAhead]") -> None:
     if not writing.cancelled() and writing.exception() is None:
         writing.result().close()
 

@@ -28,7 +28,7 @@ from pipeline.core.layout import (
 )
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun
-from pipeline.disk.durable_files import NewFile, Presence
+from pipeline.core.store.files import NewFile, Presence
 from pipeline.disk.faults import store_faults
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.files import FileChecks

@@ -28,7 +28,8 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import DurableFiles, NewFile, Presence
+from pipeline.core.store.files import ExpectedFile, NewFile, Presence
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, paths_below, read_below, sha256_below
@@ -96,7 +97,8 @@ class FileChecks:
             OSError: We may not or cannot look.
         """
         self.asked_for.add(file.path)
-        return self._files.presence_of(file.path, sha256_of_bytes(file.content), len(file.content))
+        expected = ExpectedFile(file.path, sha256_of_bytes(file.content), len(file.content))
+        return self._files.presence([expected])[file.path]
 
     def sha256_of(self, path: str) -> str | None:
         """Return the hash of a file, in words what else there is, or None where there is nothing.

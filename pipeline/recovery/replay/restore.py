@@ -31,7 +31,7 @@ from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
-from pipeline.disk.durable_files import Creation
+from pipeline.core.store.files import Creation
 from pipeline.disk.store_identity import StoreIdentity
 from pipeline.errors import ArchivedError, IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
