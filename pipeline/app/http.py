@@ -25,8 +25,9 @@ from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
-from pipeline.consumers.health import Checks, is_disk_writable, measure_room
+from pipeline.consumers.health import Checks, measure_room
 from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import RmosError
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store

@@ -18,8 +18,9 @@ import uvloop
 
 from pipeline.app.worker import Worker, reasons_of
 from pipeline.broker.connection import unreachable
-from pipeline.consumers.health import Checks, HealthServer, is_disk_writable, measure_room
+from pipeline.consumers.health import Checks, HealthServer, measure_room
 from pipeline.disk.locks import allow_waits, end_waits
+from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import NO_MEMORY, NO_THREAD, BrokerError, ExecutorError, is_thread_fault
 from pipeline.settings import Settings
 

@@ -1,7 +1,6 @@
 """`rmos store`, `rmos index`, `rmos attachments`: the store in RMOS_DATA_DIR, without a worker."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -22,9 +21,9 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
-from pipeline.disk.faults import Room, room_of, store_faults
+from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
-from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
+from pipeline.disk.volume import has_group_commit, room_of
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import Settings, read_settings
 
@@ -100,19 +99,12 @@ def _status(root: Path, identity: StoreIdentity, index: "RunIndex") -> dict[str,
         "runs": index.count(),
         "free_bytes": room.free_bytes,
         "free_inodes": room.free_inodes,
-        "group_commit": _has_group_commit(root, room),
+        "group_commit": has_group_commit(root),
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}
             for (topic, partition), offset in sorted(positions.items())
         ],
     }
-
-
-def _has_group_commit(root: Path, room: Room) -> bool | None:
-    """Return whether the file system supports the group commit; None for who may not try it."""
-    if room.is_read_only or not os.access(root, os.W_OK):
-        return None
-    return supports_unnamed_files(root, SystemCalls())
 
 
 async def _cluster_of_idle_workers(settings: Settings) -> str:

@@ -4,9 +4,8 @@ A thread, so that a stuck event loop is seen as not ready rather than as no answ
 """
 
 import json
-import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -18,16 +17,13 @@ from prometheus_client import make_wsgi_app
 
 from pipeline import metrics
 from pipeline.core.http_hosts import KnownHosts, is_loopback
-from pipeline.disk.faults import Room, room_of
+from pipeline.disk.volume import Room, room_of
 from pipeline.errors import InputError
-from pipeline.storage.index.run_index import INDEX_FILE
 
 PATIENCE_SECONDS = 2.0
 """Longest time for a client to send its request, and to take the answer."""
 
 _READING = ("GET", "HEAD")
-_NOT_WRITTEN = {"kafka", "lost+found"}
-"""Folders at the top of a store that are not ours."""
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 Checks = Mapping[str, bool]
@@ -155,20 +151,6 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: a probe every few seconds is no event."""
 
 
-def is_disk_writable(root: Path) -> bool:
-    """Return whether the store's disk is mounted, not full, and all of the store ours to write.
-
-    A command that was run as another user may have left folders of its own; only what is at the
-    top of the store is looked at.
-    """
-    try:
-        room = room_of(root)
-        ours = all(os.access(path, os.W_OK) for path in (root, *_written_in(root)))
-    except OSError:
-        return False
-    return ours and room.free_bytes > 0 and not room.has_no_inodes and not room.is_read_only
-
-
 def measure_room(root: Path) -> None:
     """Let the metrics of this process show how many files the volume of the store has room for."""
     metrics.FREE_INODES.set_function(lambda: _room_or_none(root).free_inodes)
@@ -180,16 +162,3 @@ def _room_or_none(root: Path) -> Room:
         return room_of(root)
     except OSError:
         return Room(0, 0, 0, is_read_only=True)
-
-
-def _written_in(root: Path) -> Iterator[Path]:
-    """Yield what lies at the top of a store and is written to: its folders and its index.
-
-    Raises:
-        OSError: The disk failed.
-    """
-    with os.scandir(root) as entries:
-        for entry in entries:
-            is_folder = entry.is_dir(follow_symlinks=False) and entry.name not in _NOT_WRITTEN
-            if is_folder or entry.name.startswith(INDEX_FILE):
-                yield Path(entry.path)

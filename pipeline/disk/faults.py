@@ -1,8 +1,4 @@
-"""A fault of the disk in one sentence: what failed, where, and what to do.
-
-Many file systems have a fixed number of inodes. Small runs use them up before the bytes, and then
-the kernel reports no space left, as for a full disk: so the room of a volume is both.
-"""
+"""A fault of the disk in one sentence: what failed, where, and what to do."""
 
 import errno
 import os
@@ -10,13 +6,10 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from pipeline.disk.volume import INDEX_NAME, Room, room_of
 from pipeline.errors import NO_MEMORY, StoreError
-
-INDEX_NAME = "index.sqlite3"
 
 _NO_MEMORY_CODES = frozenset({sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR_NOMEM})
 
@@ -35,44 +28,6 @@ _ADVICE = {
     errno.ENOTDIR: "put the folder back in its place",
     errno.EMFILE: "raise the limit of open files (ulimit -n) to 1,024 or more",
 }
-
-
-SCARCE: Final = 0.1
-"""Share of the inodes that is left when it is time to act."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a volume has left.
-
-    Attributes:
-        free_bytes: For users other than root.
-        free_inodes: Likewise.
-        inodes: All of them; 0 where there is no fixed number.
-    """
-
-    free_bytes: int
-    free_inodes: int
-    inodes: int
-    is_read_only: bool = False
-
-    @property
-    def has_no_inodes(self) -> bool:
-        """Whether no file can be made any more, however small."""
-        return self.inodes > 0 and self.free_inodes == 0
-
-    @property
-    def has_few_inodes(self) -> bool:
-        """Whether they will soon be used up."""
-        return self.inodes > 0 and self.free_inodes < SCARCE * self.inodes
-
-
-def room_of(path: Path) -> Room:
-    """Return what the volume at `path` has left."""
-    space = os.statvfs(path)
-    is_read_only = bool(space.f_flag & os.ST_RDONLY)
-    free_bytes = space.f_bavail * space.f_frsize
-    return Room(free_bytes, space.f_favail, space.f_files, is_read_only=is_read_only)
 
 
 def _index_errors() -> tuple[type[Exception], ...]:

@@ -21,15 +21,13 @@ from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.regular_files import NotAFileError, read_below
 from pipeline.disk.small_files import flush_folder, remove_leftovers, replace_file
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.disk.volume import NOT_OURS
 from pipeline.errors import InputError, StoreNotReadyError
 
 STORE_FORMAT = "rmos.store/1"
 STORE_FILE = "store.json"
 _IDENTITY_LIMIT_BYTES = 100_000
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
-# The local broker's data may be there first, as the store needs its cluster id; lost+found is
-# the file system's own.
-_NOT_OURS = {"kafka", "lost+found"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,8 @@ def _refuse_store(root: Path) -> None:
 
 
 def _refuse_foreign_content(root: Path) -> None:
-    found = sorted(entry.name for entry in root.iterdir() if entry.name not in _NOT_OURS)
+    # The local broker's data may be there first, as the store needs its cluster id.
+    found = sorted(entry.name for entry in root.iterdir() if entry.name not in NOT_OURS)
     if STORE_FILE in found:
         _refuse_store(root)
     if found:

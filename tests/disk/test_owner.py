@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.journal import AuditJournal
-from pipeline.consumers.health import is_disk_writable
 from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
+from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.file import V1Store
 from pipeline.storage.attachments import AttachmentFiles

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from pipeline import metrics
-from pipeline.consumers.health import is_disk_writable, measure_room
-from pipeline.disk.faults import Room, room_of, store_faults
+from pipeline.consumers.health import measure_room
+from pipeline.disk.faults import store_faults
+from pipeline.disk.volume import Room, is_disk_writable, room_of
 from pipeline.errors import DiskFullError, StoreError
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.run_store import RunStore

@@ -29,9 +29,10 @@ from sqlalchemy import (
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import INDEX_NAME, store_faults
+from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreNotReadyError
 from pipeline.storage.index import engine, queries, tables
 from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction

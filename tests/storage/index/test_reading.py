@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk.faults import INDEX_NAME
+from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreError
 from pipeline.storage.index.reading import Files, Way, open_nothing, open_to_read
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
