@@ -10,7 +10,6 @@ It asks no broker and no API. It writes no record: RunPublisher and AdvisoryPubl
 the extra `server`.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -123,7 +122,7 @@ class OpenStore:
                 blob.refuse_changed()
             stack.pop_all()
         # The file that was hashed, whatever has its name by now.
-        return os.fdopen(blob.descriptor, "rb")
+        return open(blob.descriptor, "rb")  # noqa: PTH123
 
     def verify(self, run_id: str) -> VerificationAnswer:
         """Read every byte of a run and of its attachments; what an attachment lacks is no error."""

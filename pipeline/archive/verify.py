@@ -44,7 +44,7 @@ from pipeline.core.layout import (
     parse_path,
 )
 from pipeline.core.progress import Progress
-from pipeline.disk.regular_files import open_named, sha256_of_open
+from pipeline.disk.regular_files import open_named, size_and_sha256_on_disk
 from pipeline.errors import InputError, IntegrityError
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.tlog import EvidenceError
@@ -141,17 +141,11 @@ def read_back(path: Path, file: IO[bytes]) -> ArchivedTar:
         InputError: It cannot be read.
     """
     try:
-        # From the disk, where the system lets us: what was written just now is in memory too.
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        whole = ArchivedTar(
-            path=os.path.abspath(path),  # noqa: PTH100  # without following links
-            size_bytes=os.fstat(file.fileno()).st_size,
-            sha256=sha256_of_open(file.fileno()),
-        )
-        file.seek(0)
+        size_bytes, sha256 = size_and_sha256_on_disk(file)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return whole
+    absolute = os.path.abspath(path)  # noqa: PTH100  # without following links
+    return ArchivedTar(path=absolute, size_bytes=size_bytes, sha256=sha256)
 
 
 class _Verification:

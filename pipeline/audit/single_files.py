@@ -10,7 +10,6 @@ No store is needed, no index and no ledger. What is checked follows from the fil
 A file that was replaced together with its hashes is not found here: its leaf finds it.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,7 +43,7 @@ def check_file(file: Path) -> list[Finding]:
         # A symbolic link that the caller names is followed; inside a store one is a fault.
         whole = file.resolve()
         with opened(whole.parent, whole.name) as found:
-            findings = None if found is None else _check(root, path, *found)
+            findings = None if found is None else _check(root, path, found[0], found[1].st_size)
     except OSError as error:
         raise InputError(f"{file} cannot be checked: {error.strerror or error}.") from error
     if findings is None:
@@ -53,16 +52,16 @@ def check_file(file: Path) -> list[Finding]:
     return [replace(each, path=str(file)) if each.path == path else each for each in findings]
 
 
-def _check(root: Path | None, path: str, descriptor: int, state: os.stat_result) -> list[Finding]:
+def _check(root: Path | None, path: str, descriptor: int, size_bytes: int) -> list[Finding]:
     if is_sha256(path.rpartition("/")[2]):
         found, result = parse_path(path), StepResult()
         area = found.area if isinstance(found, BlobPath) else BlobArea.ATTACHMENTS
         check_bytes(path, area, descriptor, result)
         return result.findings
-    if state.st_size > DOCUMENT_LIMIT_BYTES:
+    if size_bytes > DOCUMENT_LIMIT_BYTES:
         expected = f"an artifact or a link, which have at most {DOCUMENT_LIMIT_BYTES:,} bytes"
-        return [Finding("FILE_UNREADABLE", path, expected, f"{state.st_size:,} bytes")]
-    content, own = read_open(descriptor, state.st_size), parse_path(path)
+        return [Finding("FILE_UNREADABLE", path, expected, f"{size_bytes:,} bytes")]
+    content, own = read_open(descriptor, size_bytes), parse_path(path)
     is_link = isinstance(own, LinkPath) or (own is None and _is_link(content))
     check = (check_link if is_link else check_artifact)(path, content)
     findings = check.findings

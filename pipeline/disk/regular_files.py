@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pipeline.disk.system_calls import SystemCalls
 
@@ -86,6 +86,21 @@ def open_regular(
         calls.close(descriptor)
         raise
     return descriptor, state
+
+
+@contextmanager
+def opened_in(folder: int, name: str) -> Iterator[tuple[int, os.stat_result]]:
+    """Hold a regular file in a folder that is open, open for reading.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        NotAFileError: There is something else, or we may not open it.
+    """
+    descriptor, state = open_regular(name, folder)
+    try:
+        yield descriptor, state
+    finally:
+        os.close(descriptor)
 
 
 def open_below(root: Path, path: str, calls: SystemCalls = _CALLS) -> tuple[int, os.stat_result]:
@@ -200,6 +215,18 @@ def sha256_below(root: Path, path: str) -> str | None:
         os.close(descriptor)
 
 
+def size_and_sha256_on_disk(file: IO[bytes]) -> tuple[int, str]:
+    """Return size in bytes and SHA-256 of an open file, which is at its start again afterwards.
+
+    From the disk, where the system lets us: what was written just now is in memory too.
+    """
+    descriptor = file.fileno()
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    size_bytes, sha256 = os.fstat(descriptor).st_size, sha256_of_open(descriptor)
+    file.seek(0)
+    return size_bytes, sha256
+
+
 def sha256_of_open(descriptor: int) -> str:
     """Return the SHA-256 of an open file, which stays open."""
     # A descriptor, not a path.
@@ -285,6 +312,20 @@ def paths_below(root: Path, folder: str) -> Iterator[str]:
             yield from paths_below(root, path)
         else:
             yield path
+
+
+def names_below(root: Path, folder: str) -> Iterator[str]:
+    """Yield the names in a folder of the store as the disk has them; none where it is missing.
+
+    Raises:
+        OSError: The disk failed, or we may not list it.
+    """
+    try:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                yield entry.name
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def is_regular_below(root: Path, path: str) -> bool:

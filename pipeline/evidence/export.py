@@ -292,7 +292,7 @@ class _Export:
 
     def _write_grown(self, name: str, grown: IO[bytes]) -> None:
         digest = sha256()
-        size_bytes = grown.seek(0, os.SEEK_END)
+        size_bytes = grown.seek(0, io.SEEK_END)
         grown.seek(0)
         with self._bundle.open(member(name, size_bytes), "w") as target:
             while piece := grown.read(PIECE_BYTES):

@@ -1,8 +1,8 @@
 """The GET routes of runs: the list, one run, its bytes, its evidence, the difference of two."""
 
-import os
 import re
 from collections.abc import Sequence
+from io import SEEK_END
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any
 
@@ -159,7 +159,7 @@ async def download_evidence(deps: ApiDeps, request: Request, run_id: RunIdPath) 
     if request.state.is_head:
         return Response(headers=headers)
     file = await deps.transfer(_written, deps, found)
-    size_bytes = os.fstat(file.fileno()).st_size
+    size_bytes = file.seek(0, SEEK_END)
     pieces = pieces_of(file.fileno(), range(size_bytes), deps.transfer)
     return FileAnswer(pieces, file.close, 200, headers | {"Content-Length": str(size_bytes)})
 

@@ -5,9 +5,7 @@ is no fault among the attachments, which anybody may upload; a quarantined reque
 of a run.
 """
 
-import os
 import re
-from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +19,6 @@ from pipeline.disk.regular_files import (
     NotAFileError,
     entries_below,
     opened,
-    sha256_of_open,
     state_of,
 )
 from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
@@ -158,24 +155,20 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
     Raises:
         NotAFileError: The disk failed.
     """
+    name = path.rpartition("/")[2]
     try:
-        found = sha256_of_open(descriptor)
+        blob = OpenBlob(descriptor, name)
+        found = blob.check()
     except OSError as error:
         raise NotAFileError(error.strerror) from error
     result.count("files_read")
-    result.count("bytes_read", os.lseek(descriptor, 0, os.SEEK_CUR))
-    name = path.rpartition("/")[2]
-    if found != name and not _is_legacy(descriptor, name):
-        result.add(Finding(_AREAS[area].differs, path, f"SHA-256 {name}", f"SHA-256 {found}"))
-
-
-def _is_legacy(descriptor: int, name: str) -> bool:
-    """Return whether it is pretty-printed JSON of an older store, named by its canonical form."""
-    with closing(OpenBlob(os.dup(descriptor), name)) as blob:
-        return blob.check().rule is not None
+    result.count("bytes_read", blob.size_bytes)
+    if found.error is not None:
+        expected, actual = f"SHA-256 {name}", f"SHA-256 {found.actual_sha256}"
+        result.add(Finding(_AREAS[area].differs, path, expected, actual))
 
 
 def _check_folder(reader: AuditReader, path: str, result: StepResult) -> None:
     if path.partition("/")[0] == BlobArea.QUARANTINE.value:
-        state = os.stat(reader.root / path, follow_symlinks=False)  # noqa: PTH116
+        state = (reader.root / path).lstat()
         result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))

@@ -11,7 +11,6 @@ Checked of each, up to the depth of the audit:
 7. The blobs that it names are there.
 """
 
-import os
 from hashlib import sha256
 from typing import Final
 
@@ -30,7 +29,7 @@ from pipeline.audit.steps import AuditReader, Depth, StepResult
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.regular_files import (
     folder_below,
-    open_regular,
+    opened_in,
     read_open,
     state_of,
 )
@@ -105,21 +104,18 @@ class _FileCheck:
 
     def _check_bytes(self, row: ExpectedFile, path: str, folder: int, depth: Depth) -> None:
         try:
-            descriptor, state = open_regular(row.name, folder)
+            with opened_in(folder, row.name) as (descriptor, state):
+                self._count(row)
+                self._result.findings += mode_finding(path, state.st_mode, FILE_MODE)
+                # 2. A file of another size need not be read.
+                limit = LINK_LIMIT_BYTES if row.size_bytes is None else row.size_bytes
+                if state.st_size > limit or row.size_bytes not in {None, state.st_size}:
+                    self._result.add(_other_size(row, path, state.st_size))
+                    return
+                content = read_open(descriptor, state.st_size)
         except (FileNotFoundError, NotADirectoryError):
             self._add_missing(row)
             return
-        try:
-            self._count(row)
-            self._result.findings += mode_finding(path, state.st_mode, FILE_MODE)
-            # 2. A file of another size need not be read.
-            limit = LINK_LIMIT_BYTES if row.size_bytes is None else row.size_bytes
-            if state.st_size > limit or row.size_bytes not in {None, state.st_size}:
-                self._result.add(_other_size(row, path, state.st_size))
-                return
-            content = read_open(descriptor, state.st_size)
-        finally:
-            os.close(descriptor)
         self._result.count("files_read")
         self._result.count("bytes_read", len(content))
         found = sha256(content).hexdigest()

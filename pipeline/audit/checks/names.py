@@ -7,7 +7,6 @@ was there before has its leaf by then, unless a process died in between.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
@@ -22,7 +21,7 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
-from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.disk.regular_files import NotAFileError, names_below, state_of
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import parse_leaf
@@ -41,7 +40,7 @@ def check_names(reader: AuditReader, date: str) -> StepResult:
     """Return the names in the folder of `date` that are not expected."""
     result = StepResult()
     result.count("days")
-    names = _names(reader, date)
+    names = names_below(reader.root, f"runs/{date}")
     while batch := list(islice(names, _LOOKED_UP)):
         for name in _not_expected(reader, date, batch):
             path = f"runs/{date}/{name}"
@@ -49,15 +48,6 @@ def check_names(reader: AuditReader, date: str) -> StepResult:
                 result.suspects.append(path)
     result.suspects.sort()
     return result
-
-
-def _names(reader: AuditReader, date: str) -> Iterator[str]:
-    try:
-        with os.scandir(reader.root / "runs" / date) as entries:
-            for entry in entries:
-                yield entry.name
-    except (FileNotFoundError, NotADirectoryError):
-        return
 
 
 def _not_expected(reader: AuditReader, date: str, names: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ or what a killed one left, and no part of the log; a superseded one should be go
 harm. Either is only named where it does not go with the leaves that the checkpoint covers.
 """
 
-import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -139,7 +138,7 @@ def _log_at(path: str) -> LogId | None:
 
 def _file_mode(root: Path, path: str) -> list[Finding]:
     try:
-        mode = os.stat(root / path, follow_symlinks=False).st_mode  # noqa: PTH116
+        mode = (root / path).lstat().st_mode
     except FileNotFoundError:
         return []  # A log that grows has replaced it.
     if not stat.S_ISREG(mode):
