@@ -22,7 +22,7 @@ from pipeline.disk.regular_files import NotAFileError, state_of
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
-from pipeline.storage.index.engine import INDEX_FORMAT
+from pipeline.storage.index.schema import SCHEMA
 from schemas.audit_request import AuditScope
 
 _CACHE_KIB: Final = 16_384
@@ -95,9 +95,9 @@ class AuditPlan:
             return str(error)
         try:
             found = self.value(queries.INDEX_VERSION)
-            if found != INDEX_FORMAT:
+            if found != SCHEMA.format:
                 self._db.execute("DETACH store")
-                return f"an index of format {found}, not {INDEX_FORMAT}"
+                return f"an index of format {found}, not {SCHEMA.format}"
             self._db.execute("BEGIN")
             # Only now the index is read, and stays as it is for this transaction.
             self.value(queries.FIRST_READ)

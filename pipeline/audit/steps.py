@@ -21,7 +21,7 @@ from pipeline.audit.plan import open_plan
 from pipeline.audit.rules.finding import MISSING_BLOB, Finding
 from pipeline.audit.rules.request import is_sampled
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
-from pipeline.storage.index.engine import read_only
+from pipeline.disk.sqlite.file import read_only
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_finding import AuditCode
 

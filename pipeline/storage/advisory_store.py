@@ -47,7 +47,7 @@ class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
     @property
     def claims(self) -> ClaimQueue:
         """The claims of this epoch that wait for their run."""
-        return ClaimQueue(self.index, self.root, self.identity.epoch)
+        return ClaimQueue(self.index, self.identity.epoch)
 
     @staticmethod
     def plan_batch(

@@ -24,8 +24,8 @@ Events, dead letters and offsets come after: they are the consumer's.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -44,7 +44,6 @@ from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import StoreError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
@@ -155,21 +154,18 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         written: WrittenAhead | None = None,
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
-        with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):  # 1.
-            self._check_index_in_place()
+        following = _next_offsets(records)
+        with store_faults(self.root), self._going_on(following) as transaction:  # 1.
             records = self._with_recorded_verdicts(records)
-            with self.index.transaction() as transaction:
-                plan = self._plan(records, transaction.connection)  # 2.
-                damaged = self._damaged(plan)
-                accepted = check_reject_limit(
-                    plan, damaged, transaction, limit, self.identity.epoch
-                )
-                leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
-                damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
-                transaction.add_rows(plan.rows)  # 6.
-                if is_consumed:
-                    transaction.advance(self.identity.epoch, _next_offsets(records))
-            # 7. The end of the block commits.
+            plan = self._plan(records, transaction.connection)  # 2.
+            damaged = self._damaged(plan)
+            accepted = check_reject_limit(plan, damaged, transaction, limit, self.identity.epoch)
+            leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
+            damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
+            transaction.add_rows(plan.rows)  # 6.
+            if is_consumed:
+                transaction.advance(self.identity.epoch, following)
+        # 7. The end of the block commits.
         outcomes = [
             self._corrupt(each) if damaged and each.path in damaged else each.outcome
             for each in plan.records
@@ -191,18 +187,21 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 each partition.
             reached: The next offset of each partition whose records all have a row now.
         """
-        with store_faults(self.root), exclusive_lock(self.root / INDEX_LOCK):
-            self._check_index_in_place()
-            with self.index.transaction() as transaction:
-                plan = self._plan(records, transaction.connection)
-                expected = [(each.record.source, each.files) for each in plan.records]
-                restoration = restore_files(self._files, expected)
-                places = (parse_path(each.file.path) for each in restoration.files)
-                restored = (each.sha256 for each in places if isinstance(each, BlobPath))
-                forget_awaited(self.root, restored)
-                transaction.add_rows(plan.rows)
-                transaction.advance(self.identity.epoch, reached)
+        places = {*_next_offsets(records), *reached}
+        with store_faults(self.root), self._going_on(places) as transaction:
+            plan = self._plan(records, transaction.connection)
+            expected = [(each.record.source, each.files) for each in plan.records]
+            restoration = restore_files(self._files, expected)
+            paths = (parse_path(each.file.path) for each in restoration.files)
+            restored = (each.sha256 for each in paths if isinstance(each, BlobPath))
+            forget_awaited(self.root, restored)
+            transaction.add_rows(plan.rows)
+            transaction.advance(self.identity.epoch, reached)
         return restoration
+
+    def _going_on(self, places: Iterable[Partition]) -> AbstractContextManager[IndexTransaction]:
+        """Begin a transaction in which nobody else goes on with these partitions."""
+        return self.index.transaction([LogId(self.identity.epoch, *place) for place in places])
 
     def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
@@ -282,13 +281,6 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         brought = {file.path for file in files} if attachments else ()
         referred = (each for each in attachments if attachment_path(each) not in brought)
         return [*files, *notes_to_write(self.root, referred)]
-
-    def _check_index_in_place(self) -> None:
-        if self.index.was_replaced:
-            raise StoreError(
-                f"The index of the store {self.root} was rebuilt or removed meanwhile; nothing "
-                "was acknowledged; start again."
-            )
 
 
 def _expected(path: str, row: StoredRow) -> ExpectedFile:

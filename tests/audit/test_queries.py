@@ -12,7 +12,7 @@ from pipeline.audit import queries
 from pipeline.audit.checks.index import TABLES_OF_RUNS, IndexRows
 from pipeline.audit.plan import AuditPlan
 from pipeline.core.layout import ArtifactPath, BlobArea, BlobPath, LinkPath
-from pipeline.storage.index.engine import read_only
+from pipeline.disk.sqlite.file import read_only
 from pipeline.storage.index.run_index import INDEX_FILE
 from tests.storage.stores import opened
 

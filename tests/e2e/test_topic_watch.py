@@ -14,7 +14,7 @@ from pipeline.app.worker import Worker
 from pipeline.consumers.engine import topic_watch
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
+from pipeline.storage.index.run_index import INDEX_FILE
 from pipeline.topics import topic_table
 from tests.builders import run_request
 from tests.e2e.changed_topics import add_partitions, make_again, set_topic
@@ -29,6 +29,7 @@ from tests.e2e.kafka_reading import (
     wait_until_consumed,
 )
 from tests.e2e.test_persist_start import PARTITION, consume_all, refusal, runs
+from tests.storage.stores import index_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
@@ -81,7 +82,7 @@ async def stored(settings: Settings) -> set[str]:
     """Return the runs, each with its artifact as it was written, whatever its epoch."""
     checked = await rmos(settings, "index", "check")
     assert checked.status == 0, checked
-    with closing(RunIndex(settings.data_dir / INDEX_FILE)) as index:
+    with closing(index_at(settings.data_dir / INDEX_FILE)) as index:
         return {run.run_id for run in index.all_runs()}
 
 
@@ -247,7 +248,7 @@ def _lag(settings: Settings, partition: int) -> float | None:
 
 
 async def _are_stored(settings: Settings, count: int) -> bool:
-    with closing(RunIndex(settings.data_dir / INDEX_FILE)) as index:
+    with closing(index_at(settings.data_dir / INDEX_FILE)) as index:
         return index.count() == count
 
 

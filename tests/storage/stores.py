@@ -14,12 +14,14 @@ from typing import Any
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.disk.sqlite.database import SqliteDatabase
 from pipeline.disk.store_identity import StoreIdentity, create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult
-from pipeline.storage.index.run_index import INDEX_FILE
+from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
+from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.run_store import RunStore
 from tests.builders import record
 
@@ -107,6 +109,17 @@ def rows(root: Path) -> dict[str, list[dict[str, Any]]]:
             )
             for table in _TABLES
         }
+
+
+def index_at(path: Path, *, may_be_new: bool = True) -> RunIndex:
+    """Open the index in the file at `path`, wherever it is."""
+    return RunIndex(SqliteDatabase(path, SCHEMA, may_be_new=may_be_new))
+
+
+def fold_log(index: RunIndex) -> None:
+    """Move the write-ahead log into the file."""
+    assert isinstance(index.database, SqliteDatabase)
+    index.database.fold_log()
 
 
 def row_of(root: Path, run_id: str) -> dict[str, Any]:

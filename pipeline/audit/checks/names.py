@@ -22,6 +22,7 @@ from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.regular_files import NotAFileError, names_below, state_of
+from pipeline.disk.sqlite.file import read_only
 from pipeline.errors import IntegrityError
 from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import parse_leaf
@@ -30,7 +31,6 @@ from pipeline.ledger.reader import LogReader
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.index.engine import read_only
 from pipeline.storage.index.run_index import INDEX_FILE
 
 _LOOKED_UP: Final = 500

@@ -32,6 +32,7 @@ from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.disk.faults import store_faults
+from pipeline.disk.sqlite.replacement import put_in_place
 from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
@@ -49,7 +50,6 @@ from pipeline.storage.index.replacement import (
     batches,
     claims_in_hand_of,
     new_index,
-    put_in_place,
     reported_claims_of,
     topic_ids_of,
 )

@@ -1,1 +1,1 @@
-"""The index in SQLite: tables, transactions, listings."""
+"""The index: tables, transactions, listings, over a database that another room opens."""

@@ -1,14 +1,13 @@
 """The queue of claims that wait for their run: rows of the index, by partition."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, union
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.record import Partition, RecordSource
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.ledger.log_id import LogId
 from pipeline.storage.index.queries import (
     IndexTransaction,
     known_advisories,
@@ -26,9 +25,8 @@ class ClaimQueue:
     Every method raises a StoreError where the disk or the index failed.
     """
 
-    def __init__(self, index: RunIndex, root: Path, epoch: int) -> None:
+    def __init__(self, index: RunIndex, epoch: int) -> None:
         self._index = index
-        self._lock = root / INDEX_LOCK
         self._epoch = epoch
 
     def partitions(self, topic: str) -> set[int]:
@@ -82,7 +80,7 @@ class ClaimQueue:
 
     def note_reported(self, partition: Partition, overdue_to: int) -> None:
         """Note that every claim that waits before `overdue_to` was reported."""
-        with self._writing() as transaction:
+        with self._writing(partition) as transaction:
             transaction.note_reported_claims(self._epoch, {partition: overdue_to})
 
     def in_hand(self, partition: Partition) -> list[int]:
@@ -101,7 +99,7 @@ class ClaimQueue:
 
     def take(self, partition: Partition, offsets: Sequence[int]) -> None:
         """Note that claims are to be linked, and that their events are to be sent."""
-        with self._writing() as transaction:
+        with self._writing(partition) as transaction:
             transaction.take_claims([(self._epoch, *partition, offset) for offset in offsets])
 
     def release(self, partition: Partition, offsets: Sequence[int]) -> None:
@@ -112,7 +110,7 @@ class ClaimQueue:
         done = delete(claims_in_hand).where(
             *self._of(partition), claims_in_hand.c.offset == bindparam("done")
         )
-        with self._writing() as transaction:
+        with self._writing(partition) as transaction:
             transaction.connection.execute(done, [{"done": offset} for offset in offsets])
 
     def _waiting(self, topic: str, partition: int | None = None) -> tuple[ColumnElement[bool], ...]:
@@ -129,7 +127,5 @@ class ClaimQueue:
         row = claims_in_hand.c
         return (row.epoch == self._epoch, row.topic == partition[0], row.partition == partition[1])
 
-    @contextmanager
-    def _writing(self) -> Iterator[IndexTransaction]:
-        with exclusive_lock(self._lock), self._index.transaction() as transaction:
-            yield transaction
+    def _writing(self, partition: Partition) -> AbstractContextManager[IndexTransaction]:
+        return self._index.transaction([LogId(self._epoch, *partition)])

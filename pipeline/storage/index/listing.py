@@ -4,7 +4,6 @@ import base64
 import binascii
 import json
 import re
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -16,7 +15,9 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Integer,
+    String,
     bindparam,
+    func,
     literal_column,
     select,
     tuple_,
@@ -25,9 +26,10 @@ from sqlalchemy import (
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
+from pipeline.storage.index.database import Reader, driver_text, each_of
 from pipeline.storage.index.merging import ARRIVALS, merged, newest_first
 from pipeline.storage.index.programs import is_of_program, refusing_run_ids
-from pipeline.storage.index.tables import LISTED_BY, runs
+from pipeline.storage.index.tables import LISTED_BY, advisories, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
 from schemas.run_filter import LARGEST_LIMIT, RunFilter
 from schemas.timestamps import microseconds_since_epoch
@@ -59,9 +61,17 @@ _SHOWN = (
 )
 # For the runs of one page alone, each found by the index over its advisories.
 _COUNT_ADVISORIES = (
-    "SELECT run_id, count(*) AS linked, sum(kind = 'explanation') AS explanations "
-    "FROM advisories WHERE run_id IN (SELECT value FROM json_each(:ids)) "
-    "AND link_path IS NOT NULL AND source_offset IS NOT NULL GROUP BY run_id"
+    select(
+        advisories.c.run_id,
+        func.count(),
+        func.count().filter(advisories.c.kind == literal_column("'explanation'", String)),
+    )
+    .where(
+        advisories.c.run_id.in_(select(each_of("ids"))),
+        advisories.c.link_path.is_not(None),
+        advisories.c.source_offset.is_not(None),
+    )
+    .group_by(advisories.c.run_id)
 )
 _COLUMNS = tuple(runs.c[name] for name in (*_SHOWN, "legacy", "created_at_us"))
 _FIRST_BUDGET = 1000
@@ -111,7 +121,7 @@ class RunPage:
         return orjson.dumps(self.as_json(), option=FAST_OPTIONS)
 
 
-def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
+def list_runs(connection: Reader, wanted: RunFilter) -> RunPage:
     """Return the page that `wanted` asks for.
 
     Raises:
@@ -120,12 +130,9 @@ def list_runs(connection: sqlite3.Connection, wanted: RunFilter) -> RunPage:
     limit = max(1, min(wanted.limit, LARGEST_LIMIT))
     values = {**_values(wanted), "count": limit + 1}
     # Both of one state.
-    connection.execute("BEGIN")
-    try:
+    with connection.one_state():
         rows = _rows(connection, values)
         linked = _linked_advisories(connection, [row[0] for row in rows[:limit]])
-    finally:
-        connection.execute("ROLLBACK")
     items = [dict(zip(_SHOWN, row, strict=False)) for row in rows[:limit]]
     for item, row in zip(items, rows, strict=False):
         # What no record explains is not listed. Legacy is selected behind what is shown.
@@ -163,7 +170,7 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
     return values
 
 
-def _rows(connection: sqlite3.Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def _rows(connection: Reader, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the rows that fit `values`, newest first, at most `count` of them."""
     names = frozenset(values)
     if "gcode_sha256" in names:
@@ -214,7 +221,7 @@ def _of_program(names: frozenset[str]) -> str:
         ORDER BY created_at_us DESC, run_id DESC LIMIT :count"""  # noqa: S608
 
 
-def _has_seen_all(connection: sqlite3.Connection, within: Mapping[str, Any]) -> bool:
+def _has_seen_all(connection: Reader, within: Mapping[str, Any]) -> bool:
     """Return whether fewer rows than the budget fit all but the prefix."""
     query = f"SELECT count(*) < :budget FROM ({_newest(frozenset(within), 'budget')})"  # noqa: S608
     return bool(connection.execute(query, within).fetchone()[0])
@@ -275,11 +282,10 @@ def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _linked_advisories(
-    connection: sqlite3.Connection, run_ids: list[str]
-) -> dict[str, tuple[int, int]]:
+def _linked_advisories(connection: Reader, run_ids: list[str]) -> dict[str, tuple[int, int]]:
     """Return how many advisories each run has that are linked, and how many explain it."""
-    found = connection.execute(_COUNT_ADVISORIES, {"ids": json.dumps(run_ids)})
+    text = driver_text(_COUNT_ADVISORIES, connection.dialect_name)
+    found = connection.execute(text, {"ids": json.dumps(run_ids)})
     return {run_id: (linked, explanations) for run_id, linked, explanations in found}
 
 

@@ -18,7 +18,8 @@ from sqlalchemy import (
     tuple_,
 )
 
-from pipeline.storage.index.tables import ARRIVAL, driver_text, runs
+from pipeline.storage.index.database import text_for
+from pipeline.storage.index.tables import ARRIVAL, runs
 
 NEWEST_FIRST = (runs.c.created_at_us.desc(), runs.c.run_id.desc())
 
@@ -73,7 +74,7 @@ def newest_first(query: Select[Any] | CompoundSelect[Any], count: ColumnElement[
     """Return the text of `query`, newest first, at most `count` rows."""
     # Without this offset SQLAlchemy binds one of its own.
     ordered = query.order_by(*NEWEST_FIRST).limit(count).offset(literal_column("0"))
-    return driver_text(ordered)
+    return text_for(ordered, "sqlite")
 
 
 def _newest(conditions: Sequence[ColumnElement[bool]]) -> str:

@@ -1,9 +1,9 @@
 """What a hash or an advisory_id names: each found by an index, however many runs there are."""
 
-import sqlite3
 from collections.abc import Container, Mapping
 from typing import NamedTuple
 
+from pipeline.storage.index.database import Reader
 from pipeline.storage.index.merging import ARRIVALS
 from pipeline.storage.index.tables import ARRIVAL, hash_start
 
@@ -47,25 +47,25 @@ class Named(NamedTuple):
     kind: str | None
 
 
-def named_by_hash(connection: sqlite3.Connection, sha256: str) -> list[Named]:
+def named_by_hash(connection: Reader, sha256: str) -> list[Named]:
     """Return what has this SHA-256; at most one more than `MOST_NAMED`."""
     return [Named(*row) for row in connection.execute(_BY_HASH, {"text": sha256})]
 
 
-def named_by_advisory(connection: sqlite3.Connection, advisory_id: str) -> list[Named]:
+def named_by_advisory(connection: Reader, advisory_id: str) -> list[Named]:
     """Return the runs with a linked advisory of this id; likewise."""
     return [Named(*row) for row in connection.execute(_BY_ADVISORY, {"text": advisory_id})]
 
 
-_PATHS_OF_RUNS = "SELECT artifact_path FROM attachments JOIN runs USING (run_id) WHERE sha256 = ?"
+_PATHS_OF_RUNS = (
+    "SELECT artifact_path FROM attachments JOIN runs USING (run_id) WHERE sha256 = :sha256"
+)
 _CONTENTS_OF_LINKS = (
     "SELECT content_sha256, link_path FROM advisories WHERE content_sha256 IS NOT NULL"
 )
 
 
-def named_by_others(
-    connection: sqlite3.Connection, named: Mapping[str, Container[str]]
-) -> set[str]:
+def named_by_others(connection: Reader, named: Mapping[str, Container[str]]) -> set[str]:
     """Return which attachments something else names too; an advisory that waits counts.
 
     Args:
@@ -75,9 +75,11 @@ def named_by_others(
     others = {
         sha256
         for sha256, files in named.items()
-        if any(path not in files for (path,) in connection.execute(_PATHS_OF_RUNS, (sha256,)))
+        if any(
+            path not in files for (path,) in connection.execute(_PATHS_OF_RUNS, {"sha256": sha256})
+        )
     }
     # The index has no order by content: one look at all of them.
-    links = connection.execute(_CONTENTS_OF_LINKS)
+    links = connection.execute(_CONTENTS_OF_LINKS, {})
     others.update(sha256 for sha256, path in links if path not in named.get(sha256, (path,)))
     return others

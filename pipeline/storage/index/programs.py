@@ -1,6 +1,5 @@
 """What the index knows of a program by its hash: the runs that refuse, cut or attach it."""
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,12 +17,12 @@ from sqlalchemy import (
 )
 
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.storage.index.database import Reader, driver_text
 from pipeline.storage.index.merging import ARRIVALS, merged
 from pipeline.storage.index.tables import (
     ARRIVAL,
     HASH_START,
     attachments,
-    driver_text,
     hash_start,
     runs,
     stored_run_of_row,
@@ -76,14 +75,14 @@ def is_of_program(
 
 _refusing = refusing_run_ids(_SHA256).subquery()
 # In the order of the keys, whichever comes first: to find the newest, all would be sorted.
-_REFUSING = driver_text(
+_REFUSING = (
     select(runs)
     .join_from(_refusing, runs, runs.c.run_id == _refusing.c.run_id)
     .limit(_ONE)
     .offset(_NONE_BEFORE)
 )
 _CUTTING = merged(ARRIVALS, is_of_program(_SHA256), (), (), columns=_NAMES)
-_ATTACHING = driver_text(
+_ATTACHING = (
     select(attachments.c.run_id, attachments.c.kind)
     .join_from(attachments, runs, runs.c.run_id == attachments.c.run_id)
     .where(attachments.c.sha256 == _SHA256, runs.c.source_offset.is_not(None))
@@ -108,12 +107,11 @@ class ProgramRuns:
     attaching: tuple[str, str] | None
 
 
-def runs_of_program(connection: sqlite3.Connection, sha256: str) -> ProgramRuns:
+def runs_of_program(connection: Reader, sha256: str) -> ProgramRuns:
     """Return the runs that decide about the program `sha256`, all of one state of the index."""
-    values = {"sha256": sha256}
-    connection.execute("BEGIN")
-    try:
-        refusing = connection.execute(_REFUSING, values).fetchone()
+    values, name = {"sha256": sha256}, connection.dialect_name
+    with connection.one_state():
+        refusing = connection.execute(driver_text(_REFUSING, name), values).fetchone()
         cutting = None
         for row in connection.execute(_CUTTING, values):
             found = _run(row)
@@ -121,9 +119,7 @@ def runs_of_program(connection: sqlite3.Connection, sha256: str) -> ProgramRuns:
             if found.may_cut:
                 cutting = found
                 break
-        attaching = connection.execute(_ATTACHING, values).fetchone()
-    finally:
-        connection.execute("ROLLBACK")
+        attaching = connection.execute(driver_text(_ATTACHING, name), values).fetchone()
     return ProgramRuns(refusing and _run(refusing), cutting, attaching)
 
 

@@ -5,8 +5,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, bindparam, func, select
-from sqlalchemy.dialects.sqlite import Insert, dialect, insert
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Executable,
+    RowMapping,
+    Table,
+    TextClause,
+    bindparam,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -15,30 +26,30 @@ from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.index import tables
+from pipeline.storage.index.database import Database, driver_text, each_of, each_pair_of
 from pipeline.storage.index.tables import (
     IndexedRun,
+    advisories,
     advisory_of_row,
     advisory_row,
-    driver_text,
+    runs,
     stored_run_of_row,
 )
 
 LOOKUP_IDS = 512
 """Most ids of one query: those of a chunk."""
 
-# One value for all the ids: binding each took as long as finding it. All that a batch asks or
-# writes is text for the driver: to make a statement anew took longer than SQLite takes for it.
-_KNOWN_RUNS = "SELECT * FROM runs WHERE run_id IN (SELECT value FROM json_each(?))"
-_KNOWN_ADVISORIES = (
-    "SELECT * FROM advisories WHERE (run_id, advisory_id) IN "
-    "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+# All that a batch asks or writes is text for the driver: to make a statement anew took longer than
+# SQLite takes for it.
+_KNOWN_RUNS = select(runs).where(runs.c.run_id.in_(select(each_of("ids"))))
+_KNOWN_ADVISORIES = select(advisories).where(
+    tuple_(advisories.c.run_id, advisories.c.advisory_id).in_(select(*each_pair_of("ids")))
 )
-_REJECT_WINDOW = "SELECT verdicts FROM flood_windows WHERE group_id = ?"
+_WINDOW = tables.reject_windows
+_REJECT_WINDOW = select(_WINDOW.c.verdicts).where(_WINDOW.c.group_id == bindparam("group_id"))
 _OFFSETS = {
-    table.name: driver_text(
-        select(table.c.topic, table.c.partition, table.c.next_offset).where(
-            table.c.epoch == bindparam("epoch")
-        )
+    table.name: select(table.c.topic, table.c.partition, table.c.next_offset).where(
+        table.c.epoch == bindparam("epoch")
     )
     for table in (tables.positions, tables.accepted_losses, tables.reported_claims)
 }
@@ -76,10 +87,21 @@ def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
     )
 
 
-def _looked_up(connection: Connection, query: str, ids: Sequence[Any]) -> Iterator[RowMapping]:
+def _looked_up(
+    connection: Connection, query: Executable, ids: Sequence[Any]
+) -> Iterator[RowMapping]:
     for start in range(0, len(ids), LOOKUP_IDS):
         wanted = json.dumps(ids[start : start + LOOKUP_IDS])
-        yield from connection.exec_driver_sql(query, (wanted,)).mappings()
+        yield from _run(connection, query, {"ids": wanted}).mappings()
+
+
+def _run(
+    connection: Connection,
+    statement: Executable,
+    values: Any,  # noqa: ANN401 - one or many
+) -> CursorResult[*tuple[Any, ...]]:
+    text_of_driver = driver_text(statement, connection.dialect.name)
+    return connection.exec_driver_sql(text_of_driver, values)
 
 
 def positions(connection: Connection, epoch: int) -> dict[Partition, int]:
@@ -98,13 +120,13 @@ def reported_claims(connection: Connection, epoch: int) -> dict[Partition, int]:
 
 
 def _offsets(connection: Connection, table: Table, epoch: int) -> dict[Partition, int]:
-    rows = connection.exec_driver_sql(_OFFSETS[table.name], {"epoch": epoch})
+    rows = _run(connection, _OFFSETS[table.name], {"epoch": epoch})
     return {(topic, partition): following for topic, partition, following in rows}
 
 
 def reject_window(connection: Connection, group_id: str) -> RejectWindow:
     """Return the last verdicts of a consumer group."""
-    return RejectWindow(connection.exec_driver_sql(_REJECT_WINDOW, (group_id,)).scalar() or "")
+    return RejectWindow(_run(connection, _REJECT_WINDOW, {"group_id": group_id}).scalar() or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,30 +144,36 @@ class NewRows:
     linked: Sequence[StoredAdvisory] = ()
 
 
-def _text(statement: Insert) -> str:
-    """Return the insert of whole rows as SQLite reads it, values by position."""
-    return str(statement.compile(dialect=dialect()))
+def _upsert(table: Table, conflict: str) -> TextClause:
+    """Return the insert of a row of which another may be there."""
+    names = table.c.keys()
+    columns = ", ".join(f'"{name}"' for name in names)
+    values = ", ".join(f":{name}" for name in names)
+    # Every part is a constant of ours; values are bound.
+    return text(f"INSERT INTO {table.name} ({columns}) VALUES ({values}) ON CONFLICT {conflict}")  # noqa: S608
 
 
-def _raise_offset(table: Table) -> str:
+def _raise_offset(table: Table) -> TextClause:
     """Return the insert of an offset; one that is there only becomes larger."""
-    statement = insert(table)
-    larger = func.max(table.c.next_offset, statement.excluded.next_offset)
-    key = list(table.primary_key)
-    return _text(statement.on_conflict_do_update(index_elements=key, set_={"next_offset": larger}))
+    return _upsert(
+        table,
+        "(epoch, topic, partition) DO UPDATE SET next_offset = excluded.next_offset "
+        f"WHERE excluded.next_offset > {table.name}.next_offset",
+    )
 
 
-_INSERT_RUN = _text(insert(tables.runs))
-_INSERT_ATTACHMENT = _text(insert(tables.attachments))
-_INSERT_WITHHELD = _text(insert(tables.withheld_blobs))
-_INSERT_WITHHELD_PAYLOAD = _text(insert(tables.withheld_payloads))
-_INSERT_ADVISORY = _text(insert(tables.advisories))
 _RAISE_OFFSET = {name: _raise_offset(tables.metadata.tables[name]) for name in _OFFSETS}
-_KEEP_REJECT_WINDOW = (
-    "INSERT INTO flood_windows VALUES (?, ?) "
-    "ON CONFLICT (group_id) DO UPDATE SET verdicts = excluded.verdicts"
+_KEEP_REJECT_WINDOW = _upsert(_WINDOW, "(group_id) DO UPDATE SET verdicts = excluded.verdicts")
+_TAKE_CLAIM = _upsert(tables.claims_in_hand, "DO NOTHING")
+_NOTE_TOPIC_ID = _upsert(tables.topic_ids, "DO NOTHING")
+_LINK_ADVISORY = (
+    update(advisories)
+    .where(
+        advisories.c.run_id == bindparam("of_run"),
+        advisories.c.advisory_id == bindparam("of_advisory"),
+    )
+    .values(link_path=bindparam("path"))
 )
-_LINK_ADVISORY = "UPDATE advisories SET link_path = ? WHERE run_id = ? AND advisory_id = ?"
 
 
 class IndexTransaction:
@@ -155,34 +183,42 @@ class IndexTransaction:
         connection: For its queries.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, database: Database) -> None:
         self.connection = connection
+        self._database = database
 
     def add_rows(self, rows: NewRows) -> None:
         """Write what a batch adds."""
         self.add_runs(rows.runs)
         self.add_advisories(rows.claimed)
-        self._write(_LINK_ADVISORY, [(each.link_path, *each.key) for each in rows.linked])
+        linked = [
+            {"path": each.link_path, "of_run": each.run_id, "of_advisory": each.advisory_id}
+            for each in rows.linked
+        ]
+        self._write(_LINK_ADVISORY, linked)
 
     def add_runs(self, added: Iterable[IndexedRun]) -> None:
         """Insert new runs with their attachments."""
         entries = list(added)
-        self._write(_INSERT_RUN, [entry.row for entry in entries])
-        self._write(_INSERT_ATTACHMENT, [row for each in entries for row in each.attachments])
-        self._write(_INSERT_WITHHELD, [row for each in entries for row in each.withheld])
-        self._write(
-            _INSERT_WITHHELD_PAYLOAD,
+        self._insert(runs, [entry.row for entry in entries])
+        self._insert(tables.attachments, [row for each in entries for row in each.attachments])
+        self._insert(tables.withheld_blobs, [row for each in entries for row in each.withheld])
+        self._insert(
+            tables.withheld_payloads,
             [row for each in entries for row in each.withheld_payloads or ()],
         )
 
     def add_advisories(self, added: Iterable[StoredAdvisory]) -> None:
         """Insert new advisories, linked or not."""
-        self._write(_INSERT_ADVISORY, list(map(advisory_row, added)))
+        self._insert(advisories, list(map(advisory_row, added)))
 
-    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        # Straight to the driver: binding 26 named values a row took longer than the insert.
+    def _insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
-            self.connection.exec_driver_sql(statement, rows)
+            self._database.insert(self.connection, table, rows)
+
+    def _write(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            _run(self.connection, statement, rows)
 
     def advance(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
         """Note the next offset of partitions; never one that is smaller than before."""
@@ -199,23 +235,21 @@ class IndexTransaction:
     def take_claims(self, claims: Sequence[tuple[int, str, int, int]]) -> None:
         """Note that claims are in hand: epoch, topic, partition and offset of each."""
         columns = tables.claims_in_hand.c.keys()
-        rows = [dict(zip(columns, claim, strict=True)) for claim in claims]
-        if rows:
-            self.connection.execute(insert(tables.claims_in_hand).on_conflict_do_nothing(), rows)
+        self._write(_TAKE_CLAIM, [dict(zip(columns, claim, strict=True)) for claim in claims])
 
     def note_topic_id(self, epoch: int, topic: str, topic_id: str) -> None:
         """Note which topic of its name the store keeps in `epoch`; the first one stays."""
-        self.connection.execute(
-            insert(tables.topic_ids).on_conflict_do_nothing(),
-            {"epoch": epoch, "topic": topic, "topic_id": topic_id},
-        )
+        self._write(_NOTE_TOPIC_ID, [{"epoch": epoch, "topic": topic, "topic_id": topic_id}])
 
     def _raise_offsets(
         self, table: Table, epoch: int, next_offsets: Mapping[Partition, int]
     ) -> None:
-        rows = [(epoch, *partition, offset) for partition, offset in next_offsets.items()]
+        rows = [
+            {"epoch": epoch, "topic": topic, "partition": partition, "next_offset": offset}
+            for (topic, partition), offset in next_offsets.items()
+        ]
         self._write(_RAISE_OFFSET[table.name], rows)
 
     def keep_reject_window(self, group_id: str, window: RejectWindow) -> None:
         """Note the last verdicts of a consumer group."""
-        self._write(_KEEP_REJECT_WINDOW, [(group_id, window.verdicts)])
+        self._write(_KEEP_REJECT_WINDOW, [{"group_id": group_id, "verdicts": window.verdicts}])

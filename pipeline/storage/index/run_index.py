@@ -1,20 +1,15 @@
-"""The index: one row a run and one an advisory, in SQLite. It decides who was first.
+"""The index: one row a run and one an advisory. It decides who was first.
 
-It can be rebuilt. SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a
-power cut.
+It can be rebuilt. The database that keeps it is another's: `pipeline/disk/sqlite` on one disk.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Engine,
-    Index,
     RowMapping,
     Select,
     Table,
@@ -29,59 +24,30 @@ from sqlalchemy import (
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.sqlite.database import open_database, open_database_to_read
 from pipeline.disk.volume import INDEX_NAME
-from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index import engine, queries, tables
+from pipeline.ledger.log_id import LogId
+from pipeline.storage.index import queries, tables
+from pipeline.storage.index.database import Database, Reader, driver_text
 from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
-from pipeline.storage.index.reading import (
-    ReadConnection,
-    checked,
-    open_beside,
-    open_nothing,
-    open_to_read,
-)
+from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
     advisory_of_row,
-    driver_text,
     runs,
     stored_run_of_row,
 )
 
 INDEX_FILE = INDEX_NAME
-"""Opened by SQLite alone: who closes a file ends every lock of its process on it (POSIX), those of
-SQLite too. Another process would then delete the log that a writer goes on to write into."""
-
-
-# A listing leaves out the runs whose file no record explains.
-Index(
-    "runs_unexplained",
-    runs.c.source_offset,
-    runs.c.run_id,
-    sqlite_where=runs.c.source_offset.is_(None),
-)
-
-
-Index(
-    "advisories_unlinked",
-    advisories.c.source_epoch,
-    advisories.c.source_topic,
-    advisories.c.source_partition,
-    advisories.c.source_offset,
-    sqlite_where=advisories.c.link_path.is_(None),
-)
-
+"""Of a store on one disk, in its folder."""
 
 _RUN_NAMES = tuple(runs.c.keys())
 _ADVISORY_NAMES = tuple(advisories.c.keys())
 _IS_RUN = runs.c.run_id == bindparam("run_id")
-_RUN = driver_text(select(runs).where(_IS_RUN))
+_RUN = select(runs).where(_IS_RUN)
 # One statement, so one state, and a third of the calls in which a thread lets others go first.
-_RUN_WITH_LINKS = driver_text(
+_RUN_WITH_LINKS = (
     select(runs, advisories)
     .outerjoin(
         advisories,
@@ -97,100 +63,48 @@ _RUN_WITH_LINKS = driver_text(
 
 
 class RunIndex:
-    """The index file of one store. Its writers take turns by the lock of the store.
+    """The index of one store, over the database that keeps its rows.
 
-    A fault of the disk or of the file is a StoreError, and one of memory a MemoryError, whatever
-    is read or written.
+    A fault of the database is a StoreError, and one of memory a MemoryError, whatever is read or
+    written.
     """
 
-    def __init__(self, path: Path, *, may_be_new: bool = True) -> None:
-        """Open the index at `path`, made where it is missing or empty.
-
-        Args:
-            path: The file.
-            may_be_new: Whether an index without anything in it can be the right one.
-
-        Raises:
-            StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
-        """
-        self._inode: int | None = None
-        self._hold(path, engine.open_engine(path), partial(open_beside, path))
-        try:
-            engine.check_is_file(path)
-            engine.prepare(self._engine, path, may_be_new=may_be_new)
-            self._inode = path.stat().st_ino
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def to_read(cls, path: Path, *, is_made: bool) -> "RunIndex":
-        """Open the index at `path` for reading alone, or none where none is made yet."""
-        index = cls.__new__(cls)
-        connect = partial(open_to_read, path) if is_made else open_nothing
-        index._hold(path, engine.open_reading_engine(connect), connect)
-        index._inode = path.stat().st_ino if is_made else None
-        return index
-
-    def _hold(self, path: Path, opened: Engine, connect: Callable[[], ReadConnection]) -> None:
-        self._path = path
-        self._root = path.parent
-        self._engine = opened
-        self._look_ups = engine.LookUps(connect)
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @property
     def was_replaced(self) -> bool:
-        """Whether another file is under the index's name now, as after a rebuild.
-
-        Where there was none, it is to be looked for each time: nothing in it is no lasting answer.
-        """
-        try:
-            return self._path.stat().st_ino != self._inode
-        except FileNotFoundError:
-            return True
+        """Whether another index is in its place now, as after a rebuild."""
+        return self.database.was_replaced
 
     def close(self) -> None:
         """Close every connection."""
-        self._look_ups.close()
-        self._engine.dispose()
+        self.database.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[IndexTransaction]:
-        """Begin to write; commit at the end of the block, or roll back if it raises."""
-        with store_faults(self._root), self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                yield IndexTransaction(connection)
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                # Not by a statement: after a fault of the disk SQLite may have rolled back by
-                # itself, and the complaint about that would hide the fault.
-                connection.rollback()
-                raise
+    def transaction(self, places: Collection[LogId] = ()) -> Iterator[IndexTransaction]:
+        """Begin to write; commit at the end of the block, or roll back if it raises.
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+        Args:
+            places: The partitions that the block goes on with: nobody else does meanwhile.
+        """
+        with self.database.transaction(places) as connection:
+            yield IndexTransaction(connection, self.database)
+
+    def reading(self) -> AbstractContextManager[Connection]:
         """Read one consistent state while the block runs."""
-        with store_faults(self._root), self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            reader = driver if isinstance(driver, ReadConnection) else None
-            connection.exec_driver_sql("BEGIN")
-            try:
-                with nullcontext() if reader is None else checked(reader):
-                    yield connection
-            finally:
-                connection.rollback()
+        return self.database.reading()
 
-    @contextmanager
-    def looking_up(self) -> Iterator[sqlite3.Connection]:
+    def looking_up(self) -> AbstractContextManager[Reader]:
         """Lend a connection of the driver, which can only read; each statement reads one state."""
-        with store_faults(self._root), self._look_ups.borrowed() as connection:
-            yield connection
+        return self.database.looking_up()
 
     def find(self, run_id: str) -> StoredRun | None:
         """Return the run, or None where the index has none."""
         with self.looking_up() as connection:
-            row = connection.execute(_RUN, {"run_id": run_id}).fetchone()
+            row = connection.execute(
+                driver_text(_RUN, connection.dialect_name), {"run_id": run_id}
+            ).fetchone()
         return None if row is None else _run(row)
 
     def find_with_links(self, run_id: str) -> tuple[StoredRun | None, list[StoredAdvisory]]:
@@ -199,7 +113,9 @@ class RunIndex:
         A link that no record explains is none.
         """
         with self.looking_up() as connection:
-            rows = connection.execute(_RUN_WITH_LINKS, {"run_id": run_id}).fetchall()
+            rows = connection.execute(
+                driver_text(_RUN_WITH_LINKS, connection.dialect_name), {"run_id": run_id}
+            ).fetchall()
         if not rows:
             return None, []
         width = len(_RUN_NAMES)
@@ -285,11 +201,6 @@ class RunIndex:
         with self.reading() as connection:
             return bool(connection.execute(query).scalar_one())
 
-    def fold_log(self) -> None:
-        """Move everything from the write-ahead log into the file itself, durably."""
-        with store_faults(self._root), self._engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def count(self) -> int:
         """Return the number of runs."""
         return self._count(runs)
@@ -317,15 +228,7 @@ def open_index(root: Path) -> RunIndex:
     Raises:
         StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
     """
-    path = root / INDEX_FILE
-    refuse_as_root(root)
-    with store_faults(root), exclusive_lock(root / INDEX_LOCK):
-        has_runs = any((root / "runs").glob("*/*"))
-        if has_runs and not path.exists():
-            raise StoreNotReadyError(
-                f"The index of the store {root} is missing: run rmos index rebuild."
-            )
-        return RunIndex(path, may_be_new=not has_runs)
+    return RunIndex(open_database(root, SCHEMA))
 
 
 def open_index_to_read(root: Path) -> RunIndex:
@@ -337,16 +240,4 @@ def open_index_to_read(root: Path) -> RunIndex:
     Raises:
         StoreNotReadyError: The index is missing or empty though there are runs, or damaged.
     """
-    path = root / INDEX_FILE
-    with store_faults(root):
-        made = engine.what_is_made(path)
-        if made is engine.Made.PARTS:
-            open_index(root).close()
-        elif made is engine.Made.NOTHING and any((root / "runs").glob("*/*")):
-            found = (
-                f"The index {path} is empty, but there are runs"
-                if path.exists()
-                else f"The index of the store {root} is missing"
-            )
-            raise StoreNotReadyError(f"{found}: run rmos index rebuild.")
-        return RunIndex.to_read(path, is_made=made is not engine.Made.NOTHING)
+    return RunIndex(open_database_to_read(root, SCHEMA))

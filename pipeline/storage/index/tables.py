@@ -9,18 +9,15 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    CompoundSelect,
     Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    Select,
     String,
     Table,
     text,
 )
-from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.advisories.verdict import AdvisoryClaim
@@ -303,14 +300,6 @@ def with_source(found: IndexedRun, source: RecordSource) -> IndexedRun:
     """Return the same run with the record that made it."""
     row = dict(zip(runs.c.keys(), found.row, strict=True)) | _source_values(source)
     return found._replace(row=_run_in_order(row))
-
-
-def driver_text(query: Select[Any] | CompoundSelect[Any]) -> str:
-    """Return a query as the driver takes it, its parameters by name.
-
-    Made once for a query that is asked often: making one takes longer than SQLite's answer.
-    """
-    return str(query.compile(dialect=dialect(paramstyle="named")))
 
 
 def stored_run_of_row(row: Mapping[Any, Any]) -> StoredRun:

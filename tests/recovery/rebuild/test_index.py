@@ -21,7 +21,6 @@ from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
-from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.ledger_key import init_ledger_key, open_ledger, verifier_keys
 from pipeline.storage.run_store import RunRecord, RunStore
 from tests.archive.archived import remove
@@ -31,6 +30,7 @@ from tests.storage.stores import (
     TIMESTAMP_MS,
     JudgedRecord,
     change_index,
+    index_at,
     judged_record,
     rows,
     tombstone,
@@ -119,7 +119,7 @@ async def test_what_the_operator_gave_up_is_carried_over_from_an_index_of_anothe
     change_index(root, "INSERT INTO accepted_losses VALUES (1, 'rmos.runs.requests', 3, 9)")
     change_index(root, "PRAGMA user_version=3")
     await rebuild_index(settings)
-    with closing(RunIndex(root / "index.sqlite3")) as index:
+    with closing(index_at(root / "index.sqlite3")) as index:
         assert index.accepted_losses(1) == {("rmos.runs.requests", 3): 9}
 
 

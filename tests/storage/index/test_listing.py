@@ -34,7 +34,7 @@ from tests.builders import (
     sha256,
 )
 from tests.laws import offenders
-from tests.storage.stores import change_index, judged_record, opened, source
+from tests.storage.stores import change_index, index_at, judged_record, opened, source
 
 # The ids that a look-up is given come as one JSON text, EXISTS has a row of its own, and what a
 # bounded query has found is read to its end.
@@ -84,11 +84,11 @@ def plans_of(index: RunIndex, work: Any) -> list[str]:
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         statements.append((statement, parameters))
 
-    event.listen(index._engine, "before_cursor_execute", note)
+    event.listen(index.database.engine, "before_cursor_execute", note)
     try:
         work()
     finally:
-        event.remove(index._engine, "before_cursor_execute", note)
+        event.remove(index.database.engine, "before_cursor_execute", note)
     with index.reading() as connection:
         return [
             str(row[3])
@@ -335,7 +335,7 @@ def in_plain_python(rows: list[tuple[str, int, str, str]], wanted: RunFilter) ->
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunIndex, dict[str, Any]]]:
     """Yield an empty index, and a row by the names of its columns."""
-    index = RunIndex(tmp_path_factory.mktemp("listing") / "index.sqlite3")
+    index = index_at(tmp_path_factory.mktemp("listing") / "index.sqlite3")
     verdict = judged(run_request())
     row = indexed_run(verdict.built.document, stored_run(verdict, source(0))).row
     yield index, dict(zip(runs.c.keys(), row, strict=True))

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.sqlite.reading import Files, Way, open_nothing, open_to_read
 from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreError
-from pipeline.storage.index.reading import Files, Way, open_nothing, open_to_read
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.reader import RunReader
 from pipeline.storage.run_store import RunStore
 from schemas.run_filter import RunFilter
 from tests.builders import run_request
 from tests.disk.mounts import mounted, why_not
-from tests.storage.stores import in_child, judged_record, make_store
+from tests.storage.stores import fold_log, in_child, index_at, judged_record, make_store
 
 USER = 54_321
 NO_MOUNT = why_not()
@@ -146,7 +147,10 @@ def test_what_is_read_while_a_writer_begins_is_refused(
 def test_nothing_is_an_index_with_every_table(root: Path) -> None:
     stopped(root, 0)
     names = "SELECT name FROM sqlite_master ORDER BY name"
-    with closing(open_nothing()) as nothing, closing(open_to_read(root / INDEX_NAME)) as whole:
+    with (
+        closing(open_nothing(SCHEMA.metadata)) as nothing,
+        closing(open_to_read(root / INDEX_NAME)) as whole,
+    ):
         assert nothing.execute(names).fetchall() == whole.execute(names).fetchall()
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             whole.execute("DELETE FROM runs")
@@ -160,7 +164,7 @@ def obey(root: Path, line: Callable[[], str], answer: Callable[[bytes], object])
         if words[0] == "add":
             add(store, int(words[1]))
         elif words[0] == "fold":
-            store.index.fold_log()
+            fold_log(store.index)
         else:
             store.close()
             store = None
@@ -274,5 +278,5 @@ def test_another_user_reads_beside_the_worker(root: Path, state: str) -> None:
 
 def test_a_writer_looks_up_in_its_own_files(root: Path) -> None:
     stopped(root, 0)
-    with closing(RunIndex(root / INDEX_NAME)) as index:
+    with closing(index_at(root / INDEX_NAME)) as index:
         assert index.find("run_0") is not None

@@ -20,8 +20,8 @@ from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.storage.index import queries
-from pipeline.storage.index.engine import INDEX_FORMAT
 from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
@@ -41,7 +41,7 @@ from tests.builders import (
     router_request,
     run_request,
 )
-from tests.storage.stores import open_descriptors, source
+from tests.storage.stores import index_at, open_descriptors, source
 
 REQUESTS = {
     "saw": run_request(),
@@ -69,7 +69,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def index(path: Path) -> Iterator[RunIndex]:
-    index = RunIndex(path)
+    index = index_at(path)
     yield index
     index.close()
 
@@ -307,7 +307,7 @@ def test_a_reader_sees_the_state_before_an_open_transaction(path: Path, index: R
 
 
 def closing_index(path: Path) -> closing[RunIndex]:
-    return closing(RunIndex(path))
+    return closing(index_at(path))
 
 
 def test_positions_of_epochs_are_kept_apart_and_never_go_back(index: RunIndex) -> None:
@@ -375,7 +375,7 @@ def test_a_look_up_cannot_write_and_a_fault_of_it_is_one_of_the_store(index: Run
 
 def test_nothing_stays_open_of_an_index_that_is_closed_while_it_is_looked_at(path: Path) -> None:
     before = open_descriptors()
-    index = RunIndex(path)
+    index = index_at(path)
     with index.looking_up() as connection:
         index.close()
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (0,)
@@ -405,11 +405,11 @@ def test_an_index_of_another_format_is_refused_and_nothing_stays_open(path: Path
     with closing_index(path):
         pass
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"PRAGMA user_version={INDEX_FORMAT + 1}")
+        connection.execute(f"PRAGMA user_version={SCHEMA.format + 1}")
     before = open_descriptors()
     # The error keeps what it went through alive, so a descriptor would be seen.
     with pytest.raises(StoreNotReadyError, match="run rmos index rebuild") as caught:
-        RunIndex(path)
+        index_at(path)
     assert open_descriptors() == before, caught
 
 
@@ -420,24 +420,24 @@ def test_a_damaged_index_is_refused_and_nothing_stays_open(path: Path) -> None:
     before = open_descriptors()
     for _ in range(2):
         with pytest.raises(StoreNotReadyError, match=r"cannot be read.*run rmos index rebuild"):
-            RunIndex(path)
+            index_at(path)
     assert open_descriptors() == before
 
 
 def test_an_index_with_nothing_in_it_is_refused_where_it_cannot_be_new(path: Path) -> None:
     with pytest.raises(StoreNotReadyError, match=r"is empty.*run rmos index rebuild"):
-        RunIndex(path, may_be_new=False)
+        index_at(path, may_be_new=False)
 
 
 def test_an_index_that_lost_its_log_while_young_is_refused(path: Path) -> None:
-    index = RunIndex(path)
+    index = index_at(path)
     young = path.read_bytes()
     index.close()
     path.write_bytes(young)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
     with pytest.raises(StoreNotReadyError, match="run rmos index rebuild"):
-        RunIndex(path, may_be_new=False)
+        index_at(path, may_be_new=False)
 
 
 def test_a_replaced_index_is_noticed(path: Path, index: RunIndex, tmp_path: Path) -> None:
@@ -471,16 +471,16 @@ def test_a_fault_of_the_file_is_one_of_the_store(
 
 def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(OperationalError):
-        RunIndex(tmp_path / "none" / "index.sqlite3")
+        index_at(tmp_path / "none" / "index.sqlite3")
 
 
 def test_an_accepted_loss_is_kept_also_by_an_index_of_before(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite3"
-    with closing(RunIndex(path)):
+    with closing(index_at(path)):
         pass
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE accepted_losses")
-    with closing(RunIndex(path)) as index:
+    with closing(index_at(path)) as index:
         with index.transaction() as transaction:
             transaction.accept_losses(1, {("topic", 0): 6})
             transaction.accept_losses(1, {("topic", 0): 4, ("topic", 1): 2})
@@ -491,11 +491,11 @@ def test_an_accepted_loss_is_kept_also_by_an_index_of_before(tmp_path: Path) -> 
 
 def test_an_index_of_before_gets_the_indexes_that_it_has_not(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite3"
-    with closing(RunIndex(path)):
+    with closing(index_at(path)):
         pass
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP INDEX runs_by_machine_id")
-    with closing(RunIndex(path)):
+    with closing(index_at(path)):
         pass
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import create_engine
+from sqlalchemy import MetaData, create_engine
 from sqlalchemy.pool import StaticPool
 
 from pipeline.errors import StoreError
-from pipeline.storage.index import tables
 
 LOCK_SECONDS = 60.0
 """Longest wait for a lock of SQLite, which a writer holds for moments."""
@@ -80,6 +80,7 @@ def _state(path: Path) -> _FileState | None:
 class ReadConnection(sqlite3.Connection):
     """A connection that can only read, and knows whether what it reads may have changed."""
 
+    dialect_name: Final = "sqlite"
     path: Path | None = None
     files: Files | None = None
 
@@ -89,6 +90,15 @@ class ReadConnection(sqlite3.Connection):
         if self.path is None or self.files is None or self.files.way is Way.SHARED:
             return True
         return Files.of(self.path) == self.files
+
+    @contextmanager
+    def one_state(self) -> Iterator[None]:
+        """Let all statements of a block read the same state."""
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.execute("ROLLBACK")
 
     def check(self) -> None:
         """Refuse what was read.
@@ -157,20 +167,20 @@ def _connected(path: Path, how: str) -> ReadConnection:
     )
 
 
-def open_nothing() -> ReadConnection:
-    """Return an index with nothing in it, for a store that has none yet."""
+def open_nothing(metadata: MetaData) -> ReadConnection:
+    """Return an index with nothing in the tables of `metadata`, for a store that has none yet."""
     connection = sqlite3.connect(
         ":memory:", check_same_thread=False, isolation_level=None, factory=ReadConnection
     )
-    connection.deserialize(_nothing())
+    connection.deserialize(_nothing(metadata))
     return connection
 
 
 @lru_cache(maxsize=1)
-def _nothing() -> bytes:
+def _nothing(metadata: MetaData) -> bytes:
     engine = create_engine("sqlite://", poolclass=StaticPool)
     with engine.connect() as made:
-        tables.metadata.create_all(made)
+        metadata.create_all(made)
         made.commit()
         driver = made.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)  # as SQLAlchemy has it

@@ -13,12 +13,9 @@ from sqlalchemy.exc import DatabaseError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.disk.sqlite.reading import LOCK_SECONDS, ReadConnection, checked, open_to_read
+from pipeline.disk.sqlite.schema import Schema
 from pipeline.errors import StoreNotReadyError
-from pipeline.storage.index import tables
-from pipeline.storage.index.reading import LOCK_SECONDS, ReadConnection, checked, open_to_read
-
-INDEX_FORMAT = 4
-"""`user_version` of the file. Another one is rebuilt, never converted: the index is derived."""
 
 _CACHE_KIB = 16_384
 """Pages that are kept: those to which each run_id leads at random are read again less often."""
@@ -37,16 +34,6 @@ _CHECKPOINT_PAGES = 16_000
 A page that changes often is copied once for all its changes. Every commit is durable by the log.
 """
 
-_ADDED: tuple[Table | Index, ...] = (
-    tables.accepted_losses,
-    tables.topic_ids,
-    tables.reported_claims,
-    tables.claims_in_hand,
-    *tables.run_indexes,
-    tables.advisories_by_id,
-)
-"""Missing in an older index of this format."""
-
 
 def check_is_file(path: Path) -> None:
     """Refuse what SQLite would follow, or wait for."""
@@ -64,6 +51,7 @@ def open_engine(path: Path) -> Engine:
     engine = create_engine(
         # Not as text, in which a `?` of the path would begin options.
         URL.create("sqlite", database=str(path)),
+        paramstyle="named",
         connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False, "isolation_level": None},
     )
 
@@ -82,7 +70,7 @@ def open_engine(path: Path) -> Engine:
 
 def open_reading_engine(connect: Callable[[], ReadConnection]) -> Engine:
     """Return an engine whose connections are those of `connect`; an outdated one is replaced."""
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, paramstyle="named")
 
     @event.listens_for(engine, "checkout")
     def replace_outdated(connection: ReadConnection, *_record: object) -> None:
@@ -92,7 +80,7 @@ def open_reading_engine(connect: Callable[[], ReadConnection]) -> Engine:
     return engine
 
 
-class LookUps:
+class ReadConnections:
     """Connections of the driver alone, for look-ups: each thread borrows one for a moment.
 
     SQLAlchemy takes about 100 us for a query of one row, SQLite and its driver 8.
@@ -109,7 +97,7 @@ class LookUps:
         self._is_closed = False
 
     @contextmanager
-    def borrowed(self) -> Iterator[sqlite3.Connection]:
+    def borrowed(self) -> Iterator[ReadConnection]:
         """Lend a connection that can only read; each statement reads one state.
 
         Raises:
@@ -172,7 +160,7 @@ class Made(Enum):
     ALL = 2
 
 
-def what_is_made(path: Path) -> Made:
+def what_is_made(path: Path, schema: Schema) -> Made:
     """Return what of an index is at `path`; nothing is made, and no writer is waited for.
 
     Raises:
@@ -185,39 +173,39 @@ def what_is_made(path: Path) -> Made:
     try:
         with damage_reported(path), engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            missing = _missing(connection)
+            missing = _missing(connection, schema)
     finally:
         engine.dispose()
     if found == 0:
         return Made.NOTHING
-    _check_format(found, path)
+    _check_format(found, path, schema)
     return Made.PARTS if missing else Made.ALL
 
 
-def prepare(engine: Engine, path: Path, *, may_be_new: bool) -> None:
+def prepare(engine: Engine, path: Path, schema: Schema, *, may_be_new: bool) -> None:
     """Make the tables of a new file, check the format of an old one."""
     with damage_reported(path), engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if found == INDEX_FORMAT:
-            for each in _missing(connection):
+        if found == schema.format:
+            for each in _missing(connection, schema):
                 each.create(connection)
         if found == 0 and may_be_new:
-            tables.metadata.create_all(connection)
-            connection.exec_driver_sql(f"PRAGMA user_version={INDEX_FORMAT}")
+            schema.metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version={schema.format}")
         connection.exec_driver_sql("COMMIT")
     if found == 0 and not may_be_new:
         raise StoreNotReadyError(
             f"The index {path} is empty, but there are runs: run rmos index rebuild."
         )
     if found != 0:
-        _check_format(found, path)
+        _check_format(found, path, schema)
 
 
-def _missing(connection: Connection) -> list[Table | Index]:
+def _missing(connection: Connection, schema: Schema) -> list[Table | Index]:
     """Return what an older index of this format lacks, by one look: to check each takes 1 ms."""
     names = set(connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
-    return [each for each in _ADDED if each.name not in names]
+    return [each for each in schema.added if each.name not in names]
 
 
 @contextmanager
@@ -233,10 +221,10 @@ def damage_reported(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_format(found: int, path: Path) -> None:
-    if found != INDEX_FORMAT:
+def _check_format(found: int, path: Path, schema: Schema) -> None:
+    if found != schema.format:
         raise StoreNotReadyError(
-            f"Expected the index {path} to be of format {INDEX_FORMAT}, found {found}: "
+            f"Expected the index {path} to be of format {schema.format}, found {found}: "
             "run rmos index rebuild."
         )
 

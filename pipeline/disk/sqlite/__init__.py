@@ -1,0 +1,1 @@
+"""The index of a store on one disk: an SQLite file."""
