@@ -12,6 +12,7 @@
 | StoreError | stops | 503 | 6 | the disk's or the operator's; nothing was acknowledged |
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
 | LockWaitEndedError | stops | 503 | 6 | nobody's: a signal came while it waited for a lock |
+| LogMovedError | stops | 503 | 6 | nobody's: another process went on with a log meanwhile |
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
@@ -116,6 +117,13 @@ class StoreNotReadyError(StoreError):
 
 class LockWaitEndedError(StoreError):
     """The process was stopped while it waited for a lock. Nothing was done."""
+
+
+class LogMovedError(StoreError):
+    """Another process went on with a log meanwhile, where no lock held it off.
+
+    Nothing was acknowledged; a restart does it again.
+    """
 
 
 class DiskFullError(StoreError):

@@ -61,9 +61,10 @@ WRITES_FILES = {"schemas.export": {"pathlib"}}
 """What is pure but for this: the frozen schemas, written for the command that exports them."""
 
 PURE_STANDARD_LIBRARY = {
-    *("__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime"),
-    *("decimal", "enum", "functools", "hashlib", "hmac", "html", "ipaddress", "itertools", "json"),
-    *("math", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata"),
+    *("__future__", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses"),
+    *("datetime", "decimal", "enum", "functools", "hashlib", "hmac", "html", "ipaddress"),
+    *("itertools", "json", "math", "operator", "re", "string", "struct", "textwrap", "types"),
+    *("typing", "unicodedata"),
 }
 PURE_LIBRARIES = {
     *("cryptography", "jinja2", "markupsafe", "msgspec", "orjson", "pydantic", "pydantic_core"),

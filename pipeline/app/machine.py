@@ -14,6 +14,7 @@ from pipeline.app.process import OPEN_FILES, store_folder
 from pipeline.broker.connection import is_local
 from pipeline.broker.local.runtime import is_downloaded
 from pipeline.disk.faults import store_faults
+from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.store_identity import STORE_FILE, read_store, refuse_as_root
 from pipeline.disk.volume import is_disk_writable, room_of
 from pipeline.errors import AddressTakenError, RmosError, StoreNotReadyError
@@ -127,7 +128,7 @@ def look_at_key(settings: Settings) -> Found:
         )
     identity = read_store(root)
     path = key_file_of(settings, identity)
-    signer = load_own_key(root, path, identity.store_id)
+    signer = load_own_key(DiskLogs(root), path, identity.store_id)
     return State.FINE, f"{path} signs as {signer.key}."
 
 

@@ -118,6 +118,22 @@ class SystemCalls:
         os.close(descriptor)
 
 
+class LogSystemCalls(SystemCalls):
+    """The system calls of logs: those of the durable writer, and three that change names."""
+
+    def replace(self, old: str, new: str, folder: int) -> None:
+        """Give a file the name of another in the same folder, which goes; at once (rename(2))."""
+        os.replace(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def list_folder(self, folder: int) -> list[str]:
+        """Return the names in a folder, in no order."""
+        return os.listdir(folder)
+
+    def remove_folder(self, name: str, parent: int) -> None:
+        """Remove an empty folder."""
+        os.rmdir(name, dir_fd=parent)
+
+
 def supports_unnamed_files(root: Path, calls: SystemCalls) -> bool:
     """Try what the group commit needs: a file without a name, and the flush of a file system."""
     folder = calls.open_folder(str(root))

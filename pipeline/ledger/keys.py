@@ -24,12 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pipeline.disk.faults import store_faults
+from pipeline.core.store.log_store import LogStore
 from pipeline.disk.regular_files import NotAFileError, open_named, read_named
 from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.ledger.folder import LogFolder, find_logs
 from pipeline.ledger.log_id import signer_name
+from pipeline.ledger.stored_log import StoredLog, find_logs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import (
     KeyRotation,
@@ -187,8 +187,8 @@ def read_vkey(key_file: Path, name: str) -> VerifierKey | None:
     return key
 
 
-def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
-    """Return the signer whose key is in `key_file`, which must be the key of the store at `root`.
+def load_own_key(logs: LogStore, key_file: Path, store_id: str) -> NoteSigner:
+    """Return the signer whose key is in `key_file`, which must be the key of the store of `logs`.
 
     A private key does not name its owner; its public part beside it does, and so does every
     checkpoint in the store. Nothing may be signed before both were asked.
@@ -205,26 +205,26 @@ def load_own_key(root: Path, key_file: Path, store_id: str) -> NoteSigner:
             f"The ledger key at {key_file} is not the one whose public part is at "
             f"{vkey_file_of(key_file)}: put the key of this store back; nothing was signed."
         )
-    with store_faults(root):
-        for log in find_logs(root):
-            _check_signer(LogFolder(root, log), key_file, [*known, signer.key])
+    with logs.faults():
+        for log in find_logs(logs):
+            _check_signer(StoredLog(logs, log), key_file, [*known, signer.key])
     return signer
 
 
-def _check_signer(folder: LogFolder, key_file: Path, known: Sequence[VerifierKey]) -> None:
+def _check_signer(stored: StoredLog, key_file: Path, known: Sequence[VerifierKey]) -> None:
     """Refuse where a log is signed by keys of the store's name, and by none that is known.
 
     What else is wrong with a checkpoint is for those who read the log.
     """
     name = known[0].name
     try:
-        note = parse_note(folder.read_checkpoint() or b"")
+        note = parse_note(stored.read_checkpoint() or b"")
     except EvidenceError:
         return
     signed = {each.key_id for each in note.signatures if each.name == name}
     if signed and signed.isdisjoint(key.key_id for key in known):
         raise StoreNotReadyError(
-            f"The ledger key at {key_file} is not the key of this store: {folder.log.path} is "
+            f"The ledger key at {key_file} is not the key of this store: {stored.log.path} is "
             f"signed by {name}+{min(signed).hex()}; set RMOS_LEDGER_KEY_FILE to that key; nothing "
             "was signed."
         )

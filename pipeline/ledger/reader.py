@@ -13,12 +13,13 @@ from pathlib import Path
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import store_faults
+from pipeline.core.store.log_store import Logs
+from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
-from pipeline.ledger.folder import LogFolder, find_logs, ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.stored_log import StoredLog, find_logs, ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -50,34 +51,34 @@ class LogReader:
         note: The signed note itself.
     """
 
-    def __init__(self, folder: LogFolder, checkpoint: Checkpoint, note: bytes = b"") -> None:
-        """Read the log in `folder` at `checkpoint`, which the caller has checked."""
-        self.log = folder.log
+    def __init__(self, stored: StoredLog, checkpoint: Checkpoint, note: bytes = b"") -> None:
+        """Read a log at `checkpoint`, which the caller has checked."""
+        self.log = stored.log
         self.checkpoint = checkpoint
         self.note = note
-        self._folder = folder
-        self._hashes = TileHashes(checkpoint.size, folder.read_tile)
+        self._stored = stored
+        self._hashes = TileHashes(checkpoint.size, stored.read_tile)
         # Of functions, not of methods of its own: a cycle would keep all that was read, until
         # the collector comes.
-        load = partial(_load_bundle, folder, checkpoint, self._hashes)
+        load = partial(_load_bundle, stored, checkpoint, self._hashes)
         self._bundle = lru_cache(maxsize=_CACHED_BUNDLES)(load)
 
     @classmethod
     def open(
-        cls, root: Path, log: LogId, store_id: str, keys: Iterable[VerifierKey]
+        cls, store: Logs, log: LogId, store_id: str, keys: Iterable[VerifierKey]
     ) -> "LogReader":
-        """Open a log of the store at `root` at its checkpoint of now, signed by one of `keys`.
+        """Open a log of a store at its checkpoint of now, signed by one of `keys`.
 
         Raises:
             IntegrityError: There is no checkpoint, or not one of this log by these keys.
         """
-        folder = LogFolder(root, log)
-        with store_faults(root), ledger_faults(log):
-            note = folder.read_checkpoint()
+        stored = StoredLog(store, log)
+        with store.faults(), ledger_faults(log):
+            note = stored.read_checkpoint()
             if note is None:
                 raise IntegrityError(f"The log {log.path} has no checkpoint.")
             checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-        return cls(folder, checkpoint, note)
+        return cls(stored, checkpoint, note)
 
     @property
     def size(self) -> int:
@@ -158,6 +159,25 @@ class LogReader:
         """
         return bisect_left(range(self.size), offset, key=lambda at: self.leaf(at).offset)
 
+    def compare(self, leaves: Iterable[LedgerLeaf]) -> None:
+        """Check that each offset of `leaves`, which the log has passed, has exactly this leaf.
+
+        Raises:
+            EvidenceError: It has another, or none.
+        """
+        for leaf in leaves:
+            index = self.index_of(leaf.offset)
+            if index is None:
+                raise EvidenceError(
+                    f"expected a leaf of offset {leaf.offset}, found those after it alone"
+                )
+            found = self.leaf(index)
+            if found != leaf:
+                raise EvidenceError(
+                    f"expected leaf {index}, of offset {leaf.offset}, to be "
+                    f"{leaf.encode().decode()}, found {found.encode().decode()}"
+                )
+
     def prove(self, index: int) -> TlogProof:
         """Return the proof of the leaf at `index`, which anybody can check with a vkey alone.
 
@@ -194,15 +214,15 @@ class LogReader:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        with store_faults(self._folder.root), ledger_faults(self.log):
+        with self._stored.store.faults(), ledger_faults(self.log):
             yield
 
 
 def _load_bundle(
-    folder: LogFolder, checkpoint: Checkpoint, hashes: TileHashes, index: int
+    stored: StoredLog, checkpoint: Checkpoint, hashes: TileHashes, index: int
 ) -> list[bytes]:
     tile = Tile(ENTRIES, index, min(TILE_WIDTH, checkpoint.size - index * TILE_WIDTH))
-    entries = parse_bundle(tile, folder.read_tile(tile))
+    entries = parse_bundle(tile, stored.read_tile(tile))
     check_bundle(tile, entries, hashes.tile(0, index))
     # A path holds a hash over every other leaf. Those beside it in the tile are computed
     # from the tile, so one path that verifies vouches for the whole tile.
@@ -228,12 +248,13 @@ class StoreLogs:
         self.root = root
         self.store_id = read_store(root).store_id
         self.keys = keys
+        self._store = DiskLogs(root)
         self._opened: dict[LogId, LogReader] = {}
 
     def ids(self) -> list[LogId]:
         """Return the logs that are there, in order."""
-        with store_faults(self.root):
-            return sorted(find_logs(self.root))
+        with self._store.faults():
+            return sorted(find_logs(self._store))
 
     def open(self, log: LogId) -> LogReader:
         """Return a log at the checkpoint that it had when it was first asked for.
@@ -242,7 +263,7 @@ class StoreLogs:
             IntegrityError: There is no checkpoint, or not one of this log by a trusted key.
         """
         if log not in self._opened:
-            self._opened[log] = LogReader.open(self.root, log, self.store_id, self.keys)
+            self._opened[log] = LogReader.open(self._store, log, self.store_id, self.keys)
         return self._opened[log]
 
     def open_all(self) -> Iterator[LogReader]:

@@ -17,20 +17,19 @@ writes anything.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.disk.durable_files import DurableFiles
+from pipeline.core.store.log_store import Head, LogStore
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.small_files import flush_folder
 from pipeline.disk.store_identity import read_store, refuse_as_root
+from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import StoreError
-from pipeline.ledger.checkpoint_files import CheckpointFiles
-from pipeline.ledger.folder import LOCK_FILE, LedgerSystemCalls, LogFolder, find_logs, ledger_faults
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
-from pipeline.ledger.log_id import LogId
+from pipeline.ledger.stored_log import StoredLog, find_logs, ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, sign_checkpoint
@@ -54,7 +53,7 @@ class RotatedKey:
     note: Path
 
 
-def rotate_key(root: Path, key_file: Path, calls: LedgerSystemCalls | None = None) -> RotatedKey:
+def rotate_key(root: Path, key_file: Path, calls: LogSystemCalls | None = None) -> RotatedKey:
     """Let a new key take over from the one in `key_file`, for the store at `root`.
 
     Raises:
@@ -64,10 +63,11 @@ def rotate_key(root: Path, key_file: Path, calls: LedgerSystemCalls | None = Non
     """
     store_id = read_store(root).store_id
     refuse_as_root(root)
+    store = DiskLogs(root, calls)
     with store_faults(root), exclusive_lock(root / INDEX_LOCK):  # 1.
-        old = load_own_key(root, key_file, store_id)
+        old = load_own_key(store, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
-        logs = _sign_by_both(root, store_id, [old, new], calls or LedgerSystemCalls())  # 3.
+        logs = _sign_by_both(store, store_id, [old, new])  # 3.
         note = write_rotation(key_file, sign_rotation(old, new))  # 4.
         write_vkey(key_file, new.key)  # 5.
         _take_over(key_file)  # 6.
@@ -84,37 +84,36 @@ def _next_key(key_file: Path, name: str) -> NoteSigner:
     return load_key(path, name) if path.exists() else make_key(path, name)
 
 
-def _sign_by_both(
-    root: Path, store_id: str, signers: Sequence[NoteSigner], calls: LedgerSystemCalls
-) -> int:
+def _sign_by_both(store: LogStore, store_id: str, signers: Sequence[NoteSigner]) -> int:
     """Replace the checkpoint of every log by the same one, signed by both; return their number."""
-    with store_faults(root), ExitStack() as held:
-        logs = find_logs(root)
-        for log in logs:
-            held.enter_context(exclusive_lock(root / log.path / LOCK_FILE))
-        group_commits = DurableFiles(root, calls).group_commits
-        checkpoint_files = CheckpointFiles(root, calls, held, group_commits=group_commits)
-        notes = {log: _signed_by_both(root, log, store_id, signers, calls) for log in logs}
-        if notes:
-            checkpoint_files.write_checkpoints(notes)
-            checkpoint_files.publish_checkpoints(notes)
-            checkpoint_files.flush(notes)
+    with store.faults():
+        logs = find_logs(store)
+        paths = [log.path for log in logs]
+        with store.locked(paths) as locked:
+            heads = locked.heads(paths)
+            swaps = {
+                log.path: _signed_by_both(
+                    StoredLog(locked, log), heads.get(log.path), store_id, signers
+                )
+                for log in logs
+            }
+            if swaps:
+                locked.swap(swaps)
     return len(logs)
 
 
 def _signed_by_both(
-    root: Path, log: LogId, store_id: str, signers: Sequence[NoteSigner], calls: LedgerSystemCalls
-) -> bytes:
-    folder = LogFolder(root, log, calls)
+    stored: StoredLog, head: Head | None, store_id: str, signers: Sequence[NoteSigner]
+) -> tuple[Head, bytes]:
+    log = stored.log
     with ledger_faults(log):
-        note = folder.read_checkpoint()
-        if note is None:
+        if head is None:
             raise EvidenceError("expected a checkpoint, found none")
         keys = [signer.key for signer in signers]
-        checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-        if TreeAppender.resume(checkpoint.size, folder.read_tile).root() != checkpoint.root:
+        checkpoint = open_checkpoint(head.note, keys, origin=log.origin(store_id))
+        if TreeAppender.resume(checkpoint.size, stored.read_tile).root() != checkpoint.root:
             raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
-        return sign_checkpoint(checkpoint, signers)
+        return head, sign_checkpoint(checkpoint, signers)
 
 
 def _take_over(key_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ledger on disk: a batch of leaves is appended to its logs, or nothing is.
+"""The ledger: a batch of leaves is appended to its logs, or nothing is.
 
 The procedure of a batch, with the same numbers in the code, and what is left if the process
 dies after a step:
@@ -11,41 +11,33 @@ dies after a step:
 | 4. link the tiles, their bytes durable, in the group commit of the caller | tiles that no \
 checkpoint covers: no part of the log; the same leaves find or make them again |
 | 5. read the tiles back, hash their new leaves again, sign | the same |
-| 6. write the checkpoints under another name, flush | the same, and that name, which goes |
-| 7. rename them over the old ones, flush | the batch; after a power cut before the flush, \
-the batch or the log before it |
+| 6. swap the checkpoints: on a disk write them under another name, flush | the same, and that \
+name, which goes |
+| 7. on a disk rename them over the old ones, flush | the batch; after a power cut before the \
+flush, the batch or the log before it |
 | 8. remove partial tiles that the larger log has no use for | the batch, and some of those \
 tiles, which the next process removes with its first batch that is larger than they |
 
-Three flushes, for all logs of the batch together. That of step 4 makes the bytes durable before a
-name shows them. That of step 6 makes the names of the tiles durable, with all that the caller has
-linked, and the bytes of the new checkpoints: so whatever checkpoint is found, it is whole and its
-tiles are there. That of step 7 makes the checkpoints durable before anything is acknowledged.
+On a disk it is three flushes, for all logs of the batch together. That of step 4 makes the bytes
+durable before a name shows them. That of step 6 makes the names of the tiles durable, with all that
+the caller has linked, and the bytes of the new checkpoints: so whatever checkpoint is found, it is
+whole and its tiles are there. That of step 7 makes the checkpoints durable before anything is
+acknowledged.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from pipeline.core.store.files import Creation, NewFile
-from pipeline.disk.durable_files import DurableFiles
-from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import exclusive_lock
-from pipeline.disk.small_files import Folders
+from pipeline.core.store.files import Creation, Files, NewFile
+from pipeline.core.store.log_store import CHECKPOINT_FILE, Head, LockedLogs, Logs, LogStore
 from pipeline.errors import IntegrityError
-from pipeline.ledger.checkpoint_files import CheckpointFiles
-from pipeline.ledger.folder import (
-    CHECKPOINT_FILE,
-    LOCK_FILE,
-    LedgerSystemCalls,
-    LogFolder,
-    ledger_faults,
-)
 from pipeline.ledger.keys import KeyInUse
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.partial_tiles import remove_known, remove_narrower, tiles_with_leftovers
 from pipeline.ledger.reader import LogReader
+from pipeline.ledger.stored_log import StoredLog, ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.append import TreeAppender, verify_append
 from pipeline.ledger.tlog.checkpoints import (
@@ -55,10 +47,7 @@ from pipeline.ledger.tlog.checkpoints import (
     sign_checkpoint,
 )
 from pipeline.ledger.tlog.notes import NoteSigner
-from pipeline.ledger.tlog.tiles import (
-    Tile,
-    rightmost_tiles,
-)
+from pipeline.ledger.tlog.tiles import Tile, rightmost_tiles
 
 Leaves = Mapping[LogId, Sequence[LedgerLeaf]]
 """New leaves of each log, in the order of their offsets."""
@@ -69,15 +58,15 @@ class _LogState:
     """A log at a checkpoint.
 
     Attributes:
-        note: The signed checkpoint, as it stands on disk.
+        head: The signed checkpoint, as the store holds it.
         tree: The log, to be copied and appended to.
         next_offset: One more than that of the last leaf.
         swept: Whether no partial tile is there but those of this checkpoint.
         verified: The last bundle and its tile of level 0 where they are partial, by level: as the
-            disk held them, with each leaf hashed and followed to the root.
+            store held them, with each leaf hashed and followed to the root.
     """
 
-    note: bytes
+    head: Head
     checkpoint: Checkpoint
     tree: TreeAppender
     next_offset: int
@@ -90,31 +79,29 @@ class Ledger:
 
     def __init__(
         self,
-        root: Path,
+        files: Files,
+        store: LogStore,
         store_id: str,
         signers: Sequence[NoteSigner],
         *,
         key_in_use: KeyInUse | None = None,
-        calls: LedgerSystemCalls | None = None,
     ) -> None:
-        """Open the ledger of the store at `root`.
+        """Open the ledger of a store.
 
         Args:
-            root: Folder of the store.
+            files: Of the store.
+            store: Its logs.
             store_id: Of the store; a part of every checkpoint's origin.
             signers: Who signs checkpoints; two while a new key takes over from an old one.
             key_in_use: Detects that another key has taken over; None for a key of no file.
-            calls: System calls, for tests.
         """
-        self.root = root
+        self._files = files
+        self._store = store
         self._store_id = store_id
         self._signers = signers
         self._keys = [signer.key for signer in signers]
         self._key_in_use = key_in_use
-        self._calls = calls or LedgerSystemCalls()
         self._states: dict[LogId, _LogState] = {}
-        with store_faults(root):
-            self._files = DurableFiles(root, self._calls)
 
     def append_all(self, leaves: Leaves) -> dict[LogId, Checkpoint]:
         """Append leaves to several logs, durably; return their checkpoints.
@@ -140,31 +127,33 @@ class Ledger:
         logs = sorted((log for log, added in leaves.items() if added), key=lambda log: log.path)
         if self._key_in_use is not None:
             self._key_in_use.check()
-        with store_faults(self.root), ExitStack() as held:
+        with self._store.faults():
             self._make_missing(logs)  # 1.
-            for log in logs:  # 2.
-                held.enter_context(exclusive_lock(self.root / log.path / LOCK_FILE))
-            checkpoint_files = CheckpointFiles(
-                self.root, self._calls, held, group_commits=self._files.group_commits
-            )
-            folders = checkpoint_files.folders
-            appended = [self._append(log, leaves[log], folders) for log in logs]  # 3.
-            yield LedgerBatch(appended, checkpoint_files, self._signers, self._states)
+            with self._store.locked([log.path for log in logs]) as locked:  # 2.
+                heads = _by_log(locked, logs)
+                appended = [
+                    self._append(StoredLog(locked, log), heads.get(log), leaves[log])  # 3.
+                    for log in logs
+                ]
+                yield LedgerBatch(appended, locked, self._signers, self._states)
 
-    def leaves_of(self, log: LogId, offsets: Iterable[int]) -> dict[int, LedgerLeaf]:
-        """Return the leaves that records at `offsets` have already.
+    def leaves_of(
+        self, offsets: Mapping[LogId, Sequence[int]]
+    ) -> dict[tuple[LogId, int], LedgerLeaf]:
+        """Return the leaves that records at `offsets` of each log have already.
 
         A leaf with code INTERNAL_ERROR stands: its record is judged so again.
 
         Raises:
-            IntegrityError: The log is not what was written.
+            IntegrityError: A log is not what was written.
         """
-        opened = self._opened(log)
-        if opened is None:
-            return {}
-        reader, following = opened
-        found = {offset: reader.index_of(offset) for offset in offsets if offset < following}
-        return {offset: reader.leaf(index) for offset, index in found.items() if index is not None}
+        found: dict[tuple[LogId, int], LedgerLeaf] = {}
+        for log, (reader, following) in self._opened(offsets).items():
+            for offset in offsets[log]:
+                index = reader.index_of(offset) if offset < following else None
+                if index is not None:
+                    found[log, offset] = reader.leaf(index)
+        return found
 
     def reader(self, log: LogId) -> LogReader | None:
         """Open a log at its checkpoint of now; None where it does not exist yet.
@@ -172,17 +161,23 @@ class Ledger:
         Raises:
             IntegrityError: The log is not what was written.
         """
-        opened = self._opened(log)
+        opened = self._opened([log]).get(log)
         return None if opened is None else opened[0]
 
-    def _opened(self, log: LogId) -> tuple[LogReader, int] | None:
-        """Return a log's reader and the offset after that of its last leaf."""
-        folder = LogFolder(self.root, log, self._calls)
-        with store_faults(self.root), ledger_faults(log):
-            if log not in self._states and self._is_missing(log):
-                return None
-            state = self._read(folder)
-        return LogReader(folder, state.checkpoint), state.next_offset
+    def _opened(self, logs: Iterable[LogId]) -> dict[LogId, tuple[LogReader, int]]:
+        """Return the reader of each log that exists, and the offset after that of its last leaf."""
+        opened = {}
+        with self._store.faults():
+            logs = list(logs)
+            missing = self._missing(logs)
+            there = [log for log in logs if log not in missing]
+            heads = _by_log(self._store, there)
+            for log in there:
+                stored = StoredLog(self._store, log)
+                with ledger_faults(log):
+                    state = self._read(stored, heads.get(log))
+                opened[log] = LogReader(stored, state.checkpoint), state.next_offset
+        return opened
 
     def begin(self, logs: Iterable[LogId]) -> None:
         """Make those of `logs` that do not exist, without leaves.
@@ -190,79 +185,92 @@ class Ledger:
         Raises:
             IntegrityError: A log has lost its checkpoint.
         """
-        with store_faults(self.root):
+        with self._store.faults():
             self._make_missing(sorted(logs, key=lambda log: log.path))
 
     def _make_missing(self, logs: Sequence[LogId]) -> None:
         """Make logs that are not there. By link: of two that do, the second finds the first's."""
-        missing = [log for log in logs if log not in self._states and self._is_missing(log)]
         self._files.create(
-            NewFile(f"{log.path}/{CHECKPOINT_FILE}", self._sign_empty(log)) for log in missing
+            NewFile(f"{log.path}/{CHECKPOINT_FILE}", self._sign_empty(log))
+            for log in self._missing(logs)
         )
 
-    def _is_missing(self, log: LogId) -> bool:
-        folder = LogFolder(self.root, log, self._calls)
+    def _missing(self, logs: Iterable[LogId]) -> list[LogId]:
+        """Return those of `logs` that do not exist.
+
+        Raises:
+            IntegrityError: A log has lost its checkpoint.
+        """
+        unknown = [log for log in logs if log not in self._states]
         # Asked for first: a log never has tiles before it has a checkpoint.
-        has_tiles = folder.has_tiles
-        if folder.read_checkpoint() is not None:
-            return False
-        if has_tiles:
-            raise IntegrityError(
-                f"The log {log.path} has tiles but no checkpoint: put back a copy of the latest "
-                "one, or move its folder out of the store and run rmos replay restore, which makes "
-                "the log again."
-            )
-        return True
+        with_tiles = {log for log in unknown if self._store.has_tiles(log.path)}
+        heads = _by_log(self._store, unknown)
+        missing = [log for log in unknown if log not in heads]
+        for log in missing:
+            if log in with_tiles:
+                raise IntegrityError(
+                    f"The log {log.path} has tiles but no checkpoint: put back a copy of the "
+                    "latest one, or move its folder out of the store and run rmos replay restore, "
+                    "which makes the log again."
+                )
+        return missing
 
     def _sign_empty(self, log: LogId) -> bytes:
         return sign_checkpoint(empty_checkpoint(log.origin(self._store_id)), self._signers)
 
-    def _append(self, log: LogId, leaves: Sequence[LedgerLeaf], folders: Folders) -> "_LogBatch":
+    def _append(
+        self, stored: StoredLog, head: Head | None, leaves: Sequence[LedgerLeaf]
+    ) -> "_LogBatch":
+        log = stored.log
         _check_order(log, leaves)
-        folder = LogFolder(self.root, log, self._calls, folders)
         with ledger_faults(log):
-            state = self._read(folder)
+            state = self._read(stored, head)
             known = [leaf for leaf in leaves if leaf.offset < state.next_offset]
-            _compare(LogReader(folder, state.checkpoint), known)
+            LogReader(stored, state.checkpoint).compare(known)
             tree = state.tree.copy()
             tree.extend([leaf.encode() for leaf in leaves[len(known) :]])
         following = max(state.next_offset, leaves[-1].offset + 1)
         checkpoint = Checkpoint(state.checkpoint.origin, tree.size, tree.root())
         # Should this batch fail, its tiles are left behind.
         self._states[log] = replace(state, swept=False)
-        return _LogBatch(folder, state, tree, following, checkpoint, tree.new_tiles())
+        return _LogBatch(stored, state, tree, following, checkpoint, tree.new_tiles())
 
-    def _read(self, folder: LogFolder) -> _LogState:
-        """Return the state of a log: what this process knows, unless the checkpoint differs.
+    def _read(self, stored: StoredLog, head: Head | None) -> _LogState:
+        """Return the state of a log: what this process knows, unless the head differs.
 
         Raises:
             EvidenceError: The checkpoint is not one of this log and its keys, or the tiles at
                 the right edge do not give its root.
         """
-        note = folder.read_checkpoint()
-        state = self._states.get(folder.log)
-        if note is not None and state is not None and state.note == note:
-            return state
-        if note is None:
+        if head is None:
             raise EvidenceError("expected a checkpoint, found none")
-        checkpoint = open_checkpoint(note, self._keys, origin=folder.log.origin(self._store_id))
-        reader = LogReader(folder, checkpoint)
+        state = self._states.get(stored.log)
+        if state is not None and state.head == head:
+            return state
+        origin = stored.log.origin(self._store_id)
+        checkpoint = open_checkpoint(head.note, self._keys, origin=origin)
+        reader = LogReader(stored, checkpoint)
         if state is not None:
             # Another process went on, from what this one has seen: nothing else may come.
             reader.prove_consistency(state.checkpoint)
         verified: dict[int, bytes] = {}
 
         def read_tile(tile: Tile) -> bytes:
-            content = verified[tile.level] = folder.read_tile(tile)
+            content = verified[tile.level] = stored.read_tile(tile)
             return content
 
         tree = TreeAppender.resume(checkpoint.size, read_tile)
         if tree.root() != checkpoint.root:
             raise EvidenceError(f"expected the tiles of the root {checkpoint.root.hex()}")
         following = reader.leaf(checkpoint.size - 1).offset + 1 if checkpoint.size else 0
-        state = _LogState(note, checkpoint, tree, following, swept=False, verified=verified)
-        self._states[folder.log] = state
+        state = _LogState(head, checkpoint, tree, following, swept=False, verified=verified)
+        self._states[stored.log] = state
         return state
+
+
+def _by_log(store: Logs, logs: Iterable[LogId]) -> dict[LogId, Head]:
+    by_path = {log.path: log for log in logs}
+    return {by_path[path]: head for path, head in store.heads(by_path).items()}
 
 
 def _check_order(log: LogId, leaves: Sequence[LedgerLeaf]) -> None:
@@ -274,39 +282,23 @@ def _check_order(log: LogId, leaves: Sequence[LedgerLeaf]) -> None:
         before = leaf.offset
 
 
-def _compare(reader: LogReader, leaves: Sequence[LedgerLeaf]) -> None:
-    """Check that each offset, which the log has passed, has exactly this leaf.
-
-    Raises:
-        EvidenceError: It has another, or none.
-    """
-    for leaf in leaves:
-        index = reader.index_of(leaf.offset)
-        if index is None:
-            raise EvidenceError(
-                f"expected a leaf of offset {leaf.offset}, found those after it alone"
-            )
-        found = reader.leaf(index)
-        if found != leaf:
-            raise EvidenceError(
-                f"expected leaf {index}, of offset {leaf.offset}, to be {leaf.encode().decode()}, "
-                f"found {found.encode().decode()}"
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class _LogBatch:
     """What a batch makes of one log; no tiles where it has no new leaves."""
 
-    folder: LogFolder
+    stored: StoredLog
     before: _LogState
     tree: TreeAppender
     next_offset: int
     checkpoint: Checkpoint
     tiles: Mapping[Tile, bytes]
 
+    @property
+    def log(self) -> LogId:
+        return self.stored.log
+
     def path_of(self, tile: Tile) -> str:
-        return f"{self.folder.log.path}/{tile}"
+        return f"{self.log.path}/{tile}"
 
 
 class LedgerBatch:
@@ -319,12 +311,12 @@ class LedgerBatch:
     def __init__(
         self,
         logs: Sequence[_LogBatch],
-        checkpoint_files: CheckpointFiles,
+        store: LockedLogs,
         signers: Sequence[NoteSigner],
         states: dict[LogId, _LogState],
     ) -> None:
         self._logs = logs
-        self._checkpoint_files = checkpoint_files
+        self._store = store
         self._signers = signers
         self._states = states
         self.files = [
@@ -343,34 +335,36 @@ class LedgerBatch:
 
         Raises:
             IntegrityError: A tile is not what it must be; no checkpoint was signed.
+            LogMovedError: Another process went on with a log, where no lock held it off.
             StoreError: The disk failed; nothing may be acknowledged.
         """
         changed = [log for log in self._logs if log.tiles]
-        verified = {log.folder.log: self._read_back(log, creations) for log in changed}  # 5.
-        notes = {log.folder.log: sign_checkpoint(log.checkpoint, self._signers) for log in changed}
-        if notes:
-            self._checkpoint_files.write_checkpoints(notes)  # 6.
-            self._checkpoint_files.publish_checkpoints(notes)
-        # 7. Also where nothing grew: the process that wrote the checkpoint may have died here.
-        self._checkpoint_files.flush([log.folder.log for log in self._logs])
+        verified = {log.log: self._read_back(log, creations) for log in changed}  # 5.
+        notes = {log.log: sign_checkpoint(log.checkpoint, self._signers) for log in changed}
+        heads = self._store.swap(  # 6. and 7.
+            {
+                each.log.path: (each.before.head, notes.get(each.log, each.before.head.note))
+                for each in self._logs
+            }
+        )
         for log in self._logs:  # 8.
             swept = self._clean(log)
-            self._states[log.folder.log] = _LogState(
-                notes.get(log.folder.log, log.before.note),
+            self._states[log.log] = _LogState(
+                heads[log.log.path],
                 log.checkpoint,
                 log.tree.copy(),
                 log.next_offset,
                 swept=swept,
-                verified=verified.get(log.folder.log, log.before.verified),
+                verified=verified.get(log.log, log.before.verified),
             )
-        return {log.folder.log: log.checkpoint for log in self._logs}
+        return {log.log: log.checkpoint for log in self._logs}
 
     def _read_back(self, log: _LogBatch, creations: Mapping[str, Creation]) -> dict[int, bytes]:
         """Check what the disk holds, not what we meant to write: a wrong bit stays unsigned.
 
         Every tile is read, once; returns what the next batch finds verified.
         """
-        with ledger_faults(log.folder.log):
+        with ledger_faults(log.log):
             held: dict[Tile, bytes] = {}
             for tile, content in log.tiles.items():
                 if creations[log.path_of(tile)] not in {Creation.CREATED, Creation.SAME}:
@@ -378,12 +372,12 @@ class LedgerBatch:
                         f"expected no {tile}, or one with the same bytes, found other bytes that "
                         "no checkpoint here covers"
                     )
-                held[tile] = log.folder.read_tile(tile)
+                held[tile] = log.stored.read_tile(tile)
                 if held[tile] != content:
                     raise EvidenceError(f"expected {tile} as it was written, found other bytes")
             before = log.before
             size = before.checkpoint.size
-            return verify_append(size, before.verified, log.checkpoint, held, log.folder.read_tile)
+            return verify_append(size, before.verified, log.checkpoint, held, log.stored.read_tile)
 
     def _clean(self, log: _LogBatch) -> bool:
         """Remove what the larger log has no use for; return whether no other tile is left over."""
@@ -392,9 +386,10 @@ class LedgerBatch:
             widths = {tile.full: tile.width for tile in rightmost_tiles(before.checkpoint.size)}
             for tile in log.tiles:
                 if width := widths.get(tile.full):
-                    self._checkpoint_files.remove_known(log.folder.log, tile, width)
+                    remove_known(self._store, log.log, tile, width)
             return True
-        leftovers = self._checkpoint_files.tiles_with_leftovers(log.folder.log, log.tree.size)
+        self._store.drop_unfinished(log.log.path)
+        leftovers = tiles_with_leftovers(self._store, log.log, log.tree.size)
         tiles = dict.fromkeys([*log.tiles, *leftovers])
-        swept = [self._checkpoint_files.remove_narrower(log.folder.log, tile) for tile in tiles]
+        swept = [remove_narrower(self._store, log.log, tile) for tile in tiles]
         return all(swept)

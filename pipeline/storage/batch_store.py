@@ -212,11 +212,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         offsets = defaultdict(list)
         for record in records:
             offsets[record.log].append(record.source.id.offset)
-        found = {
-            (log, offset): leaf
-            for log, wanted in offsets.items()
-            for offset, leaf in self.ledger.leaves_of(log, wanted).items()
-        }
+        found = self.ledger.leaves_of(offsets)
         if not found:
             return records
         return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]

@@ -32,9 +32,9 @@ from pipeline.core.layout import LinkPath, StorePath, attachment_path
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.faults import store_faults
 from pipeline.errors import ArchivedError, IntegrityError, StoreError
-from pipeline.ledger.folder import ledger_faults
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.stored_log import ledger_faults
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.tiles import bundles_of

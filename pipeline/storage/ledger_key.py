@@ -10,13 +10,15 @@ from pathlib import Path
 
 import structlog
 
+from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.disk.faults import store_faults
+from pipeline.disk.log_store import DiskLogs, open_to_write
 from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger import keys
-from pipeline.ledger.folder import LEDGER_FOLDER, find_logs
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.reader import StoreLogs
+from pipeline.ledger.stored_log import find_logs
 from pipeline.ledger.tlog.notes import VerifierKey
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
@@ -67,7 +69,7 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
         _refuse_second_key(settings.data_dir, path)
         signer = keys.make_key(path, signer_name(identity.store_id))
     else:
-        signer = keys.load_own_key(settings.data_dir, path, identity.store_id)
+        signer = keys.load_own_key(DiskLogs(settings.data_dir), path, identity.store_id)
     if keys.read_vkey(path, signer.name) is None:
         keys.write_vkey(path, signer.key)
     return LedgerKey(path, signer.key, is_new)
@@ -75,7 +77,7 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
 
 def _refuse_second_key(root: Path, path: Path) -> None:
     with store_faults(root):
-        logs = find_logs(root)
+        logs = find_logs(DiskLogs(root))
     if logs:
         raise StoreNotReadyError(
             f"The store {root} has logs that another key signs: put that key back at {path}, or "
@@ -102,8 +104,9 @@ def open_ledger(settings: Settings) -> Ledger | None:
     if settings.ledger_enabled:
         path = key_file_of(settings, identity)
         in_use = keys.KeyInUse(path)
-        signer = keys.load_own_key(root, path, identity.store_id)
-        return Ledger(root, identity.store_id, [signer], key_in_use=in_use)
+        signer = keys.load_own_key(DiskLogs(root), path, identity.store_id)
+        files, logs = open_to_write(root)
+        return Ledger(files, logs, identity.store_id, [signer], key_in_use=in_use)
     if (root / LEDGER_FOLDER).exists():
         raise StoreNotReadyError(
             f"The store {root} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false is "

@@ -23,6 +23,7 @@ from pipeline.audit.steps import PartDone
 from pipeline.audit.store_audit import StoreAudit
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import JudgedRun, judge_run_record
+from pipeline.disk.log_store import open_to_write
 from pipeline.disk.store_identity import create_store
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.writer import Ledger
@@ -49,7 +50,7 @@ TARGETS = {"hash-only": "≤ 1.5", "full": "≤ 2.5", "quick": "-"}
 def make_store(root: Path, count: int) -> None:
     """Make a store of `count` runs and their leaves."""
     create_store(root, cluster_id="bench", prefix="rmos", store_id=STORE_ID)
-    store = RunStore(root, ledger=Ledger(root, STORE_ID, [SIGNER]))
+    store = RunStore(root, ledger=Ledger(*open_to_write(root), STORE_ID, [SIGNER]))
     offsets = [0] * PARTITIONS
     requests = encoded_requests(count)
     while batch := list(islice(requests, BATCH)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.ledger.folder import LEDGER_FOLDER
+from pipeline.core.store.log_store import LEDGER_FOLDER
 from tests.bench.contender import BenchError, Contender, Cpu, cpu_of
 from tests.bench.lane import (
     EventCounter,

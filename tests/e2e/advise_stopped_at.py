@@ -15,8 +15,8 @@ from pipeline.broker.sending.batches import BatchSender
 from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.log_store import LockedDiskLogs
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.checkpoint_files import CheckpointFiles
 from pipeline.ledger.writer import LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
@@ -41,8 +41,8 @@ STEPS: dict[str, Step] = {
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
     "all linked": (DurableFiles, "link", 1, AFTER),
-    "checkpoints written": (CheckpointFiles, "write_checkpoints", 1, AFTER),
-    "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
+    "checkpoints written": (LockedDiskLogs, "_write_checkpoints", 1, AFTER),
+    "checkpoints in place": (LockedDiskLogs, "_publish_checkpoints", 1, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),

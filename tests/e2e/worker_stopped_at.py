@@ -21,9 +21,8 @@ from pipeline.consumers.engine import batches, in_flight
 from pipeline.consumers.engine.batches import BatchWorker
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.disk.durable_files import DurableFiles
-from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.checkpoint_files import CheckpointFiles
-from pipeline.ledger.folder import LedgerSystemCalls
+from pipeline.disk.log_store import LockedDiskLogs
+from pipeline.disk.system_calls import LogSystemCalls, SystemCalls
 from pipeline.ledger.writer import Ledger, LedgerBatch
 from pipeline.logs import configure_logging
 from pipeline.settings import read_settings
@@ -55,14 +54,14 @@ STEPS: dict[str, Step] = {
     "some linked": (SystemCalls, "link_unnamed", 7, AFTER),
     "all linked": (DurableFiles, "link", 1, AFTER),
     "tiles read back": (LedgerBatch, "_read_back", 2, AFTER),
-    "checkpoints signed": (CheckpointFiles, "write_checkpoints", 1, BEFORE),
-    "checkpoint written": (CheckpointFiles, "_write_new", 2, AFTER),
+    "checkpoints signed": (LockedDiskLogs, "_write_checkpoints", 1, BEFORE),
+    "checkpoint written": (LockedDiskLogs, "_write_new", 2, AFTER),
     "names to be flushed": (SystemCalls, "syncfs", 4, BEFORE),
-    "names flushed": (CheckpointFiles, "write_checkpoints", 1, AFTER),
-    "some checkpoints in place": (LedgerSystemCalls, "replace", 2, AFTER),
-    "checkpoints in place": (CheckpointFiles, "publish_checkpoints", 1, AFTER),
-    "checkpoints flushed": (CheckpointFiles, "flush", 1, AFTER),
-    "some old tiles removed": (CheckpointFiles, "remove_narrower", 3, AFTER),
+    "names flushed": (LockedDiskLogs, "_write_checkpoints", 1, AFTER),
+    "some checkpoints in place": (LogSystemCalls, "replace", 2, AFTER),
+    "checkpoints in place": (LockedDiskLogs, "_publish_checkpoints", 1, AFTER),
+    "checkpoints flushed": (LockedDiskLogs, "_flush", 1, AFTER),
+    "some old tiles removed": (LockedDiskLogs, "remove", 3, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),
     "rows inserted": (IndexTransaction, "add_runs", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.disk.log_store import open_to_write
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner
 from pipeline.ledger.writer import Ledger
@@ -81,7 +82,7 @@ def go_on(
     start: int = 0,
 ) -> None:
     """Store requests, then advisories, from offset `start` of each partition on."""
-    ledger = Ledger(root, STORE_ID, signers)
+    ledger = Ledger(*open_to_write(root), STORE_ID, signers)
     for topic, kind, given in (
         (RUNS, RunStore, requests),
         (ADVISORIES, AdvisoryStore, advisories),

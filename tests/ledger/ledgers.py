@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.disk.system_calls import SystemCalls
-from pipeline.ledger.folder import LedgerSystemCalls
+from pipeline.disk.log_store import DiskLogs, open_to_write
+from pipeline.disk.system_calls import LogSystemCalls, SystemCalls
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
@@ -53,15 +53,15 @@ def leaf(offset: int, log: LogId = LOG, *, body: str = "body") -> LedgerLeaf:
 
 
 def ledger(
-    root: Path, calls: LedgerSystemCalls | None = None, signers: Sequence[NoteSigner] = (SIGNER,)
+    root: Path, calls: LogSystemCalls | None = None, signers: Sequence[NoteSigner] = (SIGNER,)
 ) -> Ledger:
     """Open the ledger at `root`, as a process that has just started."""
-    return Ledger(root, STORE_ID, signers, calls=calls)
+    return Ledger(*open_to_write(root, calls), STORE_ID, signers)
 
 
 def reader(root: Path, log: LogId = LOG) -> LogReader:
     """Open a log at its checkpoint."""
-    return LogReader.open(root, log, STORE_ID, KEYS)
+    return LogReader.open(DiskLogs(root), log, STORE_ID, KEYS)
 
 
 def on_disk(root: Path) -> dict[str, bytes | None]:
@@ -119,13 +119,13 @@ def tile_path(root: Path, tile: Tile, log: LogId = LOG) -> Path:
 
 CALL_NAMES = tuple(
     name
-    for calls in (SystemCalls, LedgerSystemCalls)
+    for calls in (SystemCalls, LogSystemCalls)
     for name in vars(calls)
     if not name.startswith("_") and name != "write_all"
 )
 
 
-class WatchedLogCalls(WatchedCalls, LedgerSystemCalls):
+class WatchedLogCalls(WatchedCalls, LogSystemCalls):
     """Those of a ledger too."""
 
 
@@ -134,7 +134,7 @@ class NamedLogCalls(WatchedLogCalls):
 
 
 for _name in CALL_NAMES:
-    setattr(WatchedLogCalls, _name, watched(LedgerSystemCalls, _name))
+    setattr(WatchedLogCalls, _name, watched(LogSystemCalls, _name))
 
 
 NamedLogCalls.open_unnamed = open_unnamed_unsupported  # type: ignore[method-assign]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.disk.log_store import DiskLogs, open_to_write
 from pipeline.disk.store_identity import create_store
 from pipeline.errors import IntegrityError, StoreError, StoreNotReadyError
 from pipeline.ledger import rotation as key_rotation
-from pipeline.ledger.folder import LogFolder, find_logs
 from pipeline.ledger.keys import (
     KeyInUse,
     earlier_keys,
@@ -24,6 +24,7 @@ from pipeline.ledger.keys import (
 from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.rotation import rotate_key
+from pipeline.ledger.stored_log import StoredLog, find_logs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note
 from pipeline.ledger.writer import Ledger
@@ -51,7 +52,7 @@ def worker(root: Path) -> Ledger:
     """Open the ledger as a worker that starts now."""
     path = root.parent / "ledger.pem"
     in_use = KeyInUse(path)
-    return Ledger(root, STORE_ID, [load_key(path, NAME)], key_in_use=in_use)
+    return Ledger(*open_to_write(root), STORE_ID, [load_key(path, NAME)], key_in_use=in_use)
 
 
 def trusted(key_file: Path) -> list[VerifierKey]:
@@ -62,21 +63,23 @@ def trusted(key_file: Path) -> list[VerifierKey]:
 
 def check_readers(root: Path, key_file: Path) -> None:
     """Check that whoever reads the public files can check every log."""
-    for log in find_logs(root):
-        reader = LogReader.open(root, log, STORE_ID, trusted(key_file))
+    for log in find_logs(DiskLogs(root)):
+        reader = LogReader.open(DiskLogs(root), log, STORE_ID, trusted(key_file))
         assert len(list(reader.entries())) == reader.size
 
 
 def signers_of(root: Path, key_file: Path) -> list[set[int]]:
     """Return which of the trusted keys signed each log, by their number."""
     keys = [key.key_id for key in trusted(key_file)]
-    notes = [LogFolder(root, log).read_checkpoint() or b"" for log in find_logs(root)]
+    notes = [
+        StoredLog(DiskLogs(root), log).read_checkpoint() or b"" for log in find_logs(DiskLogs(root))
+    ]
     return [{keys.index(each.key_id) for each in parse_note(note).signatures} for note in notes]
 
 
 def test_both_keys_sign_every_log_and_the_new_one_alone_goes_on(root: Path, key_file: Path) -> None:
     old = load_key(key_file, NAME).key
-    before = LogFolder(root, LOG).read_checkpoint()
+    before = StoredLog(DiskLogs(root), LOG).read_checkpoint()
     done = rotate_key(root, key_file)
     assert (done.old, done.logs) == (old, 2)
     assert trusted(key_file) == [done.new, old]
@@ -84,7 +87,7 @@ def test_both_keys_sign_every_log_and_the_new_one_alone_goes_on(root: Path, key_
     assert signers_of(root, key_file) == [{0, 1}, {0, 1}]
     # What was handed out before verifies with the old key as ever, and so does the new one.
     assert before is not None
-    assert LogReader.open(root, LOG, STORE_ID, [old]).size == 300
+    assert LogReader.open(DiskLogs(root), LOG, STORE_ID, [old]).size == 300
     worker(root).append_all({LOG: leaves(300, 301)})
     assert signers_of(root, key_file) == [{0}, {0, 1}]
     check_readers(root, key_file)
@@ -121,10 +124,10 @@ def test_a_worker_that_was_running_stops_before_it_writes(root: Path, key_file: 
     running = worker(root)
     running.append_all({LOG: leaves(300, 301)})
     rotate_key(root, key_file)
-    before = LogFolder(root, LOG).read_checkpoint()
+    before = StoredLog(DiskLogs(root), LOG).read_checkpoint()
     with pytest.raises(StoreError, match=r"ledger\.pem was replaced meanwhile.*start again"):
         running.append_all({LOG: leaves(301, 302)})
-    assert LogFolder(root, LOG).read_checkpoint() == before
+    assert StoredLog(DiskLogs(root), LOG).read_checkpoint() == before
 
 
 def test_a_worker_whose_key_was_removed_goes_on(root: Path, key_file: Path) -> None:
@@ -251,5 +254,5 @@ def test_evidence_error_is_what_a_stranger_gets(root: Path, key_file: Path) -> N
     rotated = rotate_key(root, key_file)
     worker(root).append_all({LOG: leaves(300, 301)})
     with pytest.raises(IntegrityError) as caught:
-        LogReader.open(root, LOG, STORE_ID, [rotated.old])
+        LogReader.open(DiskLogs(root), LOG, STORE_ID, [rotated.old])
     assert isinstance(caught.value.__cause__, EvidenceError)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.log_store import open_to_write
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import parse_trusted, write_trusted
 from pipeline.ledger.witnessed import ComparedLog, compare_trusted
@@ -127,7 +128,7 @@ def test_a_log_that_is_gone_is_missing(root: Path, tmp_path: Path) -> None:
 
 def test_the_log_of_another_store_is_missing(root: Path) -> None:
     other = signer("rmos/" + "1" * 32)
-    note = Ledger(root, "1" * 32, [other])._sign_empty(LOG)
+    note = Ledger(*open_to_write(root), "1" * 32, [other])._sign_empty(LOG)
     logs = StoreLogs(root, [*KEYS, other.key])
     (found,) = compare_trusted(logs, parse_trusted(note))
     assert found.fault == "origin missing: the store has no such log"

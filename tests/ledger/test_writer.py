@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.core.store.files import Creation
 from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.log_store import NEW_CHECKPOINT_FILE
+from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import IntegrityError
-from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
-from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.reader import LogReader
@@ -166,12 +166,12 @@ def test_offsets_may_leave_gaps_which_are_never_filled(tmp_path: Path) -> None:
 
 def test_what_a_record_was_is_reported(tmp_path: Path) -> None:
     writer = ledger(tmp_path)
-    assert writer.leaves_of(LOG, range(5)) == {}
+    assert writer.leaves_of({LOG: range(5)}) == {}
     assert not (tmp_path / "ledger").exists()
     writer.append_all({LOG: leaves(10, 300)})
     for asked in (writer, ledger(tmp_path)):
-        found = asked.leaves_of(LOG, range(5, 400))
-        assert found == {each.offset: each for each in leaves(10, 300)}
+        found = asked.leaves_of({LOG: range(5, 400), OTHER_LOG: [1]})
+        assert found == {(LOG, each.offset): each for each in leaves(10, 300)}
 
 
 @pytest.mark.parametrize(
@@ -522,7 +522,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
 def test_the_real_calls_and_the_watched_ones_make_the_same_log(tmp_path: Path) -> None:
     roots = []
     for name, made in (
-        ("real", LedgerSystemCalls()),
+        ("real", LogSystemCalls()),
         ("group", WatchedLogCalls()),
         ("named", None),
     ):
@@ -542,7 +542,7 @@ def test_no_reader_outlives_its_batch(tmp_path: Path) -> None:
     try:
         for end in range(1, 101):
             writer.append_all({LOG: leaves(end - 1, end)})
-            assert writer.leaves_of(LOG, [0]) == {0: leaf(0)}
+            assert writer.leaves_of({LOG: [0]}) == {(LOG, 0): leaf(0)}
         kept = [each for each in gc.get_objects() if isinstance(each, LogReader | TileHashes)]
         assert kept == []
     finally:

@@ -10,9 +10,10 @@ from typing import Final
 from pipeline.audit.plan import AdvisoryRow, RunRow
 from pipeline.audit.steps import AuditReader
 from pipeline.core.layout import date_of
-from pipeline.ledger.folder import LogFolder
+from pipeline.disk.log_store import DiskLogs
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
+from pipeline.ledger.stored_log import StoredLog
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.merkle import leaf_hash, root_of_hashes
 from pipeline.ledger.tlog.recompute import read_hashes
@@ -65,12 +66,12 @@ class BundleRange:
         return True
 
 
-def tile_reader(folder: LogFolder) -> TileReader:
+def tile_reader(stored: StoredLog) -> TileReader:
     """Return a reader of tiles for which a disk that fails is a tile that cannot be read."""
 
     def read(tile: Tile) -> bytes:
         try:
-            return folder.read_tile(tile)
+            return stored.read_tile(tile)
         except OSError as error:
             raise EvidenceError(
                 f"expected {tile}, found what cannot be read ({error.strerror})"
@@ -81,7 +82,7 @@ def tile_reader(folder: LogFolder) -> TileReader:
 
 def read_bundles(reader: AuditReader, log: LogId, size: int, first: int) -> BundleRange:
     """Read at most `RANGE_BUNDLES` bundles of a log of `size` leaves, from index `first` on."""
-    read_tile = tile_reader(LogFolder(reader.root, log))
+    read_tile = tile_reader(StoredLog(DiskLogs(reader.root), log))
     found = BundleRange()
     end = min(first + RANGE_BUNDLES, -(-size // TILE_WIDTH))
     for index in range(first, end):

@@ -24,11 +24,13 @@ from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, read_bundle
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import Step, StepPool
+from pipeline.core.store.log_store import CHECKPOINT_FILE
+from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
-from pipeline.ledger.folder import CHECKPOINT_FILE, LogFolder
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
+from pipeline.ledger.stored_log import StoredLog
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -81,7 +83,9 @@ def read_notes(root: Path) -> dict[LogId, bytes | None]:
     Raises:
         OSError: The disk failed.
     """
-    return {log: LogFolder(root, log).read_checkpoint() for log in StoreLogs(root, ()).ids()}
+    return {
+        log: StoredLog(DiskLogs(root), log).read_checkpoint() for log in StoreLogs(root, ()).ids()
+    }
 
 
 def open_log(
@@ -126,7 +130,7 @@ class LogCheck:
         self._root = root
         self._audited = audited
         self._plan = plan
-        self._read_tile = tile_reader(LogFolder(root, audited.log))
+        self._read_tile = tile_reader(StoredLog(DiskLogs(root), audited.log))
         self._recomputed = RootRecomputation(self._read_tile)
         self._partial: list[bytes] = []
         self._doubtful: list[int] = []
@@ -247,8 +251,8 @@ def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str
     if audited.checkpoint is None:
         return "no good checkpoint"
     try:
-        folder = LogFolder(root, audited.log)
-        check_continues(LogReader(folder, audited.checkpoint, audited.note), old)
+        stored = StoredLog(DiskLogs(root), audited.log)
+        check_continues(LogReader(stored, audited.checkpoint, audited.note), old)
     except (EvidenceError, IntegrityError) as error:
         return str(error.__cause__ or error)
     # The hashes alone were compared: the leaves under them were read before.

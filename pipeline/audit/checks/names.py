@@ -21,13 +21,14 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
+from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.regular_files import NotAFileError, names_below, state_of
 from pipeline.disk.sqlite.file import read_only
 from pipeline.errors import IntegrityError
-from pipeline.ledger.folder import LogFolder
 from pipeline.ledger.leaf import parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
+from pipeline.ledger.stored_log import StoredLog
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -105,7 +106,7 @@ def _logged_since(
             continue
         try:
             checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-            entries = LogReader(LogFolder(root, log), checkpoint, note).entries(size)
+            entries = LogReader(StoredLog(DiskLogs(root), log), checkpoint, note).entries(size)
             for leaf in map(parse_leaf, entries):
                 if leaf.path is not None:
                     since.add(leaf.path)

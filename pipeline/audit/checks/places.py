@@ -15,14 +15,15 @@ from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, parse_path
+from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
+from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE, DiskLogs
 from pipeline.disk.regular_files import entries_below, is_regular_below
 from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import IntegrityError
-from pipeline.ledger.checkpoint_files import NEW_CHECKPOINT_FILE
-from pipeline.ledger.folder import CHECKPOINT_FILE, LOCK_FILE, LogFolder
 from pipeline.ledger.log_id import LogId, parse_log_path
+from pipeline.ledger.stored_log import StoredLog
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, cut_tile, parse_tile_path
 from pipeline.storage.archives import read_record
@@ -153,7 +154,7 @@ class _LogPlaces:
         self._root = root
         self._path = log.path
         self._size = size
-        self._read = tile_reader(LogFolder(root, log))
+        self._read = tile_reader(StoredLog(DiskLogs(root), log))
 
     def unexpected(self, folder: str = "") -> Iterator[Finding]:
         """Yield what is unexpected in a folder of the log and below."""

@@ -25,8 +25,8 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import open_named
 from pipeline.disk.small_files import open_over_leftover
+from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import StoreError
-from pipeline.ledger.folder import LedgerSystemCalls
 from pipeline.legacy.v1.text import format_row, format_rows, parse_rows
 
 NEW_FILE_MODE = 0o644
@@ -59,7 +59,7 @@ class V1Transaction:
 class V1Store:
     """The file of a v1 store. Transactions one at a time; other processes take turns by a lock."""
 
-    def __init__(self, path: Path, calls: LedgerSystemCalls | None = None) -> None:
+    def __init__(self, path: Path, calls: LogSystemCalls | None = None) -> None:
         """Prepare; nothing is read or made.
 
         Args:
@@ -67,7 +67,7 @@ class V1Store:
             calls: What is asked of the kernel.
         """
         self.path = path.resolve()
-        self._calls = calls or LedgerSystemCalls()
+        self._calls = calls or LogSystemCalls()
         self._known: tuple[_Identity, dict[str, str]] | None = None
 
     def exists(self) -> bool:
