@@ -8,7 +8,6 @@ The rows of the store's index are copied too, as of the moment of the logs' chec
 compared with the leaves, and stand in where there are none.
 """
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,14 +18,12 @@ from urllib.parse import quote
 from pipeline.audit import queries
 from pipeline.core.layout import ArtifactPath, parse_path
 from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError, has_no_room
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
 from pipeline.storage.index.schema import SCHEMA
 from schemas.audit_request import AuditScope
-
-_CACHE_KIB: Final = 16_384
-"""Of the file's pages; more is no faster for a million leaves."""
 
 NO_INDEX: Final = "no such file"
 """Why the index cannot be read where there is none."""
@@ -70,12 +67,8 @@ class AuditPlan:
         self.path = path
         self.has_rows = False
         self._distrusted: set[int] = set()
-        # A generator of ours may be resumed by another thread than the one that began it.
-        self._db = _connect(f"file:{quote(str(path))}")
+        self._db = _with_date_of(ScratchDatabase.make(path))
         self._db.create_function("is_gone", 1, partial(is_gone, root))
-        for pragma in ("journal_mode=MEMORY", "synchronous=OFF", "temp_store=FILE"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         self._db.executescript(queries.TABLES)
 
     def close(self) -> None:
@@ -91,7 +84,7 @@ class AuditPlan:
             return str(error)
         try:
             self._db.execute(queries.ATTACH_INDEX.format(quote(str(index))))
-        except sqlite3.Error as error:
+        except SqliteError as error:
             return str(error)
         try:
             found = self.value(queries.INDEX_VERSION)
@@ -101,7 +94,7 @@ class AuditPlan:
             self._db.execute("BEGIN")
             # Only now the index is read, and stays as it is for this transaction.
             self.value(queries.FIRST_READ)
-        except sqlite3.Error as error:
+        except SqliteError as error:
             self._abandon_rows()
             return str(error)
         return None
@@ -113,8 +106,8 @@ class AuditPlan:
                 self._db.execute(statement)
             self._db.execute("COMMIT")
             self._db.execute("DETACH store")
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        except SqliteError as error:
+            if has_no_room(error):
                 raise  # The plan's own file has no room: that is no fault of the index.
             self._abandon_rows()
             return str(error)
@@ -208,7 +201,7 @@ def plan_faults() -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.Error as error:
+    except SqliteError as error:
         raise StoreError(
             f"The temporary database of the audit failed ({error}): make room where TMPDIR says, "
             "then start the audit again."
@@ -221,12 +214,11 @@ def _date_of(path: object) -> str | None:
     return place.date if isinstance(place, ArtifactPath) else None
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    db.create_function("date_of", 1, _date_of, deterministic=True)
-    return db
+def _with_date_of(database: ScratchDatabase) -> ScratchDatabase:
+    database.create_function("date_of", 1, _date_of, deterministic=True)
+    return database
 
 
-def open_plan(path: str) -> sqlite3.Connection:
+def open_plan(path: Path) -> ScratchDatabase:
     """Open a plan that is resolved, for reading."""
-    return _connect(f"file:{quote(path)}?mode=ro&immutable=1")
+    return _with_date_of(ScratchDatabase.to_read(path))

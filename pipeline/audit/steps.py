@@ -5,7 +5,6 @@ in the order of the steps. The number of steps under way is bounded, so a store 
 the same memory. While the child processes have enough to do, or still start, steps run here.
 """
 
-import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +21,8 @@ from pipeline.audit.rules.finding import MISSING_BLOB, Finding
 from pipeline.audit.rules.request import is_sampled
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
 from pipeline.disk.sqlite.file import read_only
+from pipeline.disk.sqlite.reading import ReadConnection
+from pipeline.disk.sqlite.scratch import ScratchDatabase
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_finding import AuditCode
 
@@ -80,12 +81,12 @@ class AuditReader:
         self._open.close()
 
     @cached_property
-    def plan(self) -> sqlite3.Connection:
+    def plan(self) -> ScratchDatabase:
         """The plan, which is resolved."""
-        return self._open.enter_context(closing(open_plan(self.context.plan)))
+        return self._open.enter_context(closing(open_plan(Path(self.context.plan))))
 
     @cached_property
-    def index(self) -> sqlite3.Connection | None:
+    def index(self) -> ReadConnection | None:
         """The index, where artifacts are read that its rows are compared with."""
         if self.context.depth != "content" or not self.context.share:
             return None

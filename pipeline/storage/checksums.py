@@ -20,7 +20,6 @@ What is archived has no line: it is not in the store, and without it there is no
 Leaves and lines are kept in a temporary database on disk, so memory does not grow with the store.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ import msgspec
 from pipeline.core.layout import LinkPath, StorePath, attachment_path
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.faults import store_faults
+from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError
 from pipeline.errors import ArchivedError, IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -145,7 +145,6 @@ FROM links JOIN runs USING (run_id) ORDER BY runs.path, links.advisory_id
 """
 # Of texts in one encoding the order of SQLite is that of their bytes.
 _LINES_IN_ORDER = "SELECT DISTINCT line FROM lines ORDER BY line"
-_CACHE_KIBIBYTES = 16_384
 _DATE = slice(len("runs/"), len("runs/2025-12-18"))
 
 
@@ -190,27 +189,24 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def _temporary() -> Iterator[sqlite3.Connection]:
+def _temporary() -> Iterator[ScratchDatabase]:
     """Open a database in a file without a name, which goes with the connection.
 
     Raises:
         StoreError: There is no room for it.
     """
     try:
-        with closing(sqlite3.connect("", isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode=OFF")
-            database.execute("PRAGMA synchronous=OFF")
-            database.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+        with closing(ScratchDatabase.make()) as database:
             database.executescript(_TABLES)
             database.execute("BEGIN")
             yield database
-    except sqlite3.Error as error:
+    except SqliteError as error:
         raise StoreError(
             f"The temporary database of the sums failed: {error}; TMPDIR says where it is."
         ) from error
 
 
-def _keep_leaves(database: sqlite3.Connection, reader: LogReader, date: str | None) -> None:
+def _keep_leaves(database: ScratchDatabase, reader: LogReader, date: str | None) -> None:
     for index in range(bundles_of(reader.size)):
         with ledger_faults(reader.log):
             leaves = [parse_leaf(entry) for entry in reader.bundle(index)]
@@ -233,7 +229,7 @@ def _is_of(leaf: LedgerLeaf, date: str | None) -> bool:
     return date is None or (leaf.path is not None and leaf.path[_DATE] == date)
 
 
-def _keep_lines(database: sqlite3.Connection, logs: StoreLogs) -> Iterator[str | None]:
+def _keep_lines(database: ScratchDatabase, logs: StoreLogs) -> Iterator[str | None]:
     """Write the lines; yield what is wrong with a file that names attachments, or is archived."""
     archives = Archives(logs.root)
     # In the order of paths: folder by folder.
@@ -266,7 +262,7 @@ def _source(epoch: int, topic: str, partition: int, offset: int) -> RecordSource
 
 
 def _keep_file(
-    database: sqlite3.Connection, root: Path, archives: Archives, file: _File
+    database: ScratchDatabase, root: Path, archives: Archives, file: _File
 ) -> Iterator[str | None]:
     path, sha256 = file.path, file.sha256
     if archives.covering(path, *file.sources) is not None and is_gone(root, path):

@@ -7,7 +7,6 @@ SQLite's own driver: one query for many runs, and no object a row.
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from operator import itemgetter
@@ -18,6 +17,8 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, Step, StepResult
 from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
+from pipeline.disk.sqlite.reading import ReadConnection
+from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
 from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.index.tables import (
     advisories,
@@ -88,7 +89,7 @@ TABLES_OF_RUNS: Final = (
 class IndexRows:
     """The rows of some runs."""
 
-    def __init__(self, index: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+    def __init__(self, index: ReadConnection, run_ids: Sequence[str]) -> None:
         ids = (json.dumps(run_ids),)
         self._failed: str | None = None
         self._rows: dict[str, dict[Any, list[tuple[Any, ...]]]] = {}
@@ -99,8 +100,8 @@ class IndexRows:
                 rows = self._rows[name] = {}
                 for row in index.execute(query, ids):
                     rows.setdefault(owner(row), []).append(row)
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        except SqliteError as error:
+            if has_no_room(error):
                 raise  # A temporary table has no room: that is no fault of the index.
             self._rows = {name: {} for name, _, _ in TABLES_OF_RUNS}
             self._failed = str(error)

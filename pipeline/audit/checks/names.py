@@ -7,9 +7,7 @@ was there before has its leaf by then, unless a process died in between.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -23,7 +21,7 @@ from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, 
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.regular_files import NotAFileError, names_below, state_of
-from pipeline.disk.sqlite.file import read_only
+from pipeline.disk.sqlite.replacement import rows_left
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -32,7 +30,6 @@ from pipeline.ledger.stored_log import StoredLog
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.index.run_index import INDEX_FILE
 
 _LOOKED_UP: Final = 500
 
@@ -142,11 +139,7 @@ def _requests_of_runs(root: Path, plan: AuditPlan, suspects: Sequence[str]) -> s
         return set()
     # One question for all: the index has no order by request.
     hashes = json.dumps([place.sha256 for place in places])
-    try:
-        with closing(read_only(root / INDEX_FILE)) as index:
-            return {row[0] for row in index.execute(queries.INDEX_REQUESTS, (hashes,))}
-    except sqlite3.Error:
-        return set()
+    return {row[0] for row in rows_left(root, queries.INDEX_REQUESTS, (hashes,))}
 
 
 def _kind_of(root: Path, plan: AuditPlan, path: str) -> str:

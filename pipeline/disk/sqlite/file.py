@@ -137,7 +137,7 @@ class ReadConnections:
                 self._idle.pop().close()
 
 
-def read_only(path: Path) -> sqlite3.Connection:
+def read_only(path: Path) -> ReadConnection:
     """Open the index at `path` as SQLite does by itself, so that nothing is made or changed.
 
     Raises:
@@ -148,7 +148,7 @@ def read_only(path: Path) -> sqlite3.Connection:
     except NotAFileError as error:
         raise sqlite3.OperationalError(str(error)) from error
     address = f"file:{quote(str(path))}?mode=ro"
-    return sqlite3.connect(address, uri=True, check_same_thread=False)
+    return ReadConnection(address, uri=True, check_same_thread=False)
 
 
 class Made(Enum):
