@@ -21,16 +21,19 @@ def _of_runs(column: str, what: str) -> str:
         AND +{column} = :text AND {_EXPLAINED}"""  # noqa: S608
 
 
+_OF_LINKS = f"link_path IS NOT NULL AND {_EXPLAINED}"
 _BY_HASH = f"""{ARRIVALS}
     {_of_runs("artifact_sha256", "artifact")}
     UNION ALL {_of_runs("gcode_sha256", "program")}
     UNION ALL {_of_runs("feasibility_sha256", "evaluation")}
     UNION ALL SELECT run_id, 'attachment', kind FROM attachments
         JOIN runs USING (run_id) WHERE sha256 = :text AND {_EXPLAINED}
+    UNION ALL SELECT run_id, 'advisory', kind FROM advisories
+        WHERE content_sha256 = :text AND {_OF_LINKS}
     LIMIT {MOST_NAMED + 1}"""  # noqa: S608
 _BY_ADVISORY = f"""
     SELECT run_id, 'advisory', kind FROM advisories
-        WHERE advisory_id = :text AND link_path IS NOT NULL AND {_EXPLAINED}
+        WHERE advisory_id = :text AND {_OF_LINKS}
     LIMIT {MOST_NAMED + 1}"""  # noqa: S608
 
 
@@ -60,9 +63,7 @@ def named_by_advisory(connection: Reader, advisory_id: str) -> list[Named]:
 _PATHS_OF_RUNS = (
     "SELECT artifact_path FROM attachments JOIN runs USING (run_id) WHERE sha256 = :sha256"
 )
-_CONTENTS_OF_LINKS = (
-    "SELECT content_sha256, link_path FROM advisories WHERE content_sha256 IS NOT NULL"
-)
+_PATHS_OF_LINKS = "SELECT link_path FROM advisories WHERE content_sha256 = :sha256"
 
 
 def named_by_others(connection: Reader, named: Mapping[str, Container[str]]) -> set[str]:
@@ -72,14 +73,9 @@ def named_by_others(connection: Reader, named: Mapping[str, Container[str]]) -> 
         connection: To the index.
         named: By the SHA-256 of the attachment the paths of the files that are known to name it.
     """
-    others = {
+    return {
         sha256
         for sha256, files in named.items()
-        if any(
-            path not in files for (path,) in connection.execute(_PATHS_OF_RUNS, {"sha256": sha256})
-        )
+        for query in (_PATHS_OF_RUNS, _PATHS_OF_LINKS)
+        if any(path not in files for (path,) in connection.execute(query, {"sha256": sha256}))
     }
-    # The index has no order by content: one look at all of them.
-    links = connection.execute(_CONTENTS_OF_LINKS, {})
-    others.update(sha256 for sha256, path in links if path not in named.get(sha256, (path,)))
-    return others

@@ -33,6 +33,6 @@ SCHEMA = Schema(
         tables.reported_claims,
         tables.claims_in_hand,
         *tables.run_indexes,
-        tables.advisories_by_id,
+        *tables.advisory_indexes,
     ),
 )

@@ -174,7 +174,10 @@ advisories = Table(
     *_source_columns(),
     Index("advisories_of_run", "run_id", "created_at_us", "advisory_id"),
 )
-advisories_by_id = Index("advisories_by_id", advisories.c.advisory_id)
+advisory_indexes = [
+    Index("advisories_by_id", advisories.c.advisory_id),
+    Index("advisories_by_content", advisories.c.content_sha256),
+]
 
 # A row as the driver takes it, from its values by name: a value that is left out is a KeyError.
 _run_in_order = itemgetter(*runs.c.keys())
