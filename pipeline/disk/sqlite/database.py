@@ -47,12 +47,12 @@ class SqliteDatabase:
         Raises:
             StoreNotReadyError: The file is damaged, of another format, or empty and may not be.
         """
-        self._inode: int | None = None
+        self._file: tuple[int, int] | None = None
         self._hold(path, file.open_engine(path), partial(open_beside, path))
         try:
             file.check_is_file(path)
             file.prepare(self.engine, path, schema, may_be_new=may_be_new)
-            self._inode = path.stat().st_ino
+            self._file = _identity(path)
         except BaseException:
             self.close()
             raise
@@ -63,7 +63,7 @@ class SqliteDatabase:
         opened = cls.__new__(cls)
         connect = partial(open_to_read, path) if is_made else partial(open_nothing, schema.metadata)
         opened._hold(path, file.open_reading_engine(connect), connect)
-        opened._inode = path.stat().st_ino if is_made else None
+        opened._file = _identity(path) if is_made else None
         return opened
 
     def _hold(self, path: Path, engine: Engine, connect: Callable[[], ReadConnection]) -> None:
@@ -74,12 +74,12 @@ class SqliteDatabase:
 
     @property
     def was_replaced(self) -> bool:
-        """Whether another file is under the index's name now, as after a rebuild.
+        """Whether another file is under the index's name now, as after a rebuild or a mount.
 
         Where there was none, it is to be looked for each time: nothing in it is no lasting answer.
         """
         try:
-            return self._path.stat().st_ino != self._inode
+            return _identity(self._path) != self._file
         except FileNotFoundError:
             return True
 
@@ -195,3 +195,9 @@ def open_database_to_read(root: Path, schema: Schema) -> SqliteDatabase:
             )
             raise StoreNotReadyError(f"{found}: run rmos index rebuild.")
         return SqliteDatabase.to_read(path, schema, is_made=made is not file.Made.NOTHING)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return which file it is: a copy of its volume has one with the same inode."""
+    state = path.stat()
+    return state.st_dev, state.st_ino
