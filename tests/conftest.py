@@ -4,8 +4,10 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from shutil import disk_usage
+from typing import Any
 
 import pytest
 import structlog
@@ -46,6 +48,30 @@ def own_configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
         yield
+
+
+class Servers:
+    """Servers of PostgreSQL of this session, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Any] = {}
+        self.open = ExitStack()
+
+    def get(self, version: str) -> Any:
+        """Return the server of this version, or skip."""
+        pytest.importorskip("psycopg", reason="the extra scale is not installed")
+        from tests.postgres.servers import running
+
+        if version not in self._running:
+            self._running[version] = self.open.enter_context(running(version))
+        return self._running[version]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    with servers.open:
+        yield servers
 
 
 @pytest.fixture(autouse=True)

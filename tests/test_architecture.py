@@ -1,6 +1,6 @@
 """The arrows between the rooms point one way, read from the imports of every file.
 
-    schemas <- core <- disk <- ledger <- storage;   core <- broker
+    schemas <- core <- disk <- ledger <- storage;   core <- broker, postgres <- storage
     storage, broker <- consumers <- audit, legacy <- recovery, api <- page <- app <- cli
     evidence and archive stand beside consumers
 
@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"schemas", "pipeline.errors", "pipeline.topics"},
     "disk": {"schemas", "core"} | LEAVES,
     "ledger": {"schemas", "core", "disk"} | LEAVES,
-    "storage": _STORE,
+    "postgres": {"schemas", "core"} | LEAVES,
+    "storage": _STORE | {"postgres"},
     "broker": {"schemas", "core"} | LEAVES,
     "consumers": _WORKERS,
     "evidence": _STORE,
@@ -108,7 +109,7 @@ PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs
 KNOWN_PRIVATE_NAMES = ["pipeline.consumers.engine.subscription: super()._connect"]
 """What a subclass of a broker of FastStream overrides; no other room may import FastStream."""
 
-MOST_MODULES = 376
+MOST_MODULES = 390
 """In both packages, `__init__.py` files included."""
 
 MOST_MODULES_OF_A_FOLDER = 26
@@ -303,6 +304,24 @@ def test_one_engine_and_the_applications_know_the_framework() -> None:
         if not is_in(module, ("pipeline.consumers.engine", "pipeline.app"))
     } == set()
     assert knowing
+
+
+def test_a_store_on_one_disk_needs_no_driver_of_a_server() -> None:
+    drivers = {
+        room_of(module)
+        for module in MODULES
+        if foreign(imports_of(module)) & {"psycopg", "psycopg_pool"}
+    }
+    users = {
+        module
+        for module in MODULES
+        if room_of(module) != "postgres" and "postgres" in rooms_imported_by(module)
+    }
+    assert drivers == {"postgres"}
+    assert users == {"pipeline.storage.index.postgres"}
+    # Nothing imports that module but where it is asked for, inside a function.
+    opened = "pipeline.storage.index.postgres"
+    assert {m for m in MODULES if opened in imports_of(m)} <= {opened}
 
 
 def test_schemas_need_pydantic_alone() -> None:

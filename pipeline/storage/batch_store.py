@@ -5,14 +5,15 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 | step | if the process dies after it |
 |---|---|
 | 1. take the store's lock, begin a transaction | nothing |
-| 2. look up what is known, check those files, plan, check the reject limit | nothing |
+| 2. look up what is known, plan, insert rows: where others were first, plan again; check known \
+files and the reject limit | nothing |
 | 3. lock the logs, compare or append their leaves in memory | nothing |
 | 4. create the files, blobs before the files that name them, and the tiles of the logs, by the \
 same flush; what was written ahead gets its name now or never | whole files without a row; tiles \
 that no checkpoint covers |
 | 5. sign the checkpoints, make all names durable, replace them, flush | whole files and their \
 leaves, without a row |
-| 6. insert rows, positions and the reject window | the same |
+| 6. note the positions | the same |
 | 7. commit | everything |
 
 A record delivered again after 4 to 6 finds its own bytes, and after 5 its own leaf; after 7 it
@@ -29,8 +30,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
-
-from sqlalchemy import Connection
 
 from pipeline.core.envelope import Rejected
 from pipeline.core.layout import BlobPath, attachment_path, parse_path
@@ -157,13 +156,12 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         following = _next_offsets(records)
         with store_faults(self.root), self._going_on(following) as transaction:  # 1.
             records = self._with_recorded_verdicts(records)
-            plan = self._plan(records, transaction.connection)  # 2.
+            plan = self._claim(records, transaction)  # 2.
             damaged = self._damaged(plan)
             accepted = check_reject_limit(plan, damaged, transaction, limit, self.identity.epoch)
             leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
             damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
-            transaction.add_rows(plan.rows)  # 6.
-            if is_consumed:
+            if is_consumed:  # 6.
                 transaction.advance(self.identity.epoch, following)
         # 7. The end of the block commits.
         outcomes = [
@@ -189,13 +187,12 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """
         places = {*_next_offsets(records), *reached}
         with store_faults(self.root), self._going_on(places) as transaction:
-            plan = self._plan(records, transaction.connection)
+            plan = self._claim(records, transaction)
             expected = [(each.record.source, each.files) for each in plan.records]
             restoration = restore_files(self._files, expected)
             paths = (parse_path(each.file.path) for each in restoration.files)
             restored = (each.sha256 for each in paths if isinstance(each, BlobPath))
             forget_awaited(self.root, restored)
-            transaction.add_rows(plan.rows)
             transaction.advance(self.identity.epoch, reached)
         return restoration
 
@@ -217,11 +214,17 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             return records
         return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]
 
-    def _plan(
-        self, records: Sequence[JudgedRecord[Verdict | Rejected]], connection: Connection
+    def _claim(
+        self, records: Sequence[JudgedRecord[Verdict | Rejected]], transaction: IndexTransaction
     ) -> BatchPlan[Verdict, AnyOutcome]:
-        known = queries.known_rows(connection, (record.verdict for record in records))
-        return self.plan_batch(records, known)
+        """Plan a batch and insert its rows; where somebody else was first, plan again with those.
+
+        What was inserted by the first plan stays: each of its ids still has the same first record.
+        """
+        known = queries.known_rows(transaction.connection, (each.verdict for each in records))
+        plan = self.plan_batch(records, known)
+        others = transaction.add_rows(plan.rows)
+        return self.plan_batch(records, known | others) if others else plan
 
     @staticmethod
     @abstractmethod

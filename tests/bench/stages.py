@@ -68,7 +68,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (run_store, "resolve_run", "outcomes"),
     (run_store, "_files_of", "list of files"),
     (batch_store, "check_reject_limit", "reject window"),
-    (run_store.RunStore, "_plan", "plan"),
+    (run_store.RunStore, "_claim", "plan"),
     (batch_store.DurableFiles, "create", "files: our own Python"),
     (queries, "known_runs", "SQL: look up"),
     (IndexTransaction, "add_runs", "SQL: insert"),

@@ -36,7 +36,8 @@ CHUNK_RECORDS = 3
 STEPS: dict[str, Step] = {
     "polled": (InFlight, "put", 1, BEFORE),
     "judged": (BatchWorker, "_judge", 1, AFTER),
-    "locked": (AdvisoryStore, "_plan", 1, BEFORE),
+    "locked": (AdvisoryStore, "_claim", 1, BEFORE),
+    "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "planned": (batch_store, "check_reject_limit", 1, AFTER),
     "file written": (SystemCalls, "write", 3, AFTER),
     "some linked": (SystemCalls, "link_unnamed", 2, AFTER),
@@ -44,7 +45,6 @@ STEPS: dict[str, Step] = {
     "checkpoints written": (LockedDiskLogs, "_write_checkpoints", 1, AFTER),
     "checkpoints in place": (LockedDiskLogs, "_publish_checkpoints", 1, AFTER),
     "ledger written": (LedgerBatch, "publish", 1, AFTER),
-    "rows inserted": (IndexTransaction, "add_advisories", 1, AFTER),
     "positions noted": (IndexTransaction, "advance", 1, AFTER),
     "index committed": (AdvisoryStore, "commit", 1, AFTER),
     "to be published": (BatchWorker, "_store", 1, AFTER),

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from pipeline.storage.index.named import _BY_ADVISORY, _BY_HASH
+from pipeline.storage.index.named import BY_ADVISORY, by_hash
 from pipeline.storage.index.run_index import INDEX_FILE
 from tests.builders import GCODE, advisory_request, attachment, red_request, run_request, sha256
 from tests.evidence.proven_stores import proven_store
@@ -91,7 +91,7 @@ async def test_without_the_key_of_the_ledger_a_record_is_not_looked_for(site: Si
     assert "does not have the public key" in page.one("main").words
 
 
-@pytest.mark.parametrize("query", [_BY_HASH, _BY_ADVISORY])
+@pytest.mark.parametrize("query", [by_hash("sqlite"), str(BY_ADVISORY)])
 async def test_no_name_is_looked_for_in_all_rows(site: Site, query: str) -> None:
     site.api.add_runs(run_request())
     with sqlite3.connect(site.api.root / INDEX_FILE) as connection:

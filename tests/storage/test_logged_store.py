@@ -164,7 +164,7 @@ def test_a_store_that_loses_its_rows_after_the_checkpoint_adds_the_rows_alone(
             raise OSError(errno.EIO, message)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.storage.index.queries.IndexTransaction.add_runs", failing)
+            patch.setattr("pipeline.storage.index.queries.IndexTransaction.advance", failing)
             with pytest.raises(StoreError):
                 store.commit(batch)
     assert len(leaves_of(tmp_path, run_log())) == 3

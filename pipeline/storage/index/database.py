@@ -12,6 +12,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Dialect,
     Executable,
     String,
     Table,
@@ -44,7 +45,7 @@ class Reader(Protocol):
 
     @property
     def dialect_name(self) -> str:
-        """Of SQLAlchemy: `sqlite`."""
+        """Of SQLAlchemy: `sqlite` or `postgresql`."""
 
     def execute(self, statement: str, values: Mapping[str, Any] = ..., /) -> Rows:
         """Run a statement, its values by name."""
@@ -82,6 +83,14 @@ class Database(Protocol):
     def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert whole rows, each in the order of the columns."""
 
+    def claim(
+        self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
+    ) -> Sequence[tuple[Any, ...]]:
+        """Insert those of `rows` that are the first of their key; return the others.
+
+        Where nobody else can have come meanwhile, all of them are first.
+        """
+
 
 class _EachOf(FunctionElement[Any]):
     """What the array holds that is bound as one JSON text."""
@@ -96,9 +105,21 @@ class _Item(FunctionElement[str]):
     inherit_cache = True
 
 
+class _Itself(FunctionElement[str]):
+    """A text that an array holds."""
+
+    type = String()
+    inherit_cache = True
+
+
 @compiles(_EachOf, "sqlite")
 def _json_each(element: _EachOf, compiler: SQLCompiler, **how: Any) -> str:  # noqa: ANN401
     return f"json_each({compiler.process(element.clauses, **how)})"
+
+
+@compiles(_Itself, "sqlite")
+def _json_value(element: _Itself, compiler: SQLCompiler, **how: Any) -> str:  # noqa: ANN401
+    return compiler.process(element.clauses, **how)
 
 
 @compiles(_Item, "sqlite")
@@ -107,12 +128,29 @@ def _json_extract(element: _Item, compiler: SQLCompiler, **how: Any) -> str:  # 
     return f"json_extract({compiler.process(array, **how)}, '$[{compiler.process(place, **how)}]')"
 
 
+@compiles(_EachOf, "postgresql")
+def _json_array_elements(element: _EachOf, compiler: SQLCompiler, **how: Any) -> str:  # noqa: ANN401
+    array = compiler.process(element.clauses, **how)
+    return f"json_array_elements(CAST({array} AS json))"
+
+
+@compiles(_Item, "postgresql")
+def _json_item(element: _Item, compiler: SQLCompiler, **how: Any) -> str:  # noqa: ANN401
+    array, place = element.clauses
+    return f"({compiler.process(array, **how)} ->> {compiler.process(place, **how)})"
+
+
+@compiles(_Itself, "postgresql")
+def _json_text(element: _Itself, compiler: SQLCompiler, **how: Any) -> str:  # noqa: ANN401
+    return f"({compiler.process(element.clauses, **how)} #>> '{{}}')"
+
+
 def each_of(name: str) -> ColumnElement[str]:
     """Return the texts of the JSON array that is bound to `name`, as a column to select.
 
     One value for all of them: binding each took as long as finding it.
     """
-    return _each_of(name).c.value
+    return _Itself(_each_of(name).c.value)
 
 
 def each_pair_of(name: str) -> tuple[ColumnElement[str], ColumnElement[str]]:
@@ -126,12 +164,19 @@ def _each_of(name: str) -> TableValuedAlias:
     return _EachOf(array).table_valued("value", name="json_each")
 
 
-_DIALECTS = {"sqlite": sqlite_dialect(paramstyle="named")}
+@cache
+def _dialect(name: str) -> Dialect:
+    if name == "sqlite":
+        return sqlite_dialect(paramstyle="named")
+    # A store on one disk has no use for it.
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # noqa: PLC0415
+
+    return PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
 def text_for(statement: ClauseElement, dialect_name: str) -> str:
     """Return a statement as the driver of a database takes it, its values by name."""
-    return str(statement.compile(dialect=_DIALECTS[dialect_name]))
+    return str(statement.compile(dialect=_dialect(dialect_name)))
 
 
 @cache

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -20,14 +20,15 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     tuple_,
 )
 
 from pipeline.core.json.canonical import FAST_OPTIONS, canonical_json
 from pipeline.core.runs.safety import may_cut
 from pipeline.errors import InputError
-from pipeline.storage.index.database import Reader, driver_text, each_of
-from pipeline.storage.index.merging import ARRIVALS, merged, newest_first
+from pipeline.storage.index.database import Reader, driver_text, each_of, text_for
+from pipeline.storage.index.merging import ARRIVALS, merged, newest_first, without_search
 from pipeline.storage.index.programs import is_of_program, refusing_run_ids
 from pipeline.storage.index.tables import LISTED_BY, advisories, runs
 from schemas.fields import LABEL_LIMIT_CHARACTERS, is_run_id
@@ -88,7 +89,19 @@ _TOOLS = """WITH RECURSIVE parts(key) AS (
             SELECT rowid FROM runs WHERE tool_id > parts.key AND tool_id < :prefix_end
             ORDER BY tool_id LIMIT 1)
         LIMIT :budget)"""
-_COUNT_TOOLS = f"{_TOOLS} SELECT count(*) FROM parts"  # noqa: S608
+# PostgreSQL computes no more of it than the query behind it takes.
+_TOOLS_ONE_BY_ONE = """WITH RECURSIVE parts(key) AS (
+        (SELECT tool_id FROM runs WHERE tool_id >= :prefix AND tool_id < :prefix_end
+            ORDER BY tool_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT tool_id FROM runs WHERE tool_id > parts.key AND tool_id < :prefix_end
+            ORDER BY tool_id LIMIT 1)
+        FROM parts WHERE parts.key IS NOT NULL)"""
+_COUNT_TOOLS = {
+    "sqlite": f"{_TOOLS} SELECT count(*) FROM parts",  # noqa: S608
+    "postgresql": f"""{_TOOLS_ONE_BY_ONE} SELECT count(*) FROM
+        (SELECT 1 FROM parts WHERE key IS NOT NULL LIMIT :budget) AS found""",  # noqa: S608
+}
 _UNEXPLAINED = select(runs.c.run_id).where(runs.c.source_offset.is_(None)).scalar_subquery()
 
 
@@ -172,27 +185,32 @@ def _values(wanted: RunFilter) -> dict[str, Any]:
 
 def _rows(connection: Reader, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the rows that fit `values`, newest first, at most `count` of them."""
-    names = frozenset(values)
+    names, dialect_name = frozenset(values), connection.dialect_name
     if "gcode_sha256" in names:
-        return connection.execute(_of_program(names), values).fetchall()
+        return connection.execute(_of_program(names, dialect_name), values).fetchall()
     if "prefix" not in names:
-        return connection.execute(_newest(names, "count"), values).fetchall()
+        return connection.execute(_newest(names, "count", dialect_name), values).fetchall()
     # Either the tools of the prefix are few and their runs are merged, or the newest runs are
     # looked through: in turns, so that it takes as long as the quicker of both, whatever the data.
     budget = _FIRST_BUDGET
     while True:
         within = {**values, "budget": budget}
-        (tools,) = connection.execute(_COUNT_TOOLS, within).fetchone()
+        (tools,) = connection.execute(_count_tools(dialect_name), within).fetchone()
         if tools < budget:
-            return connection.execute(_of_tools(names), within).fetchall()
-        rows = connection.execute(_looked_through(names), within).fetchall()
+            return connection.execute(_of_tools(names, dialect_name), within).fetchall()
+        rows = connection.execute(_looked_through(names, dialect_name), within).fetchall()
         if len(rows) == values["count"] or _has_seen_all(connection, within):
             return rows
         budget *= 8
 
 
+@cache
+def _count_tools(dialect_name: str) -> str:
+    return text_for(text(_COUNT_TOOLS[dialect_name]), dialect_name)
+
+
 @lru_cache(maxsize=1024)
-def _of_program(names: frozenset[str]) -> str:
+def _of_program(names: frozenset[str], dialect_name: str) -> str:
     """Return the query of the newest runs of a program: those that cut it, and that refuse it.
 
     A run that is not OK has no program in its row. Those runs are found by what they withhold or
@@ -202,33 +220,39 @@ def _of_program(names: frozenset[str]) -> str:
     # By the plus none of these columns leads the search: a program has few runs, a tool may have
     # all of them.
     others = [
-        literal_column(f"+runs.{name}") == bindparam(name) for name in LISTED_BY if name in names
+        literal_column(without_search(name, dialect_name)) == bindparam(name)
+        for name in LISTED_BY
+        if name in names
     ]
     if "prefix" in names:
-        tool_id: Any = literal_column("+runs.tool_id")
+        tool_id: Any = literal_column(without_search("tool_id", dialect_name))
         others += [tool_id >= bindparam("prefix"), tool_id < bindparam("prefix_end")]
     fits = [*others, *_conditions(names - set(LISTED_BY))]
     fits_next = [*others, *_conditions(names - {*LISTED_BY, "day_after"})]
-    cutting = _merged(ARRIVALS, is_of_program(program), fits, fits_next)
+    is_of_part = is_of_program(program, dialect_name)
+    cutting = _merged(dialect_name, ARRIVALS, is_of_part, fits, fits_next)
     refusing = select(*_COLUMNS).where(
         runs.c.run_id.in_(refusing_run_ids(program)),
         runs.c.gcode_sha256.is_distinct_from(program),
         *fits,
     )
-    refused = newest_first(refusing, bindparam("count", type_=Integer))
+    refused = newest_first(refusing, bindparam("count", type_=Integer), dialect_name)
     # Every part is a constant of ours; values are bound.
-    return f"""SELECT * FROM (SELECT * FROM ({cutting}) UNION ALL SELECT * FROM ({refused}))
-        ORDER BY created_at_us DESC, run_id DESC LIMIT :count"""  # noqa: S608
+    limit = text_for(text("LIMIT :count"), dialect_name)
+    return f"""SELECT * FROM (SELECT * FROM ({cutting}) AS cutting
+        UNION ALL SELECT * FROM ({refused}) AS refused) AS found
+        ORDER BY created_at_us DESC, run_id DESC {limit}"""  # noqa: S608
 
 
 def _has_seen_all(connection: Reader, within: Mapping[str, Any]) -> bool:
     """Return whether fewer rows than the budget fit all but the prefix."""
-    query = f"SELECT count(*) < :budget FROM ({_newest(frozenset(within), 'budget')})"  # noqa: S608
-    return bool(connection.execute(query, within).fetchone()[0])
+    newest = _newest(frozenset(within), "budget", connection.dialect_name)
+    query = f"SELECT count(*) FROM ({newest}) AS newest"  # noqa: S608
+    return bool(connection.execute(query, within).fetchone()[0] < within["budget"])
 
 
 @lru_cache(maxsize=1024)
-def _newest(names: frozenset[str], limit: str) -> str:
+def _newest(names: frozenset[str], limit: str, dialect_name: str) -> str:
     """Return the query of the newest runs that fit all but a prefix.
 
     Made once for each set of parameters: making it takes longer than SQLite's answer.
@@ -236,33 +260,41 @@ def _newest(names: frozenset[str], limit: str) -> str:
     Args:
         names: The parameters that are bound.
         limit: The name of the one that bounds the rows.
+        dialect_name: Of the database.
     """
     query = select(*_COLUMNS).where(*_conditions(names))
-    return newest_first(query, bindparam(limit, type_=Integer))
+    return newest_first(query, bindparam(limit, type_=Integer), dialect_name)
 
 
-def _looked_through(names: frozenset[str]) -> str:
+def _looked_through(names: frozenset[str], dialect_name: str) -> str:
     """Return the query of the runs of the prefix among the newest that fit all else."""
+    fits = "tool_id >= :prefix AND tool_id < :prefix_end LIMIT :count"
     # Every part is a constant of ours; values are bound.
-    return f"""SELECT * FROM ({_newest(names, "budget")})
-        WHERE tool_id >= :prefix AND tool_id < :prefix_end LIMIT :count"""  # noqa: S608
+    return f"""SELECT * FROM ({_newest(names, "budget", dialect_name)}) AS newest
+        WHERE {text_for(text(fits), dialect_name)}"""  # noqa: S608
 
 
 @lru_cache(maxsize=1024)
-def _of_tools(names: frozenset[str]) -> str:
+def _of_tools(names: frozenset[str], dialect_name: str) -> str:
     """Return the query that merges the runs of each tool, all of them newest first."""
     fits, fits_next = _conditions(names), _conditions(names - {"day_after"})
-    return _merged(_TOOLS, lambda key: [runs.c.tool_id == literal_column(key)], fits, fits_next)
+    tools = _TOOLS if dialect_name == "sqlite" else _TOOLS_ONE_BY_ONE
+
+    def is_of_part(key: str) -> Sequence[ColumnElement[bool]]:
+        return [runs.c.tool_id == literal_column(key)]
+
+    return _merged(dialect_name, tools, is_of_part, fits, fits_next)
 
 
 def _merged(
+    dialect_name: str,
     parts: str,
     is_of_part: Callable[[str], Sequence[ColumnElement[bool]]],
     fits: Sequence[ColumnElement[bool]],
     fits_next: Sequence[ColumnElement[bool]],
 ) -> str:
     columns = [column.name for column in _COLUMNS]
-    return merged(parts, is_of_part, fits, fits_next, columns=columns, limit="LIMIT :count")
+    return merged(dialect_name, parts, is_of_part, fits, fits_next, columns=columns, count="count")
 
 
 def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:
@@ -284,8 +316,8 @@ def _conditions(names: frozenset[str]) -> list[ColumnElement[bool]]:
 
 def _linked_advisories(connection: Reader, run_ids: list[str]) -> dict[str, tuple[int, int]]:
     """Return how many advisories each run has that are linked, and how many explain it."""
-    text = driver_text(_COUNT_ADVISORIES, connection.dialect_name)
-    found = connection.execute(text, {"ids": json.dumps(run_ids)})
+    query = driver_text(_COUNT_ADVISORIES, connection.dialect_name)
+    found = connection.execute(query, {"ids": json.dumps(run_ids)})
     return {run_id: (linked, explanations) for run_id, linked, explanations in found}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import (
     BindParameter,
@@ -18,7 +19,7 @@ from sqlalchemy import (
 
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.storage.index.database import Reader, driver_text
-from pipeline.storage.index.merging import ARRIVALS, merged
+from pipeline.storage.index.merging import ARRIVALS, merged, without_search
 from pipeline.storage.index.tables import (
     ARRIVAL,
     HASH_START,
@@ -57,7 +58,7 @@ def refusing_run_ids(sha256: BindParameter[str]) -> CompoundSelect[tuple[str]]:
 
 
 def is_of_program(
-    sha256: BindParameter[str],
+    sha256: BindParameter[str], dialect_name: str
 ) -> Callable[[str], Sequence[ColumnElement[bool]]]:
     """Return what the runs of a program fit, in each part of those that came together."""
 
@@ -67,7 +68,7 @@ def is_of_program(
             literal_column(hash_start("gcode_sha256"))
             == func.substr(sha256, literal_column("1"), literal_column(str(HASH_START))),
             # By the plus SQLite does not put the parameter into the line before.
-            literal_column("+runs.gcode_sha256", String) == sha256,
+            literal_column(without_search("gcode_sha256", dialect_name), String) == sha256,
         )
 
     return is_of_part
@@ -81,7 +82,6 @@ _REFUSING = (
     .limit(_ONE)
     .offset(_NONE_BEFORE)
 )
-_CUTTING = merged(ARRIVALS, is_of_program(_SHA256), (), (), columns=_NAMES)
 _ATTACHING = (
     select(attachments.c.run_id, attachments.c.kind)
     .join_from(attachments, runs, runs.c.run_id == attachments.c.run_id)
@@ -89,6 +89,12 @@ _ATTACHING = (
     .limit(_ONE)
     .offset(_NONE_BEFORE)
 )
+
+
+@cache
+def _cutting(dialect_name: str) -> str:
+    is_of_part = is_of_program(_SHA256, dialect_name)
+    return merged(dialect_name, ARRIVALS, is_of_part, (), (), columns=_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def runs_of_program(connection: Reader, sha256: str) -> ProgramRuns:
     with connection.one_state():
         refusing = connection.execute(driver_text(_REFUSING, name), values).fetchone()
         cutting = None
-        for row in connection.execute(_CUTTING, values):
+        for row in connection.execute(_cutting(name), values):
             found = _run(row)
             cutting = cutting or found
             if found.may_cut:

@@ -76,6 +76,16 @@ class KnownRows:
     runs: dict[str, StoredRun]
     advisories: dict[tuple[str, str], StoredAdvisory]
 
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.advisories)
+
+    def __or__(self, others: "KnownRows") -> "KnownRows":
+        """Return these and others."""
+        return KnownRows(self.runs | others.runs, self.advisories | others.advisories)
+
+
+NOTHING_KNOWN = KnownRows({}, {})
+
 
 def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
     """Return the rows under the ids of `verdicts`, with the runs that advisories are about."""
@@ -187,30 +197,47 @@ class IndexTransaction:
         self.connection = connection
         self._database = database
 
-    def add_rows(self, rows: NewRows) -> None:
-        """Write what a batch adds."""
-        self.add_runs(rows.runs)
-        self.add_advisories(rows.claimed)
+    def add_rows(self, rows: NewRows) -> KnownRows:
+        """Write what a batch adds; return the rows of others that were first meanwhile.
+
+        Nothing is added under their ids. From now on until the commit nobody else can be first
+        with what was added.
+        """
+        later = self.add_runs(rows.runs)
+        claimed_later = self.add_advisories(rows.claimed)
         linked = [
             {"path": each.link_path, "of_run": each.run_id, "of_advisory": each.advisory_id}
             for each in rows.linked
         ]
         self._write(_LINK_ADVISORY, linked)
+        if not later and not claimed_later:
+            return NOTHING_KNOWN
+        return KnownRows(
+            known_runs(self.connection, later), known_advisories(self.connection, claimed_later)
+        )
 
-    def add_runs(self, added: Iterable[IndexedRun]) -> None:
-        """Insert new runs with their attachments."""
+    def add_runs(self, added: Iterable[IndexedRun]) -> list[str]:
+        """Insert new runs with their attachments; return those that somebody else made first."""
         entries = list(added)
-        self._insert(runs, [entry.row for entry in entries])
+        later = [row[0] for row in self._claim(runs, [entry.row for entry in entries])]
+        if later:
+            not_ours = set(later)
+            entries = [entry for entry in entries if entry.row[0] not in not_ours]
         self._insert(tables.attachments, [row for each in entries for row in each.attachments])
         self._insert(tables.withheld_blobs, [row for each in entries for row in each.withheld])
         self._insert(
             tables.withheld_payloads,
             [row for each in entries for row in each.withheld_payloads or ()],
         )
+        return later
 
-    def add_advisories(self, added: Iterable[StoredAdvisory]) -> None:
-        """Insert new advisories, linked or not."""
-        self._insert(advisories, list(map(advisory_row, added)))
+    def add_advisories(self, added: Iterable[StoredAdvisory]) -> list[tuple[str, str]]:
+        """Insert new advisories, linked or not; return those that somebody else claimed first."""
+        later = self._claim(advisories, list(map(advisory_row, added)))
+        return [(row[0], row[1]) for row in later]
+
+    def _claim(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        return self._database.claim(self.connection, table, rows) if rows else ()
 
     def _insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -12,6 +12,7 @@ Index(
     runs.c.source_offset,
     runs.c.run_id,
     sqlite_where=runs.c.source_offset.is_(None),
+    postgresql_where=runs.c.source_offset.is_(None),
 )
 
 
@@ -22,6 +23,7 @@ Index(
     advisories.c.source_partition,
     advisories.c.source_offset,
     sqlite_where=advisories.c.link_path.is_(None),
+    postgresql_where=advisories.c.link_path.is_(None),
 )
 
 SCHEMA = Schema(

@@ -1,0 +1,125 @@
+"""Connections to the database of an index: to write, to read one state, and to look up."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import QueuePool
+
+from pipeline.postgres.text import adapt
+
+_CONNECT_SECONDS: Final = 10
+"""Longest wait for a connection; of several hosts, for each."""
+
+
+class ReadConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection of the driver that can only read."""
+
+    dialect_name: Final = "postgresql"
+
+    @contextmanager
+    def one_state(self) -> Iterator[None]:
+        """Let all statements of a block read the same state."""
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield
+        finally:
+            self.execute("ROLLBACK")
+
+
+def name_of(url: str) -> str:
+    """Return how sentences name a database: without a password."""
+    parts = conninfo_to_dict(url)
+    hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
+    # One port is that of every host.
+    each = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=True)
+    where = ",".join(f"{host}:{port}" if port else host for host, port in each)
+    return f"postgresql://{where}/{parts.get('dbname') or ''}"
+
+
+def _settings(url: str) -> str:
+    given = conninfo_to_dict(url)
+    given.setdefault("connect_timeout", _CONNECT_SECONDS)
+    # Of several hosts the one that takes writes, also after another was promoted.
+    given.setdefault("target_session_attrs", "primary")
+    given.setdefault("application_name", "rmos")
+    return make_conninfo("", **{**given, "client_encoding": "utf8"})
+
+
+def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a connection that writes."""
+    connection = psycopg.connect(_settings(url))
+    adapt(connection)
+    return connection
+
+
+def connect_to_read(url: str) -> ReadConnection:
+    """Open a connection that can only read."""
+    connection = ReadConnection.connect(
+        _settings(url), autocommit=True, options="-c default_transaction_read_only=on"
+    )
+    adapt(connection)
+    return connection
+
+
+def open_engine(url: str, set_up: Callable[[psycopg.Connection[Any]], None]) -> Engine:
+    """Return an engine whose connections write.
+
+    Args:
+        url: Of the database.
+        set_up: Prepares each new connection.
+    """
+
+    def opened() -> psycopg.Connection[Any]:
+        connection = connect(url)
+        try:
+            set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return create_engine("postgresql+psycopg://", creator=opened, poolclass=QueuePool)
+
+
+class ReadConnections:
+    """Connections for look-ups: each thread borrows one for a moment."""
+
+    def __init__(self, connect: Callable[[], ReadConnection]) -> None:
+        """Prepare; nothing is opened."""
+        self._connect = connect
+        self._idle: list[ReadConnection] = []
+        self._is_closed = False
+
+    @contextmanager
+    def borrowed(self) -> Iterator[ReadConnection]:
+        """Lend a connection; each statement reads one state."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            # After a restart of the server all of them are cut.
+            self._close_idle()
+            raise
+        # Appended first: of this and a close meanwhile, one finds it.
+        self._idle.append(connection)
+        if self._is_closed:
+            self._close_idle()
+
+    def close(self) -> None:
+        """Close each connection, those that are lent when they come back."""
+        self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            # Of two that close at the same time each takes others.
+            with suppress(IndexError):
+                self._idle.pop().close()

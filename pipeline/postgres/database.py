@@ -1,0 +1,172 @@
+"""The database of an index that many hosts share.
+
+A transaction begins with locks, in one order: the lock of the store, shared with all batches, and
+the rows of the positions that the batch goes on with. So N hosts go on at the same time, and two
+that both believe to own a partition take turns.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection, Table
+
+from pipeline.postgres.connections import (
+    ReadConnection,
+    ReadConnections,
+    connect_to_read,
+    name_of,
+    open_engine,
+)
+from pipeline.postgres.faults import database_faults
+from pipeline.postgres.store_row import IN_FORCE, StoreRow, refuse_change
+from pipeline.postgres.text import copy_as_is, kept_rows
+
+STORE_LOCK: Final = 0x524D4F53
+"""Advisory lock of the store: shared by batches, exclusive for what concerns the whole store."""
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
+_KEYS: Final = "SELECT * FROM unnest(%s::int[], %s::text[], %s::int[])"
+# The names are ours; values are bound.
+_HOLD: Final = f"""SELECT epoch, topic, partition FROM positions
+    WHERE (epoch, topic, partition) IN ({_KEYS}) ORDER BY epoch, topic, partition FOR UPDATE"""  # noqa: S608
+_MAKE: Final = f"""INSERT INTO positions SELECT *, 0 FROM ({_KEYS}) AS missing ORDER BY 1, 2, 3
+    ON CONFLICT DO NOTHING RETURNING epoch, topic, partition"""  # noqa: S608
+_FORGET: Final = f"""DELETE FROM positions
+    WHERE (epoch, topic, partition) IN ({_KEYS}) AND next_offset = 0"""  # noqa: S608
+
+Place = tuple[int, str, int]
+
+
+class PostgresDatabase:
+    """The tables of one store's index. Any number of threads may use it at once.
+
+    What fails is a StoreAwayError where it may pass, else a StoreError.
+    """
+
+    def __init__(self, url: str, store: StoreRow, claimed: Sequence[Table] = ()) -> None:
+        """Prepare to use a database whose scripts have run; nothing is opened.
+
+        Args:
+            url: Of libpq, as `postgresql://user@host-a,host-b/name`.
+            store: Whose it is.
+            claimed: The tables whose rows decide who is first.
+        """
+        self.name = name_of(url)
+        self._store = store
+        self.engine = open_engine(url, partial(_make_waiting_rooms, claimed))
+        self._states = self.engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        self._look_ups = ReadConnections(partial(connect_to_read, url))
+
+    @property
+    def was_replaced(self) -> bool:
+        """Never: a database is filled again in its place."""
+        return False
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._look_ups.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self, places: Collection[Place] = ()) -> Iterator[Connection]:
+        """Begin to write; commit at the end of the block, or roll back if it raises.
+
+        Args:
+            places: The epoch, topic and partition of each log that the block goes on with: their
+                positions are locked, so nobody else does.
+        """
+        # READ COMMITTED, the locks first: another isolation would read the state from before the
+        # wait, without the rows of the one that was waited for.
+        with database_faults(self.name), self.engine.connect() as connection, connection.begin():
+            made = self._lock(_driver(connection), sorted(places))
+            yield connection
+            if made:
+                _driver(connection).execute(_FORGET, _columns(made))
+
+    def _lock(self, driver: psycopg.Connection[Any], places: Sequence[Place]) -> list[Place]:
+        """Wait for the locks; return the positions that were made only to be locked."""
+        # Sent at once: they run one after the other, each with the state after its wait.
+        with driver.pipeline():
+            driver.execute(_LOCK, (STORE_LOCK,))
+            in_force = driver.execute(IN_FORCE)
+            found = driver.execute(_HOLD, _columns(places)) if places else None
+        refuse_change(in_force.fetchone(), self._store, self.name)
+        held = set() if found is None else {(each[0], each[1], each[2]) for each in found}
+        missing = [place for place in places if place not in held]
+        if not missing:
+            return []
+        made = driver.execute(_MAKE, _columns(missing)).fetchall()
+        driver.execute(_HOLD, _columns(places))
+        return [(epoch, topic, partition) for epoch, topic, partition in made]
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read one consistent state while the block runs."""
+        with database_faults(self.name), self._states.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def looking_up(self) -> Iterator[ReadConnection]:
+        """Lend a connection of the driver, which can only read; each statement reads one state."""
+        with database_faults(self.name), self._look_ups.borrowed() as connection:
+            yield connection
+
+    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert whole rows, each in the order of the columns."""
+        _copy(_driver(connection), table.name, rows)
+
+    def claim(
+        self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
+        """Insert those of `rows` that are the first of their key; return the others.
+
+        The row, which is not committed yet, is the claim: a rival that has the same key waits for
+        this transaction, or this one for the rival's.
+        """
+        driver = _driver(connection)
+        _copy(driver, f"waiting_{table.name}", rows)
+        width = len(table.primary_key)
+        first = {tuple(key) for key in driver.execute(_claim(table))}
+        # Keys are the first columns.
+        return [row for row in rows if row[:width] not in first]
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # as SQLAlchemy has it
+    return driver
+
+
+def _columns(places: Sequence[Place]) -> tuple[list[Any], list[Any], list[Any]]:
+    epochs, topics, partitions = ([place[at] for place in places] for at in range(3))
+    return epochs, topics, partitions
+
+
+def _make_waiting_rooms(claimed: Sequence[Table], connection: psycopg.Connection[Any]) -> None:
+    """Make a temporary table for each that rows are claimed in: COPY cannot ignore a conflict."""
+    for table in claimed:
+        connection.execute(
+            f"CREATE TEMPORARY TABLE waiting_{table.name} (LIKE {table.name}) ON COMMIT DELETE ROWS"
+        )
+    connection.commit()
+
+
+def _claim(table: Table) -> str:
+    key = ", ".join(column.name for column in table.primary_key)
+    # In the order of the keys, so that of two none waits for the other. The names are ours.
+    return f"""WITH waiting AS (DELETE FROM waiting_{table.name} RETURNING *)
+        INSERT INTO {table.name} SELECT * FROM waiting ORDER BY {key}
+        ON CONFLICT DO NOTHING RETURNING {key}"""  # noqa: S608
+
+
+def _copy(driver: psycopg.Connection[Any], table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    with driver.cursor() as cursor:
+        copy_as_is(cursor)
+        with cursor.copy(f"COPY {table} FROM STDIN") as copy:
+            for row in kept_rows(rows):
+                copy.write_row(row)

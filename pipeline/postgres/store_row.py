@@ -1,0 +1,105 @@
+"""The row of the store: whose index a database is, its epoch, and the key that signs now.
+
+It is compared with the store's identity when the index is opened. Epoch and key are looked at in
+each batch: a worker of another host would go on with those from before a change.
+"""
+
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Final
+
+import psycopg
+
+from pipeline.errors import StoreError, StoreNotReadyError
+from pipeline.postgres.connections import connect, name_of
+from pipeline.postgres.faults import database_faults
+
+IN_FORCE: Final = "SELECT epoch, key FROM store"
+_ROW: Final = "SELECT format, store_id, cluster_id, prefix, epoch, key FROM store"
+_MAKE: Final = """INSERT INTO store (format, store_id, cluster_id, prefix, epoch, key)
+    VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+_SETTINGS: Final = ("fsync", "synchronous_commit")
+"""Off, each of them loses what was acknowledged: the first all of it, the second the last moments.
+(postgresql.org/docs/current/runtime-config-wal.html)"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """What the row holds.
+
+    Attributes:
+        format: Of `store.json`.
+        store_id: 32 hex digits, for the life of the store.
+        cluster_id: The Kafka cluster whose topics it keeps.
+        prefix: First part of the topics' names.
+        epoch: Whole number from 1.
+        key: The public key that verifies new checkpoints; None where no leaves are appended.
+    """
+
+    format: str
+    store_id: str
+    cluster_id: str
+    prefix: str
+    epoch: int
+    key: str | None
+
+
+def make_row(url: str, row: StoreRow) -> None:
+    """Make a database that of a store; one that is its already stays as it is.
+
+    Raises:
+        StoreNotReadyError: It is another store's.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        connection.execute(_MAKE, astuple(row))
+        refuse_other(connection, row, name_of(url))
+
+
+def check_database(url: str, row: StoreRow) -> None:
+    """Refuse a database that is not this store's, or that may lose what it has committed.
+
+    Raises:
+        StoreNotReadyError: It is.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        for setting in _SETTINGS:
+            (value,) = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone() or (
+                "off",
+            )
+            if value == "off":
+                raise StoreNotReadyError(
+                    f"The index {name_of(url)} has {setting} off: it would lose what was "
+                    "acknowledged. Set it on, then start again."
+                )
+        refuse_other(connection, row, name_of(url))
+
+
+def refuse_other(connection: psycopg.Connection[Any], row: StoreRow, name: str) -> None:
+    """Refuse a database whose row is not `row`.
+
+    Raises:
+        StoreNotReadyError: It is another, or there is none.
+    """
+    found = connection.execute(_ROW).fetchone()
+    if found is None:
+        raise StoreNotReadyError(
+            f"The index {name} belongs to no store yet: it is made by rmos store init."
+        )
+    for field, wanted, has in zip(fields(row), astuple(row), found, strict=True):
+        if wanted != has:
+            raise StoreNotReadyError(
+                f"Expected the index {name} to have the {field.name} {wanted} of this store, "
+                f"found {has}."
+            )
+
+
+def refuse_change(found: tuple[Any, ...] | None, row: StoreRow, name: str) -> None:
+    """Refuse to go on where the epoch or the key was changed.
+
+    Raises:
+        StoreError: It was. Nothing was acknowledged.
+    """
+    if found != (row.epoch, row.key):
+        raise StoreError(
+            f"The epoch or the key of the store was changed meanwhile, as the index {name} says; "
+            "nothing was acknowledged; start again."
+        )
