@@ -18,10 +18,9 @@ from typing import BinaryIO, Self, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipeline.core.json.canonical import canonical_json
-from pipeline.disk.faults import store_faults
 from pipeline.errors import StoreError
 from pipeline.settings import read_settings
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import RunReader, open_reader
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,
@@ -47,7 +46,7 @@ def open_store(data_dir: Path | str | None = None) -> "OpenStore":
         InputError: A setting has a value that it cannot have.
     """
     root = read_settings().data_dir if data_dir is None else Path(data_dir)
-    return OpenStore(RunReader(root))
+    return OpenStore(open_reader(root))
 
 
 class OpenStore:
@@ -118,7 +117,7 @@ class OpenStore:
         blob = self._reader.attachments.open(named.sha256)
         with ExitStack() as stack:
             stack.callback(blob.close)
-            with store_faults(self._reader.root):
+            with self._reader.store.faults():
                 blob.refuse_changed()
             stack.pop_all()
         # The file that was hashed, whatever has its name by now.

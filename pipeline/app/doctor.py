@@ -24,7 +24,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from pipeline.app import machine
@@ -33,11 +32,9 @@ from pipeline.broker.admin.rights import Right, Rights, missing_rights
 from pipeline.broker.admin.topic_promises import Consequence
 from pipeline.broker.connection import describe_cluster
 from pipeline.consumers.start.checks import broken_promises, check_audit_start, look_at_start
-from pipeline.disk.store_identity import (
-    StoreIdentity,
-    check_identity,
-    read_store,
-)
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import RmosError, StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -243,7 +240,7 @@ def _needed_rights(settings: Settings) -> tuple[Rights, Rights]:
 class _LookedAt:
     """A store that is only read, for the checks of a start."""
 
-    root: Path
+    name: str
     identity: StoreIdentity
     index: RunIndex
     ledger: "_Logs | None"
@@ -263,8 +260,8 @@ def _opened(settings: Settings) -> _LookedAt:
     identity = read_store(root)
     logs = None
     if settings.ledger_enabled:
-        logs = _Logs(StoreLogs(root, verifier_keys(settings, identity)))
-    return _LookedAt(root, identity, open_index_to_read(root), logs)
+        logs = _Logs(StoreLogs(disk_contents(root), verifier_keys(settings, identity)))
+    return _LookedAt(str(root), identity, open_index_to_read(root), logs)
 
 
 async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]) -> Found:

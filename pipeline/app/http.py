@@ -33,7 +33,7 @@ from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.page.pages import legacy_pages, pages
 from pipeline.settings import Settings
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import RunReader, open_reader
 
 _log = structlog.get_logger(__name__)
 _LOOKUP_THREADS = 4
@@ -97,7 +97,7 @@ def _api(
         stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
         return create_legacy_api(legacy, tokens, legacy_pages(), traces)
-    reader = RunReader(settings.data_dir)
+    reader = open_reader(settings.data_dir)
     stack.callback(reader.close)
     deps = _api_dependencies(settings, reader, workers)
     stack.callback(deps.lookup.close)

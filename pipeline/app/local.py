@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager, suppress
 from pipeline.broker.admin.topics import apply_topics
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
-from pipeline.disk.store_identity import STORE_FILE, create_store, refuse_as_root
+from pipeline.core.store.identity import STORE_FILE
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.store_identity import create_store
 from pipeline.errors import BrokerError, TopicsError
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings

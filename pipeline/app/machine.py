@@ -13,9 +13,11 @@ from pipeline.api.http.tokens import tokens_for
 from pipeline.app.process import OPEN_FILES, store_folder
 from pipeline.broker.connection import is_local
 from pipeline.broker.local.runtime import is_downloaded
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.disk.faults import store_faults
 from pipeline.disk.log_store import DiskLogs
-from pipeline.disk.store_identity import STORE_FILE, read_store, refuse_as_root
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.store_identity import read_store
 from pipeline.disk.volume import is_disk_writable, room_of
 from pipeline.errors import AddressTakenError, RmosError, StoreNotReadyError
 from pipeline.ledger.keys import load_own_key

@@ -27,6 +27,7 @@ from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 
 AnyStore = TypeVar("AnyStore", RunStore, AdvisoryStore)
 
@@ -104,9 +105,14 @@ def read_whatever_comes() -> None:
 async def opened_store(settings: Settings, stack: AsyncExitStack, kind: type[AnyStore]) -> AnyStore:
     """Return a store with its ledger, which is closed with `stack`."""
     # In a thread: it may wait for the lock, and a signal must reach us meanwhile.
-    store = await asyncio.to_thread(lambda: kind(settings.data_dir, ledger=open_ledger(settings)))
+    store = await asyncio.to_thread(lambda: _opened(settings, kind))
     stack.callback(store.close)
     return store
+
+
+def _opened(settings: Settings, kind: type[AnyStore]) -> AnyStore:
+    ledger = open_ledger(settings)
+    return kind(open_store_to_write(settings.data_dir), ledger=ledger)
 
 
 async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:
@@ -174,8 +180,8 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task
 def about_store(store: RunStore | AdvisoryStore) -> dict[str, Any]:
     """Return which store a worker serves, for logs."""
     return {
-        "store": str(store.root),
+        "store": store.name,
         "store_id": store.identity.store_id,
         "epoch": store.identity.epoch,
-        "group_commit": store.group_commits,
+        "group_commit": store.store.files.group_commits,
     }

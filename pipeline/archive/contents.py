@@ -13,7 +13,6 @@ Memory grows by the files of the dates: some 500 bytes each.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -21,6 +20,7 @@ from pydantic import Field
 from pipeline.core.layout import LinkPath, attachment_path, date_of, parse_path
 from pipeline.core.progress import Progress
 from pipeline.core.record import RecordId, RecordSource
+from pipeline.core.store.contents import StoreContents
 from pipeline.errors import ArchivedError, IntegrityError, NotFoundError, RefusedError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -162,9 +162,9 @@ def contents_of(
             raise NotFoundError(f"NOT_FOUND: No leaf of the ledger is of a run of {date}.")
     named: _Named = {}
     for number, file in enumerate(files.values(), 1):  # 2.
-        _take_names(logs.root, file, named)
+        _take_names(logs.store, file, named)
         progress("files", number, len(files))
-    own, missing = _own_attachments(index, AttachmentFiles(logs.root), named)  # 3.
+    own, missing = _own_attachments(index, AttachmentFiles(logs.store.files), named)  # 3.
     manifest = ArchiveManifest(
         store_id=logs.store_id,
         dates={date: counts_of(files, date) for date in sorted(set(dates))},
@@ -190,9 +190,9 @@ def counts_of(files: Iterable[str], date: str) -> DateCounts:
     return DateCounts(artifacts=len(links) - sum(links), links=sum(links))
 
 
-def _take_names(root: Path, file: LoggedFile, named: _Named) -> None:
+def _take_names(store: StoreContents, file: LoggedFile, named: _Named) -> None:
     try:
-        content = read_recorded(root, file.path, file.sha256, sources=file.sources)
+        content = read_recorded(store, file.path, file.sha256, sources=file.sources)
     except ArchivedError as error:
         raise RefusedError(f"Nothing was written: {file.path} is archived already.") from error
     except IntegrityError as error:

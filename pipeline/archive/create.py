@@ -26,9 +26,10 @@ from pipeline.archive.contents import ArchiveManifest, contents_of
 from pipeline.archive.tar import write_tar
 from pipeline.archive.verify import VerifiedTar, open_tar, read_back, verify_tar
 from pipeline.core.progress import Progress
+from pipeline.core.store.contents import StoreContents
 from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import new_file
-from pipeline.disk.store_identity import refuse_as_root
 from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.storage.archives import ArchiveRecord, read_record, write_record
@@ -64,9 +65,9 @@ def create_archive(
         IntegrityError: A log or a file is not what was written, or the tar is not proved.
         StoreError: The disk or the index failed.
     """
-    root, wanted = logs.root, sorted(set(dates))
+    root, wanted = Path(logs.store.name), sorted(set(dates))
     refuse_as_root(root)
-    _refuse_archived(root, wanted, path)
+    _refuse_archived(logs.store, wanted, path)
     is_new, shared = not os.path.lexists(path), None
     if is_new:
         shared = _write(logs, wanted, path, progress)  # 1. and 2.
@@ -82,14 +83,14 @@ def create_archive(
     known = {record.date: record for record in proved.records}
     for record in records:  # 4.
         if record.date not in known:
-            write_record(root, record)
-    kept = _kept_records(root, wanted, path)  # 5.
+            write_record(logs.store, record)
+    kept = _kept_records(logs.store, wanted, path)  # 5.
     return CreatedArchive(kept, is_new, shared, removal_of(root, path, manifest))
 
 
-def _refuse_archived(root: Path, dates: Sequence[str], path: Path) -> None:
+def _refuse_archived(store: StoreContents, dates: Sequence[str], path: Path) -> None:
     for date in dates:
-        record = read_record(root, date)
+        record = read_record(store, date)
         if record is not None and not os.path.lexists(path):
             raise RefusedError(
                 f"The date {date} is archived already, into {record.tar.path}. Nothing was written."
@@ -97,7 +98,7 @@ def _refuse_archived(root: Path, dates: Sequence[str], path: Path) -> None:
 
 
 def _write(logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress) -> int:
-    with closing(open_index_to_read(logs.root)) as index:
+    with closing(open_index_to_read(Path(logs.store.name))) as index:
         contents = contents_of(index, logs, dates, progress)
     try:
         with new_file(path, FILE_MODE) as file:
@@ -114,7 +115,7 @@ def _proved(logs: StoreLogs, path: Path, progress: Progress) -> VerifiedTar:
     return found
 
 
-def _kept_records(root: Path, dates: Sequence[str], path: Path) -> list[ArchiveRecord]:
+def _kept_records(store: StoreContents, dates: Sequence[str], path: Path) -> list[ArchiveRecord]:
     """Return the records as they are in the store, each of the tar as it lies there.
 
     Raises:
@@ -122,7 +123,7 @@ def _kept_records(root: Path, dates: Sequence[str], path: Path) -> list[ArchiveR
     """
     with open_tar(path) as file:
         tar = read_back(path, file)
-    kept = [record for date in dates if (record := read_record(root, date)) is not None]
+    kept = [record for date in dates if (record := read_record(store, date)) is not None]
     if [(each.tar.sha256, each.date) for each in kept] != [(tar.sha256, date) for date in dates]:
         raise IntegrityError(f"{path} and the records of its dates differ. Remove nothing.")
     return kept

@@ -23,7 +23,7 @@ from pipeline.core.store.files import Creation, NewFile
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.owner import refuse_as_root
 from pipeline.errors import IntegrityError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.storage.attachments import AttachmentFiles
@@ -56,11 +56,12 @@ def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> Restored
             it was proved.
         StoreError: The disk of the store failed.
     """
-    refuse_as_root(logs.root)
+    root = Path(logs.store.name)
+    refuse_as_root(root)
     with open_tar(path) as file:
         proved = verify_tar(path, file, logs, progress)  # 1.
         proved.refuse()
-        restoring = _Restoring(logs.root, proved)
+        restoring = _Restoring(root, proved)
         try:
             # 2. Members are sorted, and attachments/ comes before runs/.
             restoring.run(file, progress)
@@ -77,7 +78,7 @@ class _Restoring:
         self._root = root
         self._proved = proved
         self._files = DurableFiles(root)
-        self._attachments = AttachmentFiles(root)
+        self._attachments = AttachmentFiles(self._files)
 
     def run(self, file: IO[bytes], progress: Progress) -> None:
         done, files = 0, self._new_files(file)

@@ -98,7 +98,7 @@ def _members(contents: Contents, logs: StoreLogs) -> dict[str, _Writer]:
         members[each.path] = _of_file(logs, each)
         members[f"{RECORDS}{each.path}{LEAF}"] = _of_leaf(each)
         members[f"{RECORDS}{each.path}{PROOF}"] = _of_proof(each)
-    attachments = AttachmentFiles(logs.root)
+    attachments = AttachmentFiles(logs.store.files)
     for sha256 in contents.attachments:
         members[attachment_path(sha256)] = _of_blob(attachments, sha256)
     return members
@@ -111,7 +111,7 @@ def _of_bytes(content: bytes) -> _Writer:
 def _of_file(logs: StoreLogs, file: LoggedFile) -> _Writer:
     def write(tar: tarfile.TarFile, name: str) -> str:
         return _add(
-            tar, name, read_recorded(logs.root, file.path, file.sha256, sources=file.sources)
+            tar, name, read_recorded(logs.store, file.path, file.sha256, sources=file.sources)
         )
 
     return write

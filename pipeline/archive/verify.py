@@ -302,7 +302,7 @@ class _Verification:
         tar = self.found.tar
         for date in sorted({date_of(name) for name in self._files()}):
             try:
-                record = read_record(self._logs.root, date)
+                record = read_record(self._logs.store, date)
             except IntegrityError as error:
                 self._fault("", str(error))
                 continue

@@ -31,12 +31,12 @@ from pipeline.audit.rules.finding import MISSING_BLOB
 from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.store.files import Creation, NewFile
+from pipeline.core.store.files import Creation, NewFile, NotAFileError
 from pipeline.disk.append_only_file import AppendOnlyFile, SealedError, seal_file
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, open_below, read_below
-from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.regular_files import open_below, read_below
 from pipeline.errors import IntegrityError
 from schemas.audit_report import AuditReport
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit.journal import AUDITS_FOLDER, journal_path
+from pipeline.core.store.files import NotAFileError
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, entries_below, open_below
+from pipeline.disk.regular_files import entries_below, open_below
 from pipeline.errors import NotFoundError
 from schemas.fields import is_audit_id
 

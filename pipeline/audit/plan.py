@@ -17,8 +17,10 @@ from urllib.parse import quote
 
 from pipeline.audit import queries
 from pipeline.core.layout import ArtifactPath, parse_path
-from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.core.store.files import NotAFileError
+from pipeline.disk.regular_files import state_of
 from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError, has_no_room
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
@@ -68,7 +70,7 @@ class AuditPlan:
         self.has_rows = False
         self._distrusted: set[int] = set()
         self._db = _with_date_of(ScratchDatabase.make(path))
-        self._db.create_function("is_gone", 1, partial(is_gone, root))
+        self._db.create_function("is_gone", 1, partial(is_gone, StoredFiles(root)))
         self._db.executescript(queries.TABLES)
 
     def close(self) -> None:

@@ -22,8 +22,8 @@ from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import StepResult
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.disk.regular_files import opened, read_open
-from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from schemas.advisory_link import ADVISORY_LINK_VERSION

@@ -60,9 +60,11 @@ from pipeline.audit.steps import (
 )
 from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
-from pipeline.disk.store_identity import StoreIdentity, read_store
+from pipeline.disk.store_identity import read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -188,7 +190,8 @@ class StoreAudit:
         for log in self.logs:
             is_legacy = log.log.topic == f"{self.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
-        archives, numbers = Archives(self.root), {log.log.path: log.number for log in self.logs}
+        archives = Archives(disk_contents(self.root))
+        numbers = {log.log.path: log.number for log in self.logs}
         for date in archives.dates():
             if (record := archives.of(date)) is not None:
                 plan.add_archive(record, numbers)

@@ -16,7 +16,7 @@ from pipeline.broker.local.broker import (
 from pipeline.broker.local.runtime import DESCRIPTIONS, DOWNLOAD_NAME, Downloaded, ReportStep
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import note, print_json, print_text, progress_bar, stderr, waiting
-from pipeline.disk.store_identity import refuse_as_root
+from pipeline.disk.owner import refuse_as_root
 from pipeline.errors import BrokerError, NotFoundError
 from pipeline.settings import Settings, read_settings
 

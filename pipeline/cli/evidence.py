@@ -36,7 +36,7 @@ def evidence(
     """
     from pipeline.evidence.bundle import write_evidence
     from pipeline.evidence.gather import gather_evidence
-    from pipeline.storage.reader import RunReader
+    from pipeline.storage.reader import open_reader
 
     settings = read_settings()
     logs = open_logs(settings, key)
@@ -46,7 +46,7 @@ def evidence(
         if path is None
         else {each.checkpoint.origin: each.checkpoint for each in read_trusted(path)}
     )
-    with closing(RunReader(settings.data_dir)) as reader:
+    with closing(open_reader(settings.data_dir)) as reader:
         found = gather_evidence(reader, logs, run_id, kept)
         bundle = output or Path(f"evidence-{run_id}.zip")
         write_evidence(bundle, found, reader.attachments)
@@ -98,9 +98,12 @@ def export(
     and runs.csv says so.
     """
     from pipeline.evidence.export import export_runs
-    from pipeline.storage.reader import RunReader
+    from pipeline.storage.reader import open_reader
 
-    with closing(RunReader(read_settings().data_dir)) as reader, progress_bar() as progress:
+    with (
+        closing(open_reader(read_settings().data_dir)) as reader,
+        progress_bar() as progress,
+    ):
         report = export_runs(to, reader, wanted, progress)
     if as_json:
         print_json(_export_document(to, report))

@@ -23,6 +23,7 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import read_store
 from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.ledger.keys import vkey_file_of
@@ -144,7 +145,7 @@ def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
         from pipeline.storage.ledger_key import open_store_logs
 
         return open_store_logs(settings)
-    return StoreLogs(settings.data_dir, keys)
+    return StoreLogs(disk_contents(settings.data_dir), keys)
 
 
 TrustedFile = Annotated[
@@ -180,7 +181,7 @@ def checkpoint(key: Keys = None) -> None:
     opened = list(logs.open_all())
     if not opened:
         raise NotFoundError(
-            f"The store {logs.root} has no log yet: there is no checkpoint to hand out."
+            f"The store {logs.store.name} has no log yet: there is no checkpoint to hand out."
         )
     print_bytes(write_trusted(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
@@ -262,11 +263,11 @@ def prove(
 
     --json prints those of the run and of all its advisories, each with its leaf.
     """
-    from pipeline.storage.reader import RunReader
+    from pipeline.storage.reader import open_reader
 
     settings = read_settings()
     logs = open_logs(settings, key)
-    with closing(RunReader(settings.data_dir)) as reader:
+    with closing(open_reader(settings.data_dir)) as reader:
         found = dict(_leaves(reader, logs, run_id))
     if as_json:
         print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})

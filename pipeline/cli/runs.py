@@ -256,9 +256,9 @@ app.command("export")(with_filter(export, leaving_out={"limit", "cursor"}))
 
 
 def _reader() -> "closing[RunReader]":
-    from pipeline.storage.reader import RunReader
+    from pipeline.storage.reader import open_reader
 
-    return closing(RunReader(read_settings().data_dir))
+    return closing(open_reader(read_settings().data_dir))
 
 
 def _print_fields(

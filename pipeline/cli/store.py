@@ -21,8 +21,11 @@ from pipeline.cli.views.terminal import (
     print_text,
     progress_bar,
 )
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
-from pipeline.disk.store_identity import StoreIdentity, begin_epoch, create_store, read_store
+from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.disk.volume import has_group_commit, room_of
 from pipeline.errors import InputError, IntegrityError
 from pipeline.settings import Settings, read_settings
@@ -154,7 +157,7 @@ def check(as_json: AsJson = False) -> None:
     read_store(root)
     with closing(open_index_to_read(root)) as index:
         with progress_bar() as progress:
-            differences = list(check_index(root, index, progress))
+            differences = list(check_index(disk_contents(root), index, progress))
         runs, advisories = index.count(), index.count_advisories()
     if as_json:
         found = [asdict(each) for each in differences]
@@ -209,12 +212,11 @@ def put(
     as_json: AsNdjson = False,
 ) -> None:
     """Store files under their SHA-256, and print it; a blob that exists already is success."""
-    from pipeline.storage.attachments import AttachmentFiles
-    from pipeline.storage.reader import stored_answer
+    from pipeline.storage.attachments import AttachmentFiles, stored_answer
 
     root = read_settings().data_dir
     read_store(root)
-    store = AttachmentFiles(root)
+    store = AttachmentFiles(DurableFiles.to_read(root))
     created = 0
     for file in files:
         try:

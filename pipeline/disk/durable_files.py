@@ -15,25 +15,21 @@ be written ahead, in another thread, while an earlier round is flushed and linke
 creates them writes only the others.
 """
 
-import errno
-import os
 import resource
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence, WrittenAhead
-from pipeline.disk.regular_files import (
-    NotAFileError,
-    open_below,
-    open_regular,
-    sha256_of_open,
-)
-from pipeline.disk.small_files import Folders, NewFileHandle
+from pipeline.core.store.files import Creation, NewFile, NotAFileError, WrittenAhead
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.regular_files import open_regular
+from pipeline.disk.small_files import Folders, NewFileHandle, remove_leftovers
+from pipeline.disk.stored_files import StoredFiles, has_bytes
 from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
+from pipeline.disk.uploads import UPLOAD_SUFFIX, DiskUpload, upload_faults
 
 ROUND_FILES = 256
 """Most files that a round writes itself; 256 files a flush measured within 15 % of 1,024."""
@@ -49,21 +45,53 @@ PRIVATE_FILE_MODE = 0o400
 """Whatever the umask."""
 
 
-class DurableFiles:
+class DurableFiles(StoredFiles):
     """Creates files below one root folder, durably and never over an existing one.
 
-    One thread at a time, and one more for `write`.
+    One thread at a time, and one more for `write`; uploads by any number.
     """
 
     def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
-        self._root = root
-        self._calls = calls or SystemCalls()
-        self._unnamed = supports_unnamed_files(root, self._calls)
+        super().__init__(root, calls)
+        self._unnamed: bool | None = supports_unnamed_files(root, self._calls)
+        self._without_leftovers = False
+
+    @classmethod
+    def to_read(cls, root: Path, calls: SystemCalls | None = None) -> "DurableFiles":
+        """Look at nothing yet, as who only reads must not need the right to write."""
+        files = cls.__new__(cls)
+        StoredFiles.__init__(files, root, calls)
+        files._unnamed = None
+        files._without_leftovers = False
+        return files
 
     @property
     def group_commits(self) -> bool:
         """Whether the file system has what the group commit needs; else each file is flushed."""
+        if self._unnamed is None:
+            self._unnamed = supports_unnamed_files(self._root, self._calls)
         return self._unnamed
+
+    def begin_upload(self) -> DiskUpload:
+        """Begin a file of any size; the first one removes what dead processes left of theirs.
+
+        Raises:
+            DiskFullError: There is no room for another file.
+            StoreNotReadyError: We are root, and the store belongs to another user.
+        """
+        refuse_as_root(self._root)
+        with upload_faults(self._root):
+            if not self._without_leftovers:
+                remove_leftovers(self._root, self._calls, UPLOAD_SUFFIX)
+                self._without_leftovers = True
+            unnamed = self.group_commits
+        return DiskUpload(self._root, self._calls, unnamed=unnamed, mode=FILE_MODE)
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Remove notes, which are no records; one that is not there is as removed."""
+        for path in paths:
+            with suppress(FileNotFoundError):
+                (self._root / path).unlink()
 
     def write(self, files: Iterable[NewFile]) -> "WrittenFiles":
         """Write contents that `create` is likely to need; none of them has a name.
@@ -75,7 +103,7 @@ class DurableFiles:
             OSError: Something failed; nothing is left of what was written.
         """
         written = WrittenFiles(self._root, self._calls)
-        room = _files_ahead() if self._unnamed else 0
+        room = _files_ahead() if self.group_commits else 0
         with written.open_files:
             for file in files:
                 if len(written.files) < room and file.path not in written.files:
@@ -101,7 +129,7 @@ class DurableFiles:
             return {}
         with self._ahead(written) as ahead:
             creations = self._link_all(wanted, ahead)
-            if self._unnamed:
+            if self.group_commits:
                 # Also where every file was there: its name may not be durable yet.
                 self._calls.syncfs(ahead.root)
             return creations
@@ -130,38 +158,11 @@ class DurableFiles:
         for batch in _rounds(wanted, ahead):
             with ExitStack() as open_files:
                 folders = Folders(self._root, self._calls, open_files, opened=ahead.root)
-                if self._unnamed:
+                if self.group_commits:
                     self._link_unnamed(batch, ahead, folders, creations)
                 else:
                     self._commit_named(batch, folders, creations)
         return creations
-
-    def presence(self, expected: Iterable[ExpectedFile]) -> dict[str, Presence]:
-        """Return for each path what is where the file should be; nothing is written.
-
-        Raises:
-            OSError: We may not or cannot look, so it is unknown.
-        """
-        return {file.path: self._presence_of(file) for file in expected}
-
-    def _presence_of(self, expected: ExpectedFile) -> Presence:
-        try:
-            descriptor, _ = open_below(self._root, expected.path, self._calls)
-            try:
-                same = _has_bytes(descriptor, expected.sha256, expected.size_bytes)
-            finally:
-                self._calls.close(descriptor)
-        except (FileNotFoundError, NotADirectoryError):
-            return Presence.MISSING
-        except NotAFileError:
-            return Presence.DIFFERENT
-        except OSError as error:
-            # A bad sector under one old file is a fault of that file. Stopping would meet it
-            # again at every start, and hold up every record behind this one.
-            if error.errno == errno.EIO:
-                return Presence.DIFFERENT
-            raise
-        return Presence.SAME if same else Presence.DIFFERENT
 
     def _link_unnamed(
         self,
@@ -226,8 +227,8 @@ class DurableFiles:
         except NotAFileError:
             return False
         try:
-            same = _has_bytes(descriptor, sha256_of_bytes(content), len(content))
-            if same and not self._unnamed:
+            same = has_bytes(descriptor, sha256_of_bytes(content), len(content))
+            if same and not self.group_commits:
                 self._calls.fsync(descriptor)
             return same
         finally:
@@ -236,11 +237,6 @@ class DurableFiles:
 
 def _mode_of(file: NewFile) -> int:
     return PRIVATE_FILE_MODE if file.private else FILE_MODE
-
-
-def _has_bytes(descriptor: int, sha256: str, size_bytes: int | None) -> bool:
-    size_fits = size_bytes in {None, os.fstat(descriptor).st_size}
-    return size_fits and sha256_of_open(descriptor) == sha256
 
 
 class _UnnamedFiles:

@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from pipeline.core.store.files import NotAFileError
 from pipeline.core.store.log_store import CHECKPOINT_FILE, LEDGER_FOLDER, Head
 from pipeline.disk.durable_files import FILE_MODE, DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import exclusive_lock
-from pipeline.disk.regular_files import NotAFileError, read_below, read_regular
+from pipeline.disk.regular_files import read_below, read_regular
 from pipeline.disk.small_files import Folders, open_over_leftover
 from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import LogMovedError

@@ -15,6 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final
 
+from pipeline.core.store.files import NotAFileError
 from pipeline.disk.system_calls import SystemCalls
 
 _KINDS: Final = {
@@ -30,10 +31,6 @@ _FOLDER: Final = os.O_DIRECTORY | os.O_CLOEXEC
 _TO_LIST: Final = _FOLDER | os.O_RDONLY
 # Where the system has it, a folder on the way needs no right to be listed.
 _TO_PASS: Final = _FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
-
-
-class NotAFileError(OSError):
-    """Something else is in the file's place, or it may not be read; its text names it."""
 
 
 def state_of(name: str, folder: int | None = None) -> os.stat_result | None:

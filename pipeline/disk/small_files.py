@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from pipeline.disk.regular_files import NotAFileError, open_regular
+from pipeline.core.store.files import NotAFileError
+from pipeline.disk.regular_files import open_regular
 from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 
 TEMPORARY_SUFFIX = ".tmp"

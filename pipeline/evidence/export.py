@@ -39,9 +39,7 @@ from pipeline.core.runs.words import (
 )
 from pipeline.core.visible_text import visible_json
 from pipeline.disk.durable_files import FILE_MODE
-from pipeline.disk.faults import store_faults
 from pipeline.disk.small_files import new_file
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import ArchivedError, InputError, IntegrityError, NotFoundError
 from pipeline.evidence.bundle import member, write_blob
 from pipeline.storage.artifacts import read_recorded, recorded_document
@@ -176,7 +174,7 @@ class _Export:
 
     def write_readme(self, wanted: RunFilter) -> None:
         asked = wanted.model_dump_json(exclude_none=True, exclude={"limit", "cursor"})
-        store_id = read_store(self._reader.root).store_id
+        store_id = self._reader.store.identity.store_id
         text = _README.format(store_id=store_id, wanted=visible_json(asked))
         self._write("README.txt", text.encode())
 
@@ -220,7 +218,7 @@ class _Export:
     def _write_link(self, found: FoundRun, link: StoredAdvisory) -> LeftOut | None:
         path, sources = str(link.link_path), (found.run.source, link.source)
         try:
-            content = read_recorded(self._reader.root, path, link.link_sha256, sources=sources)
+            content = read_recorded(self._reader.store, path, link.link_sha256, sources=sources)
         except ArchivedError:
             return LeftOut(path, "archived")
         except IntegrityError as error:
@@ -260,7 +258,7 @@ class _Export:
 
     def _write_blob(self, found: FoundRun, name: str, blob: OpenBlob) -> bool:
         """Write a blob from the file that was checked; False where it is not what was stored."""
-        with store_faults(self._reader.root):
+        with self._reader.store.faults():
             check = blob.check()
         if check.error is not None:
             self.report.corrupt.append(

@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.evidence.evidence import (
     NamedAttachment,
@@ -60,7 +59,7 @@ def gather_evidence(
     for number, link in enumerate(found.links, 1):  # 3.
         leaf, path = find_advisory_leaf(logs, link), str(link.link_path)
         sources = found.run.source, link.source
-        content = read_recorded(reader.root, path, link.link_sha256, sources=sources)
+        content = read_recorded(reader.store, path, link.link_sha256, sources=sources)
         files.append(_proven(f"advisory-{number}", path, content, leaf, trusted or {}))
     signatures = [each for file in files for each in parse_note(file.proof.checkpoint).signatures]
     signers = {(each.name, each.key_id) for each in signatures}
@@ -157,6 +156,6 @@ def _excerpt(reader: RunReader, named: NamedAttachment, ref: Ref) -> str | None:
     readable = str(ref.get("mime")).startswith(_READABLE)
     if named.kind != _OF_LINK or not readable:
         return None
-    with closing(reader.attachments.open(named.sha256)) as blob, store_faults(reader.root):
+    with closing(reader.attachments.open(named.sha256)) as blob, reader.store.faults():
         content = blob.read(0, EXCERPT_LIMIT_BYTES + 1)
     return content.decode(errors="replace") if len(content) <= EXCERPT_LIMIT_BYTES else None

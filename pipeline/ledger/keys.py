@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from pipeline.core.store.files import NotAFileError
 from pipeline.core.store.log_store import LogStore
-from pipeline.disk.regular_files import NotAFileError, open_named, read_named
+from pipeline.disk.regular_files import open_named, read_named
 from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import signer_name

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 from pipeline.core.advisories.outcome import StoredAdvisory
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.log_store import Logs
-from pipeline.disk.log_store import DiskLogs
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
@@ -234,27 +232,22 @@ class StoreLogs:
     """The logs of one store, of all its epochs, as they stand when each is first asked for.
 
     Attributes:
-        root: Folder of the store.
+        store: The store.
         store_id: Of the store.
         keys: Whose checkpoints count.
     """
 
-    def __init__(self, root: Path, keys: Sequence[VerifierKey]) -> None:
-        """Look at the store at `root`.
-
-        Raises:
-            StoreNotReadyError: There is no store.
-        """
-        self.root = root
-        self.store_id = read_store(root).store_id
+    def __init__(self, store: StoreContents, keys: Sequence[VerifierKey]) -> None:
+        """Look at nothing yet."""
+        self.store = store
+        self.store_id = store.identity.store_id
         self.keys = keys
-        self._store = DiskLogs(root)
         self._opened: dict[LogId, LogReader] = {}
 
     def ids(self) -> list[LogId]:
         """Return the logs that are there, in order."""
-        with self._store.faults():
-            return sorted(find_logs(self._store))
+        with self.store.faults():
+            return sorted(find_logs(self.store.logs))
 
     def open(self, log: LogId) -> LogReader:
         """Return a log at the checkpoint that it had when it was first asked for.
@@ -263,7 +256,7 @@ class StoreLogs:
             IntegrityError: There is no checkpoint, or not one of this log by a trusted key.
         """
         if log not in self._opened:
-            self._opened[log] = LogReader.open(self._store, log, self.store_id, self.keys)
+            self._opened[log] = LogReader.open(self.store.logs, log, self.store_id, self.keys)
         return self._opened[log]
 
     def open_all(self) -> Iterator[LogReader]:

@@ -24,8 +24,9 @@ from pipeline.core.store.log_store import Head, LogStore
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.log_store import DiskLogs
+from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import flush_folder
-from pipeline.disk.store_identity import read_store, refuse_as_root
+from pipeline.disk.store_identity import read_store
 from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import StoreError
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey

@@ -15,9 +15,12 @@ from pathlib import Path
 from pipeline.core.layout import BlobArea, attachment_path, quarantine_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
+from pipeline.core.store.files import NotAFileError
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, sha256_below
+from pipeline.disk.regular_files import sha256_below
 from pipeline.disk.store_identity import read_store
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import IntegrityError
 from pipeline.legacy.backup import backups_of, check_backup, named_sha256
 from pipeline.legacy.mapping import UNREAD_LINK
@@ -111,7 +114,7 @@ def verify_migration(
     """
     read_store(root)
     yield from _source_differences(source, backup_dir)
-    archives = Archives(root)
+    archives = Archives(disk_contents(root))
     with closing(open_index_to_read(root)) as index:
         for row, run in _with_runs(source, index, progress):
             if isinstance(row, RefusedRow):
@@ -181,7 +184,7 @@ def _is_archived(root: Path, path: str, run: StoredRun, archives: Archives) -> b
     """Return whether what is missing went into a tar with the artifact of its run."""
     is_kept = path.startswith(BlobArea.QUARANTINE.value)
     covering = archives.covering(run.artifact_path, run.source)
-    return not is_kept and covering is not None and is_gone(root, run.artifact_path)
+    return not is_kept and covering is not None and is_gone(StoredFiles(root), run.artifact_path)
 
 
 def _files_of(row: CarriedRow) -> dict[str, str]:

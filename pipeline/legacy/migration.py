@@ -61,6 +61,7 @@ from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunRecord, RunStore
+from pipeline.storage.store import open_store_to_write
 
 CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
@@ -95,6 +96,11 @@ class MigrationOptions:
     resume: bool = False
     accept_loss: bool = False
     accepted_rejects: int = 0
+
+
+def _opened_store(settings: Settings) -> RunStore:
+    ledger = open_ledger(settings)
+    return RunStore(open_store_to_write(settings.data_dir), ledger=ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ class _Migration:
         return self.result
 
     def _lock(self, stack: AsyncExitStack) -> None:
-        root = self.store.root
+        root = Path(self.store.name)
         with store_faults(root):
             try:
                 stack.enter_context(exclusive_lock(root / MIGRATION_LOCK, wait=False))
@@ -183,7 +189,7 @@ class _Migration:
         done = 0
         while chunk := list(islice(rows, CHUNK_ROWS)):
             carried = [row.run_id for row in chunk if isinstance(row, CarriedRow)]
-            with store_faults(self.store.root):
+            with self.store.store.faults():
                 known = self.store.index.find_all(carried)
             messages = []
             for row in chunk:
@@ -204,9 +210,10 @@ class _Migration:
         """Store what has no room in the message, before the message that names it."""
         if not row.mapped.oversized:
             return
-        attachments = AttachmentFiles(self.store.root)
+        attachments = AttachmentFiles(self.store.store.files)
+        present = self.store.store.files.present(map(attachment_path, row.mapped.oversized))
         for name in row.mapped.oversized:
-            if (self.store.root / attachment_path(name)).exists():
+            if attachment_path(name) in present:
                 continue
             with attachments.begin() as upload:
                 own = row.mapped.contents.get(name)
@@ -299,6 +306,6 @@ async def migrate_into_store(
         StoreError: The disk failed, or store and broker do not fit.
         BrokerError: The broker cannot be reached.
     """
-    with closing(RunStore(settings.data_dir, ledger=open_ledger(settings))) as store:
+    with closing(_opened_store(settings)) as store:
         result = MigrationResult.of(source)
         return await _Migration(settings, store, source, options, report, progress, result).run()

@@ -33,7 +33,7 @@ from pipeline.legacy.v1.file import V1Store
 from pipeline.legacy.v1.row import RowMark, marked, v1_row
 from pipeline.legacy.v1.text import format_row, format_rows, parse_rows, read_rows
 from pipeline.settings import Settings
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 
 _ADVISORY_FIELDS = (
     *("advisory_id", "kind", "created_at_utc", "request_id", "engine_id", "engine_version"),
@@ -203,7 +203,7 @@ def _add_newer(path: Path, texts: dict[str, str], report: RollbackReport) -> Non
 
 
 def _export(root: Path, texts: dict[str, str], report: RollbackReport, progress: Progress) -> None:
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         run_ids = reader.run_ids()
         for count, run_id in enumerate(run_ids, start=1):
             progress("runs looked at", count, len(run_ids))

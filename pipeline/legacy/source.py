@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeline.core.json.strict import InvalidJsonError, parse_object
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.disk.regular_files import read_named
-from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import InputError
 from pipeline.legacy.attachments import blob_names
 from pipeline.legacy.blobs import BlobState, LegacyBlobs

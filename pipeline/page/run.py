@@ -20,7 +20,6 @@ from pipeline.api.routes.toolpaths import get_toolpath, program_to_draw
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.run_view import merged_advisories
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import store_faults
 from pipeline.errors import IntegrityError, NotFoundError, RmosError, StoreNotReadyError
 from pipeline.ledger.reader import find_run_leaf
 from pipeline.page.rendering import markdown_html, page
@@ -260,7 +259,7 @@ def _state_of(reader: RunReader, sha256: str, budget: int | None) -> tuple[int, 
         blob = reader.attachments.open(sha256)
     except NotFoundError:
         return 0, "missing"
-    with closing(blob), store_faults(reader.root):
+    with closing(blob), reader.store.faults():
         if budget is not None and blob.size_bytes > budget:
             return 0, "not read"
         return blob.size_bytes, "whole" if blob.check().error is None else "damaged"
@@ -275,7 +274,7 @@ def _advisory(reader: RunReader, run_id: str, fields: Mapping[str, Any]) -> Advi
         reader.named_blob(run_id, sha256)
         if mime not in {"text/markdown", "text/plain", "application/json"}:
             return Advisory(fields, "file", "", is_kept_back=False)
-        with closing(reader.attachments.open(sha256)) as blob, store_faults(reader.root):
+        with closing(reader.attachments.open(sha256)) as blob, reader.store.faults():
             content = blob.read(0, _READ_BYTES + 1)
             is_whole = blob.size_bytes <= _READ_BYTES and blob.check().error is None
     except NotFoundError:
@@ -350,7 +349,7 @@ def _attached(reader: RunReader, run_id: str, sha256: str) -> bytes:
         raise _no_picture()
     if reader.rows_of(run_id)[0].status != "OK":
         raise _no_picture()
-    with closing(reader.attachments.open(sha256)) as blob, store_faults(reader.root):
+    with closing(reader.attachments.open(sha256)) as blob, reader.store.faults():
         if blob.size_bytes > _PICTURE_BYTES:
             raise _no_picture()
         content = blob.read(0, _PICTURE_BYTES)

@@ -32,7 +32,7 @@ AdvisoryRecord: TypeAlias = JudgedRecord[JudgedAdvisory | Rejected]
 
 
 class AdvisoryStore(BatchStore[JudgedAdvisory, AdvisoryOutcome]):
-    """Advisories on disk. One thread at a time; others take turns by the store's lock."""
+    """The advisories of a store. One thread at a time; other processes take turns."""
 
     def retry_links(self, records: Sequence[AdvisoryRecord]) -> BatchResult[AdvisoryOutcome]:
         """Store records that `commit` has judged before: their runs may have come meanwhile.

@@ -6,7 +6,6 @@ that is missing, and that the record of its date covers, is archived. A record p
 tar does, by `rmos archive verify`.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,11 +16,8 @@ from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, date_of, parse_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.durable_files import FILE_MODE
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
-from pipeline.disk.small_files import create_file, flush_folder
-from pipeline.disk.store_identity import read_store
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import Creation, NewFile, NotAFileError, ReadableFiles
 from pipeline.errors import ArchivedError, IntegrityError
 from pipeline.ledger.log_id import LogId
 from schemas.fields import DATE_PATTERN, Frozen, Sha256
@@ -109,8 +105,8 @@ class Archives:
     One thread at a time. A reader that lives long makes a new one for each question.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, store: StoreContents) -> None:
+        self._store = store
         self._records: dict[str, ArchiveRecord | None] = {}
 
     def of(self, date: str) -> ArchiveRecord | None:
@@ -121,7 +117,7 @@ class Archives:
         """
         if date not in self._records:
             try:
-                self._records[date] = read_record(self._root, date)
+                self._records[date] = read_record(self._store, date)
             except IntegrityError:
                 # It covers nothing. An audit reports it.
                 self._records[date] = None
@@ -139,41 +135,45 @@ class Archives:
 
     def dates(self) -> list[str]:
         """Return the dates that have a record which can be read, in order."""
-        with store_faults(self._root):
-            paths = [parse_path(path) for path, _ in entries_below(self._root, ARCHIVES_FOLDER)]
+        with self._store.faults():
+            found = self._store.files.names(ARCHIVES_FOLDER)
+        paths = [parse_path(each.path) for each in found]
         dates = [path.date for path in paths if isinstance(path, ArchivePath)]
         return [date for date in dates if self.of(date) is not None]
 
 
-def is_gone(root: Path, path: str) -> bool:
+def is_gone(files: ReadableFiles, path: str) -> bool:
     """Return whether there is nothing at `path`: neither the file nor anything in its place."""
-    return not os.path.lexists(root / path)
+    try:
+        return path not in files.present([path])
+    except OSError:
+        return True
 
 
 def mark_archived(
-    root: Path, items: Iterable[dict[str, Any]], find: Callable[[str], StoredRun | None]
+    store: StoreContents, items: Iterable[dict[str, Any]], find: Callable[[str], StoredRun | None]
 ) -> None:
     """Let each item of a listing whose artifact is archived say so.
 
     Args:
-        root: Folder of the store.
+        store: The store.
         items: Of the listing.
         find: Gives the row of a run, by its run_id.
 
     Raises:
         StoreError: The disk failed.
     """
-    archives = Archives(root)
+    archives = Archives(store)
     for item in items:
         path = item["artifact_path"]
         # Most dates have no record, and then nothing is looked up.
-        if archives.of(date_of(path)) is not None and is_gone(root, path):
+        if archives.of(date_of(path)) is not None and is_gone(store.files, path):
             run = find(item["run_id"])
             if run is not None and archives.covering(path, run.source) is not None:
                 item["archived"] = True
 
 
-def read_record(root: Path, date: str) -> ArchiveRecord | None:
+def read_record(store: StoreContents, date: str) -> ArchiveRecord | None:
     """Return the record of a date; None where there is none.
 
     Raises:
@@ -181,9 +181,9 @@ def read_record(root: Path, date: str) -> ArchiveRecord | None:
         StoreError: The disk failed.
     """
     path = str(ArchivePath(date))
-    with store_faults(root):
+    with store.faults():
         try:
-            content = read_below(root, path, RECORD_LIMIT_BYTES)
+            content = store.files.read(path, RECORD_LIMIT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except NotAFileError as error:
@@ -192,7 +192,7 @@ def read_record(root: Path, date: str) -> ArchiveRecord | None:
         record = ArchiveRecord.model_validate_json(content)
     except ValidationError as error:
         raise IntegrityError(f"Expected {path} to be the record of an archived date.") from error
-    if record.date != date or record.store_id != read_store(root).store_id:
+    if record.date != date or record.store_id != store.identity.store_id:
         raise IntegrityError(
             f"Expected {path} to be of this date and this store, found {record.date} and the store "
             f"{record.store_id}."
@@ -202,7 +202,7 @@ def read_record(root: Path, date: str) -> ArchiveRecord | None:
     return record
 
 
-def write_record(root: Path, record: ArchiveRecord) -> bool:
+def write_record(store: StoreContents, record: ArchiveRecord) -> bool:
     """Write the record of a date, durably; False where the same is there already.
 
     Raises:
@@ -210,14 +210,11 @@ def write_record(root: Path, record: ArchiveRecord) -> bool:
         StoreError: The disk failed.
     """
     path = str(ArchivePath(record.date))
-    with store_faults(root):
-        # The name of the folder is durable before the record has one.
-        (root / ARCHIVES_FOLDER).mkdir(exist_ok=True)
-        flush_folder(root)
-        if create_file(root / path, record.content, FILE_MODE):
-            return True
-        flush_folder(root / ARCHIVES_FOLDER)
-    if read_record(root, record.date) != record:
+    with store.faults():
+        made = store.files.create([NewFile(path, record.content)])
+    if made[path] is Creation.CREATED:
+        return True
+    if read_record(store, record.date) != record:
         raise IntegrityError(
             f"The date {record.date} has another record, {path}: it was archived into another tar. "
             "Nothing was written."

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -17,9 +16,9 @@ from pipeline.core.runs.artifact import generated_by_row, generated_hashes, with
 from pipeline.core.runs.artifact_parts import is_shown
 from pipeline.core.runs.outcome import StoredRun, run_of_document
 from pipeline.core.runs.recorded_verdict import is_called_safe
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.core.violations import first_difference
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, entries_below, read_below
 from pipeline.errors import IntegrityError
 from pipeline.storage.archives import Archives, archived_error, is_gone
 from pipeline.storage.index.tables import IndexedRun, indexed_run
@@ -51,7 +50,7 @@ class UnexpectedFile:
     reason: str
 
 
-def read_artifact(root: Path, run: StoredRun) -> bytes:
+def read_artifact(store: StoreContents, run: StoredRun) -> bytes:
     """Return the bytes of a run's file, which are those that the index knows.
 
     Raises:
@@ -59,7 +58,7 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
     return read_recorded(
-        root,
+        store,
         run.artifact_path,
         run.artifact_sha256,
         sources=(run.source,),
@@ -68,7 +67,7 @@ def read_artifact(root: Path, run: StoredRun) -> bytes:
 
 
 def read_recorded(
-    root: Path,
+    store: StoreContents,
     path: str,
     sha256: str,
     *,
@@ -80,7 +79,7 @@ def read_recorded(
     A file of more bytes than the limit is not read.
 
     Args:
-        root: Folder of the store.
+        store: The store.
         path: Of the file.
         sha256: Of its bytes.
         sources: The record that made its run; of a link that of the advisory too.
@@ -91,9 +90,9 @@ def read_recorded(
         IntegrityError: The file is missing, cannot be read, or has other bytes.
     """
     try:
-        content = read_below(root, path, limit_bytes)
+        content = store.files.read(path, limit_bytes)
     except OSError as error:
-        if is_gone(root, path) and (record := Archives(root).covering(path, *sources)):
+        if is_gone(store.files, path) and (record := Archives(store).covering(path, *sources)):
             raise archived_error(path, record) from error
         raise IntegrityError(
             f"ARTIFACT_CORRUPT: The file {path} cannot be read ({error.strerror or error})."
@@ -106,29 +105,32 @@ def read_recorded(
     return content
 
 
-def find_run_files(root: Path) -> Iterator[FoundArtifact | StoredAdvisory | UnexpectedFile]:
+def find_run_files(
+    files: ReadableFiles,
+) -> Iterator[FoundArtifact | StoredAdvisory | UnexpectedFile]:
     """Read every file below `runs`, in the order of their paths: artifacts, links and others."""
-    with store_faults(root):
-        for folder, is_folder in entries_below(root, "runs"):
-            paths = entries_below(root, folder) if is_folder else [(folder, False)]
-            for path, _ in paths:
-                yield _read(root, path)
+    with files.faults():
+        for folder in files.names("runs"):
+            for found in files.names(folder.path) if folder.is_folder else [folder]:
+                yield _read(files, found.path)
 
 
-def _read(root: Path, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:
+def _read(files: ReadableFiles, path: str) -> FoundArtifact | StoredAdvisory | UnexpectedFile:
     parsed = parse_path(path)
     if not isinstance(parsed, ArtifactPath | LinkPath):
         return UnexpectedFile(path, "expected a date folder and a file named by its run")
     try:
-        content = read_below(root, path, DOCUMENT_LIMIT_BYTES)
+        content = files.read(path, DOCUMENT_LIMIT_BYTES)
     except NotAFileError as error:
         return UnexpectedFile(path, f"expected a file that can be read, found {error}")
     if isinstance(parsed, ArtifactPath):
-        return _artifact(root, content, path)
+        return _artifact(files, content, path)
     return _link(content, path, parsed)
 
 
-def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | UnexpectedFile:
+def _artifact(
+    files: ReadableFiles, content: bytes, relative: str
+) -> FoundArtifact | UnexpectedFile:
     document = _document(content, RunArtifact)
     if isinstance(document, str):
         return UnexpectedFile(relative, f"expected an artifact, found something else ({document})")
@@ -136,7 +138,7 @@ def _artifact(root: Path, content: bytes, relative: str) -> FoundArtifact | Unex
     expected = str(ArtifactPath(document["created_at_utc"][:10], document["run_id"]))
     if expected != relative:
         return UnexpectedFile(relative, f"expected the artifact of {expected} at its own place")
-    return FoundArtifact(run, indexed_run(document, run, withheld_payloads(root, document)))
+    return FoundArtifact(run, indexed_run(document, run, withheld_payloads(files, document)))
 
 
 def recorded_document(run: StoredRun, content: bytes) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def recorded_document(run: StoredRun, content: bytes) -> dict[str, Any]:
     return document
 
 
-def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] | None:
+def withheld_payloads(files: ReadableFiles, document: dict[str, Any]) -> tuple[str, ...] | None:
     """Return the hashes of what an artifact withholds beside attachments.
 
     Read from the quarantined request; None where it is missing, changed, or none that a run makes:
@@ -176,7 +178,7 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
             return ()
         # Of what could be cut by this row has nothing but hashes, and those stand in the artifact.
         return tuple(sorted(generated_by_row(document)))
-    body = read_kept_request(root, document["provenance"]["request_sha256"])
+    body = read_kept_request(files, document["provenance"]["request_sha256"])
     if body is None:
         return None
     try:
@@ -187,10 +189,10 @@ def withheld_payloads(root: Path, document: dict[str, Any]) -> tuple[str, ...] |
         return None
 
 
-def read_kept_request(root: Path, sha256: str) -> bytes | None:
+def read_kept_request(files: ReadableFiles, sha256: str) -> bytes | None:
     """Return the quarantined request of this SHA-256; None where it is missing or changed."""
     try:
-        content = read_below(root, quarantine_path(sha256), DOCUMENT_LIMIT_BYTES)
+        content = files.read(quarantine_path(sha256), DOCUMENT_LIMIT_BYTES)
     except (FileNotFoundError, NotADirectoryError, NotAFileError):
         return None
     return content if sha256_of_bytes(content) == sha256 else None

@@ -1,46 +1,23 @@
-"""Attachments as files: streamed in under the hash of their bytes, checked, and read back.
-
-States of a blob on its way in, and what is left if the process dies there:
-
-| state | if the process dies here |
-|---|---|
-| being written, without a name | nothing; the kernel frees it |
-| flushed, without a name | nothing; the kernel frees it |
-| linked | the whole blob, or no name for it after a power cut; an upload again finds or makes it |
-| linked and flushed | the whole blob, for good |
-
-Where the file system lacks O_TMPFILE the first two have a temporary name, and a lock that ends
-with the process: the next process that opens the store removes what no process holds.
-"""
+"""Attachments as files: streamed in under the hash of their bytes, checked, and read back."""
 
 import asyncio
-import errno
 import hashlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import attachment_path
-from pipeline.disk.durable_files import FILE_MODE
-from pipeline.disk.faults import full_advice, store_faults
-from pipeline.disk.regular_files import NotAFileError, open_below
-from pipeline.disk.small_files import Folders, NewFileHandle, remove_leftovers
-from pipeline.disk.store_identity import refuse_as_root
-from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
-from pipeline.errors import DiskFullError, HashMismatchError, IntegrityError, NotFoundError
+from pipeline.core.store.files import Files, FileUpload, NotAFileError, OpenFile
+from pipeline.errors import HashMismatchError, IntegrityError, NotFoundError
 from pipeline.storage.awaited_blobs import forget_awaited
 
-UPLOAD_SUFFIX: Final = ".upload"
 PIECE_BYTES: Final = 1 << 20
 """What is hashed, written or read at a time: 1 MiB, about a millisecond of hashing."""
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 LEGACY_JSON_LIMIT_BYTES: Final = 16 << 20
 """Largest blob that is tried as pretty-printed JSON, which is read whole."""
 
@@ -79,19 +56,23 @@ class BlobCheck:
 class OpenBlob:
     """A blob opened for reading; it stays the same file whatever happens to its name."""
 
-    def __init__(self, descriptor: int, sha256: str) -> None:
-        self.descriptor = descriptor
+    def __init__(self, file: OpenFile, sha256: str) -> None:
+        self._file = file
         self.sha256 = sha256
-        self.size_bytes = os.fstat(descriptor).st_size
+        self.size_bytes = file.size_bytes
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file."""
+        return self._file.descriptor
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self.descriptor)
+        self._file.close()
 
     def read(self, offset: int, limit_bytes: int = PIECE_BYTES) -> bytes:
         """Return at most so many bytes from `offset` on; none behind the end that it had."""
-        wanted = min(limit_bytes, self.size_bytes - offset)
-        return os.pread(self.descriptor, wanted, offset) if wanted > 0 else b""
+        return self._file.read(offset, limit_bytes)
 
     def check(self) -> BlobCheck:
         """Read all of it and compare with its name, by both rules."""
@@ -180,29 +161,25 @@ class StoredBlob:
     created: bool
 
 
+def stored_answer(stored: StoredBlob) -> dict[str, Any]:
+    """Return the document of an upload."""
+    return {
+        "sha256": stored.sha256,
+        "size_bytes": stored.size_bytes,
+        "status": "created" if stored.created else "exists",
+    }
+
+
 class Upload:
     """One blob on its way in. Use it as a context: at its end nothing is left but what it gave.
 
     One thread at a time.
     """
 
-    def __init__(self, root: Path, calls: SystemCalls, *, unnamed: bool) -> None:
-        self._root = root
-        self._calls = calls
+    def __init__(self, file: FileUpload) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
-        # A caller that is cancelled leaves its thread at work on the descriptor for a moment.
-        self._in_use = Lock()
         self.size_bytes = 0
-        self._open = ExitStack()
-        try:
-            with _write_faults(root):
-                self._folders = Folders(root, calls, self._open)
-                self._file = NewFileHandle(
-                    self._folders.root, calls, self._open, unnamed=unnamed, suffix=UPLOAD_SUFFIX
-                )
-        except BaseException:
-            self.end()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -212,8 +189,7 @@ class Upload:
 
     def end(self) -> None:
         """Let go of the file; what has no name by now is gone."""
-        with self._in_use:
-            self._open.close()
+        self._file.end()
 
     @property
     def sha256(self) -> str:
@@ -227,8 +203,7 @@ class Upload:
             DiskFullError: There is no room for them.
         """
         self._digest.update(piece)
-        with _write_faults(self._root), self._in_use:
-            self._file.write(piece)
+        self._file.write(piece)
         self.size_bytes += len(piece)
 
     def publish(self, expected_sha256: str | None = None) -> StoredBlob:
@@ -247,13 +222,7 @@ class Upload:
             raise HashMismatchError(
                 f"Expected bytes with SHA-256 {expected_sha256}, found {found}."
             )
-        with _write_faults(self._root), self._in_use:
-            self._calls.set_mode(self._file.descriptor, FILE_MODE)
-            self._calls.fsync(self._file.descriptor)
-            folder, name = self._folders.of(attachment_path(found))
-            created = self._file.link(name, folder)
-            # Also where it was there: the process that made it may have died before this.
-            self._folders.flush()
+        created = self._file.publish(attachment_path(found))
         return StoredBlob(found, self.size_bytes, created)
 
 
@@ -269,30 +238,12 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
         yield bytes(gathered)
 
 
-@contextmanager
-def _write_faults(root: Path) -> Iterator[None]:
-    """Translate faults of writing; a full disk separately, as it is no fault of ours."""
-    try:
-        with store_faults(root):
-            yield
-    except Exception as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            why, advice = full_advice(root)
-            raise DiskFullError(
-                f"There is no room for the blob in the store {root} ({why}): {advice}."
-            ) from cause
-        raise
-
-
 class AttachmentFiles:
     """The blobs of one store. Any number of threads and processes may use it at once."""
 
-    def __init__(self, root: Path, calls: SystemCalls | None = None) -> None:
+    def __init__(self, files: Files) -> None:
         """Prepare; nothing is looked at, as who only reads must not need the right to write."""
-        self._root = root
-        self._calls = calls or SystemCalls()
-        self._unnamed: bool | None = None
+        self._files = files
 
     def begin(self) -> Upload:
         """Begin an upload; the first one removes what dead processes left of theirs.
@@ -301,12 +252,7 @@ class AttachmentFiles:
             DiskFullError: There is no room for another file.
             StoreNotReadyError: We are root, and the store belongs to another user.
         """
-        refuse_as_root(self._root)
-        if self._unnamed is None:
-            with _write_faults(self._root):
-                remove_leftovers(self._root, self._calls, UPLOAD_SUFFIX)
-                self._unnamed = supports_unnamed_files(self._root, self._calls)
-        return Upload(self._root, self._calls, unnamed=self._unnamed)
+        return Upload(self._files.begin_upload())
 
     def publish(self, upload: Upload, expected_sha256: str | None = None) -> StoredBlob:
         """Publish an upload; a blob that was there already is checked.
@@ -322,8 +268,8 @@ class AttachmentFiles:
                 f"ATTACHMENT_CORRUPT: Expected the blob {stored.sha256} that is stored to have "
                 f"this SHA-256, found {check.actual_sha256}. Nothing was touched."
             )
-        with store_faults(self._root):
-            forget_awaited(self._root, [stored.sha256])
+        with self._files.faults():
+            forget_awaited(self._files, [stored.sha256])
         return stored
 
     def put(self, file: Path) -> StoredBlob:
@@ -358,12 +304,12 @@ class AttachmentFiles:
         Raises:
             NotFoundError: There is no such blob.
         """
-        with store_faults(self._root):
+        with self._files.faults():
             try:
-                descriptor, _ = open_below(self._root, attachment_path(sha256), self._calls)
+                file = self._files.open(attachment_path(sha256))
             except (FileNotFoundError, NotADirectoryError, NotAFileError) as error:
                 raise NotFoundError(f"BLOB_NOT_FOUND: The store has no blob {sha256}.") from error
-        return OpenBlob(descriptor, sha256)
+        return OpenBlob(file, sha256)
 
     def read(self, sha256: str, limit_bytes: int) -> bytes:
         """Return the beginning of a blob, checked whole.
@@ -374,7 +320,7 @@ class AttachmentFiles:
         """
         blob = self.open(sha256)
         try:
-            with store_faults(self._root):
+            with self._files.faults():
                 return blob.beginning(limit_bytes)
         finally:
             blob.close()
@@ -386,7 +332,7 @@ class AttachmentFiles:
         except NotFoundError:
             return BlobCheck(sha256, None, None, None)
         try:
-            with store_faults(self._root):
+            with self._files.faults():
                 return blob.check()
         finally:
             blob.close()

@@ -9,14 +9,11 @@ the note, then removes it if the blob is there; an upload links the blob, then r
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pipeline.core.layout import attachment_path
-from pipeline.core.store.files import NewFile
-from pipeline.disk.regular_files import is_regular_below
+from pipeline.core.store.files import Files, NewFile, ReadableFiles
 
 AWAITED_FOLDER: Final = "awaited"
 _NOTE: Final = re.compile(r"awaited/[0-9a-f]{64}")
@@ -27,50 +24,41 @@ def is_awaited_note(path: str) -> bool:
     return _NOTE.fullmatch(path) is not None
 
 
-def is_awaited(root: Path, sha256: str) -> bool:
+def is_awaited(files: ReadableFiles, sha256: str) -> bool:
     """Return whether a note records that the blob never came."""
-    return is_regular_below(root, f"{AWAITED_FOLDER}/{sha256}")
+    note = _note_of(sha256)
+    return note in files.readable([note])
 
 
-def notes_to_write(root: Path, named: Iterable[str]) -> Iterator[NewFile]:
-    """Yield a note for each named blob that is not there."""
-    for sha256 in sorted(named):
-        if not _is_there(root, sha256):
-            yield NewFile(f"{AWAITED_FOLDER}/{sha256}", b"")
+def notes_to_write(files: ReadableFiles, named: Iterable[str]) -> list[NewFile]:
+    """Return a note for each named blob that is not there."""
+    wanted = sorted(named)
+    present = files.present(map(attachment_path, wanted))
+    missing = (sha256 for sha256 in wanted if attachment_path(sha256) not in present)
+    return [NewFile(_note_of(sha256), b"") for sha256 in missing]
 
 
-def forget_awaited(root: Path, named: Iterable[str]) -> None:
+def forget_awaited(files: Files, named: Iterable[str]) -> None:
     """Remove the notes of blobs that are there."""
-    if not (root / AWAITED_FOLDER).is_dir():
+    if not files.has_folder(AWAITED_FOLDER):
         return
-    for sha256 in named:
-        if _is_there(root, sha256):
-            with suppress(FileNotFoundError):
-                _note_of(root, sha256).unlink()
+    blobs = {attachment_path(sha256): sha256 for sha256 in named}
+    files.remove([_note_of(blobs[path]) for path in files.present(blobs)])
 
 
-def _note_of(root: Path, sha256: str) -> Path:
-    return root / AWAITED_FOLDER / sha256
+def _note_of(sha256: str) -> str:
+    return f"{AWAITED_FOLDER}/{sha256}"
 
 
-def _is_there(root: Path, sha256: str) -> bool:
-    try:
-        (root / attachment_path(sha256)).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def missing_attachments(root: Path, document: Mapping[str, Any]) -> tuple[str, ...]:
+def missing_attachments(files: ReadableFiles, document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the SHA-256 of each attachment without a file, sorted; no file is read.
 
     Args:
-        root: Folder of the store.
+        files: Of the store.
         document: The artifact of the run, or its index fields.
     """
     if not document["attachments"]:
         return ()
     named = {ref["sha256"] for ref in document["attachments"]}
-    return tuple(
-        sorted(sha256 for sha256 in named if not is_regular_below(root, attachment_path(sha256)))
-    )
+    readable = files.readable(map(attachment_path, named))
+    return tuple(sorted(sha256 for sha256 in named if attachment_path(sha256) not in readable))

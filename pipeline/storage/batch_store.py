@@ -28,7 +28,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from pipeline.core.envelope import Rejected
@@ -36,13 +35,8 @@ from pipeline.core.layout import BlobPath, attachment_path, parse_path
 from pipeline.core.record import Partition
 from pipeline.core.reject_limit import after_verdicts
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.store.files import Creation, ExpectedFile, Files, NewFile, Presence, WrittenAhead
-from pipeline.disk.durable_files import DurableFiles
-from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.small_files import remove_leftovers
-from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
-from pipeline.disk.system_calls import SystemCalls
+from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence, WrittenAhead
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
@@ -61,8 +55,8 @@ from pipeline.storage.batch_plan import (
 )
 from pipeline.storage.index import queries
 from pipeline.storage.index.queries import IndexTransaction, KnownRows
-from pipeline.storage.index.run_index import open_index
 from pipeline.storage.restoring import Restoration, restore_files
+from pipeline.storage.store import Store
 
 Reported = TypeVar("Reported")
 """The outcome of one record, be it of a store of ours or of v1's."""
@@ -92,36 +86,29 @@ class BatchResult(Generic[Reported]):
 
 
 class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
-    """A store on disk. One thread at a time; other processes take turns by the store's lock."""
+    """Writes a store. One thread at a time; other processes take turns, as its index lets them."""
 
-    def __init__(
-        self, root: Path, calls: SystemCalls | None = None, *, ledger: Ledger | None = None
-    ) -> None:
-        """Open the store at `root`.
+    def __init__(self, store: Store, *, ledger: Ledger | None = None) -> None:
+        """Write into `store`.
 
         Args:
-            root: Its folder.
-            calls: System calls, for tests.
+            store: Opened to write; closed with this.
             ledger: Its logs; None to append no leaves, as for measuring what they cost.
-
-        Raises:
-            StoreNotReadyError: There is no store, or its index is missing or damaged.
         """
-        self.root = root
+        self.store = store
         self.ledger = ledger
-        self.identity: StoreIdentity = read_store(root)
-        refuse_as_root(root)
-        with store_faults(root):
-            files = DurableFiles(root, calls)
-            self._files: Files = files
-            self.group_commits = files.group_commits
-            with exclusive_lock(root / INDEX_LOCK):
-                remove_leftovers(root, calls or SystemCalls())
-            self.index = open_index(root)
+        self.identity: StoreIdentity = store.identity
+        self.index = store.index
+        self._files = store.files
+
+    @property
+    def name(self) -> str:
+        """Which store it is, for people."""
+        return self.store.name
 
     def close(self) -> None:
         """Let go of the index."""
-        self.index.close()
+        self.store.close()
 
     def commit(
         self,
@@ -154,7 +141,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
         following = _next_offsets(records)
-        with store_faults(self.root), self._going_on(following) as transaction:  # 1.
+        with self.store.faults(), self._going_on(following) as transaction:  # 1.
             records = self._with_recorded_verdicts(records)
             plan = self._claim(records, transaction)  # 2.
             damaged = self._damaged(plan)
@@ -186,13 +173,13 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             reached: The next offset of each partition whose records all have a row now.
         """
         places = {*_next_offsets(records), *reached}
-        with store_faults(self.root), self._going_on(places) as transaction:
+        with self.store.faults(), self._going_on(places) as transaction:
             plan = self._claim(records, transaction)
             expected = [(each.record.source, each.files) for each in plan.records]
             restoration = restore_files(self._files, expected)
             paths = (parse_path(each.file.path) for each in restoration.files)
             restored = (each.sha256 for each in paths if isinstance(each, BlobPath))
-            forget_awaited(self.root, restored)
+            forget_awaited(self._files, restored)
             transaction.advance(self.identity.epoch, reached)
         return restoration
 
@@ -242,7 +229,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """Return the paths of known documents that are not what their rows say."""
         known = {path: row for row in plan.known.values() if (path := path_of_row(row)) is not None}
         found = self._files.presence(_expected(path, row) for path, row in known.items())
-        archives = Archives(self.root)
+        archives = Archives(self.store)
         return {
             path
             for path, row in known.items()
@@ -267,7 +254,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
                 creations = self._files.link([*files, *batch.files], written)  # 4.
                 batch.publish(creations)  # 5.
         # Not before the names of the blobs are durable: a note outlives a power cut too.
-        forget_awaited(self.root, attachments)
+        forget_awaited(self._files, attachments)
         return {path for path, creation in creations.items() if creation in _NOT_STORED}
 
     def _new_files(self, files: list[NewFile], attachments: Sequence[str]) -> list[NewFile]:
@@ -279,7 +266,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """
         brought = {file.path for file in files} if attachments else ()
         referred = (each for each in attachments if attachment_path(each) not in brought)
-        return [*files, *notes_to_write(self.root, referred)]
+        return [*files, *notes_to_write(self._files, referred)]
 
 
 def _expected(path: str, row: StoredRow) -> ExpectedFile:

@@ -22,14 +22,13 @@ Leaves and lines are kept in a temporary database on disk, so memory does not gr
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from pipeline.core.layout import LinkPath, StorePath, attachment_path
 from pipeline.core.record import RecordId, RecordSource
-from pipeline.disk.faults import store_faults
+from pipeline.core.store.contents import StoreContents
 from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError
 from pipeline.errors import ArchivedError, IntegrityError, StoreError
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
@@ -167,7 +166,7 @@ def checksums_of(logs: StoreLogs, date: str | None = None) -> Iterator[str]:
         ArchivedError: After the last line: all is well, and some files are archived; they, and what
             they name, are not among the lines.
     """
-    with store_faults(logs.root), _temporary() as database:
+    with logs.store.faults(), _temporary() as database:
         # 1.
         for reader in logs.open_all():
             _keep_leaves(database, reader, date)
@@ -231,16 +230,16 @@ def _is_of(leaf: LedgerLeaf, date: str | None) -> bool:
 
 def _keep_lines(database: ScratchDatabase, logs: StoreLogs) -> Iterator[str | None]:
     """Write the lines; yield what is wrong with a file that names attachments, or is archived."""
-    archives = Archives(logs.root)
+    archives = Archives(logs.store)
     # In the order of paths: folder by folder.
     for path, sha256, *source in database.execute(_RUNS_IN_ORDER):
         file = _File(path, sha256, (_source(*source),), attachments_of_artifact)
-        yield from _keep_file(database, logs.root, archives, file)
+        yield from _keep_file(database, logs.store, archives, file)
     for path, run_id, advisory_id, sha256, *sources in database.execute(_LINKS_OF_RUNS):
         link = str(LinkPath(path[_DATE], run_id, advisory_id))
         records = _source(*sources[:4]), _source(*sources[4:])
         file = _File(link, sha256, records, attachments_of_link)
-        yield from _keep_file(database, logs.root, archives, file)
+        yield from _keep_file(database, logs.store, archives, file)
 
 
 class _File(NamedTuple):
@@ -262,15 +261,15 @@ def _source(epoch: int, topic: str, partition: int, offset: int) -> RecordSource
 
 
 def _keep_file(
-    database: ScratchDatabase, root: Path, archives: Archives, file: _File
+    database: ScratchDatabase, store: StoreContents, archives: Archives, file: _File
 ) -> Iterator[str | None]:
     path, sha256 = file.path, file.sha256
-    if archives.covering(path, *file.sources) is not None and is_gone(root, path):
+    if archives.covering(path, *file.sources) is not None and is_gone(store.files, path):
         yield None
         return
     lines = [sum_line(sha256, path)]
     try:
-        content = read_recorded(root, path, sha256, sources=file.sources)
+        content = read_recorded(store, path, sha256, sources=file.sources)
         lines += map(attachment_line, file.names_in(content))
     except IntegrityError as error:
         yield str(error)

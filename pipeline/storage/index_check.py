@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordSource
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, open_below, paths_below
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import NotAFileError, ReadableFiles, paths_below
 from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile, find_run_files
 from pipeline.storage.attachments import OpenBlob
@@ -28,7 +27,7 @@ class IndexDifference:
 
 
 def check_index(
-    root: Path, index: RunIndex, progress: Progress = no_progress
+    store: StoreContents, index: RunIndex, progress: Progress = no_progress
 ) -> Iterator[IndexDifference]:
     """Compare every row with its file, every file with its row, and every blob with its name.
 
@@ -37,8 +36,8 @@ def check_index(
     question of the index.
     """
     rows, unexplained = _expected(index)
-    archives = Archives(root)
-    for count, found in enumerate(find_run_files(root), start=1):
+    archives = Archives(store)
+    for count, found in enumerate(find_run_files(store.files), start=1):
         progress("files", count, None)
         if isinstance(found, UnexpectedFile):
             expected = rows.pop(found.path, None)
@@ -60,12 +59,12 @@ def check_index(
             yield from _row_difference(index, found)
     if archives.dates():
         sources = _sources(index)
-        for path in [path for path in rows if is_gone(root, path)]:
+        for path in [path for path in rows if is_gone(store.files, path)]:
             if archives.covering(path, *sources.get(path, (None,))) is not None:
                 del rows[path]
     for path, expected in sorted(rows.items()):
         yield IndexDifference(path, f"SHA-256 {expected}", "no file")
-    yield from _changed_blobs(root)
+    yield from _changed_blobs(store.files)
 
 
 def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDifference]:
@@ -78,25 +77,25 @@ def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDiff
         )
 
 
-def _changed_blobs(root: Path) -> Iterator[IndexDifference]:
-    with store_faults(root):
+def _changed_blobs(files: ReadableFiles) -> Iterator[IndexDifference]:
+    with files.faults():
         for area in BlobArea:
-            for path in paths_below(root, area.value):
-                yield from _blob_difference(root, path)
+            for path in paths_below(files, area.value):
+                yield from _blob_difference(files, path)
 
 
-def _blob_difference(root: Path, path: str) -> Iterator[IndexDifference]:
+def _blob_difference(files: ReadableFiles, path: str) -> Iterator[IndexDifference]:
     blob = parse_path(path)
     if not isinstance(blob, BlobPath):
         yield IndexDifference(path, "nothing", "a file that no blob is named like")
         return
     expected = f"SHA-256 {blob.sha256}"
     try:
-        descriptor, _ = open_below(root, path)
+        file = files.open(path)
     except NotAFileError as error:
         yield IndexDifference(path, expected, str(error))
         return
-    with closing(OpenBlob(descriptor, blob.sha256)) as opened:
+    with closing(OpenBlob(file, blob.sha256)) as opened:
         check = opened.check()
     if check.rule is None:
         yield IndexDifference(path, expected, f"SHA-256 {check.actual_sha256}")

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.core.store.log_store import LEDGER_FOLDER
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
 from pipeline.disk.log_store import DiskLogs, open_to_write
-from pipeline.disk.store_identity import StoreIdentity, read_store, refuse_as_root
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.store_identity import read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger import keys
 from pipeline.ledger.log_id import signer_name
@@ -123,7 +126,7 @@ def open_store_logs(settings: Settings) -> StoreLogs:
         StoreNotReadyError: There is no store, or no key.
     """
     keys_of_store = verifier_keys(settings, read_store(settings.data_dir))
-    return StoreLogs(settings.data_dir, keys_of_store)
+    return StoreLogs(disk_contents(settings.data_dir), keys_of_store)
 
 
 def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierKey]:

@@ -78,7 +78,7 @@ def _refusal(run: StoredRun) -> str:
 def _doubt(reader: RunReader, run: StoredRun) -> str | None:
     """Return what is wrong with the artifact of a run that would release its program."""
     try:
-        recorded_document(run, read_artifact(reader.root, run))
+        recorded_document(run, read_artifact(reader.store, run))
     except ArchivedError:
         return (
             f"DO NOT CUT: the run {run.run_id} is archived, so its artifact cannot be checked "

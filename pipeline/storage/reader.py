@@ -30,31 +30,22 @@ from pipeline.core.runs.artifact_parts import values_without_place
 from pipeline.core.runs.cut_program import cut_program
 from pipeline.core.runs.diff import diff_runs
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.disk.faults import store_faults
-from pipeline.disk.store_identity import read_store
+from pipeline.core.store.identity import read_identity
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.storage.archives import mark_archived
 from pipeline.storage.artifacts import read_artifact, read_kept_request
-from pipeline.storage.attachments import AttachmentFiles, BlobCheck, StoredBlob
+from pipeline.storage.attachments import AttachmentFiles, BlobCheck
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.index.listing import RunPage, list_runs
 from pipeline.storage.index.named import Named, named_by_advisory, named_by_hash
 from pipeline.storage.index.programs import ProgramRuns, runs_of_program
-from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.store import Store, open_store_to_read
 from schemas.fields import RUN_ID_RULE, is_run_id
 from schemas.http_answers import RUNS_PATH
 from schemas.run_filter import RunFilter
 
 _EMPTY_LIST = b"[]"
-
-
-def stored_answer(stored: StoredBlob) -> dict[str, Any]:
-    """Return the document of an upload."""
-    return {
-        "sha256": stored.sha256,
-        "size_bytes": stored.size_bytes,
-        "status": "created" if stored.created else "exists",
-    }
 
 
 def _result(ref: dict[str, Any], check: BlobCheck) -> dict[str, Any]:
@@ -157,17 +148,12 @@ class RunReader:
     explains it.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Open the store at `root`.
-
-        Raises:
-            StoreNotReadyError: There is no store, or its index is missing or damaged.
-        """
-        read_store(root)
-        self.root = root
-        self.attachments = AttachmentFiles(root)
+    def __init__(self, store: Store) -> None:
+        """Read `store`, which is closed with this."""
+        self.store = store
+        self.attachments = AttachmentFiles(store.files)
         self._opening = Lock()
-        self._opened: RunIndex | None = open_index_to_read(root)
+        self._opened: RunIndex | None = store.index
 
     def close(self) -> None:
         """Let go of the index."""
@@ -182,7 +168,7 @@ class RunReader:
         """
         with self._index().looking_up() as connection:
             listed = list_runs(connection, wanted)
-        mark_archived(self.root, listed.items, self._index().find)
+        mark_archived(self.store, listed.items, self._index().find)
         return listed
 
     def runs_of_program(self, sha256: str) -> ProgramRuns:
@@ -213,14 +199,14 @@ class RunReader:
             IntegrityError: Its file is missing, has other bytes, or no record explains it.
         """
         run, links = self.rows_of(run_id)
-        return FoundRun(run, links, read_artifact(self.root, run))
+        return FoundRun(run, links, read_artifact(self.store, run))
 
     def show(self, found: FoundRun) -> ShownRun:
         """Return a run as the API answers it: with its links, and with what is computed."""
         members, links, program = members_of(found.content), found.links, found.run.program
         refs = msgspec.json.decode(members["attachments"])
-        with store_faults(self.root):
-            missing = missing_attachments(self.root, {"attachments": refs})
+        with self.store.faults():
+            missing = missing_attachments(self.store.files, {"attachments": refs})
         added: dict[str, Any] = {
             "explanation_status": explanation_status(links),
             "missing_attachments": missing,
@@ -239,8 +225,8 @@ class RunReader:
         if found.run.status != "OK":
             # Its artifact shows nothing that was generated.
             return {}
-        with store_faults(self.root):
-            kept = read_kept_request(self.root, found.run.request_sha256)
+        with self.store.faults():
+            kept = read_kept_request(self.store.files, found.run.request_sha256)
         if kept is None:
             return {}
         return values_without_place(parse_object(kept)[0], found.document())
@@ -350,7 +336,7 @@ class RunReader:
 
     def stored_to(self) -> dict[Partition, int]:
         """Return before which offset of each partition of this epoch everything is stored."""
-        return self._index().kept_to(read_store(self.root).epoch)
+        return self._index().kept_to(read_identity(self.store.files).epoch)
 
     def rows_of(self, run_id: str) -> tuple[StoredRun, list[StoredAdvisory]]:
         """Return the rows of a run and of its links; its file is not opened.
@@ -372,7 +358,7 @@ class RunReader:
 
     def _index(self) -> RunIndex:
         """Return the index, opened again where a rebuild has replaced its file."""
-        with store_faults(self.root):
+        with self.store.faults():
             opened = self._opened
             if opened is not None and not opened.was_replaced:
                 return opened
@@ -380,8 +366,17 @@ class RunReader:
                 if self._opened is None or self._opened.was_replaced:
                     self.close()
                     self._opened = None
-                    self._opened = open_index_to_read(self.root)
+                    self._opened = self.store.open_index()
                 return self._opened
+
+
+def open_reader(root: Path) -> RunReader:
+    """Open the store at `root`; the caller closes it.
+
+    Raises:
+        StoreNotReadyError: There is no store, or its index is missing or damaged.
+    """
+    return RunReader(open_store_to_read(root))
 
 
 def run_not_found(run_id: str) -> NotFoundError:

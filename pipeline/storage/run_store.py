@@ -12,7 +12,6 @@ from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.core.store.files import NewFile, WrittenAhead
-from pipeline.disk.faults import store_faults
 from pipeline.storage.awaited_blobs import missing_attachments
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore, RejectLimit
@@ -23,7 +22,7 @@ RunRecord: TypeAlias = JudgedRecord[JudgedRun | Rejected]
 
 
 class RunStore(BatchStore[JudgedRun, Outcome]):
-    """Runs on disk. One thread at a time; other processes take turns by the store's lock."""
+    """The runs of a store. One thread at a time; other processes take turns."""
 
     def write(self, records: Sequence[RunRecord]) -> WrittenAhead:
         """Write ahead what `records` make where the store has none of them; nothing is visible.
@@ -36,7 +35,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         """
         runs = (record.verdict for record in records)
         made = (_files_of(run, run.path) for run in runs if isinstance(run, JudgedRun))
-        with store_faults(self.root):
+        with self.store.faults():
             return self._files.write(chain.from_iterable(made))
 
     def commit(
@@ -47,7 +46,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     ) -> BatchResult[Outcome]:
         """Store a batch; say of each run which of its attachments are not there by then."""
         result = super().commit(records, limit, written)
-        with store_faults(self.root):
+        with self.store.faults():
             outcomes = [
                 self._with_missing(record, outcome)
                 for record, outcome in zip(records, result.outcomes, strict=True)
@@ -57,7 +56,7 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     def _with_missing(self, record: RunRecord, outcome: Outcome) -> Outcome:
         if outcome.kind not in {"persisted", "duplicate"} or isinstance(record.verdict, Rejected):
             return outcome
-        missing = missing_attachments(self.root, record.verdict.built.index_fields)
+        missing = missing_attachments(self._files, record.verdict.built.index_fields)
         return outcome._replace(missing_attachments=missing) if missing else outcome
 
     @staticmethod

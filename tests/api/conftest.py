@@ -25,8 +25,9 @@ from pipeline.errors import BrokerError
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import RunReader, open_reader
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import judged, record, sha256
 from tests.storage.stores import make_store
 
@@ -59,7 +60,7 @@ class Api:
 
     def add_advisories(self, *requests: dict[str, Any]) -> None:
         """Link advisories as a worker does."""
-        store = AdvisoryStore(self.root)
+        store = AdvisoryStore(open_store_to_write(self.root))
         first = sum(1 for _ in store.index.all_advisories())
         records = [
             JudgedRecord.of(
@@ -84,7 +85,7 @@ def tokens_of(folder: Path, *lines: tuple[str, str, str]) -> Tokens:
 
 
 def add_runs(root: Path, *requests: dict[str, Any]) -> None:
-    store = RunStore(root)
+    store = RunStore(open_store_to_write(root))
     first = store.index.count()
     store.commit(
         [
@@ -112,7 +113,7 @@ async def api_over(
     if not (root / "store.json").exists():
         make_store(root)
     # The server's paths must not be in any answer.
-    deps = api_dependencies(read_settings(data_dir=root, **settings), RunReader(root), broker)
+    deps = api_dependencies(read_settings(data_dir=root, **settings), open_reader(root), broker)
     app = create_api(deps, tokens, pages)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     hooks = {"response": [_refuse_server_paths(root)]}

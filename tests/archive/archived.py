@@ -7,15 +7,16 @@ from pipeline.archive.create import CreatedArchive, create_archive
 from pipeline.archive.restore import RestoredArchive, restore_archive
 from pipeline.archive.verify import VerifiedTar, open_tar, verify_tar
 from pipeline.core.progress import no_progress
+from pipeline.disk.contents import disk_contents
 from pipeline.ledger.reader import StoreLogs
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import RunReader, open_reader
 from tests.ledger.ledgers import KEYS
 
 DATE = "2025-12-18"
 
 
 def logs(root: Path) -> StoreLogs:
-    return StoreLogs(root, KEYS)
+    return StoreLogs(disk_contents(root), KEYS)
 
 
 def create(root: Path, tar: Path, *dates: str) -> CreatedArchive:
@@ -37,4 +38,4 @@ def remove(archive: CreatedArchive) -> None:
 
 
 def reader(root: Path) -> RunReader:
-    return RunReader(root)
+    return open_reader(root)

@@ -108,7 +108,7 @@ def test_an_archived_date_is_clean_and_counted_apart(store: Path, tar: Path) -> 
         assert "store_root" not in found.report
     assert audit(store, scope={"run_ids": ["run_0"]}).report["codes"] == {"ARCHIVED": 2}
     with opened(store) as writer:
-        assert list(check_index(store, writer.index)) == []
+        assert list(check_index(writer.store, writer.index)) == []
 
 
 def test_without_its_record_or_of_a_later_leaf_what_is_missing_is_missing(

@@ -16,6 +16,7 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
+from pipeline.storage.store import open_store_to_write
 from schemas.audit_report import AuditReport
 from schemas.audit_request import AuditRequest
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
@@ -89,7 +90,7 @@ def add_runs(root: Path, records: Sequence[JudgedRecord[Any]]) -> None:
 
 def add_advisories(root: Path, records: Sequence[JudgedRecord[Any]]) -> None:
     """Store advisory requests, as a process that has just started."""
-    store = AdvisoryStore(root, ledger=ledger(root))
+    store = AdvisoryStore(open_store_to_write(root), ledger=ledger(root))
     try:
         store.commit(records)
     finally:

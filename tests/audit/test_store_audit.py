@@ -12,10 +12,12 @@ import pytest
 from pipeline.audit.checks.logs import AuditedLog, BrokerView, offsets_without_leaf
 from pipeline.audit.rules.finding import MEANINGS
 from pipeline.core.json.canonical import canonical_json
+from pipeline.disk.contents import disk_contents
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.tiles import Tile
+from pipeline.storage.store import open_store_to_write
 from schemas.audit_finding import AuditCode
 from tests.audit.audited import (
     ADVISORIES,
@@ -793,7 +795,7 @@ def test_a_full_audit_gives_the_store_root_that_the_sums_give(store: Path) -> No
     from pipeline.ledger.reader import StoreLogs
     from pipeline.storage.checksums import store_root
 
-    expected = store_root(StoreLogs(store, KEYS)).hex()
+    expected = store_root(StoreLogs(disk_contents(store), KEYS)).hex()
     assert audit(store).report["store_root"] == expected
     assert "store_root" not in audit(store, "quick").report
     assert "store_root" not in audit(store, scope={"dates": ["2025-12-18"]}).report
@@ -888,7 +890,7 @@ def test_what_comes_while_an_audit_runs_is_not_unexplained(store: Path) -> None:
         from pipeline.storage.advisory_store import AdvisoryStore
         from tests.ledger.ledgers import ledger
 
-        advise = AdvisoryStore(store, ledger=ledger(store))
+        advise = AdvisoryStore(open_store_to_write(store), ledger=ledger(store))
         advise.retry_links([advisory_record(advisory(2, "run_that_has_not_come"), 4)])
         advise.close()
 

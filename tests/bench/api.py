@@ -46,8 +46,9 @@ from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.index.queries import KnownRows, NewRows
 from pipeline.storage.index.tables import IndexedRun
 from pipeline.storage.index.tables import runs as runs_table
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from pipeline.storage.run_store import RunRecord, RunStore
+from pipeline.storage.store import open_store_to_write
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 from tests.bench.contender import Cpu, cpu_of
 from tests.bench.requests import DISTINCT, arrival_time, encoded_requests
@@ -128,7 +129,7 @@ def _settings(broker: LocalBroker, data_dir: Path, prefix: str) -> Settings:
 
 def _fill(root: Path, count: int) -> list[str]:
     """Make the rows of `count` runs, and the files of those that are read; return their ids."""
-    store = RunStore(root)
+    store = RunStore(open_store_to_write(root))
     requests = enumerate(encoded_requests(count))
     models = _rows_of_bodies(store)
     read = max(1, count // READ_RUNS)
@@ -216,7 +217,7 @@ def _serve(settings: Settings, run_id: str, pipe: Connection) -> None:
     configure_logging(read_settings(log_level="error"))
 
     async def serve() -> None:
-        found = RunReader(settings.data_dir).find(run_id)
+        found = open_reader(settings.data_dir).find(run_id)
         async with (
             api_server(settings) as server,
             _bare(len(canonical_json(found.view()))) as bare,

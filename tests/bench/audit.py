@@ -29,6 +29,7 @@ from pipeline.ledger.log_id import signer_name
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.timestamps import microseconds_since_epoch, parse_timestamp
 from tests.bench.requests import encoded_requests
@@ -50,7 +51,9 @@ TARGETS = {"hash-only": "≤ 1.5", "full": "≤ 2.5", "quick": "-"}
 def make_store(root: Path, count: int) -> None:
     """Make a store of `count` runs and their leaves."""
     create_store(root, cluster_id="bench", prefix="rmos", store_id=STORE_ID)
-    store = RunStore(root, ledger=Ledger(*open_to_write(root), STORE_ID, [SIGNER]))
+    store = RunStore(
+        open_store_to_write(root), ledger=Ledger(*open_to_write(root), STORE_ID, [SIGNER])
+    )
     offsets = [0] * PARTITIONS
     requests = encoded_requests(count)
     while batch := list(islice(requests, BATCH)):

@@ -28,7 +28,7 @@ from pipeline.page.pages import pages
 from pipeline.settings import read_settings
 from pipeline.storage.index.run_index import INDEX_FILE
 from pipeline.storage.index.tables import runs as runs_table
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from tests.api.conftest import api_dependencies
 from tests.bench.api import READ_RUNS, _fill
 from tests.e2e.prepared_store import prepare_store
@@ -71,7 +71,7 @@ async def _ask(app: Callable[..., object], path: str) -> int:
 
 async def _measure(root: Path, ids: list[str], count: int, rounds: int) -> None:
     settings = read_settings(data_dir=root)
-    deps = api_dependencies(settings, RunReader(root))
+    deps = api_dependencies(settings, open_reader(root))
     app = create_api(deps, None, pages())
     rows = deps.reader.find(ids[len(ids) // 2])
     paths = {

@@ -40,6 +40,7 @@ from pipeline.storage.batch_store import RejectLimit
 from pipeline.storage.index import queries
 from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.bench.requests import encoded_requests
 
 PARTITIONS = 12
@@ -165,7 +166,7 @@ def main() -> None:
     try:
         create_store(folder, cluster_id="bench", prefix="bench")
         _instrument(watch)
-        store = RunStore(folder, _timed_calls(watch))
+        store = RunStore(open_store_to_write(folder, _timed_calls(watch)))
         records = list(encoded_requests(options.records))
         for start in range(0, len(records), options.chunk):
             _handle(watch, store, records[start : start + options.chunk], start)

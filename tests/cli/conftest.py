@@ -9,6 +9,7 @@ from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.store_identity import create_store
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import judged, red_request, rosette_request, router_request, run_request
 from tests.cli.command_line import CommandLine, command_line
 
@@ -33,7 +34,7 @@ def rmos(
 def rmos_with_runs(rmos: CommandLine) -> CommandLine:
     """Give the command line over a store that holds REQUESTS."""
     create_store(rmos.data_dir, cluster_id="cluster", prefix="rmos")
-    store = RunStore(rmos.data_dir)
+    store = RunStore(open_store_to_write(rmos.data_dir))
     store.commit(
         [
             JudgedRecord.of(

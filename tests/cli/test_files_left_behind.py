@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.journal import AuditJournal
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.locks import MIGRATION_LOCK, exclusive_lock
 from pipeline.disk.small_files import temporary_name
 from pipeline.disk.store_identity import begin_epoch
@@ -76,7 +77,7 @@ def rebuild_killed(root: Path) -> None:
 
 
 def upload_killed(root: Path) -> None:
-    upload = AttachmentFiles(root).begin()
+    upload = AttachmentFiles(DurableFiles.to_read(root)).begin()
     upload.write(b"x")
     (root / f".{os.urandom(16).hex()}.upload").write_bytes(b"x")
     upload.end()

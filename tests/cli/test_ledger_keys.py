@@ -11,6 +11,7 @@ from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.settings import read_settings
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import run_request
 from tests.cli.command_line import CommandLine
 from tests.storage.stores import files as store_files
@@ -59,7 +60,7 @@ def test_whoever_checks_needs_no_private_key_and_trusts_the_key_before(
     rmos: CommandLine, key_file: Path
 ) -> None:
     rmos("ledger", "init")
-    store = RunStore(rmos.data_dir, ledger=open_ledger(read_settings()))
+    store = RunStore(open_store_to_write(rmos.data_dir), ledger=open_ledger(read_settings()))
     store.commit([judged_record(run_request(run_id="run_a"), 0)])
     store.close()
     trusted = key_file.with_name("trusted.txt")
@@ -96,7 +97,7 @@ def other_store(rmos: CommandLine, folder: Path) -> Path:
     rmos.set("RMOS_DATA_DIR", str(folder))
     rmos.set("RMOS_LEDGER_KEY_FILE", str(folder.with_name("other.pem")))
     assert rmos("ledger", "init").status == 0
-    store = RunStore(folder, ledger=open_ledger(read_settings()))
+    store = RunStore(open_store_to_write(folder), ledger=open_ledger(read_settings()))
     store.commit([judged_record(run_request(run_id="run_a"), 0)])
     store.close()
     return folder

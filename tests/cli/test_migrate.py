@@ -10,6 +10,7 @@ from pipeline.disk.store_identity import create_store
 from pipeline.legacy.backup import make_backup
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import sha256
 from tests.cli.command_line import CommandLine
 from tests.legacy_rows import bare_row, mapped, unknown_row, v1_file, v1_row
@@ -30,7 +31,7 @@ def v1(tmp_path: Path) -> Path:
 def migrated(rmos: CommandLine) -> CommandLine:
     """Give the command line over a store into which two of the rows were carried."""
     create_store(rmos.data_dir, cluster_id="cluster", prefix="rmos")
-    store = RunStore(rmos.data_dir)
+    store = RunStore(open_store_to_write(rmos.data_dir))
     rows = [mapped(row) for row in ROWS[:2]]
     store.commit(
         [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.api.conftest import api_over
 from tests.builders import run_request
 from tests.cli.command_line import CommandLine
@@ -65,7 +66,7 @@ async def test_every_get_is_answered_while_a_worker_on_the_other_mount_goes_on(
         for path in ("", "/saw_1", "/saw_1/download", "/saw_1/advisories", "/saw_1/attachments"):
             assert (await api.get(path)).status_code == 200, path
         assert len((await api.get()).json()["items"]) == 5
-    with closing(RunStore(rmos_with_runs.data_dir)) as store:
+    with closing(RunStore(open_store_to_write(rmos_with_runs.data_dir))) as store:
         store.commit([judged_record(run_request(run_id="later"), offset=99)])
         async with api_over(mount) as api:
             assert (await api.get("/later")).status_code == 200

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import GCODE, red_request, router_request, run_request, sha256
 from tests.cli.command_line import CommandLine
 from tests.storage.stores import judged_record, make_store
@@ -18,7 +19,7 @@ RED = b"G90\nG21\nG1 X30\nM30\n"
 def shop(rmos: CommandLine) -> CommandLine:
     """Give the command line over a store with a GREEN, a YELLOW and a RED program."""
     make_store(rmos.data_dir)
-    store = RunStore(rmos.data_dir)
+    store = RunStore(open_store_to_write(rmos.data_dir))
     requests = [
         run_request(run_id="run_green", outputs={"gcode_text": GREEN.decode()}),
         router_request(run_id="run_yellow", outputs={"gcode_text": YELLOW.decode()}),

@@ -28,6 +28,7 @@ from pipeline.errors import BrokerError, StoreError
 from pipeline.metrics import REGISTRY
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
+from pipeline.storage.store import open_store_to_write
 from pipeline.topics import TopicNames
 from tests.builders import advisory_request, record, run_request
 from tests.storage.stores import judged_record, make_store, opened
@@ -73,7 +74,7 @@ class Shop:
         self.overdue_to = 0
         self.is_away = False
         self.assigned = {PLACE}
-        self.store = AdvisoryStore(root)
+        self.store = AdvisoryStore(open_store_to_write(root))
         judging = Judging(judge_advisory_record, in_child=False)
         outbox = Outbox(TOPICS.advise_group, TOPICS.advisory_events, TOPICS.advisory_dead_letters)
         self.worker = BatchWorker(

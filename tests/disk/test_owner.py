@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.journal import AuditJournal
-from pipeline.disk.store_identity import begin_epoch, create_store, refuse_as_root
+from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.store_identity import begin_epoch, create_store
 from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.legacy.v1.file import V1Store
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.run_index import open_index_to_read
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import run_request
 from tests.storage.stores import files, in_child, judged_record, make_store, opened
 
@@ -60,8 +63,8 @@ def as_user(work: Callable[[], str]) -> str:
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
-    "store": RunStore,
-    "upload": lambda root: AttachmentFiles(root).begin(),
+    "store": lambda root: RunStore(open_store_to_write(root)),
+    "upload": lambda root: AttachmentFiles(DurableFiles.to_read(root)).begin(),
     "epoch": lambda root: begin_epoch(root, cluster_id="cluster-2"),
     "audit": lambda root: AuditJournal.take(root, "audit_1"),
 }
@@ -86,7 +89,7 @@ def test_root_makes_no_store_in_the_folder_of_another_user(tmp_path: Path) -> No
 
 def test_root_reads_the_store_of_another_user_and_leaves_nothing(root: Path) -> None:
     give(root)
-    reader = RunReader(root)
+    reader = open_reader(root)
     assert reader.find("run_0").run.run_id == "run_0"
     reader.close()
     open_index_to_read(root).close()

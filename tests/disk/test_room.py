@@ -12,11 +12,13 @@ from prometheus_client import generate_latest
 
 from pipeline import metrics
 from pipeline.consumers.health import measure_room
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.volume import Room, is_disk_writable, room_of
 from pipeline.errors import DiskFullError, StoreError
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import run_request
 from tests.cli.command_line import command_line
 from tests.disk.mounts import mounted, why_not
@@ -33,7 +35,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     options = f"size=50m,nr_inodes={INODES}"
     with mounted(tmp_path / "volume", "-t", "tmpfs", "-o", options, "tmpfs") as volume:
         make_store(volume)
-        RunStore(volume).close()
+        RunStore(open_store_to_write(volume)).close()
         yield volume
 
 
@@ -56,7 +58,7 @@ def test_no_inodes_are_named_where_a_batch_finds_none(root: Path) -> None:
 
 
 def test_no_inodes_are_named_where_an_upload_finds_none(root: Path) -> None:
-    attachments = AttachmentFiles(root)
+    attachments = AttachmentFiles(DurableFiles.to_read(root))
     fill(root)
     with pytest.raises(DiskFullError, match=r"\(No inodes left on device\)"):
         attachments.begin()

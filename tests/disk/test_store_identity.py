@@ -11,15 +11,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.store.identity import STORE_FORMAT, StoreIdentity
 from pipeline.disk import store_identity as identity_module
-from pipeline.disk.store_identity import (
-    STORE_FORMAT,
-    StoreIdentity,
-    begin_epoch,
-    check_identity,
-    create_store,
-    read_store,
-)
+from pipeline.disk.store_identity import begin_epoch, check_identity, create_store, read_store
 from pipeline.errors import InputError, StoreError, StoreNotReadyError
 from tests.laws import offenders
 from tests.storage.stores import in_child

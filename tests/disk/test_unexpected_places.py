@@ -14,7 +14,10 @@ from pipeline.audit.journal import AuditJournal, journal_progress, read_report, 
 from pipeline.audit.single_files import check_file
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import no_progress
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.store_identity import read_store
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import (
     InputError,
     IntegrityError,
@@ -29,7 +32,7 @@ from pipeline.storage.artifacts import UnexpectedFile, find_run_files
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.index.replacement import accepted_losses_of
 from pipeline.storage.index_check import check_index
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from tests.audit.audited import DRAWING, LINK, LOG, RUN, audit
 from tests.builders import sha256
 from tests.ledger.ledgers import KEYS, in_child
@@ -71,18 +74,18 @@ def put(path: Path, make: Callable[[Path], None]) -> None:
 
 def readers(root: Path) -> Iterator[Callable[[], object]]:
     yield partial(read_store, root)
-    yield lambda: RunReader(root).find("run_0")
-    yield lambda: RunReader(root).advisories("run_0")
-    yield lambda: RunReader(root).verify_attachments("run_drawing")
-    yield lambda: list(find_run_files(root))
-    yield lambda: [list(log.entries()) for log in StoreLogs(root, KEYS).open_all()]
+    yield lambda: open_reader(root).find("run_0")
+    yield lambda: open_reader(root).advisories("run_0")
+    yield lambda: open_reader(root).verify_attachments("run_drawing")
+    yield lambda: list(find_run_files(StoredFiles(root)))
+    yield lambda: [list(log.entries()) for log in StoreLogs(disk_contents(root), KEYS).open_all()]
     yield partial(audit, root)
     yield partial(read_report, root, "audit_0")
     yield partial(journal_progress, root, "audit_0")
     yield partial(seal_journal, root, "audit_0")
     yield partial(AuditJournal.take, root, "audit_0")
     yield partial(check_file, root / RUN)
-    yield lambda: AttachmentFiles(root).check(sha256(DRAWING))
+    yield lambda: AttachmentFiles(DurableFiles.to_read(root)).check(sha256(DRAWING))
     yield partial(accepted_losses_of, root)
     yield partial(_rebuild, root)
     yield partial(_check, root)
@@ -91,15 +94,15 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
 def _rebuild(root: Path) -> None:
     rows = RebuiltRows(root)
     rows.take_files(no_progress)
-    rows.take_leaves(StoreLogs(root, KEYS), no_progress)
+    rows.take_leaves(StoreLogs(disk_contents(root), KEYS), no_progress)
     rows.refuse_differing()
 
 
 def _check(root: Path) -> None:
     with opened(root) as store:
-        list(check_index(store.root, store.index))
+        list(check_index(store.store, store.index))
         checks = FileChecks(root)
-        logs = StoreLogs(root, KEYS)
+        logs = StoreLogs(disk_contents(root), KEYS)
         list(find_foreign_files(root, checks, store.index, logs, lambda source: False))
 
 
@@ -167,17 +170,17 @@ def test_what_is_in_the_place_of_an_artifact_is_named(
     store: Path, make: Callable[[Path], None], what: str
 ) -> None:
     put(store / RUN, make)
-    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match=what):
+    with closing(open_reader(store)) as reader, pytest.raises(IntegrityError, match=what):
         reader.find("run_0")
     with opened(store) as writer:
-        (difference,) = check_index(writer.root, writer.index)
+        (difference,) = check_index(writer.store, writer.index)
     assert (difference.path, what in difference.found) == (RUN, True)
     assert {(each.code, each.path, each.found) for each in audit(store).findings} == {
         ("FILE_UNREADABLE", RUN, what)
     }
     rows = RebuiltRows(store)
     rows.take_files(no_progress)
-    rows.take_leaves(StoreLogs(store, KEYS), no_progress)
+    rows.take_leaves(StoreLogs(disk_contents(store), KEYS), no_progress)
     with pytest.raises(IntegrityError, match=f"found {what}"):
         rows.refuse_differing()
 
@@ -186,23 +189,28 @@ def test_a_file_larger_than_its_row_is_not_read(store: Path) -> None:
     size = (store / RUN).stat().st_size
     put(store / RUN, make_huge)
     expected = f"a file of {1 << 38:,} bytes, more than {size:,}"
-    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match=expected):
+    with closing(open_reader(store)) as reader, pytest.raises(IntegrityError, match=expected):
         reader.find("run_0")
 
 
 def test_runs_in_a_folder_that_is_a_link_are_not_those_of_the_store(store: Path) -> None:
     put(store / "runs/2025-12-18", lambda path: path.symlink_to("moved_away"))
     (store / "runs/moved_away").rename(store / "elsewhere")
-    with closing(RunReader(store)) as reader, pytest.raises(IntegrityError, match="symbolic link"):
+    with (
+        closing(open_reader(store)) as reader,
+        pytest.raises(IntegrityError, match="symbolic link"),
+    ):
         reader.find("run_0")
-    found = [each for each in find_run_files(store) if isinstance(each, UnexpectedFile)]
+    found = [
+        each for each in find_run_files(StoredFiles(store)) if isinstance(each, UnexpectedFile)
+    ]
     assert [each.path for each in found] == ["runs/2025-12-18"]
     with opened(store) as writer:
-        differences = {each.path for each in check_index(writer.root, writer.index)}
+        differences = {each.path for each in check_index(writer.store, writer.index)}
     assert {"runs/2025-12-18", RUN, LINK} <= differences
 
 
 def test_a_log_whose_folder_is_a_link_has_no_checkpoint(store: Path) -> None:
     put(store / LOG, lambda path: path.symlink_to("moved_away"))
     with pytest.raises(IntegrityError, match="no checkpoint"):
-        list(StoreLogs(store, KEYS).open_all())
+        list(StoreLogs(disk_contents(store), KEYS).open_all())

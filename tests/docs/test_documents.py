@@ -19,6 +19,7 @@ from pipeline.legacy.record import INVALID_LEGACY_RUN
 from pipeline.settings import FORMER_SETTINGS, ORIGINAL_SETTINGS, PREFIX, known_variables
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from pipeline.topics import DAY_MS, topic_table
 from schemas.advisory_event import AdvisoryEvent
 from schemas.advisory_link import AdvisoryLink
@@ -296,7 +297,7 @@ def test_every_field_of_a_message_is_described(heading: str, shape: type[BaseMod
 def test_the_checks_without_us_work_as_they_stand(tmp_path: Path) -> None:
     root = tmp_path / "store"
     create_store(root, cluster_id="cluster", prefix="rmos")
-    store = RunStore(root)
+    store = RunStore(open_store_to_write(root))
     requests = demo_requests()
     store.commit(
         [

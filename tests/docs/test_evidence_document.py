@@ -15,6 +15,7 @@ from pipeline.evidence.verifier import verify
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.docs.test_documents import _FENCED, section, text_of
 from tests.evidence.verifier.bundles import VKEY, checkpoints_now, make_bundle
 from tests.ledger.ledgers import ledger
@@ -35,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert isinstance(verdict, JudgedRun | Rejected)
         place = RecordSource(1, RecordId("rmos.runs.requests", 0, offset))
         records.append(JudgedRecord.of(place, verdict, request.value, TIMESTAMP_MS))
-    store = RunStore(root, ledger=ledger(root))
+    store = RunStore(open_store_to_write(root), ledger=ledger(root))
     store.commit(records)
     store.close()
     bundle = make_bundle(root, folder / f"evidence-{RUN}.zip", RUN)

@@ -1,6 +1,7 @@
 """A store and the key of its ledger, as `rmos store init` and `rmos ledger init` make them."""
 
-from pipeline.disk.store_identity import StoreIdentity, create_store
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.store_identity import create_store
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import init_ledger_key
 

@@ -14,7 +14,8 @@ from pipeline.app.persist import persist_worker
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.disk.store_identity import StoreIdentity, read_store
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.store_identity import read_store
 from pipeline.settings import Settings
 from tests.builders import (
     advisory_request,

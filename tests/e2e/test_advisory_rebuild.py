@@ -21,8 +21,9 @@ from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.index_check import check_index
 from pipeline.storage.ledger_key import verifier_keys
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from schemas.run_filter import RunFilter
 from tests.audit.audited import audit
 from tests.builders import run_request
@@ -45,9 +46,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
 
 
 def differences(settings: Settings) -> list[tuple[str, str]]:
-    store = RunStore(settings.data_dir)
+    store = RunStore(open_store_to_write(settings.data_dir))
     try:
-        return [(each.path, each.found) for each in check_index(store.root, store.index)]
+        return [(each.path, each.found) for each in check_index(store.store, store.index)]
     finally:
         store.close()
 
@@ -216,7 +217,7 @@ async def test_a_forged_file_and_link_get_no_run_through_a_rebuild(
         "run_0_advisory_adv_2.json",
         "run_1.json",
     ]
-    with closing(RunReader(settings.data_dir)) as reader:
+    with closing(open_reader(settings.data_dir)) as reader:
         with pytest.raises(IntegrityError, match="RUN_UNEXPLAINED"):
             reader.find("run_1")
         listed = reader.list_runs(RunFilter(limit=5)).items

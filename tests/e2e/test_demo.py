@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.storage.artifacts import find_run_files
 from tests.builders import encode, run_request
 from tests.e2e.kafka_reading import wait_until
@@ -240,7 +241,7 @@ async def test_up_takes_requests_and_goes_on_where_it_stopped_in_order(
     assert await up.stop(signal.SIGINT) == 0
     assert up.errors == []
     assert brokers_below(up.data_dir) == []
-    assert len(list(find_run_files(up.data_dir))) == 1
+    assert len(list(find_run_files(StoredFiles(up.data_dir)))) == 1
 
     up.start()
     await up.wait_until_ready()

@@ -20,6 +20,7 @@ from pipeline.errors import StoreNotReadyError
 from pipeline.recovery.rebuild.ledger import build_logs, find_missing_leaves
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import incomplete_request, red_request, run_request
 from tests.e2e.advisories import NEVER, advisory_of, publish, store_of
 from tests.e2e.commands import rmos
@@ -201,7 +202,7 @@ async def test_what_retention_has_removed_is_named_and_has_to_be_accepted(
 
 async def test_a_store_ahead_of_its_topic_is_refused(store_settings: Settings) -> None:
     settings = store_settings
-    store = RunStore(settings.data_dir)
+    store = RunStore(open_store_to_write(settings.data_dir))
     with store.index.transaction() as transaction:
         transaction.advance(1, {(settings.topics.run_requests, PARTITION): 6})
     store.close()

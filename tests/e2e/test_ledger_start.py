@@ -19,6 +19,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import SHORT_SESSION_MS, commit, committed, produce, wait_until
 from tests.e2e.store_audit import audit_store
@@ -232,7 +233,7 @@ async def test_a_worker_killed_between_checkpoint_and_index_starts_again(
     assert f"ledger written: -{int(signal.SIGKILL)}" in killed.text
     ledger = open_ledger(settings)
     assert ledger is not None
-    store = RunStore(settings.data_dir, ledger=ledger)
+    store = RunStore(open_store_to_write(settings.data_dir), ledger=ledger)
     assert store.index.positions(1) == {}
     store.close()
     ahead = [ledger.reader(LogId(1, settings.topics.run_requests, n)) for n in range(12)]

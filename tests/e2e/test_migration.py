@@ -16,7 +16,7 @@ from pipeline.errors import InputError, IntegrityError, RefusedError
 from pipeline.recovery.rebuild.index import rebuild_index
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from schemas.audit_request import AuditRequest
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.forked import ForkedProcess
@@ -121,7 +121,7 @@ async def test_a_migrated_run_is_shown_like_any_other(home: Settings, v1: Path) 
     advisory = {"advisory_id": "adv_1", "kind": "explanation", "created_at_utc": ""}
     fill(v1, v1_row(advisory_inputs=[advisory]))
     await migrate(home, v1)
-    reader = RunReader(home.data_dir)
+    reader = open_reader(home.data_dir)
     try:
         view = reader.find(v1_row()["run_id"]).view()
     finally:
@@ -325,7 +325,7 @@ async def test_attachments_are_checked_and_stored_under_our_names(home: Settings
     stored = {path.name: path.read_bytes() for path in home.data_dir.glob("attachments/*/*/*")}
     assert stored == {sha256(each): each for each in (canonical, b"raw", large)}
     assert differences(home, v1) == []
-    reader = RunReader(home.data_dir)
+    reader = open_reader(home.data_dir)
     try:
         verification = reader.verify_attachments(v1_row()["run_id"])
     finally:

@@ -21,6 +21,7 @@ from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.errors import StoreNotReadyError
 from pipeline.settings import Settings
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import run_request
 from tests.e2e.kafka_reading import (
     Sending,
@@ -103,7 +104,7 @@ async def test_a_store_ahead_of_the_log_is_refused_with_or_without_accept_loss(
 ) -> None:
     settings = store_settings
     await produce(settings, runs(5))
-    store = RunStore(settings.data_dir)
+    store = RunStore(open_store_to_write(settings.data_dir))
     with store.index.transaction() as transaction:
         transaction.advance(1, {(settings.topics.run_requests, PARTITION): 6})
     store.close()
@@ -367,7 +368,7 @@ async def test_what_another_user_left_in_the_store_ends_the_worker_with_a_senten
     """As after a command that was run once as another user."""
     settings = store_settings
     path = settings.data_dir / closed
-    RunStore(settings.data_dir).close()
+    RunStore(open_store_to_write(settings.data_dir)).close()
     if path.name != "index.sqlite3":
         path.mkdir(parents=True, exist_ok=True)
     os.chown(path, 54_321, 54_321)

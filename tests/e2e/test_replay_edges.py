@@ -23,6 +23,7 @@ from pipeline.settings import Settings
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import attachment_ref, run_request, sha256
 from tests.e2e.commands import rmos
 from tests.e2e.kafka_reading import (
@@ -101,7 +102,7 @@ async def test_a_record_that_our_program_once_could_not_judge_is_named_and_left(
     (record,) = await read_topic(settings, settings.topics.run_requests)
     source = RecordSource(1, RecordId(record.topic, place.partition, place.offset))
     failed = Rejected("INTERNAL_ERROR", "KeyError while judging the record.")
-    store = RunStore(settings.data_dir, ledger=open_ledger(settings))
+    store = RunStore(open_store_to_write(settings.data_dir), ledger=open_ledger(settings))
     store.commit([JudgedRecord.of(source, failed, request.value, record.timestamp)])
     store.close()
     before = tree_of(settings.data_dir)

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.log_store import open_to_write
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.notes import NoteSigner
@@ -14,6 +15,7 @@ from pipeline.ledger.writer import Ledger
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import (
     advisory_request,
     attachment,
@@ -87,7 +89,7 @@ def go_on(
         (RUNS, RunStore, requests),
         (ADVISORIES, AdvisoryStore, advisories),
     ):
-        store = kind(root, ledger=ledger)
+        store = kind(open_store_to_write(root), ledger=ledger)
         records = judged(topic, given, start)
         for first in range(0, len(records), size):
             store.commit(records[first : first + size])
@@ -118,7 +120,7 @@ def upload(root: Path, content: bytes = UPLOADED) -> Path:
 
 def logs(root: Path) -> StoreLogs:
     """Open the logs of the store."""
-    return StoreLogs(root, KEYS)
+    return StoreLogs(disk_contents(root), KEYS)
 
 
 def change(path: Path, old: bytes, new: bytes) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.contents import disk_contents
 from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreError
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.evidence import RunEvidence
@@ -15,7 +16,7 @@ from pipeline.evidence.gather import Trusted, gather_evidence
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.storage.attachments import OpenBlob
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from tests.builders import advisory_request, attachment, red_request, run_request, sha256
 from tests.evidence.proven_stores import (
     REQUESTS,
@@ -42,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def gathered(root: Path, run_id: str = "saw_1", trusted: Trusted | None = None) -> RunEvidence:
-    reader = RunReader(root)
+    reader = open_reader(root)
     try:
         return gather_evidence(reader, logs(root), run_id, trusted)
     finally:
@@ -189,8 +190,8 @@ def test_a_link_without_a_leaf_is_refused(root: Path) -> None:
 
 
 def test_a_log_of_another_key_is_refused(root: Path) -> None:
-    reader = RunReader(root)
-    other = StoreLogs(root, [signer(SIGNER.name, seed=2).key])
+    reader = open_reader(root)
+    other = StoreLogs(disk_contents(root), [signer(SIGNER.name, seed=2).key])
     with pytest.raises(IntegrityError, match="expected a signature of"):
         gather_evidence(reader, other, "saw_1")
     reader.close()
@@ -271,7 +272,7 @@ def test_a_bundle_that_fails_half_way_is_not_there(
         del self, offset
         raise OSError(5, "Input/output error")
 
-    reader = RunReader(root)
+    reader = open_reader(root)
     evidence = gathered(root)
     monkeypatch.setattr(OpenBlob, "read", fail)
     with pytest.raises(StoreError, match=r"cannot be read from the store: Input/output error"):

@@ -17,7 +17,7 @@ from pipeline.errors import InputError, IntegrityError, NotFoundError, StoreErro
 from pipeline.evidence import export
 from pipeline.evidence.export import ExportReport, export_runs
 from pipeline.storage.attachments import OpenBlob
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from schemas.run_filter import RunFilter
 from tests.builders import advisory_request, attachment, attachment_ref, red_request, run_request
 from tests.builders import sha256 as sha256_of
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def exported(root: Path, path: Path, **wanted: Any) -> ExportReport:
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         return export_runs(path, reader, RunFilter(**wanted), lambda *_: None)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.log_store import open_to_write
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import parse_trusted, write_trusted
@@ -49,11 +50,11 @@ def checkpoints_at(tmp_path: Path, size: int = HELD) -> bytes:
 
 
 def checkpoints_now(root: Path) -> bytes:
-    return write_trusted(each.note for each in StoreLogs(root, KEYS).open_all())
+    return write_trusted(each.note for each in StoreLogs(disk_contents(root), KEYS).open_all())
 
 
 def compared(root: Path, trusted: bytes, keys: object = None) -> dict[str, ComparedLog]:
-    logs = StoreLogs(root, KEYS if keys is None else keys)  # type: ignore[arg-type]
+    logs = StoreLogs(disk_contents(root), KEYS if keys is None else keys)  # type: ignore[arg-type]
     return {each.origin: each for each in compare_trusted(logs, parse_trusted(trusted))}
 
 
@@ -129,7 +130,7 @@ def test_a_log_that_is_gone_is_missing(root: Path, tmp_path: Path) -> None:
 def test_the_log_of_another_store_is_missing(root: Path) -> None:
     other = signer("rmos/" + "1" * 32)
     note = Ledger(*open_to_write(root), "1" * 32, [other])._sign_empty(LOG)
-    logs = StoreLogs(root, [*KEYS, other.key])
+    logs = StoreLogs(disk_contents(root), [*KEYS, other.key])
     (found,) = compare_trusted(logs, parse_trusted(note))
     assert found.fault == "origin missing: the store has no such log"
 
@@ -138,7 +139,7 @@ def test_a_trusted_checkpoint_by_an_unknown_key_is_said_so(root: Path, tmp_path:
     make_store(tmp_path / "forged")
     ledger(tmp_path / "forged", signers=[THIEF]).append_all({LOG: leaves(0, HELD)})
     note = (tmp_path / "forged" / LOG.path / "checkpoint").read_bytes()
-    (found,) = compare_trusted(StoreLogs(root, KEYS), parse_trusted(note))
+    (found,) = compare_trusted(StoreLogs(disk_contents(root), KEYS), parse_trusted(note))
     assert found.fault is not None
     assert found.fault.startswith("the trusted checkpoint is signed by an unknown key: ")
 
@@ -199,7 +200,7 @@ def test_leaves_above_the_trusted_checkpoint_are_not_read(root: Path, tmp_path: 
     trusted = checkpoints_at(tmp_path)
     read: list[int] = []
     damage(root / LOG.path / "tile/entries/003.p/132")
-    logs, kept = StoreLogs(root, KEYS), parse_trusted(trusted)
+    logs, kept = StoreLogs(disk_contents(root), KEYS), parse_trusted(trusted)
     found = list(compare_trusted(logs, kept, lambda _what, done, _total: read.append(done)))
     assert [each.fault for each in found] == [None, None]
     assert read == [256, 512, 600, 603]

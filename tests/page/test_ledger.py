@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.audit.journal import write_report
+from pipeline.disk.contents import disk_contents
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, parse_trusted
 from tests.audit.audit_reports import REPORT
@@ -28,7 +29,7 @@ def rows(page: Element) -> list[str]:
 
 
 async def test_each_log_has_its_leaves_and_the_root_that_was_signed(store: Path) -> None:
-    logs = list(StoreLogs(store, KEYS).open_all())
+    logs = list(StoreLogs(disk_contents(store), KEYS).open_all())
     async with site_over(store) as site:
         page = await site.page("/ledger")
     assert len(logs) == LOGS
@@ -42,7 +43,7 @@ async def test_what_is_handed_out_is_every_checkpoint_signed(store: Path) -> Non
     async with site_over(store) as site:
         answer = await site.get("/ledger/checkpoint")
     assert answer.headers["content-disposition"].startswith('attachment; filename="checkpoints-')
-    logs = {log.checkpoint.origin: log for log in StoreLogs(store, KEYS).open_all()}
+    logs = {log.checkpoint.origin: log for log in StoreLogs(disk_contents(store), KEYS).open_all()}
     handed_out = parse_trusted(answer.content)
     assert {each.checkpoint.origin for each in handed_out} == logs.keys()
     for each in handed_out:
@@ -50,7 +51,7 @@ async def test_what_is_handed_out_is_every_checkpoint_signed(store: Path) -> Non
 
 
 async def test_a_log_that_was_changed_is_damaged_and_shows_no_root(store: Path) -> None:
-    (log, *_) = StoreLogs(store, KEYS).open_all()
+    (log, *_) = StoreLogs(disk_contents(store), KEYS).open_all()
     file = store / log.log.path / "checkpoint"
     file.write_bytes(file.read_bytes().replace(f"\n{log.size}\n".encode(), b"\n77\n", 1))
     async with site_over(store) as site:
@@ -64,7 +65,7 @@ async def test_a_log_that_was_changed_is_damaged_and_shows_no_root(store: Path) 
 
 
 async def test_a_last_leaf_that_the_root_does_not_cover_is_damage(store: Path) -> None:
-    (log, *_) = StoreLogs(store, KEYS).open_all()
+    (log, *_) = StoreLogs(disk_contents(store), KEYS).open_all()
     for file in (store / log.log.path / "tile" / "entries").rglob("*"):
         if file.is_file():
             file.chmod(0o600)

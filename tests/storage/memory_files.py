@@ -1,11 +1,19 @@
 """Files in memory, for tests: what a store that is no disk promises, and nothing of a disk."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.store.files import Creation, ExpectedFile, NewFile, Presence, WrittenAhead
+from pipeline.core.store.files import (
+    Creation,
+    ExpectedFile,
+    FoundName,
+    NewFile,
+    NotAFileError,
+    Presence,
+    WrittenAhead,
+)
 
 
 class NothingWritten:
@@ -21,11 +29,56 @@ class NothingWritten:
         """Do nothing."""
 
 
-class MemoryFiles:
-    """Files by their paths, as one bucket would have them; several may share one `contents`."""
+class OpenBytes:
+    """A file that was opened; a later change of its name changes nothing here."""
 
-    def __init__(self, contents: dict[str, bytes] | None = None) -> None:
-        self.contents = {} if contents is None else contents
+    descriptor = -1
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size_bytes = len(content)
+
+    def read(self, offset: int, limit_bytes: int) -> bytes:
+        """Return some of its bytes."""
+        return self._content[offset : offset + limit_bytes]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class MemoryUpload:
+    """A file on its way in."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self._contents = contents
+        self._pieces = b""
+
+    def write(self, piece: bytes) -> None:
+        """Add some bytes."""
+        self._pieces += piece
+
+    def publish(self, path: str) -> bool:
+        """Create the file."""
+        created = path not in self._contents
+        self._contents.setdefault(path, self._pieces)
+        return created
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+class MemoryFiles:
+    """Files by their paths, as one bucket would have them."""
+
+    name = "memory"
+    group_commits = True
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+
+    def faults(self) -> AbstractContextManager[None]:
+        """Translate nothing."""
+        return nullcontext()
 
     def write(self, files: Iterable[NewFile]) -> WrittenAhead:
         """Write nothing ahead."""
@@ -64,3 +117,41 @@ class MemoryFiles:
             return Presence.MISSING
         same = sha256_of_bytes(content) == expected.sha256
         return Presence.SAME if same else Presence.DIFFERENT
+
+    def present(self, paths: Iterable[str]) -> set[str]:
+        """Return those that are keys."""
+        return set(paths) & self.contents.keys()
+
+    readable = present
+
+    def has_folder(self, folder: str) -> bool:
+        """Return whether a path begins with it."""
+        return any(path.startswith(f"{folder}/") for path in self.contents)
+
+    def names(self, folder: str) -> list[FoundName]:
+        """Return the next part of each path, as a listing by a delimiter does."""
+        start = f"{folder}/" if folder else ""
+        below = (path.removeprefix(start) for path in self.contents if path.startswith(start))
+        found = {(start + name, bool(more)) for name, more, _ in (p.partition("/") for p in below)}
+        return [FoundName(*each) for each in sorted(found)]
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        """Return the bytes of a key."""
+        if path not in self.contents:
+            raise FileNotFoundError(path)
+        if len(self.contents[path]) > limit_bytes:
+            raise NotAFileError(f"a file of {len(self.contents[path])} bytes")
+        return self.contents[path]
+
+    def open(self, path: str) -> OpenBytes:
+        """Open the bytes of a key."""
+        return OpenBytes(self.read(path, 1 << 62))
+
+    def begin_upload(self) -> MemoryUpload:
+        """Begin a file of any size."""
+        return MemoryUpload(self.contents)
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Remove keys."""
+        for path in paths:
+            self.contents.pop(path, None)

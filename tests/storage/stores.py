@@ -14,8 +14,9 @@ from typing import Any
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.core.runs.event import run_event
 from pipeline.core.runs.verdict import judge_run_record
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.sqlite.database import SqliteDatabase
-from pipeline.disk.store_identity import StoreIdentity, create_store
+from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.ledger.writer import Ledger
 from pipeline.storage.batch_plan import JudgedRecord
@@ -23,6 +24,7 @@ from pipeline.storage.batch_store import BatchResult
 from pipeline.storage.index.run_index import INDEX_FILE, RunIndex
 from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import record
 
 TOPIC = "rmos.runs.requests"
@@ -50,7 +52,7 @@ def opened(
     """Open the store at `root`, made where there is none."""
     if not (root / "store.json").exists():
         make_store(root)
-    store = RunStore(root, calls, ledger=ledger)
+    store = RunStore(open_store_to_write(root, calls), ledger=ledger)
     try:
         yield store
     finally:

@@ -22,6 +22,7 @@ from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import BatchResult, RejectLimit
 from pipeline.storage.index.listing import list_runs
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from schemas.run_filter import RunFilter
 from tests.builders import ABSENT, advisory_request, record, run_request, sha256
 from tests.storage.stores import (
@@ -62,7 +63,7 @@ def tombstone(offset: int) -> AdvisoryRecord:
 
 @contextmanager
 def opened_for_advisories(root: Path, calls: SystemCalls | None = None) -> Iterator[AdvisoryStore]:
-    store = AdvisoryStore(root, calls)
+    store = AdvisoryStore(open_store_to_write(root, calls))
     try:
         yield store
     finally:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import attachment_path
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.awaited_blobs import AWAITED_FOLDER
 from tests.audit.audited import (
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def upload(root: Path) -> None:
     (root.parent / "blob").write_bytes(BLOB)
-    AttachmentFiles(root).put(root.parent / "blob")
+    AttachmentFiles(DurableFiles.to_read(root)).put(root.parent / "blob")
 
 
 def lose(root: Path) -> None:

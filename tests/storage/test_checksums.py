@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.contents import disk_contents
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.merkle import EMPTY_ROOT
@@ -165,7 +166,7 @@ def test_a_changed_leaf_is_found_by_its_log(root: Path) -> None:
 
 
 def test_a_log_by_another_key_is_refused(root: Path) -> None:
-    other = StoreLogs(root, [signer(SIGNER.name, seed=2).key])
+    other = StoreLogs(disk_contents(root), [signer(SIGNER.name, seed=2).key])
     with pytest.raises(IntegrityError, match="expected a signature of"):
         list(checksums_of(other))
 

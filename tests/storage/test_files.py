@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.hashing import sha256_of_bytes
-from pipeline.core.store.files import Creation, ExpectedFile, Files, NewFile, Presence
+from pipeline.core.store.files import (
+    Creation,
+    ExpectedFile,
+    Files,
+    FoundName,
+    NewFile,
+    NotAFileError,
+    Presence,
+    paths_below,
+)
 from pipeline.disk.durable_files import DurableFiles
 from tests.storage.memory_files import MemoryFiles
 
@@ -96,3 +105,78 @@ def test_what_was_written_ahead_may_be_closed_without_use(files: Files) -> None:
     with files.write([NewFile("a", b"1")]) as written:
         written.close()
     assert files.presence([expected("a", b"1")]) == {"a": Presence.MISSING}
+
+
+@pytest.fixture
+def stored(files: Files) -> Files:
+    files.create([NewFile("runs/day/a", b"12345"), NewFile("runs/b", b""), NewFile("store", b"x")])
+    return files
+
+
+def test_a_file_is_read_whole_or_not_at_all(stored: Files) -> None:
+    assert stored.read("runs/day/a", 5) == b"12345"
+    assert stored.read("runs/b", 0) == b""
+    with pytest.raises(NotAFileError, match="a file of 5 bytes"):
+        stored.read("runs/day/a", 4)
+    for missing in ("runs/day/b", "runs/other/a", "other"):
+        with pytest.raises(FileNotFoundError):
+            stored.read(missing, 5)
+
+
+def test_an_open_file_is_read_in_parts(stored: Files) -> None:
+    file = stored.open("runs/day/a")
+    try:
+        assert file.size_bytes == 5
+        assert [file.read(offset, 2) for offset in (0, 2, 4, 5, 9)] == [
+            b"12",
+            b"34",
+            b"5",
+            b"",
+            b"",
+        ]
+    finally:
+        file.close()
+    with pytest.raises(FileNotFoundError):
+        stored.open("runs/day/b")
+
+
+def test_folders_are_listed_in_order(stored: Files) -> None:
+    assert stored.names("") == [FoundName("runs", True), FoundName("store", False)]
+    assert stored.names("runs") == [FoundName("runs/b", False), FoundName("runs/day", True)]
+    assert stored.names("other") == []
+    assert list(paths_below(stored, "runs")) == ["runs/b", "runs/day/a"]
+    assert stored.has_folder("runs/day")
+    assert not stored.has_folder("other")
+
+
+def test_whether_files_are_there_is_asked_of_many_at_once(stored: Files) -> None:
+    asked = ["runs/day/a", "runs/b", "runs/c", "other/d"]
+    assert stored.present(asked) == stored.readable(asked) == {"runs/day/a", "runs/b"}
+    assert stored.present([]) == stored.readable([]) == set()
+
+
+def test_a_note_is_removed_and_one_that_is_not_there_is_as_removed(stored: Files) -> None:
+    stored.remove(["runs/b", "runs/c"])
+    assert stored.present(["runs/b"]) == set()
+
+
+def test_a_file_of_any_size_is_named_once_it_is_whole(stored: Files) -> None:
+    for content, created in ((b"first", True), (b"other", False)):
+        upload = stored.begin_upload()
+        try:
+            for piece in (content[:3], content[3:]):
+                upload.write(piece)
+            assert ("blob/x" in stored.present(["blob/x"])) is not created
+            assert upload.publish("blob/x") is created
+        finally:
+            upload.end()
+            upload.end()
+    assert stored.read("blob/x", 9) == b"first"
+
+
+def test_an_upload_that_is_ended_leaves_nothing(stored: Files) -> None:
+    before = stored.names("")
+    upload = stored.begin_upload()
+    upload.write(b"some")
+    upload.end()
+    assert stored.names("") == before

@@ -23,6 +23,7 @@ from pipeline.ledger.log_id import LogId
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunRecord
+from pipeline.storage.store import open_store_to_write
 from tests.builders import advisory_request, record, red_request, run_request
 from tests.ledger.ledgers import WatchedLogCalls, check_whole, damage, ledger, on_disk
 from tests.storage.stores import (
@@ -185,7 +186,7 @@ def advisory(offset: int, **changes: Any) -> AdvisoryRecord:
 def store_advisories(
     root: Path, records: Sequence[AdvisoryRecord], *, again: bool = False
 ) -> list[str]:
-    store = AdvisoryStore(root, ledger=ledger(root))
+    store = AdvisoryStore(open_store_to_write(root), ledger=ledger(root))
     try:
         return kinds(store.retry_links(records) if again else store.commit(records))
     finally:

@@ -13,7 +13,7 @@ from pipeline.core.runs.verdict import JudgedRun
 from pipeline.legacy.record import judge_legacy_record
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.program_verdict import ProgramVerdict, program_verdict
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from schemas.run_filter import RunFilter
 from tests.builders import (
     ABSENT,
@@ -67,7 +67,7 @@ def stored(root: Path, *requests: dict[str, Any]) -> Path:
 
 
 def verdict(root: Path, program: bytes = PROGRAM) -> ProgramVerdict:
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         return program_verdict(reader, sha256(program))
 
 
@@ -209,6 +209,6 @@ def test_an_attachment_that_no_run_cuts_is_refused(tmp_path: Path) -> None:
 def test_history_that_names_and_withholds_a_program_is_listed_once(tmp_path: Path) -> None:
     migrated(tmp_path, bare_row(gcode_hash=sha256(PROGRAM)))
     assert not verdict(tmp_path).may_cut
-    with closing(RunReader(tmp_path)) as reader:
+    with closing(open_reader(tmp_path)) as reader:
         (item,) = reader.list_runs(RunFilter(gcode_sha256=sha256(PROGRAM))).items
     assert (item["gcode_sha256"], item["may_cut"]) == (sha256(PROGRAM), False)

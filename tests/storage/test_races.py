@@ -18,6 +18,7 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import judged, run_request
 from tests.storage.stores import files, make_store, rows, source
 
@@ -48,7 +49,7 @@ def verdicts_of(variant: int) -> list[JudgedRun]:
 def write_all(root: Path, writer: int, verdicts: list[JudgedRun], gate: Gate) -> list[str]:
     """Race with the others through all rounds; return what became of each record."""
     told: list[str] = []
-    store = RunStore(root)
+    store = RunStore(open_store_to_write(root))
     try:
         for start in range(0, ROUNDS, ROUNDS_OF_A_COMMIT):
             batch = [

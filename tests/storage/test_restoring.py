@@ -13,6 +13,7 @@ from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.restoring import Restoration
 from pipeline.storage.run_store import RunRecord
+from pipeline.storage.store import open_store_to_write
 from tests.builders import advisory_request, attachment, record, red_request, run_request, sha256
 from tests.ledger.ledgers import damage, ledger, on_disk
 from tests.storage.stores import (
@@ -152,7 +153,7 @@ def asked(offset: int, **changes: Any) -> AdvisoryRecord:
 
 
 def restore_advisories(root: Path, wanted: list[AdvisoryRecord]) -> Restoration:
-    store = AdvisoryStore(root)
+    store = AdvisoryStore(open_store_to_write(root))
     try:
         return store.restore(wanted, {})
     finally:
@@ -160,7 +161,7 @@ def restore_advisories(root: Path, wanted: list[AdvisoryRecord]) -> Restoration:
 
 
 def commit_advisories(root: Path, wanted: list[AdvisoryRecord]) -> None:
-    store = AdvisoryStore(root)
+    store = AdvisoryStore(open_store_to_write(root))
     try:
         store.commit(wanted)
     finally:

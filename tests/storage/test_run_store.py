@@ -19,6 +19,7 @@ from pipeline.errors import RejectLimitError, StoreError, StoreNotReadyError
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import RejectLimit
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.builders import (
     attachment,
     attachment_ref,
@@ -774,7 +775,7 @@ def test_opening_that_fails_leaves_nothing_open(root: Path) -> None:
     before = open_descriptors()
     for _ in range(3):
         with pytest.raises(StoreNotReadyError):
-            RunStore(root)
+            RunStore(open_store_to_write(root))
     assert open_descriptors() == before
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import quarantine_path
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.storage.artifacts import withheld_payloads
 
 PROGRAM = "a" * 64
@@ -34,7 +35,7 @@ def keep(root: Path, content: bytes) -> str:
 
 def test_a_claimed_program_is_withheld(tmp_path: Path) -> None:
     body = b'{"hashes":{"gcode_sha256":"%b"}}' % PROGRAM.encode()
-    assert withheld_payloads(tmp_path, naming(keep(tmp_path, body))) == (PROGRAM,)
+    assert withheld_payloads(StoredFiles(tmp_path), naming(keep(tmp_path, body))) == (PROGRAM,)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -45,6 +46,6 @@ def test_a_claimed_program_is_withheld(tmp_path: Path) -> None:
 def test_bytes_that_no_run_makes_are_no_kept_request(
     tmp_path: Path, body: bytes, legacy: bool
 ) -> None:
-    found = withheld_payloads(tmp_path, naming(keep(tmp_path, body), legacy=legacy))
+    found = withheld_payloads(StoredFiles(tmp_path), naming(keep(tmp_path, body), legacy=legacy))
     assert found in (None, ())
-    assert withheld_payloads(tmp_path, naming("b" * 64, legacy=legacy)) is None
+    assert withheld_payloads(StoredFiles(tmp_path), naming("b" * 64, legacy=legacy)) is None

@@ -26,8 +26,8 @@ from pipeline.api.http.request_body import drained, limited_body
 from pipeline.api.openapi import SHA256, answer, errors, raw_answer, raw_body
 from pipeline.api.routes.runs import RunIdPath
 from pipeline.errors import IntegrityError, NotFoundError
-from pipeline.storage.attachments import OpenBlob
-from pipeline.storage.reader import NamedBlob, stored_answer
+from pipeline.storage.attachments import OpenBlob, stored_answer
+from pipeline.storage.reader import NamedBlob
 from schemas.fields import is_sha256
 from schemas.http_answers import AttachmentsAnswer, StoredAttachment, VerificationAnswer
 

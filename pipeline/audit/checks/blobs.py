@@ -14,14 +14,11 @@ from pipeline.audit.checks.places import unexplained_in
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
+from pipeline.core.store.files import NotAFileError
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE
-from pipeline.disk.regular_files import (
-    NotAFileError,
-    entries_below,
-    opened,
-    state_of,
-)
+from pipeline.disk.regular_files import entries_below, opened, state_of
 from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
+from pipeline.disk.stored_files import OpenDiskFile, StoredFiles
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.awaited_blobs import is_awaited
 from schemas.audit_finding import AuditCode
@@ -120,7 +117,7 @@ def check_named_blob(reader: AuditReader, path: str, named_by: str, result: Step
 def missing_blob(root: Path, path: str, named_by: str) -> Finding:
     """Return the finding that a blob is not there which a file names."""
     expected, area = f"the blob that {named_by} names", BlobArea(path.partition("/")[0])
-    if area is BlobArea.ATTACHMENTS and is_awaited(root, path.rpartition("/")[2]):
+    if area is BlobArea.ATTACHMENTS and is_awaited(StoredFiles(root), path.rpartition("/")[2]):
         return Finding("ATTACHMENT_AWAITED", path, expected, "no file, and none ever came")
     return Finding(_AREAS[area].missing, path, expected, "no file")
 
@@ -157,7 +154,7 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
     """
     name = path.rpartition("/")[2]
     try:
-        blob = OpenBlob(descriptor, name)
+        blob = OpenBlob(OpenDiskFile.of(descriptor), name)
         found = blob.check()
     except OSError as error:
         raise NotAFileError(error.strerror) from error

@@ -29,8 +29,8 @@ from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.regular_files import is_regular_below, paths_below
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId
-from pipeline.ledger.reader import LogReader, StoreLogs
-from pipeline.ledger.stored_log import StoredLog
+from pipeline.ledger.reader import LogReader
+from pipeline.ledger.stored_log import StoredLog, find_logs
 from pipeline.ledger.tlog import EvidenceError
 from pipeline.ledger.tlog.checkpoints import Checkpoint, open_checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -83,9 +83,8 @@ def read_notes(root: Path) -> dict[LogId, bytes | None]:
     Raises:
         OSError: The disk failed.
     """
-    return {
-        log: StoredLog(DiskLogs(root), log).read_checkpoint() for log in StoreLogs(root, ()).ids()
-    }
+    logs = DiskLogs(root)
+    return {log: StoredLog(logs, log).read_checkpoint() for log in sorted(find_logs(logs))}
 
 
 def open_log(

@@ -18,9 +18,10 @@ from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.store.files import NotAFileError
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.disk.log_store import DiskLogs
-from pipeline.disk.regular_files import NotAFileError, names_below, state_of
+from pipeline.disk.regular_files import names_below, state_of
 from pipeline.disk.sqlite.replacement import rows_left
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import parse_leaf

@@ -15,12 +15,13 @@ from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, parse_path
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.core.store.log_store import CHECKPOINT_FILE
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE, DiskLogs
 from pipeline.disk.regular_files import entries_below, is_regular_below
-from pipeline.disk.store_identity import STORE_FILE
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.stored_log import StoredLog
@@ -103,11 +104,12 @@ def _unexpected_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]
 
 
 def _archive_records(root: Path) -> Iterator[Finding]:
+    store = disk_contents(root)
     for path, _ in entries_below(root, ARCHIVES_FOLDER):
         if isinstance(place := parse_path(path), ArchivePath):
             yield from _file_mode(root, path)
             try:
-                read_record(root, place.date)
+                read_record(store, place.date)
             except IntegrityError as error:
                 yield Finding("FILE_UNREADABLE", path, "the record of an archived date", str(error))
 

@@ -22,7 +22,7 @@ from pipeline.legacy.source import open_source
 from pipeline.recovery.redriving import redrive
 from pipeline.recovery.replay.restore import restore
 from pipeline.recovery.replay.selection import Selection
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from schemas.audit_request import AuditRequest, AuditScope
 from schemas.http_answers import VerifiedAttachment
 from schemas.run_event import RunEvent
@@ -162,7 +162,7 @@ def show_evidence(demo: Demo, run: RunEvent) -> None:
     screen.chapter("Evidence about the GREEN one, for somebody who trusts nobody")
     screen.command(f"rmos evidence {run.run_id}")
     bundle = folder / f"evidence-{run.run_id}.zip"
-    with closing(RunReader(demo.root)) as reader:
+    with closing(open_reader(demo.root)) as reader:
         found = gather_evidence(reader, open_logs(demo.settings, None), run.run_id)
         write_evidence(bundle, found, reader.attachments)
     screen.note(f"{bundle.stat().st_size:,} bytes: artifact, leaf, proof, page, verifier")

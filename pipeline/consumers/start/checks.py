@@ -38,7 +38,8 @@ from pipeline.consumers.start.partition_states import (
     ways_back,
 )
 from pipeline.core.record import Partition
-from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
 
@@ -172,7 +173,7 @@ async def look_at_start(
         RmosError: As `check_start`.
     """
     cluster_id = await describe_cluster(settings)  # 1.
-    check_identity(store.identity, store.root, cluster_id=cluster_id, prefix=settings.prefix)
+    check_identity(store.identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
     needed = frozenset({topic, *writes})
     await check_topics(settings, set(needed))
     topic_id = await current_topic_id(settings, topic)

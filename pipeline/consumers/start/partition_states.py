@@ -5,14 +5,13 @@ store all the same, another program has committed in its name, or the store is a
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange, partition_offsets
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.record import Partition
-from pipeline.disk.store_identity import StoreIdentity
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
 from pipeline.settings import Settings
@@ -30,8 +29,8 @@ class Store(Protocol):
     """A store of runs or of advisories, opened by a worker or only looked at."""
 
     @property
-    def root(self) -> Path:
-        """Its folder."""
+    def name(self) -> str:
+        """Which store it is, for people."""
 
     @property
     def identity(self) -> StoreIdentity:

@@ -1,8 +1,13 @@
 """The files of a store: write-once contents under paths, each whole and durable or not there."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol, Self
+
+
+class NotAFileError(OSError):
+    """Something else is in the file's place, or it may not be read; its text names it."""
 
 
 class Creation(Enum):
@@ -52,6 +57,18 @@ class ExpectedFile(NamedTuple):
     size_bytes: int | None = None
 
 
+class FoundName(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        path: Relative to the store.
+        is_folder: Whether more may be below it.
+    """
+
+    path: str
+    is_folder: bool
+
+
 class WrittenAhead(Protocol):
     """Contents that were written and have no name; what gets none until it is closed is gone."""
 
@@ -63,8 +80,96 @@ class WrittenAhead(Protocol):
         """Let go of them; a second time nothing is left to do."""
 
 
-class Files(Protocol):
+class OpenFile(Protocol):
+    """A file opened for reading; it stays the same file whatever happens to its name.
+
+    Attributes:
+        descriptor: Of the open file, for who sends its bytes.
+        size_bytes: When it was opened.
+    """
+
+    descriptor: int
+    size_bytes: int
+
+    def read(self, offset: int, limit_bytes: int) -> bytes:
+        """Return at most so many bytes from `offset` on; none behind the end that it had."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class FileUpload(Protocol):
+    """A file of any size on its way to a path that is known once all of it was seen.
+
+    One thread at a time. DiskFullError where there is no room for it.
+    """
+
+    def write(self, piece: bytes) -> None:
+        """Add some bytes."""
+
+    def publish(self, path: str) -> bool:
+        """Give it its path, durably; False where there is a file already, of whatever bytes."""
+
+    def end(self) -> None:
+        """Let go of it; what has no path by now is gone. A second time nothing is left to do."""
+
+
+class ReadableFiles(Protocol):
+    """The files of one store, for reading. Any number of threads may use it at once.
+
+    Faults are those of the implementation, until `faults` translates them; but there is
+    FileNotFoundError where there is no file, and NotAFileError where something else has its place.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which store it is, for people."""
+
+    def faults(self) -> AbstractContextManager[None]:
+        """Translate a fault of the files into StoreError while the block runs."""
+
+    def presence(self, expected: Iterable[ExpectedFile]) -> dict[str, Presence]:
+        """Return for each path what is where the file should be; nothing is written."""
+
+    def present(self, paths: Iterable[str]) -> set[str]:
+        """Return those of `paths` under which there is anything at all."""
+
+    def readable(self, paths: Iterable[str]) -> set[str]:
+        """Return those of `paths` under which there is a file that we may read; none is read."""
+
+    def has_folder(self, folder: str) -> bool:
+        """Return whether there is such a folder: without it nothing can be below."""
+
+    def names(self, folder: str) -> list[FoundName]:
+        """Return what is in a folder, in order; nothing where there is no such folder."""
+
+    def read(self, path: str, limit_bytes: int) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            FileNotFoundError: There is nothing.
+            NotAFileError: There is something else, or it has more bytes than the limit.
+        """
+
+    def open(self, path: str) -> OpenFile:
+        """Open a file for reading; the caller closes it. Raises as `read` does."""
+
+
+def paths_below(files: ReadableFiles, folder: str) -> Iterator[str]:
+    """Yield the path of everything below a folder of a store that is no folder, in order."""
+    for found in files.names(folder):
+        if found.is_folder:
+            yield from paths_below(files, found.path)
+        else:
+            yield found.path
+
+
+class Files(ReadableFiles, Protocol):
     """The files of one store. One thread at a time writes, and one more writes ahead."""
+
+    @property
+    def group_commits(self) -> bool:
+        """Whether many files are made durable at once; else each is by itself."""
 
     def write(self, files: Iterable[NewFile]) -> WrittenAhead:
         """Write contents that `create` is likely to need; none of them has a name."""
@@ -86,5 +191,8 @@ class Files(Protocol):
     ) -> dict[str, Creation]:
         """Create `files` as `create` does; a swap of logs that follows makes the names durable."""
 
-    def presence(self, expected: Iterable[ExpectedFile]) -> dict[str, Presence]:
-        """Return for each path what is where the file should be; nothing is written."""
+    def begin_upload(self) -> FileUpload:
+        """Begin a file of any size; any number of threads may, each its own."""
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Remove notes, which are no records; one that is not there is as removed."""

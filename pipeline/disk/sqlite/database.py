@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, Table
 
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.sqlite import file
 from pipeline.disk.sqlite.reading import (
     ReadConnection,
@@ -22,7 +23,6 @@ from pipeline.disk.sqlite.reading import (
     open_to_read,
 )
 from pipeline.disk.sqlite.schema import Schema
-from pipeline.disk.store_identity import refuse_as_root
 from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreError, StoreNotReadyError
 

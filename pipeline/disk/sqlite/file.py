@@ -12,7 +12,8 @@ from sqlalchemy import URL, Connection, Engine, Index, Table, create_engine, eve
 from sqlalchemy.exc import DatabaseError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from pipeline.disk.regular_files import NotAFileError, state_of
+from pipeline.core.store.files import NotAFileError
+from pipeline.disk.regular_files import state_of
 from pipeline.disk.sqlite.reading import LOCK_SECONDS, ReadConnection, checked, open_to_read
 from pipeline.disk.sqlite.schema import Schema
 from pipeline.errors import StoreNotReadyError

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pipeline.core.layout import LinkPath, date_of
 from pipeline.core.record import RecordSource
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.rebuild.rows import RebuiltRows
@@ -34,7 +36,7 @@ class _Archived:
     def __init__(self, root: Path, rows: RebuiltRows) -> None:
         self._root = root
         self._rows = rows
-        self._archives = Archives(root)
+        self._archives = Archives(disk_contents(root))
 
     def is_lost(self, source: RecordSource, leaf: LedgerLeaf) -> bool:
         """Return whether a leaf without a row is of something archived."""
@@ -70,4 +72,4 @@ class _Archived:
 
     def _is_archived(self, path: str, *sources: RecordSource | None) -> bool:
         covering = self._archives.covering(path, *sources)
-        return covering is not None and is_gone(self._root, path)
+        return covering is not None and is_gone(StoredFiles(self._root), path)

@@ -31,9 +31,12 @@ from pipeline.broker.reading.log_holes import describe_holes
 from pipeline.broker.reading.ranges import read_offsets, read_ranges
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition, RecordId, RecordSource
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
+from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.sqlite.replacement import put_in_place
-from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store, refuse_as_root
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.archived import take_archives
@@ -108,7 +111,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
     no_broker = await _look_for_broker(settings, identity)  # 1.
     rows = RebuiltRows(root)
     rows.take_files(progress)  # 2.
-    logs = StoreLogs(root, verifier_keys(settings, identity))
+    logs = StoreLogs(disk_contents(root), verifier_keys(settings, identity))
     positions = rows.take_leaves(logs, progress)  # 3.
     rows.refuse_differing()
     has_ledger = identity.epoch in positions

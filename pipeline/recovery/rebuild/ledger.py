@@ -20,7 +20,8 @@ from pipeline.broker.reading.log_holes import describe_holes, find_holes
 from pipeline.broker.reading.ranges import holds_records
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import Partition
-from pipeline.disk.store_identity import check_identity, read_store, refuse_as_root
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.writer import Ledger
@@ -29,6 +30,7 @@ from pipeline.recovery.replay.request_topics import request_topics
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import open_index_to_read
 from pipeline.storage.ledger_key import open_ledger
+from pipeline.storage.store import open_store_to_write
 
 
 @dataclass(slots=True)
@@ -164,7 +166,8 @@ async def build_logs(
     for topic in request_topics(settings.topics):
         ranges = {place: each for place, each in missing.ranges.items() if place[0] == topic.name}
         if ranges:
-            opened = topic.store(settings.data_dir, ledger=open_ledger(settings))
+            ledger = open_ledger(settings)
+            opened = topic.store(open_store_to_write(settings.data_dir), ledger=ledger)
             with closing(opened) as store:
                 done += await commit_ranges(settings, topic, store, ranges, progress)
     ledger = open_ledger(settings)

@@ -22,8 +22,10 @@ from pipeline.core.progress import Progress
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun
+from pipeline.core.store.files import NotAFileError
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import NotAFileError, read_below
+from pipeline.disk.regular_files import read_below
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import StoreLogs
@@ -301,7 +303,7 @@ class RebuiltRows:
         Raises:
             StoreError: The disk failed.
         """
-        for count, found in enumerate(find_run_files(self._root), start=1):
+        for count, found in enumerate(find_run_files(StoredFiles(self._root)), start=1):
             progress("files", count, None)
             if isinstance(found, StoredAdvisory):
                 self.advisories.add_link(found)

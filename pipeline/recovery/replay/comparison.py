@@ -29,7 +29,9 @@ from pipeline.core.layout import (
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.core.store.files import NewFile, Presence
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, what_lies_at
@@ -100,7 +102,7 @@ class StoreComparison:
         self._root = root
         self._index = index
         self._tally = tally
-        self._archives = Archives(root)
+        self._archives = Archives(disk_contents(root))
         self._runs_without_row: dict[str, str] = {}
 
     def compare(self, topic: RequestTopic, observed: Sequence[ObservedRecord]) -> None:
@@ -217,7 +219,7 @@ class StoreComparison:
             run = self._index.find(named_by.run_id)
             sources.append(None if run is None else run.source)
         covered = self._archives.covering(document, *sources) is not None
-        if not covered or not is_gone(self._root, document):
+        if not covered or not is_gone(StoredFiles(self._root), document):
             return False
         if path == document:
             self._tally.counts["archived"] += 1

@@ -28,11 +28,11 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.store.files import ExpectedFile, NewFile, Presence
+from pipeline.core.store.files import ExpectedFile, NewFile, NotAFileError, Presence
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.regular_files import NotAFileError, paths_below, read_below, sha256_below
+from pipeline.disk.regular_files import paths_below, read_below, sha256_below
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.findings import Finding, what_lies_at

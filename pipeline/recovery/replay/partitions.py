@@ -14,7 +14,9 @@ from pipeline.broker.connection import describe_cluster
 from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
-from pipeline.disk.store_identity import StoreIdentity, check_identity, read_store
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
 from pipeline.ledger.writer import Ledger
@@ -194,5 +196,7 @@ def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[Open
     with ExitStack() as stack:
         index = stack.enter_context(closing(open_index_to_read(root)))
         ledger = open_ledger(settings)
-        logs = None if ledger is None else StoreLogs(root, verifier_keys(settings, identity))
+        logs = None
+        if ledger is not None:
+            logs = StoreLogs(disk_contents(root), verifier_keys(settings, identity))
         yield OpenedStore(root, identity, index, ledger, logs)

@@ -8,7 +8,7 @@ from pipeline.broker.reading.log_holes import Hole
 from pipeline.broker.reading.times import record_times
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
-from pipeline.disk.store_identity import STORE_FILE
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.ledger.log_id import LogId
 from pipeline.recovery.replay.partitions import OpenedStore, identity_for_broker, opened_to_read
 from pipeline.recovery.replay.request_topics import (

@@ -32,7 +32,8 @@ from pipeline.core.envelope import Rejected
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.record import RecordSource
 from pipeline.core.store.files import Creation
-from pipeline.disk.store_identity import StoreIdentity
+from pipeline.core.store.identity import StoreIdentity
+from pipeline.disk.contents import disk_contents
 from pipeline.errors import ArchivedError, IntegrityError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.writer import Ledger
@@ -60,6 +61,7 @@ from pipeline.storage.batch_store import BatchStore
 from pipeline.storage.checksums import store_root
 from pipeline.storage.index.queries import known_rows
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
+from pipeline.storage.store import open_store_to_write
 
 _THERE = {Creation.SAME, Creation.CREATED}
 _FIRST_OUTCOMES = {"persisted", "linked", "waiting"}
@@ -147,7 +149,7 @@ async def restore(
 def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
     try:
         # Logs of earlier epochs may have been signed by keys that are out of use.
-        logs = StoreLogs(settings.data_dir, verifier_keys(settings, identity))
+        logs = StoreLogs(disk_contents(settings.data_dir), verifier_keys(settings, identity))
         return store_root(logs).hex()
     except (ArchivedError, IntegrityError):
         return None  # A file that nothing here may mend; it was named where it was asked for.
@@ -157,7 +159,9 @@ def _store_root(settings: Settings, identity: StoreIdentity) -> str | None:
 def _opened_stores(settings: Settings, ledger: Ledger | None) -> Iterator[Stores]:
     with ExitStack() as stack:
         yield {
-            topic.name: stack.enter_context(closing(topic.store(settings.data_dir, ledger=ledger)))
+            topic.name: stack.enter_context(
+                closing(topic.store(open_store_to_write(settings.data_dir), ledger=ledger))
+            )
             for topic in request_topics(settings.topics)
         }
 

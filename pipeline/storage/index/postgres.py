@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from pipeline.disk.store_identity import StoreIdentity
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.postgres.database import PostgresDatabase
 from pipeline.postgres.scripts import refuse_missing
 from pipeline.postgres.store_row import StoreRow, check_database

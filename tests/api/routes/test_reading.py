@@ -12,7 +12,7 @@ from pipeline.api import examples
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.layout import attachment_path
-from pipeline.storage import artifacts as artifact_files
+from pipeline.disk.stored_files import StoredFiles
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,
@@ -633,13 +633,13 @@ async def test_the_files_that_a_request_opens_do_not_grow_with_the_advisories(
     api.add_runs(saw())
     request_sha256 = (await api.get("/saw_1")).json()["provenance"]["request_sha256"]
     opened: list[str] = []
-    read_below = artifact_files.read_below
+    read = StoredFiles.read
 
-    def counted(root: Path, path: str, limit_bytes: int) -> bytes:
+    def counted(files: StoredFiles, path: str, limit_bytes: int) -> bytes:
         opened.append(path.rpartition("/")[2])
-        return read_below(root, path, limit_bytes)
+        return read(files, path, limit_bytes)
 
-    monkeypatch.setattr(artifact_files, "read_below", counted)
+    monkeypatch.setattr(StoredFiles, "read", counted)
     for number in range(3):
         api.add_advisories(advisory_request(run_id="saw_1", advisory_id=f"adv_{number}"))
         opened.clear()

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.api.routes.attachments import CHECKED_FIRST_LIMIT_BYTES
 from pipeline.core.layout import attachment_path
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.storage.attachments import AttachmentFiles
 from tests.api.conftest import JSON, RUNS, Api, api_over
 from tests.builders import attachment_ref, run_request, sha256
@@ -83,7 +84,7 @@ async def test_a_client_that_falls_silent_is_given_up(tmp_path: Path) -> None:
 
 async def test_a_full_disk_is_said_and_nothing_is_kept(api: Api) -> None:
     calls = WatchedCalls()
-    api.deps.reader.attachments = AttachmentFiles(api.root, calls)
+    api.deps.reader.attachments = AttachmentFiles(DurableFiles.to_read(api.root, calls))
 
     def full(name: str, _arguments: tuple[Any, ...]) -> None:
         if name == "write":

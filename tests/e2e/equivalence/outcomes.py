@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.disk.store_identity import STORE_FILE
+from pipeline.core.store.identity import STORE_FILE
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.index.run_index import INDEX_FILE
 from tests.e2e.equivalence.mixed_records import mixed_advisories, mixed_records

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.evidence.bundle import write_evidence
 from pipeline.evidence.gather import gather_evidence
 from pipeline.ledger.tlog.checkpoints import Checkpoint, write_trusted
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import open_reader
 from tests.builders import sha256
 from tests.evidence.proven_stores import logs
 from tests.ledger.ledgers import SIGNER
@@ -23,7 +23,7 @@ def make_bundle(
     root: Path, path: Path, run_id: str = "saw_1", trusted: Mapping[str, Checkpoint] | None = None
 ) -> Path:
     """Make the bundle of a run of the store at `root`."""
-    reader = RunReader(root)
+    reader = open_reader(root)
     try:
         evidence = gather_evidence(reader, logs(root), run_id, trusted)
         write_evidence(path, evidence, reader.attachments)

@@ -13,6 +13,7 @@ from pipeline.archive.restore import restore_archive
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.progress import no_progress
 from pipeline.core.record import RecordId, RecordSource
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.ledger.reader import StoreLogs
@@ -23,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.ledger_key import init_ledger_key, open_ledger, verifier_keys
 from pipeline.storage.run_store import RunRecord, RunStore
+from pipeline.storage.store import open_store_to_write
 from tests.archive.archived import remove
 from tests.builders import advisory_request, record, red_request, run_request, sha256
 from tests.ledger.ledgers import damage
@@ -55,13 +57,13 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def commit_runs(settings: Settings, records: list[RunRecord]) -> None:
-    store = RunStore(settings.data_dir, ledger=open_ledger(settings))
+    store = RunStore(open_store_to_write(settings.data_dir), ledger=open_ledger(settings))
     store.commit(records)
     store.close()
 
 
 def commit_advisories(settings: Settings, *requests: dict[str, Any], offset: int = 0) -> None:
-    store = AdvisoryStore(settings.data_dir, ledger=open_ledger(settings))
+    store = AdvisoryStore(open_store_to_write(settings.data_dir), ledger=open_ledger(settings))
     store.commit([advisory(request, n) for n, request in enumerate(requests, start=offset)])
     store.close()
 
@@ -127,10 +129,10 @@ async def test_claims_whose_event_was_not_confirmed_are_carried_over(settings: S
     fill(settings)
     root = settings.data_dir
     place = (settings.topics.advisory_requests, 3)
-    with closing(AdvisoryStore(root)) as store:
+    with closing(AdvisoryStore(open_store_to_write(root))) as store:
         store.claims.take(place, [4, 9])
     await rebuild_index(settings)
-    with closing(AdvisoryStore(root)) as store:
+    with closing(AdvisoryStore(open_store_to_write(root))) as store:
         assert store.claims.in_hand(place) == [4, 9]
 
 
@@ -265,7 +267,7 @@ def slip_in(settings: Settings) -> None:
     """Make the files of a batch that died before its leaves."""
     other = settings.data_dir.with_name("other")
     create_store(other, cluster_id="cluster-1", prefix="rmos")
-    store = RunStore(other)
+    store = RunStore(open_store_to_write(other))
     store.commit([judged_record(run_request(run_id="run_x"), 7)])
     store.close()
     shutil.copy(other / FOLDER / "run_x.json", settings.data_dir / FOLDER / "run_x.json")
@@ -285,7 +287,7 @@ async def test_what_only_the_topic_reports_needs_a_broker(
 
 async def test_without_a_ledger_only_the_topics_show(settings: Settings) -> None:
     without = settings.model_copy(update={"ledger_enabled": False})
-    store = RunStore(without.data_dir)
+    store = RunStore(open_store_to_write(without.data_dir))
     store.commit([judged_record(run_request(run_id="run_0"), 0)])
     store.close()
     for each in (without, settings):
@@ -301,14 +303,14 @@ async def test_what_is_archived_is_restored_before_a_rebuild(
     fill(settings)
     before = rows(root)
     keys = verifier_keys(settings, read_store(root))
-    logs = StoreLogs(root, keys)
+    logs = StoreLogs(disk_contents(root), keys)
     remove(create_archive(logs, ["2025-12-18"], tar, no_progress))
     lost = RebuiltRows(root)
     lost.take_files(no_progress)
-    lost.take_leaves(StoreLogs(root, keys), no_progress)
+    lost.take_leaves(StoreLogs(disk_contents(root), keys), no_progress)
     with pytest.raises(IntegrityError, match="Nothing was replaced: 5 runs and advisories"):
         take_archives(root, lost)
-    restore_archive(tar, StoreLogs(root, keys), no_progress)
+    restore_archive(tar, StoreLogs(disk_contents(root), keys), no_progress)
     lose_index(settings)
     report = await rebuild_index(settings)
     assert report.is_clean
@@ -324,10 +326,10 @@ async def test_archived_rows_are_made_of_their_records_with_the_links_that_were_
     commit_runs(settings, [run])
     commit_advisories(settings, advisory_request(run_id="run_0", advisory_id="a"))
     keys = verifier_keys(settings, read_store(root))
-    remove(create_archive(StoreLogs(root, keys), ["2025-12-18"], tar, no_progress))
+    remove(create_archive(StoreLogs(disk_contents(root), keys), ["2025-12-18"], tar, no_progress))
     rebuilt = RebuiltRows(root)
     rebuilt.take_files(no_progress)
-    rebuilt.take_leaves(StoreLogs(root, keys), no_progress)
+    rebuilt.take_leaves(StoreLogs(disk_contents(root), keys), no_progress)
     for each in (run, claim):
         rebuilt.take_record(each.source, each.verdict)
     assert rebuilt.runs.without_file() == ["run_0"]

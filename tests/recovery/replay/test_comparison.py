@@ -41,9 +41,9 @@ def compared(
     store: RunStore, records: list[JudgedRecord[Any]], *, logs: Ledger | None = None
 ) -> list[Finding]:
     findings: list[Finding] = []
-    reader = (logs or ledger(store.root)).reader(LOG)
+    reader = (logs or ledger(Path(store.name))).reader(LOG)
     history = PartitionHistory(0, LeafCursor(reader, 0, 99), remembers=True)
-    comparison = StoreComparison(store.root, store.index, Tally(findings.append))
+    comparison = StoreComparison(Path(store.name), store.index, Tally(findings.append))
     comparison.compare(RUNS, history.observe(records))
     return findings
 
@@ -73,11 +73,11 @@ def drifted(record: JudgedRecord[Any]) -> JudgedRecord[Any]:
 def test_a_program_that_renders_other_bytes_is_told_apart_from_a_changed_file(
     store: RunStore, harm: str | None
 ) -> None:
-    known = sha256((store.root / PATH).read_bytes())
+    known = sha256((Path(store.name) / PATH).read_bytes())
     if harm == "changed":
-        damage(store.root / PATH)
+        damage(Path(store.name) / PATH)
     elif harm == "missing":
-        (store.root / PATH).unlink()
+        (Path(store.name) / PATH).unlink()
     findings = compared(store, [drifted(RECORDS[0]), *RECORDS[1:]])
     told = {(each.kind, each.what, each.path, each.expected) for each in findings}
     assert ("different", "rendering", PATH, known) in told
@@ -87,10 +87,10 @@ def test_a_program_that_renders_other_bytes_is_told_apart_from_a_changed_file(
 
 
 def test_what_a_row_has_lost_is_reported_where_its_files_are_there(store: RunStore) -> None:
-    change_index(store.root, "DELETE FROM runs")
+    change_index(Path(store.name), "DELETE FROM runs")
     (finding,) = compared(store, RECORDS)
     assert (finding.kind, finding.what, finding.path) == ("missing", "row", PATH)
-    (store.root / PATH).unlink()
+    (Path(store.name) / PATH).unlink()
     (finding,) = compared(store, RECORDS)
     assert (finding.kind, finding.what) == ("missing", "artifact")
 
@@ -106,7 +106,7 @@ def test_every_reference_to_an_upload_is_reported(store: RunStore) -> None:
         ("upload_missing", "runs/2025-12-18/run_2.json"),
         ("upload_missing", "runs/2025-12-18/run_3.json"),
     ]
-    path = store.root / found[0].path
+    path = Path(store.name) / found[0].path
     path.parent.mkdir(parents=True)
     path.write_bytes(b"something else")
     assert {each.kind for each in compared(store, [*RECORDS, *records])} == {"different"}

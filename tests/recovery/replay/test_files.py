@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.core.layout import attachment_path
 from pipeline.core.record import RecordSource
+from pipeline.disk.contents import disk_contents
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.files import FileChecks, PathDigests, find_foreign_files
 from pipeline.recovery.replay.findings import Finding
@@ -29,17 +30,17 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 def foreign(
     store: RunStore, *, asked_for: bool = False, was_read: bool = False, with_ledger: bool = True
 ) -> list[Finding]:
-    checks = FileChecks(store.root)
+    checks = FileChecks(Path(store.name))
     if asked_for:
-        for path in files(store.root):
+        for path in files(Path(store.name)):
             checks.asked_for.add(path)
 
     def read(source: RecordSource) -> bool:
         del source
         return was_read
 
-    logs = StoreLogs(store.root, KEYS) if with_ledger else None
-    return list(find_foreign_files(store.root, checks, store.index, logs, read))
+    logs = StoreLogs(disk_contents(Path(store.name)), KEYS) if with_ledger else None
+    return list(find_foreign_files(Path(store.name), checks, store.index, logs, read))
 
 
 def blob_path(content: bytes) -> str:
@@ -57,7 +58,7 @@ def test_what_was_asked_for_is_explained(store: RunStore) -> None:
 
 def test_what_a_leaf_names_is_explained_though_its_record_is_gone(store: RunStore) -> None:
     assert foreign(store) == []
-    change_index(store.root, "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
+    change_index(Path(store.name), "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
     assert foreign(store) == []
 
 
@@ -66,7 +67,7 @@ def test_a_quarantined_request_of_a_run_that_is_ok_is_explained(
 ) -> None:
     large = {"gcode_text": "G1 X1\n" * 40_000, "gcode_path": "/jobs/17.nc"}
     store.commit([judged_record(run_request(run_id="run_3", outputs=large), 2)])
-    assert len(list((store.root / "quarantine").glob("*/*/*"))) == 2
+    assert len(list((Path(store.name) / "quarantine").glob("*/*/*"))) == 2
     assert foreign(store) == []
 
 
@@ -75,17 +76,17 @@ def test_without_a_ledger_the_row_explains_what_no_record_can(store: RunStore) -
 
 
 def test_without_a_ledger_a_row_without_a_record_explains_nothing(store: RunStore) -> None:
-    change_index(store.root, "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
+    change_index(Path(store.name), "UPDATE runs SET source_epoch=NULL, source_offset=NULL")
     assert {each.kind for each in foreign(store, with_ledger=False)} == {"foreign", "unreferenced"}
 
 
 def test_a_row_that_no_leaf_bears_out_explains_nothing(store: RunStore) -> None:
     """Who can write files can write rows as well."""
     forged = judged(run_request(run_id="run_1", notes="forged"))
-    (store.root / forged.path).unlink()
-    put(store.root, forged.path, forged.built.content)
+    (Path(store.name) / forged.path).unlink()
+    put(Path(store.name), forged.path, forged.built.content)
     change_index(
-        store.root,
+        Path(store.name),
         "UPDATE runs SET artifact_sha256=?, source_epoch=NULL, source_offset=NULL "
         "WHERE run_id='run_1'",
         forged.artifact_sha256,
@@ -116,7 +117,7 @@ def test_a_row_of_a_record_that_was_read_explains_nothing_by_itself(store: RunSt
     ],
 )
 def test_any_other_file_is_foreign(store: RunStore, path: str) -> None:
-    put(store.root, path, b"{}")
+    put(Path(store.name), path, b"{}")
     (finding,) = foreign(store)
     assert (finding.kind, finding.path, finding.found) == ("foreign", path, sha256(b"{}"))
 
@@ -126,14 +127,14 @@ def test_a_link_to_elsewhere_is_foreign(
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "file").write_bytes(b"{}")
-    (store.root / "runs/2026-01-01").symlink_to(elsewhere)
+    (Path(store.name) / "runs/2026-01-01").symlink_to(elsewhere)
     (finding,) = foreign(store)
     assert finding.path == "runs/2026-01-01"
 
 
 def test_an_upload_that_waits_for_its_run_is_none(store: RunStore) -> None:
     path = blob_path(UPLOAD)
-    put(store.root, path, UPLOAD)
+    put(Path(store.name), path, UPLOAD)
     assert foreign(store) == [Finding("unreferenced", "attachment", path)]
 
 

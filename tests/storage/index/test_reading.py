@@ -18,8 +18,9 @@ from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreError
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 from pipeline.storage.index.schema import SCHEMA
-from pipeline.storage.reader import RunReader
+from pipeline.storage.reader import RunReader, open_reader
 from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import open_store_to_write
 from schemas.run_filter import RunFilter
 from tests.builders import run_request
 from tests.disk.mounts import mounted, why_not
@@ -67,7 +68,7 @@ def killed(root: Path, *numbers: int) -> None:
     """Let a writer store runs and die with its log beside the index."""
 
     def write() -> bytes:
-        store = RunStore(root)
+        store = RunStore(open_store_to_write(root))
         for number in numbers:
             add(store, number)
         os._exit(9)
@@ -78,7 +79,7 @@ def killed(root: Path, *numbers: int) -> None:
 
 
 def stopped(root: Path, *numbers: int) -> None:
-    with closing(RunStore(root)) as store:
+    with closing(RunStore(open_store_to_write(root))) as store:
         for number in numbers:
             add(store, number)
     assert Files.of(root / INDEX_NAME).way is Way.STILL
@@ -99,7 +100,7 @@ in_each_state = pytest.mark.parametrize("state", STORES)
 def test_a_reader_finds_all_and_leaves_everything_as_it_is(root: Path, state: str) -> None:
     STORES[state](root, 0, 1)
     before = left(root)
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         assert run_ids(reader) == {"run_0", "run_1"}
     after = left(root)
     # SQLite notes its readers in the shared memory of a writer that was killed.
@@ -109,10 +110,10 @@ def test_a_reader_finds_all_and_leaves_everything_as_it_is(root: Path, state: st
 
 def test_a_store_without_an_index_has_nothing_and_gets_none(root: Path) -> None:
     before = left(root)
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         assert run_ids(reader) == set()
         assert left(root) == before
-        with closing(RunStore(root)) as store:
+        with closing(RunStore(open_store_to_write(root))) as store:
             add(store, 0)
             # As soon as there is one it is read.
             assert run_ids(reader) == {"run_0"}
@@ -121,9 +122,9 @@ def test_a_store_without_an_index_has_nothing_and_gets_none(root: Path) -> None:
 @in_each_state
 def test_what_a_writer_stores_later_is_seen_at_once(root: Path, state: str) -> None:
     STORES[state](root, 0)
-    with closing(RunReader(root)) as reader:
+    with closing(open_reader(root)) as reader:
         assert run_ids(reader) == {"run_0"}
-        with closing(RunStore(root)) as store:
+        with closing(RunStore(open_store_to_write(root))) as store:
             for number in (1, 2):
                 add(store, number)
                 assert len(run_ids(reader)) == number + 1
@@ -138,7 +139,7 @@ def test_what_is_read_while_a_writer_begins_is_refused(
     STORES[state](root, 0)
     with closing(open_index_to_read(root)) as index, ExitStack() as stack:
         with pytest.raises(StoreError, match=r"began to write .* ask again"), look(index):
-            store = stack.enter_context(closing(RunStore(root)))
+            store = stack.enter_context(closing(RunStore(open_store_to_write(root))))
         add(store, 1)
         with look(index):
             assert index.count() == 2
@@ -160,7 +161,7 @@ def obey(root: Path, line: Callable[[], str], answer: Callable[[bytes], object])
     """Be a worker that does what it is told, line by line."""
     store: RunStore | None = None
     while words := line().split():
-        store = store or RunStore(root)
+        store = store or RunStore(open_store_to_write(root))
         if words[0] == "add":
             add(store, int(words[1]))
         elif words[0] == "fold":
@@ -219,7 +220,7 @@ def test_a_volume_that_is_mounted_read_only_is_read_beside_its_worker(
     with (
         worker(root) as told,
         read_only_mount(root) as mount,
-        closing(RunReader(mount)) as reader,
+        closing(open_reader(mount)) as reader,
     ):
         assert run_ids(reader) == {"run_0"}
         for number in range(1, 5):
@@ -236,7 +237,7 @@ def test_an_empty_store_on_a_read_only_volume_has_nothing(root: Path) -> None:
     with (
         worker(root) as told,
         read_only_mount(root) as mount,
-        closing(RunReader(mount)) as reader,
+        closing(open_reader(mount)) as reader,
     ):
         assert run_ids(reader) == set()
         told("add 0")
@@ -265,11 +266,11 @@ def test_another_user_reads_beside_the_worker(root: Path, state: str) -> None:
     def read() -> bytes:
         with pytest.raises(PermissionError):
             (root / "probe").touch()
-        with closing(RunReader(root)) as reader:
+        with closing(open_reader(root)) as reader:
             return ",".join(sorted(run_ids(reader))).encode()
 
     assert as_user(read) == b"run_0"
-    with closing(RunStore(root)) as store:
+    with closing(RunStore(open_store_to_write(root))) as store:
         add(store, 1)
         assert as_user(read) == b"run_0,run_1"
         add(store, 2)

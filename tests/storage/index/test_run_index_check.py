@@ -82,4 +82,4 @@ def test_the_row_of_a_run_is_the_one_that_its_files_make(tmp_path: Path, name: s
     verdict, body = RUNS[name]
     with opened(tmp_path / "store") as store:
         store.commit([JudgedRecord.of(source(0), verdict, body, TIMESTAMP_MS)])
-        assert list(check_index(store.root, store.index)) == []
+        assert list(check_index(store.store, store.index)) == []

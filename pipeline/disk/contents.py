@@ -1,0 +1,42 @@
+"""A store on a disk, opened without its index."""
+
+from pathlib import Path
+
+from pipeline.core.store.contents import StoreContents
+from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.faults import store_faults
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.log_store import DiskLogs
+from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.small_files import remove_leftovers
+from pipeline.disk.store_identity import read_store
+from pipeline.disk.system_calls import LogSystemCalls, SystemCalls
+
+
+def disk_contents(root: Path) -> StoreContents:
+    """Open the files and the logs of the store at `root`; who only reads needs no other right.
+
+    Raises:
+        StoreNotReadyError: There is no store.
+    """
+    return StoreContents(read_store(root), DurableFiles.to_read(root), DiskLogs(root))
+
+
+def disk_contents_to_write(root: Path, calls: SystemCalls | None = None) -> StoreContents:
+    """Open them for a worker, and remove what killed processes have left.
+
+    Args:
+        root: Folder of the store.
+        calls: System calls of its files, for tests.
+
+    Raises:
+        StoreNotReadyError: There is no store, or we are root and it belongs to another user.
+        StoreError: The disk cannot be written.
+    """
+    identity = read_store(root)
+    refuse_as_root(root)
+    with store_faults(root):
+        files = DurableFiles(root, calls)
+        with exclusive_lock(root / INDEX_LOCK):
+            remove_leftovers(root, calls or SystemCalls())
+    return StoreContents(identity, files, DiskLogs(root, LogSystemCalls(), files))
