@@ -1,6 +1,6 @@
 """The reject limit: when most records fail, the fault is ours, so stop.
 
-More than half of the last 1,000 verdicts, once 500 have been seen.
+More than half of the last 1,000 verdicts of a partition, once 500 have been seen.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ LEAST_SEEN = 500
 
 @dataclass(frozen=True, slots=True)
 class RejectWindow:
-    """The last verdicts of one consumer group.
+    """The last verdicts of one consumer group in one partition.
 
     Attributes:
         verdicts: One letter each, oldest first: `0` good, `1` failed; at most 1,000.

@@ -299,19 +299,25 @@ def check_reject_limit(
 ) -> int:
     """Count the verdicts of a batch; return how many failures the operator let through.
 
+    Each partition has a window of its own: it may go on in another process, on another host.
+
     Raises:
-        RejectLimitError: Too many of the last verdicts are failures.
+        RejectLimitError: Too many of the last verdicts of a partition are failures.
     """
     if limit is None:
         return 0
     judged_before = queries.positions(transaction.connection, epoch)
-    failures = [
-        each.is_failure or (bool(damaged) and each.path in damaged)
-        for each in plan.records
-        for topic, partition, offset in (each.record.source.id,)
-        if offset >= judged_before.get((topic, partition), 0)
-    ]
-    window = queries.reject_window(transaction.connection, limit.group_id)
-    window, accepted = after_verdicts(window, failures, limit.accepted_rejects)
-    transaction.keep_reject_window(limit.group_id, window)
+    failures: defaultdict[Partition, list[bool]] = defaultdict(list)
+    for each in plan.records:
+        topic, partition, offset = each.record.source.id
+        if offset >= judged_before.get((topic, partition), 0):
+            is_failure = each.is_failure or (bool(damaged) and each.path in damaged)
+            failures[topic, partition].append(is_failure)
+    windows = queries.reject_windows(transaction.connection, limit.group_id, failures)
+    accepted = 0
+    for place, found in failures.items():
+        left = limit.accepted_rejects - accepted
+        windows[place], let_through = after_verdicts(windows[place], found, left)
+        accepted += let_through
+    transaction.keep_reject_windows(limit.group_id, windows)
     return accepted

@@ -508,7 +508,9 @@ def test_incomplete_requests_count_as_failures_and_red_ones_do_not(
 ) -> None:
     red = judged_record(red_request(run_id="red"))
     store.commit([red._replace(source=source(n)) for n in range(600)], LIMIT)
-    assert rows(root)["flood_windows"] == [{"group_id": "rmos.persist", "verdicts": "0" * 600}]
+    assert rows(root)["flood_windows"] == [
+        {"group_id": "rmos.persist rmos.runs.requests/0", "verdicts": "0" * 600}
+    ]
     poor = judged_record(incomplete_request(run_id="poor"))
     store.commit([poor._replace(source=source(600 + n)) for n in range(400)], LIMIT)
     assert rows(root)["flood_windows"][0]["verdicts"] == "0" * 600 + "1" * 400
@@ -551,7 +553,20 @@ def test_offsets_that_were_judged_before_do_not_count_again(root: Path, store: R
 def test_each_partition_has_its_own_offsets_that_were_judged(root: Path, store: RunStore) -> None:
     store.commit(bad(0, 5), LIMIT)
     store.commit([tombstone(n, partition=1) for n in range(5)], LIMIT)
-    assert rows(root)["flood_windows"][0]["verdicts"] == "1" * 10
+    assert [row["verdicts"] for row in rows(root)["flood_windows"]] == ["1" * 5] * 2
+
+
+def test_each_partition_has_its_own_window_and_all_share_what_is_accepted(
+    root: Path, store: RunStore
+) -> None:
+    batches = [[tombstone(n, partition=p) for n in range(LEAST_SEEN - 1)] for p in range(2)]
+    store.commit([*batches[0], *batches[1]], LIMIT)
+    last = [tombstone(LEAST_SEEN - 1, partition=partition) for partition in range(2)]
+    with pytest.raises(RejectLimitError):
+        store.commit(last[:1], LIMIT)
+    with pytest.raises(RejectLimitError):
+        store.commit(last, replace(LIMIT, accepted_rejects=1))
+    assert store.commit(last, replace(LIMIT, accepted_rejects=3)).accepted_rejects == 2
 
 
 def test_without_a_guard_nothing_counts(root: Path, store: RunStore) -> None:
@@ -563,8 +578,8 @@ def test_groups_have_windows_of_their_own(root: Path, store: RunStore) -> None:
     store.commit(bad(0, 400), LIMIT)
     store.commit(bad(400, 400), RejectLimit("rmos.migrate"))
     assert {row["group_id"]: len(row["verdicts"]) for row in rows(root)["flood_windows"]} == {
-        "rmos.persist": 400,
-        "rmos.migrate": 400,
+        "rmos.persist rmos.runs.requests/0": 400,
+        "rmos.migrate rmos.runs.requests/0": 400,
     }
 
 

@@ -46,7 +46,9 @@ _KNOWN_ADVISORIES = select(advisories).where(
     tuple_(advisories.c.run_id, advisories.c.advisory_id).in_(select(*each_pair_of("ids")))
 )
 _WINDOW = tables.reject_windows
-_REJECT_WINDOW = select(_WINDOW.c.verdicts).where(_WINDOW.c.group_id == bindparam("group_id"))
+_REJECT_WINDOWS = select(_WINDOW.c.group_id, _WINDOW.c.verdicts).where(
+    _WINDOW.c.group_id.in_(select(each_of("ids")))
+)
 _OFFSETS = {
     table.name: select(table.c.topic, table.c.partition, table.c.next_offset).where(
         table.c.epoch == bindparam("epoch")
@@ -134,9 +136,20 @@ def _offsets(connection: Connection, table: Table, epoch: int) -> dict[Partition
     return {(topic, partition): following for topic, partition, following in rows}
 
 
-def reject_window(connection: Connection, group_id: str) -> RejectWindow:
-    """Return the last verdicts of a consumer group."""
-    return RejectWindow(_run(connection, _REJECT_WINDOW, {"group_id": group_id}).scalar() or "")
+def reject_windows(
+    connection: Connection, group_id: str, places: Iterable[Partition]
+) -> dict[Partition, RejectWindow]:
+    """Return the last verdicts of a consumer group in each of these partitions."""
+    names = {_window_name(group_id, place): place for place in places}
+    found = _run(connection, _REJECT_WINDOWS, {"ids": json.dumps(list(names))})
+    windows = {names[name]: RejectWindow(verdicts) for name, verdicts in found}
+    return {place: windows.get(place, RejectWindow()) for place in names.values()}
+
+
+def _window_name(group_id: str, place: Partition) -> str:
+    """Return the name of a window; neither a group nor a topic has a space in its name."""
+    topic, partition = place
+    return f"{group_id} {topic}/{partition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +290,12 @@ class IndexTransaction:
         ]
         self._write(_RAISE_OFFSET[table.name], rows)
 
-    def keep_reject_window(self, group_id: str, window: RejectWindow) -> None:
-        """Note the last verdicts of a consumer group."""
-        self._write(_KEEP_REJECT_WINDOW, [{"group_id": group_id, "verdicts": window.verdicts}])
+    def keep_reject_windows(self, group_id: str, windows: Mapping[Partition, RejectWindow]) -> None:
+        """Note the last verdicts of a consumer group in some partitions."""
+        self._write(
+            _KEEP_REJECT_WINDOW,
+            [
+                {"group_id": _window_name(group_id, place), "verdicts": window.verdicts}
+                for place, window in windows.items()
+            ],
+        )

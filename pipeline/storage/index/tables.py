@@ -215,6 +215,7 @@ claims_in_hand = Table(
 )
 
 
+# Of a group in a partition; both are in the name, so that the format stays.
 reject_windows = Table(
     "flood_windows",
     metadata,

@@ -321,15 +321,22 @@ def test_positions_of_epochs_are_kept_apart_and_never_go_back(any_index: RunInde
     assert any_index.positions(3) == {}
 
 
-def test_reject_windows_of_groups_are_kept_apart_and_replaced(any_index: RunIndex) -> None:
+def test_reject_windows_are_kept_apart_by_group_and_partition_and_replaced(
+    any_index: RunIndex,
+) -> None:
+    one, two = ("topic", 0), ("topic", 1)
+    empty, first, second = RejectWindow(), RejectWindow("01"), RejectWindow("1")
     with any_index.transaction() as transaction:
-        assert queries.reject_window(transaction.connection, "a") == RejectWindow()
-        transaction.keep_reject_window("a", RejectWindow("01"))
-        transaction.keep_reject_window("b", RejectWindow("1"))
-        transaction.keep_reject_window("a", RejectWindow("011"))
+        connection = transaction.connection
+        assert queries.reject_windows(connection, "a", [one]) == {one: empty}
+        transaction.keep_reject_windows("a", {one: second, two: second})
+        transaction.keep_reject_windows("b", {one: second})
+        transaction.keep_reject_windows("a", {one: first})
     with any_index.transaction() as transaction:
-        assert queries.reject_window(transaction.connection, "a") == RejectWindow("011")
-        assert queries.reject_window(transaction.connection, "b") == RejectWindow("1")
+        connection = transaction.connection
+        assert queries.reject_windows(connection, "a", [one, two]) == {one: first, two: second}
+        assert queries.reject_windows(connection, "b", [two, one]) == {one: second, two: empty}
+        assert queries.reject_windows(connection, "b", []) == {}
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
