@@ -93,7 +93,6 @@ DISK_MODULES = {"fcntl", "sqlite3", "aiofiles.os"}
 BESIDE_THE_STORE = {
     "pipeline.broker.local": "the local broker has a folder of its own",
     "pipeline.consumers.engine.child_process": "a file in memory hands requests to the child",
-    "pipeline.ledger.keys": "a private key is the operator's, and its owner and mode are checked",
     "pipeline.client": "it sends files of its caller, and writes them",
     "pipeline.legacy.v1.file": "the v1 store is one file, which is replaced as a whole",
 }

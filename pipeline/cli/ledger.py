@@ -102,7 +102,7 @@ def rotate(as_json: AsJson = False) -> None:
 
     settings = read_settings()
     path = key_file_of(settings, read_store(settings.data_dir))
-    rotated = rotate_key(settings.data_dir, path)
+    rotated = rotate_key(disk_contents(settings.data_dir), path)
     document = {
         "key_file": str(path),
         "vkey_file": str(vkey_file_of(path)),

@@ -19,7 +19,8 @@ def disk_contents(root: Path) -> StoreContents:
     Raises:
         StoreNotReadyError: There is no store.
     """
-    return StoreContents(read_store(root), DurableFiles.to_read(root), DiskLogs(root))
+    identity, files = read_store(root), DurableFiles.to_read(root)
+    return StoreContents(identity, files, DiskLogs(root, files=files))
 
 
 def disk_contents_to_write(root: Path, calls: SystemCalls | None = None) -> StoreContents:

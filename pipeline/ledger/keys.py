@@ -9,9 +9,7 @@ notes of its changes, each signed by the key before and the key after. With thes
 that the store ever signed can be checked without the private key.
 """
 
-import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from pipeline.core.store.files import NotAFileError
 from pipeline.core.store.log_store import LogStore
-from pipeline.disk.regular_files import open_named, read_named
+from pipeline.disk.private_files import NotPrivateError, file_mark, read_private
+from pipeline.disk.regular_files import read_named
 from pipeline.disk.small_files import create_file, replace_file
 from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import signer_name
@@ -42,7 +41,6 @@ from pipeline.ledger.tlog.notes import (
 )
 
 KEY_MODE = 0o600
-_OF_OTHERS = 0o077
 _KEY_LIMIT_BYTES = 10_000
 
 
@@ -75,7 +73,7 @@ class KeyInUse:
     def __init__(self, path: Path) -> None:
         """Look at the file at `path`, before the key is read from it."""
         self._path = path
-        self._found = self._look()
+        self._found = file_mark(path)
 
     def check(self) -> None:
         """Refuse to go on with a key that another has replaced; one that was removed is the same.
@@ -83,19 +81,11 @@ class KeyInUse:
         Raises:
             StoreError: The file holds another key now; nothing was written.
         """
-        if self._look() not in {self._found, None}:
+        if file_mark(self._path) not in {self._found, None}:
             raise StoreError(
                 f"The ledger key at {self._path} was replaced meanwhile; nothing was acknowledged; "
                 "start again."
             )
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            state = self._path.stat()
-        except OSError:
-            return None
-        # A number of an inode is used again; together with a time it is not.
-        return state.st_dev, state.st_ino, state.st_mtime_ns
 
 
 def load_key(path: Path, name: str) -> NoteSigner:
@@ -106,13 +96,15 @@ def load_key(path: Path, name: str) -> NoteSigner:
             an Ed25519 key.
     """
     try:
-        content = _read_private(path)
+        content = read_private(path, _KEY_LIMIT_BYTES)
     except FileNotFoundError:
         raise StoreNotReadyError(
             f"There is no ledger key at {path}: run rmos ledger init."
         ) from None
     except NotAFileError as error:
         raise StoreNotReadyError(f"Expected a file at {path}, found {error}.") from error
+    except NotPrivateError as error:
+        raise _not_private(path, error.mode) from error
     except OSError as error:
         raise StoreNotReadyError(
             f"The ledger key at {path} cannot be read: {error.strerror}."
@@ -128,19 +120,15 @@ def load_key(path: Path, name: str) -> NoteSigner:
     return NoteSigner(name, key)
 
 
-def _read_private(path: Path) -> bytes:
-    with open_named(path) as file:
-        state = os.fstat(file.fileno())
-        if state.st_mode & _OF_OTHERS:
-            raise StoreNotReadyError(
-                f"The ledger key at {path} has mode {stat.S_IMODE(state.st_mode):04o}, so others "
-                f"than its owner may use it: run chmod 600 {path}, or make a new one."
-            )
-        if state.st_uid not in {os.geteuid(), 0}:
-            raise StoreNotReadyError(
-                f"The ledger key at {path} belongs to another user, who may change it."
-            )
-        return file.read(_KEY_LIMIT_BYTES)
+def _not_private(path: Path, mode: int | None) -> StoreNotReadyError:
+    if mode is None:
+        return StoreNotReadyError(
+            f"The ledger key at {path} belongs to another user, who may change it."
+        )
+    return StoreNotReadyError(
+        f"The ledger key at {path} has mode {mode:04o}, so others than its owner may use it: run "
+        f"chmod 600 {path}, or make a new one."
+    )
 
 
 PUBLIC_MODE = 0o644

@@ -20,14 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.log_store import Head, LogStore
-from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.log_store import DiskLogs
-from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import flush_folder
-from pipeline.disk.store_identity import read_store
-from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import StoreError
 from pipeline.ledger.keys import load_key, load_own_key, make_key, write_rotation, write_vkey
 from pipeline.ledger.stored_log import StoredLog, find_logs, ledger_faults
@@ -54,25 +49,23 @@ class RotatedKey:
     note: Path
 
 
-def rotate_key(root: Path, key_file: Path, calls: LogSystemCalls | None = None) -> RotatedKey:
-    """Let a new key take over from the one in `key_file`, for the store at `root`.
+def rotate_key(store: StoreContents, key_file: Path) -> RotatedKey:
+    """Let a new key take over from the one in `key_file`, for `store`.
 
     Raises:
-        StoreNotReadyError: There is no store or no key, or it is that of another store.
+        StoreNotReadyError: There is no key, or it is that of another store.
         IntegrityError: A log is not what was written; the old key goes on.
         StoreError: The disk failed; the old key goes on, or the new one has taken over.
     """
-    store_id = read_store(root).store_id
-    refuse_as_root(root)
-    store = DiskLogs(root, calls)
-    with store_faults(root), exclusive_lock(root / INDEX_LOCK):  # 1.
-        old = load_own_key(store, key_file, store_id)
+    store_id, logs = store.identity.store_id, store.logs
+    with logs.faults(), logs.alone():  # 1.
+        old = load_own_key(logs, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
-        logs = _sign_by_both(store, store_id, [old, new])  # 3.
+        signed = _sign_by_both(logs, store_id, [old, new])  # 3.
         note = write_rotation(key_file, sign_rotation(old, new))  # 4.
         write_vkey(key_file, new.key)  # 5.
         _take_over(key_file)  # 6.
-    return RotatedKey(old.key, new.key, logs, note)
+    return RotatedKey(old.key, new.key, signed, note)
 
 
 def _next_file(key_file: Path) -> Path:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import structlog
 
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.core.store.log_store import LEDGER_FOLDER
 from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
-from pipeline.disk.log_store import DiskLogs, open_to_write
+from pipeline.disk.log_store import open_to_write
 from pipeline.disk.owner import refuse_as_root
-from pipeline.disk.store_identity import read_store
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger import keys
 from pipeline.ledger.log_id import signer_name
@@ -64,27 +64,28 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
         StoreNotReadyError: There is no store, or its logs are signed by a key that is not there.
         StoreError: The key cannot be written.
     """
-    identity = read_store(settings.data_dir)
+    store = disk_contents(settings.data_dir)
+    identity = store.identity
     path = key_file_of(settings, identity)
     refuse_as_root(settings.data_dir)
     is_new = not path.exists()
     if is_new:
-        _refuse_second_key(settings.data_dir, path)
+        _refuse_second_key(store, path)
         signer = keys.make_key(path, signer_name(identity.store_id))
     else:
-        signer = keys.load_own_key(DiskLogs(settings.data_dir), path, identity.store_id)
+        signer = keys.load_own_key(store.logs, path, identity.store_id)
     if keys.read_vkey(path, signer.name) is None:
         keys.write_vkey(path, signer.key)
     return LedgerKey(path, signer.key, is_new)
 
 
-def _refuse_second_key(root: Path, path: Path) -> None:
-    with store_faults(root):
-        logs = find_logs(DiskLogs(root))
+def _refuse_second_key(store: StoreContents, path: Path) -> None:
+    with store.faults():
+        logs = find_logs(store.logs)
     if logs:
         raise StoreNotReadyError(
-            f"The store {root} has logs that another key signs: put that key back at {path}, or "
-            "set RMOS_LEDGER_KEY_FILE to where it is."
+            f"The store {store.name} has logs that another key signs: put that key back at {path}, "
+            "or set RMOS_LEDGER_KEY_FILE to where it is."
         )
     vkey = keys.vkey_file_of(path)
     if vkey.exists():
@@ -102,20 +103,20 @@ def open_ledger(settings: Settings) -> Ledger | None:
         StoreNotReadyError: There is no store or no key, it is that of another store, or the
             settings say none and there is a log.
     """
-    root = settings.data_dir
-    identity = read_store(root)
+    store = disk_contents(settings.data_dir)
+    store_id = store.identity.store_id
     if settings.ledger_enabled:
-        path = key_file_of(settings, identity)
+        path = key_file_of(settings, store.identity)
         in_use = keys.KeyInUse(path)
-        signer = keys.load_own_key(DiskLogs(root), path, identity.store_id)
-        files, logs = open_to_write(root)
-        return Ledger(files, logs, identity.store_id, [signer], key_in_use=in_use)
-    if (root / LEDGER_FOLDER).exists():
+        signer = keys.load_own_key(store.logs, path, store_id)
+        files, logs = open_to_write(settings.data_dir)
+        return Ledger(files, logs, store_id, [signer], key_in_use=in_use)
+    if store.files.has_folder(LEDGER_FOLDER):
         raise StoreNotReadyError(
-            f"The store {root} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false is "
-            "for measuring with a store of its own."
+            f"The store {store.name} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false "
+            "is for measuring with a store of its own."
         )
-    _log.warning("no ledger is written: nobody can prove this store to others", store=str(root))
+    _log.warning("no ledger is written: nobody can prove this store to others", store=store.name)
     return None
 
 
@@ -125,8 +126,12 @@ def open_store_logs(settings: Settings) -> StoreLogs:
     Raises:
         StoreNotReadyError: There is no store, or no key.
     """
-    keys_of_store = verifier_keys(settings, read_store(settings.data_dir))
-    return StoreLogs(disk_contents(settings.data_dir), keys_of_store)
+    store = disk_contents(settings.data_dir)
+    return StoreLogs(store, verifier_keys(settings, store.identity))
+
+
+def _has_ledger(settings: Settings) -> bool:
+    return StoredFiles(settings.data_dir).has_folder(LEDGER_FOLDER)
 
 
 def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierKey]:
@@ -139,7 +144,7 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
     Raises:
         StoreNotReadyError: There is no key, or the files about it are not what was written.
     """
-    if not settings.ledger_enabled and not (settings.data_dir / LEDGER_FOLDER).exists():
+    if not settings.ledger_enabled and not _has_ledger(settings):
         return []
     path = key_file_of(settings, identity)
     name = signer_name(identity.store_id)

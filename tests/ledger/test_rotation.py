@@ -3,13 +3,17 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.core.store.contents import StoreContents
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.log_store import DiskLogs, open_to_write
 from pipeline.disk.store_identity import create_store
+from pipeline.disk.system_calls import LogSystemCalls
 from pipeline.errors import IntegrityError, StoreError, StoreNotReadyError
 from pipeline.ledger import rotation as key_rotation
 from pipeline.ledger.keys import (
@@ -55,6 +59,10 @@ def worker(root: Path) -> Ledger:
     return Ledger(*open_to_write(root), STORE_ID, [load_key(path, NAME)], key_in_use=in_use)
 
 
+def contents(root: Path, calls: LogSystemCalls | None = None) -> StoreContents:
+    return replace(disk_contents(root), logs=DiskLogs(root, calls))
+
+
 def trusted(key_file: Path) -> list[VerifierKey]:
     current = read_vkey(key_file, NAME)
     assert current is not None
@@ -80,7 +88,7 @@ def signers_of(root: Path, key_file: Path) -> list[set[int]]:
 def test_both_keys_sign_every_log_and_the_new_one_alone_goes_on(root: Path, key_file: Path) -> None:
     old = load_key(key_file, NAME).key
     before = StoredLog(DiskLogs(root), LOG).read_checkpoint()
-    done = rotate_key(root, key_file)
+    done = rotate_key(contents(root), key_file)
     assert (done.old, done.logs) == (old, 2)
     assert trusted(key_file) == [done.new, old]
     assert load_key(key_file, NAME).key == done.new
@@ -96,7 +104,7 @@ def test_both_keys_sign_every_log_and_the_new_one_alone_goes_on(root: Path, key_
 def test_keys_of_several_rotations_are_all_trusted(root: Path, key_file: Path) -> None:
     found = [load_key(key_file, NAME).key]
     for _ in range(3):
-        found.insert(0, rotate_key(root, key_file).new)
+        found.insert(0, rotate_key(contents(root), key_file).new)
     assert trusted(key_file) == found
     assert sorted(path.name for path in key_file.parent.glob("*.rotation-*")) == [
         f"ledger.pem.rotation-{number}" for number in (1, 2, 3)
@@ -107,7 +115,7 @@ def test_keys_of_several_rotations_are_all_trusted(root: Path, key_file: Path) -
 def test_the_private_key_is_its_owners_alone_and_the_rest_is_public(
     root: Path, key_file: Path
 ) -> None:
-    rotate_key(root, key_file)
+    rotate_key(contents(root), key_file)
     modes = {
         path.name: stat.S_IMODE(path.stat().st_mode)
         for path in key_file.parent.iterdir()
@@ -123,7 +131,7 @@ def test_the_private_key_is_its_owners_alone_and_the_rest_is_public(
 def test_a_worker_that_was_running_stops_before_it_writes(root: Path, key_file: Path) -> None:
     running = worker(root)
     running.append_all({LOG: leaves(300, 301)})
-    rotate_key(root, key_file)
+    rotate_key(contents(root), key_file)
     before = StoredLog(DiskLogs(root), LOG).read_checkpoint()
     with pytest.raises(StoreError, match=r"ledger\.pem was replaced meanwhile.*start again"):
         running.append_all({LOG: leaves(301, 302)})
@@ -140,7 +148,7 @@ def test_a_log_that_the_key_did_not_sign_ends_the_rotation(root: Path, key_file:
     damage(root / OTHER_LOG.path / "checkpoint")
     old = load_key(key_file, NAME).key
     with pytest.raises(IntegrityError, match="is not as it was written"):
-        rotate_key(root, key_file)
+        rotate_key(contents(root), key_file)
     assert trusted(key_file) == [old]
     assert load_key(key_file, NAME).key == old
 
@@ -148,7 +156,7 @@ def test_a_log_that_the_key_did_not_sign_ends_the_rotation(root: Path, key_file:
 def test_a_log_whose_tiles_do_not_fit_ends_the_rotation(root: Path, key_file: Path) -> None:
     damage(root / LOG.path / "tile/0/001.p/44")
     with pytest.raises(IntegrityError):
-        rotate_key(root, key_file)
+        rotate_key(contents(root), key_file)
 
 
 class DiedError(Exception):
@@ -180,12 +188,12 @@ def test_after_a_death_at_any_step_workers_and_readers_go_on_and_it_can_be_finis
     with monkeypatch.context() as patch:
         patch.setattr(key_rotation, step, dying(getattr(key_rotation, step)))
         with pytest.raises(DiedError):
-            rotate_key(root, key_file)
+            rotate_key(contents(root), key_file)
     check_readers(root, key_file)
     if works_between:
         worker(root).append_all({LOG: leaves(300, 310)})
         check_readers(root, key_file)
-    done = rotate_key(root, key_file)
+    done = rotate_key(contents(root), key_file)
     assert signers_of(root, key_file) == [{0, 1}, {0, 1}]
     worker(root).append_all({LOG: leaves(300, 320)})
     check_readers(root, key_file)
@@ -198,7 +206,7 @@ def system_calls(root: Path, key_file: Path) -> Iterator[int]:
     made: list[str] = []
     calls = WatchedLogCalls()
     calls.before = lambda name, arguments: made.append(name)
-    rotate_key(root, key_file, calls)
+    rotate_key(contents(root, calls), key_file)
     yield from range(len(made))
 
 
@@ -217,16 +225,16 @@ def test_after_a_fault_of_any_call_on_the_logs_it_can_be_finished(
         calls.before = fail
         old = load_key(key_file, NAME).key
         with pytest.raises(StoreError):
-            rotate_key(root, key_file, calls)
+            rotate_key(contents(root, calls), key_file)
         assert load_key(key_file, NAME).key == old
         check_readers(root, key_file)
         worker(root).append_all({LOG: leaves(299, 300)})
-        rotate_key(root, key_file)
+        rotate_key(contents(root), key_file)
         check_readers(root, key_file)
 
 
 def test_a_note_that_is_not_what_was_written_is_refused(root: Path, key_file: Path) -> None:
-    note = rotate_key(root, key_file).note
+    note = rotate_key(contents(root), key_file).note
     damage(note, 10)
     with pytest.raises(StoreNotReadyError, match=r"Expected the note of a change of key at .*-1"):
         trusted(key_file)
@@ -246,12 +254,12 @@ def test_the_public_key_of_another_store_is_refused(root: Path, key_file: Path) 
 
 def test_without_a_store_nothing_is_made(tmp_path: Path) -> None:
     with pytest.raises(StoreNotReadyError, match="There is no store"):
-        rotate_key(tmp_path / "store", tmp_path / "ledger.pem")
+        rotate_key(contents(tmp_path / "store"), tmp_path / "ledger.pem")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_evidence_error_is_what_a_stranger_gets(root: Path, key_file: Path) -> None:
-    rotated = rotate_key(root, key_file)
+    rotated = rotate_key(contents(root), key_file)
     worker(root).append_all({LOG: leaves(300, 301)})
     with pytest.raises(IntegrityError) as caught:
         LogReader.open(DiskLogs(root), LOG, STORE_ID, [rotated.old])

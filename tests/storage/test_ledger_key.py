@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import create_store, read_store
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId, signer_name
@@ -107,7 +108,7 @@ def test_the_public_part_is_taken_from_the_private_one_where_that_alone_is_there
 def test_keys_that_signed_before_are_trusted_too(settings: Settings) -> None:
     first = init_ledger_key(settings)
     write_leaves(settings, 0, 2)
-    rotated = rotate_key(settings.data_dir, first.path)
+    rotated = rotate_key(disk_contents(settings.data_dir), first.path)
     write_leaves(settings, 2, 3)
     assert verifier_keys(settings, read_store(settings.data_dir)) == [rotated.new, first.key]
 

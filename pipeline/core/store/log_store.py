@@ -76,5 +76,8 @@ class LogStore(Logs, Protocol):
     def has_tiles(self, log: str) -> bool:
         """Return whether anything was ever appended, or was going to be."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep everybody else from appending to any log while the block runs."""
+
     def locked(self, logs: Sequence[str]) -> AbstractContextManager[LockedLogs]:
         """Keep others from writing `logs` while the block runs, locked in this order."""
