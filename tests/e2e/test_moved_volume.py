@@ -237,6 +237,7 @@ async def test_a_volume_that_was_unmounted_in_order_goes_on_at_another_host_unde
     assert audit.outcomes() == {"persisted": 40}
 
 
+@pytest.mark.parametrize("volume", [FOLDER], indirect=True)
 async def test_the_other_host_names_the_key_that_it_lacks_and_makes_no_second_one(
     broker: LocalBroker, old: Host, other: Host, volume: Volume
 ) -> None:
@@ -293,6 +294,7 @@ async def test_a_host_that_comes_back_without_its_volume_makes_nothing_in_its_pl
     assert list(back.key_file.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("volume", [FOLDER], indirect=True)
 async def test_a_store_that_somebody_made_in_place_of_the_volume_is_not_taken(
     broker: LocalBroker, old: Host, volume: Volume
 ) -> None:
