@@ -13,7 +13,7 @@
 | StoreNotReadyError | stops | 503 | 6 | the operator's: no store, or one that does not fit |
 | LockWaitEndedError | stops | 503 | 6 | nobody's: a signal came while it waited for a lock |
 | LogMovedError | stops | 503 | 6 | nobody's: another process went on with a log meanwhile |
-| StoreAwayError | waits, again | 503 | 6 | the network's: what keeps the index does not answer |
+| StoreAwayError | waits, again | 503 | 6 | the network's: what keeps a store does not answer |
 | DiskFullError | stops | 507 | 6 | the disk's: no room for a blob; nothing of it is left |
 | AddressTakenError | - | - | 6 | the operator's: another program listens there |
 | ServiceError | - | - | 6 | the network's or the API's: no answer, or one that nobody knows |
@@ -117,7 +117,7 @@ class StoreNotReadyError(StoreError):
 
 
 class StoreAwayError(StoreError):
-    """What keeps the index does not answer. Nothing was acknowledged; the same is done again."""
+    """A database or a bucket does not answer. Nothing was acknowledged; the same is done again."""
 
 
 class LockWaitEndedError(StoreError):

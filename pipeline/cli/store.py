@@ -1,4 +1,4 @@
-"""`rmos store`, `rmos index`, `rmos attachments`: the store in RMOS_DATA_DIR, without a worker."""
+"""`rmos store`, `rmos index`, `rmos attachments`: a store without a worker."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,10 +27,11 @@ from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.disk.volume import has_group_commit, room_of
-from pipeline.errors import InputError, IntegrityError
+from pipeline.errors import InputError, IntegrityError, StoreNotReadyError
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from pipeline.bucket.probe import Answer
     from pipeline.recovery.rebuild.index import RebuildReport
     from pipeline.storage.index.run_index import RunIndex
 
@@ -121,6 +122,43 @@ def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None
         return
     note(f"Store at {settings.data_dir}:")
     print_pairs(asdict(identity).items())
+
+
+@app.command("check")
+def check_bucket(
+    url: Annotated[
+        str, typer.Option(metavar="s3://BUCKET/PREFIX", help="Keys and region: AWS's variables.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Ask a bucket six questions about its promises; exit 6 if it could not keep a store.
+
+    The questions are asked of objects with a random name in its folder ledger, which are removed.
+    """
+    answers = _asked(url)
+    if as_json:
+        print_json({"url": url, "questions": [each._asdict() for each in answers]})
+    else:
+        rows = [[each.question, each.got, "holds" if each.holds else "FAILS"] for each in answers]
+        print_table(["question", "the bucket", ""], rows)
+    if failed := [each.question for each in answers if not each.holds]:
+        raise StoreNotReadyError(
+            f"The bucket {url} cannot keep a store, as it fails: {', '.join(failed)}."
+        )
+
+
+def _asked(url: str) -> "list[Answer]":
+    try:
+        from pipeline.bucket.connection import Connection
+        from pipeline.bucket.probe import ask_bucket
+    except ImportError as error:
+        raise InputError(
+            "Buckets need the extra scale: pip install '.[scale]' in the folder of the source of "
+            "RMOS Runs."
+        ) from error
+    from pipeline.bucket.url import parse_bucket_url
+
+    return ask_bucket(Connection(parse_bucket_url(url)))
 
 
 index_app = typer.Typer(no_args_is_help=True)

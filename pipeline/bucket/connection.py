@@ -1,0 +1,89 @@
+"""The connection to a bucket: how its server is called, and what a version of an object is."""
+
+import json
+import os
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.store import S3Store
+
+from pipeline.bucket.faults import bucket_faults
+from pipeline.bucket.url import BucketUrl
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutResult, UpdateVersion
+
+REFUSALS: Final = (AlreadyExistsError, PreconditionError)
+"""A condition is not met, or so it was answered. Some servers say the one, some the other."""
+
+_RETRIES: Final = 5
+_FIRST_PAUSE: Final = timedelta(milliseconds=100)
+_REQUEST: Final = timedelta(seconds=10)
+_RETRYING: Final = timedelta(seconds=30)
+"""Longer than that nothing is held up: it failed."""
+
+
+class Connection:
+    """One bucket below one prefix; the paths of its objects are relative to that.
+
+    Any number of threads may use it at once. Errors are those of obstore, until `faults`
+    translates them.
+
+    Attributes:
+        name: Its URL, for people.
+        store: What obstore calls it by.
+    """
+
+    def __init__(self, url: BucketUrl, *, first_pause: timedelta = _FIRST_PAUSE) -> None:
+        """Prepare; nothing is sent.
+
+        Args:
+            url: Of the bucket.
+            first_pause: Before what failed is tried again; later ones are longer, with jitter.
+        """
+        self.name = str(url)
+        self.store = S3Store(
+            url.bucket,
+            prefix=url.prefix or None,
+            # The server refuses bytes that were damaged on the way; Object Lock demands it.
+            checksum_algorithm="sha256",
+            # Not every server has the request that deletes many.
+            disable_bulk_delete=True,
+            client_options={"allow_http": _is_plain(), "timeout": _REQUEST},
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": _RETRYING,
+                "backoff": {"init_backoff": first_pause},
+            },
+        )
+
+    def faults(self) -> AbstractContextManager[None]:
+        """Translate a fault of the bucket into StoreError while the block runs."""
+        return bucket_faults(self.name)
+
+    def names(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the paths of the objects in a folder, and those of the folders in it, in order."""
+        found = obstore.list_with_delimiter(self.store, folder or None)
+        objects = sorted(each["path"] for each in found["objects"])
+        return objects, sorted(found["common_prefixes"])
+
+
+def version_of(found: "PutResult | ObjectMeta") -> str:
+    """Return both marks of a version as text: some servers compare the one, some the other."""
+    marks = {"e_tag": found["e_tag"], "version": found["version"]}
+    return json.dumps({name: mark for name, mark in marks.items() if mark is not None})
+
+
+def replacing(version: str) -> "UpdateVersion":
+    """Return the condition of a PUT that replaces this version alone."""
+    condition: UpdateVersion = json.loads(version)
+    return condition
+
+
+def _is_plain() -> bool:
+    """Return whether the operator names a server without TLS."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return any(os.environ.get(name, "").startswith("http://") for name in names)

@@ -1,0 +1,36 @@
+"""Buckets: of moto, and of versitygw where it can be built."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.bucket.connection import Connection
+from pipeline.bucket.url import parse_bucket_url
+from tests.bucket.servers import BUCKET, moto_server, point_at, versitygw_server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    with moto_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with versitygw_server(tmp_path_factory.mktemp("s3") / "root") as address:
+        yield address
+
+
+@pytest.fixture(params=["moto", "versitygw"])
+def server(request: pytest.FixtureRequest) -> str:
+    """Give the address of a server that keeps its promises."""
+    address: str = request.getfixturevalue(request.param)
+    return address
+
+
+@pytest.fixture
+def connection(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """Give an empty prefix of a bucket."""
+    point_at(monkeypatch, server)
+    return Connection(parse_bucket_url(f"s3://{BUCKET}/{tmp_path.name}"))

@@ -1,0 +1,124 @@
+"""Servers of S3 for tests: moto in this process, versitygw where Go can build it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+"""From 1.8.0 on its creates are one step; before, it looked first and stored later."""
+
+BUCKET = "shop"
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "tests",
+    "AWS_SECRET_ACCESS_KEY": "of-tests-alone",
+    "AWS_REGION": "us-east-1",
+}
+
+
+def point_at(patch: pytest.MonkeyPatch, address: str) -> None:
+    """Let this process find the server at an address, as an operator does."""
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        patch.delenv(name)
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": address}.items():
+        patch.setenv(name, value)
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """Run moto with an empty bucket; give its address."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        with pytest.MonkeyPatch.context() as patch:
+            point_at(patch, address)
+            _make_bucket(address)
+        yield address
+    finally:
+        server.stop()
+
+
+@contextmanager
+def versitygw_server(folder: Path) -> Iterator[str]:
+    """Run versitygw over a folder, with an empty bucket; give its address. Skips with a reason."""
+    program = built_versitygw()
+    (folder / BUCKET).mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
+        "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
+    }
+    arguments = [program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", folder]
+    with (folder.parent / "versitygw.log").open("wb") as log:
+        process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
+    try:
+        _wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def built_versitygw() -> Path:
+    """Return the program, which Go builds once for this user; skips where it cannot be."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("Go is not installed, so versitygw cannot be built")
+    asked = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True, check=True)
+    # Beside the user's own programs, as he may have another version of it.
+    folder = Path(asked.stdout.strip()) / "rmos-tests"
+    built = subprocess.run(
+        [go, "install", VERSITYGW],
+        env={**os.environ, "GOBIN": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode and "dial tcp" in built.stderr:
+        pytest.skip(f"versitygw cannot be fetched: {built.stderr.strip()[-300:]}")
+    assert built.returncode == 0, built.stderr
+    return folder / "versitygw"
+
+
+def _make_bucket(address: str) -> None:
+    import boto3  # moto brings it
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        region_name=KEYS["AWS_REGION"],
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the server answers anything at all."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+            return
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError("versitygw does not answer")
