@@ -88,7 +88,7 @@ ASKS_OF_THE_PROCESS = {
 `path.lexists` asks as `Path.exists` does, which follows a link, and raises where we may not look.
 """
 
-DISK_MODULES = {"fcntl", "sqlite3", "aiofiles.os"}
+DISK_MODULES = {"fcntl", "sqlite3", "aiofiles.os", "ctypes", "mmap", "posix"}
 """What is imported for files and locks by their descriptors, and for a database in a file."""
 
 BESIDE_THE_STORE = {
@@ -99,7 +99,7 @@ BESIDE_THE_STORE = {
 }
 """Who knows files by their descriptors beside `disk`, and why."""
 
-NOT_YET_MOVED = ("pipeline.storage.attachments", "pipeline.ledger.folder")
+NOT_YET_MOVED = ("pipeline.storage.attachments",)
 """Whose files are still to go through `disk`; this list may only shrink."""
 
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
