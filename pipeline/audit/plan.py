@@ -17,10 +17,9 @@ from urllib.parse import quote
 
 from pipeline.audit import queries
 from pipeline.core.layout import ArtifactPath, parse_path
-from pipeline.core.store.files import NotAFileError
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.disk.regular_files import state_of
 from pipeline.disk.sqlite.scratch import ScratchDatabase, SqliteError, has_no_room
-from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import StoreError
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.archives import ArchiveRecord, is_gone
@@ -64,13 +63,13 @@ class ExpectedFile(NamedTuple):
 class AuditPlan:
     """The file, while it is filled; one thread at a time."""
 
-    def __init__(self, path: Path, root: Path) -> None:
-        """Make it at `path`, for an audit of the store at `root`."""
+    def __init__(self, path: Path, files: ReadableFiles) -> None:
+        """Make it at `path`, for an audit of the store with these files."""
         self.path = path
         self.has_rows = False
         self._distrusted: set[int] = set()
         self._db = _with_date_of(ScratchDatabase.make(path))
-        self._db.create_function("is_gone", 1, partial(is_gone, StoredFiles(root)))
+        self._db.create_function("is_gone", 1, partial(is_gone, files))
         self._db.executescript(queries.TABLES)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from pipeline.core.json.strict import InvalidJsonError, parse_object
 from pipeline.core.layout import BlobArea, BlobPath, LinkPath, parse_path
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.disk.regular_files import opened, read_open
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import InputError
 from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
 from schemas.advisory_link import ADVISORY_LINK_VERSION
@@ -100,6 +101,6 @@ def _is_link(content: bytes) -> bool:
 def _check_blob(root: Path, path: str, named_by: str) -> Iterator[Finding]:
     result = StepResult()
     if not check_blob(root, path, reads=True, result=result):
-        yield missing_blob(root, path, named_by)
+        yield missing_blob(StoredFiles(root), path, named_by)
     # A file that was sent to another machine has its bytes, not its mode.
     yield from (each for each in result.findings if each.code != "MODE_DIFFERS")

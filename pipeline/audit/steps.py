@@ -20,6 +20,8 @@ from pipeline.audit.plan import open_plan
 from pipeline.audit.rules.finding import MISSING_BLOB, Finding
 from pipeline.audit.rules.request import is_sampled
 from pipeline.consumers.engine.child_process import child_pool, init_child, submitted
+from pipeline.core.store.contents import StoreContents
+from pipeline.disk.contents import disk_contents
 from pipeline.disk.sqlite.file import read_only
 from pipeline.disk.sqlite.reading import ReadConnection
 from pipeline.disk.sqlite.scratch import ScratchDatabase
@@ -79,6 +81,11 @@ class AuditReader:
     def close(self) -> None:
         """Close them."""
         self._open.close()
+
+    @cached_property
+    def store(self) -> StoreContents:
+        """The store; what only a disk has, such as the modes of files, is looked up in `root`."""
+        return disk_contents(self.root)
 
     @cached_property
     def plan(self) -> ScratchDatabase:

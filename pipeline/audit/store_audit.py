@@ -42,7 +42,7 @@ from pipeline.audit.checks.logs import (
     read_notes,
 )
 from pipeline.audit.checks.names import check_names, still_unexplained
-from pipeline.audit.checks.places import check_places, dates_on_disk, folders_on_disk
+from pipeline.audit.checks.places import check_places, dates_of_runs, folders_in
 from pipeline.audit.plan import NO_INDEX, AuditPlan, plan_faults
 from pipeline.audit.rules.finding import ARCHIVED, Asked, Finding, verdicts
 from pipeline.audit.rules.request import SAMPLE_SHARE
@@ -60,11 +60,9 @@ from pipeline.audit.steps import (
 )
 from pipeline.core.layout import ArtifactPath, BlobArea
 from pipeline.core.progress import Progress, no_progress
-from pipeline.core.store.identity import StoreIdentity
+from pipeline.core.store.contents import StoreContents
 from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
-from pipeline.disk.store_identity import read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -115,8 +113,8 @@ class StoreAudit:
     depth: Depth = "content"
 
     def __post_init__(self) -> None:
-        """Read who the store is."""
-        self.identity: StoreIdentity = read_store(self.root)
+        """Open the files and logs of the store."""
+        self.store: StoreContents = disk_contents(self.root)
         self.logs: list[AuditedLog] = []
         self._store_root: str | None = None
         self._open = ExitStack()
@@ -146,7 +144,7 @@ class StoreAudit:
                 the plan.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        with store_faults(self.root), plan_faults():
+        with self.store.faults(), plan_faults():
             plan, pool, failed = self._begin()  # 1.
             parts = Parts(skip, known_missing)
             yield from parts.add(LEDGER_PART, StepResult(failed))
@@ -172,14 +170,14 @@ class StoreAudit:
         the findings are about checkpoints and index.
         """
         folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="rmos-audit-"))
-        plan = AuditPlan(Path(folder) / "plan.sqlite3", self.root)
+        plan = AuditPlan(Path(folder) / "plan.sqlite3", self.store.files)
         self._open.callback(plan.close)
         index = self.root / INDEX_FILE
         with shared_lock(self.root / INDEX_LOCK):
-            notes = read_notes(self.root)
+            notes = read_notes(self.store.logs)
             failed = plan.begin(index)
             # No worker has opened it: the first one makes the index, before any log or run.
-            is_unused = failed == NO_INDEX and not notes and not dates_on_disk(self.root)
+            is_unused = failed == NO_INDEX and not notes and not dates_of_runs(self.store.files)
         findings = self._open_logs(notes)
         pool = self._open.enter_context(StepPool(self._count_processes(), self._context(plan)))
         # While the processes start.
@@ -188,9 +186,9 @@ class StoreAudit:
             missing = Finding("INDEX_MISSING", INDEX_FILE, "an index that can be read", failed)
             findings.append(missing)
         for log in self.logs:
-            is_legacy = log.log.topic == f"{self.identity.prefix}.runs.legacy"
+            is_legacy = log.log.topic == f"{self.store.identity.prefix}.runs.legacy"
             plan.add_log(log.number, log.log, is_legacy=is_legacy)
-        archives = Archives(disk_contents(self.root))
+        archives = Archives(self.store)
         numbers = {log.log.path: log.number for log in self.logs}
         for date in archives.dates():
             if (record := archives.of(date)) is not None:
@@ -201,7 +199,12 @@ class StoreAudit:
         findings = []
         for number, (log, note) in enumerate(sorted(notes.items())):
             opened, found = open_log(
-                self.root, number, log, note, store_id=self.identity.store_id, keys=self.keys
+                self.store.files,
+                number,
+                log,
+                note,
+                store_id=self.store.identity.store_id,
+                keys=self.keys,
             )
             self.logs.append(opened)
             findings += found
@@ -226,11 +229,11 @@ class StoreAudit:
         )
 
     def _check_ledger(self, plan: AuditPlan, pool: StepPool) -> Iterator[Finding]:
-        yield from check_logs(self.root, self.logs, plan, pool, LEDGER_PART)
-        yield from check_trusted(self.root, self.logs, self.trusted, self.identity.store_id)
+        yield from check_logs(self.store, self.logs, plan, pool, LEDGER_PART)
+        yield from check_trusted(self.store, self.logs, self.trusted)
         if self.broker is not None:
             yield from offsets_without_leaf(self.logs, self.broker)
-        if not self.logs and (plan.knows_runs or dates_on_disk(self.root)):
+        if not self.logs and (plan.knows_runs or dates_of_runs(self.store.files)):
             expected = "a log of every partition that was consumed"
             yield Finding("LOG_MISSING", "ledger", expected, "no log")
         plan.resolve(self.request.scope, has_logs=bool(self.logs))
@@ -267,23 +270,22 @@ class StoreAudit:
             return sorted(set(scope.dates))
         dates = set(plan.dates())
         if scope.run_ids is None:
-            dates.update(dates_on_disk(self.root))
+            dates.update(dates_of_runs(self.store.files))
         for run_id in scope.run_ids or ():
             dates.update(self._dates_with(run_id))
         return sorted(dates)
 
     def _dates_with(self, run_id: str) -> list[str]:
         """Return the dates in whose folder there is a file of the run."""
-        return [
-            date
-            for date in dates_on_disk(self.root)
-            if os.path.lexists(self.root / str(ArtifactPath(date, run_id)))
-        ]
+        files = self.store.files
+        paths = {str(ArtifactPath(date, run_id)): date for date in dates_of_runs(files)}
+        there = files.present(paths)
+        return [date for path, date in paths.items() if path in there]
 
     def _steps_of(self, part: str, plan: AuditPlan, context: AuditContext) -> Iterator[Step]:
         yield Step(part, check_area, (part,))
         if context.is_whole:
-            for prefix in folders_on_disk(self.root, part, BLOB_FOLDER):
+            for prefix in folders_in(self.store.files, part, BLOB_FOLDER):
                 yield Step(part, check_blob_folder, (part, prefix))
         if not context.follows_names:
             for ends in plan.slices(queries.BLOB_PATHS, part, SLICE_BLOBS):
@@ -293,10 +295,7 @@ class StoreAudit:
         if not suspects:
             return StepResult()
         # Many at a time: each look waits for the store's lock, which writers hold most of the time.
-        store_id, keys = self.identity.store_id, self.keys
-        found = still_unexplained(
-            self.root, plan, self.logs, suspects, store_id=store_id, keys=keys
-        )
+        found = still_unexplained(self.store, self.root, plan, self.logs, suspects, keys=self.keys)
         return StepResult(list(found))
 
     def report(self, tally: Tally, *, started_at_utc: str, finished_at_utc: str) -> dict[str, Any]:
@@ -344,7 +343,7 @@ class StoreAudit:
 
     def _log_document(self, log: AuditedLog) -> dict[str, Any]:
         return {
-            "origin": log.log.origin(self.identity.store_id),
+            "origin": log.log.origin(self.store.identity.store_id),
             "size": log.size,
             "root_sha256": log.root.hex(),
             "anchored_size": log.anchored_size,

@@ -14,11 +14,11 @@ from pipeline.audit.checks.places import unexplained_in
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
-from pipeline.core.store.files import NotAFileError
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE
-from pipeline.disk.regular_files import entries_below, opened, state_of
+from pipeline.disk.regular_files import opened, state_of
 from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
-from pipeline.disk.stored_files import OpenDiskFile, StoredFiles
+from pipeline.disk.stored_files import OpenDiskFile
 from pipeline.storage.attachments import OpenBlob
 from pipeline.storage.awaited_blobs import is_awaited
 from schemas.audit_finding import AuditCode
@@ -59,10 +59,10 @@ def check_area(reader: AuditReader, area_name: str) -> StepResult:
     """Check what lies beside the folders of blobs of an area."""
     result = StepResult()
     if reader.context.is_whole:
-        if (reader.root / area_name).is_dir():
+        if reader.store.files.has_folder(area_name):
             _check_folder(reader, area_name, result)
         expected = "a folder of blobs"
-        result.add(*unexplained_in(reader.root, area_name, BLOB_FOLDER, expected))
+        result.add(*unexplained_in(reader.store.files, area_name, BLOB_FOLDER, expected))
     return result
 
 
@@ -72,12 +72,12 @@ def check_blob_folder(reader: AuditReader, area_name: str, prefix: str) -> StepR
     result = StepResult()
     folder = f"{area_name}/{prefix}"
     _check_folder(reader, folder, result)
-    for inner, is_folder in entries_below(reader.root, folder):
+    for inner, is_folder in reader.store.files.names(folder):
         if not is_folder or not BLOB_FOLDER.fullmatch(inner.rpartition("/")[2]):
             result.suspects.append(inner)
             continue
         _check_folder(reader, inner, result)
-        for path, is_folder_too in entries_below(reader.root, inner):
+        for path, is_folder_too in reader.store.files.names(inner):
             if is_folder_too or not isinstance(parse_path(path), BlobPath):
                 result.suspects.append(path)
                 continue
@@ -111,13 +111,13 @@ def check_named_blob(reader: AuditReader, path: str, named_by: str, result: Step
     except NotAFileError:
         return  # The step that checks the blob itself reports it.
     if not is_there:
-        result.add(missing_blob(reader.root, path, named_by))
+        result.add(missing_blob(reader.store.files, path, named_by))
 
 
-def missing_blob(root: Path, path: str, named_by: str) -> Finding:
+def missing_blob(files: ReadableFiles, path: str, named_by: str) -> Finding:
     """Return the finding that a blob is not there which a file names."""
     expected, area = f"the blob that {named_by} names", BlobArea(path.partition("/")[0])
-    if area is BlobArea.ATTACHMENTS and is_awaited(StoredFiles(root), path.rpartition("/")[2]):
+    if area is BlobArea.ATTACHMENTS and is_awaited(files, path.rpartition("/")[2]):
         return Finding("ATTACHMENT_AWAITED", path, expected, "no file, and none ever came")
     return Finding(_AREAS[area].missing, path, expected, "no file")
 

@@ -33,7 +33,6 @@ from pipeline.disk.regular_files import (
     read_open,
     state_of,
 )
-from pipeline.disk.stored_files import StoredFiles
 from pipeline.storage.archives import is_gone
 from pipeline.storage.artifacts import withheld_payloads
 
@@ -140,7 +139,7 @@ class _FileCheck:
             self._result.add(*check_time(path, document["created_at_utc"], row.broker_ms))
         if self._index is not None:  # 6.
             if row.kind == "run":
-                payloads = withheld_payloads(StoredFiles(self._reader.root), document)
+                payloads = withheld_payloads(self._reader.store.files, document)
                 size_bytes = len(content)
                 rows = self._index.compare(document, path, content_sha256, size_bytes, payloads)
             else:
@@ -160,7 +159,7 @@ class _FileCheck:
 
     def _add_missing(self, row: ExpectedFile, found: str = "no file") -> None:
         path = self._path(row)
-        if row.is_archived and is_gone(StoredFiles(self._reader.root), path):
+        if row.is_archived and is_gone(self._reader.store.files, path):
             self._result.count("archived")
         elif row.is_waiting:
             waiting = "no file, and a row that says that it is still to be made"

@@ -6,7 +6,6 @@ SQLite's own driver: one query for many runs, and no object a row.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from operator import itemgetter
@@ -19,6 +18,7 @@ from pipeline.core.advisories.outcome import advisory_of_link
 from pipeline.core.runs.outcome import run_of_document
 from pipeline.disk.sqlite.reading import ReadConnection
 from pipeline.disk.sqlite.scratch import SqliteError, has_no_room
+from pipeline.storage.archives import is_gone
 from pipeline.storage.checksums import root_of_lines
 from pipeline.storage.index.tables import (
     advisories,
@@ -45,7 +45,7 @@ def compare(reader: AuditReader, code: AuditCode, query: str) -> StepResult:
     result = StepResult()
     for cells in reader.plan.execute(query):
         path, expected, found = ("something else" if cell is None else str(cell) for cell in cells)
-        if query not in queries.ROWS_WITHOUT_LEAF or not os.path.lexists(reader.root / path):
+        if query not in queries.ROWS_WITHOUT_LEAF or is_gone(reader.store.files, path):
             result.add(Finding(code, path, expected, found))
     return result
 

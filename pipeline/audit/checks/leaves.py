@@ -10,7 +10,6 @@ from typing import Final
 from pipeline.audit.plan import AdvisoryRow, RunRow
 from pipeline.audit.steps import AuditReader
 from pipeline.core.layout import date_of
-from pipeline.disk.log_store import DiskLogs
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.stored_log import StoredLog
@@ -82,7 +81,7 @@ def tile_reader(stored: StoredLog) -> TileReader:
 
 def read_bundles(reader: AuditReader, log: LogId, size: int, first: int) -> BundleRange:
     """Read at most `RANGE_BUNDLES` bundles of a log of `size` leaves, from index `first` on."""
-    read_tile = tile_reader(StoredLog(DiskLogs(reader.root), log))
+    read_tile = tile_reader(StoredLog(reader.store.logs, log))
     found = BundleRange()
     end = min(first + RANGE_BUNDLES, -(-size // TILE_WIDTH))
     for index in range(first, end):

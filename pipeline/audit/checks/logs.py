@@ -17,16 +17,15 @@ between two leaves is only a fault where the broker can still show a record in i
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Final
 
 from pipeline.audit.checks.leaves import RANGE_BUNDLES, BundleRange, read_bundles, tile_reader
 from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import Step, StepPool
-from pipeline.core.store.log_store import CHECKPOINT_FILE
-from pipeline.disk.log_store import DiskLogs
-from pipeline.disk.regular_files import is_regular_below, paths_below
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.files import ReadableFiles, paths_below
+from pipeline.core.store.log_store import CHECKPOINT_FILE, LogStore
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader
@@ -77,18 +76,19 @@ class AuditedLog:
         return range(0, bundles_of(self.size), RANGE_BUNDLES)
 
 
-def read_notes(root: Path) -> dict[LogId, bytes | None]:
+def read_notes(logs: LogStore) -> dict[LogId, bytes | None]:
     """Return the checkpoint of every log as it is now; None where there is none.
 
     Raises:
         OSError: The disk failed.
     """
-    logs = DiskLogs(root)
-    return {log: StoredLog(logs, log).read_checkpoint() for log in sorted(find_logs(logs))}
+    found = sorted(find_logs(logs))
+    heads = logs.heads([log.path for log in found])
+    return {log: heads[log.path].note if log.path in heads else None for log in found}
 
 
 def open_log(
-    root: Path,
+    files: ReadableFiles,
     number: int,
     log: LogId,
     note: bytes | None,
@@ -104,20 +104,20 @@ def open_log(
     except EvidenceError as error:
         path = f"{log.path}/{CHECKPOINT_FILE}"
         expected = f"a checkpoint of {log.origin(store_id)}, signed by a key of the store"
-        opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(root, log.path))
+        opened = AuditedLog(number, log, None, note or b"", _size_of_tiles(files, log.path))
         return opened, [Finding("CHECKPOINT_DIFFERS", path, expected, str(error))]
     return AuditedLog(number, log, checkpoint, note, checkpoint.size), []
 
 
-def _size_of_tiles(root: Path, folder: str) -> int:
+def _size_of_tiles(files: ReadableFiles, folder: str) -> int:
     """Return how many leaves there are, by the names of the bundles."""
     size = 0
-    for path in paths_below(root, f"{folder}/tile/entries"):
+    for path in paths_below(files, f"{folder}/tile/entries"):
         try:
             tile = parse_tile_path(path.removeprefix(f"{folder}/"))
         except EvidenceError:
             continue
-        if is_regular_below(root, path):
+        if files.readable([path]):
             size = max(size, tile.index * TILE_WIDTH + tile.width)
     return size
 
@@ -125,11 +125,11 @@ def _size_of_tiles(root: Path, folder: str) -> int:
 class LogCheck:
     """Takes the ranges of one log in order, fills the plan, and finds what is wrong (2 and 3)."""
 
-    def __init__(self, root: Path, audited: AuditedLog, plan: AuditPlan) -> None:
-        self._root = root
+    def __init__(self, store: StoreContents, audited: AuditedLog, plan: AuditPlan) -> None:
+        self._files = store.files
         self._audited = audited
         self._plan = plan
-        self._read_tile = tile_reader(StoredLog(DiskLogs(root), audited.log))
+        self._read_tile = tile_reader(StoredLog(store.logs, audited.log))
         self._recomputed = RootRecomputation(self._read_tile)
         self._partial: list[bytes] = []
         self._doubtful: list[int] = []
@@ -220,37 +220,37 @@ class LogCheck:
         path = self._path(tile)
         found = self._unreadable.get(tile.index) if tile.level == ENTRIES else None
         if found is None:
-            found = "other bytes" if is_regular_below(self._root, path) else "no such file"
+            found = "other bytes" if self._files.readable([path]) else "no such file"
         expected = f"the bytes of {tile} that the log's root covers"
         return Finding("TILE_DIFFERS", path, expected, found)
 
 
 def check_trusted(
-    root: Path, logs: Sequence[AuditedLog], trusted: Iterable[Checkpoint], store_id: str
+    store: StoreContents, logs: Sequence[AuditedLog], trusted: Iterable[Checkpoint]
 ) -> Iterator[Finding]:
     """Compare the logs with trusted checkpoints (4).
 
     Each checkpoint is taken at its word: the caller has checked who signed it.
     """
-    by_origin = {audited.log.origin(store_id): audited for audited in logs}
+    by_origin = {audited.log.origin(store.identity.store_id): audited for audited in logs}
     for old in trusted:
         audited = by_origin.get(old.origin)
         expected = f"a log {old.origin} that goes on from {old.size:,} leaves held by somebody"
         if audited is None:
             yield Finding("ANCHOR_BROKEN", "ledger", expected, "no such log")
             continue
-        reason = _why_not_consistent(root, audited, old)
+        reason = _why_not_consistent(store.logs, audited, old)
         if reason is not None:
             yield Finding("ANCHOR_BROKEN", audited.path, expected, reason)
         else:
             audited.anchored_size = max(audited.anchored_size, old.size)
 
 
-def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str | None:
+def _why_not_consistent(logs: LogStore, audited: AuditedLog, old: Checkpoint) -> str | None:
     if audited.checkpoint is None:
         return "no good checkpoint"
     try:
-        stored = StoredLog(DiskLogs(root), audited.log)
+        stored = StoredLog(logs, audited.log)
         check_continues(LogReader(stored, audited.checkpoint, audited.note), old)
     except (EvidenceError, IntegrityError) as error:
         return str(error.__cause__ or error)
@@ -262,13 +262,13 @@ def _why_not_consistent(root: Path, audited: AuditedLog, old: Checkpoint) -> str
 
 
 def check_logs(
-    root: Path, logs: Sequence[AuditedLog], plan: AuditPlan, pool: StepPool, part: str
+    store: StoreContents, logs: Sequence[AuditedLog], plan: AuditPlan, pool: StepPool, part: str
 ) -> Iterator[Finding]:
     """Read every leaf of `logs` into the plan; yield what is wrong with them.
 
     The steps of all logs are one queue, so no process waits at the end of a log.
     """
-    checks = {log.log: (LogCheck(root, log, plan), list(log.ranges())) for log in logs}
+    checks = {log.log: (LogCheck(store, log, plan), list(log.ranges())) for log in logs}
     steps = (
         Step(part, read_bundles, (log.log, log.size, first))
         for log in logs

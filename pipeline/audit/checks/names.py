@@ -18,9 +18,9 @@ from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ArchivePath, ArtifactPath, BlobArea, BlobPath, LinkPath, parse_path
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import NotAFileError
 from pipeline.disk.locks import INDEX_LOCK, shared_lock
-from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.regular_files import names_below, state_of
 from pipeline.disk.sqlite.replacement import rows_left
 from pipeline.errors import IntegrityError
@@ -64,18 +64,18 @@ def _is_asked(reader: AuditReader, path: str) -> bool:
 
 
 def still_unexplained(
+    store: StoreContents,
     root: Path,
     plan: AuditPlan,
     logs: Sequence[AuditedLog],
     suspects: Sequence[str],
     *,
-    store_id: str,
     keys: Sequence[VerifierKey],
 ) -> Iterator[Finding]:
     """Yield a finding for each of `suspects` that leaves and rows of by now explain no better."""
     with shared_lock(root / INDEX_LOCK):
-        notes = read_notes(root)
-    since = _logged_since(root, logs, notes, store_id, keys)
+        notes = read_notes(store.logs)
+    since = _logged_since(store, logs, notes, keys)
     of_runs = _requests_of_runs(root, plan, suspects)
     for path in suspects:
         place = parse_path(path)
@@ -89,10 +89,9 @@ def still_unexplained(
 
 
 def _logged_since(
-    root: Path,
+    store: StoreContents,
     logs: Sequence[AuditedLog],
     notes: Mapping[LogId, bytes | None],
-    store_id: str,
     keys: Sequence[VerifierKey],
 ) -> set[str | tuple[str, str]]:
     """Return what was logged since the audit began: paths of artifacts, ids of advisories."""
@@ -103,8 +102,8 @@ def _logged_since(
         if note is None or known == note:
             continue
         try:
-            checkpoint = open_checkpoint(note, keys, origin=log.origin(store_id))
-            entries = LogReader(StoredLog(DiskLogs(root), log), checkpoint, note).entries(size)
+            checkpoint = open_checkpoint(note, keys, origin=log.origin(store.identity.store_id))
+            entries = LogReader(StoredLog(store.logs, log), checkpoint, note).entries(size)
             for leaf in map(parse_leaf, entries):
                 if leaf.path is not None:
                     since.add(leaf.path)

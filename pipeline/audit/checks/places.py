@@ -15,13 +15,12 @@ from pipeline.audit.checks.leaves import tile_reader
 from pipeline.audit.rules.finding import Finding, mode_finding
 from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import ARCHIVES_FOLDER, ArchivePath, parse_path
+from pipeline.core.store.files import ReadableFiles
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.core.store.log_store import CHECKPOINT_FILE
-from pipeline.disk.contents import disk_contents
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
-from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE, DiskLogs
-from pipeline.disk.regular_files import entries_below, is_regular_below
+from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.stored_log import StoredLog
@@ -49,25 +48,25 @@ _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TILE_FOLDER: Final = re.compile(r"tile(/(entries|[0-9]{1,2})(/(x[0-9]{3}|[0-9]{3}\.p))*)?")
 
 
-def folders_on_disk(root: Path, above: str, name: re.Pattern[str]) -> list[str]:
+def folders_in(files: ReadableFiles, above: str, name: re.Pattern[str]) -> list[str]:
     """Return the folders in the folder `above` of the store that have such a name."""
     return [
         found
-        for path, is_folder in entries_below(root, above)
+        for path, is_folder in files.names(above)
         if is_folder and name.fullmatch(found := path.rpartition("/")[2])
     ]
 
 
-def dates_on_disk(root: Path) -> list[str]:
+def dates_of_runs(files: ReadableFiles) -> list[str]:
     """Return the dates that have a folder of runs."""
-    return folders_on_disk(root, "runs", _DATE)
+    return folders_in(files, "runs", _DATE)
 
 
 def unexplained_in(
-    root: Path, above: str, name: re.Pattern[str], expected: str
+    files: ReadableFiles, above: str, name: re.Pattern[str], expected: str
 ) -> Iterator[Finding]:
     """Yield what lies in the folder `above` of the store and is no folder of such a name."""
-    for path, is_folder in entries_below(root, above):
+    for path, is_folder in files.names(above):
         if not is_folder or not name.fullmatch(path.rpartition("/")[2]):
             found = "a folder" if is_folder else "a file"
             yield Finding("FILE_UNEXPLAINED", path, expected, found)
@@ -77,8 +76,8 @@ def check_places(reader: AuditReader, logs: Sequence[tuple[LogId, int]]) -> Step
     """Check what lies beside runs and blobs; `logs` have so many leaves each."""
     result = StepResult()
     if reader.context.is_whole:
-        result.add(*unexplained_in(reader.root, "runs", _DATE, "a folder of a date"))
-        result.add(*_unexpected_places(reader.root, dict(logs)))
+        result.add(*unexplained_in(reader.store.files, "runs", _DATE, "a folder of a date"))
+        result.add(*_unexpected_places(reader, dict(logs)))
     return result
 
 
@@ -93,23 +92,22 @@ def _is_known(path: str, *, is_folder: bool) -> bool:
     return not is_folder and bool(is_file_of_ours)
 
 
-def _unexpected_places(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
+def _unexpected_places(reader: AuditReader, sizes: dict[LogId, int]) -> Iterator[Finding]:
     for above in ("", "audits", ARCHIVES_FOLDER, AWAITED_FOLDER):
-        for path, is_folder in entries_below(root, above):
+        for path, is_folder in reader.store.files.names(above):
             if not _is_known(path, is_folder=is_folder):
                 yield _unexpected(path, is_folder=is_folder)
-    yield from _file_mode(root, STORE_FILE)
-    yield from _archive_records(root)
-    yield from _unexpected_in_ledger(root, sizes)
+    yield from _file_mode(reader.root, STORE_FILE)
+    yield from _archive_records(reader)
+    yield from _unexpected_in_ledger(reader, sizes)
 
 
-def _archive_records(root: Path) -> Iterator[Finding]:
-    store = disk_contents(root)
-    for path, _ in entries_below(root, ARCHIVES_FOLDER):
+def _archive_records(reader: AuditReader) -> Iterator[Finding]:
+    for path, _ in reader.store.files.names(ARCHIVES_FOLDER):
         if isinstance(place := parse_path(path), ArchivePath):
-            yield from _file_mode(root, path)
+            yield from _file_mode(reader.root, path)
             try:
-                read_record(store, place.date)
+                read_record(reader.store, place.date)
             except IntegrityError as error:
                 yield Finding("FILE_UNREADABLE", path, "the record of an archived date", str(error))
 
@@ -119,17 +117,17 @@ def _unexpected(path: str, *, is_folder: bool) -> Finding:
     return Finding("STRANGE_FILE", path, "nothing: a store has no such name", found)
 
 
-def _unexpected_in_ledger(root: Path, sizes: dict[LogId, int]) -> Iterator[Finding]:
-    for epoch, is_folder in entries_below(root, "ledger"):
+def _unexpected_in_ledger(reader: AuditReader, sizes: dict[LogId, int]) -> Iterator[Finding]:
+    for epoch, is_folder in reader.store.files.names("ledger"):
         if not is_folder:
             yield _unexpected(epoch, is_folder=False)
-        for path, is_log in entries_below(root, epoch) if is_folder else ():
+        for path, is_log in reader.store.files.names(epoch) if is_folder else ():
             log = _log_at(path) if is_log else None
             if log is None:
                 yield _unexpected(path, is_folder=is_log)
             elif log in sizes:
                 # One that is new since the audit began is for the next.
-                yield from _LogPlaces(root, log, sizes[log]).unexpected()
+                yield from _LogPlaces(reader, log, sizes[log]).unexpected()
 
 
 def _log_at(path: str) -> LogId | None:
@@ -152,15 +150,16 @@ def _file_mode(root: Path, path: str) -> list[Finding]:
 class _LogPlaces:
     """The files of one log of so many leaves."""
 
-    def __init__(self, root: Path, log: LogId, size: int) -> None:
-        self._root = root
+    def __init__(self, reader: AuditReader, log: LogId, size: int) -> None:
+        self._root = reader.root
+        self._files = reader.store.files
         self._path = log.path
         self._size = size
-        self._read = tile_reader(StoredLog(DiskLogs(root), log))
+        self._read = tile_reader(StoredLog(reader.store.logs, log))
 
     def unexpected(self, folder: str = "") -> Iterator[Finding]:
         """Yield what is unexpected in a folder of the log and below."""
-        for path, is_folder in entries_below(self._root, f"{self._path}/{folder}".rstrip("/")):
+        for path, is_folder in self._files.names(f"{self._path}/{folder}".rstrip("/")):
             name = path.removeprefix(f"{self._path}/")
             if is_folder and _TILE_FOLDER.fullmatch(name):
                 yield from self.unexpected(name)
@@ -196,4 +195,5 @@ class _LogPlaces:
             return cut_tile(narrow, wide, self._read(wide)) != self._read(narrow)
         except EvidenceError:
             # Of no form, unless it is gone by now: a log that grows has replaced it.
-            return is_regular_below(self._root, f"{self._path}/{tile}")
+            path = f"{self._path}/{tile}"
+            return path in self._files.readable([path])
