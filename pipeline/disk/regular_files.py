@@ -200,18 +200,6 @@ def _read_and_close(
         calls.close(descriptor)
 
 
-def sha256_below(root: Path, path: str) -> str | None:
-    """Return the SHA-256 of the regular file at `path`, of any size; None where there is none."""
-    try:
-        descriptor, _ = open_below(root, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return sha256_of_open(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def size_and_sha256_on_disk(file: IO[bytes]) -> tuple[int, str]:
     """Return size in bytes and SHA-256 of an open file, which is at its start again afterwards.
 
@@ -296,19 +284,6 @@ def entries_below(root: Path, folder: str = "") -> list[tuple[str, bool]]:
     except (FileNotFoundError, NotADirectoryError, NotAFileError):
         return []
     return [(f"{folder}/{name}" if folder else name, is_folder) for name, is_folder in listed]
-
-
-def paths_below(root: Path, folder: str) -> Iterator[str]:
-    """Yield the path of everything below a folder of the store that is no folder, in order.
-
-    Raises:
-        OSError: The disk failed, or we may not list a folder.
-    """
-    for path, is_folder in entries_below(root, folder):
-        if is_folder:
-            yield from paths_below(root, path)
-        else:
-            yield path
 
 
 def names_below(root: Path, folder: str) -> Iterator[str]:

@@ -15,12 +15,9 @@ from pathlib import Path
 from pipeline.core.layout import BlobArea, attachment_path, quarantine_path
 from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.store.files import NotAFileError
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import sha256_below
 from pipeline.disk.store_identity import read_store
-from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import IntegrityError
 from pipeline.legacy.backup import backups_of, check_backup, named_sha256
 from pipeline.legacy.mapping import UNREAD_LINK
@@ -33,6 +30,7 @@ from pipeline.legacy.source import (
     read_source,
 )
 from pipeline.storage.archives import Archives, is_gone
+from pipeline.storage.artifacts import sha256_of_file
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
 
 _ROWS = 500
@@ -112,15 +110,15 @@ def verify_migration(
         InputError: An attachment of the source cannot be read.
         StoreError: There is no store, or it cannot be read.
     """
-    read_store(root)
+    store = disk_contents(root)
     yield from _source_differences(source, backup_dir)
-    archives = Archives(disk_contents(root))
+    archives = Archives(store)
     with closing(open_index_to_read(root)) as index:
         for row, run in _with_runs(source, index, progress):
             if isinstance(row, RefusedRow):
                 yield Difference(row.run_id, row.code, None, None, None, row.message)
             else:
-                yield from _row_differences(root, row, run, archives)
+                yield from _row_differences(store.files, row, run, archives)
             for reason in row.unread if isinstance(row, CarriedRow) else ():
                 yield Difference(row.run_id, UNREAD_LINK, None, None, None, reason)
 
@@ -157,7 +155,7 @@ def _with_runs(
 
 
 def _row_differences(
-    root: Path, row: CarriedRow | OwnRow, run: StoredRun | None, archives: Archives
+    kept: ReadableFiles, row: CarriedRow | OwnRow, run: StoredRun | None, archives: Archives
 ) -> Iterator[Difference]:
     expected = row.artifact_sha256
     if run is None or run.artifact_sha256 != expected:
@@ -172,19 +170,19 @@ def _row_differences(
     else:
         files = _files_of(row)
     for path, sha256 in files.items():
-        found = _sha256_of(root, path)
-        if found is None and run is not None and _is_archived(root, path, run, archives):
+        found = _sha256_of(kept, path)
+        if found is None and run is not None and _is_archived(kept, path, run, archives):
             continue
         if found != sha256:
             code = "MISSING" if found is None else "DIFFERENT"
             yield Difference(row.run_id, code, path, sha256, found)
 
 
-def _is_archived(root: Path, path: str, run: StoredRun, archives: Archives) -> bool:
+def _is_archived(kept: ReadableFiles, path: str, run: StoredRun, archives: Archives) -> bool:
     """Return whether what is missing went into a tar with the artifact of its run."""
     is_kept = path.startswith(BlobArea.QUARANTINE.value)
     covering = archives.covering(run.artifact_path, run.source)
-    return not is_kept and covering is not None and is_gone(StoredFiles(root), run.artifact_path)
+    return not is_kept and covering is not None and is_gone(kept, run.artifact_path)
 
 
 def _files_of(row: CarriedRow) -> dict[str, str]:
@@ -199,9 +197,9 @@ def _files_of(row: CarriedRow) -> dict[str, str]:
     return files
 
 
-def _sha256_of(root: Path, path: str) -> str | None:
-    with store_faults(root):
+def _sha256_of(kept: ReadableFiles, path: str) -> str | None:
+    with kept.faults():
         try:
-            return sha256_below(root, path)
+            return sha256_of_file(kept, path)
         except NotAFileError as error:
             return str(error)

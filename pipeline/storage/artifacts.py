@@ -1,7 +1,9 @@
 """Artifacts and links as files: one read and checked, or all found."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +29,8 @@ from schemas.run_artifact import RunArtifact
 
 DOCUMENT_LIMIT_BYTES: Final = 64 << 20
 """No artifact and no link is nearly as large: a request has at most 4 MiB."""
+
+_PIECE_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +224,21 @@ def _document(content: bytes, shape: type[BaseModel]) -> dict[str, Any] | str:
     except ValueError as error:
         return str(error)
     return document
+
+
+def sha256_of_file(files: ReadableFiles, path: str) -> str | None:
+    """Return the SHA-256 of a file of any size; None where there is none.
+
+    Raises:
+        NotAFileError: Something else is there, or it may not be read.
+    """
+    try:
+        file = files.open(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with closing(file):
+        digest, offset = hashlib.sha256(), 0
+        while piece := file.read(offset, _PIECE_BYTES):
+            digest.update(piece)
+            offset += len(piece)
+        return digest.hexdigest()

@@ -92,7 +92,7 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
 
 
 def _rebuild(root: Path) -> None:
-    rows = RebuiltRows(root)
+    rows = RebuiltRows(StoredFiles(root))
     rows.take_files(no_progress)
     rows.take_leaves(StoreLogs(disk_contents(root), KEYS), no_progress)
     rows.refuse_differing()
@@ -101,9 +101,9 @@ def _rebuild(root: Path) -> None:
 def _check(root: Path) -> None:
     with opened(root) as store:
         list(check_index(store.store, store.index))
-        checks = FileChecks(root)
+        checks = FileChecks(store.store.files)
         logs = StoreLogs(disk_contents(root), KEYS)
-        list(find_foreign_files(root, checks, store.index, logs, lambda source: False))
+        list(find_foreign_files(store.store, checks, logs, lambda source: False))
 
 
 def is_locked_by_us(path: Path) -> bool:
@@ -178,7 +178,7 @@ def test_what_is_in_the_place_of_an_artifact_is_named(
     assert {(each.code, each.path, each.found) for each in audit(store).findings} == {
         ("FILE_UNREADABLE", RUN, what)
     }
-    rows = RebuiltRows(store)
+    rows = RebuiltRows(StoredFiles(store))
     rows.take_files(no_progress)
     rows.take_leaves(StoreLogs(disk_contents(store), KEYS), no_progress)
     with pytest.raises(IntegrityError, match=f"found {what}"):

@@ -1,25 +1,23 @@
 """Rows of a new index whose files are archived: they are made of their records."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.core.layout import LinkPath, date_of
 from pipeline.core.record import RecordSource
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.stored_files import StoredFiles
+from pipeline.core.store.contents import StoreContents
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.rebuild.rows import RebuiltRows
 from pipeline.storage.archives import Archives, is_gone
 
 
-def take_archives(root: Path, rows: RebuiltRows) -> int:
+def take_archives(store: StoreContents, rows: RebuiltRows) -> int:
     """Let rows whose file is archived say so; return how many they are.
 
     Raises:
         IntegrityError: Of something archived there is neither the file nor the record.
     """
-    archived = _Archived(root, rows)
+    archived = _Archived(store, rows)
     lost = sum(archived.is_lost(*each) for each in rows.wanted)
     if lost:
         raise IntegrityError(
@@ -33,10 +31,10 @@ def take_archives(root: Path, rows: RebuiltRows) -> int:
 class _Archived:
     """What the records of the archived dates say of rows."""
 
-    def __init__(self, root: Path, rows: RebuiltRows) -> None:
-        self._root = root
+    def __init__(self, store: StoreContents, rows: RebuiltRows) -> None:
+        self._files = store.files
         self._rows = rows
-        self._archives = Archives(disk_contents(root))
+        self._archives = Archives(store)
 
     def is_lost(self, source: RecordSource, leaf: LedgerLeaf) -> bool:
         """Return whether a leaf without a row is of something archived."""
@@ -72,4 +70,4 @@ class _Archived:
 
     def _is_archived(self, path: str, *sources: RecordSource | None) -> bool:
         covering = self._archives.covering(path, *sources)
-        return covering is not None and is_gone(StoredFiles(self._root), path)
+        return covering is not None and is_gone(self._files, path)

@@ -36,7 +36,7 @@ from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.sqlite.replacement import put_in_place
-from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.disk.store_identity import check_identity
 from pipeline.errors import BrokerError, StoreNotReadyError
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.rebuild.archived import take_archives
@@ -106,12 +106,13 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         BrokerError: No broker answers, and the ledger alone is not enough.
     """
     root = settings.data_dir
-    identity = read_store(root)
+    store = disk_contents(root)
+    identity = store.identity
     refuse_as_root(root)
     no_broker = await _look_for_broker(settings, identity)  # 1.
-    rows = RebuiltRows(root)
+    rows = RebuiltRows(store.files)
     rows.take_files(progress)  # 2.
-    logs = StoreLogs(disk_contents(root), verifier_keys(settings, identity))
+    logs = StoreLogs(store, verifier_keys(settings, identity))
     positions = rows.take_leaves(logs, progress)  # 3.
     rows.refuse_differing()
     has_ledger = identity.epoch in positions
@@ -129,7 +130,7 @@ async def rebuild_index(settings: Settings, progress: Progress = no_progress) ->
         await _explain(
             settings, identity.epoch, rows, begin=begin, committed=committed, progress=progress
         )
-    report = _report(rows, take_archives(root, rows))
+    report = _report(rows, take_archives(store, rows))
     with store_faults(root):
         with new_index(root) as index, index.transaction() as transaction:  # 6.
             for batch in batches(row.indexed for row in rows.runs.rows.values()):

@@ -12,7 +12,7 @@ or would have had.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pipeline.core.advisories.outcome import StoredAdvisory, stored_advisory
 from pipeline.core.advisories.verdict import JudgedAdvisory
@@ -22,10 +22,7 @@ from pipeline.core.progress import Progress
 from pipeline.core.record import Partition, RecordId, RecordSource
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.core.runs.verdict import JudgedRun
-from pipeline.core.store.files import NotAFileError
-from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import read_below
-from pipeline.disk.stored_files import StoredFiles
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.errors import IntegrityError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.ledger.reader import StoreLogs
@@ -290,9 +287,9 @@ class RebuiltRows:
         unexpected: Files below `runs` that are no artifact and no link of their place.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Begin with none; `root` is the store."""
-        self._root = root
+    def __init__(self, files: ReadableFiles) -> None:
+        """Begin with none; `files` are those of the store."""
+        self._files = files
         self.unexpected: list[UnexpectedFile] = []
         self.runs = RebuiltRuns(self._hash_at, self.unexpected)
         self.advisories = RebuiltAdvisories(self.unexpected)
@@ -303,7 +300,7 @@ class RebuiltRows:
         Raises:
             StoreError: The disk failed.
         """
-        for count, found in enumerate(find_run_files(StoredFiles(self._root)), start=1):
+        for count, found in enumerate(find_run_files(self._files), start=1):
             progress("files", count, None)
             if isinstance(found, StoredAdvisory):
                 self.advisories.add_link(found)
@@ -381,9 +378,9 @@ class RebuiltRows:
         return bool(self.runs.without_record()) or any(self.advisories.without_record())
 
     def _hash_at(self, path: str) -> str | None:
-        with store_faults(self._root):
+        with self._files.faults():
             try:
-                return sha256_of_bytes(read_below(self._root, path, DOCUMENT_LIMIT_BYTES))
+                return sha256_of_bytes(self._files.read(path, DOCUMENT_LIMIT_BYTES))
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except NotAFileError as error:

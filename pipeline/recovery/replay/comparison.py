@@ -14,7 +14,7 @@ Procedure for each record, with the same numbers in the code; nothing is written
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pipeline.core.advisories.verdict import JudgedAdvisory
 from pipeline.core.hashing import sha256_of_bytes
@@ -28,10 +28,8 @@ from pipeline.core.layout import (
 )
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.verdict import JudgedRun
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import NewFile, Presence
-from pipeline.disk.contents import disk_contents
-from pipeline.disk.faults import store_faults
-from pipeline.disk.stored_files import StoredFiles
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.recovery.replay.files import FileChecks
 from pipeline.recovery.replay.findings import Finding, FindingKind, Tally, what_lies_at
@@ -90,19 +88,19 @@ class StoreComparison:
         files: What is looked at.
     """
 
-    def __init__(self, root: Path, index: RunIndex, tally: Tally) -> None:
+    def __init__(self, store: StoreContents, index: RunIndex, tally: Tally) -> None:
         """Begin with nothing compared.
 
         Args:
-            root: Folder of the store.
+            store: The store.
             index: Its index.
             tally: Gets what is found.
         """
-        self.files = FileChecks(root)
-        self._root = root
+        self.files = FileChecks(store.files)
+        self._store = store
         self._index = index
         self._tally = tally
-        self._archives = Archives(disk_contents(root))
+        self._archives = Archives(store)
         self._runs_without_row: dict[str, str] = {}
 
     def compare(self, topic: RequestTopic, observed: Sequence[ObservedRecord]) -> None:
@@ -111,7 +109,7 @@ class StoreComparison:
         Raises:
             StoreError: The disk or the index failed.
         """
-        with self._index.reading() as connection, store_faults(self._root):
+        with self._index.reading() as connection, self._store.faults():
             records = [each.record for each in observed]
             plan = topic.store.plan_batch(
                 records, known_rows(connection, (r.verdict for r in records))
@@ -219,7 +217,7 @@ class StoreComparison:
             run = self._index.find(named_by.run_id)
             sources.append(None if run is None else run.source)
         covered = self._archives.covering(document, *sources) is not None
-        if not covered or not is_gone(StoredFiles(self._root), document):
+        if not covered or not is_gone(self._store.files, document):
             return False
         if path == document:
             self._tally.counts["archived"] += 1

@@ -28,18 +28,22 @@ from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import BlobArea, BlobPath, attachment_path, parse_path, quarantine_path
 from pipeline.core.record import RecordSource
 from pipeline.core.runs.outcome import StoredRun
-from pipeline.core.store.files import ExpectedFile, NewFile, NotAFileError, Presence
-from pipeline.disk.durable_files import DurableFiles
-from pipeline.disk.faults import store_faults
+from pipeline.core.store.files import (
+    ExpectedFile,
+    NewFile,
+    NotAFileError,
+    Presence,
+    ReadableFiles,
+    paths_below,
+)
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.regular_files import paths_below, read_below, sha256_below
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
 from pipeline.recovery.replay.findings import Finding, what_lies_at
 from pipeline.recovery.replay.history import sha256_of_leaf
-from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES
+from pipeline.storage.artifacts import DOCUMENT_LIMIT_BYTES, sha256_of_file
 from pipeline.storage.batch_plan import StoredRow, path_of_row, sha256_of_row
-from pipeline.storage.index.run_index import RunIndex
+from pipeline.storage.store import Store
 
 _DIGEST_BYTES = 8
 UNREADABLE = "something that cannot be read"
@@ -84,10 +88,9 @@ class FileChecks:
         sha256_of_upload: As `sha256_of`, for a blob that many may name: it is read once.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, files: ReadableFiles) -> None:
         self.asked_for = PathDigests()
-        self._root = root
-        self._files = DurableFiles(root)
+        self._files = files
         self.sha256_of_upload = cache(self.sha256_of)
 
     def presence_of(self, file: NewFile) -> Presence:
@@ -112,7 +115,7 @@ class FileChecks:
     def sha256_of_any(self, path: str) -> str | None:
         """Return the same of a file that nothing explains."""
         try:
-            return sha256_below(self._root, path)
+            return sha256_of_file(self._files, path)
         except NotAFileError:
             return UNREADABLE
         except OSError as error:
@@ -126,7 +129,7 @@ WasRead = Callable[[RecordSource], bool]
 
 
 def find_foreign_files(
-    root: Path, checks: FileChecks, index: RunIndex, logs: StoreLogs | None, was_read: WasRead
+    store: Store, checks: FileChecks, logs: StoreLogs | None, was_read: WasRead
 ) -> Iterator[Finding]:
     """Yield the files that nothing explains, and uploads that nothing names.
 
@@ -134,14 +137,14 @@ def find_foreign_files(
         IntegrityError: A log is not what was written.
         StoreError: The disk or the index failed.
     """
-    with store_faults(root):
-        unexpected = [path for path in _paths(root) if path not in checks.asked_for]  # 1.
+    with store.faults():
+        unexpected = [path for path in _paths(store.files) if path not in checks.asked_for]  # 1.
         if not unexpected:
             return
-        with exclusive_lock(root / INDEX_LOCK):  # 2.
+        with exclusive_lock(Path(store.name) / INDEX_LOCK):  # 2.
             pass
-        rows = _UnreadRows(root, checks, logs)
-        known: Iterator[StoredRow] = chain(index.all_runs(), index.all_advisories())
+        rows = _UnreadRows(store.files, checks, logs)
+        known: Iterator[StoredRow] = chain(store.index.all_runs(), store.index.all_advisories())
         for row in known:  # 3.
             if row.source is None or not was_read(row.source):
                 rows.explain(row)
@@ -150,9 +153,9 @@ def find_foreign_files(
                 yield _finding(path, checks.sha256_of_any(path))
 
 
-def _paths(root: Path) -> Iterator[str]:
+def _paths(files: ReadableFiles) -> Iterator[str]:
     for area in ("runs", *(area.value for area in BlobArea)):
-        yield from paths_below(root, area)
+        yield from paths_below(files, area)
 
 
 def _finding(path: str, found: str | None) -> Finding:
@@ -165,8 +168,8 @@ def _finding(path: str, found: str | None) -> Finding:
 class _UnreadRows:
     """Explains files by rows whose records cannot be read, as far as the ledger bears them out."""
 
-    def __init__(self, root: Path, checks: FileChecks, logs: StoreLogs | None) -> None:
-        self._root = root
+    def __init__(self, files: ReadableFiles, checks: FileChecks, logs: StoreLogs | None) -> None:
+        self._files = files
         self._checks = checks
         self._logs = logs
         self._log_ids = set() if logs is None else set(logs.ids())
@@ -182,7 +185,7 @@ class _UnreadRows:
             # Its artifact may be archived; its request never is.
             self._checks.asked_for.add(quarantine_path(row.request_sha256))
         try:
-            content = read_below(self._root, path, DOCUMENT_LIMIT_BYTES)
+            content = self._files.read(path, DOCUMENT_LIMIT_BYTES)
         except OSError:
             return  # the index check reports it
         if sha256_of_bytes(content) == sha256:

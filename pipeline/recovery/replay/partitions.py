@@ -6,7 +6,6 @@ Of each partition: the requested range, the consumed part, and the position of t
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topics import OffsetRange
@@ -15,7 +14,6 @@ from pipeline.broker.reading.log_holes import Hole, find_holes
 from pipeline.consumers.engine.topic_identity import check_topic_ids
 from pipeline.core.record import Partition
 from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import check_identity, read_store
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import LogReader, StoreLogs
@@ -25,8 +23,9 @@ from pipeline.recovery.replay.history import LeafCursor, PartitionHistory, cover
 from pipeline.recovery.replay.request_topics import RequestTopic, request_topics
 from pipeline.recovery.replay.selection import SelectedRange, Selection, resolve
 from pipeline.settings import Settings
-from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.ledger_key import open_ledger, verifier_keys
+from pipeline.storage.store import Store, open_store_to_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +156,12 @@ class OpenedStore:
     """A store that nothing is written to.
 
     Attributes:
-        root: Its folder.
-        identity: The content of `store.json`.
-        index: Its index; an empty one elsewhere where a new store has none yet.
+        store: The store; its index is an empty one elsewhere where a new store has none yet.
         ledger: Its logs; None where the settings have none.
         logs: The same with those of earlier epochs, whatever key of the store has signed them.
     """
 
-    root: Path
-    identity: StoreIdentity
-    index: RunIndex
+    store: Store
     ledger: Ledger | None
     logs: StoreLogs | None
 
@@ -192,11 +187,10 @@ def opened_to_read(settings: Settings, identity: StoreIdentity) -> Iterator[Open
         StoreNotReadyError: Its index is missing over files, or damaged, or there is no key.
         StoreError: The disk failed.
     """
-    root = settings.data_dir
     with ExitStack() as stack:
-        index = stack.enter_context(closing(open_index_to_read(root)))
+        store = stack.enter_context(closing(open_store_to_read(settings.data_dir)))
         ledger = open_ledger(settings)
         logs = None
         if ledger is not None:
-            logs = StoreLogs(disk_contents(root), verifier_keys(settings, identity))
-        yield OpenedStore(root, identity, index, ledger, logs)
+            logs = StoreLogs(store, verifier_keys(settings, identity))
+        yield OpenedStore(store, ledger, logs)

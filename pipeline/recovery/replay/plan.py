@@ -113,18 +113,18 @@ async def _stored(
     if not (settings.data_dir / STORE_FILE).exists():
         return None, dict.fromkeys(places, (None, None))
     identity = await identity_for_broker(settings)
-    with opened_to_read(settings, identity) as store:
-        await check_topic_ids(settings, store.index, identity.epoch)
-        positions = store.index.positions(identity.epoch)
+    with opened_to_read(settings, identity) as opened:
+        await check_topic_ids(settings, opened.store.index, identity.epoch)
+        positions = opened.store.index.positions(identity.epoch)
         stored: dict[Partition, tuple[int | None, int | None]] = {
-            place: (positions.get(place, 0), _leaves_to(store, LogId(identity.epoch, *place)))
+            place: (positions.get(place, 0), _leaves_to(opened, LogId(identity.epoch, *place)))
             for place in places
         }
     return identity.store_id, stored
 
 
-def _leaves_to(store: OpenedStore, log: LogId) -> int | None:
-    if store.ledger is None:
+def _leaves_to(opened: OpenedStore, log: LogId) -> int | None:
+    if opened.ledger is None:
         return None
-    reader = store.ledger.reader(log)
+    reader = opened.ledger.reader(log)
     return 0 if reader is None else reader.next_offset

@@ -115,9 +115,9 @@ async def restore(
     identity = await identity_for_broker(settings)
     ledger = open_ledger(settings)
     with _opened_stores(settings, ledger) as stores:
-        index = next(iter(stores.values())).index
+        some = next(iter(stores.values()))
         partitions = await replayed_partitions(  # 1.
-            settings, selection, ledger, index, identity.epoch
+            settings, selection, ledger, some.index, identity.epoch
         )
         is_whole = selection.run_id is None
         steps = [
@@ -131,7 +131,7 @@ async def restore(
         tally = Tally(report)
         for partition in partitions:
             tally.add_all(partition.hole_findings())
-        restorer = _Restorer(stores, StoreComparison(settings.data_dir, index, tally), tally)
+        restorer = _Restorer(stores, StoreComparison(some.store, some.index, tally), tally)
         by_place = {each.partition.place: each for each in steps}
         await read_partitions(  # 3.
             settings,

@@ -61,12 +61,12 @@ async def verify(
         BrokerError: The broker cannot be reached, or a topic is missing.
     """
     identity = await identity_for_broker(settings)
-    with opened_to_read(settings, identity) as store:
+    with opened_to_read(settings, identity) as opened:
         partitions = await replayed_partitions(  # 1.
-            settings, selection, store.ledger, store.index, identity.epoch
+            settings, selection, opened.ledger, opened.store.index, identity.epoch
         )
         tally = Tally(report)
-        verification = _Verification(store, partitions, tally)
+        verification = _Verification(opened, partitions, tally)
         handle, run_id = verification.handle, selection.run_id
         await read_partitions(settings, partitions, handle, reading=reading, run_id=run_id)  # 2.
         verification.finish(whole_ranges=selection.run_id is None)  # 4.
@@ -80,21 +80,21 @@ class _Verification:
     """One verification: its partitions, and what was found so far."""
 
     def __init__(
-        self, store: OpenedStore, partitions: Sequence[ReplayedPartition], tally: Tally
+        self, opened: OpenedStore, partitions: Sequence[ReplayedPartition], tally: Tally
     ) -> None:
-        self._store = store
+        self._opened = opened
         self._partitions = {each.place: each for each in partitions}
         self._histories = {each.place: each.history() for each in partitions}
         self._gaps = {each.place: LeafGaps(each.log_id) for each in partitions}
         self._tally = tally
-        self._comparison = StoreComparison(store.root, store.index, tally)
+        self._comparison = StoreComparison(opened.store, opened.store.index, tally)
 
     def handle(self, partition: ReplayedPartition, chunk: JudgedChunk) -> None:
         """Compare some records of a partition."""
         observed = self._histories[partition.place].observe(chunk)
         self._tally.counts["records"] += len(observed)
         self._comparison.compare(partition.topic, observed)  # 3.
-        if self._store.ledger is not None:
+        if self._opened.ledger is not None:
             self._gaps[partition.place].add(observed)
 
     def finish(self, *, whole_ranges: bool) -> None:
@@ -115,16 +115,13 @@ class _Verification:
 
     def find_foreign_files(self) -> None:
         """Report files that nothing explains."""
-        store = self._store
-        files = self._comparison.files
-        self._tally.add_all(
-            find_foreign_files(store.root, files, store.index, store.logs, self._was_read)
-        )
+        opened, files = self._opened, self._comparison.files
+        self._tally.add_all(find_foreign_files(opened.store, files, opened.logs, self._was_read))
 
     def _was_read(self, source: RecordSource) -> bool:
         partition = self._partitions.get(source.id.topic_partition)
         return (
             partition is not None
-            and source.epoch == self._store.identity.epoch
+            and source.epoch == self._opened.store.identity.epoch
             and partition.to_read.beginning <= source.id.offset < partition.end
         )

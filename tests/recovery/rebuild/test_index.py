@@ -305,11 +305,11 @@ async def test_what_is_archived_is_restored_before_a_rebuild(
     keys = verifier_keys(settings, read_store(root))
     logs = StoreLogs(disk_contents(root), keys)
     remove(create_archive(logs, ["2025-12-18"], tar, no_progress))
-    lost = RebuiltRows(root)
+    lost = RebuiltRows(disk_contents(root).files)
     lost.take_files(no_progress)
     lost.take_leaves(StoreLogs(disk_contents(root), keys), no_progress)
     with pytest.raises(IntegrityError, match="Nothing was replaced: 5 runs and advisories"):
-        take_archives(root, lost)
+        take_archives(disk_contents(root), lost)
     restore_archive(tar, StoreLogs(disk_contents(root), keys), no_progress)
     lose_index(settings)
     report = await rebuild_index(settings)
@@ -327,12 +327,12 @@ async def test_archived_rows_are_made_of_their_records_with_the_links_that_were_
     commit_advisories(settings, advisory_request(run_id="run_0", advisory_id="a"))
     keys = verifier_keys(settings, read_store(root))
     remove(create_archive(StoreLogs(disk_contents(root), keys), ["2025-12-18"], tar, no_progress))
-    rebuilt = RebuiltRows(root)
+    rebuilt = RebuiltRows(disk_contents(root).files)
     rebuilt.take_files(no_progress)
     rebuilt.take_leaves(StoreLogs(disk_contents(root), keys), no_progress)
     for each in (run, claim):
         rebuilt.take_record(each.source, each.verdict)
     assert rebuilt.runs.without_file() == ["run_0"]
-    assert take_archives(root, rebuilt) == 2
+    assert take_archives(disk_contents(root), rebuilt) == 2
     assert rebuilt.runs.without_file() == []
     assert list(rebuilt.advisories.to_be_linked(rebuilt.runs.paths())) == []

@@ -43,7 +43,7 @@ def compared(
     findings: list[Finding] = []
     reader = (logs or ledger(Path(store.name))).reader(LOG)
     history = PartitionHistory(0, LeafCursor(reader, 0, 99), remembers=True)
-    comparison = StoreComparison(Path(store.name), store.index, Tally(findings.append))
+    comparison = StoreComparison(store.store, store.index, Tally(findings.append))
     comparison.compare(RUNS, history.observe(records))
     return findings
 

@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 def foreign(
     store: RunStore, *, asked_for: bool = False, was_read: bool = False, with_ledger: bool = True
 ) -> list[Finding]:
-    checks = FileChecks(Path(store.name))
+    checks = FileChecks(store.store.files)
     if asked_for:
         for path in files(Path(store.name)):
             checks.asked_for.add(path)
@@ -40,7 +40,7 @@ def foreign(
         return was_read
 
     logs = StoreLogs(disk_contents(Path(store.name)), KEYS) if with_ledger else None
-    return list(find_foreign_files(Path(store.name), checks, store.index, logs, read))
+    return list(find_foreign_files(store.store, checks, logs, read))
 
 
 def blob_path(content: bytes) -> str:
