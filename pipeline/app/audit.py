@@ -17,6 +17,7 @@ from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
+from pipeline.disk.contents import disk_contents
 from pipeline.ledger.witnessed import trusted_checkpoints
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
@@ -44,14 +45,15 @@ async def prepared_audit(
     read_whatever_comes()
     async with AsyncExitStack() as stack:
         identity = await check_audit_start(settings)
+        store = disk_contents(settings.data_dir)
         # A missing key or a file that cannot be used is reported now, not at the first audit.
         verifier_keys(settings, identity)
         trusted_checkpoints(settings.audit_trusted_dir)
-        show_last_audits(settings.data_dir, clock())
+        show_last_audits(store.files, clock())
         sender = await started_sender(settings, stack)
         auditing = Auditing(
             settings,
-            identity.epoch,
+            store,
             lambda: verifier_keys(settings, identity),
             lambda: trusted_checkpoints(settings.audit_trusted_dir),
             clock,
@@ -63,7 +65,7 @@ async def prepared_audit(
         handling = await stack.enter_async_context(running(requests.run()))
         asking = RequestSender(settings)
         stack.push_async_callback(asking.stop)
-        scheduler = AuditScheduler(settings, asking, clock, handler.standing)
+        scheduler = AuditScheduler(settings, store.files, asking, clock, handler.standing)
         scheduling = await stack.enter_async_context(running(scheduler.run()))
         yield Worker(
             "audit worker",

@@ -18,7 +18,6 @@ The report, in `audits/<audit_id>.json`, has verdicts, counts, and the size of e
 
 import asyncio
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,12 +30,11 @@ from pipeline.audit.rules.finding import MISSING_BLOB
 from pipeline.audit.steps import LEDGER_PART
 from pipeline.core.json.canonical import canonical_json
 from pipeline.core.json.strict import InvalidJsonError, parse_object
-from pipeline.core.store.files import Creation, NewFile, NotAFileError
+from pipeline.core.store.files import Creation, Files, NewFile, NotAFileError, ReadableFiles
 from pipeline.disk.append_only_file import AppendOnlyFile, SealedError, seal_file
-from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.owner import refuse_as_root
-from pipeline.disk.regular_files import open_below, read_below
+from pipeline.disk.regular_files import open_below
 from pipeline.errors import IntegrityError
 from schemas.audit_report import AuditReport
 
@@ -218,21 +216,21 @@ def report_name(audit_id: str) -> str:
     return f"{AUDITS_FOLDER}/{audit_id}.json"
 
 
-def has_report(root: Path, audit_id: str) -> bool:
+def has_report(files: ReadableFiles, audit_id: str) -> bool:
     """Return whether an audit has a report."""
-    return os.path.lexists(root / report_name(audit_id))
+    return bool(files.present([report_name(audit_id)]))
 
 
-def read_report(root: Path, audit_id: str) -> tuple[dict[str, Any], bytes] | None:
+def read_report(files: ReadableFiles, audit_id: str) -> tuple[dict[str, Any], bytes] | None:
     """Return the report of an audit and its bytes; None where there is none.
 
     Raises:
         IntegrityError: What is there is not the report of this audit.
         StoreError: The disk failed.
     """
-    with store_faults(root):
+    with files.faults():
         try:
-            content = read_below(root, report_name(audit_id), REPORT_LIMIT_BYTES)
+            content = files.read(report_name(audit_id), REPORT_LIMIT_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except NotAFileError as error:
@@ -249,7 +247,7 @@ def read_report(root: Path, audit_id: str) -> tuple[dict[str, Any], bytes] | Non
     return document, content
 
 
-def write_report(root: Path, report: dict[str, Any]) -> bytes:
+def write_report(files: Files, report: dict[str, Any]) -> bytes:
     """Write the report of an audit, durably; return its bytes.
 
     Raises:
@@ -258,8 +256,8 @@ def write_report(root: Path, report: dict[str, Any]) -> bytes:
     """
     content = canonical_json(report)
     path = report_name(report["audit_id"])
-    with store_faults(root):
-        creation = DurableFiles(root).create([NewFile(path, content)])[path]
+    with files.faults():
+        creation = files.create([NewFile(path, content)])[path]
     if creation is Creation.DIFFERENT:
         raise _no_report(report["audit_id"], "another file")
     return content

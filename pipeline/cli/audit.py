@@ -34,6 +34,7 @@ from schemas.fields import is_audit_id
 
 if TYPE_CHECKING:
     from pipeline.audit.rules.finding import Finding
+    from pipeline.core.store.files import ReadableFiles
     from schemas.audit_request import AuditRequest
 
 WORKER_PATIENCE_SECONDS = 30.0
@@ -90,19 +91,18 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the report of an audit of the store in RMOS_DATA_DIR; exit 5 if it found anything."""
-    from pipeline.disk.store_identity import read_store
+    from pipeline.disk.contents import disk_contents
 
     root = read_settings().data_dir
-    read_store(root)
-    found = _read_report(root, audit_id)
+    found = _read_report(disk_contents(root).files, root, audit_id)
     _end(found if as_json else None, found)
 
 
-def _read_report(root: Path, audit_id: str) -> dict[str, Any]:
+def _read_report(files: "ReadableFiles", root: Path, audit_id: str) -> dict[str, Any]:
     from pipeline.audit.journal import journal_progress, read_report
 
     # By its pattern first: nothing else may become a path.
-    stored = read_report(root, audit_id) if is_audit_id(audit_id) else None
+    stored = read_report(files, audit_id) if is_audit_id(audit_id) else None
     if stored is not None:
         return stored[0]
     if is_audit_id(audit_id) and journal_progress(root, audit_id) is not None:

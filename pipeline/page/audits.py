@@ -13,6 +13,7 @@ from pipeline.api.dependencies import ApiDeps
 from pipeline.audit.journal import journal_progress, read_report
 from pipeline.audit.kept import AuditFile, FindingsPage, audit_files, read_findings
 from pipeline.audit.rules.finding import MEANINGS, severity_of, worst_severity
+from pipeline.core.store.files import ReadableFiles
 from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
@@ -120,7 +121,10 @@ async def list_audits(request: Request, deps: ApiDeps, number: PageNumber = 1) -
     def listed() -> Response:
         files = audit_files(root)
         first = (number - 1) * AUDITS_A_PAGE
-        shown = [_audit_view(file, root) for file in files[first : first + AUDITS_A_PAGE]]
+        shown = [
+            _audit_view(file, deps.reader.store.files)
+            for file in files[first : first + AUDITS_A_PAGE]
+        ]
         following = number + 1 if len(files) > first + AUDITS_A_PAGE else None
         return page(
             request, "audits.html", audits=shown, number=number, following=following,
@@ -138,7 +142,7 @@ async def show_audit(request: Request, deps: ApiDeps, audit_id: str, start: Star
         raise _no_audit()
 
     def shown() -> Response:
-        found = read_report(root, audit_id)
+        found = read_report(deps.reader.store.files, audit_id)
         report = None if found is None else found[0]
         try:
             findings = read_findings(root, audit_id, start, FINDINGS_A_PAGE)
@@ -158,13 +162,13 @@ def _no_audit() -> ApiError:
     return ApiError(404, "NOT_FOUND", "The store has no such audit.")
 
 
-def _audit_view(file: AuditFile, root: Any) -> AuditView:  # noqa: ANN401
+def _audit_view(file: AuditFile, kept: ReadableFiles) -> AuditView:
     at = datetime.fromtimestamp(file.written_ns / 1e9, UTC)
     state = "under way, or broken off"
     report = None
     if file.is_done:
         try:
-            found = read_report(root, file.audit_id)
+            found = read_report(kept, file.audit_id)
             report = None if found is None else found[0]
         except IntegrityError as error:
             state = str(error)

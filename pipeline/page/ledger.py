@@ -12,7 +12,7 @@ from pipeline.api.answers import ApiError
 from pipeline.api.dependencies import ApiDependencies, ApiDeps
 from pipeline.audit.journal import read_report
 from pipeline.audit.kept import AuditFile, audit_files
-from pipeline.disk.store_identity import read_store
+from pipeline.core.store.identity import read_identity
 from pipeline.errors import IntegrityError, StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.reader import StoreLogs
@@ -62,7 +62,7 @@ async def download_checkpoint(deps: ApiDeps) -> Response:
 
 
 def _page(request: Request, deps: ApiDependencies) -> Response:
-    store_id, unchecked = read_store(deps.settings.data_dir).store_id, None
+    store_id, unchecked = read_identity(deps.reader.store.files).store_id, None
     try:
         logs = open_store_logs(deps.settings)
         view = ledger_view(store_id, logs.keys, [log_view(logs, log) for log in logs.ids()])
@@ -119,7 +119,7 @@ def _last_audits(deps: ApiDependencies) -> tuple[dict[str, Any] | None, dict[str
 def _reports(deps: ApiDependencies, files: Sequence[AuditFile]) -> Iterator[dict[str, Any]]:
     for file in [each for each in files if each.is_done][:_LOOKED_BACK]:
         try:
-            found = read_report(deps.settings.data_dir, file.audit_id)
+            found = read_report(deps.reader.store.files, file.audit_id)
         except IntegrityError:
             # The page of the audits names it.
             continue

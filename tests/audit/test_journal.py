@@ -25,6 +25,7 @@ from pipeline.audit.journal import (
     write_report,
 )
 from pipeline.core.json.canonical import canonical_json
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import IntegrityError
 from tests.audit.audit_reports import REPORT
 
@@ -184,25 +185,25 @@ def test_a_file_that_is_no_journal_begins_anew(tmp_path: Path) -> None:
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
-    content = write_report(tmp_path, REPORT)
+    content = write_report(DurableFiles(tmp_path), REPORT)
     path = tmp_path / report_name("a")
     assert path.read_bytes() == content == canonical_json(REPORT)
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
-    assert has_report(tmp_path, "a")
-    assert read_report(tmp_path, "a") == (REPORT, content)
+    assert has_report(DurableFiles(tmp_path), "a")
+    assert read_report(DurableFiles(tmp_path), "a") == (REPORT, content)
 
 
 def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
-    assert read_report(tmp_path, "a") is None
-    assert not has_report(tmp_path, "a")
+    assert read_report(DurableFiles(tmp_path), "a") is None
+    assert not has_report(DurableFiles(tmp_path), "a")
 
 
 def test_a_report_is_never_replaced(tmp_path: Path) -> None:
-    content = write_report(tmp_path, REPORT)
+    content = write_report(DurableFiles(tmp_path), REPORT)
     with pytest.raises(IntegrityError, match=r"audits/a\.json"):
-        write_report(tmp_path, REPORT | {"finished_at_utc": "2025-12-18T15:00:00Z"})
+        write_report(DurableFiles(tmp_path), REPORT | {"finished_at_utc": "2025-12-18T15:00:00Z"})
     assert (tmp_path / report_name("a")).read_bytes() == content
-    assert write_report(tmp_path, REPORT) == content
+    assert write_report(DurableFiles(tmp_path), REPORT) == content
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,10 @@ def test_what_is_not_its_report_is_refused(tmp_path: Path, content: bytes) -> No
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"audits/a\.json"):
-        read_report(tmp_path, "a")
+        read_report(DurableFiles(tmp_path), "a")
 
 
 def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / report_name("a")).mkdir(parents=True)
     with pytest.raises(IntegrityError):
-        read_report(tmp_path, "a")
+        read_report(DurableFiles(tmp_path), "a")

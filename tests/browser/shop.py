@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit.journal import journal_path, write_report
+from pipeline.disk.durable_files import DurableFiles
 from tests.audit.audited import audit
 from tests.builders import (
     advisory_request,
@@ -119,7 +120,7 @@ def _keep_an_audit(root: Path) -> None:
     path = journal_path(root, AUDIT)
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_report(root, audited.report)
+    write_report(DurableFiles(root), audited.report)
 
 
 def programs() -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.audit.journal import report_name, write_report
+from pipeline.disk.durable_files import DurableFiles
 from tests.audit.audit_reports import REPORT
 from tests.cli.command_line import CommandLine
 from tests.storage.stores import make_store
@@ -20,7 +21,7 @@ def store(rmos: CommandLine) -> CommandLine:
 
 def keep(store: CommandLine, **changes: Any) -> dict[str, Any]:
     report = REPORT | changes
-    write_report(store.data_dir, report)
+    write_report(DurableFiles(store.data_dir), report)
     return report
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.audit.journal import journal_path, write_report
 from pipeline.audit.rules.finding import MEANINGS
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.page.audits import FINDINGS_A_PAGE, WAYS_OUT, finding_view
 from schemas.audit_finding import AuditCode
 from tests.audit.audit_reports import REPORT
@@ -38,7 +39,9 @@ def keep(root: Path, audit_id: str, *findings: Any, **report: Any) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     if report:
         counts = {**REPORT["counts"], "findings": len(findings)}
-        write_report(root, {**REPORT, "counts": counts, "audit_id": audit_id, **report})
+        write_report(
+            DurableFiles(root), {**REPORT, "counts": counts, "audit_id": audit_id, **report}
+        )
 
 
 def verdicts(**changed: tuple[str, str]) -> dict[str, dict[str, str]]:

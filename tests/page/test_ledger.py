@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.audit.journal import write_report
 from pipeline.disk.contents import disk_contents
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.ledger.reader import StoreLogs
 from pipeline.ledger.tlog.checkpoints import open_checkpoint, parse_trusted
 from tests.audit.audit_reports import REPORT
@@ -98,7 +99,7 @@ async def test_a_store_without_leaves_has_nothing_to_hand_out(
 
 async def test_the_store_root_is_that_of_the_last_audit_that_has_one(store: Path) -> None:
     def report(audit_id: str, **more: Any) -> None:
-        write_report(store, {**REPORT, "audit_id": audit_id, **more})
+        write_report(DurableFiles(store), {**REPORT, "audit_id": audit_id, **more})
 
     report("whole", store_root=ROOT)
     report("later")

@@ -83,7 +83,7 @@ class AuditHandler:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        incoming = request_of(record, self._auditing.epoch)
+        incoming = request_of(record, self._auditing.store.identity.epoch)
         # In a thread: a large one takes a second, in which the loop must poll.
         verdict = await asyncio.to_thread(judge_audit_record, incoming.key, incoming.value)
         try:
@@ -141,13 +141,13 @@ class AuditHandler:
             journal.close()
 
     async def _stored(self, request: AuditRequest) -> bytes | None:
-        root = self._auditing.settings.data_dir
-        found = await asyncio.to_thread(read_report, root, request.audit_id)
+        auditing = self._auditing
+        found = await asyncio.to_thread(read_report, auditing.store.files, request.audit_id)
         if found is None:
             return None
         report, content = found
         _check_is_of(request, report)
-        await asyncio.to_thread(seal_journal, root, request.audit_id)
+        await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
         return content
 
     async def _audit(
@@ -166,7 +166,7 @@ class AuditHandler:
         _log.info("audit begun", audit_id=request.audit_id, mode=request.mode)
         publish = partial(self._publish, FINDING_EVENT_TYPE, incoming, request.audit_id)
         report = await AuditRun(auditing, request, journal, publish).report()  # 4.
-        content = await asyncio.to_thread(write_report, auditing.settings.data_dir, report)  # 5.
+        content = await asyncio.to_thread(write_report, auditing.store.files, report)  # 5.
         await asyncio.to_thread(seal_journal, auditing.settings.data_dir, request.audit_id)
         self._measure(report, monotonic() - started)
         return content

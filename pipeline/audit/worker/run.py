@@ -27,6 +27,7 @@ from pipeline.broker.admin.topics import OffsetRange
 from pipeline.broker.connection import broker_errors
 from pipeline.broker.reading.ranges import read_ranges
 from pipeline.core.json.canonical import canonical_json
+from pipeline.core.store.contents import StoreContents
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
@@ -138,14 +139,14 @@ class Auditing:
 
     Attributes:
         settings: The broker and the store.
-        epoch: Of the store.
+        store: The store; its journals are appended to in its folder.
         keys: Returns whose signatures under checkpoints count; called for each audit.
         trusted: Returns the trusted checkpoints; called for each audit.
         clock: Returns the time.
     """
 
     settings: Settings
-    epoch: int
+    store: StoreContents
     keys: Callable[[], Sequence[VerifierKey]]
     trusted: Callable[[], Sequence[Checkpoint]]
     clock: Callable[[], datetime]
@@ -181,7 +182,7 @@ class AuditRun:
             StoreError: The disk failed.
             MemoryError: A process was killed, as the kernel does where memory is short.
         """
-        broker = await broker_view(self.auditing.settings, self.auditing.epoch)
+        broker = await broker_view(self.auditing.settings, self.auditing.store.identity.epoch)
         async with handed_over(partial(self._work, broker)) as received:
             await self._take(received)
         return self._report

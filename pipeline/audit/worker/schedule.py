@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -16,6 +15,7 @@ from pipeline.audit.rules.request import daily_id, due_audits, hourly_id, second
 from pipeline.audit.worker.asking import publish_audit
 from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
+from pipeline.core.store.files import ReadableFiles
 from pipeline.errors import BrokerError, IntegrityError
 from pipeline.settings import Settings
 from schemas.audit_request import AuditMode
@@ -32,6 +32,7 @@ class AuditScheduler:
     """Publishes what is due, each request once a process, and none whose report is there."""
 
     settings: Settings
+    files: ReadableFiles
     sender: RequestSender
     clock: Callable[[], datetime]
     standing: Standing
@@ -70,7 +71,7 @@ class AuditScheduler:
         return asked
 
     def _is_known(self, audit_id: str) -> bool:
-        return audit_id in self._asked or has_report(self.settings.data_dir, audit_id)
+        return audit_id in self._asked or has_report(self.files, audit_id)
 
 
 _LOOKED_BACK: Final[tuple[tuple[AuditMode, Callable[[datetime], str], timedelta, int], ...]] = (
@@ -79,7 +80,7 @@ _LOOKED_BACK: Final[tuple[tuple[AuditMode, Callable[[datetime], str], timedelta,
 )
 
 
-def show_last_audits(root: Path, moment: datetime) -> None:
+def show_last_audits(files: ReadableFiles, moment: datetime) -> None:
     """Set the metrics of audits as they stand at `moment`: when the last clean one ended.
 
     Without it, every restart would look like a worker that has never had a clean audit.
@@ -92,15 +93,15 @@ def show_last_audits(root: Path, moment: datetime) -> None:
         metrics.AUDIT_FINDINGS.labels(code, severity_of(code))
     for mode, audit_id, step, number in _LOOKED_BACK:
         ids = (audit_id(moment - step * back) for back in range(number))
-        ended = next((found for each in ids if (found := _clean_end(root, each))), None)
+        ended = next((found for each in ids if (found := _clean_end(files, each))), None)
         if ended is not None:
             metrics.LAST_CLEAN_AUDIT.labels(mode).set(ended.timestamp())
 
 
-def _clean_end(root: Path, audit_id: str) -> datetime | None:
+def _clean_end(files: ReadableFiles, audit_id: str) -> datetime | None:
     """Return when an audit ended, if it has a report without an error."""
     try:
-        found = read_report(root, audit_id)
+        found = read_report(files, audit_id)
     except IntegrityError:
         return None  # An audit request of this id reports it.
     if found is None or worst_severity(found[0]["codes"]) == "error":

@@ -21,6 +21,8 @@ from pipeline.broker.sending.batches import BatchSender, Message
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
 from pipeline.core.progress import Progress
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.errors import BrokerError, ExecutorError, StoreError
 from pipeline.settings import Settings
 from tests.audit.audit_reports import REPORT
@@ -112,7 +114,7 @@ async def audits(template: Template, tmp_path: Path, monkeypatch: pytest.MonkeyP
     root = template.copy_to(tmp_path / "store")
     settings = Settings(data_dir=root, audit_processes=0)
     told = Told(settings)
-    auditing = Auditing(settings, 1, lambda: KEYS, list, lambda: NOW)
+    auditing = Auditing(settings, disk_contents(root), lambda: KEYS, list, lambda: NOW)
     return Audits(root, AuditHandler(auditing, told, Backoff(0.001)), told)
 
 
@@ -194,7 +196,7 @@ async def test_an_audit_that_was_done_between_two_looks_is_not_done_again(
     take = AuditJournal.take
 
     def take_late(root: Path, audit_id: str) -> AuditJournal | None:
-        write_report(root, REPORT | {"mode": "full"})
+        write_report(DurableFiles(root), REPORT | {"mode": "full"})
         return take(root, audit_id)
 
     monkeypatch.setattr(AuditJournal, "take", take_late)

@@ -9,6 +9,7 @@ import pytest
 from pipeline.audit.worker import schedule as audit_scheduling
 from pipeline.audit.worker.schedule import AuditScheduler
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, Standing
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.errors import BrokerError
 from pipeline.settings import Settings
 
@@ -27,7 +28,9 @@ async def test_an_audit_that_cannot_be_asked_for_is_a_reason(
     standing = Standing("audits")
     settings = Settings(data_dir=tmp_path, audit_hourly=True)
     now = datetime(2026, 2, 1, 10, 0, tzinfo=UTC)
-    scheduler = AuditScheduler(settings, cast("Any", None), lambda: now, standing)
+    scheduler = AuditScheduler(
+        settings, StoredFiles(tmp_path), cast("Any", None), lambda: now, standing
+    )
     for _ in range(PUT_OFF_LIMIT):
         await scheduler.ask()
         assert standing.reasons == ()
