@@ -99,9 +99,6 @@ BESIDE_THE_STORE = {
 }
 """Who knows files by their descriptors beside `disk`, and why."""
 
-NOT_YET_MOVED = ("pipeline.storage.attachments",)
-"""Whose files are still to go through `disk`; this list may only shrink."""
-
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
@@ -285,9 +282,9 @@ def test_only_the_disk_knows_descriptors_locks_and_database_files() -> None:
         for module in MODULES
         if room_of(module) != "disk" and (found := of_the_disk(module))
     }
-    allowed = (*BESIDE_THE_STORE, *NOT_YET_MOVED)
-    assert {module: found for module, found in used.items() if not is_in(module, allowed)} == {}
-    needless = [each for each in BESIDE_THE_STORE if not any(is_in(one, (each,)) for one in used)]
+    beside = tuple(BESIDE_THE_STORE)
+    assert {module: found for module, found in used.items() if not is_in(module, beside)} == {}
+    needless = [each for each in beside if not any(is_in(one, (each,)) for one in used)]
     assert needless == []
 
 
