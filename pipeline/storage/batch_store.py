@@ -4,7 +4,7 @@ With the same numbers in `BatchStore._commit`, and what is left if the process d
 
 | step | if the process dies after it |
 |---|---|
-| 1. take the store's lock, begin a transaction | nothing |
+| 1. begin a transaction, alone with these partitions; let the index follow the ledger | nothing |
 | 2. look up what is known, plan, insert rows: where others were first, plan again; check known \
 files and the reject limit | nothing |
 | 3. lock the logs, compare or append their leaves in memory | nothing |
@@ -53,6 +53,7 @@ from pipeline.storage.batch_plan import (
     path_of_row,
     sha256_of_row,
 )
+from pipeline.storage.catching_up import catch_up
 from pipeline.storage.index import queries
 from pipeline.storage.index.queries import IndexTransaction, KnownRows
 from pipeline.storage.restoring import Restoration, restore_files
@@ -142,10 +143,13 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """Do it. Only what is consumed here moves the position and has a leaf."""
         following = _next_offsets(records)
         with self.store.faults(), self._going_on(following) as transaction:  # 1.
+            positions = queries.positions(transaction.connection, self.identity.epoch)
+            if is_consumed:
+                self._catch_up(records, positions, transaction)
             records = self._with_recorded_verdicts(records)
             plan = self._claim(records, transaction)  # 2.
             damaged = self._damaged(plan)
-            accepted = check_reject_limit(plan, damaged, transaction, limit, self.identity.epoch)
+            accepted = check_reject_limit(plan, damaged, transaction, limit, positions)
             leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
             damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
             if is_consumed:  # 6.
@@ -186,6 +190,23 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     def _going_on(self, places: Iterable[Partition]) -> AbstractContextManager[IndexTransaction]:
         """Begin a transaction in which nobody else goes on with these partitions."""
         return self.index.transaction([LogId(self.identity.epoch, *place) for place in places])
+
+    def _catch_up(
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        positions: Mapping[Partition, int],
+        transaction: IndexTransaction,
+    ) -> None:
+        """Let the index follow the ledger up to this batch, where it has lost rows."""
+        if self.ledger is None:
+            return
+        for (topic, partition), first in _first_offsets(records).items():
+            position = positions.get((topic, partition), 0)
+            if position < first:
+                log = LogId(self.identity.epoch, topic, partition)
+                reader = self.ledger.reader(log)
+                if reader is not None:
+                    catch_up(self.store, log, reader, transaction, position=position, before=first)
 
     def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]
@@ -282,6 +303,12 @@ def _by_log(plan: BatchPlan[Verdict, AnyOutcome]) -> dict[LogId, list[LedgerLeaf
     return leaves
 
 
+def _first_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
+    # In offset order within each partition: of those in reverse the last one stays.
+    sources = (record.source.id for record in reversed(records))
+    return {(topic, partition): offset for topic, partition, offset in sources}
+
+
 def _next_offsets(records: Sequence[JudgedRecord[Verdict]]) -> dict[Partition, int]:
     following: dict[Partition, int] = {}
     for record in records:
@@ -295,7 +322,7 @@ def check_reject_limit(
     damaged: Collection[str],
     transaction: IndexTransaction,
     limit: RejectLimit | None,
-    epoch: int,
+    judged_before: Mapping[Partition, int],
 ) -> int:
     """Count the verdicts of a batch; return how many failures the operator let through.
 
@@ -306,7 +333,6 @@ def check_reject_limit(
     """
     if limit is None:
         return 0
-    judged_before = queries.positions(transaction.connection, epoch)
     failures: defaultdict[Partition, list[bool]] = defaultdict(list)
     for each in plan.records:
         topic, partition, offset = each.record.source.id

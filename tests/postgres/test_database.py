@@ -98,7 +98,12 @@ def beside(
     return pool, pool.submit(run)
 
 
-def test_two_that_believe_to_own_a_partition_take_turns(url: str, index: RunIndex) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_two_that_believe_to_own_a_partition_take_turns(
+    url: str, index: RunIndex, is_new: bool
+) -> None:
+    if not is_new:
+        _advance(index, {(TOPIC, 0): 1})
     with index.transaction([place(0)]) as transaction:
         pool, later = beside(index, [place(1), place(0)], lambda t: t.connection)
         wait_until(lambda: is_waiting(url))
