@@ -32,6 +32,7 @@ from pipeline.core.runs import verdict
 from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
+from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
@@ -70,7 +71,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (run_store, "_files_of", "list of files"),
     (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_claim", "plan"),
-    (batch_store.DurableFiles, "create", "files: our own Python"),
+    (DurableFiles, "create", "files: our own Python"),
     (queries, "known_runs", "SQL: look up"),
     (IndexTransaction, "add_runs", "SQL: insert"),
     (IndexTransaction, "advance", "SQL: positions"),

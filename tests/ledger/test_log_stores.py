@@ -12,7 +12,17 @@ from pipeline.errors import IntegrityError, LogMovedError
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.stored_log import find_logs
 from pipeline.ledger.writer import Ledger
-from tests.ledger.ledgers import KEYS, LOG, OTHER_LOG, SIGNER, STORE_ID, leaf, leaves, on_disk
+from tests.ledger.ledgers import (
+    KEYS,
+    LOG,
+    OTHER_LOG,
+    SIGNER,
+    STORE_ID,
+    NamedLogCalls,
+    leaf,
+    leaves,
+    on_disk,
+)
 from tests.ledger.memory_logs import MemoryLogs
 from tests.storage.memory_files import MemoryFiles
 
@@ -26,6 +36,7 @@ def in_memory() -> tuple[MemoryFiles, MemoryLogs]:
 
 IMPLEMENTATIONS: dict[str, Callable[[Path], Opened]] = {
     "disk": open_to_write,
+    "disk, a flush for each": lambda root: open_to_write(root, NamedLogCalls()),
     "memory": lambda _: in_memory(),
 }
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pipeline.disk.store_identity import STORE_FORMAT, StoreIdentity
+from pipeline.core.store.identity import STORE_FORMAT, StoreIdentity
 from pipeline.postgres.scripts import run_scripts
 from pipeline.postgres.store_row import make_row
 from pipeline.storage.index.postgres import store_row

@@ -18,9 +18,12 @@ from pipeline.core.store.files import (
 )
 from pipeline.disk.durable_files import DurableFiles
 from tests.storage.memory_files import MemoryFiles
+from tests.storage.stores import NamedCalls
 
 IMPLEMENTATIONS: dict[str, Callable[[Path], Files]] = {
     "disk": DurableFiles,
+    "disk, a flush for each": lambda root: DurableFiles(root, NamedCalls()),
+    "disk, opened to read": DurableFiles.to_read,
     "memory": lambda _: MemoryFiles(),
 }
 
