@@ -256,12 +256,12 @@ class _Logs:
 
 
 def _opened(settings: Settings) -> _LookedAt:
-    root = settings.data_dir
-    identity = read_store(root)
+    store = disk_contents(settings.data_dir)
     logs = None
     if settings.ledger_enabled:
-        logs = _Logs(StoreLogs(disk_contents(root), verifier_keys(settings, identity)))
-    return _LookedAt(str(root), identity, open_index_to_read(root), logs)
+        logs = _Logs(StoreLogs(store, verifier_keys(settings, store.identity)))
+    index = open_index_to_read(settings.data_dir)
+    return _LookedAt(store.name, store.identity, index, logs)
 
 
 async def _log(settings: Settings, topic: str, group: str, writes: Iterable[str]) -> Found:

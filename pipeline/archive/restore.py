@@ -19,9 +19,8 @@ from pipeline.archive.verify import VerifiedTar, open_tar, verify_tar
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.layout import ArtifactPath, BlobPath, LinkPath, parse_path
 from pipeline.core.progress import Progress
+from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.files import Creation, NewFile
-from pipeline.disk.durable_files import DurableFiles
-from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.disk.owner import refuse_as_root
 from pipeline.errors import IntegrityError
@@ -56,12 +55,12 @@ def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> Restored
             it was proved.
         StoreError: The disk of the store failed.
     """
-    root = Path(logs.store.name)
-    refuse_as_root(root)
+    # As a disk has it: who owns the folder.
+    refuse_as_root(Path(logs.store.name))
     with open_tar(path) as file:
         proved = verify_tar(path, file, logs, progress)  # 1.
         proved.refuse()
-        restoring = _Restoring(root, proved)
+        restoring = _Restoring(logs.store, proved)
         try:
             # 2. Members are sorted, and attachments/ comes before runs/.
             restoring.run(file, progress)
@@ -73,18 +72,18 @@ def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> Restored
 class _Restoring:
     """One tar on its way back."""
 
-    def __init__(self, root: Path, proved: VerifiedTar) -> None:
+    def __init__(self, store: StoreContents, proved: VerifiedTar) -> None:
         self.restored = RestoredArchive()
-        self._root = root
+        self._store = store
+        self._lock = Path(store.name) / INDEX_LOCK
         self._proved = proved
-        self._files = DurableFiles(root)
-        self._attachments = AttachmentFiles(self._files)
+        self._attachments = AttachmentFiles(store.files)
 
     def run(self, file: IO[bytes], progress: Progress) -> None:
         done, files = 0, self._new_files(file)
         while batch := list(islice(files, _ROUND_FILES)):
-            with store_faults(self._root), exclusive_lock(self._root / INDEX_LOCK):
-                creations = self._files.create(batch)
+            with self._store.faults(), exclusive_lock(self._lock):
+                creations = self._store.files.create(batch)
             for path, creation in creations.items():
                 self._count(path, creation)
             done += len(batch)

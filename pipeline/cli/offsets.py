@@ -54,12 +54,10 @@ def _back_to_store(settings: Settings, group: str) -> Target:
     if group not in {topics.persist_group, topics.advise_group, topics.migrate_group}:
         raise InputError(f"{group} does not go by a store: say another place.")
     # SQLAlchemy with them, which no other target needs.
-    from pipeline.disk.store_identity import read_store
-    from pipeline.storage.index.run_index import open_index_to_read
+    from pipeline.storage.store import open_store_to_read
 
-    epoch = read_store(settings.data_dir).epoch
-    with closing(open_index_to_read(settings.data_dir)) as index:
-        kept = index.kept_to(epoch)
+    with closing(open_store_to_read(settings.data_dir)) as store:
+        kept = store.index.kept_to(store.identity.epoch)
 
     def target(position: GroupPosition) -> int | None:
         stored = kept.get(position.place, 0)

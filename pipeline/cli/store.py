@@ -23,7 +23,6 @@ from pipeline.cli.views.terminal import (
 )
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.contents import disk_contents
-from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.store_identity import begin_epoch, create_store, read_store
 from pipeline.disk.volume import has_group_commit, room_of
@@ -188,15 +187,13 @@ def rebuild(as_json: AsJson = False) -> None:
 @index_app.command()
 def check(as_json: AsJson = False) -> None:
     """Compare the index with every file, by hash; exit 5 if they differ."""
-    from pipeline.storage.index.run_index import open_index_to_read
     from pipeline.storage.index_check import check_index
+    from pipeline.storage.store import open_store_to_read
 
-    root = read_settings().data_dir
-    read_store(root)
-    with closing(open_index_to_read(root)) as index:
+    with closing(open_store_to_read(read_settings().data_dir)) as store:
         with progress_bar() as progress:
-            differences = list(check_index(disk_contents(root), index, progress))
-        runs, advisories = index.count(), index.count_advisories()
+            differences = list(check_index(store, store.index, progress))
+        runs, advisories = store.index.count(), store.index.count_advisories()
     if as_json:
         found = [asdict(each) for each in differences]
         print_json({"runs": runs, "advisories": advisories, "differences": found})
@@ -252,9 +249,7 @@ def put(
     """Store files under their SHA-256, and print it; a blob that exists already is success."""
     from pipeline.storage.attachments import AttachmentFiles, stored_answer
 
-    root = read_settings().data_dir
-    read_store(root)
-    store = AttachmentFiles(DurableFiles.to_read(root))
+    store = AttachmentFiles(disk_contents(read_settings().data_dir).files)
     created = 0
     for file in files:
         try:

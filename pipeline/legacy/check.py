@@ -17,7 +17,6 @@ from pipeline.core.progress import Progress
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.disk.contents import disk_contents
-from pipeline.disk.store_identity import read_store
 from pipeline.errors import IntegrityError
 from pipeline.legacy.backup import backups_of, check_backup, named_sha256
 from pipeline.legacy.mapping import UNREAD_LINK
@@ -32,6 +31,7 @@ from pipeline.legacy.source import (
 from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.artifacts import sha256_of_file
 from pipeline.storage.index.run_index import RunIndex, open_index_to_read
+from pipeline.storage.store import open_store_to_read
 
 _ROWS = 500
 
@@ -83,12 +83,11 @@ def migration_status(
         InputError: An attachment of the source cannot be read.
         StoreError: There is no store, or its index cannot be used.
     """
-    read_store(root)
-    with closing(open_index_to_read(root)) as index:
+    with closing(open_store_to_read(root)) as store:
         backups = backups_of(source.path, backup_dir) if source.sha256 else []
-        rows = _with_runs(source, index, progress)
+        rows = _with_runs(source, store.index, progress)
         states = Counter(_state(row, run) for row, run in rows)
-        return MigrationStatus(backups, index.count(), states)
+        return MigrationStatus(backups, store.index.count(), states)
 
 
 def _state(row: ReadRow, run: StoredRun | None) -> str:
