@@ -39,7 +39,7 @@ from pipeline.core.dead_letters.carried_record import held_bytes
 from pipeline.core.dead_letters.letter import read_dead_letter, record_headers
 from pipeline.core.envelope import Rejected
 from pipeline.core.record import Partition, RecordId, RecordSource
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, StoreAwayError
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryRecord, AdvisoryStore
 from pipeline.storage.batch_store import BatchResult, RejectLimit
@@ -97,7 +97,7 @@ class AdvisoryClaims:
         self._tried: dict[Partition, set[int]] = {}
 
     async def run(self) -> None:
-        """Look every second until cancelled.
+        """Look every second until cancelled; later where what keeps the store does not answer.
 
         Raises:
             StoreError: The disk failed.
@@ -105,7 +105,12 @@ class AdvisoryClaims:
         while True:
             began = time.monotonic()
             self._has_found = False
-            is_done = await self.look()
+            try:
+                is_done = await self.look()
+            except StoreAwayError as error:
+                metrics.FAULTS.labels(self._outbox.group, "store").inc()
+                _log.warning("claims put off", why=str(error))
+                is_done = False
             pause = LOOK_SECONDS if is_done else PAUSE_SECONDS
             if not self._has_found:
                 pause = max(pause, LOOK_SHARE * (time.monotonic() - began))

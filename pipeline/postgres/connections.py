@@ -15,6 +15,15 @@ _CONNECT_SECONDS: Final = 10
 """Longest wait for a connection; of several hosts, for each."""
 
 
+_SILENCE_SECONDS: Final = 30
+"""Longest time without an answer of the other side."""
+
+_LIMITS: Final = "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
+"""Of each connection: the wait for a lock, so that a worker that must stop can; and the pause
+inside a transaction, so that a host that lost its network, or was halted, holds no partition of
+others for longer. A batch writes its files meanwhile, which takes far less."""
+
+
 class ReadConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection of the driver that can only read."""
 
@@ -43,6 +52,13 @@ def name_of(url: str) -> str:
 def _settings(url: str) -> str:
     given = conninfo_to_dict(url)
     given.setdefault("connect_timeout", _CONNECT_SECONDS)
+    # A network that swallows what is sent is noticed within half a minute.
+    given.setdefault("tcp_user_timeout", _SILENCE_SECONDS * 1000)
+    given.setdefault("keepalives_idle", _SILENCE_SECONDS // 3)
+    given.setdefault("keepalives_interval", _SILENCE_SECONDS // 6)
+    given.setdefault("keepalives_count", 4)
+    # What the URL says comes last, so it holds.
+    given["options"] = f"{_LIMITS} {given.get('options') or ''}"
     # Of several hosts the one that takes writes, also after another was promoted.
     given.setdefault("target_session_attrs", "primary")
     given.setdefault("application_name", "rmos")
@@ -58,9 +74,8 @@ def connect(url: str) -> psycopg.Connection[tuple[Any, ...]]:
 
 def connect_to_read(url: str) -> ReadConnection:
     """Open a connection that can only read."""
-    connection = ReadConnection.connect(
-        _settings(url), autocommit=True, options="-c default_transaction_read_only=on"
-    )
+    connection = ReadConnection.connect(_settings(url), autocommit=True)
+    connection.execute("SET default_transaction_read_only = on")
     adapt(connection)
     return connection
 

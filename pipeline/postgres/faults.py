@@ -21,6 +21,7 @@ _GOES_ON: Final = (
     psycopg.OperationalError,  # no connection, or none any more; it is at its limits, or stops
     psycopg.InterfaceError,  # a connection that is closed
     errors.DeadlockDetected,
+    errors.LockNotAvailable,  # not within the time of a connection
     errors.SerializationFailure,
     errors.ReadOnlySqlTransaction,  # a standby, until it is promoted
     errors.IdleInTransactionSessionTimeout,

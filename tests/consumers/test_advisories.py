@@ -24,7 +24,7 @@ from pipeline.consumers.engine.outbox import Outbox
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT
 from pipeline.core.advisories.outcome import advisory_event, advisory_event_headers
 from pipeline.core.advisories.verdict import judge_advisory_record
-from pipeline.errors import BrokerError, StoreError
+from pipeline.errors import BrokerError, StoreAwayError, StoreError
 from pipeline.metrics import REGISTRY
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
@@ -450,3 +450,25 @@ async def test_claims_behind_a_batch_that_fails_are_put_off_for_its_reason(
     assert put_off["why"] == f"A batch before it failed: {fault}"
     assert (REGISTRY.get_sample_value("rmos_faults_total", labels) or 0) - before == counted
     assert await asyncio.gather(batch, return_exceptions=True) == [fault]
+
+
+async def test_a_look_goes_on_once_what_keeps_the_index_answers_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advisory_claims, "PAUSE_SECONDS", 0.0)
+    answers = iter([StoreAwayError("The index does not answer."), None])
+    looked = asyncio.Event()
+
+    async def look() -> bool:
+        if (fault := next(answers, None)) is not None:
+            raise fault
+        looked.set()
+        return True
+
+    monkeypatch.setattr(shop.claims, "look", look)
+    with structlog.testing.capture_logs() as logged:
+        running = asyncio.create_task(shop.claims.run())
+        await asyncio.wait_for(looked.wait(), 10)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [each["event"] for each in logged] == ["claims put off"]

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -313,6 +314,42 @@ def test_a_server_that_went_away_is_waited_for_and_then_used_again() -> None:
 def _advance(index: RunIndex, offsets: dict[Partition, int]) -> None:
     with index.transaction([place(0)]) as transaction:
         transaction.advance(1, offsets)
+
+
+def with_options(url: str, options: str) -> str:
+    return f"{url}&options={quote(options)}"
+
+
+def test_a_wait_for_a_partition_ends_and_is_begun_again(url: str, index: RunIndex) -> None:
+    patient = open_postgres_index(with_options(url, "-c lock_timeout=200ms"), IDENTITY, None)
+    with closing(patient), index.transaction([place(0)]) as transaction:
+        transaction.advance(1, {(TOPIC, 0): 1})
+        with pytest.raises(StoreAwayError, match="lock timeout"):
+            _advance(patient, {(TOPIC, 0): 2})
+    with closing(open_postgres_index(url, IDENTITY, None)) as later:
+        _advance(later, {(TOPIC, 0): 3})
+    assert index.positions(1) == {(TOPIC, 0): 3}
+
+
+def test_a_host_that_was_halted_holds_a_partition_for_no_longer_than_a_minute(
+    url: str, index: RunIndex
+) -> None:
+    options = "-c idle_in_transaction_session_timeout=200ms"
+    with closing(open_postgres_index(with_options(url, options), IDENTITY, None)) as halted:
+
+        def advance_too_late() -> None:
+            with halted.transaction([place(0)]) as transaction:
+                transaction.advance(1, {(TOPIC, 0): 1})
+                # The other waits until the server has ended this one.
+                _advance(index, {(TOPIC, 0): 2})
+                transaction.advance(1, {(TOPIC, 0): 9})
+
+        with pytest.raises(StoreAwayError):
+            advance_too_late()
+    assert index.positions(1) == {(TOPIC, 0): 2}
+    query = "SHOW idle_in_transaction_session_timeout"
+    with index.reading() as connection:
+        assert connection.exec_driver_sql(query).scalar_one() == "1min"
 
 
 def test_a_commit_that_is_cut_leaves_nothing_or_all_and_says_so(url: str, index: RunIndex) -> None:

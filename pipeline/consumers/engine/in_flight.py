@@ -36,7 +36,7 @@ from pipeline.consumers.engine.batches import (
 from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.readiness import PutOff, record_at
 from pipeline.core.dead_letters.carried_record import held_bytes
-from pipeline.errors import BrokerError
+from pipeline.errors import BrokerError, StoreAwayError
 
 CHUNKS_UNSTORED = 3
 """Most chunks that are not stored yet: one is judged, one is written ahead, one is stored."""
@@ -233,8 +233,9 @@ class InFlight:
         if assignment == self._assignment:
             self._note_failed(records)
             self._why = self._why or str(error)
-        if isinstance(error, BrokerError):
-            metrics.FAULTS.labels(self._worker.group, "broker").inc()
+        if isinstance(error, BrokerError | StoreAwayError):
+            side = "broker" if isinstance(error, BrokerError) else "store"
+            metrics.FAULTS.labels(self._worker.group, side).inc()
             _log.warning(
                 "batch put off", group=self._worker.group, records=len(records), why=str(error)
             )

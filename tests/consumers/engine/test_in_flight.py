@@ -16,7 +16,7 @@ from pipeline.consumers.engine.group_consumer import PolledConsumer
 from pipeline.consumers.engine.in_flight import InFlight
 from pipeline.consumers.engine.readiness import PUT_OFF_LIMIT, PutOff, Standing
 from pipeline.consumers.engine.subscription import WorkerBroker
-from pipeline.errors import BrokerError, StoreError
+from pipeline.errors import BrokerError, StoreAwayError, StoreError
 from pipeline.settings import Settings
 from tests.consumers.engine.chunks import (
     PATIENCE_SECONDS,
@@ -160,12 +160,21 @@ async def test_what_is_no_record_is_passed_behind_the_last_record_of_a_poll(shop
     assert [each[place()] for each in shop.consumer.committed] == [CHUNK, 2 * CHUNK + 3]
 
 
-@pytest.mark.parametrize("step", ["write", "store", "publish"])
-async def test_after_a_fault_of_the_broker_each_partition_goes_back_to_its_first_uncommitted_record(
-    shop: Shop, step: str
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("write", BrokerError("Away.")),
+        ("store", BrokerError("Away.")),
+        ("store", StoreAwayError("Away.")),
+        ("publish", BrokerError("Away.")),
+    ],
+    ids=["write", "store", "store of another host", "publish"],
+)
+async def test_after_a_fault_of_the_network_each_partition_goes_back_to_what_is_uncommitted(
+    shop: Shop, step: str, fault: Exception
 ) -> None:
     shop.steps.halt("store", 0)
-    shop.steps.faults[step, CHUNK] = BrokerError("Away.")
+    shop.steps.faults[step, CHUNK] = fault
     await shop.put(range(CHUNK))
     await shop.put(range(CHUNK, 2 * CHUNK))
     await shop.put(range(7, 7 + CHUNK), partition=1)
