@@ -63,9 +63,9 @@ class DiskLogs:
         folders = (self._root / LEDGER_FOLDER).glob("*/*/")
         return sorted(folder.relative_to(self._root).as_posix() for folder in folders)
 
-    def has_tiles(self, log: str) -> bool:
-        """Return whether anything was ever appended, or was going to be."""
-        return (self._root / log / "tile").exists()
+    def with_tiles(self, logs: Iterable[str]) -> set[str]:
+        """Return those of `logs` to which anything was ever appended, or was going to be."""
+        return {log for log in logs if (self._root / log / "tile").exists()}
 
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return the head of each of `logs`; one without a checkpoint is left out."""

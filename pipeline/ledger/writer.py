@@ -203,11 +203,11 @@ class Ledger:
         """
         unknown = [log for log in logs if log not in self._states]
         # Asked for first: a log never has tiles before it has a checkpoint.
-        with_tiles = {log for log in unknown if self._store.has_tiles(log.path)}
+        with_tiles = self._store.with_tiles([log.path for log in unknown])
         heads = _by_log(self._store, unknown)
         missing = [log for log in unknown if log not in heads]
         for log in missing:
-            if log in with_tiles:
+            if log.path in with_tiles:
                 raise IntegrityError(
                     f"The log {log.path} has tiles but no checkpoint: put back a copy of the "
                     "latest one, or move its folder out of the store and run rmos replay restore, "

@@ -9,7 +9,7 @@ the note, then removes it if the blob is there; an upload links the blob, then r
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from pipeline.core.layout import attachment_path
@@ -50,6 +50,16 @@ def _note_of(sha256: str) -> str:
     return f"{AWAITED_FOLDER}/{sha256}"
 
 
+def missing_blobs(files: ReadableFiles, named: Iterable[Collection[str]]) -> list[tuple[str, ...]]:
+    """Return of each group of SHA-256 those without a file, sorted; no file is read."""
+    groups = [set(group) for group in named]
+    readable = files.readable({attachment_path(sha256) for group in groups for sha256 in group})
+    return [
+        tuple(sorted(sha256 for sha256 in group if attachment_path(sha256) not in readable))
+        for group in groups
+    ]
+
+
 def missing_attachments(files: ReadableFiles, document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the SHA-256 of each attachment without a file, sorted; no file is read.
 
@@ -59,6 +69,5 @@ def missing_attachments(files: ReadableFiles, document: Mapping[str, Any]) -> tu
     """
     if not document["attachments"]:
         return ()
-    named = {ref["sha256"] for ref in document["attachments"]}
-    readable = files.readable(map(attachment_path, named))
-    return tuple(sorted(sha256 for sha256 in named if attachment_path(sha256) not in readable))
+    (missing,) = missing_blobs(files, [[ref["sha256"] for ref in document["attachments"]]])
+    return missing

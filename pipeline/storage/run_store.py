@@ -4,7 +4,7 @@ A record delivered again finds its own bytes, or its row, whose source it is: it
 again. The procedure of a batch, and what dying in between leaves, is `batch_store`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ from pipeline.core.layout import attachment_path, quarantine_path
 from pipeline.core.runs.outcome import Outcome, StoredRun, resolve_rejected, resolve_run, stored_run
 from pipeline.core.runs.verdict import JudgedRun, Rejected
 from pipeline.core.store.files import NewFile, WrittenAhead
-from pipeline.storage.awaited_blobs import missing_attachments
+from pipeline.storage.awaited_blobs import missing_blobs
 from pipeline.storage.batch_plan import BatchPlan, JudgedRecord, PlannedRecord
 from pipeline.storage.batch_store import BatchResult, BatchStore, RejectLimit
 from pipeline.storage.index.queries import KnownRows, NewRows
@@ -46,18 +46,16 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
     ) -> BatchResult[Outcome]:
         """Store a batch; say of each run which of its attachments are not there by then."""
         result = super().commit(records, limit, written)
-        with self.store.faults():
-            outcomes = [
-                self._with_missing(record, outcome)
-                for record, outcome in zip(records, result.outcomes, strict=True)
-            ]
-        return BatchResult(outcomes, result.accepted_rejects)
-
-    def _with_missing(self, record: RunRecord, outcome: Outcome) -> Outcome:
-        if outcome.kind not in {"persisted", "duplicate"} or isinstance(record.verdict, Rejected):
-            return outcome
-        missing = missing_attachments(self._files, record.verdict.built.index_fields)
-        return outcome._replace(missing_attachments=missing) if missing else outcome
+        outcomes = result.outcomes
+        named = dict(_named(zip(records, outcomes, strict=True)))
+        if named:
+            # Asked for all of them at once.
+            with self.store.faults():
+                missing = missing_blobs(self._files, named.values())
+            for place, lacking in zip(named, missing, strict=True):
+                if lacking:
+                    outcomes[place] = outcomes[place]._replace(missing_attachments=lacking)
+        return result
 
     @staticmethod
     def plan_batch(records: Sequence[RunRecord], known: KnownRows) -> BatchPlan[JudgedRun, Outcome]:
@@ -85,6 +83,16 @@ class RunStore(BatchStore[JudgedRun, Outcome]):
         assert isinstance(judged, JudgedRun)
         assert isinstance(row, StoredRun)
         return resolve_run(judged, row, planned.record.source, intact=False)
+
+
+def _named(judged: Iterable[tuple[RunRecord, Outcome]]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the attachments that stored runs list, each behind its place in the batch."""
+    for place, (record, outcome) in enumerate(judged):
+        verdict = record.verdict
+        if outcome.kind not in {"persisted", "duplicate"} or isinstance(verdict, Rejected):
+            continue
+        if listed := verdict.built.index_fields["attachments"]:
+            yield place, [ref["sha256"] for ref in listed]
 
 
 def _planned(

@@ -24,9 +24,10 @@ class MemoryLogs:
         parts = (path.split("/") for path in self._contents)
         return sorted({"/".join(each[:3]) for each in parts if each[0] == LEDGER_FOLDER})
 
-    def has_tiles(self, log: str) -> bool:
-        """Return whether any path begins with that of a tile of the log."""
-        return any(path.startswith(f"{log}/tile/") for path in self._contents)
+    def with_tiles(self, logs: Iterable[str]) -> set[str]:
+        """Return those with a path that begins with that of a tile."""
+        starts = {path.partition("/tile/")[0] for path in self._contents if "/tile/" in path}
+        return starts & set(logs)
 
     def heads(self, logs: Iterable[str]) -> dict[str, Head]:
         """Return each checkpoint with its version."""

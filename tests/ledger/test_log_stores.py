@@ -85,9 +85,9 @@ def test_a_log_that_is_not_there_cannot_be_swapped(opened: Opened) -> None:
 
 def test_tiles_are_found_by_path_and_listed_by_folder(opened: Opened) -> None:
     files, logs = opened
-    assert not logs.has_tiles(LOG.path)
+    assert logs.with_tiles([LOG.path, OTHER_LOG.path]) == set()
     files.create([NewFile(f"{LOG.path}/tile/0/000.p/{width}", b"") for width in (10, 2)])
-    assert logs.has_tiles(LOG.path)
+    assert logs.with_tiles([LOG.path, OTHER_LOG.path]) == {LOG.path}
     assert logs.tile(LOG.path, "tile/0/000.p/2") == b""
     assert logs.tile(LOG.path, "tile/0/000") is None
     assert logs.names(LOG.path, "tile/0") == ["000.p"]

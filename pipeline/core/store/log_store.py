@@ -73,8 +73,8 @@ class LogStore(Logs, Protocol):
     def logs(self) -> list[str]:
         """Return the folders that logs may have, of all epochs, in order."""
 
-    def has_tiles(self, log: str) -> bool:
-        """Return whether anything was ever appended, or was going to be."""
+    def with_tiles(self, logs: Iterable[str]) -> set[str]:
+        """Return those of `logs` to which anything was ever appended, or was going to be."""
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep everybody else from appending to any log while the block runs."""
