@@ -63,6 +63,11 @@ class PostgresDatabase:
         self._look_ups = ReadConnections(partial(connect_to_read, url))
 
     @property
+    def fails_over(self) -> bool:
+        """A standby that is promoted may lack the last rows."""
+        return True
+
+    @property
     def was_replaced(self) -> bool:
         """Never: a database is filled again in its place."""
         return False

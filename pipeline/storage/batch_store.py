@@ -145,7 +145,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         with self.store.faults(), self._going_on(following) as transaction:  # 1.
             positions = queries.positions(transaction.connection, self.identity.epoch)
             if is_consumed:
-                self._catch_up(records, positions, transaction)
+                self._catch_up(_first_offsets(records), positions, transaction)
             records = self._with_recorded_verdicts(records)
             plan = self._claim(records, transaction)  # 2.
             damaged = self._damaged(plan)
@@ -191,22 +191,44 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """Begin a transaction in which nobody else goes on with these partitions."""
         return self.index.transaction([LogId(self.identity.epoch, *place) for place in places])
 
+    def follow_ledger(self, committed: Mapping[Partition, int]) -> None:
+        """Let the index follow the ledger, where it has lost rows, at a start.
+
+        What the group has not committed comes again, and is left to its batch.
+
+        Args:
+            committed: Where the group goes on.
+
+        Raises:
+            IntegrityError: A log or a file is not what was written.
+            StoreError: Only a record of the topic has what is missing, or the index failed.
+        """
+        with self.store.faults(), self._going_on(committed) as transaction:
+            positions = queries.positions(transaction.connection, self.identity.epoch)
+            reached = self._catch_up(committed, positions, transaction)
+            transaction.advance(self.identity.epoch, reached)
+
     def _catch_up(
         self,
-        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        firsts: Mapping[Partition, int],
         positions: Mapping[Partition, int],
         transaction: IndexTransaction,
-    ) -> None:
-        """Let the index follow the ledger up to this batch, where it has lost rows."""
-        if self.ledger is None:
-            return
-        for (topic, partition), first in _first_offsets(records).items():
+    ) -> dict[Partition, int]:
+        """Let the index follow the ledger up to these offsets; return how far it does then."""
+        reached: dict[Partition, int] = {}
+        behind = {
+            place: first for place, first in firsts.items() if positions.get(place, 0) < first
+        }
+        for (topic, partition), first in behind.items() if self.ledger is not None else ():
+            assert self.ledger is not None
+            log = LogId(self.identity.epoch, topic, partition)
+            reader = self.ledger.reader(log)
+            if reader is None:
+                continue
             position = positions.get((topic, partition), 0)
-            if position < first:
-                log = LogId(self.identity.epoch, topic, partition)
-                reader = self.ledger.reader(log)
-                if reader is not None:
-                    catch_up(self.store, log, reader, transaction, position=position, before=first)
+            catch_up(self.store, log, reader, transaction, position=position, before=first)
+            reached[topic, partition] = min(first, reader.next_offset)
+        return reached
 
     def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]

@@ -87,16 +87,37 @@ class Server:
 
 
 @contextmanager
-def running(version: str) -> Iterator[Server]:
-    """Run a server of a version, or skip where it is not installed."""
-    programs = programs_of(version)
-    if programs is None:
-        pytest.skip(f"PostgreSQL {version} is not installed")
+def _prepared(programs: Path) -> Iterator[Server]:
+    """Give a server a folder of its own, and end it with that."""
     folder = Path(tempfile.mkdtemp(prefix="rmos-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody")
     server = Server(programs, folder)
     try:
+        yield server
+    finally:
+        if (folder / "data/postmaster.pid").exists():
+            server.stop()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def standby_of(primary: Server) -> Iterator[Server]:
+    """Run a standby that follows `primary`, as far as it is told."""
+    with _prepared(primary.programs) as standby:
+        copied = ("pg_basebackup", "-D", standby.data, "-h", str(primary.folder), "-U", "rmos")
+        standby.run(*copied, "-R", "-c", "fast", "--no-sync")
+        standby.start()
+        yield standby
+
+
+@contextmanager
+def running(version: str) -> Iterator[Server]:
+    """Run a server of a version, or skip where it is not installed."""
+    programs = programs_of(version)
+    if programs is None:
+        pytest.skip(f"PostgreSQL {version} is not installed")
+    with _prepared(programs) as server:
         # Another order of texts than that of their bytes, where the server has one.
         order = ["--locale-provider=icu", "--icu-locale=en"] if version == "15" else []
         server.run(
@@ -104,12 +125,7 @@ def running(version: str) -> Iterator[Server]:
             *("--locale=C.UTF-8", "--no-sync", *order),
         )
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder)
+        yield server
 
 
 def with_tables(server: Server, identity: StoreIdentity = IDENTITY, key: str | None = None) -> str:

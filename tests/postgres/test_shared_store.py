@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 psycopg = pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
+from pipeline.consumers.start import checks
 from pipeline.core.advisories.verdict import judge_advisory_record
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.disk.contents import disk_contents_to_write
 from pipeline.errors import IntegrityError, StoreError, StoreNotReadyError
 from pipeline.postgres.database import PostgresDatabase
+from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import RejectLimit
@@ -41,7 +44,7 @@ from tests.builders import (
 from tests.conftest import Servers
 from tests.ledger.ledgers import ledger
 from tests.postgres.servers import IDENTITY, VERSIONS, Server, with_tables
-from tests.storage.stores import TIMESTAMP_MS, files, judged_record, make_store, tombstone
+from tests.storage.stores import TIMESTAMP_MS, TOPIC, files, judged_record, make_store, tombstone
 
 PARTITIONS = 3
 ADVISORIES = "rmos.advisories.requests"
@@ -263,6 +266,36 @@ def test_rows_that_a_failover_lost_are_back_before_the_next_batch(
         lose(url, 1, 0)
         rest = [store_all(store, mixed(partition, 120)[100:], 7) for partition in range(PARTITIONS)]
         assert rest == [outcomes[100:] for outcomes in plain["outcomes"]]
+        assert kept(store.index) == plain["index"]
+    assert without_cuts(root) == plain["files"]
+
+
+async def test_a_start_brings_back_what_a_failover_lost_and_leaves_the_rest_to_its_batch(
+    tmp_path: Path, url: str, plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    with shared(root, url) as store:
+        for partition in range(PARTITIONS):
+            store_all(store, mixed(partition, 120), 50)
+        for partition in range(PARTITIONS):
+            lose(url, partition, 10)
+        place = (TOPIC, 0)
+
+        async def committed(*_: Any) -> dict[Any, int]:
+            return {place: 70, (TOPIC, 1): 5, (TOPIC, 2): 1000}
+
+        async def looked(*_: Any, **__: Any) -> Any:
+            return SimpleNamespace(topic_id=None), [], set()
+
+        monkeypatch.setattr(checks, "committed_offsets", committed)
+        monkeypatch.setattr(checks, "look_at_start", looked)
+        await checks.check_start(
+            Settings(), store, topic=TOPIC, group="g", writes=(), accept_loss=False
+        )
+        # Not beyond what the group has committed, nor beyond the log.
+        assert store.index.positions(1) == {place: 70, (TOPIC, 1): 10, (TOPIC, 2): 120}
+        rest = [store_all(store, mixed(0, 120)[70:], 7), store_all(store, mixed(1, 120)[5:], 7)]
+        assert rest == [plain["outcomes"][0][70:], plain["outcomes"][1][5:]]
         assert kept(store.index) == plain["index"]
     assert without_cuts(root) == plain["files"]
 

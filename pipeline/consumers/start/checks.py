@@ -18,10 +18,12 @@ Whether the topics of a worker are as its promises need them: at start, and whil
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from pipeline import metrics
+from pipeline.broker.admin.groups import committed_offsets
 from pipeline.broker.admin.topic_promises import BrokenPromise, Consequence, broken_promise
 from pipeline.broker.admin.topics import OffsetRange, compare_topics
 from pipeline.broker.connection import describe_cluster
@@ -117,9 +119,16 @@ class Start:
     kept: Callable[[], Mapping[Partition, int]] | None
 
 
+class WrittenStore(Store, Protocol):
+    """A store that a worker writes."""
+
+    def follow_ledger(self, committed: Mapping[Partition, int]) -> None:
+        """Let the index follow the ledger, where it has lost rows, up to these offsets."""
+
+
 async def check_start(
     settings: Settings,
-    store: Store,
+    store: WrittenStore,
     *,
     topic: str,
     group: str,
@@ -145,6 +154,9 @@ async def check_start(
         TopicsError: A topic is missing or has other partitions.
         BrokerError: No broker answers.
     """
+    if store.index.fails_over:
+        # Else what it has lost would be taken for what the group went past without the store.
+        store.follow_ledger(await committed_offsets(settings, group, [topic]))
     start, states, accepted = await look_at_start(
         settings, store, topic=topic, group=group, writes=writes, accept_loss=accept_loss
     )

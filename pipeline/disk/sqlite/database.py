@@ -73,6 +73,11 @@ class SqliteDatabase:
         self._look_ups = file.ReadConnections(connect)
 
     @property
+    def fails_over(self) -> bool:
+        """Never: what is committed is on the disk. An older file is one that somebody put there."""
+        return False
+
+    @property
     def was_replaced(self) -> bool:
         """Whether another file is under the index's name now, as after a rebuild or a mount.
 

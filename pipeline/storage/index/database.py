@@ -58,6 +58,10 @@ class Database(Protocol):
     """Keeps the tables of one store's index. Any number of threads may use it at once."""
 
     @property
+    def fails_over(self) -> bool:
+        """Whether it may lose rows that it has committed, as another server takes its place."""
+
+    @property
     def was_replaced(self) -> bool:
         """Whether another database is in its place now, as after a rebuild."""
 

@@ -73,6 +73,11 @@ class RunIndex:
         self.database = database
 
     @property
+    def fails_over(self) -> bool:
+        """Whether it may lose rows that it has committed, as another server takes its place."""
+        return self.database.fails_over
+
+    @property
     def was_replaced(self) -> bool:
         """Whether another index is in its place now, as after a rebuild."""
         return self.database.was_replaced
