@@ -17,7 +17,6 @@ from pipeline.broker.sending.requests import RequestSender
 from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
-from pipeline.disk.contents import disk_contents
 from pipeline.ledger.witnessed import trusted_checkpoints
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import verifier_keys
@@ -44,8 +43,8 @@ async def prepared_audit(
     """
     read_whatever_comes()
     async with AsyncExitStack() as stack:
-        identity = await check_audit_start(settings)
-        store = disk_contents(settings.data_dir)
+        store = await check_audit_start(settings)
+        identity = store.identity
         # A missing key or a file that cannot be used is reported now, not at the first audit.
         verifier_keys(settings, identity)
         trusted_checkpoints(settings.audit_trusted_dir)

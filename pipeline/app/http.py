@@ -26,7 +26,8 @@ from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
 from pipeline.consumers.health import Checks, measure_room
-from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.core.store.identity import read_identity
+from pipeline.disk.store_identity import check_identity
 from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import RmosError
 from pipeline.legacy.v1.reader import V1Reader
@@ -114,8 +115,8 @@ def _api_dependencies(
 ) -> ApiDependencies:
     async def check_broker() -> None:
         cluster_id = await describe_cluster(settings)
-        root = settings.data_dir
-        check_identity(read_store(root), root, cluster_id=cluster_id, prefix=settings.prefix)
+        identity = read_identity(reader.store.files)
+        check_identity(identity, reader.store.name, cluster_id=cluster_id, prefix=settings.prefix)
 
     tail = EventTail()
     return ApiDependencies(

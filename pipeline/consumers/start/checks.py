@@ -40,8 +40,9 @@ from pipeline.consumers.start.partition_states import (
     ways_back,
 )
 from pipeline.core.record import Partition
-from pipeline.core.store.identity import StoreIdentity
-from pipeline.disk.store_identity import check_identity, read_store
+from pipeline.core.store.contents import StoreContents
+from pipeline.disk.contents import disk_contents
+from pipeline.disk.store_identity import check_identity
 from pipeline.errors import StoreNotReadyError, TopicsError
 from pipeline.settings import Settings
 
@@ -210,8 +211,8 @@ async def look_at_start(
     return start, states, missed | lost
 
 
-async def check_audit_start(settings: Settings) -> StoreIdentity:
-    """Check that this worker may audit the store at `settings.data_dir`; return its identity.
+async def check_audit_start(settings: Settings) -> StoreContents:
+    """Check that this worker may audit the store at `settings.data_dir`; return it.
 
     Less than of other workers: an audit is there to find what is wrong with the rest.
 
@@ -220,13 +221,13 @@ async def check_audit_start(settings: Settings) -> StoreIdentity:
         TopicsError: A topic is missing or has other partitions.
         BrokerError: No broker answers.
     """
-    identity = read_store(settings.data_dir)
+    store = disk_contents(settings.data_dir)
     cluster_id = await describe_cluster(settings)
-    check_identity(identity, settings.data_dir, cluster_id=cluster_id, prefix=settings.prefix)
+    check_identity(store.identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
     topics = settings.topics
     needed = {topics.audit_requests, topics.audit_findings, topics.audit_reports}
     await check_topics(settings, {*needed, topics.audit_dead_letters})
-    return identity
+    return store
 
 
 def _refuse_lost_log(state: PartitionState) -> None:
