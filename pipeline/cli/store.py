@@ -146,15 +146,52 @@ def check_bucket(
         )
 
 
+@app.command()
+def upgrade(
+    index_url: Annotated[
+        str,
+        typer.Option(
+            metavar="postgresql://HOST/NAME", help="Passwords: libpq's PGPASSFILE or PGPASSWORD."
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be run.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the scripts that a database lacks to keep an index: all of them, or none.
+
+    Each is shown with what it does. Scripts only add, so workers of the version before may go on.
+    """
+    try:
+        from pipeline.postgres.connections import name_of
+        from pipeline.postgres.scripts import missing_scripts, run_scripts
+    except ImportError as error:
+        raise _without_extra("PostgreSQL needs") from error
+    name = name_of(index_url)
+    scripts = missing_scripts(index_url) if dry_run else run_scripts(index_url)
+    if as_json:
+        shown = [{"number": each.number, "what": each.what} for each in scripts]
+        print_json({"index": name, "dry_run": dry_run, "scripts": shown})
+        return
+    for script in scripts:
+        print_text(f"{'would run' if dry_run else 'ran'} script {script.number}: {script.what}")
+    if not scripts:
+        print_text(f"{name} has all scripts of this version")
+
+
+def _without_extra(what: str) -> InputError:
+    return InputError(
+        f"{what} the extra scale: pip install '.[scale]' in the folder of the source of RMOS Runs."
+    )
+
+
 def _asked(url: str) -> "list[Answer]":
     try:
         from pipeline.bucket.connection import Connection
         from pipeline.bucket.probe import ask_bucket
     except ImportError as error:
-        raise InputError(
-            "Buckets need the extra scale: pip install '.[scale]' in the folder of the source of "
-            "RMOS Runs."
-        ) from error
+        raise _without_extra("Buckets need") from error
     from pipeline.bucket.url import parse_bucket_url
 
     return ask_bucket(Connection(parse_bucket_url(url)))

@@ -9,6 +9,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import QueuePool
 
+from pipeline.errors import InputError
 from pipeline.postgres.text import adapt
 
 _CONNECT_SECONDS: Final = 10
@@ -40,8 +41,18 @@ class ReadConnection(psycopg.Connection[tuple[Any, ...]]):
 
 
 def name_of(url: str) -> str:
-    """Return how sentences name a database: without a password."""
-    parts = conninfo_to_dict(url)
+    """Return how sentences name a database: without a password.
+
+    Raises:
+        InputError: It is no URL of libpq.
+    """
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise InputError(
+            "Expected the URL of a database, as postgresql://user@host-a,host-b/name, found "
+            "something else."
+        ) from error
     hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
     # One port is that of every host.
     each = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=True)
