@@ -34,7 +34,7 @@ from pipeline.broker.admin.topics import partition_offsets
 from pipeline.broker.reading.lost_offsets import lost_offsets
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import StartOffset
-from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.errors import BrokerError, StoreAwayError, StoreNotReadyError
 from pipeline.settings import Settings
 
 _REST_SECONDS = 0.5
@@ -102,7 +102,7 @@ class OffsetRangeCheck:
                 return await self._asked(ask)
             except StoreNotReadyError as error:
                 self._stop(error)
-            except BrokerError:
+            except (BrokerError, StoreAwayError):
                 await asyncio.sleep(_REST_SECONDS)
         return {}
 
@@ -128,6 +128,7 @@ class OffsetRangeCheck:
         Raises:
             StoreNotReadyError: It may not.
             BrokerError: The broker does not answer now; it is polled again.
+            StoreAwayError: What keeps the index does not; the same.
         """
         moves = self._moves
         try:

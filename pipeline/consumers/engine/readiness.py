@@ -23,7 +23,7 @@ KINDS = {
     "transaction": "an open transaction of a producer holds records up",
     "settings": "a setting of a topic was changed, and a promise rests on it",
     "topic": "the request topic is missing",
-    "unconfirmed": "the broker does not confirm that topic and group are those of the store",
+    "unconfirmed": "nothing confirms that topic and group are those of the store",
 }
 """Every kind of reason: what is wrong."""
 

@@ -9,8 +9,9 @@ given out | the worker stops |
 | the number of partitions | every 10 s | not ready; those that were added are left alone |
 | the settings of the topics | every minute | see `topic_promises` |
 
-Where the broker does not answer, nothing is given out. Mostly the consumer gets no answer either,
-which readiness shows. Where it does, the worker is not ready after `LOOKS_WITHOUT_ANSWER` looks.
+Where the broker does not answer, or what keeps the index does not, nothing is given out. Mostly the
+consumer gets no answer of the broker either, which readiness shows. Where it does, the worker is
+not ready after `LOOKS_WITHOUT_ANSWER` looks.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from pipeline.consumers.engine.topic_identity import missing, refuse_other_topic
 from pipeline.consumers.start.checks import Start, broken_promises, log_difference
 from pipeline.consumers.start.partition_states import beyond_store, is_beyond_store, ways_back
 from pipeline.core.record import Partition
-from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.errors import BrokerError, StoreAwayError, StoreNotReadyError
 from pipeline.settings import Settings
 
 LOOK_SECONDS = 10.0
@@ -46,7 +47,7 @@ LOOKS_WITHOUT_ANSWER = 3
 """So many looks in a row may stay without an answer without a word: a broker that restarts."""
 
 _UNCONFIRMED = (
-    "The broker does not say whether topic and group are still those of the store, and what is not "
+    "Nothing confirms that topic and group are still those of the store, and what is not "
     "confirmed is not consumed: {why}"
 )
 
@@ -93,7 +94,7 @@ class TopicWatch:
                 await self._look()
                 unanswered = 0
                 self._standing.clear("unconfirmed")
-            except BrokerError as error:
+            except (BrokerError, StoreAwayError) as error:
                 unanswered += 1
                 if unanswered >= LOOKS_WITHOUT_ANSWER:
                     self._standing.report("unconfirmed", _UNCONFIRMED.format(why=error))
@@ -123,6 +124,7 @@ class TopicWatch:
         Raises:
             StoreNotReadyError: It is: another program has committed in its name.
             BrokerError: The broker does not answer now.
+            StoreAwayError: What keeps the index does not.
         """
         beyond = await self._beyond_store()
         mine = [beyond[number] for number in sorted(partitions) if number in beyond]

@@ -14,7 +14,7 @@ from pipeline.consumers.engine import offset_range_check
 from pipeline.consumers.engine.offset_range_check import OffsetRangeCheck
 from pipeline.consumers.engine.topic_watch import TopicWatch
 from pipeline.consumers.start.checks import StartOffset
-from pipeline.errors import BrokerError, StoreNotReadyError
+from pipeline.errors import BrokerError, StoreAwayError, StoreNotReadyError
 from pipeline.settings import Settings
 
 TOPIC = "rmos.runs.requests"
@@ -143,10 +143,17 @@ async def test_what_does_not_fit_is_not_given_out_and_stops_the_worker(what: str
         check.fault.result()
 
 
-@pytest.mark.parametrize("what", ["topic", "group"])
-async def test_what_nobody_can_confirm_now_is_polled_again(what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("topic", BrokerError("no broker answers")),
+        ("group", BrokerError("no broker answers")),
+        ("group", StoreAwayError("the index is away")),
+    ],
+)
+async def test_what_nobody_can_confirm_now_is_polled_again(what: str, error: Exception) -> None:
     watch, consumer = Watch(), Consumer(*PLACES)
-    setattr(watch, what, BrokerError("no broker answers"))
+    setattr(watch, what, error)
     check = check_of(consumer, watch)
     assert await check.poll(polling(5, 6)) == {}
     assert consumer.sought == {PLACES[0]: 5}

@@ -1,7 +1,9 @@
-"""What the watch reports where the broker answers the consumer and not the watch."""
+"""What the watch reports where the consumer gets an answer, and the watch gets none."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,8 @@ from pipeline.consumers.engine import topic_watch
 from pipeline.consumers.engine.readiness import Standing
 from pipeline.consumers.engine.topic_watch import LOOKS_WITHOUT_ANSWER, TopicWatch
 from pipeline.consumers.start.checks import Start
-from pipeline.errors import BrokerError
+from pipeline.core.record import Partition
+from pipeline.errors import BrokerError, StoreAwayError
 from pipeline.settings import Settings
 
 
@@ -63,3 +66,30 @@ async def test_looks_without_an_answer_are_a_reason_until_there_is_one(
     assert end == ()
     (sentence,) = last
     assert sentence.endswith("is not consumed: a right is missing")
+
+
+async def test_an_index_that_is_away_is_waited_for_too(
+    watched: Callable[[Answers], TopicWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def committed(*_: Any) -> Mapping[Partition, int]:
+        return {}
+
+    monkeypatch.setattr(topic_watch, "committed_offsets", committed)
+    answers = Answers(*[StoreAwayError("the index is away")] * LOOKS_WITHOUT_ANSWER, None)
+
+    def kept() -> Mapping[Partition, int]:
+        error = answers.errors.pop(0)
+        if error is not None:
+            raise error
+        return {}
+
+    watch = watched(answers)
+    watch._start = replace(watch._start, kept=kept)
+    monkeypatch.setattr(watch, "_look", watch._look_at_group)
+    with pytest.raises(asyncio.CancelledError):
+        await watch.run()
+    *quiet, last, end = answers.reasons
+    assert not any(quiet)
+    assert end == ()
+    (sentence,) = last
+    assert sentence.endswith("is not consumed: the index is away")
