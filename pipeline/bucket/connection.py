@@ -4,7 +4,7 @@ import json
 import os
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -20,10 +20,25 @@ REFUSALS: Final = (AlreadyExistsError, PreconditionError)
 """A condition is not met, or so it was answered. Some servers say the one, some the other."""
 
 _RETRIES: Final = 5
-_FIRST_PAUSE: Final = timedelta(milliseconds=100)
-_REQUEST: Final = timedelta(seconds=10)
-_RETRYING: Final = timedelta(seconds=30)
-"""Longer than that nothing is held up: it failed."""
+
+
+class Patience(NamedTuple):
+    """How long a bucket is waited for.
+
+    Attributes:
+        first_pause: Before what failed or was refused is tried again; later ones are longer, with
+            jitter.
+        request: For one request, with its body and its answer.
+        retrying: From the first try of a request to its last. Longer than that no batch is held
+            up: it is put off, as where the broker does not answer.
+    """
+
+    first_pause: timedelta = timedelta(milliseconds=100)
+    request: timedelta = timedelta(seconds=10)
+    retrying: timedelta = timedelta(seconds=30)
+
+
+USUAL: Final = Patience()
 
 
 class Connection:
@@ -37,12 +52,12 @@ class Connection:
         store: What obstore calls it by.
     """
 
-    def __init__(self, url: BucketUrl, *, first_pause: timedelta = _FIRST_PAUSE) -> None:
+    def __init__(self, url: BucketUrl, patience: Patience = USUAL) -> None:
         """Prepare; nothing is sent.
 
         Args:
             url: Of the bucket.
-            first_pause: Before what failed is tried again; later ones are longer, with jitter.
+            patience: How long it is waited for.
         """
         self.name = str(url)
         self.store = S3Store(
@@ -52,11 +67,11 @@ class Connection:
             checksum_algorithm="sha256",
             # Not every server has the request that deletes many.
             disable_bulk_delete=True,
-            client_options={"allow_http": _is_plain(), "timeout": _REQUEST},
+            client_options={"allow_http": _is_plain(), "timeout": patience.request},
             retry_config={
                 "max_retries": _RETRIES,
-                "retry_timeout": _RETRYING,
-                "backoff": {"init_backoff": first_pause},
+                "retry_timeout": patience.retrying,
+                "backoff": {"init_backoff": patience.first_pause},
             },
         )
 
@@ -67,7 +82,8 @@ class Connection:
     def names(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the paths of the objects in a folder, and those of the folders in it, in order."""
         found = obstore.list_with_delimiter(self.store, folder or None)
-        objects = sorted(each["path"] for each in found["objects"])
+        # A console makes an empty object `folder/` to show a folder; it has the path of the folder.
+        objects = sorted(path for each in found["objects"] if (path := each["path"]) != folder)
         return objects, sorted(found["common_prefixes"])
 
 

@@ -9,6 +9,7 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from pipeline.errors import StoreAwayError, StoreNotReadyError
 
 _NO_BUCKET = "<Code>NoSuchBucket</Code>"
+_STRANGE_KEY = "object with invalid path"
 _STATUS = re.compile(r"status code: (?P<status>\d{3} [A-Za-z ]+)")
 
 
@@ -18,7 +19,8 @@ def bucket_faults(name: str) -> Iterator[None]:
 
     Raises:
         StoreAwayError: It has no answer for now; the same may succeed later.
-        StoreNotReadyError: There is no such bucket, or it denies us what we ask for.
+        StoreNotReadyError: There is no such bucket, it denies us what we ask for, or a key that it
+            lists is no path.
     """
     try:
         yield
@@ -32,6 +34,11 @@ def bucket_faults(name: str) -> Iterator[None]:
         ) from error
     except BaseError as error:
         refuse_missing_bucket(name, error)
+        if _STRANGE_KEY in str(error):
+            raise StoreNotReadyError(
+                f"The bucket {name} has an object whose key is no path ({reason_of(error)}): "
+                "another program has put it there; remove it."
+            ) from error
         raise StoreAwayError(
             f"The bucket {name} does not answer ({reason_of(error)}); nothing was acknowledged."
         ) from error

@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -94,18 +95,27 @@ def built_versitygw() -> Path:
     return folder / "versitygw"
 
 
+def put_key(address: str, key: str) -> None:
+    """Make an object under a key that our own client does not make."""
+    with closing(_client(address)) as client:
+        client.put_object(Bucket=BUCKET, Key=key, Body=b"")
+
+
 def _make_bucket(address: str) -> None:
+    with closing(_client(address)) as client:
+        client.create_bucket(Bucket=BUCKET)
+
+
+def _client(address: str) -> Any:
     import boto3  # moto brings it
 
-    client = boto3.client(
+    return boto3.client(
         "s3",
         endpoint_url=address,
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
         region_name=KEYS["AWS_REGION"],
     )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -1,13 +1,21 @@
 """A fault of a bucket: what passes by itself, and what its owner must mend."""
 
+from pathlib import Path
+
 import obstore
 import pytest
 
 from pipeline.bucket.connection import Connection
 from pipeline.bucket.url import parse_bucket_url
 from pipeline.errors import StoreAwayError, StoreNotReadyError
-from tests.bucket.servers import BUCKET, point_at
+from tests.bucket.servers import BUCKET, point_at, put_key
 from tests.bucket.small_s3 import SmallS3, serving
+
+
+@pytest.fixture
+def connection_to_moto(moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    point_at(monkeypatch, moto)
+    return Connection(parse_bucket_url(f"s3://{BUCKET}/{tmp_path.name}"))
 
 
 def test_a_listing_of_a_bucket_that_is_not_there_names_it(
@@ -25,6 +33,22 @@ def test_a_listing_of_a_bucket_that_is_not_there_names_it(
 def test_a_key_that_is_not_there_is_no_fault(connection: Connection) -> None:
     with pytest.raises(FileNotFoundError), connection.faults():
         obstore.get(connection.store, "nothing")
+
+
+def test_keys_that_other_programs_make_are_passed_over_or_named(
+    moto: str, connection_to_moto: Connection
+) -> None:
+    connection, prefix = connection_to_moto, connection_to_moto.name.removeprefix(f"s3://{BUCKET}/")
+    # A console shows an empty folder so.
+    put_key(moto, f"{prefix}/runs/")
+    obstore.put(connection.store, "runs/a", b"")
+    assert connection.names("runs") == (["runs/a"], [])
+    put_key(moto, f"{prefix}/runs//a")
+    with (
+        pytest.raises(StoreNotReadyError, match="whose key is no path"),
+        connection.faults(),
+    ):
+        connection.names("runs")
 
 
 @pytest.mark.parametrize(

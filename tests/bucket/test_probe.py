@@ -1,7 +1,6 @@
 """A bucket is asked whether it keeps its word, and one that does not is found out by name."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 
@@ -10,10 +9,10 @@ from pipeline.bucket.connection import Connection
 from pipeline.bucket.probe import QUESTIONS, ask_bucket
 from pipeline.bucket.url import parse_bucket_url
 from pipeline.errors import StoreAwayError, StoreNotReadyError
+from tests.bucket.buckets import HASTE
 from tests.bucket.servers import BUCKET, point_at
 from tests.bucket.small_s3 import SmallS3, serving
 
-FIRST_PAUSE = timedelta(milliseconds=1)
 LOOKED_SECONDS = 0.2
 """On one machine; a server that has not looked by then is one that looks later, which holds."""
 
@@ -33,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallS3]:
 
 def failed(url: str = f"s3://{BUCKET}/rmos") -> dict[str, str]:
     """Return what each question got that the bucket failed."""
-    connection = Connection(parse_bucket_url(url), first_pause=FIRST_PAUSE)
+    connection = Connection(parse_bucket_url(url), HASTE)
     answers = ask_bucket(connection)
     assert [each.question for each in answers] == list(QUESTIONS)
     return {each.question: each.got for each in answers if not each.holds}

@@ -12,6 +12,7 @@ from pipeline.errors import IntegrityError, LogMovedError
 from pipeline.ledger.reader import LogReader
 from pipeline.ledger.stored_log import find_logs
 from pipeline.ledger.writer import Ledger
+from tests.bucket.buckets import SERVERS, contents_of, files_and_logs, objects_of
 from tests.ledger.ledgers import (
     KEYS,
     LOG,
@@ -41,8 +42,10 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], Opened]] = {
 }
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=[*IMPLEMENTATIONS, *SERVERS])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    if request.param in SERVERS:
+        return files_and_logs(objects_of(request, request.param))
     return IMPLEMENTATIONS[request.param](tmp_path)
 
 
@@ -144,6 +147,18 @@ def test_the_files_are_the_same_wherever_they_lie(tmp_path: Path) -> None:
     found = {path: content for path, content in on_disk(tmp_path).items() if content is not None}
     locks = {f"{log.path}/{LOCK_FILE}" for log in (LOG, OTHER_LOG)}
     assert memory[0].contents == {path: found[path] for path in found.keys() - locks}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_the_files_of_a_bucket_are_those_of_the_memory(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    objects = objects_of(request, server)
+    files, logs = files_and_logs(objects)
+    append((files, logs))
+    logs.close()
+    append(memory := in_memory())
+    assert contents_of(objects) == memory[0].contents
 
 
 def test_who_is_overtaken_without_a_lock_swaps_nothing_and_goes_on_from_there() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.bucket.files import BucketFiles
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.store.files import (
     Creation,
@@ -17,6 +18,7 @@ from pipeline.core.store.files import (
     paths_below,
 )
 from pipeline.disk.durable_files import DurableFiles
+from tests.bucket.buckets import SERVERS, objects_of
 from tests.storage.memory_files import MemoryFiles
 from tests.storage.stores import NamedCalls
 
@@ -28,8 +30,10 @@ IMPLEMENTATIONS: dict[str, Callable[[Path], Files]] = {
 }
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=[*IMPLEMENTATIONS, *SERVERS])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    if request.param in SERVERS:
+        return BucketFiles(objects_of(request, request.param))
     return IMPLEMENTATIONS[request.param](tmp_path)
 
 

@@ -84,12 +84,14 @@ class OpenFile(Protocol):
     """A file opened for reading; it stays the same file whatever happens to its name.
 
     Attributes:
-        descriptor: Of the open file, for who sends its bytes.
         size_bytes: When it was opened.
     """
 
-    descriptor: int
     size_bytes: int
+
+    @property
+    def descriptor(self) -> int:
+        """Of the open file, or of a copy of it, for who sends its bytes."""
 
     def read(self, offset: int, limit_bytes: int) -> bytes:
         """Return at most so many bytes from `offset` on; none behind the end that it had."""

@@ -1,0 +1,129 @@
+"""What only a bucket's files and logs do: parts, copies, uploads, and removals that wait."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.bucket import objects as objects_module
+from pipeline.bucket import open_object
+from pipeline.bucket.files import BucketFiles
+from pipeline.bucket.objects import Objects
+from pipeline.core.hashing import sha256_of_bytes
+from pipeline.core.store.files import ExpectedFile, NewFile, NotAFileError, Presence
+from pipeline.errors import StoreAwayError, StoreNotReadyError
+from pipeline.ledger.writer import Ledger
+from tests.bucket.buckets import files_and_logs, opened
+from tests.bucket.faulty_proxy import Proxy, standing_before
+from tests.bucket.servers import point_at
+from tests.ledger.ledgers import LOG, SIGNER, STORE_ID, leaves
+
+LARGE = bytes(range(10)) * 3
+
+
+@pytest.fixture
+def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with standing_before(server, lambda *_: None) as proxy:
+        point_at(monkeypatch, proxy.address)
+        yield proxy
+
+
+@pytest.fixture
+def objects(proxy: Proxy, request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    del proxy
+    return opened(request, f"s3://shop/{tmp_path.name}")
+
+
+@pytest.fixture
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a part of seven bytes for a large one."""
+    for module in (objects_module, open_object):
+        monkeypatch.setattr(module, "PIECE_BYTES", 7)
+
+
+@pytest.mark.usefixtures("in_pieces")
+def test_a_large_object_is_compared_and_copied_in_parts(objects: Objects) -> None:
+    files = BucketFiles(objects)
+    files.create([NewFile("blob", LARGE)])
+    expected = ExpectedFile("blob", sha256_of_bytes(LARGE))
+    assert files.presence([expected]) == {"blob": Presence.SAME}
+    file = files.open("blob")
+    try:
+        assert os.pread(file.descriptor, 100, 0) == LARGE
+        assert file.descriptor == file.descriptor
+    finally:
+        file.close()
+
+
+def test_no_byte_of_another_object_is_given_for_the_one_that_was_opened(objects: Objects) -> None:
+    files = BucketFiles(objects)
+    files.create([NewFile("blob", LARGE)])
+    file = files.open("blob")
+    files.remove(["blob"])
+    files.create([NewFile("blob", LARGE[::-1])])
+    with pytest.raises(NotAFileError, match="another object"):
+        file.read(0, 5)
+    file.close()
+
+
+def upload(files: BucketFiles, content: bytes) -> bool:
+    sent = files.begin_upload()
+    try:
+        sent.write(content)
+        return sent.publish("blob/x")
+    finally:
+        sent.end()
+
+
+@pytest.mark.parametrize(
+    ("fault", "created"),
+    [
+        ("503", True),
+        ("409", True),
+        ("cut before it was stored", True),
+        # It is there, and the second answer does not say who has stored it.
+        ("500 after it was stored", False),
+        ("cut after it was stored", False),
+    ],
+)
+def test_of_an_upload_that_failed_what_is_there_decides(
+    objects: Objects, proxy: Proxy, fault: str, created: bool
+) -> None:
+    files, left = BucketFiles(objects), [fault]
+    proxy.choose = lambda method, _: left.pop() if method == "PUT" and left else None
+    assert upload(files, LARGE) is created
+    assert proxy.faults == {fault: 1}
+    assert files.read("blob/x", 100) == LARGE
+
+
+@pytest.mark.parametrize(("fault", "error"), [("503", StoreAwayError), ("403", StoreNotReadyError)])
+def test_an_upload_is_given_up(
+    objects: Objects, proxy: Proxy, fault: str, error: type[Exception]
+) -> None:
+    proxy.choose = lambda method, _: fault if method == "PUT" else None
+    with pytest.raises(error, match=fault):
+        upload(BucketFiles(objects), LARGE)
+
+
+def test_own_tiles_are_not_read_back_and_superseded_ones_go_with_the_next_swap(
+    objects: Objects, proxy: Proxy
+) -> None:
+    opened = files_and_logs(objects)
+    asked: list[tuple[str, str]] = []
+    writer = Ledger(*opened, STORE_ID, [SIGNER])
+    writer.append_all({LOG: leaves(0, 3)})
+    # The first batch of a process looks for what a killed one has left.
+    writer.append_all({LOG: leaves(3, 5)})
+
+    def choose(method: str, path: str) -> None:
+        asked.append((method, path.partition("/1/")[2]))
+
+    proxy.choose = choose
+    writer.append_all({LOG: leaves(5, 8)})
+    log = LOG.path.rpartition("/")[2]
+    assert [each for each in asked if "tile" in each[1] and each[0] == "GET"] == []
+    removed = {path.removeprefix(f"{log}/") for method, path in asked if method == "DELETE"}
+    assert removed == {"tile/0/000.p/3", "tile/entries/000.p/3"}
+    opened[1].close()
+    assert opened[1].names(LOG.path, "tile/0/000.p") == ["8"]
