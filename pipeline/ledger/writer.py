@@ -148,7 +148,7 @@ class Ledger:
             IntegrityError: A log is not what was written.
         """
         found: dict[tuple[LogId, int], LedgerLeaf] = {}
-        for log, (reader, following) in self._opened(offsets).items():
+        for log, (reader, following) in self.opened(offsets).items():
             for offset in offsets[log]:
                 index = reader.index_of(offset) if offset < following else None
                 if index is not None:
@@ -161,11 +161,15 @@ class Ledger:
         Raises:
             IntegrityError: The log is not what was written.
         """
-        opened = self._opened([log]).get(log)
+        opened = self.opened([log]).get(log)
         return None if opened is None else opened[0]
 
-    def _opened(self, logs: Iterable[LogId]) -> dict[LogId, tuple[LogReader, int]]:
-        """Return the reader of each log that exists, and the offset after that of its last leaf."""
+    def opened(self, logs: Iterable[LogId]) -> dict[LogId, tuple[LogReader, int]]:
+        """Return the reader of each log that exists, and the offset after that of its last leaf.
+
+        Raises:
+            IntegrityError: A log is not what was written.
+        """
         opened = {}
         with self._store.faults():
             logs = list(logs)

@@ -216,18 +216,19 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     ) -> dict[Partition, int]:
         """Let the index follow the ledger up to these offsets; return how far it does then."""
         reached: dict[Partition, int] = {}
+        if self.ledger is None:
+            return reached
         behind = {
-            place: first for place, first in firsts.items() if positions.get(place, 0) < first
+            LogId(self.identity.epoch, *place): (positions.get(place, 0), first)
+            for place, first in firsts.items()
+            if positions.get(place, 0) < first
         }
-        for (topic, partition), first in behind.items() if self.ledger is not None else ():
-            assert self.ledger is not None
-            log = LogId(self.identity.epoch, topic, partition)
-            reader = self.ledger.reader(log)
-            if reader is None:
-                continue
-            position = positions.get((topic, partition), 0)
-            catch_up(self.store, log, reader, transaction, position=position, before=first)
-            reached[topic, partition] = min(first, reader.next_offset)
+        for log, (reader, following) in self.ledger.opened(behind).items() if behind else ():
+            position, first = behind[log]
+            # Not so at a gap in the offsets, such as each mark of a transaction.
+            if position < following:
+                catch_up(self.store, log, reader, transaction, position=position, before=first)
+                reached[log.topic, log.partition] = min(first, following)
         return reached
 
     def _with_recorded_verdicts(
