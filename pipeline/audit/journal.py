@@ -36,6 +36,7 @@ from pipeline.disk.faults import store_faults
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.regular_files import open_below
 from pipeline.errors import IntegrityError
+from pipeline.storage.archives import is_gone
 from schemas.audit_report import AuditReport
 
 AUDITS_FOLDER: Final = "audits"
@@ -217,8 +218,8 @@ def report_name(audit_id: str) -> str:
 
 
 def has_report(files: ReadableFiles, audit_id: str) -> bool:
-    """Return whether an audit has a report."""
-    return bool(files.present([report_name(audit_id)]))
+    """Return whether an audit has a report; not, where nobody can look."""
+    return not is_gone(files, report_name(audit_id))
 
 
 def read_report(files: ReadableFiles, audit_id: str) -> tuple[dict[str, Any], bytes] | None:

@@ -66,7 +66,7 @@ from pipeline.disk.locks import INDEX_LOCK, shared_lock
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
 from pipeline.ledger.tlog.notes import VerifierKey
-from pipeline.storage.archives import Archives
+from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.index.run_index import INDEX_FILE
 from schemas.audit_report import AUDIT_REPORT_VERSION
 from schemas.audit_request import AuditRequest
@@ -278,9 +278,11 @@ class StoreAudit:
     def _dates_with(self, run_id: str) -> list[str]:
         """Return the dates in whose folder there is a file of the run."""
         files = self.store.files
-        paths = {str(ArtifactPath(date, run_id)): date for date in dates_of_runs(files)}
-        there = files.present(paths)
-        return [date for path, date in paths.items() if path in there]
+        return [
+            date
+            for date in dates_of_runs(files)
+            if not is_gone(files, str(ArtifactPath(date, run_id)))
+        ]
 
     def _steps_of(self, part: str, plan: AuditPlan, context: AuditContext) -> Iterator[Step]:
         yield Step(part, check_area, (part,))

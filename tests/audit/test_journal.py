@@ -198,6 +198,12 @@ def test_where_there_is_none_there_is_none(tmp_path: Path) -> None:
     assert not has_report(DurableFiles(tmp_path), "a")
 
 
+def test_reports_that_cannot_be_reached_are_none(tmp_path: Path) -> None:
+    """The audit runs, and says what is in the place of their folder."""
+    (tmp_path / "audits").symlink_to("audits")
+    assert not has_report(DurableFiles(tmp_path), "a")
+
+
 def test_a_report_is_never_replaced(tmp_path: Path) -> None:
     content = write_report(DurableFiles(tmp_path), REPORT)
     with pytest.raises(IntegrityError, match=r"audits/a\.json"):

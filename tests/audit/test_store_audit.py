@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from pipeline.audit.checks.logs import AuditedLog, BrokerView, offsets_without_l
 from pipeline.audit.rules.finding import MEANINGS
 from pipeline.core.json.canonical import canonical_json
 from pipeline.disk.contents import disk_contents
+from pipeline.disk.stored_files import StoredFiles
 from pipeline.ledger.leaf import LedgerLeaf, parse_leaf
 from pipeline.ledger.log_id import LogId
 from pipeline.ledger.tlog.checkpoints import Checkpoint
@@ -752,6 +753,24 @@ def test_trusted_checkpoints_say_how_many_leaves_are_anchored(store: Path) -> No
 
 
 def test_a_run_that_nothing_knows_is_named(store: Path) -> None:
+    found = audit(store, scope={"run_ids": ["run_0", "run_of_nobody"]})
+    assert [(each.code, each.path) for each in found.findings] == [
+        ("RUN_UNKNOWN", "runs/*/run_of_nobody.json")
+    ]
+
+
+def test_a_date_that_cannot_be_looked_into_ends_no_search_for_a_run(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = StoredFiles.present
+
+    def present(self: StoredFiles, paths: Iterable[str]) -> set[str]:
+        wanted = list(paths)
+        if "runs/2025-12-18/run_of_nobody.json" in wanted:
+            raise PermissionError(13, "Permission denied")
+        return looked(self, wanted)
+
+    monkeypatch.setattr(StoredFiles, "present", present)
     found = audit(store, scope={"run_ids": ["run_0", "run_of_nobody"]})
     assert [(each.code, each.path) for each in found.findings] == [
         ("RUN_UNKNOWN", "runs/*/run_of_nobody.json")
