@@ -227,8 +227,10 @@ class LockedDiskLogs:
             and_folder: Whether the folder goes too, unless something else is in it.
         """
         path = f"{log}/{folder}"
-        for name in names:
-            self._unlink(name, self._folders.open(path))
+        with suppress(FileNotFoundError):
+            opened = self._folders.open(path)
+            for name in names:
+                self._unlink(name, opened)
         if and_folder:
             self._remove_folder(path)
 

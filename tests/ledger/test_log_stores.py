@@ -108,6 +108,8 @@ def test_what_is_superseded_is_removed_and_what_is_not_there_is_no_fault(opened:
         locked.remove(LOG.path, "tile/0/000.p", ["1", "9"], and_folder=False)
         assert locked.names(LOG.path, "tile/0/000.p") == ["2"]
         locked.remove(LOG.path, "tile/0/000.p", ["2"], and_folder=True)
+        locked.remove(LOG.path, "tile/0/001.p", ["1"], and_folder=True)
+        locked.remove(LOG.path, "tile/9/000.p", ["1"], and_folder=True)
         assert locked.names(LOG.path, "tile/0") == []
 
 
