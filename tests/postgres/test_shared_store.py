@@ -284,10 +284,14 @@ async def test_a_start_brings_back_what_a_failover_lost_and_leaves_the_rest_to_i
         async def committed(*_: Any) -> dict[Any, int]:
             return {place: 70, (TOPIC, 1): 5, (TOPIC, 2): 1000}
 
+        async def cluster(*_: Any) -> str:
+            return IDENTITY.cluster_id
+
         async def looked(*_: Any, **__: Any) -> Any:
             return SimpleNamespace(topic_id=None), [], set()
 
         monkeypatch.setattr(checks, "committed_offsets", committed)
+        monkeypatch.setattr(checks, "describe_cluster", cluster)
         monkeypatch.setattr(checks, "look_at_start", looked)
         await checks.check_start(
             Settings(), store, topic=TOPIC, group="g", writes=(), accept_loss=False

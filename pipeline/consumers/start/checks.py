@@ -16,6 +16,7 @@ In this order, with the same numbers in `look_at_start`:
 Whether the topics of a worker are as its promises need them: at start, and while it runs.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -156,8 +157,11 @@ async def check_start(
         BrokerError: No broker answers.
     """
     if store.index.fails_over:
-        # Else what it has lost would be taken for what the group went past without the store.
-        store.follow_ledger(await committed_offsets(settings, group, [topic]))
+        # Else what it has lost would be taken for what the group went past without the store. But
+        # not by the offsets of another broker.
+        await _check_broker(settings, store)
+        committed = await committed_offsets(settings, group, [topic])
+        await asyncio.to_thread(store.follow_ledger, committed)
     start, states, accepted = await look_at_start(
         settings, store, topic=topic, group=group, writes=writes, accept_loss=accept_loss
     )
@@ -185,8 +189,7 @@ async def look_at_start(
     Raises:
         RmosError: As `check_start`.
     """
-    cluster_id = await describe_cluster(settings)  # 1.
-    check_identity(store.identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
+    await _check_broker(settings, store)  # 1.
     needed = frozenset({topic, *writes})
     await check_topics(settings, set(needed))
     topic_id = await current_topic_id(settings, topic)
@@ -222,12 +225,22 @@ async def check_audit_start(settings: Settings) -> StoreContents:
         BrokerError: No broker answers.
     """
     store = disk_contents(settings.data_dir)
-    cluster_id = await describe_cluster(settings)
-    check_identity(store.identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
+    await _check_broker(settings, store)
     topics = settings.topics
     needed = {topics.audit_requests, topics.audit_findings, topics.audit_reports}
     await check_topics(settings, {*needed, topics.audit_dead_letters})
     return store
+
+
+async def _check_broker(settings: Settings, store: Store | StoreContents) -> None:
+    """Check that the store keeps what comes from this broker and prefix.
+
+    Raises:
+        StoreNotReadyError: It is of another.
+        BrokerError: No broker answers.
+    """
+    cluster_id = await describe_cluster(settings)
+    check_identity(store.identity, store.name, cluster_id=cluster_id, prefix=settings.prefix)
 
 
 def _refuse_lost_log(state: PartitionState) -> None:
