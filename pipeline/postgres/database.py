@@ -5,7 +5,7 @@ the rows of the positions that the batch goes on with. So N hosts go on at the s
 that both believe to own a partition take turns.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -40,11 +40,85 @@ _FORGET: Final = f"""DELETE FROM positions
 Place = tuple[int, str, int]
 
 
+class PostgresTransaction:
+    """What is written between a begin and a commit.
+
+    All but claims is kept until the commit, or a query, and then sent at once: one answer of the
+    server is waited for, not one for each statement.
+
+    Attributes:
+        driver: The connection of the driver.
+        answers: To what was asked at the begin.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)  # as SQLAlchemy has it
+        self.driver: psycopg.Connection[Any] = driver
+        self.answers: list[Sequence[Mapping[Any, Any]]] = []
+        self._connection = connection
+        self._kept: list[tuple[str, Sequence[Any]]] = []
+
+    @property
+    def connection(self) -> Connection:
+        """For queries: they see what was written before."""
+        if self._kept:
+            self._send()
+        return self._connection
+
+    def claim(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Insert those of `rows` that are the first of their key; return the others.
+
+        The row, which is not committed yet, is the claim: a rival that has the same key waits for
+        this transaction, or this one for the rival's.
+        """
+        _copy(self.driver, f"waiting_{table.name}", rows)
+        width = len(table.primary_key)
+        first = {tuple(key) for key in self.driver.execute(_claim(table))}
+        # Keys are the first columns.
+        return [row for row in rows if row[:width] not in first]
+
+    def insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert whole rows, each in the order of the columns, by the commit at the latest."""
+        values = ", ".join(["%s"] * len(table.c))
+        # The name is a constant of ours; values are bound.
+        self._kept.append((f"INSERT INTO {table.name} VALUES ({values})", rows))  # noqa: S608
+
+    def write(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement for each of `rows`, by the commit at the latest."""
+        self._kept.append((statement, rows))
+
+    def commit(self, made: Sequence[Place]) -> None:
+        """Send what is kept, with the commit.
+
+        Args:
+            made: Positions that were made only to be locked; those that are still 0 go.
+        """
+        if made:
+            self._kept.append((_FORGET, [_columns(made)]))
+        with self.driver.pipeline():
+            self._queue()
+            self.driver.execute("COMMIT")
+
+    def _send(self) -> None:
+        with self.driver.pipeline():
+            self._queue()
+
+    def _queue(self) -> None:
+        kept, self._kept = self._kept, []
+        for statement, rows in kept:
+            # One by one: `executemany` would wait for the answers to each statement.
+            for row in rows:
+                self.driver.execute(statement, row)
+
+
 class PostgresDatabase:
     """The tables of one store's index. Any number of threads may use it at once.
 
     What fails is a StoreAwayError where it may pass, else a StoreError.
     """
+
+    dialect_name: Final = "postgresql"
 
     def __init__(self, url: str, store: StoreRow, claimed: Sequence[Table] = ()) -> None:
         """Prepare to use a database whose scripts have run; nothing is opened.
@@ -78,35 +152,54 @@ class PostgresDatabase:
         self.engine.dispose()
 
     @contextmanager
-    def transaction(self, places: Collection[Place] = ()) -> Iterator[Connection]:
+    def transaction(
+        self,
+        places: Collection[Place] = (),
+        questions: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> Iterator[PostgresTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises.
 
         Args:
             places: The epoch, topic and partition of each log that the block goes on with: their
                 positions are locked, so nobody else does.
+            questions: What it asks first: queries, and their values by name.
         """
         # READ COMMITTED, the locks first: another isolation would read the state from before the
         # wait, without the rows of the one that was waited for.
         with database_faults(self.name), self.engine.connect() as connection, connection.begin():
-            made = self._lock(_driver(connection), sorted(places))
-            yield connection
-            if made:
-                _driver(connection).execute(_FORGET, _columns(made))
+            begun = PostgresTransaction(connection)
+            # The driver would wait for the answers to a BEGIN and a COMMIT of its own.
+            begun.driver.autocommit = True
+            made = self._begin(begun, sorted(places), questions)
+            yield begun
+            begun.commit(made)
+            begun.driver.autocommit = False
 
-    def _lock(self, driver: psycopg.Connection[Any], places: Sequence[Place]) -> list[Place]:
-        """Wait for the locks; return the positions that were made only to be locked."""
+    def _begin(
+        self,
+        begun: PostgresTransaction,
+        places: Sequence[Place],
+        questions: Sequence[tuple[str, Mapping[str, Any]]],
+    ) -> list[Place]:
+        """Wait for the locks and ask; return the positions that were made only to be locked."""
+        driver = begun.driver
         # Sent at once: they run one after the other, each with the state after its wait.
         with driver.pipeline():
+            driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             driver.execute(_LOCK, (STORE_LOCK,))
             in_force = driver.execute(IN_FORCE)
             found = driver.execute(_HOLD, _columns(places)) if places else None
+            asked = [driver.execute(query, values) for query, values in questions]
         refuse_change(in_force.fetchone(), self._store, self.name)
+        begun.answers = list(map(_by_name, asked))
         held = set() if found is None else {(each[0], each[1], each[2]) for each in found}
         missing = [place for place in places if place not in held]
         if not missing:
             return []
         made = driver.execute(_MAKE, _columns(missing)).fetchall()
         driver.execute(_HOLD, _columns(places))
+        # Where a rival made them, they are as it has left them by now.
+        begun.answers = [_by_name(driver.execute(query, values)) for query, values in questions]
         return [(epoch, topic, partition) for epoch, topic, partition in made]
 
     @contextmanager
@@ -121,30 +214,10 @@ class PostgresDatabase:
         with database_faults(self.name), self._look_ups.borrowed() as connection:
             yield connection
 
-    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert whole rows, each in the order of the columns."""
-        _copy(_driver(connection), table.name, rows)
 
-    def claim(
-        self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
-    ) -> list[tuple[Any, ...]]:
-        """Insert those of `rows` that are the first of their key; return the others.
-
-        The row, which is not committed yet, is the claim: a rival that has the same key waits for
-        this transaction, or this one for the rival's.
-        """
-        driver = _driver(connection)
-        _copy(driver, f"waiting_{table.name}", rows)
-        width = len(table.primary_key)
-        first = {tuple(key) for key in driver.execute(_claim(table))}
-        # Keys are the first columns.
-        return [row for row in rows if row[:width] not in first]
-
-
-def _driver(connection: Connection) -> psycopg.Connection[Any]:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)  # as SQLAlchemy has it
-    return driver
+def _by_name(cursor: psycopg.Cursor[Any]) -> Sequence[Mapping[str, Any]]:
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _columns(places: Sequence[Place]) -> tuple[list[Any], list[Any], list[Any]]:

@@ -55,7 +55,7 @@ from pipeline.storage.batch_plan import (
 )
 from pipeline.storage.catching_up import catch_up
 from pipeline.storage.index import queries
-from pipeline.storage.index.queries import IndexTransaction, KnownRows
+from pipeline.storage.index.queries import BatchState, IndexTransaction, KnownRows
 from pipeline.storage.restoring import Restoration, restore_files
 from pipeline.storage.store import Store
 
@@ -142,14 +142,22 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
     ) -> BatchResult[AnyOutcome]:
         """Do it. Only what is consumed here moves the position and has a leaf."""
         following = _next_offsets(records)
-        with self.store.faults(), self._going_on(following) as transaction:  # 1.
-            positions = queries.positions(transaction.connection, self.identity.epoch)
-            if is_consumed:
-                self._catch_up(_first_offsets(records), positions, transaction)
-            records = self._with_recorded_verdicts(records)
-            plan = self._claim(records, transaction)  # 2.
+        group = None if limit is None else limit.group_id
+        asked = queries.BatchQuestions(
+            self.identity.epoch, group, following, (each.verdict for each in records)
+        )
+        with self.store.faults(), self._going_on(following, asked.all) as transaction:  # 1.
+            state = asked.state(transaction.answers)
+            known = state.known
+            judged = self._with_recorded_verdicts(records)
+            firsts = _first_offsets(records) if is_consumed else {}
+            reached = self._catch_up(firsts, state.positions, transaction)
+            if reached or any(new is not old for new, old in zip(judged, records, strict=True)):
+                known = self._known(judged, transaction)
+            records = judged
+            plan = self._claim(records, known, transaction)  # 2.
             damaged = self._damaged(plan)
-            accepted = check_reject_limit(plan, damaged, transaction, limit, positions)
+            accepted = check_reject_limit(plan, damaged, transaction, limit, state)
             leaves = _by_log(plan) if is_consumed and self.ledger is not None else {}
             damaged |= self._create_files(plan, leaves, written)  # 3. to 5.
             if is_consumed:  # 6.
@@ -178,7 +186,7 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """
         places = {*_next_offsets(records), *reached}
         with self.store.faults(), self._going_on(places) as transaction:
-            plan = self._claim(records, transaction)
+            plan = self._claim(records, self._known(records, transaction), transaction)
             expected = [(each.record.source, each.files) for each in plan.records]
             restoration = restore_files(self._files, expected)
             paths = (parse_path(each.file.path) for each in restoration.files)
@@ -187,9 +195,12 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             transaction.advance(self.identity.epoch, reached)
         return restoration
 
-    def _going_on(self, places: Iterable[Partition]) -> AbstractContextManager[IndexTransaction]:
+    def _going_on(
+        self, places: Iterable[Partition], questions: Sequence[queries.Question] = ()
+    ) -> AbstractContextManager[IndexTransaction]:
         """Begin a transaction in which nobody else goes on with these partitions."""
-        return self.index.transaction([LogId(self.identity.epoch, *place) for place in places])
+        logs = [LogId(self.identity.epoch, *place) for place in places]
+        return self.index.transaction(logs, questions)
 
     def follow_ledger(self, committed: Mapping[Partition, int]) -> None:
         """Let the index follow the ledger, where it has lost rows, at a start.
@@ -245,14 +256,22 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             return records
         return [apply_recorded_verdict(r, found.get((r.log, r.source.id.offset))) for r in records]
 
+    @staticmethod
+    def _known(
+        records: Sequence[JudgedRecord[Verdict | Rejected]], transaction: IndexTransaction
+    ) -> KnownRows:
+        return queries.known_rows(transaction.connection, (each.verdict for each in records))
+
     def _claim(
-        self, records: Sequence[JudgedRecord[Verdict | Rejected]], transaction: IndexTransaction
+        self,
+        records: Sequence[JudgedRecord[Verdict | Rejected]],
+        known: KnownRows,
+        transaction: IndexTransaction,
     ) -> BatchPlan[Verdict, AnyOutcome]:
         """Plan a batch and insert its rows; where somebody else was first, plan again with those.
 
         What was inserted by the first plan stays: each of its ids still has the same first record.
         """
-        known = queries.known_rows(transaction.connection, (each.verdict for each in records))
         plan = self.plan_batch(records, known)
         others = transaction.add_rows(plan.rows)
         return self.plan_batch(records, known | others) if others else plan
@@ -345,7 +364,7 @@ def check_reject_limit(
     damaged: Collection[str],
     transaction: IndexTransaction,
     limit: RejectLimit | None,
-    judged_before: Mapping[Partition, int],
+    state: BatchState,
 ) -> int:
     """Count the verdicts of a batch; return how many failures the operator let through.
 
@@ -359,14 +378,14 @@ def check_reject_limit(
     failures: defaultdict[Partition, list[bool]] = defaultdict(list)
     for each in plan.records:
         topic, partition, offset = each.record.source.id
-        if offset >= judged_before.get((topic, partition), 0):
+        if offset >= state.positions.get((topic, partition), 0):
             is_failure = each.is_failure or (bool(damaged) and each.path in damaged)
             failures[topic, partition].append(is_failure)
-    windows = queries.reject_windows(transaction.connection, limit.group_id, failures)
+    windows = {}
     accepted = 0
     for place, found in failures.items():
         left = limit.accepted_rejects - accepted
-        windows[place], let_through = after_verdicts(windows[place], found, left)
+        windows[place], let_through = after_verdicts(state.windows[place], found, left)
         accepted += let_through
     transaction.keep_reject_windows(limit.group_id, windows)
     return accepted

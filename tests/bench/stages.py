@@ -33,12 +33,12 @@ from pipeline.core.runs.event import run_event, run_event_headers
 from pipeline.core.runs.outcome import Outcome
 from pipeline.core.runs.verdict import JudgedRun, Rejected, judge_run_record
 from pipeline.disk.durable_files import DurableFiles
+from pipeline.disk.sqlite.database import SqliteTransaction
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
 from pipeline.storage import batch_store, run_store
 from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import RejectLimit
-from pipeline.storage.index import queries
 from pipeline.storage.index.queries import IndexTransaction
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import open_store_to_write
@@ -72,7 +72,7 @@ FUNCTIONS: tuple[tuple[Any, str, str], ...] = (
     (batch_store, "check_reject_limit", "reject window"),
     (run_store.RunStore, "_claim", "plan"),
     (DurableFiles, "create", "files: our own Python"),
-    (queries, "known_runs", "SQL: look up"),
+    (SqliteTransaction, "__init__", "SQL: look up"),
     (IndexTransaction, "add_runs", "SQL: insert"),
     (IndexTransaction, "advance", "SQL: positions"),
 )

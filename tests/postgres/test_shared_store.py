@@ -184,9 +184,11 @@ def test_two_that_both_own_every_partition_make_the_same(
     root = tmp_path / "store"
     make_store(root)
     if locks == "without":
-        lock = PostgresDatabase._lock
+        begin = PostgresDatabase._begin
         monkeypatch.setattr(
-            PostgresDatabase, "_lock", lambda self, driver, _: lock(self, driver, [])
+            PostgresDatabase,
+            "_begin",
+            lambda self, begun, _places, questions: begin(self, begun, [], questions),
         )
 
     def work(size: int) -> list[list[Any]]:

@@ -3,11 +3,11 @@
 SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a power cut.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table
 
@@ -27,12 +27,41 @@ from pipeline.disk.volume import INDEX_NAME
 from pipeline.errors import StoreError, StoreNotReadyError
 
 
+class SqliteTransaction:
+    """What is written between a begin and a commit: all of it at once."""
+
+    def __init__(
+        self, connection: Connection, questions: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> None:
+        self.connection = connection
+        self.answers: list[Sequence[Mapping[Any, Any]]] = [
+            connection.exec_driver_sql(query, values).mappings().all()
+            for query, values in questions
+        ]
+
+    def claim(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Insert `rows`, all of them the first of their key: nobody else writes meanwhile."""
+        self.insert(table, rows)
+        return ()
+
+    def insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert whole rows, each in the order of the columns."""
+        # Straight to the driver: binding 26 named values a row took longer than the insert.
+        self.connection.exec_driver_sql(_insert(table.name, len(table.c)), list(rows))
+
+    def write(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement for each of `rows`."""
+        self.connection.exec_driver_sql(statement, rows)
+
+
 class SqliteDatabase:
     """The index file of one store. Its writers take turns by the lock of the store.
 
     A fault of the disk or of the file is a StoreError, and one of memory a MemoryError, whatever
     is read or written.
     """
+
+    dialect_name: Final = "sqlite"
 
     def __init__(self, path: Path, schema: Schema, *, may_be_new: bool = True) -> None:
         """Open the file at `path`, made where it is missing or empty.
@@ -94,18 +123,23 @@ class SqliteDatabase:
         self.engine.dispose()
 
     @contextmanager
-    def transaction(self, places: Collection[object] = ()) -> Iterator[Connection]:
+    def transaction(
+        self,
+        places: Collection[object] = (),
+        questions: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> Iterator[SqliteTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises.
 
         Args:
             places: What the block goes on with, alone. One disk knows one lock for all of them;
                 without any the block waits for SQLite's own.
+            questions: What it asks first: queries, and their values by name.
         """
         turn = self._turn() if places else nullcontext()
         with store_faults(self._root), turn, self.engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
-                yield connection
+                yield SqliteTransaction(connection, questions)
                 connection.exec_driver_sql("COMMIT")
             except BaseException:
                 # Not by a statement: after a fault of the disk SQLite may have rolled back by
@@ -143,18 +177,6 @@ class SqliteDatabase:
         """Lend a connection of the driver, which can only read; each statement reads one state."""
         with store_faults(self._root), self._look_ups.borrowed() as connection:
             yield connection
-
-    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert whole rows, each in the order of the columns."""
-        # Straight to the driver: binding 26 named values a row took longer than the insert.
-        connection.exec_driver_sql(_insert(table.name, len(table.c)), list(rows))
-
-    def claim(
-        self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
-    ) -> Sequence[tuple[Any, ...]]:
-        """Insert `rows`, all of them the first of their key: nobody else writes meanwhile."""
-        self.insert(connection, table, rows)
-        return ()
 
     def fold_log(self) -> None:
         """Move everything from the write-ahead log into the file itself, durably."""

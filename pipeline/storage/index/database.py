@@ -54,6 +54,34 @@ class Reader(Protocol):
         """Let all statements of a block read the same state."""
 
 
+Rowset = Sequence[Mapping[Any, Any]]
+"""Rows by the names of their columns."""
+
+
+class DatabaseTransaction(Protocol):
+    """What is written between a begin and a commit. One thread."""
+
+    @property
+    def connection(self) -> Connection:
+        """For queries: they see what was written before."""
+
+    @property
+    def answers(self) -> Sequence[Rowset]:
+        """To what was asked at the begin, in its order."""
+
+    def claim(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Insert those of `rows` that are the first of their key; return the others.
+
+        Where nobody else can have come meanwhile, all of them are first.
+        """
+
+    def insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert whole rows, each in the order of the columns; by the commit at the latest."""
+
+    def write(self, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run a statement of the driver for each of `rows`; by the commit at the latest."""
+
+
 class Database(Protocol):
     """Keeps the tables of one store's index. Any number of threads may use it at once."""
 
@@ -68,11 +96,18 @@ class Database(Protocol):
     def close(self) -> None:
         """Close every connection."""
 
-    def transaction(self, places: Collection[Any] = ()) -> AbstractContextManager[Connection]:
+    @property
+    def dialect_name(self) -> str:
+        """Of SQLAlchemy: `sqlite` or `postgresql`."""
+
+    def transaction(
+        self, places: Collection[Any] = (), questions: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    ) -> AbstractContextManager[DatabaseTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises.
 
         Args:
             places: The logs that the block goes on with: nobody else does meanwhile.
+            questions: What it asks first: queries of the driver, and their values.
 
         Raises:
             StoreError: The database was replaced; or it failed, and nothing is kept.
@@ -83,17 +118,6 @@ class Database(Protocol):
 
     def looking_up(self) -> AbstractContextManager[Reader]:
         """Lend a connection of the driver."""
-
-    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert whole rows, each in the order of the columns."""
-
-    def claim(
-        self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]
-    ) -> Sequence[tuple[Any, ...]]:
-        """Insert those of `rows` that are the first of their key; return the others.
-
-        Where nobody else can have come meanwhile, all of them are first.
-        """
 
 
 class _EachOf(FunctionElement[Any]):

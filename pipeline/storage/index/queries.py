@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -26,7 +26,13 @@ from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun
 from pipeline.core.runs.verdict import JudgedRun
 from pipeline.storage.index import tables
-from pipeline.storage.index.database import Database, driver_text, each_of, each_pair_of
+from pipeline.storage.index.database import (
+    DatabaseTransaction,
+    Rowset,
+    driver_text,
+    each_of,
+    each_pair_of,
+)
 from pipeline.storage.index.tables import (
     IndexedRun,
     advisories,
@@ -89,22 +95,104 @@ class KnownRows:
 NOTHING_KNOWN = KnownRows({}, {})
 
 
-def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
-    """Return the rows under the ids of `verdicts`, with the runs that advisories are about."""
+class Question(NamedTuple):
+    """A query with its values by name."""
+
+    statement: Executable
+    values: Mapping[str, Any]
+
+
+def _lookups(query: Executable, ids: Sequence[Any]) -> list[Question]:
+    return [
+        Question(query, {"ids": json.dumps(ids[start : start + LOOKUP_IDS])})
+        for start in range(0, len(ids), LOOKUP_IDS)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """What a batch begins with.
+
+    Attributes:
+        positions: The next offset of each partition of the epoch.
+        windows: The last verdicts of the group in each partition of the batch.
+        known: The rows under the ids of the batch.
+    """
+
+    positions: Mapping[Partition, int]
+    windows: Mapping[Partition, RejectWindow]
+    known: KnownRows
+
+
+class BatchQuestions:
+    """What a batch asks as it begins: all at once, as each answer may come from far away."""
+
+    def __init__(
+        self,
+        epoch: int,
+        group_id: str | None,
+        places: Iterable[Partition],
+        verdicts: Iterable[object],
+    ) -> None:
+        """Ask.
+
+        Args:
+            epoch: Of the store.
+            group_id: Of the consumer group; None where no reject limit applies.
+            places: The partitions of the batch.
+            verdicts: Of its records.
+        """
+        run_ids, keys = _ids_of(verdicts)
+        self._windows = {} if group_id is None else {_window_name(group_id, p): p for p in places}
+        self._runs = _lookups(_KNOWN_RUNS, run_ids)
+        self._advisories = _lookups(_KNOWN_ADVISORIES, keys)
+        self.all = [
+            Question(_OFFSETS[tables.positions.name], {"epoch": epoch}),
+            *_lookups(_REJECT_WINDOWS, list(self._windows)),
+            *self._runs,
+            *self._advisories,
+        ]
+
+    def state(self, answers: Sequence[Rowset]) -> BatchState:
+        """Return what was answered, in the order of `all`."""
+        positions, *others = answers
+        first = len(others) - len(self._advisories)
+        windows = others[: first - len(self._runs)]
+        runs = [row for rows in others[first - len(self._runs) : first] for row in rows]
+        advisories = [advisory_of_row(row) for rows in others[first:] for row in rows]
+        found = {
+            self._windows[row["group_id"]]: RejectWindow(row["verdicts"])
+            for rows in windows
+            for row in rows
+        }
+        return BatchState(
+            {(row["topic"], row["partition"]): row["next_offset"] for row in positions},
+            {place: found.get(place, RejectWindow()) for place in self._windows.values()},
+            KnownRows(
+                {row["run_id"]: stored_run_of_row(row) for row in runs},
+                {advisory.key: advisory for advisory in advisories},
+            ),
+        )
+
+
+def _ids_of(verdicts: Iterable[object]) -> tuple[list[str], list[tuple[str, str]]]:
     judged = [each for each in verdicts if isinstance(each, (JudgedRun, JudgedAdvisory))]
     run_ids = dict.fromkeys(each.run_id for each in judged)
     keys = dict.fromkeys(each.key for each in judged if isinstance(each, JudgedAdvisory))
-    return KnownRows(
-        known_runs(connection, list(run_ids)), known_advisories(connection, list(keys))
-    )
+    return list(run_ids), list(keys)
+
+
+def known_rows(connection: Connection, verdicts: Iterable[object]) -> KnownRows:
+    """Return the rows under the ids of `verdicts`, with the runs that advisories are about."""
+    run_ids, keys = _ids_of(verdicts)
+    return KnownRows(known_runs(connection, run_ids), known_advisories(connection, keys))
 
 
 def _looked_up(
     connection: Connection, query: Executable, ids: Sequence[Any]
 ) -> Iterator[RowMapping]:
-    for start in range(0, len(ids), LOOKUP_IDS):
-        wanted = json.dumps(ids[start : start + LOOKUP_IDS])
-        yield from _run(connection, query, {"ids": wanted}).mappings()
+    for question in _lookups(query, ids):
+        yield from _run(connection, *question).mappings()
 
 
 def _run(
@@ -134,16 +222,6 @@ def reported_claims(connection: Connection, epoch: int) -> dict[Partition, int]:
 def _offsets(connection: Connection, table: Table, epoch: int) -> dict[Partition, int]:
     rows = _run(connection, _OFFSETS[table.name], {"epoch": epoch})
     return {(topic, partition): following for topic, partition, following in rows}
-
-
-def reject_windows(
-    connection: Connection, group_id: str, places: Iterable[Partition]
-) -> dict[Partition, RejectWindow]:
-    """Return the last verdicts of a consumer group in each of these partitions."""
-    names = {_window_name(group_id, place): place for place in places}
-    found = _run(connection, _REJECT_WINDOWS, {"ids": json.dumps(list(names))})
-    windows = {names[name]: RejectWindow(verdicts) for name, verdicts in found}
-    return {place: windows.get(place, RejectWindow()) for place in names.values()}
 
 
 def _window_name(group_id: str, place: Partition) -> str:
@@ -200,15 +278,21 @@ _LINK_ADVISORY = (
 
 
 class IndexTransaction:
-    """What is written between the begin and the commit of one batch.
+    """What is written between the begin and the commit of one batch."""
 
-    Attributes:
-        connection: For its queries.
-    """
+    def __init__(self, begun: DatabaseTransaction, dialect_name: str) -> None:
+        self._begun = begun
+        self._dialect_name = dialect_name
 
-    def __init__(self, connection: Connection, database: Database) -> None:
-        self.connection = connection
-        self._database = database
+    @property
+    def connection(self) -> Connection:
+        """For its queries."""
+        return self._begun.connection
+
+    @property
+    def answers(self) -> Sequence[Rowset]:
+        """To what it asked first."""
+        return self._begun.answers
 
     def add_rows(self, rows: NewRows) -> KnownRows:
         """Write what a batch adds; return the rows of others that were first meanwhile.
@@ -250,15 +334,15 @@ class IndexTransaction:
         return [(row[0], row[1]) for row in later]
 
     def _claim(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        return self._database.claim(self.connection, table, rows) if rows else ()
+        return self._begun.claim(table, rows) if rows else ()
 
     def _insert(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
-            self._database.insert(self.connection, table, rows)
+            self._begun.insert(table, rows)
 
     def _write(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
-            _run(self.connection, statement, rows)
+            self._begun.write(driver_text(statement, self._dialect_name), rows)
 
     def advance(self, epoch: int, next_offsets: Mapping[Partition, int]) -> None:
         """Note the next offset of partitions; never one that is smaller than before."""

@@ -29,7 +29,7 @@ from pipeline.disk.volume import INDEX_NAME
 from pipeline.ledger.log_id import LogId
 from pipeline.storage.index import queries, tables
 from pipeline.storage.index.database import Database, Reader, driver_text
-from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction
+from pipeline.storage.index.queries import LOOKUP_IDS, IndexTransaction, Question
 from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.index.tables import (
     IndexedRun,
@@ -87,14 +87,19 @@ class RunIndex:
         self.database.close()
 
     @contextmanager
-    def transaction(self, places: Collection[LogId] = ()) -> Iterator[IndexTransaction]:
+    def transaction(
+        self, places: Collection[LogId] = (), questions: Sequence[Question] = ()
+    ) -> Iterator[IndexTransaction]:
         """Begin to write; commit at the end of the block, or roll back if it raises.
 
         Args:
             places: The partitions that the block goes on with: nobody else does meanwhile.
+            questions: What it asks first.
         """
-        with self.database.transaction(places) as connection:
-            yield IndexTransaction(connection, self.database)
+        name = self.database.dialect_name
+        asked = [(driver_text(each.statement, name), each.values) for each in questions]
+        with self.database.transaction(places, asked) as begun:
+            yield IndexTransaction(begun, name)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Read one consistent state while the block runs."""

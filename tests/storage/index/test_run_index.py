@@ -15,7 +15,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from pipeline.core.advisories.outcome import StoredAdvisory
-from pipeline.core.advisories.verdict import AdvisoryClaim
+from pipeline.core.advisories.verdict import AdvisoryClaim, judge_advisory_record
+from pipeline.core.record import Partition
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
@@ -32,10 +33,12 @@ from pipeline.storage.index.tables import (
 )
 from schemas.timestamps import format_timestamp, microseconds_since_epoch, parse_timestamp
 from tests.builders import (
+    advisory_request,
     attachment,
     attachment_ref,
     incomplete_request,
     judged,
+    record,
     red_request,
     rosette_request,
     router_request,
@@ -326,17 +329,57 @@ def test_reject_windows_are_kept_apart_by_group_and_partition_and_replaced(
 ) -> None:
     one, two = ("topic", 0), ("topic", 1)
     empty, first, second = RejectWindow(), RejectWindow("01"), RejectWindow("1")
+
+    def windows(group: str | None, *places: Partition) -> Any:
+        asked = queries.BatchQuestions(1, group, places, ())
+        with any_index.transaction((), asked.all) as transaction:
+            return asked.state(transaction.answers).windows
+
+    assert windows("a", one) == {one: empty}
     with any_index.transaction() as transaction:
-        connection = transaction.connection
-        assert queries.reject_windows(connection, "a", [one]) == {one: empty}
         transaction.keep_reject_windows("a", {one: second, two: second})
         transaction.keep_reject_windows("b", {one: second})
         transaction.keep_reject_windows("a", {one: first})
+    assert windows("a", one, two) == {one: first, two: second}
+    assert windows("b", two, one) == {one: second, two: empty}
+    assert windows(None, one) == {}
+
+
+def test_a_batch_asks_all_at_once_and_gets_what_each_question_alone_gets(
+    any_index: RunIndex,
+) -> None:
+    added = add(any_index, run_request(run_id="run_1"), run_request(run_id="run_2"))
+    claim = StoredAdvisory(
+        run_id="run_1",
+        advisory_id="adv_1",
+        source=source(3),
+        created_at_utc="2025-12-18T14:03:22Z",
+        claim=AdvisoryClaim("note", None, None, None),
+        request_id=None,
+        title=None,
+        mime=None,
+        size_bytes=None,
+        link_sha256="cd" * 32,
+        link_path=None,
+    )
     with any_index.transaction() as transaction:
-        connection = transaction.connection
-        assert queries.reject_windows(connection, "a", [one, two]) == {one: first, two: second}
-        assert queries.reject_windows(connection, "b", [two, one]) == {one: second, two: empty}
-        assert queries.reject_windows(connection, "b", []) == {}
+        transaction.add_advisories([claim])
+        transaction.advance(1, {("topic", 0): 5})
+        transaction.advance(2, {("topic", 0): 9})
+    verdicts = [
+        *(judged(run_request(run_id=f"run_{number}")) for number in (1, 3)),
+        *(
+            judge_advisory_record(*record(advisory_request(run_id=r, advisory_id=a)))
+            for r, a in [("run_1", "adv_1"), ("run_2", "adv_1")]
+        ),
+    ]
+    asked = queries.BatchQuestions(1, None, [("topic", 0)], verdicts)
+    with any_index.transaction((), asked.all) as transaction:
+        state = asked.state(transaction.answers)
+        assert state.known == queries.known_rows(transaction.connection, verdicts)
+    assert state.positions == {("topic", 0): 5}
+    assert list(state.known.runs.values()) == added
+    assert state.known.advisories == {("run_1", "adv_1"): claim}
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
