@@ -85,8 +85,10 @@ class Objects(Connection):
 
     def all(self, calls: Iterable[Call[T]]) -> list[T]:
         """Make many calls at once; return what they returned, in their order."""
+        if not (wanted := list(calls)):
+            return []
         with self._running:
-            return self._runner.run(_all(list(calls)))
+            return self._runner.run(_all(wanted))
 
     def opened(self, path: str, options: "GetOptions | None" = None) -> "GetResult":
         """Return an object whose bytes are still to be read, of all threads at once.

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import obstore
 import pytest
 
 from pipeline.bucket import objects as objects_module
@@ -17,7 +18,7 @@ from pipeline.ledger.writer import Ledger
 from tests.bucket.buckets import files_and_logs, opened
 from tests.bucket.faulty_proxy import Proxy, standing_before
 from tests.bucket.servers import point_at
-from tests.ledger.ledgers import LOG, SIGNER, STORE_ID, leaves
+from tests.ledger.ledgers import LOG, OTHER_LOG, SIGNER, STORE_ID, leaves
 
 LARGE = bytes(range(10)) * 3
 
@@ -104,6 +105,28 @@ def test_an_upload_is_given_up(
     proxy.choose = lambda method, _: fault if method == "PUT" else None
     with pytest.raises(error, match=fault):
         upload(BucketFiles(objects), LARGE)
+
+
+def test_a_batch_asks_three_times_however_many_files_and_logs_it_has(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoints are read, all files created, all checkpoints swapped: each at once."""
+    files, logs = files_and_logs(objects)
+    writer = Ledger(files, logs, STORE_ID, [SIGNER])
+    asked: list[int] = []
+    run = objects._runner.run
+    for first in (0, 3, 6):
+        batch = {log: leaves(first, first + 3, log) for log in (LOG, OTHER_LOG)}
+        if first == 6:
+            monkeypatch.setattr(
+                objects._runner, "run", lambda work: (asked.append(1), run(work))[1]
+            )
+            monkeypatch.setattr(obstore, "get", None)
+            monkeypatch.setattr(obstore, "list_with_delimiter", None)
+        with writer.appending(batch) as appended:
+            new = [NewFile(f"runs/{first}-{number}", b"") for number in range(20)]
+            appended.publish(files.link([*new, *appended.files]))
+    assert len(asked) == 3
 
 
 def test_own_tiles_are_not_read_back_and_superseded_ones_go_with_the_next_swap(
