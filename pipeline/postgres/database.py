@@ -21,11 +21,8 @@ from pipeline.postgres.connections import (
     open_engine,
 )
 from pipeline.postgres.faults import database_faults
-from pipeline.postgres.store_row import IN_FORCE, StoreRow, refuse_change
+from pipeline.postgres.store_row import IN_FORCE, STORE_LOCK, StoreRow, refuse_change
 from pipeline.postgres.text import copy_as_is, kept_rows
-
-STORE_LOCK: Final = 0x524D4F53
-"""Advisory lock of the store: shared by batches, exclusive for what concerns the whole store."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock_shared(%s)"
 _KEYS: Final = "SELECT * FROM unnest(%s::int[], %s::text[], %s::int[])"

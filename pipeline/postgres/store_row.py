@@ -4,7 +4,7 @@ It is compared with the store's identity when the index is opened. Epoch and key
 each batch: a worker of another host would go on with those from before a change.
 """
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any, Final
 
 import psycopg
@@ -13,10 +13,15 @@ from pipeline.errors import StoreError, StoreNotReadyError
 from pipeline.postgres.connections import connect, name_of
 from pipeline.postgres.faults import database_faults
 
+STORE_LOCK: Final = 0x524D4F53
+"""Advisory lock of the store: shared by batches, exclusive for what concerns the whole store."""
+
 IN_FORCE: Final = "SELECT epoch, key FROM store"
 _ROW: Final = "SELECT format, store_id, cluster_id, prefix, epoch, key FROM store"
 _MAKE: Final = """INSERT INTO store (format, store_id, cluster_id, prefix, epoch, key)
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+_ALONE: Final = "SELECT pg_advisory_xact_lock(%s)"
+_CHANGE: Final = "UPDATE store SET epoch = %s, key = %s"
 _SETTINGS: Final = ("fsync", "synchronous_commit")
 """Off, each of them loses what was acknowledged: the first all of it, the second the last moments.
 (postgresql.org/docs/current/runtime-config-wal.html)"""
@@ -51,6 +56,24 @@ def make_row(url: str, row: StoreRow) -> None:
     """
     with database_faults(name_of(url)), connect(url) as connection:
         connection.execute(_MAKE, astuple(row))
+        refuse_other(connection, row, name_of(url))
+
+
+def change_row(url: str, row: StoreRow) -> None:
+    """Put another epoch or key in force, once no batch is on its way.
+
+    Whoever goes on with those from before is refused at its next batch.
+
+    Raises:
+        StoreNotReadyError: The database is another store's.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        connection.execute(_ALONE, (STORE_LOCK,))
+        found = connection.execute(_ROW).fetchone()
+        if found is not None:
+            before = replace(row, epoch=found[-2], key=found[-1])
+            refuse_other(connection, before, name_of(url))
+        connection.execute(_CHANGE, (row.epoch, row.key))
         refuse_other(connection, row, name_of(url))
 
 

@@ -22,7 +22,7 @@ from pipeline.errors import StoreAwayError, StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.postgres.connections import name_of
 from pipeline.postgres.scripts import missing_scripts, run_scripts, scripts
-from pipeline.postgres.store_row import make_row
+from pipeline.postgres.store_row import change_row, make_row
 from pipeline.postgres.text import kept
 from pipeline.storage.index.postgres import open_postgres_index, store_row
 from pipeline.storage.index.run_index import RunIndex
@@ -314,6 +314,24 @@ def test_a_server_that_went_away_is_waited_for_and_then_used_again() -> None:
 def _advance(index: RunIndex, offsets: dict[Partition, int]) -> None:
     with index.transaction([place(0)]) as transaction:
         transaction.advance(1, offsets)
+
+
+def test_an_epoch_or_key_is_changed_between_batches_and_ends_those_that_had_the_old(
+    url: str, index: RunIndex
+) -> None:
+    new = store_row(replace(IDENTITY, epoch=2), "a-key")
+    with ThreadPoolExecutor(1) as pool:
+        with index.transaction([place(0)]) as transaction:
+            changing = pool.submit(change_row, url, new)
+            wait_until(lambda: is_waiting(url))
+            transaction.advance(1, {(TOPIC, 0): 1})
+        changing.result(timeout=10)
+    with pytest.raises(StoreError, match="was changed meanwhile"):
+        _advance(index, {(TOPIC, 0): 2})
+    with closing(open_postgres_index(url, replace(IDENTITY, epoch=2), "a-key")) as later:
+        assert later.positions(1) == {(TOPIC, 0): 1}
+    with pytest.raises(StoreNotReadyError, match="store_id"):
+        change_row(url, replace(new, store_id="1" * 32))
 
 
 def with_options(url: str, options: str) -> str:
