@@ -6,6 +6,7 @@ More than half of the last 1,000 verdicts of a partition, once 500 have been see
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.record import Partition
 from pipeline.errors import RejectLimitError
 
 WINDOW = 1000
@@ -40,7 +41,11 @@ class RejectWindow:
 
 
 def after_verdicts(
-    window: RejectWindow, failures: Sequence[bool], accepted_rejects: int
+    window: RejectWindow,
+    failures: Sequence[bool],
+    accepted_rejects: int,
+    *,
+    place: Partition | None = None,
 ) -> tuple[RejectWindow, int]:
     """Return the window after more verdicts, and how many failures the operator let through.
 
@@ -48,6 +53,7 @@ def after_verdicts(
         window: The verdicts before.
         failures: Of each new verdict whether it is a failure.
         accepted_rejects: Most failures that do not count.
+        place: Whose window it is; None where there is one for all.
 
     Raises:
         RejectLimitError: Too many of the last verdicts are failures.
@@ -55,9 +61,10 @@ def after_verdicts(
     accepted = min(accepted_rejects, sum(failures))
     window, exceeded = window.after(_without_first_failures(failures, accepted))
     if exceeded:
+        whose = "" if place is None else f" of {place[0]}, partition {place[1]},"
         raise RejectLimitError(
-            f"{window.verdicts.count('1')} of the last {len(window.verdicts)} records are dead "
-            "letters or incomplete, so the fault is likely ours or one producer's: nothing of "
+            f"{window.verdicts.count('1')} of the last {len(window.verdicts)} records{whose} are "
+            "dead letters or incomplete, so the fault is likely ours or one producer's: nothing of "
             "this batch was written; look at the records, mend the cause, or let the next N "
             "through with --accept-rejects N."
         )

@@ -385,7 +385,8 @@ def check_reject_limit(
     accepted = 0
     for place, found in failures.items():
         left = limit.accepted_rejects - accepted
-        windows[place], let_through = after_verdicts(state.windows[place], found, left)
+        before = state.windows[place]
+        windows[place], let_through = after_verdicts(before, found, left, place=place)
         accepted += let_through
     transaction.keep_reject_windows(limit.group_id, windows)
     return accepted

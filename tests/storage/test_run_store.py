@@ -562,9 +562,9 @@ def test_each_partition_has_its_own_window_and_all_share_what_is_accepted(
     batches = [[tombstone(n, partition=p) for n in range(LEAST_SEEN - 1)] for p in range(2)]
     store.commit([*batches[0], *batches[1]], LIMIT)
     last = [tombstone(LEAST_SEEN - 1, partition=partition) for partition in range(2)]
-    with pytest.raises(RejectLimitError):
+    with pytest.raises(RejectLimitError, match=r"500 of the last 500 records of .*, partition 0, "):
         store.commit(last[:1], LIMIT)
-    with pytest.raises(RejectLimitError):
+    with pytest.raises(RejectLimitError, match=f"records of {TOPIC}, partition 1, are dead"):
         store.commit(last, replace(LIMIT, accepted_rejects=1))
     assert store.commit(last, replace(LIMIT, accepted_rejects=3)).accepted_rejects == 2
 
