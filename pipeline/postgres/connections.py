@@ -44,7 +44,7 @@ def name_of(url: str) -> str:
     """Return how sentences name a database: without a password.
 
     Raises:
-        InputError: It is no URL of libpq.
+        InputError: It is no URL of libpq, or has ports for some of its hosts alone.
     """
     try:
         parts = conninfo_to_dict(url)
@@ -54,9 +54,16 @@ def name_of(url: str) -> str:
             "something else."
         ) from error
     hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
-    # One port is that of every host.
-    each = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=True)
-    where = ",".join(f"{host}:{port}" if port else host for host, port in each)
+    if len(ports) == 1:  # That of every host.
+        ports *= len(hosts)
+    if len(ports) != len(hosts):
+        raise InputError(
+            "Expected the URL of a database to have one port, or one for each host, found "
+            f"{len(ports)} ports for {len(hosts)} hosts."
+        )
+    where = ",".join(
+        f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True)
+    )
     return f"postgresql://{where}/{parts.get('dbname') or ''}"
 
 

@@ -18,7 +18,7 @@ psycopg = pytest.importorskip("psycopg", reason="the extra scale is not installe
 
 from pipeline.core.record import Partition
 from pipeline.core.runs.outcome import stored_run
-from pipeline.errors import StoreAwayError, StoreError, StoreNotReadyError
+from pipeline.errors import InputError, StoreAwayError, StoreError, StoreNotReadyError
 from pipeline.ledger.log_id import LogId
 from pipeline.postgres.connections import name_of
 from pipeline.postgres.scripts import missing_scripts, run_scripts, scripts
@@ -390,3 +390,9 @@ def test_a_refusal_names_the_database_without_its_password(server: Server) -> No
     assert "secret" not in str(caught.value)
     assert name_of("postgresql://u:secret@a,b:5/x") == "postgresql://a,b:5/x"
     assert re.fullmatch(r"postgresql://[^@]*", name_of(url))
+
+
+def test_ports_for_some_of_the_hosts_are_refused() -> None:
+    assert name_of("host=a,b port=5 dbname=x") == "postgresql://a:5,b:5/x"
+    with pytest.raises(InputError, match="found 2 ports for 3 hosts"):
+        name_of("host=a,b,c port=1,2 dbname=x")
