@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     TextClause,
     bindparam,
+    delete,
     select,
     text,
     tuple_,
@@ -265,6 +266,7 @@ def _raise_offset(table: Table) -> TextClause:
 
 _RAISE_OFFSET = {name: _raise_offset(tables.metadata.tables[name]) for name in _OFFSETS}
 _KEEP_REJECT_WINDOW = _upsert(_WINDOW, "(group_id) DO UPDATE SET verdicts = excluded.verdicts")
+_FORGET_REJECT_WINDOW = delete(_WINDOW).where(_WINDOW.c.group_id == bindparam("group_id"))
 _TAKE_CLAIM = _upsert(tables.claims_in_hand, "DO NOTHING")
 _NOTE_TOPIC_ID = _upsert(tables.topic_ids, "DO NOTHING")
 _LINK_ADVISORY = (
@@ -375,7 +377,11 @@ class IndexTransaction:
         self._write(_RAISE_OFFSET[table.name], rows)
 
     def keep_reject_windows(self, group_id: str, windows: Mapping[Partition, RejectWindow]) -> None:
-        """Note the last verdicts of a consumer group in some partitions."""
+        """Note the last verdicts of a consumer group in some partitions.
+
+        A window that one group had for all of them, as an older version kept it, goes.
+        """
+        self._write(_FORGET_REJECT_WINDOW, [{"group_id": group_id}])
         self._write(
             _KEEP_REJECT_WINDOW,
             [

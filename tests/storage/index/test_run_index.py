@@ -20,7 +20,7 @@ from pipeline.core.record import Partition
 from pipeline.core.reject_limit import RejectWindow
 from pipeline.core.runs.outcome import StoredRun, stored_run
 from pipeline.errors import StoreError, StoreNotReadyError
-from pipeline.storage.index import queries
+from pipeline.storage.index import queries, tables
 from pipeline.storage.index.run_index import RunIndex
 from pipeline.storage.index.schema import SCHEMA
 from pipeline.storage.index.tables import (
@@ -380,6 +380,18 @@ def test_a_batch_asks_all_at_once_and_gets_what_each_question_alone_gets(
     assert state.positions == {("topic", 0): 5}
     assert list(state.known.runs.values()) == added
     assert state.known.advisories == {("run_1", "adv_1"): claim}
+
+
+def test_the_window_that_a_group_had_for_all_partitions_goes(any_index: RunIndex) -> None:
+    place = ("topic", 0)
+    with any_index.transaction() as transaction:
+        for group in ("a", "b"):
+            row = {"group_id": group, "verdicts": "11"}
+            transaction.connection.execute(tables.reject_windows.insert(), row)
+        transaction.keep_reject_windows("a", {place: RejectWindow("0")})
+    with any_index.transaction() as transaction:
+        found = transaction.connection.execute(select(tables.reject_windows.c.group_id)).scalars()
+        assert sorted(found) == ["a topic/0", "b"]
 
 
 def test_every_commit_is_flushed_before_it_returns(index: RunIndex) -> None:
