@@ -54,9 +54,9 @@ class CreatedArchive:
 
 
 def create_archive(
-    logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
+    root: Path, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
 ) -> CreatedArchive:
-    """Archive some dates into the tar at `path`.
+    """Archive some dates of the store at `root`, which has these `logs`, into the tar at `path`.
 
     Raises:
         NotFoundError: A date has no run.
@@ -65,12 +65,12 @@ def create_archive(
         IntegrityError: A log or a file is not what was written, or the tar is not proved.
         StoreError: The disk or the index failed.
     """
-    root, wanted = Path(logs.store.name), sorted(set(dates))
+    wanted = sorted(set(dates))
     refuse_as_root(root)
     _refuse_archived(logs.store, wanted, path)
     is_new, shared = not os.path.lexists(path), None
     if is_new:
-        shared = _write(logs, wanted, path, progress)  # 1. and 2.
+        shared = _write(root, logs, wanted, path, progress)  # 1. and 2.
     proved = _proved(logs, path, progress)  # 3.
     manifest = proved.manifest
     assert manifest is not None, "it is proved"
@@ -97,8 +97,10 @@ def _refuse_archived(store: StoreContents, dates: Sequence[str], path: Path) -> 
             )
 
 
-def _write(logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress) -> int:
-    with closing(open_index_to_read(Path(logs.store.name))) as index:
+def _write(
+    root: Path, logs: StoreLogs, dates: Sequence[str], path: Path, progress: Progress
+) -> int:
+    with closing(open_index_to_read(root)) as index:
         contents = contents_of(index, logs, dates, progress)
     try:
         with new_file(path, FILE_MODE) as file:

@@ -46,8 +46,8 @@ class RestoredArchive:
     different: list[str] = field(default_factory=list)
 
 
-def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> RestoredArchive:
-    """Put the files of the tar at `path` back into the store.
+def restore_archive(root: Path, path: Path, logs: StoreLogs, progress: Progress) -> RestoredArchive:
+    """Put the files of the tar at `path` back into the store at `root`, which has these `logs`.
 
     Raises:
         InputError: It cannot be read.
@@ -55,12 +55,11 @@ def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> Restored
             it was proved.
         StoreError: The disk of the store failed.
     """
-    # As a disk has it: who owns the folder.
-    refuse_as_root(Path(logs.store.name))
+    refuse_as_root(root)
     with open_tar(path) as file:
         proved = verify_tar(path, file, logs, progress)  # 1.
         proved.refuse()
-        restoring = _Restoring(logs.store, proved)
+        restoring = _Restoring(root, logs.store, proved)
         try:
             # 2. Members are sorted, and attachments/ comes before runs/.
             restoring.run(file, progress)
@@ -72,10 +71,10 @@ def restore_archive(path: Path, logs: StoreLogs, progress: Progress) -> Restored
 class _Restoring:
     """One tar on its way back."""
 
-    def __init__(self, store: StoreContents, proved: VerifiedTar) -> None:
+    def __init__(self, root: Path, store: StoreContents, proved: VerifiedTar) -> None:
         self.restored = RestoredArchive()
         self._store = store
-        self._lock = Path(store.name) / INDEX_LOCK
+        self._lock = root / INDEX_LOCK
         self._proved = proved
         self._attachments = AttachmentFiles(store.files)
 

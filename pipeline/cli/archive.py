@@ -43,7 +43,8 @@ def create(
     settings = read_settings()
     with progress_bar() as progress:
         logs = open_logs(settings, None)
-        made = create_archive(logs, [f"{date:%Y-%m-%d}" for date in dates], to, progress)
+        wanted = [f"{date:%Y-%m-%d}" for date in dates]
+        made = create_archive(settings.data_dir, logs, wanted, to, progress)
     tar = made.records[0].tar
     if as_json:
         print_json(
@@ -118,9 +119,10 @@ def restore(file: TarFile, as_json: AsJson = False) -> None:
     """
     from pipeline.archive.restore import restore_archive
 
-    logs = open_logs(read_settings(), None)
+    settings = read_settings()
+    logs = open_logs(settings, None)
     with progress_bar() as progress:
-        found = restore_archive(file, logs, progress)
+        found = restore_archive(settings.data_dir, file, logs, progress)
     if as_json:
         print_json({"created": found.created, "same": found.same, "different": found.different})
     else:

@@ -145,7 +145,7 @@ class _Migration:
         return self.result
 
     def _lock(self, stack: AsyncExitStack) -> None:
-        root = Path(self.store.name)
+        root = self.settings.data_dir
         with store_faults(root):
             try:
                 stack.enter_context(exclusive_lock(root / MIGRATION_LOCK, wait=False))

@@ -20,7 +20,7 @@ def logs(root: Path) -> StoreLogs:
 
 
 def create(root: Path, tar: Path, *dates: str) -> CreatedArchive:
-    return create_archive(logs(root), dates or (DATE,), tar, no_progress)
+    return create_archive(root, logs(root), dates or (DATE,), tar, no_progress)
 
 
 def verify(root: Path, tar: Path) -> VerifiedTar:
@@ -29,7 +29,7 @@ def verify(root: Path, tar: Path) -> VerifiedTar:
 
 
 def restore(root: Path, tar: Path) -> RestoredArchive:
-    return restore_archive(tar, logs(root), no_progress)
+    return restore_archive(root, tar, logs(root), no_progress)
 
 
 def remove(archive: CreatedArchive) -> None:

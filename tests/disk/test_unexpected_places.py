@@ -80,7 +80,7 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
     yield lambda: list(find_run_files(StoredFiles(root)))
     yield lambda: [list(log.entries()) for log in StoreLogs(disk_contents(root), KEYS).open_all()]
     yield partial(audit, root)
-    yield partial(read_report, root, "audit_0")
+    yield partial(read_report, StoredFiles(root), "audit_0")
     yield partial(journal_progress, root, "audit_0")
     yield partial(seal_journal, root, "audit_0")
     yield partial(AuditJournal.take, root, "audit_0")
@@ -103,7 +103,7 @@ def _check(root: Path) -> None:
         list(check_index(store.store, store.index))
         checks = FileChecks(store.store.files)
         logs = StoreLogs(disk_contents(root), KEYS)
-        list(find_foreign_files(store.store, checks, logs, lambda source: False))
+        list(find_foreign_files(root, store.store, checks, logs, lambda source: False))
 
 
 def is_locked_by_us(path: Path) -> bool:

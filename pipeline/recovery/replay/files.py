@@ -129,9 +129,9 @@ WasRead = Callable[[RecordSource], bool]
 
 
 def find_foreign_files(
-    store: Store, checks: FileChecks, logs: StoreLogs | None, was_read: WasRead
+    root: Path, store: Store, checks: FileChecks, logs: StoreLogs | None, was_read: WasRead
 ) -> Iterator[Finding]:
-    """Yield the files that nothing explains, and uploads that nothing names.
+    """Yield the files of the store at `root` that nothing explains, and uploads without a name.
 
     Raises:
         IntegrityError: A log is not what was written.
@@ -141,7 +141,7 @@ def find_foreign_files(
         unexpected = [path for path in _paths(store.files) if path not in checks.asked_for]  # 1.
         if not unexpected:
             return
-        with exclusive_lock(Path(store.name) / INDEX_LOCK):  # 2.
+        with exclusive_lock(root / INDEX_LOCK):  # 2.
             pass
         rows = _UnreadRows(store.files, checks, logs)
         known: Iterator[StoredRow] = chain(store.index.all_runs(), store.index.all_advisories())

@@ -11,6 +11,7 @@ Procedure, with the same numbers in the code:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.core.record import RecordId, RecordSource
 from pipeline.recovery.replay.comparison import StoreComparison
@@ -71,7 +72,7 @@ async def verify(
         await read_partitions(settings, partitions, handle, reading=reading, run_id=run_id)  # 2.
         verification.finish(whole_ranges=selection.run_id is None)  # 4.
         if selection.is_everything:
-            verification.find_foreign_files()  # 5.
+            verification.find_foreign_files(settings.data_dir)  # 5.
     pending = sum(each.pending for each in partitions)
     return Verified(dict(tally.counts), pending, selection.is_everything, tally.differs)
 
@@ -113,10 +114,12 @@ class _Verification:
                 found = leaf.encode().decode()
                 self._tally.add(Finding("foreign", "leaf", path, "a record of it", found))
 
-    def find_foreign_files(self) -> None:
+    def find_foreign_files(self, root: Path) -> None:
         """Report files that nothing explains."""
         opened, files = self._opened, self._comparison.files
-        self._tally.add_all(find_foreign_files(opened.store, files, opened.logs, self._was_read))
+        self._tally.add_all(
+            find_foreign_files(root, opened.store, files, opened.logs, self._was_read)
+        )
 
     def _was_read(self, source: RecordSource) -> bool:
         partition = self._partitions.get(source.id.topic_partition)

@@ -39,8 +39,9 @@ def foreign(
         del source
         return was_read
 
-    logs = StoreLogs(disk_contents(Path(store.name)), KEYS) if with_ledger else None
-    return list(find_foreign_files(store.store, checks, logs, read))
+    root = Path(store.name)
+    logs = StoreLogs(disk_contents(root), KEYS) if with_ledger else None
+    return list(find_foreign_files(root, store.store, checks, logs, read))
 
 
 def blob_path(content: bytes) -> str:
