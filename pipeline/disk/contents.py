@@ -19,7 +19,7 @@ def disk_contents(root: Path) -> StoreContents:
     Raises:
         StoreNotReadyError: There is no store.
     """
-    identity, files = read_store(root), DurableFiles.to_read(root)
+    identity, files = read_store(root), DurableFiles.untried(root)
     return StoreContents(identity, files, DiskLogs(root, files=files))
 
 

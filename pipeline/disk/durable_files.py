@@ -57,8 +57,8 @@ class DurableFiles(StoredFiles):
         self._without_leftovers = False
 
     @classmethod
-    def to_read(cls, root: Path, calls: SystemCalls | None = None) -> "DurableFiles":
-        """Look at nothing yet, as who only reads must not need the right to write."""
+    def untried(cls, root: Path, calls: SystemCalls | None = None) -> "DurableFiles":
+        """Try only at the first write what the file system has: a reader may not write."""
         files = cls.__new__(cls)
         StoredFiles.__init__(files, root, calls)
         files._unnamed = None

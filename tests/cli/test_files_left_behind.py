@@ -77,7 +77,7 @@ def rebuild_killed(root: Path) -> None:
 
 
 def upload_killed(root: Path) -> None:
-    upload = AttachmentFiles(DurableFiles.to_read(root)).begin()
+    upload = AttachmentFiles(DurableFiles.untried(root)).begin()
     upload.write(b"x")
     (root / f".{os.urandom(16).hex()}.upload").write_bytes(b"x")
     upload.end()

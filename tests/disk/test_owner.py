@@ -64,7 +64,7 @@ def as_user(work: Callable[[], str]) -> str:
 
 WRITERS: dict[str, Callable[[Path], object]] = {
     "store": lambda root: RunStore(open_store_to_write(root)),
-    "upload": lambda root: AttachmentFiles(DurableFiles.to_read(root)).begin(),
+    "upload": lambda root: AttachmentFiles(DurableFiles.untried(root)).begin(),
     "epoch": lambda root: begin_epoch(root, cluster_id="cluster-2"),
     "audit": lambda root: AuditJournal.take(root, "audit_1"),
 }

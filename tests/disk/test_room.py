@@ -58,7 +58,7 @@ def test_no_inodes_are_named_where_a_batch_finds_none(root: Path) -> None:
 
 
 def test_no_inodes_are_named_where_an_upload_finds_none(root: Path) -> None:
-    attachments = AttachmentFiles(DurableFiles.to_read(root))
+    attachments = AttachmentFiles(DurableFiles.untried(root))
     fill(root)
     with pytest.raises(DiskFullError, match=r"\(No inodes left on device\)"):
         attachments.begin()

@@ -85,7 +85,7 @@ def readers(root: Path) -> Iterator[Callable[[], object]]:
     yield partial(seal_journal, root, "audit_0")
     yield partial(AuditJournal.take, root, "audit_0")
     yield partial(check_file, root / RUN)
-    yield lambda: AttachmentFiles(DurableFiles.to_read(root)).check(sha256(DRAWING))
+    yield lambda: AttachmentFiles(DurableFiles.untried(root)).check(sha256(DRAWING))
     yield partial(accepted_losses_of, root)
     yield partial(_rebuild, root)
     yield partial(_check, root)

@@ -69,7 +69,7 @@ def put(files: AttachmentFiles, content: bytes = CONTENT, name: str | None = Non
 def test_a_blob_lies_under_its_hash_and_cannot_be_written(
     root: Path, calls: type[WatchedCalls]
 ) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, calls()))
+    files = AttachmentFiles(DurableFiles.untried(root, calls()))
     before = open_descriptors()
     assert put(files)
     assert not put(files)
@@ -81,7 +81,7 @@ def test_a_blob_lies_under_its_hash_and_cannot_be_written(
 
 @both
 def test_bytes_of_another_hash_leave_nothing(root: Path, calls: type[WatchedCalls]) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, calls()))
+    files = AttachmentFiles(DurableFiles.untried(root, calls()))
     before = open_descriptors()
     with pytest.raises(HashMismatchError, match=f"found {NAME}"):
         put(files, name="0" * 64)
@@ -91,7 +91,7 @@ def test_bytes_of_another_hash_leave_nothing(root: Path, calls: type[WatchedCall
 
 @both
 async def test_pieces_of_any_size_make_one_blob(root: Path, calls: type[WatchedCalls]) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, calls()))
+    files = AttachmentFiles(DurableFiles.untried(root, calls()))
     content = os.urandom(3 * PIECE_BYTES + 17)
     given = [content[:1], b"", content[1 : 2 * PIECE_BYTES], content[2 * PIECE_BYTES :]]
     name = sha256_of_bytes(content)
@@ -101,7 +101,7 @@ async def test_pieces_of_any_size_make_one_blob(root: Path, calls: type[WatchedC
 
 
 async def test_a_source_that_fails_leaves_nothing(root: Path) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, NamedCalls()))
+    files = AttachmentFiles(DurableFiles.untried(root, NamedCalls()))
     before = open_descriptors()
 
     async def broken() -> AsyncIterator[bytes]:
@@ -124,7 +124,7 @@ async def test_an_upload_that_is_cancelled_ends_after_its_thread(root: Path) -> 
             assert go_on.wait(10)
 
     calls.before = slow
-    files = AttachmentFiles(DurableFiles.to_read(root, calls))
+    files = AttachmentFiles(DurableFiles.untried(root, calls))
     before = open_descriptors()
     task = asyncio.create_task(files.receive(NAME, pieces(CONTENT), asyncio.to_thread))
     await asyncio.to_thread(writing.wait, 10)
@@ -138,7 +138,7 @@ async def test_an_upload_that_is_cancelled_ends_after_its_thread(root: Path) -> 
 
 @both
 def test_two_uploads_at_a_time_make_one_file(root: Path, calls: type[WatchedCalls]) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, calls()))
+    files = AttachmentFiles(DurableFiles.untried(root, calls()))
     with files.begin() as first, files.begin() as second:
         first.write(CONTENT)
         second.write(CONTENT)
@@ -148,7 +148,7 @@ def test_two_uploads_at_a_time_make_one_file(root: Path, calls: type[WatchedCall
 
 
 def test_a_corrupt_blob_of_the_same_name_is_reported_and_not_touched(root: Path) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root))
+    files = AttachmentFiles(DurableFiles.untried(root))
     put(files)
     blob_file(root).chmod(0o644)
     blob_file(root).write_bytes(b"other")
@@ -160,7 +160,7 @@ def test_a_corrupt_blob_of_the_same_name_is_reported_and_not_touched(root: Path)
 def calls_of_an_upload(root: Path, calls: type[WatchedCalls]) -> list[str]:
     made: list[str] = []
     watched = calls()
-    files = AttachmentFiles(DurableFiles.to_read(root, watched))
+    files = AttachmentFiles(DurableFiles.untried(root, watched))
     watched.before = lambda name, _arguments: made.append(name)
     put(files)
     return made
@@ -182,7 +182,7 @@ def test_any_call_that_fails_leaves_no_half_blob(
         folder = tmp_path / f"store-{position}"
         make_store(folder)
         watched = calls()
-        files = AttachmentFiles(DurableFiles.to_read(folder, watched))
+        files = AttachmentFiles(DurableFiles.untried(folder, watched))
         before = open_descriptors()
         watched.before = failing_at(position, number)
         with pytest.raises(error) as failed:
@@ -212,7 +212,7 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing(
 ) -> None:
     def die_before_the_link() -> bytes:
         watched = calls()
-        files = AttachmentFiles(DurableFiles.to_read(root, watched))
+        files = AttachmentFiles(DurableFiles.untried(root, watched))
 
         def die(name: str, _arguments: tuple[Any, ...]) -> None:
             if name.startswith("link_"):
@@ -224,33 +224,33 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing(
 
     status, _ = in_child(die_before_the_link)
     assert os.waitstatus_to_exitcode(status) == 9
-    AttachmentFiles(DurableFiles.to_read(root, calls())).begin().end()
+    AttachmentFiles(DurableFiles.untried(root, calls())).begin().end()
     assert left(root) == set()
 
 
 def test_an_upload_that_is_alive_is_no_leftover(root: Path) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root, NamedCalls()))
+    files = AttachmentFiles(DurableFiles.untried(root, NamedCalls()))
     with files.begin() as upload:
         upload.write(CONTENT)
-        AttachmentFiles(DurableFiles.to_read(root, NamedCalls())).begin().end()
+        AttachmentFiles(DurableFiles.untried(root, NamedCalls())).begin().end()
         assert files.publish(upload).created
     assert left(root) == {attachment_path(NAME)}
 
 
 def test_a_file_is_put_under_its_hash(root: Path, tmp_path: Path) -> None:
     (tmp_path / "part.dxf").write_bytes(CONTENT)
-    stored = AttachmentFiles(DurableFiles.to_read(root)).put(tmp_path / "part.dxf")
+    stored = AttachmentFiles(DurableFiles.untried(root)).put(tmp_path / "part.dxf")
     assert (stored.sha256, stored.size_bytes, stored.created) == (NAME, len(CONTENT), True)
 
 
 def test_an_empty_blob_is_a_blob(root: Path) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root))
+    files = AttachmentFiles(DurableFiles.untried(root))
     assert put(files, b"")
     assert files.check(sha256_of_bytes(b"")).rule == "raw"
 
 
 def test_what_is_not_there_or_no_file_is_not_found(root: Path, tmp_path: Path) -> None:
-    files = AttachmentFiles(DurableFiles.to_read(root))
+    files = AttachmentFiles(DurableFiles.untried(root))
     with pytest.raises(NotFoundError):
         files.open(NAME)
     assert files.check(NAME).error == "blob_not_found"
@@ -266,7 +266,7 @@ def written(root: Path, name: str, content: bytes) -> OpenBlob:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.write_bytes(content)
-    return AttachmentFiles(DurableFiles.to_read(root)).open(name)
+    return AttachmentFiles(DurableFiles.untried(root)).open(name)
 
 
 def rule_of(root: Path, name: str, content: bytes) -> str | None:

@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def upload(root: Path) -> None:
     (root.parent / "blob").write_bytes(BLOB)
-    AttachmentFiles(DurableFiles.to_read(root)).put(root.parent / "blob")
+    AttachmentFiles(DurableFiles.untried(root)).put(root.parent / "blob")
 
 
 def lose(root: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_client_that_falls_silent_is_given_up(tmp_path: Path) -> None:
 
 async def test_a_full_disk_is_said_and_nothing_is_kept(api: Api) -> None:
     calls = WatchedCalls()
-    api.deps.reader.attachments = AttachmentFiles(DurableFiles.to_read(api.root, calls))
+    api.deps.reader.attachments = AttachmentFiles(DurableFiles.untried(api.root, calls))
 
     def full(name: str, _arguments: tuple[Any, ...]) -> None:
         if name == "write":
