@@ -34,6 +34,9 @@ _MAKE: Final = f"""INSERT INTO positions SELECT *, 0 FROM ({_KEYS}) AS missing O
 _FORGET: Final = f"""DELETE FROM positions
     WHERE (epoch, topic, partition) IN ({_KEYS}) AND next_offset = 0"""  # noqa: S608
 
+_IS_WHOLE: Final = "is_whole"
+"""Of a connection: its server has the rows that the ledger knows."""
+
 Place = tuple[int, str, int]
 
 
@@ -46,6 +49,8 @@ class PostgresTransaction:
     Attributes:
         driver: The connection of the driver.
         answers: To what was asked at the begin.
+        may_lack_rows: Until it is set to False and committed once in a connection: one that is
+            new may be to another server.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -53,6 +58,7 @@ class PostgresTransaction:
         assert isinstance(driver, psycopg.Connection)  # as SQLAlchemy has it
         self.driver: psycopg.Connection[Any] = driver
         self.answers: list[Sequence[Mapping[Any, Any]]] = []
+        self.may_lack_rows = _IS_WHOLE not in connection.info
         self._connection = connection
         self._kept: list[tuple[str, Sequence[Any]]] = []
 
@@ -170,6 +176,8 @@ class PostgresDatabase:
             made = self._begin(begun, sorted(places), questions)
             yield begun
             begun.commit(made)
+            if not begun.may_lack_rows:
+                connection.info[_IS_WHOLE] = True
             begun.driver.autocommit = False
 
     def _begin(

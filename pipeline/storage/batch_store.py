@@ -53,7 +53,7 @@ from pipeline.storage.batch_plan import (
     path_of_row,
     sha256_of_row,
 )
-from pipeline.storage.catching_up import catch_up
+from pipeline.storage.catching_up import follow
 from pipeline.storage.index import queries
 from pipeline.storage.index.queries import BatchState, IndexTransaction, KnownRows
 from pipeline.storage.restoring import Restoration, restore_files
@@ -151,8 +151,10 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
             known = state.known
             judged = self._with_recorded_verdicts(records)
             firsts = _first_offsets(records) if is_consumed else {}
-            reached = self._catch_up(firsts, state.positions, transaction)
-            if reached or any(new is not old for new, old in zip(judged, records, strict=True)):
+            may_lack_rows = transaction.may_lack_rows
+            reached = self._follow(firsts, state.positions, transaction) if firsts else {}
+            is_judged_so = all(new is old for new, old in zip(judged, records, strict=True))
+            if reached or may_lack_rows or not is_judged_so:
                 known = self._known(judged, transaction)
             records = judged
             plan = self._claim(records, known, transaction)  # 2.
@@ -216,31 +218,18 @@ class BatchStore(ABC, Generic[Verdict, AnyOutcome]):
         """
         with self.store.faults(), self._going_on(committed) as transaction:
             positions = queries.positions(transaction.connection, self.identity.epoch)
-            reached = self._catch_up(committed, positions, transaction)
+            reached = self._follow(committed, positions, transaction)
             transaction.advance(self.identity.epoch, reached)
 
-    def _catch_up(
+    def _follow(
         self,
         firsts: Mapping[Partition, int],
         positions: Mapping[Partition, int],
         transaction: IndexTransaction,
     ) -> dict[Partition, int]:
-        """Let the index follow the ledger up to these offsets; return how far it does then."""
-        reached: dict[Partition, int] = {}
         if self.ledger is None:
-            return reached
-        behind = {
-            LogId(self.identity.epoch, *place): (positions.get(place, 0), first)
-            for place, first in firsts.items()
-            if positions.get(place, 0) < first
-        }
-        for log, (reader, following) in self.ledger.opened(behind).items() if behind else ():
-            position, first = behind[log]
-            # Not so at a gap in the offsets, such as each mark of a transaction.
-            if position < following:
-                catch_up(self.store, log, reader, transaction, position=position, before=first)
-                reached[log.topic, log.partition] = min(first, following)
-        return reached
+            return {}
+        return follow(self.store, self.ledger, transaction, positions=positions, firsts=firsts)
 
     def _with_recorded_verdicts(
         self, records: Sequence[JudgedRecord[Verdict | Rejected]]

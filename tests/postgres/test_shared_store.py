@@ -353,3 +353,52 @@ def lose_advisories(url: str, position: int) -> None:
         connection.execute(
             "UPDATE positions SET next_offset = %s WHERE topic = %s", (position, ADVISORIES)
         )
+
+
+def test_rows_that_another_log_lost_are_back_before_the_first_batch_of_a_connection(
+    tmp_path: Path, url: str
+) -> None:
+    """A run comes again by another partition than that whose rows a failover lost."""
+    root = tmp_path / "store"
+    first = judged_record(run_request(run_id="run_1"))
+    again = judged_record(run_request(run_id="run_1"), 0, partition=1)
+    with shared(root, url) as store:
+        store.commit([first])
+        before = kept(store.index)["runs"]
+    lose(url, 0, 0)
+    with shared(root, url) as store:
+        assert [each.kind for each in store.commit([again]).outcomes] == ["duplicate"]
+        assert kept(store.index)["runs"] == before
+        # That of its own worker, who finds the same as ever.
+        assert store.index.positions(1) == {(TOPIC, 0): 0, (TOPIC, 1): 1}
+        assert [each.kind for each in store.commit([first]).outcomes] == ["persisted"]
+
+
+def test_lost_advisories_are_back_though_their_runs_were_lost_too(tmp_path: Path, url: str) -> None:
+    root = tmp_path / "store"
+    with shared(root, url) as runs:
+        runs.commit([judged_record(run_request(run_id="run_1"))])
+    with shared(root, url, AdvisoryStore) as store:
+        store.commit([advisory(0, run_id="run_1", advisory_id="adv_0")])
+        before = kept(store.index)
+    lose(url, 0, 0)
+    with shared(root, url, AdvisoryStore) as store:
+        store.commit([advisory(1, run_id="run_1", advisory_id="adv_1")])
+        found = kept(store.index)
+        assert found["runs"] == before["runs"]
+        assert found["advisories"][:1] == before["advisories"]
+        assert [each.link_path is not None for each in found["advisories"]] == [True, True]
+
+
+def test_a_claim_that_waits_in_another_log_is_left_to_its_own_worker(
+    tmp_path: Path, url: str
+) -> None:
+    root = tmp_path / "store"
+    with shared(root, url, AdvisoryStore) as store:
+        store.commit([advisory(0, run_id="run_1", advisory_id="adv_0")])
+    lose_advisories(url, 0)
+    with shared(root, url) as store:
+        store.commit([judged_record(run_request(run_id="run_1"))])
+        assert kept(store.index)["advisories"] == []
+    with shared(root, url, AdvisoryStore) as store, pytest.raises(StoreNotReadyError, match="/0/0"):
+        store.commit([advisory(1, run_id="run_1", advisory_id="adv_1")])

@@ -34,6 +34,7 @@ class SqliteTransaction:
         self, connection: Connection, questions: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> None:
         self.connection = connection
+        self.may_lack_rows = False
         self.answers: list[Sequence[Mapping[Any, Any]]] = [
             connection.exec_driver_sql(query, values).mappings().all()
             for query, values in questions

@@ -59,7 +59,14 @@ Rowset = Sequence[Mapping[Any, Any]]
 
 
 class DatabaseTransaction(Protocol):
-    """What is written between a begin and a commit. One thread."""
+    """What is written between a begin and a commit. One thread.
+
+    Attributes:
+        may_lack_rows: Whether another server may have come since the last transaction, without
+            the last rows of the one before. Set to False once they are there; kept by the commit.
+    """
+
+    may_lack_rows: bool
 
     @property
     def connection(self) -> Connection:

@@ -296,6 +296,15 @@ class IndexTransaction:
         """To what it asked first."""
         return self._begun.answers
 
+    @property
+    def may_lack_rows(self) -> bool:
+        """Whether the database may have lost rows since the last transaction."""
+        return self._begun.may_lack_rows
+
+    def note_whole(self) -> None:
+        """Note, with the commit, that it has them again."""
+        self._begun.may_lack_rows = False
+
     def add_rows(self, rows: NewRows) -> KnownRows:
         """Write what a batch adds; return the rows of others that were first meanwhile.
 
