@@ -99,6 +99,35 @@ BESIDE_THE_STORE = {
 }
 """Who knows files by their descriptors beside `disk`, and why."""
 
+METHODS_OF_FILES = {
+    *("chmod", "glob", "hardlink_to", "iterdir", "lchmod", "lstat", "mkdir", "read_bytes"),
+    *("read_text", "readlink", "rename", "rglob", "rmdir", "samefile", "stat", "symlink_to"),
+    *("touch", "unlink", "write_bytes", "write_text"),
+}
+"""What only a `Path` has and opens, reads, lists or changes files.
+
+Not `exists` and its like, which answer yes or no; nor `open`, `replace` and `resolve`, which other
+objects have too.
+"""
+
+BESIDE_THE_STORE_BY_PATH = {
+    "pipeline.cli": "files that its caller names",
+    "pipeline.api.http.tokens": "the file of tokens is the operator's",
+    "pipeline.app.machine": "the doctor looks at the clock and the volume of one host",
+    "pipeline.broker.connection": "the file of the password is the operator's",
+    "pipeline.broker.local": "as above",
+    "pipeline.client": "as above",
+    "pipeline.evidence": "a bundle lies where its caller wants it",
+    "pipeline.ledger.keys": "keys lie outside of the store",
+    "pipeline.ledger.witnessed": "checkpoints to trust come from elsewhere",
+    "pipeline.legacy": "the v1 store, its blobs and its backups",
+    "pipeline.page.assets": "files of this package",
+    "pipeline.page.rendering": "files of this package",
+    "pipeline.postgres.scripts": "files of this package",
+    "schemas.export": "the frozen schemas",
+}
+"""Who reads or writes files by their paths beside `disk`, and why."""
+
 RUNS_COMMANDS = {"cli", "pipeline.__main__"}
 PRINTS = {"pipeline.cli", "pipeline.cli.views.terminal", "pipeline.cli.demo.runs"}
 """The module by which commands print, the screen of the demo, and what needs no library at all."""
@@ -286,6 +315,34 @@ def test_only_the_disk_knows_descriptors_locks_and_database_files() -> None:
     assert {module: found for module, found in used.items() if not is_in(module, beside)} == {}
     needless = [each for each in beside if not any(is_in(one, (each,)) for one in used)]
     assert needless == []
+
+
+def test_only_the_disk_reads_lists_or_changes_files_of_a_store_by_path() -> None:
+    used = {
+        module: found
+        for module, path in MODULES.items()
+        if room_of(module) != "disk"
+        and (
+            found := {
+                node.attr
+                for node in nodes(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute) and node.attr in METHODS_OF_FILES
+            }
+        )
+    }
+    beside = tuple(BESIDE_THE_STORE_BY_PATH)
+    assert {module: found for module, found in used.items() if not is_in(module, beside)} == {}
+    needless = [each for each in beside if not any(is_in(one, (each,)) for one in used)]
+    assert needless == []
+
+
+def test_the_name_of_a_store_is_no_path() -> None:
+    parsed = {
+        module
+        for module, path in MODULES.items()
+        if re.search(r"\bPath\(([\w.]+\.)?store\.name\)", path.read_text())
+    }
+    assert parsed == set()
 
 
 def test_one_engine_and_the_applications_know_the_framework() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.audit.journal import AUDITS_FOLDER, journal_path
 from pipeline.core.store.files import NotAFileError
 from pipeline.disk.faults import store_faults
-from pipeline.disk.regular_files import entries_below, open_below
+from pipeline.disk.regular_files import entries_below, open_below, state_of_any
 from pipeline.errors import NotFoundError
 from schemas.fields import is_audit_id
 
@@ -43,7 +43,7 @@ def audit_files(root: Path) -> list[AuditFile]:
             audit_id, _, kind = path.rpartition("/")[2].rpartition(".")
             if is_folder or kind not in {"json", "ndjson"} or not is_audit_id(audit_id):
                 continue
-            state = (root / path).lstat()
+            state = state_of_any(root / path)
             found.setdefault(audit_id, AuditFile(audit_id, kind == "json", state.st_mtime_ns))
     return sorted(found.values(), key=lambda each: (-each.written_ns, each.audit_id))
 

@@ -49,6 +49,15 @@ def state_of(name: str, folder: int | None = None) -> os.stat_result | None:
     return state
 
 
+def state_of_any(path: Path) -> os.stat_result:
+    """Return the state of whatever has this name; a symbolic link is not followed.
+
+    Raises:
+        OSError: There is nothing, or it is unknown.
+    """
+    return path.lstat()
+
+
 def check_regular(state: os.stat_result) -> None:
     """Refuse what is no regular file.
 

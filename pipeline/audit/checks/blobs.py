@@ -16,7 +16,7 @@ from pipeline.audit.steps import AuditReader, StepResult
 from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.disk.durable_files import FILE_MODE, PRIVATE_FILE_MODE
-from pipeline.disk.regular_files import opened, state_of
+from pipeline.disk.regular_files import opened, state_of, state_of_any
 from pipeline.disk.small_files import PRIVATE_FOLDER_MODE
 from pipeline.disk.stored_files import OpenDiskFile
 from pipeline.storage.attachments import OpenBlob
@@ -167,5 +167,5 @@ def check_bytes(path: str, area: BlobArea, descriptor: int, result: StepResult) 
 
 def _check_folder(reader: AuditReader, path: str, result: StepResult) -> None:
     if path.partition("/")[0] == BlobArea.QUARANTINE.value:
-        state = (reader.root / path).lstat()
+        state = state_of_any(reader.root / path)
         result.add(*mode_finding(path, state.st_mode, PRIVATE_FOLDER_MODE))

@@ -21,6 +21,7 @@ from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.disk.durable_files import FILE_MODE
 from pipeline.disk.locks import INDEX_LOCK, MIGRATION_LOCK
 from pipeline.disk.log_store import LOCK_FILE, NEW_CHECKPOINT_FILE
+from pipeline.disk.regular_files import state_of_any
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId, parse_log_path
 from pipeline.ledger.stored_log import StoredLog
@@ -139,7 +140,7 @@ def _log_at(path: str) -> LogId | None:
 
 def _file_mode(root: Path, path: str) -> list[Finding]:
     try:
-        mode = (root / path).lstat().st_mode
+        mode = state_of_any(root / path).st_mode
     except FileNotFoundError:
         return []  # A log that grows has replaced it.
     if not stat.S_ISREG(mode):
