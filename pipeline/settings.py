@@ -90,6 +90,16 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(Path("rmos-data"), description="root folder of the store")
+    store_url: str | None = Field(
+        None,
+        min_length=1,
+        description="s3://BUCKET/PREFIX of a store that many hosts share; unset for a folder",
+    )
+    index_url: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="database of its index, postgresql://USER@HOST/DATABASE; with `RMOS_STORE_URL`",
+    )
     bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated")
     prefix: str = Field(
         "rmos",
@@ -252,6 +262,11 @@ class Settings(BaseSettings):
     )
 
     @property
+    def is_shared(self) -> bool:
+        """Whether the store is in a bucket, shared by many hosts, and not in `data_dir`."""
+        return self.store_url is not None
+
+    @property
     def heartbeat_interval_ms(self) -> int:
         """How often a worker gives its group a sign of life: three times a session, or each 3 s."""
         return min(3000, self.session_timeout_ms // 3)
@@ -289,7 +304,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     refuse_mistyped(unknown_variables())
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{**_given, **given})
+        settings = Settings(**{**_given, **given})
     except ValidationError as error:
         first = error.errors()[0]
         field = "_".join(str(part) for part in first["loc"])
@@ -297,6 +312,43 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401
         if field in _given:
             name = f"--{field.replace('_', '-')}"
         raise InputError(f"{name} cannot be {first['input']!r}: {first['msg']}.") from error
+    _refuse_mixed(settings)
+    return settings
+
+
+def _refuse_mixed(settings: Settings) -> None:
+    """Refuse half a store on many hosts, or one that would be on a disk too.
+
+    Raises:
+        InputError: The settings name one.
+    """
+    if (settings.store_url is None) != (settings.index_url is None):
+        urls = ("RMOS_INDEX_URL", "RMOS_STORE_URL")
+        missing, given = urls if settings.is_shared else urls[::-1]
+        raise InputError(f"{given} is set and {missing} is not: set both, or none of them.")
+    if settings.is_shared and "data_dir" in settings.model_fields_set:
+        raise InputError(
+            "RMOS_DATA_DIR and RMOS_STORE_URL name two stores: unset RMOS_DATA_DIR, or both "
+            "RMOS_STORE_URL and RMOS_INDEX_URL."
+        )
+    if not settings.runs_v2_enabled:
+        refuse_shared(settings, "v1 mode (RMOS_RUNS_V2_ENABLED)")
+
+
+def refuse_shared(settings: Settings, what: str) -> None:
+    """Refuse what works on a store of one host's disk only.
+
+    Args:
+        settings: Of the store.
+        what: First words of the sentence.
+
+    Raises:
+        InputError: The store is in a bucket.
+    """
+    if settings.is_shared:
+        raise InputError(
+            f"{what} works on the disk of one host only, and RMOS_STORE_URL names a bucket."
+        )
 
 
 def unknown_variables() -> list[str]:

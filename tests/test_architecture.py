@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bucket": {"schemas", "core"} | LEAVES,
     "ledger": {"schemas", "core", "disk"} | LEAVES,
     "postgres": {"schemas", "core"} | LEAVES,
-    "storage": _STORE | {"postgres"},
+    "storage": _STORE | {"bucket", "postgres"},
     "broker": {"schemas", "core"} | LEAVES,
     "consumers": _WORKERS,
     "evidence": _STORE,
@@ -165,6 +165,10 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
         if not is_typing_only(child):
             yield child
             yield from nodes(child)
+
+
+def is_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def imports_of(module: str) -> set[str]:
@@ -373,10 +377,14 @@ def test_a_store_on_one_disk_needs_no_driver_of_a_server() -> None:
     }
     assert drivers == {"postgres"}
     # The command upgrades it, and imports it when it runs.
-    assert users == {"pipeline.storage.index.postgres", "pipeline.cli.store"}
-    # Nothing imports that module but where it is asked for, inside a function.
     opened = "pipeline.storage.index.postgres"
-    assert {m for m in MODULES if opened in imports_of(m)} <= {opened}
+    shared = "pipeline.storage.shared"
+    assert users == {opened, shared, "pipeline.cli.store"}
+    # Nothing imports these but where the settings name such a store, inside a function.
+    assert {m for m in MODULES if opened in imports_of(m)} == {shared}
+    assert {m for m in MODULES if shared in imports_of(m)} == {"pipeline.storage.store"}
+    at_the_top = ast.parse(MODULES["pipeline.storage.store"].read_text()).body
+    assert not any("shared" in ast.unparse(each) for each in at_the_top if is_import(each))
 
 
 def test_schemas_need_pydantic_alone() -> None:

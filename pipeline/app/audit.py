@@ -18,7 +18,7 @@ from pipeline.consumers.engine.batches import Backoff
 from pipeline.consumers.engine.subscription import WorkerBroker
 from pipeline.consumers.start.checks import check_audit_start
 from pipeline.ledger.witnessed import trusted_checkpoints
-from pipeline.settings import Settings
+from pipeline.settings import Settings, refuse_shared
 from pipeline.storage.ledger_key import verifier_keys
 
 
@@ -41,6 +41,7 @@ async def prepared_audit(
         StoreError: The store is not usable, or does not fit the broker.
         BrokerError: No broker answers, or its topics are not as they must be.
     """
+    refuse_shared(settings, "The audit worker")
     read_whatever_comes()
     async with AsyncExitStack() as stack:
         store = await check_audit_start(settings)

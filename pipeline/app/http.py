@@ -15,7 +15,13 @@ from pipeline.api.http.middleware import RequestMiddleware
 from pipeline.api.http.server import address_of, listen, serving
 from pipeline.api.http.tokens import Tokens, tokens_for
 from pipeline.api.publishing import LazyPublisher
-from pipeline.app.process import serve_health, stop_on_signals, store_folder, until_stopped
+from pipeline.app.process import (
+    disk_checks,
+    measure_disk,
+    serve_health,
+    stop_on_signals,
+    until_stopped,
+)
 from pipeline.app.tracing import tracer_provider
 from pipeline.app.worker import Worker, reasons_of, running
 from pipeline.broker.admin.open_transactions import holder_of
@@ -25,16 +31,16 @@ from pipeline.broker.event_reader import EventTail
 from pipeline.broker.publisher import AdvisoryPublisher, RunPublisher
 from pipeline.broker.reading.looks import BrokerLooks
 from pipeline.broker.reading.lost_offsets import watch_lost_offsets
-from pipeline.consumers.health import Checks, measure_room
+from pipeline.consumers.health import Checks
 from pipeline.core.store.identity import read_identity
 from pipeline.disk.store_identity import check_identity
-from pipeline.disk.volume import is_disk_writable
 from pipeline.errors import RmosError
 from pipeline.legacy.v1.reader import V1Reader
 from pipeline.legacy.v1_mode.start import check_v2_store
 from pipeline.page.pages import legacy_pages, pages
 from pipeline.settings import Settings
-from pipeline.storage.reader import RunReader, open_reader
+from pipeline.storage.reader import RunReader
+from pipeline.storage.store import open_to_read
 
 _log = structlog.get_logger(__name__)
 _LOOKUP_THREADS = 4
@@ -98,7 +104,7 @@ def _api(
         stack.callback(legacy.lookup.close)
         stack.push_async_callback(legacy.runs.stop)
         return create_legacy_api(legacy, tokens, legacy_pages(), traces)
-    reader = open_reader(settings.data_dir)
+    reader = RunReader(open_to_read(settings))
     stack.callback(reader.close)
     deps = _api_dependencies(settings, reader, workers)
     stack.callback(deps.lookup.close)
@@ -159,13 +165,13 @@ def _api_checks(
     settings: Settings, workers: Sequence[Worker], check_broker: Callable[[], Awaitable[None]]
 ) -> Callable[[], Awaitable[Checks]]:
     broker = BrokerProbe(check_broker)
-    measure_room(store_folder(settings))
+    measure_disk(settings)
 
     async def checks() -> Checks:
         return {
             "broker answers": await broker.answers(),
             "consumers hold partitions and poll": all(worker.is_ready for worker in workers),
-            "disk writable": is_disk_writable(store_folder(settings)),
+            **disk_checks(settings),
         }
 
     return checks

@@ -255,6 +255,22 @@ async def until_stopped(stop: Stopping, *faults: asyncio.Future[None]) -> None:
             fault.result()
 
 
+def disk_checks(settings: Settings) -> Checks:
+    """Return what must hold of the disk; nothing where the store is in a bucket.
+
+    A worker whose bucket or database is away says so by its reasons, and goes on by itself.
+    """
+    if settings.is_shared:
+        return {}
+    return {"disk writable": is_disk_writable(store_folder(settings))}
+
+
+def measure_disk(settings: Settings) -> None:
+    """Let the metrics show the room of the disk; nothing where the store is in a bucket."""
+    if not settings.is_shared:
+        measure_room(store_folder(settings))
+
+
 def store_folder(settings: Settings) -> Path:
     """Return the folder that the service must be able to write to, where it stores."""
     if settings.runs_v2_enabled:
@@ -279,7 +295,7 @@ class ServiceHealth:
         return {
             "consumers hold partitions and poll": workers is not None
             and all(worker.is_ready for worker in workers),
-            "disk writable": is_disk_writable(store_folder(self._settings)),
+            **disk_checks(self._settings),
         }
 
     def reasons(self) -> tuple[str, ...]:
@@ -300,7 +316,7 @@ def serve_health(settings: Settings) -> Iterator[ServiceHealth]:
     if settings.metrics_port is None:
         yield health
         return
-    measure_room(store_folder(settings))
+    measure_disk(settings)
     server = HealthServer(
         settings.metrics_host,
         settings.metrics_port,

@@ -18,7 +18,7 @@ from pipeline.app.process import (
 from pipeline.app.worker import Worker
 from pipeline.broker.local.broker import LocalBroker
 from pipeline.broker.local.runtime import ReportStep
-from pipeline.settings import Settings, options_given
+from pipeline.settings import Settings, options_given, refuse_shared
 
 
 async def run_all_workers(settings: Settings, *, accept_loss: bool = False) -> None:
@@ -47,6 +47,7 @@ async def run_everything(settings: Settings, report: ReportStep) -> None:
     Raises:
         RmosError: A part could not start or go on; the message names the way out.
     """
+    refuse_shared(settings, "rmos up")
     async with stop_on_signals(settings, lambda: report("stopping")) as stop:
         with serve_health(settings) as health:
             async with local_broker(settings, report) as broker:

@@ -25,9 +25,8 @@ from pipeline.logs import enable_client_logging
 from pipeline.settings import Settings
 from pipeline.storage.advisory_store import AdvisoryStore
 from pipeline.storage.batch_store import BatchResult
-from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunStore
-from pipeline.storage.store import open_store_to_write
+from pipeline.storage.store import open_to_write
 
 AnyStore = TypeVar("AnyStore", RunStore, AdvisoryStore)
 
@@ -111,8 +110,8 @@ async def opened_store(settings: Settings, stack: AsyncExitStack, kind: type[Any
 
 
 def _opened(settings: Settings, kind: type[AnyStore]) -> AnyStore:
-    ledger = open_ledger(settings)
-    return kind(open_store_to_write(settings.data_dir), ledger=ledger)
+    store, ledger = open_to_write(settings)
+    return kind(store, ledger=ledger)
 
 
 async def started_sender(settings: Settings, stack: AsyncExitStack) -> BatchSender:

@@ -18,8 +18,9 @@ again finds out.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import obstore
@@ -75,20 +76,21 @@ class Objects(Connection):
         super().__init__(url, patience)
         self._first_pause = patience.first_pause
         self._runner = asyncio.Runner()
-        # The loop is one; threads that ask for many at once take turns.
-        self._running = Lock()
+        # The loop is one, in a thread of its own, as who asks may have another that runs. Threads
+        # that ask for many at once take turns.
+        self._running = ThreadPoolExecutor(1, thread_name_prefix="bucket")
 
     def close(self) -> None:
         """Let go of the event loop."""
-        with self._running:
-            self._runner.close()
+        with suppress(RuntimeError):  # it is closed already
+            self._running.submit(self._runner.close)
+        self._running.shutdown()
 
     def all(self, calls: Iterable[Call[T]]) -> list[T]:
         """Make many calls at once; return what they returned, in their order."""
         if not (wanted := list(calls)):
             return []
-        with self._running:
-            return self._runner.run(_all(wanted))
+        return self._running.submit(lambda: self._runner.run(_all(wanted))).result()
 
     def opened(self, path: str, options: "GetOptions | None" = None) -> "GetResult":
         """Return an object whose bytes are still to be read, of all threads at once.

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline.cli import INTERRUPTED
+from pipeline.cli.one_host import refuse_in_a_bucket
 from pipeline.cli.setting_options import add_setting_options
 from pipeline.cli.views.terminal import note, print_text, say_error
 from pipeline.errors import NO_MEMORY, RmosError, thread_faults
@@ -123,6 +124,7 @@ def _imported(name: str) -> "Command":
         alone.command(name)(found)
     command = typer.main.get_group(alone).commands[name]
     add_setting_options(command, [name])
+    refuse_in_a_bucket(command, [name])
     return command
 
 

@@ -58,11 +58,12 @@ def init(
     An existing key is shown and not changed. For a store that has consumed records without a
     ledger, the logs are built from the start of its topics; stop the workers first.
     """
-    from pipeline.storage.ledger_key import init_ledger_key
+    from pipeline.storage.store import init_key
 
     settings = read_settings()
-    made = init_ledger_key(settings)
-    built = _build(settings, accept_loss=accept_loss)
+    made = init_key(settings)
+    # A store on many hosts never was without a ledger.
+    built = 0 if settings.is_shared else _build(settings, accept_loss=accept_loss)
     document = {
         "key_file": str(made.path),
         "vkey_file": str(made.vkey_path),

@@ -54,9 +54,9 @@ def _back_to_store(settings: Settings, group: str) -> Target:
     if group not in {topics.persist_group, topics.advise_group, topics.migrate_group}:
         raise InputError(f"{group} does not go by a store: say another place.")
     # SQLAlchemy with them, which no other target needs.
-    from pipeline.storage.store import open_store_to_read
+    from pipeline.storage.store import open_to_read
 
-    with closing(open_store_to_read(settings.data_dir)) as store:
+    with closing(open_to_read(settings)) as store:
         kept = store.index.kept_to(store.identity.epoch)
 
     def target(position: GroupPosition) -> int | None:

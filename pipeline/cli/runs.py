@@ -256,9 +256,10 @@ app.command("export")(with_filter(export, leaving_out={"limit", "cursor"}))
 
 
 def _reader() -> "closing[RunReader]":
-    from pipeline.storage.reader import open_reader
+    from pipeline.storage.reader import RunReader
+    from pipeline.storage.store import open_to_read
 
-    return closing(open_reader(read_settings().data_dir))
+    return closing(RunReader(open_to_read(read_settings())))
 
 
 def _print_fields(

@@ -24,7 +24,7 @@ from pipeline.cli.views.terminal import (
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.contents import disk_contents
 from pipeline.disk.faults import store_faults
-from pipeline.disk.store_identity import begin_epoch, create_store, read_store
+from pipeline.disk.store_identity import begin_epoch, read_store
 from pipeline.disk.volume import has_group_commit, room_of
 from pipeline.errors import InputError, IntegrityError, StoreNotReadyError
 from pipeline.settings import Settings, read_settings
@@ -48,12 +48,17 @@ def init(
     epoch: Annotated[int, typer.Option(min=1, help="Epoch of a store that is rebuilt.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new store in RMOS_DATA_DIR for the cluster at RMOS_BOOTSTRAP_SERVERS."""
+    """Make a new store in RMOS_DATA_DIR for the cluster at RMOS_BOOTSTRAP_SERVERS.
+
+    With RMOS_STORE_URL and RMOS_INDEX_URL it is in a bucket, which is asked six questions before,
+    with its index in a database, which gets its tables.
+    """
+    from pipeline.storage.store import create
+
     settings = read_settings()
-    identity = create_store(
-        settings.data_dir,
+    identity = create(
+        settings,
         cluster_id=asyncio.run(describe_cluster(settings)),
-        prefix=settings.prefix,
         store_id=store_id,
         epoch=epoch,
     )
@@ -119,7 +124,7 @@ def _show(settings: Settings, identity: StoreIdentity, *, as_json: bool) -> None
     if as_json:
         print_json(asdict(identity))
         return
-    note(f"Store at {settings.data_dir}:")
+    note(f"Store at {settings.store_url or settings.data_dir}:")
     print_pairs(asdict(identity).items())
 
 

@@ -37,13 +37,7 @@ def create_store(
         InputError: `store_id` or `epoch` is not of its form.
         StoreNotReadyError: There is a store already, or something else.
     """
-    if store_id is not None and not is_store_id(store_id):
-        raise InputError(f"Expected a store id of 32 lower-case hex digits, found {store_id!r}.")
-    if epoch < 1:
-        raise InputError(f"Expected an epoch from 1, found {epoch}.")
-    identity = StoreIdentity(
-        STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch
-    )
+    identity = new_identity(cluster_id=cluster_id, prefix=prefix, store_id=store_id, epoch=epoch)
     refuse_as_root(root)
     with store_faults(root):
         _make_folder(root)
@@ -55,6 +49,21 @@ def create_store(
     if made[STORE_FILE] is not Creation.CREATED:
         _refuse_store(root)
     return identity
+
+
+def new_identity(
+    *, cluster_id: str, prefix: str, store_id: str | None = None, epoch: int = 1
+) -> StoreIdentity:
+    """Return the identity of a new store; its id is random where none is given.
+
+    Raises:
+        InputError: `store_id` or `epoch` is not of its form.
+    """
+    if store_id is not None and not is_store_id(store_id):
+        raise InputError(f"Expected a store id of 32 lower-case hex digits, found {store_id!r}.")
+    if epoch < 1:
+        raise InputError(f"Expected an epoch from 1, found {epoch}.")
+    return StoreIdentity(STORE_FORMAT, store_id or secrets.token_hex(16), cluster_id, prefix, epoch)
 
 
 def _make_folder(path: Path) -> None:

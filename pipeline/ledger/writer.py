@@ -99,7 +99,7 @@ class Ledger:
         self._store = store
         self._store_id = store_id
         self._signers = signers
-        self._keys = [signer.key for signer in signers]
+        self.keys = [signer.key for signer in signers]
         self._key_in_use = key_in_use
         self._states: dict[LogId, _LogState] = {}
 
@@ -252,7 +252,7 @@ class Ledger:
         if state is not None and state.head == head:
             return state
         origin = stored.log.origin(self._store_id)
-        checkpoint = open_checkpoint(head.note, self._keys, origin=origin)
+        checkpoint = open_checkpoint(head.note, self.keys, origin=origin)
         reader = LogReader(stored, checkpoint)
         if state is not None:
             # Another process went on, from what this one has seen: nothing else may come.

@@ -18,6 +18,7 @@ from pipeline.errors import IntegrityError, NotFoundError
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
 from pipeline.page.words import text_of
+from pipeline.settings import refuse_shared
 from schemas.audit_finding import AuditCode
 from schemas.fields import is_audit_id
 
@@ -116,6 +117,7 @@ Start = Annotated[int, Query(ge=0, le=2**53)]
 @router.get("/audits")
 async def list_audits(request: Request, deps: ApiDeps, number: PageNumber = 1) -> Response:
     """Return the audits that left something in the store, the last one first."""
+    refuse_shared(deps.settings, "An audit")
     root = deps.settings.data_dir
 
     def listed() -> Response:
@@ -137,6 +139,7 @@ async def list_audits(request: Request, deps: ApiDeps, number: PageNumber = 1) -
 @router.get("/audits/{audit_id}")
 async def show_audit(request: Request, deps: ApiDeps, audit_id: str, start: Start = 0) -> Response:
     """Return one audit: its verdicts, and one page of its findings."""
+    refuse_shared(deps.settings, "An audit")
     root = deps.settings.data_dir
     if not is_audit_id(audit_id):
         raise _no_audit()

@@ -20,7 +20,6 @@ from pipeline.ledger.tlog.checkpoints import write_trusted
 from pipeline.ledger.tlog.notes import VerifierKey, parse_note, verify_note
 from pipeline.page.rendering import moment_of, page
 from pipeline.page.route import PageRoute
-from pipeline.settings import Settings
 from pipeline.storage.ledger_key import open_store_logs
 
 router = APIRouter(route_class=PageRoute)
@@ -58,13 +57,13 @@ async def show_ledger(request: Request, deps: ApiDeps) -> Response:
 @router.get("/ledger/checkpoint")
 async def download_checkpoint(deps: ApiDeps) -> Response:
     """Return what `rmos ledger checkpoint` prints: the checkpoints of all logs, to hand out."""
-    return await deps.transfer(_checkpoint, deps.settings)
+    return await deps.transfer(_checkpoint, deps)
 
 
 def _page(request: Request, deps: ApiDependencies) -> Response:
     store_id, unchecked = read_identity(deps.reader.store.files).store_id, None
     try:
-        logs = open_store_logs(deps.settings)
+        logs = open_store_logs(deps.settings, deps.reader.store)
         view = ledger_view(store_id, logs.keys, [log_view(logs, log) for log in logs.ids()])
     except StoreNotReadyError:
         # Its text names a path of the server.
@@ -109,6 +108,8 @@ def log_view(logs: StoreLogs, log: LogId) -> LogView:
 def _last_audits(deps: ApiDependencies) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Return the report of the last audit, and of the last one that computed the store root."""
     last = None
+    if deps.settings.is_shared:
+        return None, None
     for report in _reports(deps, audit_files(deps.settings.data_dir)):
         last = last or report
         if report.get("store_root"):
@@ -127,8 +128,8 @@ def _reports(deps: ApiDependencies, files: Sequence[AuditFile]) -> Iterator[dict
             yield found[0]
 
 
-def _checkpoint(settings: Settings) -> Response:
-    logs = open_store_logs(settings)
+def _checkpoint(deps: ApiDependencies) -> Response:
+    logs = open_store_logs(deps.settings, deps.reader.store)
     notes = [reader.note for reader in logs.open_all()]
     if not notes:
         raise ApiError(404, "NOT_FOUND", "The store has no log yet: there is nothing to hand out.")

@@ -32,7 +32,6 @@ from pipeline.page.words import (
     table_of,
     verdict_of,
 )
-from pipeline.settings import Settings
 from pipeline.storage.artifacts import recorded_document
 from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.reader import FoundRun, RunReader
@@ -130,7 +129,7 @@ def _page(
             _advisory(reader, run_id, each) for each in merged_advisories(document, found.links)
         ],
         given=reader.show(found).added.get("given", {}),
-        proof=proof_of(deps.settings, found.run),
+        proof=proof_of(deps, found.run),
         refused_by=_refused_by(reader, found.run),
     )
     return page(request, "run.html", markdown=markdown_html, **view)
@@ -285,10 +284,10 @@ def _advisory(reader: RunReader, run_id: str, fields: Mapping[str, Any]) -> Advi
     return Advisory(fields, form, content.decode(errors="replace"), is_kept_back=False)
 
 
-def proof_of(settings: Settings, run: StoredRun) -> RunProof | str:
+def proof_of(deps: ApiDependencies, run: StoredRun) -> RunProof | str:
     """Return the proof of a run, checked against the signed root; or why there is none."""
     try:
-        found = find_run_leaf(open_store_logs(settings), run)
+        found = find_run_leaf(open_store_logs(deps.settings, deps.reader.store), run)
         proof = found.reader.prove(found.index)
     except StoreNotReadyError:
         # Its text names a path of the server.

@@ -15,7 +15,6 @@ from pipeline.errors import IntegrityError, NotFoundError, StoreNotReadyError
 from pipeline.ledger.leaf import LedgerLeaf
 from pipeline.page.rendering import page
 from pipeline.page.route import PageRoute
-from pipeline.settings import Settings
 from pipeline.storage.index.named import MOST_NAMED, Named
 from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.reader import RunReader
@@ -80,7 +79,7 @@ def _matches(deps: ApiDependencies, wanted: str) -> Iterator[Match]:
     if is_sha256(wanted.lower()):
         yield from map(_match, reader.named_by_hash(wanted.lower()))
     elif _RECORD.fullmatch(wanted):
-        yield from _of_record(deps.settings, wanted)
+        yield from _of_record(deps, wanted)
     else:
         if is_run_id(wanted) and _has_run(reader, wanted):
             yield Match(f"/run/{wanted}", "a run")
@@ -104,16 +103,16 @@ def _has_run(reader: RunReader, run_id: str) -> bool:
     return True
 
 
-def _of_record(settings: Settings, wanted: str) -> Iterator[Match]:
+def _of_record(deps: ApiDependencies, wanted: str) -> Iterator[Match]:
     try:
         record = RecordId.parse(wanted)
     except ValueError:
         return
-    if record.topic in dead_letter_topics(settings.prefix):
+    if record.topic in dead_letter_topics(deps.settings.prefix):
         yield Match(f"/dead-letters/{wanted}", "a dead letter")
         return
     try:
-        logs = open_store_logs(settings)
+        logs = open_store_logs(deps.settings, deps.reader.store)
     except StoreNotReadyError:
         # It names a path of the server.
         message = "This server does not have the public key of the ledger, so it reads no log."

@@ -22,6 +22,7 @@ _MAKE: Final = """INSERT INTO store (format, store_id, cluster_id, prefix, epoch
     VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 _ALONE: Final = "SELECT pg_advisory_xact_lock(%s)"
 _CHANGE: Final = "UPDATE store SET epoch = %s, key = %s"
+_SET_KEY: Final = "UPDATE store SET key = %s WHERE key IS NULL"
 _SETTINGS: Final = ("fsync", "synchronous_commit")
 """Off, each of them loses what was acknowledged: the first all of it, the second the last moments.
 (postgresql.org/docs/current/runtime-config-wal.html)"""
@@ -74,6 +75,43 @@ def change_row(url: str, row: StoreRow) -> None:
             before = replace(row, epoch=found[-2], key=found[-1])
             refuse_other(connection, before, name_of(url))
         connection.execute(_CHANGE, (row.epoch, row.key))
+        refuse_other(connection, row, name_of(url))
+
+
+def refuse_taken(url: str) -> None:
+    """Refuse a database, whose scripts have run, that is a store's already.
+
+    Raises:
+        StoreNotReadyError: It is.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        if (found := connection.execute(_ROW).fetchone()) is not None:
+            raise StoreNotReadyError(
+                f"The index {name_of(url)} belongs to the store {found[1]} already: a store has a "
+                "database of its own."
+            )
+
+
+def key_in_force(url: str) -> str | None:
+    """Return the public key that verifies new checkpoints; None where there is none.
+
+    Raises:
+        StoreNotReadyError: The database has no tables of this version.
+        StoreAwayError: It does not answer.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        found = connection.execute(IN_FORCE).fetchone()
+    return None if found is None else found[1]
+
+
+def set_first_key(url: str, row: StoreRow) -> None:
+    """Let the key of `row` be in force where none is.
+
+    Raises:
+        StoreNotReadyError: Another is, or the database is another store's.
+    """
+    with database_faults(name_of(url)), connect(url) as connection:
+        connection.execute(_SET_KEY, (row.key,))
         refuse_other(connection, row, name_of(url))
 
 

@@ -5,14 +5,16 @@ key as well. Beside it lies the public part of the same name, for verifiers.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from pipeline.core.store.contents import StoreContents
-from pipeline.core.store.identity import StoreIdentity
-from pipeline.core.store.log_store import LEDGER_FOLDER
+from pipeline.core.store.files import Files
+from pipeline.core.store.identity import StoreIdentity, read_identity
+from pipeline.core.store.log_store import LEDGER_FOLDER, LogStore
 from pipeline.disk.contents import disk_contents
 from pipeline.disk.log_store import open_to_write
 from pipeline.disk.owner import refuse_as_root
@@ -65,9 +67,19 @@ def init_ledger_key(settings: Settings) -> LedgerKey:
         StoreError: The key cannot be written.
     """
     store = disk_contents(settings.data_dir)
+    refuse_as_root(settings.data_dir)
+    return init_key_of(settings, store)
+
+
+def init_key_of(settings: Settings, store: StoreContents) -> LedgerKey:
+    """Make the key of a store that is open, where there is none; return it.
+
+    Raises:
+        StoreNotReadyError: As `init_ledger_key`.
+        StoreError: The key cannot be written.
+    """
     identity = store.identity
     path = key_file_of(settings, identity)
-    refuse_as_root(settings.data_dir)
     is_new = not path.exists()
     if is_new:
         _refuse_second_key(store, path)
@@ -104,13 +116,27 @@ def open_ledger(settings: Settings) -> Ledger | None:
             settings say none and there is a log.
     """
     store = disk_contents(settings.data_dir)
+    return _open_ledger(settings, store, lambda: open_to_write(settings.data_dir))
+
+
+def open_ledger_of(settings: Settings, store: StoreContents) -> Ledger | None:
+    """Open the ledger of a store that is open to write; None where the settings have none.
+
+    Raises:
+        StoreNotReadyError: As `open_ledger`.
+    """
+    return _open_ledger(settings, store, lambda: (store.files, store.logs))
+
+
+def _open_ledger(
+    settings: Settings, store: StoreContents, opened: Callable[[], tuple[Files, LogStore]]
+) -> Ledger | None:
     store_id = store.identity.store_id
     if settings.ledger_enabled:
         path = key_file_of(settings, store.identity)
         in_use = keys.KeyInUse(path)
         signer = keys.load_own_key(store.logs, path, store_id)
-        files, logs = open_to_write(settings.data_dir)
-        return Ledger(files, logs, store_id, [signer], key_in_use=in_use)
+        return Ledger(*opened(), store_id, [signer], key_in_use=in_use)
     if store.files.has_folder(LEDGER_FOLDER):
         raise StoreNotReadyError(
             f"The store {store.name} has a ledger, which must not end: RMOS_LEDGER_ENABLED=false "
@@ -120,21 +146,27 @@ def open_ledger(settings: Settings) -> Ledger | None:
     return None
 
 
-def open_store_logs(settings: Settings) -> StoreLogs:
-    """Open the logs of the store, under checkpoints that `verifier_keys` have signed.
+def open_store_logs(settings: Settings, store: StoreContents | None = None) -> StoreLogs:
+    """Open the logs of a store, under checkpoints that `verifier_keys` have signed.
+
+    Args:
+        settings: Where the keys are.
+        store: A store that is open, whose epoch is asked for again; None for that of the folder
+            `settings.data_dir`.
 
     Raises:
         StoreNotReadyError: There is no store, or no key.
     """
-    store = disk_contents(settings.data_dir)
-    return StoreLogs(store, verifier_keys(settings, store.identity))
+    if store is None:
+        store = disk_contents(settings.data_dir)
+    else:
+        store = StoreContents(read_identity(store.files), store.files, store.logs)
+    return StoreLogs(store, verifier_keys(settings, store.identity, store.files))
 
 
-def _has_ledger(settings: Settings) -> bool:
-    return StoredFiles(settings.data_dir).has_folder(LEDGER_FOLDER)
-
-
-def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierKey]:
+def verifier_keys(
+    settings: Settings, identity: StoreIdentity, files: Files | None = None
+) -> list[VerifierKey]:
     """Return the public keys whose signatures under checkpoints of the store count.
 
     The one that signs now first, then those that it took over from. The private key is not needed
@@ -144,8 +176,10 @@ def verifier_keys(settings: Settings, identity: StoreIdentity) -> list[VerifierK
     Raises:
         StoreNotReadyError: There is no key, or the files about it are not what was written.
     """
-    if not settings.ledger_enabled and not _has_ledger(settings):
-        return []
+    if not settings.ledger_enabled:
+        found = StoredFiles(settings.data_dir) if files is None else files
+        if not found.has_folder(LEDGER_FOLDER):
+            return []
     path = key_file_of(settings, identity)
     name = signer_name(identity.store_id)
     current = keys.read_vkey(path, name) or keys.load_key(path, name).key

@@ -156,9 +156,10 @@ class RunReader:
         self._opened: RunIndex | None = store.index
 
     def close(self) -> None:
-        """Let go of the index."""
+        """Let go of the index and of the store."""
         if self._opened is not None:
             self._opened.close()
+        self.store.let_go()
 
     def list_runs(self, wanted: RunFilter) -> RunPage:
         """Return one page of a listing; artifacts are not opened. An archived run says so.
@@ -364,7 +365,8 @@ class RunReader:
                 return opened
             with self._opening:
                 if self._opened is None or self._opened.was_replaced:
-                    self.close()
+                    if self._opened is not None:
+                        self._opened.close()
                     self._opened = None
                     self._opened = self.store.open_index()
                 return self._opened

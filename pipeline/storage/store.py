@@ -1,14 +1,26 @@
-"""One store, opened: its contents, and the index, which says which record was first."""
+"""One store, opened: its contents, and the index, which says which record was first.
+
+`create`, `init_key`, `open_to_write` and `open_to_read` take the store that the settings name: in a
+folder, or in a bucket with its index in PostgreSQL. Nothing of the second is imported for the
+first: its libraries are an extra.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.contents import disk_contents, disk_contents_to_write
+from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
+from pipeline.errors import InputError
+from pipeline.ledger.writer import Ledger
+from pipeline.settings import Settings
 from pipeline.storage.index.run_index import RunIndex, open_index, open_index_to_read
+from pipeline.storage.ledger_key import LedgerKey, init_ledger_key, open_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +36,9 @@ class Store(StoreContents):
     open_index: Callable[[], RunIndex]
 
     def close(self) -> None:
-        """Let go of the index; nothing else stays open."""
+        """Let go of the index and of the contents."""
         self.index.close()
+        self.let_go()
 
 
 def open_store_to_write(root: Path, calls: SystemCalls | None = None) -> Store:
@@ -54,3 +67,80 @@ def open_store_to_read(root: Path) -> Store:
     contents = disk_contents(root)
     opened = partial(open_index_to_read, root)
     return Store(contents.identity, contents.files, contents.logs, opened(), opened)
+
+
+def create(
+    settings: Settings, *, cluster_id: str, store_id: str | None = None, epoch: int = 1
+) -> StoreIdentity:
+    """Make the store that the settings name, where there is none.
+
+    Raises:
+        InputError: `store_id` or `epoch` is not of its form.
+        StoreNotReadyError: There is a store already, or something else; or a bucket or a database
+            cannot be used for one.
+        StoreAwayError: A bucket or a database does not answer.
+    """
+    if settings.is_shared:
+        made: StoreIdentity = _shared().create_store(
+            settings, cluster_id=cluster_id, store_id=store_id, epoch=epoch
+        )
+        return made
+    return create_store(
+        settings.data_dir,
+        cluster_id=cluster_id,
+        prefix=settings.prefix,
+        store_id=store_id,
+        epoch=epoch,
+    )
+
+
+def init_key(settings: Settings) -> LedgerKey:
+    """Make the key of the ledger where there is none, and return it.
+
+    Raises:
+        StoreNotReadyError: There is no store, or its logs are signed by a key that is not there.
+        StoreError: The key cannot be written, or a bucket or a database does not answer.
+    """
+    if settings.is_shared:
+        made: LedgerKey = _shared().init_key(settings)
+        return made
+    return init_ledger_key(settings)
+
+
+def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
+    """Open the store that the settings name for a worker, with its ledger.
+
+    Raises:
+        StoreNotReadyError: There is no store, or it cannot be used as it is; there is no key, or
+            the settings say none and there is a log.
+        StoreError: The disk cannot be written, or a bucket or a database does not answer.
+    """
+    if settings.is_shared:
+        written: tuple[Store, Ledger | None] = _shared().open_to_write(settings)
+        return written
+    ledger = open_ledger(settings)
+    return open_store_to_write(settings.data_dir), ledger
+
+
+def open_to_read(settings: Settings) -> Store:
+    """Open the store that the settings name for reading, while workers write it or not.
+
+    Raises:
+        StoreNotReadyError: There is no store, or it cannot be used as it is.
+        StoreAwayError: A bucket or a database does not answer.
+    """
+    if settings.is_shared:
+        read: Store = _shared().open_to_read(settings)
+        return read
+    return open_store_to_read(settings.data_dir)
+
+
+def _shared() -> ModuleType:
+    try:
+        from pipeline.storage import shared  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError(
+            "RMOS_STORE_URL needs the extra scale: pip install '.[scale]' in the folder of the "
+            "source of RMOS Runs."
+        ) from error
+    return shared

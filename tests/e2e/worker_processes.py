@@ -24,10 +24,14 @@ WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 def worker_environment(settings: Settings, **changes: str) -> dict[str, str]:
     """Return the environment of a worker: ours without settings, and what the test sets."""
     inherited = {name: value for name, value in os.environ.items() if "RMOS_" not in name}
+    store = {"RMOS_DATA_DIR": str(settings.data_dir)}
+    if settings.store_url is not None and settings.index_url is not None:
+        index_url = settings.index_url.get_secret_value()
+        store = {"RMOS_STORE_URL": settings.store_url, "RMOS_INDEX_URL": index_url}
     return {
         **inherited,
+        **store,
         "RMOS_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "RMOS_DATA_DIR": str(settings.data_dir),
         "RMOS_PREFIX": settings.prefix,
         # The least that a broker accepts by default.
         "RMOS_SESSION_TIMEOUT_MS": "6000",

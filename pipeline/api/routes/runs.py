@@ -165,7 +165,7 @@ async def download_evidence(deps: ApiDeps, request: Request, run_id: RunIdPath) 
 
 
 def _gathered(deps: ApiDependencies, run_id: str) -> RunEvidence:
-    logs = open_store_logs(deps.settings)
+    logs = open_store_logs(deps.settings, deps.reader.store)
     try:
         return gather_evidence(deps.reader, logs, run_id)
     except IntegrityError as error:

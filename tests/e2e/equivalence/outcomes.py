@@ -77,7 +77,12 @@ async def outcomes(broker: LocalBroker, folder: Path, count: int, start: Start) 
     # The times of the records are those of their producer, so that the leaves are always the same.
     times = {"message.timestamp.type": "CreateTime"}
     async with topics_of(settings, of_requests=times):
-        key_file = _prepare(settings, broker.cluster_id, folder)
+        key_file = key_file_in(folder)
+        prepare_store(
+            settings.model_copy(update={"ledger_key_file": key_file}),
+            broker.cluster_id,
+            store_id=STORE_ID,
+        )
         requests, advisories = list(mixed_records(count)), list(mixed_advisories(count))
         await produce(settings, requests, compression="lz4")
         await produce(settings, advisories, topic=topics.advisory_requests, compression="lz4")
@@ -94,7 +99,7 @@ async def outcomes(broker: LocalBroker, folder: Path, count: int, start: Start) 
                 ("advise", topics.advisory_requests, topics.advise_group),
             ):
                 worker = start(workers, ("worker", kind), settings, environment)
-                await _until_consumed(settings, topic, group, worker)
+                await until_consumed(settings, topic, group, worker)
                 status = await worker.stop(signal.SIGTERM)
                 assert status == 0, worker.text
         return {
@@ -121,25 +126,24 @@ def differences(before: Sections, after: Sections) -> Iterator[str]:
         yield from (f"{name} + {line}" for line in after[name] if line not in old)
 
 
-def _prepare(settings: Settings, cluster_id: str, folder: Path) -> Path:
-    """Make a store and a key that are always the same; return the key's file."""
+def key_file_in(folder: Path) -> Path:
+    """Make a key that is always the same; return its file."""
     key_file = folder / "ledger.pem"
     private = signer().private_key
     key_file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key_file.chmod(0o400)
-    prepare_store(
-        settings.model_copy(update={"ledger_key_file": key_file}), cluster_id, store_id=STORE_ID
-    )
     return key_file
 
 
-async def _until_consumed(
-    settings: Settings, topic: str, group: str, worker: WorkerProcess
+async def until_consumed(
+    settings: Settings, topic: str, group: str, *workers: WorkerProcess
 ) -> None:
+    """Wait until a group has consumed a topic, while each of its workers runs."""
     ends = {place: each.end for place, each in (await partition_offsets(settings, [topic])).items()}
 
     async def is_consumed() -> bool:
-        worker.check()
+        for worker in workers:
+            worker.check()
         committed = await committed_offsets(settings, group, [topic])
         return all(committed.get(place, 0) >= end for place, end in ends.items())
 

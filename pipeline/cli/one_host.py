@@ -1,0 +1,56 @@
+"""Commands that work on the disk of one host only refuse a store in a bucket, in one sentence.
+
+What is not named here refuses: a command that came later would else go on in the folder of
+RMOS_DATA_DIR, which is another store than the one that the settings name.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from typer._click import Command
+
+WORKS_IN_A_BUCKET: Final = frozenset(
+    {
+        *("api", "worker persist", "worker advisories", "worker advise"),
+        *("store init", "store check", "store upgrade", "ledger init", "offsets reset"),
+        *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
+        *("runs advisories", "runs attachments", "runs verify", "runs export"),
+        # These ask the broker, or nobody.
+        *("topics apply", "topics check", "publish run", "publish advisory", "offsets show"),
+        *("dead-letters list", "dead-letters show", "dead-letters export", "dead-letters redrive"),
+        *("offsets undo", "peek", "settings", "schemas export", "audit file"),
+    }
+)
+
+_VARIABLE: Final = "RMOS_STORE_URL"
+
+
+def refuse_in_a_bucket(command: "Command", words: Sequence[str]) -> None:
+    """Let `command`, or each command of that group, refuse a store that it cannot work on.
+
+    Args:
+        command: As it was imported.
+        words: By which it is called, behind `rmos`.
+    """
+    below = getattr(command, "commands", {})
+    for word, each in below.items():
+        refuse_in_a_bucket(each, [*words, word])
+    name = " ".join(words)
+    is_group = below and not getattr(command, "invoke_without_command", False)
+    if not is_group and name not in WORKS_IN_A_BUCKET and command.callback is not None:
+        command.callback = _refusing(command.callback, name)
+
+
+def _refusing(callback: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(callback)
+    def run(*given: Any, **named: Any) -> Any:  # noqa: ANN401  # as Typer calls it
+        if any(each.upper() == _VARIABLE for each in os.environ):
+            from pipeline.settings import read_settings, refuse_shared
+
+            refuse_shared(read_settings(), f"rmos {name}")
+        return callback(*given, **named)
+
+    return run

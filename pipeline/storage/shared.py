@@ -1,0 +1,176 @@
+"""A store that many hosts share: its contents in a bucket, its index in a database of PostgreSQL.
+
+The row of the store in the database names the key that signs. So two hosts with two keys are found
+before either of them writes.
+"""
+
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from functools import partial
+
+from pipeline.bucket.files import BucketFiles
+from pipeline.bucket.log_store import BucketLogs
+from pipeline.bucket.objects import Objects
+from pipeline.bucket.probe import ask_bucket
+from pipeline.bucket.url import parse_bucket_url
+from pipeline.core.json.canonical import canonical_json
+from pipeline.core.store.contents import StoreContents
+from pipeline.core.store.identity import STORE_FILE, StoreIdentity, read_identity
+from pipeline.core.store.log_store import LEDGER_FOLDER
+from pipeline.disk.store_identity import check_identity, new_identity
+from pipeline.errors import StoreNotReadyError
+from pipeline.ledger.writer import Ledger
+from pipeline.postgres.scripts import run_scripts
+from pipeline.postgres.store_row import key_in_force, make_row, refuse_taken, set_first_key
+from pipeline.settings import Settings
+from pipeline.storage.index.postgres import open_postgres_index, store_row
+from pipeline.storage.ledger_key import LedgerKey, init_key_of, key_file_of, open_ledger_of
+from pipeline.storage.store import Store
+
+
+def create_store(
+    settings: Settings, *, cluster_id: str, store_id: str | None, epoch: int
+) -> StoreIdentity:
+    """Make a store: the bucket is asked for its promises, the database gets its tables and row.
+
+    What fails on the way may be done again.
+
+    Raises:
+        InputError: `store_id` or `epoch` is not of its form.
+        StoreNotReadyError: There is a store already; the bucket breaks a promise; the database is
+            another store's.
+        StoreAwayError: One of both does not answer.
+    """
+    url = _index_url(settings)
+    identity = new_identity(
+        cluster_id=cluster_id, prefix=settings.prefix, store_id=store_id, epoch=epoch
+    )
+    with closing(_objects(settings)) as objects:
+        begun = _begun(objects)
+        if begun is not None:
+            check_identity(begun, objects.name, cluster_id=cluster_id, prefix=settings.prefix)
+        elif failed := [each.question for each in ask_bucket(objects) if not each.holds]:
+            raise StoreNotReadyError(
+                f"The bucket {objects.name} cannot keep a store, as it fails: {', '.join(failed)}."
+            )
+        run_scripts(url)
+        refuse_taken(url)
+        if begun is None:
+            _create(objects, identity)
+        made = begun or identity
+        make_row(url, store_row(made, None))
+    return made
+
+
+def _create(objects: Objects, identity: StoreIdentity) -> None:
+    """Make a store below a prefix that has nothing."""
+    with objects.faults():
+        if found := [path for paths in objects.names("") for path in paths]:
+            raise StoreNotReadyError(
+                f"Expected {objects.name} to have nothing in it for a store, found {found[0]}."
+            )
+        content = canonical_json(asdict(identity))
+        # Of two that make a store at the same time one was first.
+        if objects.all([partial(objects.create, STORE_FILE, content)]) == [False]:
+            raise StoreNotReadyError(f"There is a store at {objects.name} already.")
+
+
+def _begun(objects: Objects) -> StoreIdentity | None:
+    """Return the identity of a store that may have no row yet, as nothing was stored in it."""
+    files = BucketFiles(objects)
+    with objects.faults():
+        if not files.present([STORE_FILE]):
+            return None
+        if files.has_folder(LEDGER_FOLDER):
+            raise StoreNotReadyError(f"There is a store at {objects.name} already.")
+    return read_identity(files)
+
+
+def open_contents(settings: Settings) -> StoreContents:
+    """Open the files and the logs; `let_go` closes them.
+
+    Raises:
+        StoreNotReadyError: There is no store, or no such bucket, or it denies access.
+        StoreAwayError: The bucket does not answer.
+    """
+    with ExitStack() as stack:
+        objects = _objects(settings)
+        stack.callback(objects.close)
+        files = BucketFiles(objects)
+        identity, logs = read_identity(files), BucketLogs(objects, files)
+        return StoreContents(identity, files, logs, let_go=stack.pop_all().close)
+
+
+def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
+    """Open the store for a worker, with its ledger.
+
+    Raises:
+        StoreNotReadyError: As `open_contents`; or there is no key, it is not the one in force, or
+            the database cannot be used.
+        StoreAwayError: The bucket or the database does not answer.
+    """
+    with ExitStack() as stack:
+        contents = open_contents(settings)
+        stack.callback(contents.let_go)
+        ledger = open_ledger_of(settings, contents)
+        key = None if ledger is None else str(ledger.keys[0])
+        store = _with_index(settings, contents, key)
+        stack.pop_all()
+    return store, ledger
+
+
+def open_to_read(settings: Settings) -> Store:
+    """Open the store for reading, under the key that is in force.
+
+    Raises:
+        StoreNotReadyError: As `open_contents`; or the database cannot be used.
+        StoreAwayError: The bucket or the database does not answer.
+    """
+    with ExitStack() as stack:
+        contents = open_contents(settings)
+        stack.callback(contents.let_go)
+        store = _with_index(settings, contents, key_in_force(_index_url(settings)))
+        stack.pop_all()
+    return store
+
+
+def _with_index(settings: Settings, contents: StoreContents, key: str | None) -> Store:
+    opened = partial(open_postgres_index, _index_url(settings), contents.identity, key)
+    return Store(
+        contents.identity,
+        contents.files,
+        contents.logs,
+        opened(),
+        opened,
+        let_go=contents.let_go,
+    )
+
+
+def init_key(settings: Settings) -> LedgerKey:
+    """Make the key of the ledger where none is in force, else take the one of this host.
+
+    Raises:
+        StoreNotReadyError: There is no store, or another host has made the key that is in force.
+        StoreError: The key cannot be written, or the bucket or the database does not answer.
+    """
+    url = _index_url(settings)
+    with ExitStack() as stack:
+        contents = open_contents(settings)
+        stack.callback(contents.let_go)
+        path = key_file_of(settings, contents.identity)
+        if (in_force := key_in_force(url)) is not None and not path.exists():
+            raise StoreNotReadyError(
+                f"The store {contents.name} has the key {in_force}, made on another host: put a "
+                f"copy of its file at {path}, or set RMOS_LEDGER_KEY_FILE to where it is."
+            )
+        made = init_key_of(settings, contents)
+        set_first_key(url, store_row(contents.identity, str(made.key)))
+    return made
+
+
+def _objects(settings: Settings) -> Objects:
+    return Objects(parse_bucket_url(settings.store_url or ""))
+
+
+def _index_url(settings: Settings) -> str:
+    return settings.index_url.get_secret_value() if settings.index_url is not None else ""

@@ -1,0 +1,165 @@
+"""Stores in a bucket with an index in PostgreSQL, written by two at once and in a storm of faults.
+
+What is there afterwards is what one calm worker leaves on a disk.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+pytest.importorskip("psycopg", reason="the extra scale is not installed")
+
+from pipeline.bucket.connection import Patience
+from pipeline.bucket.objects import Objects
+from pipeline.core.store.files import paths_below
+from pipeline.core.store.identity import STORE_FILE
+from pipeline.errors import StoreNotReadyError
+from pipeline.postgres.database import PostgresDatabase
+from pipeline.settings import Settings
+from pipeline.storage import shared
+from pipeline.storage.run_store import RunStore
+from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
+from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
+from tests.bucket.servers import BUCKET, point_at
+from tests.conftest import Servers
+from tests.e2e.equivalence.outcomes import key_file_in
+from tests.ledger.ledgers import STORE_ID
+from tests.postgres.test_shared_store import (
+    LIMIT,
+    PARTITIONS,
+    cut,
+    kept,
+    mixed,
+    patiently,
+    plain,
+    store_all,
+)
+
+__all__ = ["plain"]
+
+IMPATIENT = Patience(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=4))
+LIMIT_BYTES = 1 << 30
+
+
+@pytest.fixture
+def settings(
+    server: str, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Give the settings of a store that was made, with its key."""
+    point_at(monkeypatch, server)
+    monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
+    settings = Settings(
+        store_url=f"s3://{BUCKET}/{tmp_path.name}",
+        index_url=SecretStr(servers.get("18").new_database()),
+        ledger_key_file=key_file_in(tmp_path),
+    )
+    # Of two PUTs that overlap moto answers one by 500 now and then.
+    patiently(partial(create, settings, cluster_id="cluster-1", store_id=STORE_ID))
+    init_key(settings)
+    return settings
+
+
+@contextmanager
+def writing(settings: Settings) -> Iterator[RunStore]:
+    """Open the store as a worker that has just started."""
+    store, ledger = open_to_write(settings)
+    with closing(RunStore(store, ledger=ledger)) as batches:
+        yield batches
+
+
+def files_of(store: Store) -> dict[str, bytes]:
+    """Return every file but the identity and what shows where batches were cut."""
+    return {
+        path: store.files.read(path, LIMIT_BYTES)
+        for path in paths_below(store.files, "")
+        if ".p/" not in path and path != STORE_FILE
+    }
+
+
+def check_same(settings: Settings, plain: dict[str, Any]) -> None:
+    of_disk = {path: each for path, each in plain["files"].items() if not path.endswith("/lock")}
+    with closing(open_to_read(settings)) as store:
+        assert files_of(store) == of_disk
+        assert kept(store.index) == plain["index"]
+
+
+def work(settings: Settings, size: int) -> list[list[Any]]:
+    """Take all records of all partitions, as who believes to own each of them."""
+    outcomes: list[list[Any]] = [[] for _ in range(PARTITIONS)]
+    with writing(settings) as store:
+        for batches in zip(*(cut(mixed(p, 120), size) for p in range(PARTITIONS)), strict=True):
+            records = [each for batch in batches for each in batch]
+            result, _ = patiently(partial(store.commit, records, LIMIT))
+            for each, outcome in zip(records, result.outcomes, strict=True):
+                outcomes[each.source.id.partition].append(outcome)
+    return outcomes
+
+
+@pytest.mark.parametrize("locks", ["with locks of rows", "without"])
+def test_two_that_both_own_every_partition_make_what_one_makes(
+    settings: Settings, plain: dict[str, Any], locks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if locks == "without":
+        begin = PostgresDatabase._begin
+        monkeypatch.setattr(
+            PostgresDatabase,
+            "_begin",
+            lambda self, begun, _places, questions: begin(self, begun, [], questions),
+        )
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(partial(work, settings), (10, 24))) == [plain["outcomes"]] * 2
+    check_same(settings, plain)
+
+
+@pytest.fixture
+def storm(server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    del settings
+    with standing_before(server, one_in(12, seed=1)) as proxy:
+        point_at(monkeypatch, proxy.address)
+        yield proxy
+
+
+def test_a_storm_of_faults_changes_nothing(
+    settings: Settings, storm: Proxy, plain: dict[str, Any]
+) -> None:
+    def in_a_storm(partition: int) -> list[Any]:
+        return [each for batch in cut(mixed(partition, 120), 20) for each in stored(batch)]
+
+    with writing(settings) as store:
+
+        def stored(batch: list[Any]) -> list[Any]:
+            result, _ = patiently(partial(store.commit, batch, LIMIT))
+            return list(result.outcomes)
+
+        assert [in_a_storm(partition) for partition in range(PARTITIONS)] == plain["outcomes"]
+    assert len(storm.faults) > 3
+    storm.choose = lambda *_: None
+    check_same(settings, plain)
+
+
+def test_a_key_of_another_host_is_refused(
+    settings: Settings, tmp_path: Path, plain: dict[str, Any]
+) -> None:
+    del plain
+    other = settings.model_copy(update={"ledger_key_file": tmp_path / "other.pem"})
+    with pytest.raises(StoreNotReadyError, match="made on another host"):
+        init_key(other)
+    assert not (tmp_path / "other.pem").exists()
+    with writing(settings) as store:
+        store_all(store, mixed(0, 10), 10)
+
+
+def test_a_store_is_made_once(settings: Settings) -> None:
+    with pytest.raises(StoreNotReadyError, match="belongs to the store"):
+        create(settings, cluster_id="cluster-1")
+    with writing(settings) as store:
+        store_all(store, mixed(0, 10), 10)
+    with pytest.raises(StoreNotReadyError, match="There is a store at"):
+        create(settings, cluster_id="cluster-1")

@@ -1,0 +1,236 @@
+"""A store of many hosts is that of one disk, byte for byte.
+
+The same topic goes through one worker of each kind on a disk, and through several on a bucket with
+an index in PostgreSQL, in other batches and with the partitions moving between them.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+pytest.importorskip("obstore", reason="the extra scale is not installed")
+
+from pydantic import SecretStr
+
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.core.store.files import paths_below
+from pipeline.settings import Settings, read_settings
+from pipeline.storage.store import Store, create, init_key, open_to_read
+from tests.bucket.conftest import moto
+from tests.bucket.servers import BUCKET, point_at
+from tests.e2e.api_service import RUNS, api_only
+from tests.e2e.equivalence.mixed_records import mixed_advisories, mixed_records
+from tests.e2e.equivalence.outcomes import (
+    NEVER_SECONDS,
+    STORE_ID,
+    key_file_in,
+    until_consumed,
+)
+from tests.e2e.kafka_reading import header_dict, partitions_of, produce, read_topic, topics_of
+from tests.e2e.worker_processes import RMOS, WorkerPool, worker_pool
+from tests.postgres.servers import running
+from tests.postgres.test_shared_store import patiently
+
+__all__ = ["moto"]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.every_topic]
+
+LIMIT_BYTES = 1 << 30
+BATCHES = ("37", "64", "111")
+"""Most records of a batch of each worker of many hosts; one on a disk has the usual one."""
+
+HEADERS = ("content-type", "content-length", "content-disposition", "cache-control", "etag")
+"""Those of an answer that do not name the moment or the request."""
+
+ASKED = 40
+"""Runs that the API is asked about."""
+
+
+@pytest.fixture(scope="session")
+def index_url() -> Iterator[str]:
+    """Give the URL of an empty database."""
+    with running("18") as server:
+        yield server.new_database()
+
+
+@pytest.fixture
+def pair(
+    broker: LocalBroker,
+    tmp_path: Path,
+    moto: str,
+    index_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[Settings, Settings]:
+    """Give the settings of a store on a disk, and of the same store on many hosts."""
+    point_at(monkeypatch, moto)
+    disk = read_settings(
+        prefix="hosts",
+        bootstrap_servers=broker.bootstrap_servers,
+        data_dir=tmp_path / "store",
+        ledger_key_file=key_file_in(tmp_path),
+    )
+    shared = disk.model_copy(
+        update={"store_url": f"s3://{BUCKET}/rmos", "index_url": SecretStr(index_url)}
+    )
+    for settings in (disk, shared):
+        # Of two PUTs that overlap moto answers one by 500 now and then.
+        patiently(partial(create, settings, cluster_id=broker.cluster_id, store_id=STORE_ID))
+        init_key(settings)
+    return disk, shared
+
+
+async def consume(
+    settings: Settings, workers: WorkerPool, batches: tuple[str, ...], sent: dict[str, int]
+) -> None:
+    """Let workers take all requests, then all advisories."""
+    topics = settings.topics
+    environment = {
+        "RMOS_LEDGER_KEY_FILE": str(settings.ledger_key_file),
+        "RMOS_ADVISORY_WAIT_SECONDS": NEVER_SECONDS,
+    }
+    for kind, topic, group in (
+        ("persist", topics.run_requests, topics.persist_group),
+        ("advisories", topics.advisory_requests, topics.advise_group),
+    ):
+        assert sent[topic]
+        started = [
+            workers.fork(
+                [str(RMOS), "worker", kind], settings, **environment, RMOS_BATCH_RECORDS=size
+            )
+            for size in batches
+        ]
+        await until_consumed(settings, topic, group, *started)
+        for worker in started:
+            assert await worker.stop() == 0, worker.text
+
+
+async def back_to_start(settings: Settings) -> None:
+    """Let both groups begin again."""
+    topics = settings.topics
+    for topic, group in (
+        (topics.run_requests, topics.persist_group),
+        (topics.advisory_requests, topics.advise_group),
+    ):
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap_servers, group_id=group, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            places: list[TopicPartition] = partitions_of(settings, topic)
+            consumer.assign(places)
+            await consumer.commit(dict.fromkeys(places, 0))
+        finally:
+            await consumer.stop()
+
+
+async def messages(settings: Settings) -> dict[str, list[str]]:
+    """Return what was published by event_id, or by the place of the dead record."""
+    topics = settings.topics
+    found = defaultdict(list)
+    for topic in (topics.run_events, topics.advisory_events):
+        for each in await read_topic(settings, topic):
+            key = json.loads(each.value or b"{}")["event_id"]
+            found[f"{topic} {key}"].append(repr((each.key, each.value, list(each.headers))))
+    for topic in (topics.run_dead_letters, topics.advisory_dead_letters):
+        for each in await read_topic(settings, topic):
+            headers = header_dict(each)
+            place = headers["rmos-source-partition"], headers["rmos-source-offset"]
+            found[f"{topic} {place}"].append(repr((each.key, each.value, list(each.headers))))
+    return found
+
+
+def contents(store: Store) -> dict[str, str]:
+    """Return every file but locks and what shows where batches were cut, by path."""
+    return {
+        path: hashlib.sha256(store.files.read(path, LIMIT_BYTES)).hexdigest()
+        for path in paths_below(store.files, "")
+        if ".p/" not in path and not path.startswith("index") and not path.endswith("/lock")
+    }
+
+
+def kept(store: Store) -> dict[str, Any]:
+    """Return what the index knows."""
+    return {
+        "runs": list(store.index.all_runs()),
+        "advisories": list(store.index.all_advisories()),
+        "positions": store.index.positions(1),
+    }
+
+
+def questions(store: Store) -> Iterator[str]:
+    """Yield paths to ask the API for."""
+    runs = list(store.index.all_runs())
+    step = max(1, len(runs) // ASKED)
+    asked = [run.run_id for run in runs[::step]]
+    yield from ("", "?limit=1000", "?status=BLOCKED", "?status=OK&limit=7", "/run_that_is_none")
+    yield f"/diff?a={asked[0]}&b={asked[1]}"
+    for run_id in asked:
+        yield from (
+            f"/{run_id}{rest}"
+            for rest in ("", "/advisories", "/attachments", "/attachments/verify", "/download")
+        )
+        yield from (f"/{run_id}/toolpath", f"/{run_id}/evidence")
+    for advisory in store.index.all_advisories():
+        yield f"/{advisory.run_id}"
+        yield f"/{advisory.run_id}/attachments/{advisory.claim.content_sha256}"
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Store]:
+    with closing(open_to_read(settings)) as store:
+        yield store
+
+
+async def answers(settings: Settings, paths: list[str]) -> dict[str, tuple[Any, ...]]:
+    """Return status, kind and bytes of each answer of the API."""
+    found = {}
+    async with api_only(settings) as api:
+        for path in paths:
+            answer = await api.http.get(RUNS + path)
+            headers = {name: answer.headers.get(name) for name in HEADERS}
+            found[path] = answer.status_code, headers, answer.content
+    return found
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+async def test_many_hosts_leave_what_one_disk_does(
+    pair: tuple[Settings, Settings], tmp_path: Path, count: int
+) -> None:
+    disk, shared = pair
+    topics = disk.topics
+    times = {"message.timestamp.type": "CreateTime"}
+    async with topics_of(disk, of_requests=times):
+        requests, advisories = list(mixed_records(count)), list(mixed_advisories(count))
+        await produce(disk, requests, compression="lz4")
+        await produce(disk, advisories, topic=topics.advisory_requests, compression="lz4")
+        sent = {topics.run_requests: len(requests), topics.advisory_requests: len(advisories)}
+        with worker_pool(tmp_path) as workers:
+            await consume(disk, workers, ("2000",), sent)
+            of_disk = await messages(disk)
+            await back_to_start(disk)
+            await consume(shared, workers, BATCHES, sent)
+            of_both = await messages(disk)
+
+        # Every event and dead letter was published again, with the same bytes.
+        assert of_both.keys() == of_disk.keys()
+        assert [key for key, each in of_both.items() if len(set(each)) > 1] == []
+        assert [key for key, each in of_both.items() if len(each) <= len(of_disk[key])] == []
+
+        async with opened(disk) as one, opened(shared) as many:
+            assert contents(many) == contents(one)
+            assert kept(many) == kept(one)
+            paths = list(questions(one))
+        of_one = await answers(disk, paths)
+        of_many = await answers(shared, paths)
+        differing = {
+            path: (of_one[path], of_many[path]) for path in paths if of_many[path] != of_one[path]
+        }
+        assert differing == {}
