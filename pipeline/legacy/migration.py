@@ -59,9 +59,8 @@ from pipeline.legacy.source import (
 from pipeline.settings import Settings
 from pipeline.storage.attachments import AttachmentFiles
 from pipeline.storage.batch_store import BatchResult, RejectLimit
-from pipeline.storage.ledger_key import open_ledger
 from pipeline.storage.run_store import RunRecord, RunStore
-from pipeline.storage.store import open_store_to_write
+from pipeline.storage.store import open_to_write
 
 CHUNK_ROWS = 500
 """Rows that are looked up and published together."""
@@ -99,8 +98,8 @@ class MigrationOptions:
 
 
 def _opened_store(settings: Settings) -> RunStore:
-    ledger = open_ledger(settings)
-    return RunStore(open_store_to_write(settings.data_dir), ledger=ledger)
+    store, ledger = open_to_write(settings)
+    return RunStore(store, ledger=ledger)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pipeline.errors import InputError
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
 from pipeline.storage.index.run_index import RunIndex, open_index, open_index_to_read
-from pipeline.storage.ledger_key import LedgerKey, init_ledger_key, open_ledger
+from pipeline.storage.ledger_key import LedgerKey, init_ledger_key, open_ledger_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,7 @@ def open_store_to_write(root: Path, calls: SystemCalls | None = None) -> Store:
             index is missing or damaged.
         StoreError: The disk cannot be written.
     """
-    contents = disk_contents_to_write(root, calls)
-    opened = partial(open_index, root)
-    return Store(contents.identity, contents.files, contents.logs, opened(), opened)
+    return _with_index(disk_contents_to_write(root, calls), partial(open_index, root))
 
 
 def open_store_to_read(root: Path) -> Store:
@@ -64,8 +62,10 @@ def open_store_to_read(root: Path) -> Store:
     Raises:
         StoreNotReadyError: There is no store, or its index is missing or damaged.
     """
-    contents = disk_contents(root)
-    opened = partial(open_index_to_read, root)
+    return _with_index(disk_contents(root), partial(open_index_to_read, root))
+
+
+def _with_index(contents: StoreContents, opened: Callable[[], RunIndex]) -> Store:
     return Store(contents.identity, contents.files, contents.logs, opened(), opened)
 
 
@@ -118,8 +118,10 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
     if settings.is_shared:
         written: tuple[Store, Ledger | None] = _shared().open_to_write(settings)
         return written
-    ledger = open_ledger(settings)
-    return open_store_to_write(settings.data_dir), ledger
+    # The ledger's names share the flushes of the files, and a missing key comes before the index.
+    contents = disk_contents_to_write(settings.data_dir)
+    ledger = open_ledger_of(settings, contents)
+    return _with_index(contents, partial(open_index, settings.data_dir)), ledger
 
 
 def open_to_read(settings: Settings) -> Store:

@@ -1,17 +1,21 @@
 """Which key a store's ledger has: made once, found again, and enough of it for those who check."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pipeline.disk import durable_files
 from pipeline.disk.contents import disk_contents
 from pipeline.disk.store_identity import create_store, read_store
+from pipeline.disk.system_calls import SystemCalls, supports_unnamed_files
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.log_id import LogId, signer_name
 from pipeline.ledger.rotation import rotate_key
 from pipeline.ledger.tlog.notes import parse_vkey
 from pipeline.settings import Settings
 from pipeline.storage.ledger_key import init_ledger_key, key_file_of, open_ledger, verifier_keys
+from pipeline.storage.store import open_to_write
 from tests.ledger.ledgers import STORE_ID, leaves
 
 LOG = LogId(1, "rmos.runs.requests", 0)
@@ -121,3 +125,21 @@ def test_no_ledger_has_no_keys_and_must_not_follow_a_ledger(settings: Settings) 
     write_leaves(settings, 0, 1)
     with pytest.raises(StoreNotReadyError, match="has a ledger, which must not end"):
         open_ledger(without)
+
+
+def test_a_worker_tries_its_disk_once_for_files_and_ledger(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_ledger_key(settings)
+    tried = []
+
+    def supports(root: Path, calls: SystemCalls) -> bool:
+        tried.append(root)
+        return supports_unnamed_files(root, calls)
+
+    monkeypatch.setattr(durable_files, "supports_unnamed_files", supports)
+    store, ledger = open_to_write(settings)
+    with closing(store):
+        assert ledger is not None
+        ledger.append_all({LOG: leaves(0, 5)})
+    assert tried == [settings.data_dir]
