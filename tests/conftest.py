@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -29,6 +30,12 @@ MEMORY_BYTES = 8 << 30
 
 if os.access(MEMORY, os.W_OK) and disk_usage(MEMORY).free >= MEMORY_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# No test is one of time: a machine may have other work.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # structlog's own default draws a traceback with the variables of each frame, which takes seconds of
 # a processor; a service shows it as plainly as this.

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.broker import event_reader as event_matching
@@ -135,7 +135,6 @@ async def test_waiter_that_is_thrown_away_is_forgotten() -> None:
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_every_request_gets_its_event_in_whatever_order_things_happen(data: Any) -> None:
     asyncio.run(_every_request_gets_its_event(data))
 

@@ -64,7 +64,7 @@ def test_good_records_alone_never_reach_the_limit(verdicts: list[bool]) -> None:
     assert not start.after([False] * len(verdicts))[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 400)), max_size=8))
 def test_the_limit_is_reached_exactly_where_counting_says(runs: list[tuple[bool, int]]) -> None:
     verdicts = [failed for failed, times in runs for _ in range(times)]
@@ -84,7 +84,7 @@ def after_one_by_one(start: RejectWindow, verdicts: list[bool]) -> tuple[RejectW
     return after, exceeded
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from("01"), st.integers(0, 500)), max_size=4),
     st.lists(st.tuples(st.booleans(), st.integers(1, 400)), max_size=6),

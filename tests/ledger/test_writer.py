@@ -83,7 +83,7 @@ def test_a_log_lies_where_the_design_says(tmp_path: Path) -> None:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 599), max_size=8), st.booleans())
 def test_the_files_do_not_depend_on_the_batches(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], restart: bool

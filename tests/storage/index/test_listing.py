@@ -371,7 +371,7 @@ TOOL_IDS = strategies.sampled_from(["saw", "saw:", "saw:a", "saw:b", "sax", "Saw
 PREFIXES = ["", "s", "saw", "saw:", "saw:b", "sä", "S", "t"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     found=strategies.lists(
         strategies.tuples(strategies.integers(0, 3), TOOL_IDS, strategies.booleans()), max_size=40
@@ -402,7 +402,7 @@ def test_a_prefix_lists_what_plain_python_finds_page_by_page(
         assert offenders(holds, product(PREFIXES, [None, "BLOCKED"], [2, 50])) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     found=strategies.lists(
         strategies.tuples(
