@@ -21,6 +21,7 @@ from pipeline.core.json.canonical import canonical_json
 from pipeline.errors import StoreError
 from pipeline.settings import read_settings
 from pipeline.storage.reader import RunReader, open_reader
+from pipeline.storage.store import open_to_read
 from schemas.http_answers import (
     AdvisoriesAnswer,
     AttachmentsAnswer,
@@ -39,14 +40,15 @@ def open_store(data_dir: Path | str | None = None) -> "OpenStore":
     """Open a store for reading, while workers write it or not; the caller closes it.
 
     Args:
-        data_dir: Its folder; None for RMOS_DATA_DIR.
+        data_dir: Its folder; None for the store that the settings name.
 
     Raises:
         StoreNotReadyError: There is no store, or its index is missing or damaged.
         InputError: A setting has a value that it cannot have.
     """
-    root = read_settings().data_dir if data_dir is None else Path(data_dir)
-    return OpenStore(open_reader(root))
+    if data_dir is not None:
+        return OpenStore(open_reader(Path(data_dir)))
+    return OpenStore(RunReader(open_to_read(read_settings())))
 
 
 class OpenStore:

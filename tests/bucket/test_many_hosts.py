@@ -26,6 +26,7 @@ from pipeline.settings import Settings
 from pipeline.storage import shared
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
+from pipeline.store import open_store
 from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.conftest import Servers
@@ -154,6 +155,22 @@ def test_a_key_of_another_host_is_refused(
     assert not (tmp_path / "other.pem").exists()
     with writing(settings) as store:
         store_all(store, mixed(0, 10), 10)
+
+
+def test_python_reads_the_store_that_the_settings_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.store_url is not None
+    assert settings.index_url is not None
+    with writing(settings) as store:
+        store_all(store, mixed(0, 30), 10)
+        count = store.index.count()
+    monkeypatch.setenv("RMOS_STORE_URL", settings.store_url)
+    monkeypatch.setenv("RMOS_INDEX_URL", settings.index_url.get_secret_value())
+    with open_store() as opened:
+        runs = list(opened.runs())
+        assert len(runs) == count > 0
+        assert all(opened.run(run.run_id).run_id == run.run_id for run in runs)
 
 
 def test_a_store_is_made_once(settings: Settings) -> None:
