@@ -17,13 +17,15 @@ from pydantic import SecretStr
 pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
 from pipeline.bucket.connection import Patience
+from pipeline.bucket.log_store import BucketLogsToWrite
 from pipeline.bucket.objects import Objects
 from pipeline.core.store.files import paths_below
 from pipeline.core.store.identity import STORE_FILE
-from pipeline.errors import StoreNotReadyError
+from pipeline.errors import LogMovedError, StoreNotReadyError
 from pipeline.postgres.database import PostgresDatabase
 from pipeline.settings import Settings
 from pipeline.storage import shared
+from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
 from pipeline.store import open_store
@@ -42,6 +44,7 @@ from tests.postgres.test_shared_store import (
     plain,
     store_all,
 )
+from tests.storage.stores import TOPIC, tombstone
 
 __all__ = ["plain"]
 
@@ -103,20 +106,50 @@ def work(settings: Settings, size: int) -> list[list[Any]]:
     return outcomes
 
 
+def leave_out_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = PostgresDatabase._begin
+    monkeypatch.setattr(
+        PostgresDatabase,
+        "_begin",
+        lambda self, begun, _places, questions: begin(self, begun, [], questions),
+    )
+
+
 @pytest.mark.parametrize("locks", ["with locks of rows", "without"])
 def test_two_that_both_own_every_partition_make_what_one_makes(
     settings: Settings, plain: dict[str, Any], locks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if locks == "without":
-        begin = PostgresDatabase._begin
-        monkeypatch.setattr(
-            PostgresDatabase,
-            "_begin",
-            lambda self, begun, _places, questions: begin(self, begun, [], questions),
-        )
+        leave_out_locks(monkeypatch)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(partial(work, settings), (10, 24))) == [plain["outcomes"]] * 2
     check_same(settings, plain)
+
+
+def test_a_zombie_that_wakes_up_at_its_swap_takes_no_leaf_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes no row is held up by no row: the condition of the bucket alone is left."""
+    leave_out_locks(monkeypatch)
+    records = [tombstone(offset) for offset in range(30)]
+    swap, successor = BucketLogsToWrite.swap, [records]
+
+    def stopped(self: BucketLogsToWrite, swaps: Any) -> Any:
+        while successor:
+            taken = successor.pop()
+            with writing(settings) as other:
+                other.commit(taken)
+        return swap(self, swaps)
+
+    monkeypatch.setattr(BucketLogsToWrite, "swap", stopped)
+    with writing(settings) as zombie:
+        with pytest.raises(LogMovedError):
+            zombie.commit(records[:10])
+        again = zombie.commit(records[:10])
+        assert [each.code for each in again.outcomes] == ["TOMBSTONE"] * 10
+        (log,) = open_store_logs(settings, zombie.store).open_all()
+        assert log.size == len(records)
+        assert zombie.index.positions(1) == {(TOPIC, 0): len(records)}
 
 
 @pytest.fixture
