@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -36,10 +37,17 @@ def point_at(patch: pytest.MonkeyPatch, address: str) -> None:
 
 @contextmanager
 def moto_server() -> Iterator[str]:
-    """Run moto with an empty bucket; give its address."""
+    """Run moto with an empty bucket; give its address.
+
+    It answers one request after another. By itself it looks at a condition and stores later: of two
+    requests that overlap it takes both now and then, or answers one by 500.
+    """
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
+        serving = server._server
+        assert serving is not None
+        serving.app = in_turns(serving.app)
         host, port = server.get_host_and_port()
         address = f"http://{host}:{port}"
         with pytest.MonkeyPatch.context() as patch:
@@ -48,6 +56,17 @@ def moto_server() -> Iterator[str]:
         yield address
     finally:
         server.stop()
+
+
+def in_turns(app: Any) -> Any:
+    """Return a WSGI application that answers one request at a time."""
+    turn = threading.Lock()
+
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        with turn:
+            return list(app(environ, start_response))
+
+    return answer
 
 
 @contextmanager

@@ -64,8 +64,7 @@ def settings(
         index_url=SecretStr(servers.get("18").new_database()),
         ledger_key_file=key_file_in(tmp_path),
     )
-    # Of two PUTs that overlap moto answers one by 500 now and then.
-    patiently(partial(create, settings, cluster_id="cluster-1", store_id=STORE_ID))
+    create(settings, cluster_id="cluster-1", store_id=STORE_ID)
     init_key(settings)
     return settings
 
