@@ -1,0 +1,111 @@
+"""A worker whose bucket or database is away puts its batch off, says so, and goes on by itself."""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("obstore", reason="the extra scale is not installed")
+
+from pydantic import SecretStr
+
+from pipeline import metrics
+from pipeline.app.persist import persist_worker
+from pipeline.broker.local.broker import LocalBroker
+from pipeline.bucket.connection import Patience
+from pipeline.bucket.objects import Objects
+from pipeline.settings import Settings
+from pipeline.storage import shared
+from pipeline.storage.store import create, init_key, open_to_read
+from tests.bucket.conftest import moto
+from tests.bucket.faulty_proxy import Proxy, standing_before
+from tests.bucket.servers import BUCKET, point_at
+from tests.builders import run_request
+from tests.e2e.equivalence.outcomes import key_file_in
+from tests.e2e.kafka_reading import (
+    RUN_TOPICS,
+    new_settings,
+    produce,
+    read_topic,
+    sending,
+    topics_of,
+    wait_until,
+    wait_until_consumed,
+)
+from tests.postgres.servers import Server, running
+
+__all__ = ["moto"]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+IMPATIENT = Patience(timedelta(milliseconds=10), timedelta(seconds=1), timedelta(seconds=2))
+
+
+def settings_of(broker: LocalBroker, tmp_path: Path, server: Server) -> Settings:
+    """Make a store in the bucket and a database; return its settings."""
+    settings = new_settings(broker, tmp_path / "none").model_copy(
+        update={
+            "store_url": f"s3://{BUCKET}/{tmp_path.name}",
+            "index_url": SecretStr(server.new_database()),
+            "ledger_key_file": key_file_in(tmp_path),
+        }
+    )
+    create(settings, cluster_id=broker.cluster_id)
+    init_key(settings)
+    return settings
+
+
+def put_off(settings: Settings) -> float:
+    labels = {"group": settings.topics.persist_group, "kind": "batch"}
+    return metrics.REGISTRY.get_sample_value("rmos_not_ready_reasons", labels) or 0.0
+
+
+def bucket_away(proxy: Proxy, _server: Server) -> Callable[[], None]:
+    before, proxy.choose = proxy.choose, lambda *_: "503"
+
+    def back() -> None:
+        proxy.choose = before
+
+    return back
+
+
+def database_away(_proxy: Proxy, server: Server) -> Callable[[], None]:
+    server.stop()
+    return server.start
+
+
+@pytest.mark.parametrize("away", [bucket_away, database_away])
+async def test_a_worker_goes_on_once_what_was_away_is_back(
+    away: Callable[[Proxy, Server], Callable[[], None]],
+    broker: LocalBroker,
+    moto: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
+    with running("18") as server, standing_before(moto, lambda *_: None) as proxy:
+        point_at(monkeypatch, proxy.address)
+        settings = settings_of(broker, tmp_path, server)
+        async with topics_of(settings, RUN_TOPICS), persist_worker(settings) as worker:
+            await produce(settings, [sending(run_request(run_id=f"before_{n}")) for n in range(5)])
+            await wait_until_consumed(settings)
+            back = away(proxy, server)
+            await produce(settings, [sending(run_request(run_id=f"while_{n}")) for n in range(5)])
+            await wait_until(lambda: put_off(settings) > 0, "the worker says that it is not ready")
+            assert not [run_id for run_id in await told_of(settings) if b"while" in run_id]
+            back()
+            await wait_until_consumed(settings)
+            await wait_until(lambda: put_off(settings) == 0, "the worker is ready again")
+            assert not any(each.done() for each in worker.faults)
+            told = await told_of(settings)
+        assert len(told) == len(set(told)) == 10
+        with closing(open_to_read(settings)) as store:
+            assert store.index.count() == 10
+
+
+async def told_of(settings: Settings) -> list[bytes]:
+    """Return the run of each event."""
+    return [each.key for each in await read_topic(settings, settings.topics.run_events)]
