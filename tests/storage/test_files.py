@@ -25,7 +25,7 @@ from tests.storage.stores import NamedCalls
 IMPLEMENTATIONS: dict[str, Callable[[Path], Files]] = {
     "disk": DurableFiles,
     "disk, a flush for each": lambda root: DurableFiles(root, NamedCalls()),
-    "disk, opened to read": DurableFiles.to_read,
+    "disk, opened to read": DurableFiles.untried,
     "memory": lambda _: MemoryFiles(),
 }
 
