@@ -334,6 +334,7 @@ def test_only_tls_or_this_machine_is_asked(
     assert "must begin with https" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 async def test_only_tls_that_somebody_vouches_for_opens_it(
     monkeypatch: pytest.MonkeyPatch, part: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def leave_out_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locks", ["with locks of rows", "without"])
 def test_two_that_both_own_every_partition_make_what_one_makes(
     settings: Settings, plain: dict[str, Any], locks: str, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +160,7 @@ def storm(server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> I
         yield proxy
 
 
+@pytest.mark.slow
 def test_a_storm_of_faults_changes_nothing(
     settings: Settings, storm: Proxy, plain: dict[str, Any]
 ) -> None:

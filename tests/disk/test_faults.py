@@ -169,6 +169,7 @@ def test_after_a_fault_of_any_call_a_restart_does_it_all(
         expected.check_after_restart(root, WRITERS[writer](), f"call {nth}")
 
 
+@pytest.mark.slow
 def test_killed_before_any_call_a_restart_does_it_all(
     expected: Expected, writer: str, new_root: Callable[[], Path]
 ) -> None:

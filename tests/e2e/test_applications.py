@@ -23,6 +23,7 @@ def faststream_run(pool: WorkerPool, settings: Settings, name: str, **env: str) 
     return pool.run([str(FASTSTREAM), "run", f"pipeline.app.{name}:app"], settings, **env)
 
 
+@pytest.mark.slow
 async def test_persist_stores_and_finishes_the_batch_in_hand_on_sigterm(
     store_settings: Settings, workers: WorkerPool
 ) -> None:

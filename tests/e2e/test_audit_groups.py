@@ -146,6 +146,7 @@ async def test_a_rebalance_does_not_end_an_audit_that_stays(
     assert len({each.model_dump_json() for each in await audits.reports(store)}) == 1
 
 
+@pytest.mark.slow
 async def test_a_store_that_goes_on_while_it_is_audited_has_no_finding(store: Settings) -> None:
     async with persist_worker(store), auditing(store):
         enough = asyncio.Event()

@@ -60,6 +60,7 @@ async def settings(broker: LocalBroker, tmp_path: Path) -> AsyncIterator[Setting
         yield settings
 
 
+@pytest.mark.slow
 async def test_board_and_alerts_ask_for_what_is_measured(
     settings: Settings, workers: WorkerPool, tmp_path: Path
 ) -> None:

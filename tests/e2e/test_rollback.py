@@ -209,6 +209,7 @@ async def load(settings: Settings, sent: list[str]) -> AsyncIterator[None]:
         await task
 
 
+@pytest.mark.slow
 async def test_back_to_v1_and_forth_again_under_load_loses_no_run(
     settings_: Settings, v1: Path
 ) -> None:

@@ -175,6 +175,7 @@ def _read_all(reading: int) -> bytes:
     return bytes(written)
 
 
+@pytest.mark.slow
 async def test_no_command_lets_what_others_wrote_act_or_forge_a_line(
     api: ApiService, tmp_path: Path
 ) -> None:

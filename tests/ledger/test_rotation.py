@@ -210,6 +210,7 @@ def system_calls(root: Path, key_file: Path) -> Iterator[int]:
     yield from range(len(made))
 
 
+@pytest.mark.slow
 def test_after_a_fault_of_any_call_on_the_logs_it_can_be_finished(
     root: Path, key_file: Path
 ) -> None:

@@ -415,6 +415,7 @@ def batch() -> list[AdvisoryRecord]:
 OUTCOMES = ["linked", "linked", "TOMBSTONE", "duplicate", "ADVISORY_CONFLICT", "waiting"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls_class", [WatchedCalls, NamedCalls])
 def test_killed_at_any_system_call_a_restart_does_it_all(
     tmp_path: Path, calls_class: type[WatchedCalls]

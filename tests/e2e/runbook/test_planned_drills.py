@@ -56,6 +56,7 @@ async def publishing(settings: Settings) -> AsyncIterator[list[str]]:
             is_over.set()
 
 
+@pytest.mark.slow
 async def test_a_new_version_without_a_gap(drill: Drill) -> None:
     drill.read(PAGE, "A new version, without a gap")
     settings = drill.settings
