@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,12 @@ def moto_server() -> Iterator[str]:
 
 
 def in_turns(app: Any) -> Any:
-    """Return a WSGI application that answers one request at a time."""
+    """Return a WSGI application that answers one request at a time, once its body is there."""
     turn = threading.Lock()
 
     def answer(environ: Any, start_response: Any) -> list[bytes]:
+        if length := environ.get("CONTENT_LENGTH"):
+            environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(length)))
         with turn:
             return list(app(environ, start_response))
 

@@ -58,7 +58,6 @@ def settings(
 ) -> Settings:
     """Give the settings of a store that was made, with its key."""
     point_at(monkeypatch, server)
-    monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
     settings = Settings(
         store_url=f"s3://{BUCKET}/{tmp_path.name}",
         index_url=SecretStr(servers.get("18").new_database()),
@@ -66,6 +65,7 @@ def settings(
     )
     create(settings, cluster_id="cluster-1", store_id=STORE_ID)
     init_key(settings)
+    monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
     return settings
 
 

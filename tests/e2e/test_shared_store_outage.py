@@ -85,10 +85,10 @@ async def test_a_worker_goes_on_once_what_was_away_is_back(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
     with running("18") as server, standing_before(moto, lambda *_: None) as proxy:
         point_at(monkeypatch, proxy.address)
         settings = settings_of(broker, tmp_path, server)
+        monkeypatch.setattr(shared, "Objects", partial(Objects, patience=IMPATIENT))
         async with topics_of(settings, RUN_TOPICS), persist_worker(settings) as worker:
             await produce(settings, [sending(run_request(run_id=f"before_{n}")) for n in range(5)])
             await wait_until_consumed(settings)
