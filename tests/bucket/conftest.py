@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.bucket.connection import Connection
 from pipeline.bucket.url import parse_bucket_url
+from tests.bucket.faulty_proxy import Proxy, standing_before
 from tests.bucket.servers import BUCKET, moto_server, point_at, versitygw_server
 
 
@@ -34,3 +35,11 @@ def connection(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Give an empty prefix of a bucket."""
     point_at(monkeypatch, server)
     return Connection(parse_bucket_url(f"s3://{BUCKET}/{tmp_path.name}"))
+
+
+@pytest.fixture
+def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """Stand before a server, faithfully at first."""
+    with standing_before(server, lambda *_: None) as proxy:
+        point_at(monkeypatch, proxy.address)
+        yield proxy

@@ -1,36 +1,24 @@
 """What each answer of a bucket means: the bytes that are there decide, and silence nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from pipeline.bucket.connection import Patience
 from pipeline.bucket.objects import ATTEMPTS, Objects
 from pipeline.core.store.files import Creation, NewFile
 from pipeline.core.store.log_store import CHECKPOINT_FILE
 from pipeline.errors import LogMovedError, StoreAwayError
 from pipeline.ledger.writer import Ledger
-from tests.bucket.buckets import contents_of, files_and_logs, opened
-from tests.bucket.faulty_proxy import FAULTS, Choose, Proxy, one_in, standing_before
-from tests.bucket.servers import point_at
+from tests.bucket.buckets import IMPATIENT, contents_of, files_and_logs, opened
+from tests.bucket.faulty_proxy import FAULTS, Choose, Proxy, one_in
 from tests.ledger.ledgers import LOG, OTHER_LOG, SIGNER, STORE_ID, leaves
 from tests.ledger.memory_logs import MemoryLogs
 from tests.storage.memory_files import MemoryFiles
 
-IMPATIENT = Patience(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=4))
 STORED = [fault for fault in FAULTS if "after" in fault]
 LOST = "silence after it was stored"
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Stand before a server, faithfully at first."""
-    with standing_before(server, lambda *_: None) as proxy:
-        point_at(monkeypatch, proxy.address)
-        yield proxy
 
 
 @pytest.fixture

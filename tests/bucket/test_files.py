@@ -1,7 +1,6 @@
 """What only a bucket's files and logs do: parts, copies, uploads, and removals that wait."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
@@ -16,18 +15,10 @@ from pipeline.core.store.files import ExpectedFile, NewFile, NotAFileError, Pres
 from pipeline.errors import StoreAwayError, StoreNotReadyError
 from pipeline.ledger.writer import Ledger
 from tests.bucket.buckets import files_and_logs, opened
-from tests.bucket.faulty_proxy import Proxy, standing_before
-from tests.bucket.servers import point_at
+from tests.bucket.faulty_proxy import Proxy
 from tests.ledger.ledgers import LOG, OTHER_LOG, SIGNER, STORE_ID, leaves
 
 LARGE = bytes(range(10)) * 3
-
-
-@pytest.fixture
-def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with standing_before(server, lambda *_: None) as proxy:
-        point_at(monkeypatch, proxy.address)
-        yield proxy
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ What is there afterwards is what one calm worker leaves on a disk.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from pydantic import SecretStr
 
 pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
-from pipeline.bucket.connection import Patience
 from pipeline.bucket.log_store import BucketLogsToWrite
 from pipeline.bucket.objects import Objects
 from pipeline.core.store.files import paths_below
@@ -29,6 +27,7 @@ from pipeline.storage.ledger_key import open_store_logs
 from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
 from pipeline.store import open_store
+from tests.bucket.buckets import IMPATIENT
 from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.conftest import Servers
@@ -48,7 +47,6 @@ from tests.storage.stores import TOPIC, tombstone
 
 __all__ = ["plain"]
 
-IMPATIENT = Patience(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=4))
 LIMIT_BYTES = 1 << 30
 
 

@@ -1,8 +1,7 @@
 """Files in memory, for tests: what a store that is no disk promises, and nothing of a disk."""
 
 from collections.abc import Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 from pipeline.core.hashing import sha256_of_bytes
 from pipeline.core.store.files import (
@@ -14,19 +13,6 @@ from pipeline.core.store.files import (
     Presence,
     WrittenAhead,
 )
-
-
-class NothingWritten:
-    """What was written ahead where nothing can be: `create` writes all of it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class OpenBytes:
@@ -83,7 +69,7 @@ class MemoryFiles:
     def write(self, files: Iterable[NewFile]) -> WrittenAhead:
         """Write nothing ahead."""
         del files
-        return NothingWritten()
+        return ExitStack[None]()
 
     def create(
         self, files: Iterable[NewFile], written: WrittenAhead | None = None
