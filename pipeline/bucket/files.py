@@ -5,9 +5,9 @@ compared. Modes and owners mean nothing here; who may read what is the bucket's 
 """
 
 from collections.abc import Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
-from typing import Final, Self
+from typing import Final
 
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.open_object import OpenObject
@@ -24,19 +24,6 @@ from pipeline.core.store.files import (
 from pipeline.core.store.log_store import LEDGER_FOLDER
 
 _CREATIONS: Final = {True: Creation.CREATED, None: Creation.SAME, False: Creation.DIFFERENT}
-
-
-class NothingWritten:
-    """What was written ahead where nothing has a place without a name: `create` sends all."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class BucketFiles:
@@ -65,7 +52,7 @@ class BucketFiles:
     def write(self, files: Iterable[NewFile]) -> WrittenAhead:
         """Write nothing ahead: an object has its name as soon as it is there."""
         del files
-        return NothingWritten()
+        return ExitStack[None]()
 
     def create(
         self, files: Iterable[NewFile], written: WrittenAhead | None = None

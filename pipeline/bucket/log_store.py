@@ -10,17 +10,18 @@ that stays after the death of a process goes with the first batch of the next.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Final
 
 from obstore.exceptions import BaseError
 
 from pipeline.bucket.files import BucketFiles
 from pipeline.bucket.objects import Call, Objects
-from pipeline.core.store.log_store import CHECKPOINT_FILE, LEDGER_FOLDER, Head
+from pipeline.core.store.log_store import (
+    CHECKPOINT_FILE,
+    LEDGER_FOLDER,
+    TILE_LIMIT_BYTES,
+    Head,
+)
 from pipeline.errors import LogMovedError
-
-_LIMIT_BYTES: Final = 256 * (2 + 0xFFFF)
-"""Of a bundle of the longest leaves, each behind its length; a checkpoint has far less."""
 
 
 class BucketLogs:
@@ -72,7 +73,7 @@ class BucketLogs:
             found = self._objects.opened(f"{log}/{tile}")
         except FileNotFoundError:
             return None
-        return bytes(found.bytes()) if found.meta["size"] <= _LIMIT_BYTES else None
+        return bytes(found.bytes()) if found.meta["size"] <= TILE_LIMIT_BYTES else None
 
     def names(self, log: str, folder: str) -> list[str]:
         """Return the names in a folder of a log, in order; none where there is no such folder."""

@@ -21,7 +21,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 from pipeline.core.store.files import NotAFileError
-from pipeline.core.store.log_store import CHECKPOINT_FILE, LEDGER_FOLDER, Head
+from pipeline.core.store.log_store import (
+    CHECKPOINT_FILE,
+    LEDGER_FOLDER,
+    TILE_LIMIT_BYTES,
+    Head,
+)
 from pipeline.disk.durable_files import FILE_MODE, DurableFiles
 from pipeline.disk.faults import store_faults
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
@@ -33,8 +38,6 @@ from pipeline.errors import LogMovedError
 
 LOCK_FILE = "lock"
 NEW_CHECKPOINT_FILE = ".checkpoint.new"
-_LIMIT_BYTES = 256 * (2 + 0xFFFF)
-"""Of a bundle of the longest leaves, each behind its length; a checkpoint has far less."""
 
 
 class DiskLogs:
@@ -74,7 +77,7 @@ class DiskLogs:
     def tile(self, log: str, tile: str) -> bytes | None:
         """Return the bytes under the path of a tile; None where there is no such file."""
         try:
-            return read_below(self._root, f"{log}/{tile}", _LIMIT_BYTES, self._calls)
+            return read_below(self._root, f"{log}/{tile}", TILE_LIMIT_BYTES, self._calls)
         except (FileNotFoundError, NotADirectoryError, NotAFileError):
             return None
 
@@ -150,7 +153,7 @@ class LockedDiskLogs:
         """Return the bytes under the path of a tile; None where there is no such file."""
         folder, _, name = f"{log}/{tile}".rpartition("/")
         try:
-            return read_regular(name, self._folders.open(folder), _LIMIT_BYTES, self._calls)
+            return read_regular(name, self._folders.open(folder), TILE_LIMIT_BYTES, self._calls)
         except (FileNotFoundError, NotADirectoryError, NotAFileError):
             return None
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import Enum
+from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 
@@ -74,7 +75,13 @@ class WrittenAhead(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *_exception: object) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
 
     def close(self) -> None:
         """Let go of them; a second time nothing is left to do."""

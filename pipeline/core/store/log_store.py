@@ -10,6 +10,9 @@ from typing import Final, NamedTuple, Protocol
 LEDGER_FOLDER: Final = "ledger"
 CHECKPOINT_FILE: Final = "checkpoint"
 
+TILE_LIMIT_BYTES: Final = 256 * (2 + 0xFFFF)
+"""Of a bundle of the longest leaves, each behind its length; a checkpoint has far less."""
+
 
 class Head(NamedTuple):
     """The checkpoint of a log, as the store holds it.
