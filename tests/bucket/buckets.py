@@ -16,10 +16,11 @@ from tests.bucket.servers import BUCKET, point_at
 SERVERS = ["moto", "versitygw"]
 """Fixtures of servers that keep their promises; `tests/bucket/conftest.py` has them."""
 
-HASTE = Patience(timedelta(milliseconds=1), timedelta(seconds=2), timedelta(seconds=4))
+HASTE = Patience(timedelta(milliseconds=1), timedelta(seconds=30), timedelta(seconds=60))
+"""Tries again at once, and waits for a server on a busy machine."""
 
-IMPATIENT = Patience(timedelta(milliseconds=1), timedelta(seconds=1), timedelta(seconds=4))
-"""For what meets silence: a request is given up sooner."""
+IMPATIENT = Patience(timedelta(milliseconds=1), timedelta(seconds=2), timedelta(seconds=4))
+"""For what meets silence alone: a busy machine may be silent for as long."""
 
 
 def objects_of(request: pytest.FixtureRequest, server: str) -> Objects:
