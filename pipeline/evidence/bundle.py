@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import IO, Final
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
+from pipeline.disk.durable_files import FILE_MODE
+from pipeline.disk.small_files import new_file
 from pipeline.errors import InputError, StoreError
 from pipeline.evidence.evidence import RunEvidence
 from pipeline.evidence.words import evidence_page, readme
@@ -36,12 +38,8 @@ def write_evidence(path: Path, evidence: RunEvidence, attachments: AttachmentFil
         StoreError: The disk of the store failed.
     """
     try:
-        with path.open("xb") as file:
-            try:
-                write_bundle(file, evidence, attachments)
-            except BaseException:
-                path.unlink()
-                raise
+        with new_file(path, FILE_MODE) as file:
+            write_bundle(file, evidence, attachments)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; name a new file.") from error
 
