@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.ledger import Keys, open_logs
+from pipeline.cli.ledger import Keys, opened_logs
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import (
     counted,
@@ -41,8 +41,7 @@ def create(
     from pipeline.archive.create import create_archive
 
     settings = read_settings()
-    with progress_bar() as progress:
-        logs = open_logs(settings, None)
+    with progress_bar() as progress, opened_logs(settings, None) as logs:
         wanted = [f"{date:%Y-%m-%d}" for date in dates]
         made = create_archive(settings.data_dir, logs, wanted, to, progress)
     tar = made.records[0].tar
@@ -79,8 +78,11 @@ def verify(file: TarFile, key: Keys = None, as_json: AsJson = False) -> None:
     """Prove a tar by the ledger of the store, without unpacking it; exit 5 if it is not proved."""
     from pipeline.archive.verify import open_tar, verify_tar
 
-    logs = open_logs(read_settings(), key)
-    with progress_bar() as progress, open_tar(file) as opened:
+    with (
+        opened_logs(read_settings(), key) as logs,
+        progress_bar() as progress,
+        open_tar(file) as opened,
+    ):
         found = verify_tar(file, opened, logs, progress)
     if as_json:
         manifest = found.manifest
@@ -120,8 +122,7 @@ def restore(file: TarFile, as_json: AsJson = False) -> None:
     from pipeline.archive.restore import restore_archive
 
     settings = read_settings()
-    logs = open_logs(settings, None)
-    with progress_bar() as progress:
+    with opened_logs(settings, None) as logs, progress_bar() as progress:
         found = restore_archive(settings.data_dir, file, logs, progress)
     if as_json:
         print_json({"created": found.created, "same": found.same, "different": found.different})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.ledger import HeldFile, Keys, TrustedFile, open_logs, read_trusted
+from pipeline.cli.ledger import HeldFile, Keys, TrustedFile, opened_logs, read_trusted
 from pipeline.cli.options import AsJson
 from pipeline.cli.views.terminal import counted, note, print_json, print_pairs, progress_bar
 from pipeline.errors import IntegrityError
@@ -36,17 +36,20 @@ def evidence(
     """
     from pipeline.evidence.bundle import write_evidence
     from pipeline.evidence.gather import gather_evidence
-    from pipeline.storage.reader import open_reader
+    from pipeline.storage.reader import RunReader
+    from pipeline.storage.store import open_to_read
 
     settings = read_settings()
-    logs = open_logs(settings, key)
     path = trusted or held
     kept = (
         None
         if path is None
         else {each.checkpoint.origin: each.checkpoint for each in read_trusted(path)}
     )
-    with closing(open_reader(settings.data_dir)) as reader:
+    with (
+        opened_logs(settings, key) as logs,
+        closing(RunReader(open_to_read(settings))) as reader,
+    ):
         found = gather_evidence(reader, logs, run_id, kept)
         bundle = output or Path(f"evidence-{run_id}.zip")
         write_evidence(bundle, found, reader.attachments)
@@ -98,10 +101,11 @@ def export(
     and runs.csv says so.
     """
     from pipeline.evidence.export import export_runs
-    from pipeline.storage.reader import open_reader
+    from pipeline.storage.reader import RunReader
+    from pipeline.storage.store import open_to_read
 
     with (
-        closing(open_reader(read_settings().data_dir)) as reader,
+        closing(RunReader(open_to_read(read_settings()))) as reader,
         progress_bar() as progress,
     ):
         report = export_runs(to, reader, wanted, progress)

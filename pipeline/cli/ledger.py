@@ -5,7 +5,7 @@ A command trusts the keys that its caller names, else the store's own.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,23 +130,24 @@ Keys = Annotated[
 ]
 
 
-def open_logs(settings: Settings, given: list[str] | None) -> StoreLogs:
-    """Open the logs of the store, signed by the keys that are given or by its own.
+@contextmanager
+def opened_logs(settings: Settings, given: list[str] | None) -> Iterator[StoreLogs]:
+    """Open the logs of the store, signed by the keys that are given or by its own, for a block.
 
     Raises:
         InputError: What is given is no key.
         StoreNotReadyError: There is no store, or no key is given and it has none of its own here.
-        StoreError: The disk failed.
+        StoreError: The disk failed, or a bucket does not answer.
     """
+    from pipeline.storage.contents import opened_contents
+    from pipeline.storage.ledger_key import verifier_keys
+
     try:
         keys = [parse_vkey(text) for text in given or ()]
     except EvidenceError as error:
         raise InputError(f"--key: {error}.") from error
-    if not keys:
-        from pipeline.storage.ledger_key import open_store_logs
-
-        return open_store_logs(settings)
-    return StoreLogs(disk_contents(settings.data_dir), keys)
+    with opened_contents(settings) as store:
+        yield StoreLogs(store, keys or verifier_keys(settings, store.identity, store.files))
 
 
 TrustedFile = Annotated[
@@ -178,12 +179,12 @@ def read_trusted(path: Path) -> tuple[TrustedCheckpoint, ...]:
 @app.command()
 def checkpoint(key: Keys = None) -> None:
     """Print the checkpoints of all logs of all epochs: the one file to hand out."""
-    logs = open_logs(read_settings(), key)
-    opened = list(logs.open_all())
-    if not opened:
-        raise NotFoundError(
-            f"The store {logs.store.name} has no log yet: there is no checkpoint to hand out."
-        )
+    with opened_logs(read_settings(), key) as logs:
+        opened = list(logs.open_all())
+        if not opened:
+            raise NotFoundError(
+                f"The store {logs.store.name} has no log yet: there is no checkpoint to hand out."
+            )
     print_bytes(write_trusted(reader.note for reader in opened))
     leaves = sum(reader.size for reader in opened)
     note(f"{counted(len(opened), 'log')} with {counted(leaves, 'leaf')}")
@@ -202,10 +203,10 @@ def verify(
     if path is None:
         raise InputError("Expected --trusted FILE, as rmos ledger checkpoint printed it.")
     kept = read_trusted(path)
-    logs = open_logs(read_settings(), key)
-    with progress_bar() as progress:
-        found = list(compare_trusted(logs, kept, progress))
-    not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
+    with opened_logs(read_settings(), key) as logs:
+        with progress_bar() as progress:
+            found = list(compare_trusted(logs, kept, progress))
+        not_held = sorted(logs.by_origin().keys() - {each.origin for each in found})
     faults = sum(each.fault is not None for each in found)
     if as_json:
         compared = list(map(_document, found))
@@ -264,19 +265,24 @@ def prove(
 
     --json prints those of the run and of all its advisories, each with its leaf.
     """
-    from pipeline.storage.reader import open_reader
+    from pipeline.storage.reader import RunReader
+    from pipeline.storage.store import open_to_read
 
     settings = read_settings()
-    logs = open_logs(settings, key)
-    with closing(open_reader(settings.data_dir)) as reader:
+    with (
+        opened_logs(settings, key) as logs,
+        closing(RunReader(open_to_read(settings))) as reader,
+    ):
         found = dict(_leaves(reader, logs, run_id))
-    if as_json:
-        print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
-        return
-    if advisory not in found:
-        raise NotFoundError(f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}.")
-    wanted = found[advisory]
-    content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))
+        if as_json:
+            print_json({"run_id": run_id, "proofs": [_as_json(each) for each in found.values()]})
+            return
+        if advisory not in found:
+            raise NotFoundError(
+                f"ADVISORY_NOT_FOUND: The run {run_id} has no advisory {advisory!r}."
+            )
+        wanted = found[advisory]
+        content = wanted.leaf.encode() if leaf else bytes(wanted.reader.prove(wanted.index))
     print_bytes(content)
     note(f"leaf {wanted.index} of {wanted.reader.checkpoint.origin}")
 
@@ -327,22 +333,22 @@ def checksums(
 
     if root and date is not None:
         raise InputError("--root is over the whole store: give no DATE with it.")
-    logs = open_logs(read_settings(), key)
     day = None if date is None else f"{date:%Y-%m-%d}"
     tree, archived = CompactRange(), None
-    try:
-        for line in checksums_of(logs, day):
-            tree.append(leaf_hash(line.encode()))
-            if as_json:
-                sha256, _, path = line.partition("  ")
-                print_json({"path": path, "sha256": sha256})
-            elif not root:
-                print_text(line, at_once=False)
-    except ArchivedError as error:
-        if root:
-            raise
-        archived = str(error)
-        note(archived)
+    with opened_logs(read_settings(), key) as logs:
+        try:
+            for line in checksums_of(logs, day):
+                tree.append(leaf_hash(line.encode()))
+                if as_json:
+                    sha256, _, path = line.partition("  ")
+                    print_json({"path": path, "sha256": sha256})
+                elif not root:
+                    print_text(line, at_once=False)
+        except ArchivedError as error:
+            if root:
+                raise
+            archived = str(error)
+            note(archived)
     store_root = tree.root().hex() if day is None and archived is None else None
     if as_json:
         print_json({"summary": {"lines": tree.size, "store_root": store_root}})

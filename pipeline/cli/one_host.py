@@ -17,7 +17,8 @@ WORKS_IN_A_BUCKET: Final = frozenset(
         *("api", "worker persist", "worker advisories", "worker advise"),
         *("store init", "store check", "store upgrade", "ledger init", "offsets reset"),
         *("runs list", "runs of-file", "runs show", "runs download", "runs draw", "runs diff"),
-        *("runs advisories", "runs attachments", "runs verify", "runs export"),
+        *("runs advisories", "runs attachments", "runs verify", "runs export", "evidence"),
+        *("ledger checkpoint", "ledger verify", "ledger prove", "ledger checksums", "ledger sums"),
         # These ask the broker, or nobody.
         *("topics apply", "topics check", "publish run", "publish advisory", "offsets show"),
         *("dead-letters list", "dead-letters show", "dead-letters export", "dead-letters redrive"),

@@ -146,21 +146,17 @@ def _open_ledger(
     return None
 
 
-def open_store_logs(settings: Settings, store: StoreContents | None = None) -> StoreLogs:
+def open_store_logs(settings: Settings, store: StoreContents) -> StoreLogs:
     """Open the logs of a store, under checkpoints that `verifier_keys` have signed.
 
     Args:
         settings: Where the keys are.
-        store: A store that is open, whose epoch is asked for again; None for that of the folder
-            `settings.data_dir`.
+        store: A store that is open, whose epoch is asked for again.
 
     Raises:
         StoreNotReadyError: There is no store, or no key.
     """
-    if store is None:
-        store = disk_contents(settings.data_dir)
-    else:
-        store = StoreContents(read_identity(store.files), store.files, store.logs)
+    store = StoreContents(read_identity(store.files), store.files, store.logs)
     return StoreLogs(store, verifier_keys(settings, store.identity, store.files))
 
 

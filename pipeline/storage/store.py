@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 from pipeline.core.store.contents import StoreContents
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.disk.contents import disk_contents, disk_contents_to_write
 from pipeline.disk.store_identity import create_store
 from pipeline.disk.system_calls import SystemCalls
-from pipeline.errors import InputError
 from pipeline.ledger.writer import Ledger
 from pipeline.settings import Settings
+from pipeline.storage.contents import shared_stores
 from pipeline.storage.index.run_index import RunIndex, open_index, open_index_to_read
 from pipeline.storage.ledger_key import LedgerKey, init_ledger_key, open_ledger_of
 
@@ -81,7 +80,7 @@ def create(
         StoreAwayError: A bucket or a database does not answer.
     """
     if settings.is_shared:
-        made: StoreIdentity = _shared().create_store(
+        made: StoreIdentity = shared_stores().create_store(
             settings, cluster_id=cluster_id, store_id=store_id, epoch=epoch
         )
         return made
@@ -102,7 +101,7 @@ def init_key(settings: Settings) -> LedgerKey:
         StoreError: The key cannot be written, or a bucket or a database does not answer.
     """
     if settings.is_shared:
-        made: LedgerKey = _shared().init_key(settings)
+        made: LedgerKey = shared_stores().init_key(settings)
         return made
     return init_ledger_key(settings)
 
@@ -116,7 +115,7 @@ def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
         StoreError: The disk cannot be written, or a bucket or a database does not answer.
     """
     if settings.is_shared:
-        written: tuple[Store, Ledger | None] = _shared().open_to_write(settings)
+        written: tuple[Store, Ledger | None] = shared_stores().open_to_write(settings)
         return written
     # The ledger's names share the flushes of the files, and a missing key comes before the index.
     contents = disk_contents_to_write(settings.data_dir)
@@ -132,17 +131,6 @@ def open_to_read(settings: Settings) -> Store:
         StoreAwayError: A bucket or a database does not answer.
     """
     if settings.is_shared:
-        read: Store = _shared().open_to_read(settings)
+        read: Store = shared_stores().open_to_read(settings)
         return read
     return open_store_to_read(settings.data_dir)
-
-
-def _shared() -> ModuleType:
-    try:
-        from pipeline.storage import shared  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError(
-            "RMOS_STORE_URL needs the extra scale: pip install '.[scale]' in the folder of the "
-            "source of RMOS Runs."
-        ) from error
-    return shared

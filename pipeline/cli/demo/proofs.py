@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.cli.audit import ask_audit
 from pipeline.cli.demo.requests import demo_requests
 from pipeline.cli.demo.runs import Demo, expect, hash_of
-from pipeline.cli.ledger import open_logs
+from pipeline.cli.ledger import opened_logs
 from pipeline.core.dead_letters.selection import DeadLetterFilter
 from pipeline.core.layout import attachment_path
 from pipeline.core.progress import no_progress
@@ -162,8 +162,11 @@ def show_evidence(demo: Demo, run: RunEvent) -> None:
     screen.chapter("Evidence about the GREEN one, for somebody who trusts nobody")
     screen.command(f"rmos evidence {run.run_id}")
     bundle = folder / f"evidence-{run.run_id}.zip"
-    with closing(open_reader(demo.root)) as reader:
-        found = gather_evidence(reader, open_logs(demo.settings, None), run.run_id)
+    with (
+        opened_logs(demo.settings, None) as logs,
+        closing(open_reader(demo.root)) as reader,
+    ):
+        found = gather_evidence(reader, logs, run.run_id)
         write_evidence(bundle, found, reader.attachments)
     screen.note(f"{bundle.stat().st_size:,} bytes: artifact, leaf, proof, page, verifier")
     verifier = files("pipeline.evidence.verifier") / "verify.py"
