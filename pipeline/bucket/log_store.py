@@ -8,7 +8,7 @@ that stays after the death of a process goes with the first batch of the next.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 
 from obstore.exceptions import BaseError
@@ -79,10 +79,6 @@ class BucketLogs:
         """Return the names in a folder of a log, in order; none where there is no such folder."""
         found = {path for paths in self._objects.names(f"{log}/{folder}") for path in paths}
         return sorted(path.rpartition("/")[2] for path in found)
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Lock nothing; what must be alone takes the lock of the index."""
-        return nullcontext()
 
     @contextmanager
     def locked(self, logs: Sequence[str]) -> Iterator["BucketLogsToWrite"]:

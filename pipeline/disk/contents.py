@@ -1,16 +1,40 @@
 """A store on a disk, opened without its index."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from pipeline.core.store.contents import StoreContents
 from pipeline.disk.durable_files import DurableFiles
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
+from pipeline.disk.locks import INDEX_LOCK, exclusive_lock, shared_lock
 from pipeline.disk.log_store import DiskLogs
 from pipeline.disk.owner import refuse_as_root
 from pipeline.disk.small_files import remove_leftovers
 from pipeline.disk.store_identity import read_store
 from pipeline.disk.system_calls import LogSystemCalls, SystemCalls
+
+
+class DiskLock:
+    """The lock of the store at `root`: a `StoreLock`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no batch begin while the block runs.
+
+        Raises:
+            StoreNotReadyError: We are root, and the store belongs to another user.
+        """
+        refuse_as_root(self._root)
+        with exclusive_lock(self._root / INDEX_LOCK):
+            yield
+
+    def between_batches(self) -> AbstractContextManager[None]:
+        """Do the same, beside others who only look; no file is made."""
+        return shared_lock(self._root / INDEX_LOCK)
 
 
 def disk_contents(root: Path) -> StoreContents:
@@ -20,7 +44,7 @@ def disk_contents(root: Path) -> StoreContents:
         StoreNotReadyError: There is no store.
     """
     identity, files = read_store(root), DurableFiles.untried(root)
-    return StoreContents(identity, files, DiskLogs(root, files=files))
+    return StoreContents(identity, files, DiskLogs(root, files=files), DiskLock(root))
 
 
 def disk_contents_to_write(root: Path, calls: SystemCalls | None = None) -> StoreContents:
@@ -40,4 +64,5 @@ def disk_contents_to_write(root: Path, calls: SystemCalls | None = None) -> Stor
         files = DurableFiles(root, calls)
         with exclusive_lock(root / INDEX_LOCK):
             remove_leftovers(root, calls or SystemCalls())
-    return StoreContents(identity, files, DiskLogs(root, LogSystemCalls(), files))
+    logs = DiskLogs(root, LogSystemCalls(), files)
+    return StoreContents(identity, files, logs, DiskLock(root))

@@ -29,8 +29,7 @@ from pipeline.core.store.log_store import (
 )
 from pipeline.disk.durable_files import FILE_MODE, DurableFiles
 from pipeline.disk.faults import store_faults
-from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
-from pipeline.disk.owner import refuse_as_root
+from pipeline.disk.locks import exclusive_lock
 from pipeline.disk.regular_files import read_below, read_regular
 from pipeline.disk.small_files import Folders, open_over_leftover
 from pipeline.disk.system_calls import LogSystemCalls
@@ -87,17 +86,6 @@ class DiskLogs:
             return sorted(path.name for path in (self._root / log / folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the store's lock, which every batch takes, while the block runs.
-
-        Raises:
-            StoreNotReadyError: We are root, and the store belongs to another user.
-        """
-        refuse_as_root(self._root)
-        with exclusive_lock(self._root / INDEX_LOCK):
-            yield
 
     @contextmanager
     def locked(self, logs: Sequence[str]) -> Iterator["LockedDiskLogs"]:

@@ -58,7 +58,7 @@ def rotate_key(store: StoreContents, key_file: Path) -> RotatedKey:
         StoreError: The disk failed; the old key goes on, or the new one has taken over.
     """
     store_id, logs = store.identity.store_id, store.logs
-    with logs.faults(), logs.alone():  # 1.
+    with logs.faults(), store.lock.alone():  # 1.
         old = load_own_key(logs, key_file, store_id)
         new = _next_key(key_file, old.name)  # 2.
         signed = _sign_by_both(logs, store_id, [old, new])  # 3.

@@ -4,6 +4,8 @@ It is compared with the store's identity when the index is opened. Epoch and key
 each batch: a worker of another host would go on with those from before a change.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Any, Final
 
@@ -47,6 +49,36 @@ class StoreRow:
     prefix: str
     epoch: int
     key: str | None
+
+
+class PostgresLock:
+    """The lock of a store: a `StoreLock` of all hosts.
+
+    It is the session's and not a transaction's, which the server would end after a minute.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Prepare; nothing is asked."""
+        self._url = url
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no batch of any host begin while the block runs.
+
+        Raises:
+            StoreAwayError: The wait was too long; or the server went away in the block, and what
+                was done in it was not alone.
+        """
+        with database_faults(name_of(self._url)), connect(self._url) as connection:
+            connection.autocommit = True
+            connection.execute("SET idle_session_timeout = 0")
+            connection.execute("SELECT pg_advisory_lock(%s)", (STORE_LOCK,))
+            yield
+            connection.execute("SELECT pg_advisory_unlock(%s)", (STORE_LOCK,))
+
+    def between_batches(self) -> AbstractContextManager[None]:
+        """Do the same: the batches are those who share the lock."""
+        return self.alone()
 
 
 def make_row(url: str, row: StoreRow) -> None:

@@ -6,7 +6,7 @@ key as well. Beside it lies the public part of the same name, for verifiers.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -156,7 +156,7 @@ def open_store_logs(settings: Settings, store: StoreContents) -> StoreLogs:
     Raises:
         StoreNotReadyError: There is no store, or no key.
     """
-    store = StoreContents(read_identity(store.files), store.files, store.logs)
+    store = replace(store, identity=read_identity(store.files))
     return StoreLogs(store, verifier_keys(settings, store.identity, store.files))
 
 

@@ -21,7 +21,13 @@ from pipeline.disk.store_identity import check_identity, new_identity
 from pipeline.errors import StoreNotReadyError
 from pipeline.ledger.writer import Ledger
 from pipeline.postgres.scripts import run_scripts
-from pipeline.postgres.store_row import key_in_force, make_row, refuse_taken, set_first_key
+from pipeline.postgres.store_row import (
+    PostgresLock,
+    key_in_force,
+    make_row,
+    refuse_taken,
+    set_first_key,
+)
 from pipeline.settings import Settings
 from pipeline.storage.index.postgres import open_postgres_index, store_row
 from pipeline.storage.ledger_key import LedgerKey, init_key_of, key_file_of, open_ledger_of
@@ -98,7 +104,8 @@ def open_contents(settings: Settings) -> StoreContents:
         stack.callback(objects.close)
         files = BucketFiles(objects)
         identity, logs = read_identity(files), BucketLogs(objects, files)
-        return StoreContents(identity, files, logs, let_go=stack.pop_all().close)
+        lock = PostgresLock(_index_url(settings))
+        return StoreContents(identity, files, logs, lock, let_go=stack.pop_all().close)
 
 
 def open_to_write(settings: Settings) -> tuple[Store, Ledger | None]:
@@ -140,6 +147,7 @@ def _with_index(settings: Settings, contents: StoreContents, key: str | None) ->
         contents.identity,
         contents.files,
         contents.logs,
+        contents.lock,
         opened(),
         opened,
         let_go=contents.let_go,

@@ -65,7 +65,7 @@ def open_store_to_read(root: Path) -> Store:
 
 
 def _with_index(contents: StoreContents, opened: Callable[[], RunIndex]) -> Store:
-    return Store(contents.identity, contents.files, contents.logs, opened(), opened)
+    return Store(contents.identity, contents.files, contents.logs, contents.lock, opened(), opened)
 
 
 def create(

@@ -47,10 +47,6 @@ class MemoryLogs:
         below = (path.removeprefix(start) for path in self._contents if path.startswith(start))
         return sorted({path.partition("/")[0] for path in below})
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Lock nothing."""
-        return nullcontext()
-
     @contextmanager
     def locked(self, logs: Sequence[str]) -> Iterator["MemoryLogs"]:
         """Lock nothing, as no bucket can."""

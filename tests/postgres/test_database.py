@@ -22,7 +22,7 @@ from pipeline.errors import InputError, StoreAwayError, StoreError, StoreNotRead
 from pipeline.ledger.log_id import LogId
 from pipeline.postgres.connections import name_of
 from pipeline.postgres.scripts import missing_scripts, run_scripts, scripts
-from pipeline.postgres.store_row import change_row, make_row
+from pipeline.postgres.store_row import PostgresLock, change_row, make_row
 from pipeline.postgres.text import kept
 from pipeline.storage.index.postgres import open_postgres_index, store_row
 from pipeline.storage.index.run_index import RunIndex
@@ -396,3 +396,37 @@ def test_ports_for_some_of_the_hosts_are_refused() -> None:
     assert name_of("host=a,b port=5 dbname=x") == "postgresql://a:5,b:5/x"
     with pytest.raises(InputError, match="found 2 ports for 3 hosts"):
         name_of("host=a,b,c port=1,2 dbname=x")
+
+
+def test_who_is_alone_waits_for_batches_and_none_begins_meanwhile(
+    url: str, index: RunIndex
+) -> None:
+    def alone() -> None:
+        with PostgresLock(url).alone():
+            is_alone.set()
+            may_go.wait(30)
+
+    is_alone, may_go = Event(), Event()
+    with ThreadPoolExecutor(2) as pool:
+        with index.transaction([place(0)]) as transaction:
+            waiting = pool.submit(alone)
+            wait_until(lambda: is_waiting(url))
+            assert not is_alone.is_set()
+            transaction.advance(1, {(TOPIC, 0): 1})
+        assert is_alone.wait(30)
+        batch = pool.submit(_advance, index, {(TOPIC, 0): 2})
+        wait_until(lambda: is_waiting(url))
+        # No transaction: the server would end one in which nothing is asked for a minute.
+        states = "SELECT state FROM pg_stat_activity WHERE query LIKE '%pg_advisory_lock(%'"
+        assert values(url, f"{states} AND pid <> pg_backend_pid()") == [("idle",)]
+        assert index.positions(1) == {(TOPIC, 0): 1}
+        may_go.set()
+        waiting.result(timeout=30)
+        batch.result(timeout=30)
+    assert index.positions(1) == {(TOPIC, 0): 2}
+
+
+def test_who_was_not_alone_to_the_end_is_told(url: str) -> None:
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    with pytest.raises(StoreAwayError), PostgresLock(url).between_batches():
+        values(url, ended)

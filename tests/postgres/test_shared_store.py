@@ -63,7 +63,7 @@ def shared(root: Path, url: str, kind: type = RunStore) -> Iterator[Any]:
         make_store(root)
     contents = disk_contents_to_write(root)
     opened = partial(open_postgres_index, url, IDENTITY, None)
-    store = Store(contents.identity, contents.files, contents.logs, opened(), opened)
+    store = Store(contents.identity, contents.files, contents.logs, contents.lock, opened(), opened)
     with closing(kind(store, ledger=ledger(root))) as batches:
         yield batches
 

@@ -3,10 +3,28 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from pipeline.core.store.files import Files
 from pipeline.core.store.identity import StoreIdentity
 from pipeline.core.store.log_store import LogStore
+
+
+class StoreLock(Protocol):
+    """The lock of a store, which each batch holds, of any process and host."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let no batch begin while the block runs; those on their way end first.
+
+        The batches of this process are no exception: in the block they would wait for ever.
+
+        Raises:
+            StoreNotReadyError: We may not write into the store.
+            StoreAwayError: The wait was too long, or the lock was lost in the block.
+        """
+
+    def between_batches(self) -> AbstractContextManager[None]:
+        """Do the same for a moment, to look: it needs no right to write."""
 
 
 def _nothing() -> None:
@@ -21,12 +39,14 @@ class StoreContents:
         identity: Which store it is.
         files: Its files.
         logs: Its logs.
+        lock: For what concerns the whole store.
         let_go: Closes what they have open; on a disk that is nothing.
     """
 
     identity: StoreIdentity
     files: Files
     logs: LogStore
+    lock: StoreLock
     let_go: Callable[[], None] = field(default=_nothing, kw_only=True)
 
     @property

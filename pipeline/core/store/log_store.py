@@ -79,8 +79,5 @@ class LogStore(Logs, Protocol):
     def with_tiles(self, logs: Iterable[str]) -> set[str]:
         """Return those of `logs` to which anything was ever appended, or was going to be."""
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep everybody else from appending to any log while the block runs."""
-
     def locked(self, logs: Sequence[str]) -> AbstractContextManager[LockedLogs]:
         """Keep others from writing `logs` while the block runs, locked in this order."""
