@@ -4,21 +4,25 @@ There is nothing to flush: what the server acknowledges is durable, with a SHA-2
 compared. Modes and owners mean nothing here; who may read what is the bucket's policy.
 """
 
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Final
 
-from pipeline.bucket.objects import Objects
+from pipeline.bucket.objects import IN_FLIGHT, Objects
 from pipeline.bucket.open_object import OpenObject
 from pipeline.bucket.uploads import BucketUpload
 from pipeline.core.store.files import (
     Creation,
     ExpectedFile,
     FoundName,
+    Item,
     NewFile,
     NotAFileError,
     Presence,
+    Result,
     WrittenAhead,
 )
 from pipeline.core.store.log_store import LEDGER_FOLDER
@@ -116,6 +120,23 @@ class BucketFiles:
         objects, folders = self._objects.names(folder)
         found = [(path, False) for path in objects] + [(path, True) for path in folders]
         return [FoundName(*each) for each in sorted(found)]
+
+    def paths_below(self, folder: str) -> Iterator[str]:
+        """Yield the path of everything below a folder, in the order of the keys."""
+        return self._objects.below(folder)
+
+    def at_once(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Yield what `function` returns for each of `items`, in order, some of them in advance."""
+        waiting: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="reading") as pool:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) == IN_FLIGHT:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.

@@ -2,11 +2,18 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pipeline.core.store.files import ExpectedFile, FoundName, NotAFileError, Presence
+from pipeline.core.store.files import (
+    ExpectedFile,
+    FoundName,
+    Item,
+    NotAFileError,
+    Presence,
+    Result,
+)
 from pipeline.disk.faults import store_faults
 from pipeline.disk.regular_files import (
     entries_below,
@@ -115,6 +122,20 @@ class StoredFiles:
             OSError: The disk failed, or we may not list it.
         """
         return [FoundName(*entry) for entry in entries_below(self._root, folder)]
+
+    def paths_below(self, folder: str) -> Iterator[str]:
+        """Yield the path of everything below a folder that is no folder, in order."""
+        for found in self.names(folder):
+            if found.is_folder:
+                yield from self.paths_below(found.path)
+            else:
+                yield found.path
+
+    def at_once(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Yield what `function` returns for each of `items`, one after the other."""
+        return map(function, items)
 
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.

@@ -9,7 +9,7 @@ from pipeline.core.layout import BlobArea, BlobPath, parse_path
 from pipeline.core.progress import Progress, no_progress
 from pipeline.core.record import RecordSource
 from pipeline.core.store.contents import StoreContents
-from pipeline.core.store.files import NotAFileError, ReadableFiles, paths_below
+from pipeline.core.store.files import NotAFileError, ReadableFiles
 from pipeline.storage.archives import Archives, is_gone
 from pipeline.storage.artifacts import FoundArtifact, UnexpectedFile, find_run_files
 from pipeline.storage.attachments import OpenBlob
@@ -80,7 +80,7 @@ def _row_difference(index: RunIndex, found: FoundArtifact) -> Iterator[IndexDiff
 def _changed_blobs(files: ReadableFiles) -> Iterator[IndexDifference]:
     with files.faults():
         for area in BlobArea:
-            for path in paths_below(files, area.value):
+            for path in files.paths_below(area.value):
                 yield from _blob_difference(files, path)
 
 

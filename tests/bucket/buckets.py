@@ -10,7 +10,6 @@ from pipeline.bucket.files import BucketFiles
 from pipeline.bucket.log_store import BucketLogs
 from pipeline.bucket.objects import Objects
 from pipeline.bucket.url import parse_bucket_url
-from pipeline.core.store.files import paths_below
 from tests.bucket.servers import BUCKET, point_at
 
 SERVERS = ["moto", "versitygw"]
@@ -48,4 +47,4 @@ def files_and_logs(objects: Objects) -> tuple[BucketFiles, BucketLogs]:
 def contents_of(objects: Objects) -> dict[str, bytes]:
     """Return every object by its path."""
     files = BucketFiles(objects)
-    return {path: files.read(path, 1 << 30) for path in paths_below(files, "")}
+    return {path: files.read(path, 1 << 30) for path in files.paths_below("")}

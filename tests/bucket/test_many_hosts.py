@@ -17,7 +17,6 @@ pytest.importorskip("psycopg", reason="the extra scale is not installed")
 
 from pipeline.bucket.log_store import BucketLogsToWrite
 from pipeline.bucket.objects import Objects
-from pipeline.core.store.files import paths_below
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.errors import LogMovedError, StoreNotReadyError
 from pipeline.postgres.database import PostgresDatabase
@@ -79,7 +78,7 @@ def files_of(store: Store) -> dict[str, bytes]:
     """Return every file but the identity and what shows where batches were cut."""
     return {
         path: store.files.read(path, LIMIT_BYTES)
-        for path in paths_below(store.files, "")
+        for path in store.files.paths_below("")
         if ".p/" not in path and path != STORE_FILE
     }
 

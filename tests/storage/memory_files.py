@@ -1,6 +1,6 @@
 """Files in memory, for tests: what a store that is no disk promises, and nothing of a disk."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 from pipeline.core.hashing import sha256_of_bytes
@@ -8,9 +8,11 @@ from pipeline.core.store.files import (
     Creation,
     ExpectedFile,
     FoundName,
+    Item,
     NewFile,
     NotAFileError,
     Presence,
+    Result,
     WrittenAhead,
 )
 
@@ -113,6 +115,17 @@ class MemoryFiles:
     def has_folder(self, folder: str) -> bool:
         """Return whether a path begins with it."""
         return any(path.startswith(f"{folder}/") for path in self.contents)
+
+    def paths_below(self, folder: str) -> Iterator[str]:
+        """Yield the paths that begin with it."""
+        start = f"{folder}/" if folder else ""
+        return iter(sorted(path for path in self.contents if path.startswith(start)))
+
+    def at_once(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Ask for one after the other."""
+        return map(function, items)
 
     def names(self, folder: str) -> list[FoundName]:
         """Return the next part of each path, as a listing by a delimiter does."""

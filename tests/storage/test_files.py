@@ -15,7 +15,6 @@ from pipeline.core.store.files import (
     NewFile,
     NotAFileError,
     Presence,
-    paths_below,
 )
 from pipeline.disk.durable_files import DurableFiles
 from tests.bucket.buckets import SERVERS, objects_of
@@ -151,9 +150,21 @@ def test_folders_are_listed_in_order(stored: Files) -> None:
     assert stored.names("") == [FoundName("runs", True), FoundName("store", False)]
     assert stored.names("runs") == [FoundName("runs/b", False), FoundName("runs/day", True)]
     assert stored.names("other") == []
-    assert list(paths_below(stored, "runs")) == ["runs/b", "runs/day/a"]
+    assert list(stored.paths_below("runs")) == ["runs/b", "runs/day/a"]
     assert stored.has_folder("runs/day")
     assert not stored.has_folder("other")
+
+
+def test_many_are_read_at_once_and_come_in_order(stored: Files) -> None:
+    stored.create([NewFile(f"many/{n:03}", str(n).encode()) for n in range(150)])
+    read = stored.at_once(lambda path: stored.read(path, 5), stored.paths_below("many"))
+    assert [int(content) for content in read] == list(range(150))
+
+    def fail(path: str) -> bytes:
+        return stored.read(f"{path}.missing", 5)
+
+    with pytest.raises(FileNotFoundError):
+        next(stored.at_once(fail, ["many/001", "many/002"]))
 
 
 def test_whether_files_are_there_is_asked_of_many_at_once(stored: Files) -> None:

@@ -24,7 +24,7 @@ from pipeline.audit.plan import AuditPlan
 from pipeline.audit.rules.finding import Finding
 from pipeline.audit.steps import Step, StepPool
 from pipeline.core.store.contents import StoreContents
-from pipeline.core.store.files import ReadableFiles, paths_below
+from pipeline.core.store.files import ReadableFiles
 from pipeline.core.store.log_store import CHECKPOINT_FILE, LogStore
 from pipeline.errors import IntegrityError
 from pipeline.ledger.log_id import LogId
@@ -112,7 +112,7 @@ def open_log(
 def _size_of_tiles(files: ReadableFiles, folder: str) -> int:
     """Return how many leaves there are, by the names of the bundles."""
     size = 0
-    for path in paths_below(files, f"{folder}/tile/entries"):
+    for path in files.paths_below(f"{folder}/tile/entries"):
         try:
             tile = parse_tile_path(path.removeprefix(f"{folder}/"))
         except EvidenceError:

@@ -1,10 +1,13 @@
 """The files of a store: write-once contents under paths, each whole and durable or not there."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import Enum
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class NotAFileError(OSError):
@@ -152,6 +155,17 @@ class ReadableFiles(Protocol):
     def names(self, folder: str) -> list[FoundName]:
         """Return what is in a folder, in order; nothing where there is no such folder."""
 
+    def paths_below(self, folder: str) -> Iterator[str]:
+        """Yield the path of everything below a folder that is no folder, in order."""
+
+    def at_once(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Yield what `function`, which reads some file, returns for each of `items`, in order.
+
+        It runs in as many threads as the store answers at once; on a disk in this one alone.
+        """
+
     def read(self, path: str, limit_bytes: int) -> bytes:
         """Return the bytes of a file.
 
@@ -162,15 +176,6 @@ class ReadableFiles(Protocol):
 
     def open(self, path: str) -> OpenFile:
         """Open a file for reading; the caller closes it. Raises as `read` does."""
-
-
-def paths_below(files: ReadableFiles, folder: str) -> Iterator[str]:
-    """Yield the path of everything below a folder of a store that is no folder, in order."""
-    for found in files.names(folder):
-        if found.is_folder:
-            yield from paths_below(files, found.path)
-        else:
-            yield found.path
 
 
 class Files(ReadableFiles, Protocol):

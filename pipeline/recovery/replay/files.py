@@ -34,7 +34,6 @@ from pipeline.core.store.files import (
     NotAFileError,
     Presence,
     ReadableFiles,
-    paths_below,
 )
 from pipeline.disk.locks import INDEX_LOCK, exclusive_lock
 from pipeline.ledger.log_id import LogId
@@ -155,7 +154,7 @@ def find_foreign_files(
 
 def _paths(files: ReadableFiles) -> Iterator[str]:
     for area in ("runs", *(area.value for area in BlobArea)):
-        yield from paths_below(files, area)
+        yield from files.paths_below(area)
 
 
 def _finding(path: str, found: str | None) -> Finding:

@@ -21,7 +21,6 @@ pytest.importorskip("obstore", reason="the extra scale is not installed")
 from pydantic import SecretStr
 
 from pipeline.broker.local.broker import LocalBroker
-from pipeline.core.store.files import paths_below
 from pipeline.settings import Settings, read_settings
 from pipeline.storage.store import Store, create, init_key, open_to_read
 from tests.bucket.conftest import moto
@@ -168,7 +167,7 @@ def contents(store: Store) -> dict[str, str]:
     """Return every file but locks and what shows where batches were cut, by path."""
     return {
         path: hashlib.sha256(store.files.read(path, LIMIT_BYTES)).hexdigest()
-        for path in paths_below(store.files, "")
+        for path in store.files.paths_below("")
         if ".p/" not in path and not path.startswith("index") and not path.endswith("/lock")
     }
 
