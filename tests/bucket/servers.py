@@ -73,7 +73,7 @@ def in_turns(app: Any) -> Any:
 
 
 @contextmanager
-def versitygw_server(folder: Path) -> Iterator[str]:
+def versitygw_server(folder: Path, *options: str) -> Iterator[str]:
     """Run versitygw over a folder, with an empty bucket; give its address. Skips with a reason."""
     program = built_versitygw()
     (folder / BUCKET).mkdir(parents=True)
@@ -85,7 +85,7 @@ def versitygw_server(folder: Path) -> Iterator[str]:
         "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
         "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
     }
-    arguments = [program, "--port", f"127.0.0.1:{port}", "--quiet", "posix", folder]
+    arguments = [program, "--port", f"127.0.0.1:{port}", "--quiet", *options, "posix", folder]
     with (folder.parent / "versitygw.log").open("wb") as log:
         process = subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
     try:
@@ -119,23 +119,28 @@ def built_versitygw() -> Path:
 
 def put_key(address: str, key: str) -> None:
     """Make an object under a key that our own client does not make."""
-    with closing(_client(address)) as client:
+    with closing(s3_client(address)) as client:
         client.put_object(Bucket=BUCKET, Key=key, Body=b"")
 
 
 def _make_bucket(address: str) -> None:
-    with closing(_client(address)) as client:
+    with closing(s3_client(address)) as client:
         client.create_bucket(Bucket=BUCKET)
 
 
-def _client(address: str) -> Any:
+def s3_client(
+    address: str,
+    user: str = KEYS["AWS_ACCESS_KEY_ID"],
+    secret: str = KEYS["AWS_SECRET_ACCESS_KEY"],
+) -> Any:
+    """Return a client of Amazon's for what our own does not do."""
     import boto3  # moto brings it
 
     return boto3.client(
         "s3",
         endpoint_url=address,
-        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        aws_access_key_id=user,
+        aws_secret_access_key=secret,
         region_name=KEYS["AWS_REGION"],
     )
 

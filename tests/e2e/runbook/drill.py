@@ -27,8 +27,9 @@ LOOK_SECONDS = 20.0
 """How long what only looks is asked again: a person looks again as well."""
 
 _LOOKS = re.compile(
-    r"journalctl |systemctl show |curl |rmos (offsets show|index check|store status|"
-    r"runs (show|list|verify|advisories)|dead-letters (list|show)|replay plan|ledger verify)\b"
+    r"journalctl |systemctl show |curl |psql .*SELECT state|"
+    r"rmos (offsets show|index check|store status|runs (show|list|verify|advisories)|"
+    r"dead-letters (list|show)|replay plan|ledger verify)\b"
 )
 _SHELL = re.compile(r"[|&;<>$(){}*?`\\]")
 _NAMES = re.compile(

@@ -78,6 +78,9 @@ class Units:
         path = self._folder / f"{identifier}.log"
         return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
+    def send_signal(self, name: str, number: int) -> None:
+        self._running[name].send_signal(number)
+
     async def ended(self, name: str) -> int:
         process = self._running[name]
         await wait_until(lambda: process.poll() is not None, f"the end of {name}")

@@ -29,6 +29,18 @@ def fails(*args, **options):
 verdict.judged_run = fails
 """
 
+ONE_SCRIPT_MORE = """
+from pipeline.postgres import scripts
+
+known = scripts.scripts
+
+def one_more():
+    own = known()
+    return [*own, scripts.Script(len(own) + 1, "-- A table more.\\nCREATE TABLE later ();")]
+
+scripts.scripts = one_more
+"""
+
 
 def install(
     opt: Path, wrong: str, *, after: str = "rmos-after", before: str = "rmos-before"
