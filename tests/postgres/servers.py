@@ -25,6 +25,12 @@ VERSIONS = ("18", "15")
 IDENTITY = StoreIdentity(STORE_FORMAT, "0" * 32, "cluster-1", "rmos", 1)
 """Of the stores of `tests/storage/stores.py`."""
 _NUMBERS = count()
+_WILL = """read -r _
+pid=$(head -n 1 data/postmaster.pid 2>&-) && kill -QUIT "$pid" &&
+    while [ -e data/postmaster.pid ]; do sleep 0.02; done
+rm -rf "$PWD"
+"""
+"""Of a shell in the folder of a server, whose input ends with this process, whatever ends it."""
 
 
 def programs_of(version: str) -> Path | None:
@@ -88,17 +94,18 @@ class Server:
 
 @contextmanager
 def _prepared(programs: Path) -> Iterator[Server]:
-    """Give a server a folder of its own, and end it with that."""
+    """Give a server a folder of its own, and end it with that, also where this process is killed."""
     folder = Path(tempfile.mkdtemp(prefix="rmos-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody")
-    server = Server(programs, folder)
+    ending = subprocess.Popen(
+        ["sh", "-c", _WILL], cwd=folder, stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
-        yield server
+        yield Server(programs, folder)
     finally:
-        if (folder / "data/postmaster.pid").exists():
-            server.stop()
-        shutil.rmtree(folder)
+        ending.communicate()
+    assert ending.returncode == 0
 
 
 @contextmanager
