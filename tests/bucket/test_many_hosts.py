@@ -19,7 +19,6 @@ from pipeline.bucket.log_store import BucketLogsToWrite
 from pipeline.bucket.objects import Objects
 from pipeline.core.store.identity import STORE_FILE
 from pipeline.errors import LogMovedError, StoreNotReadyError
-from pipeline.postgres.database import PostgresDatabase
 from pipeline.settings import Settings
 from pipeline.storage import shared
 from pipeline.storage.ledger_key import open_store_logs
@@ -37,6 +36,7 @@ from tests.postgres.test_shared_store import (
     PARTITIONS,
     cut,
     kept,
+    leave_out_locks,
     mixed,
     patiently,
     plain,
@@ -100,15 +100,6 @@ def work(settings: Settings, size: int) -> list[list[Any]]:
             for each, outcome in zip(records, result.outcomes, strict=True):
                 outcomes[each.source.id.partition].append(outcome)
     return outcomes
-
-
-def leave_out_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = PostgresDatabase._begin
-    monkeypatch.setattr(
-        PostgresDatabase,
-        "_begin",
-        lambda self, begun, _places, questions: begin(self, begun, [], questions),
-    )
 
 
 @pytest.mark.slow

@@ -94,7 +94,7 @@ class Server:
 
 @contextmanager
 def _prepared(programs: Path) -> Iterator[Server]:
-    """Give a server a folder of its own, and end it with that, also where this process is killed."""
+    """Give a server a folder of its own, and end it with that, however this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="rmos-pg-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     if os.geteuid() == 0:
         shutil.chown(folder, "nobody")

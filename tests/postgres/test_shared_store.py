@@ -177,6 +177,15 @@ def patiently(work: Callable[[], Any]) -> tuple[Any, int]:
     raise AssertionError("it did not come to pass")
 
 
+def leave_out_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = PostgresDatabase._begin
+    monkeypatch.setattr(
+        PostgresDatabase,
+        "_begin",
+        lambda self, begun, _places, questions: begin(self, begun, [], questions),
+    )
+
+
 @pytest.mark.parametrize("locks", ["with locks of rows", "without"])
 def test_two_that_both_own_every_partition_make_the_same(
     tmp_path: Path, url: str, plain: dict[str, Any], locks: str, monkeypatch: pytest.MonkeyPatch
@@ -184,12 +193,7 @@ def test_two_that_both_own_every_partition_make_the_same(
     root = tmp_path / "store"
     make_store(root)
     if locks == "without":
-        begin = PostgresDatabase._begin
-        monkeypatch.setattr(
-            PostgresDatabase,
-            "_begin",
-            lambda self, begun, _places, questions: begin(self, begun, [], questions),
-        )
+        leave_out_locks(monkeypatch)
 
     def work(size: int) -> list[list[Any]]:
         outcomes: list[list[Any]] = [[] for _ in range(PARTITIONS)]
