@@ -1,11 +1,6 @@
 """How often a batch waits for the server: each wait is a way to another host and back."""
 
-import select
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -15,65 +10,13 @@ from pipeline.storage.batch_plan import JudgedRecord
 from pipeline.storage.batch_store import RejectLimit
 from tests.builders import attachment, red_request, run_request
 from tests.conftest import Servers
+from tests.postgres.proxy import standing_before
 from tests.postgres.servers import VERSIONS, Server, with_tables
 from tests.postgres.test_shared_store import shared
 from tests.storage.stores import judged_record
 
 PARTITIONS = 12
 LIMIT = RejectLimit("rmos.persist")
-SOCKET = ".s.PGSQL.5432"
-
-
-class Proxy:
-    """Passes on what is sent, and counts how often the server answered what was sent."""
-
-    def __init__(self, server: Server, folder: Path) -> None:
-        self.answers = 0
-        self._to = str(server.folder / SOCKET)
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(folder / SOCKET))
-        self._listening.listen()
-        Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._to)
-            Thread(target=self._pass_on, args=(client, server), daemon=True).start()
-
-    def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        is_asked = False
-        with client, server:
-            while True:
-                ready, _, _ = select.select([client, server], [], [])
-                # What was sent first is first passed on.
-                source = client if client in ready else server
-                content = source.recv(1 << 20)
-                if not content:
-                    return
-                if source is client:
-                    is_asked = True
-                    server.sendall(content)
-                else:
-                    self.answers += is_asked
-                    is_asked = False
-                    client.sendall(content)
-
-    def close(self) -> None:
-        self._listening.close()
-
-
-@contextmanager
-def counted(server: Server, folder: Path) -> Iterator[Proxy]:
-    proxy = Proxy(server, folder)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
 
 
 def batch(first: int) -> list[JudgedRecord]:
@@ -97,12 +40,10 @@ def test_a_batch_waits_for_five_answers_and_one_that_is_known_for_two(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, servers: Servers, version: str
 ) -> None:
     server: Server = servers.get(version)
-    # The path of a socket has 107 bytes at most.
-    folder = tmp_path_factory.mktemp("pg")
     url = with_tables(server)
     with (
-        counted(server, folder) as proxy,
-        shared(tmp_path / "store", url.replace(str(server.folder), str(folder))) as store,
+        standing_before(server, tmp_path_factory.mktemp("pg")) as proxy,
+        shared(tmp_path / "store", proxy.url(url)) as store,
     ):
         # The first makes positions and connections.
         store.commit(batch(0), LIMIT)
