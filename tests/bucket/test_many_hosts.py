@@ -26,11 +26,13 @@ from pipeline.storage.run_store import RunStore
 from pipeline.storage.store import Store, create, init_key, open_to_read, open_to_write
 from pipeline.store import open_store
 from tests.bucket.buckets import IMPATIENT
-from tests.bucket.faulty_proxy import Proxy, one_in, standing_before
+from tests.bucket.faulty_proxy import one_in, standing_before
 from tests.bucket.servers import BUCKET, point_at
 from tests.conftest import Servers
 from tests.e2e.equivalence.outcomes import key_file_in
 from tests.ledger.ledgers import STORE_ID
+from tests.postgres.proxy import FAULTS
+from tests.postgres.proxy import standing_before as before_postgres
 from tests.postgres.test_shared_store import (
     LIMIT,
     PARTITIONS,
@@ -140,30 +142,40 @@ def test_a_zombie_that_wakes_up_at_its_swap_takes_no_leaf_back(
         assert zombie.index.positions(1) == {(TOPIC, 0): len(records)}
 
 
-@pytest.fixture
-def storm(server: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    del settings
-    with standing_before(server, one_in(12, seed=1)) as proxy:
-        point_at(monkeypatch, proxy.address)
-        yield proxy
-
-
 @pytest.mark.slow
 def test_a_storm_of_faults_changes_nothing(
-    settings: Settings, storm: Proxy, plain: dict[str, Any]
+    settings: Settings,
+    server: str,
+    servers: Servers,
+    plain: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of the requests to the bucket one in twelve fails, and of the commits too."""
+
     def in_a_storm(partition: int) -> list[Any]:
-        return [each for batch in cut(mixed(partition, 120), 20) for each in stored(batch)]
+        return [each for batch in cut(mixed(partition, 120), 10) for each in stored(batch)]
 
-    with writing(settings) as store:
+    folder = tmp_path_factory.mktemp("pg")
+    with (
+        standing_before(server, one_in(12, seed=1)) as bucket,
+        before_postgres(servers.get("18"), folder) as database,
+    ):
+        point_at(monkeypatch, bucket.address)
+        assert settings.index_url is not None
+        url = SecretStr(database.url(settings.index_url.get_secret_value()))
+        with writing(settings.model_copy(update={"index_url": url})) as store:
+            commit_fails = one_in(12, seed=1, among=FAULTS)
+            database.choose = lambda: commit_fails("COMMIT", "")
 
-        def stored(batch: list[Any]) -> list[Any]:
-            result, _ = patiently(partial(store.commit, batch, LIMIT))
-            return list(result.outcomes)
+            def stored(batch: list[Any]) -> list[Any]:
+                result, _ = patiently(partial(store.commit, batch, LIMIT))
+                return list(result.outcomes)
 
-        assert [in_a_storm(partition) for partition in range(PARTITIONS)] == plain["outcomes"]
-    assert len(storm.faults) > 3
-    storm.choose = lambda *_: None
+            assert [in_a_storm(partition) for partition in range(PARTITIONS)] == plain["outcomes"]
+        assert len(bucket.faults) > 3
+        assert len(database.faults) == len(FAULTS)
+    point_at(monkeypatch, server)
     check_same(settings, plain)
 
 
